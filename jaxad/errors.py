@@ -1,0 +1,59 @@
+"""The exceptions users see. Every message names the file, field or key at fault and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class JaxadError(Exception):
+    """Base of every error that jaxad raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(JaxadError, ValueError):
+    """A configuration value is impossible or contradicts another; the message names the field."""
+
+
+class CheckpointError(JaxadError):
+    """A checkpoint or workdir is missing, damaged, of another system or of a newer format."""
+
+
+class WeightsError(JaxadError):
+    """Pretrained weights do not fit the network; the message lists every difference at once."""
+
+
+class ProtocolError(JaxadError, ValueError):
+    """An evaluation protocol is unknown or does not fit its input."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a data set.
+
+    Attributes:
+        kind: short machine-readable name, e.g. "truncated image" or "mask size".
+        file: the file or folder at fault, as the user would type it.
+        detail: what is wrong with it and how to mend it.
+        fatal: whether the image cannot be used; a note that is not fatal never stops a run.
+    """
+
+    kind: str
+    file: str
+    detail: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.kind}: {self.detail}"
+
+
+class DataError(JaxadError):
+    """A data set cannot be used as it is; carries every problem found, not only the first.
+
+    Attributes:
+        problems: all problems, in the order of the files.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()):
+        self.problems = tuple(problems)
+        lines = [message, *(f"  {problem}" for problem in self.problems)]
+        super().__init__("\n".join(lines))

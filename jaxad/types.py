@@ -1,0 +1,125 @@
+"""The values that flow between the layers, and the one meaning of every shape letter.
+
+    b batch   h w rows and columns of an image, map or token grid   n tokens, n = h * w   c feature channels
+    k prototypes, references or bank entries   d embedding width of a denoiser or head   t timesteps
+
+Images are NHWC. Maps are [b h w]; higher is more anomalous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import struct
+
+Array = jax.Array | np.ndarray
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one image before it is read.
+
+    Attributes:
+        file: where the image is, for messages and reports.
+        category: kind of part shown, e.g. "bottle".
+        label: 0 normal, 1 anomalous, None where unknown.
+        defect: name of the defect, "good" for normal images, "" where unknown.
+        mask: file of the defect mask, None where there is none.
+        identity: path relative to the data set, unique in it, with forward slashes.
+    """
+
+    file: Path
+    category: str
+    label: int | None = None
+    defect: str = ""
+    mask: Path | None = None
+    identity: str = ""
+
+
+class Sample(NamedTuple):
+    """One decoded image: uint8 [h w 3] at its own size, and its record."""
+
+    image: np.ndarray
+    record: Record
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A random-access set of images; what every system trains on, remembers and is evaluated on.
+
+    `records` and `categories` cost nothing to read; `source[i]` decodes image i; `mask(i)` decodes its defect mask to
+    bool [h w] at the mask file's own size, or gives None where the image has none.
+    """
+
+    name: str
+    records: Sequence[Record]
+    categories: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def mask(self, index: int) -> np.ndarray | None: ...
+
+
+@dataclass(frozen=True)
+class View:
+    """One resized rendering of the image that a detector takes, as uint8 RGB; normalisation happens inside jit.
+
+    Attributes:
+        height, width: size in pixels; the image is resized to it without keeping its aspect ratio.
+        interpolation: "bilinear" or "bicubic", antialiased as PIL does it (SPEC 0.2).
+    """
+
+    height: int
+    width: int
+    interpolation: str = "bilinear"
+
+
+@struct.dataclass
+class Batch:
+    """A padded batch of images, ready for the device.
+
+    Attributes:
+        images: one uint8 array [b h w 3] for each view of the detector, by view name.
+        seed: uint32 [b], a hash of the decoded pixels; all noise of an image is drawn from it (DESIGN 4.3).
+        valid: bool [b], False for the padding of a last, partial batch.
+    """
+
+    images: dict[str, Array]
+    seed: Array
+    valid: Array
+
+
+@struct.dataclass
+class Features:
+    """Output of the frozen networks: `tokens` [b n c] on a grid of `grid` = (h, w) with n = h * w."""
+
+    tokens: Array
+    grid: tuple[int, int] = struct.field(pytree_node=False)
+    extras: dict[str, Array] = field(default_factory=dict)
+
+
+@struct.dataclass
+class Context:
+    """What a reconstruction or a score is conditioned on: named arrays, such as "local" and "global" prototypes [b k c]."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+
+@struct.dataclass
+class Prediction:
+    """A detector's answer before any post-processing.
+
+    Attributes:
+        map: float32 [b h w], unsmoothed, at the system's own resolution; higher is more anomalous.
+        score: float32 [b] where the system defines an image score of its own, else None: the protocol derives it from the map.
+    """
+
+    map: Array
+    score: Array | None = None

@@ -1,0 +1,29 @@
+"""Settings of every test: strict shapes, several CPU devices, no hub; and where real data is found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+
+import pytest
+
+TEST_DATA = Path(os.environ.get("JAXAD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_collection_modifyitems(items):
+    if TEST_DATA.is_dir():
+        return
+    reason = f"no real test data at {TEST_DATA} (set JAXAD_TEST_DATA)"
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with `parts/` and `weights/`, described in its README."""
+    return TEST_DATA
