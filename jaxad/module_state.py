@@ -16,7 +16,7 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, FlatState]:
     Modules here hold no random-number state: dropout-free networks take explicit keys.
     """
     graphdef, state = nnx.split(module)
-    return graphdef, {"/".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
+    return graphdef, {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
 
 
 def merge(graphdef: nnx.GraphDef, arrays: Mapping[str, Any]) -> Any:

@@ -1,0 +1,315 @@
+"""Vision Transformer: DINOv2 S/B/L/g, with and without registers (arXiv 2304.07193, 2309.16588; SPEC 6.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxad.errors import WeightsError
+from jaxad.models.positions import Interpolation, resize_positions
+from jaxad.models.weights import ARRAY, CONV, LINEAR, NORM, KeyMap, Weights, fill
+from jaxad.types import Array
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Shape of a Vision Transformer; the defaults are those of DINOv2-B/14."""
+
+    width: int = 768
+    """Channels c of a token."""
+    depth: int = 12
+    """Number of blocks."""
+    heads: int = 12
+    """Attention heads of a block."""
+    patch: int = 14
+    """Side of a patch in pixels."""
+    image_size: int = 518
+    """Side in pixels of the images whose grid the learned positions describe; any other size is interpolated."""
+    hidden: int = 3072
+    """Width of the feed-forward layer."""
+    swiglu: bool = False
+    """Feed-forward layer gated by SiLU (DINOv2-g) in place of GELU."""
+    registers: int = 0
+    """Number of register tokens between class token and patches."""
+    layer_scale: bool = True
+    """Learned gain per channel on both branches of a block."""
+    qkv_bias: bool = True
+    """Bias of the query, key and value projections."""
+    norm_eps: float = 1e-6
+    """Epsilon of every layer norm."""
+    interpolation: Interpolation = "bicubic"
+    """How positions are resized to other grids."""
+
+    @classmethod
+    def dinov2(cls, size: str = "base", registers: int = 0) -> ViTConfig:
+        """DINOv2 of size "small", "base", "large" or "giant", with 0 or 4 registers."""
+        width, depth, heads = {
+            "small": (384, 12, 6),
+            "base": (768, 12, 12),
+            "large": (1024, 24, 16),
+            "giant": (1536, 40, 24),
+        }[size]
+        return cls(
+            width=width,
+            depth=depth,
+            heads=heads,
+            hidden=_swiglu_width(width, 4) if size == "giant" else 4 * width,
+            swiglu=size == "giant",
+            registers=registers,
+            interpolation="antialias" if registers else "bicubic",
+        )
+
+    @classmethod
+    def from_huggingface(cls, config: Mapping[str, Any]) -> ViTConfig:
+        """The shape that a Hugging Face config.json describes; fields it lacks have that model class's default.
+
+        Raises:
+            WeightsError: another model type, or settings this network does not have.
+        """
+        defaults = {"dinov2": {"patch_size": 14}, "dinov2_with_registers": {"patch_size": 16, "num_register_tokens": 4}}
+        model_type = config.get("model_type")
+        if model_type not in defaults:
+            raise WeightsError(
+                f"config.json: model_type = {model_type!r} is no Vision Transformer known here; "
+                f"needs to be one of {', '.join(defaults)}"
+            )
+        shared = {
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "mlp_ratio": 4,
+            "hidden_act": "gelu",
+            "layer_norm_eps": 1e-6,
+            "image_size": 224,
+            "num_channels": 3,
+            "qkv_bias": True,
+            "use_swiglu_ffn": False,
+            "num_register_tokens": 0,
+        }
+        c = {**shared, **defaults[model_type], **config}
+        problems = [
+            f"{name} = {c[name]!r}: needs to be {needed!r}"
+            for name, needed in (("hidden_act", "gelu"), ("num_channels", 3))
+            if c[name] != needed
+        ]
+        problems += [
+            f"{name} = {c[name]!r}: needs to be one number"
+            for name in ("image_size", "patch_size")
+            if not isinstance(c[name], int)
+        ]
+        if c["hidden_size"] % c["num_attention_heads"]:
+            problems.append(f"hidden_size = {c['hidden_size']}: no multiple of num_attention_heads")
+        if problems:
+            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
+        width = c["hidden_size"]
+        return cls(
+            width=width,
+            depth=c["num_hidden_layers"],
+            heads=c["num_attention_heads"],
+            patch=c["patch_size"],
+            image_size=c["image_size"],
+            hidden=_swiglu_width(width, c["mlp_ratio"]) if c["use_swiglu_ffn"] else int(width * c["mlp_ratio"]),
+            swiglu=c["use_swiglu_ffn"],
+            registers=c["num_register_tokens"],
+            qkv_bias=c["qkv_bias"],
+            norm_eps=c["layer_norm_eps"],
+            interpolation="antialias" if model_type == "dinov2_with_registers" else "bicubic",
+        )
+
+
+class ViT(nnx.Module):
+    """Vision Transformer.
+
+    Args:
+        config: its shape.
+        dtype: compute type; parameters are float32, softmax and layer norms run in float32.
+    """
+
+    def __init__(self, config: ViTConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(0.02)
+        side = config.image_size // config.patch
+        self.config = config
+        self.patch_embed = PatchEmbed(config, dtype=dtype, rngs=rngs)
+        self.cls_token = nnx.Param(normal(rngs.params(), (1, 1, config.width)))
+        self.positions = nnx.Param(normal(rngs.params(), (1, 1 + side * side, config.width)))
+        registers = (1, config.registers, config.width)
+        self.registers = nnx.Param(normal(rngs.params(), registers)) if config.registers else None
+        self.blocks = nnx.List([Block(config, dtype=dtype, rngs=rngs) for _ in range(config.depth)])
+        self.norm = nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
+
+    def __call__(self, images: Array, taps: Collection[int] = ()) -> tuple[Array, dict[int, Array]]:
+        """The whole network.
+
+        Args:
+            images: normalised images, float [b h w 3], h and w multiples of the patch.
+            taps: numbers of the blocks, counted from 0, whose outputs are wanted too.
+
+        Returns:
+            Tokens after the final norm [b 1+r+n c], in the order class, registers, patches; and the raw output of each
+            block in `taps` by its number, of the same shape.
+        """
+        last = len(self.blocks) - 1
+        tapped = self.taps(images, {*taps, last})
+        return self.norm(tapped[last]), {block: tapped[block] for block in taps}
+
+    def taps(self, images: Array, blocks: Collection[int]) -> dict[int, Array]:
+        """Raw outputs [b 1+r+n c] of `blocks` for `images` [b h w 3]; blocks above the deepest of them do not run."""
+        if not blocks or not set(blocks) <= set(range(len(self.blocks))):
+            raise ValueError(f"blocks {sorted(blocks)}: needs one or more of 0 to {len(self.blocks) - 1}")
+        x, tapped = self.embed(images), {}
+        for index in range(max(blocks) + 1):
+            x = self.blocks[index](x)
+            if index in blocks:
+                tapped[index] = x
+        return tapped
+
+    def embed(self, images: Array) -> Array:
+        """Input tokens [b 1+r+n c] of `images` [b h w 3]; registers have no position (SPEC 6.1)."""
+        patches, grid = self.patch_embed(images)
+        cls_position, positions = jnp.split(self.positions[...], [1], axis=1)
+        positions = resize_positions(positions, grid, self.config.interpolation)
+        leading = self.cls_token[...] + cls_position
+        if self.registers is not None:
+            leading = jnp.concatenate([leading, self.registers[...]], axis=1)
+        leading = jnp.broadcast_to(leading, (len(images), *leading.shape[1:]))
+        return jnp.concatenate([leading.astype(patches.dtype), patches + positions.astype(patches.dtype)], axis=1)
+
+    def patches(self, tokens: Array) -> Array:
+        """Patch tokens [b n c] of all tokens [b 1+r+n c]."""
+        return tokens[:, 1 + self.config.registers :]
+
+
+class PatchEmbed(nnx.Module):
+    """Linear projection of each patch; a reshape and one product, which is what a convolution without overlap is."""
+
+    def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
+        self.patch = config.patch
+        self.dtype = dtype
+        shape = (config.patch, config.patch, 3, config.width)
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal(in_axis=(0, 1, 2))(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros(config.width))
+
+    def __call__(self, images: Array) -> tuple[Array, tuple[int, int]]:
+        """Tokens [b n c] of images [b h w 3], and their grid (h, w)."""
+        b, height, width, _ = images.shape
+        p = self.patch
+        if height % p or width % p:
+            raise ValueError(f"image of {height}x{width} pixels: both sides need to be multiples of the patch, {p}")
+        h, w = height // p, width // p
+        x = jnp.asarray(images, self.dtype).reshape(b, h, p, w, p, 3)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * w, p * p * 3)
+        kernel = self.kernel[...].reshape(p * p * 3, -1).astype(self.dtype)
+        return x @ kernel + self.bias[...].astype(self.dtype).reshape(1, 1, -1), (h, w)
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block: x + ls1(attention(norm1(x))), then x + ls2(mlp(norm2(x)))."""
+
+    def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
+        self.norm1 = nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
+        self.attention = Attention(config, dtype=dtype, rngs=rngs)
+        self.scale1 = LayerScale(config.width) if config.layer_scale else None
+        self.norm2 = nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
+        self.mlp = (SwiGLU if config.swiglu else MLP)(config, dtype=dtype, rngs=rngs)
+        self.scale2 = LayerScale(config.width) if config.layer_scale else None
+
+    def __call__(self, x: Array) -> Array:
+        y = self.attention(self.norm1(x))
+        x = x + (self.scale1(y) if self.scale1 else y)
+        y = self.mlp(self.norm2(x))
+        return x + (self.scale2(y) if self.scale2 else y)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with softmax in float32."""
+
+    def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
+        self.heads = config.heads
+        projection = dict(use_bias=config.qkv_bias, dtype=dtype, rngs=rngs)
+        self.query = nnx.Linear(config.width, config.width, **projection)
+        self.key = nnx.Linear(config.width, config.width, **projection)
+        self.value = nnx.Linear(config.width, config.width, **projection)
+        self.out = nnx.Linear(config.width, config.width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        q, k, v = (f(x).reshape(*x.shape[:2], self.heads, -1) for f in (self.query, self.key, self.value))
+        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+
+
+class MLP(nnx.Module):
+    """Feed-forward layer with exact GELU."""
+
+    def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
+        self.fc1 = nnx.Linear(config.width, config.hidden, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class SwiGLU(nnx.Module):
+    """Feed-forward layer silu(a) * b with (a, b) one projection."""
+
+    def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
+        self.gate_and_value = nnx.Linear(config.width, 2 * config.hidden, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        gate, value = jnp.split(self.gate_and_value(x), 2, axis=-1)
+        return self.out(jax.nn.silu(gate) * value)
+
+
+class LayerScale(nnx.Module):
+    """Learned gain per channel."""
+
+    def __init__(self, width: int):
+        self.gain = nnx.Param(jnp.ones(width))
+
+    def __call__(self, x: Array) -> Array:
+        return x * self.gain[...].astype(x.dtype).reshape(1, 1, -1)
+
+
+HUGGINGFACE: KeyMap = (
+    ("cls_token", "embeddings.cls_token", ARRAY),
+    ("registers", "embeddings.register_tokens", ARRAY),
+    ("positions", "embeddings.position_embeddings", ARRAY),
+    ("patch_embed", "embeddings.patch_embeddings.projection", CONV),
+    ("blocks/{}/norm1", "encoder.layer.{}.norm1", NORM),
+    ("blocks/{}/attention/query", "encoder.layer.{}.attention.attention.query", LINEAR),
+    ("blocks/{}/attention/key", "encoder.layer.{}.attention.attention.key", LINEAR),
+    ("blocks/{}/attention/value", "encoder.layer.{}.attention.attention.value", LINEAR),
+    ("blocks/{}/attention/out", "encoder.layer.{}.attention.output.dense", LINEAR),
+    ("blocks/{}/scale1/gain", "encoder.layer.{}.layer_scale1.lambda1", ARRAY),
+    ("blocks/{}/norm2", "encoder.layer.{}.norm2", NORM),
+    ("blocks/{}/mlp/fc1", "encoder.layer.{}.mlp.fc1", LINEAR),
+    ("blocks/{}/mlp/fc2", "encoder.layer.{}.mlp.fc2", LINEAR),
+    ("blocks/{}/mlp/gate_and_value", "encoder.layer.{}.mlp.weights_in", LINEAR),
+    ("blocks/{}/mlp/out", "encoder.layer.{}.mlp.weights_out", LINEAR),
+    ("blocks/{}/scale2/gain", "encoder.layer.{}.layer_scale2.lambda1", ARRAY),
+    ("norm", "layernorm", NORM),
+)
+"""Where each parameter lies in a Hugging Face file of DINOv2 (SPEC 6.1)."""
+
+UNUSED = ("embeddings.mask_token",)
+"""Tensors of such a file that only pretraining uses."""
+
+
+def load_vit(weights: Weights, dtype: Any = jnp.float32) -> ViT:
+    """The network that `weights` hold, its shape taken from their config.json."""
+    config = ViTConfig.from_huggingface(weights.config)
+    return fill(abstract_vit(config, dtype), weights, HUGGINGFACE, ignore=UNUSED)
+
+
+def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:
+    """The network's structure without arrays, to be filled."""
+    return nnx.eval_shape(lambda: ViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
+
+
+def _swiglu_width(width: int, ratio: float) -> int:
+    """Two thirds of the width of the layer it replaces, rounded up to a multiple of 8."""
+    return (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8
