@@ -26,6 +26,10 @@ class ProtocolError(JaxadError, ValueError):
     """An evaluation protocol is unknown or does not fit its input."""
 
 
+class ReportError(JaxadError, ValueError):
+    """A report lacks keys or has values of a wrong type; the message lists them all."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a data set.

@@ -1,0 +1,274 @@
+"""Pictures of anomaly maps, and the files that `predict` leaves behind.
+
+Heat is always drawn on a fixed scale (`heat_scale`): black is the median pixel of the category's normal images, the
+middle of the colours is the decision threshold. A normal image therefore stays cold, whatever its own largest value is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import uuid
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from jaxad.errors import JaxadError
+
+FileId = tuple[int, int]
+Palette = Literal["inferno", "viridis"]
+
+OUTLINE = (64, 224, 208)
+_COLOURS = {
+    name: (matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    for name in ("inferno", "viridis")
+}
+
+
+def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None) -> tuple[float, float]:
+    """The range (low, high) of map values over which colours run, the same for every image of a category.
+
+    Args:
+        threshold: pixel threshold of the category, which falls on the middle of the colours; None takes the 99.5 %
+            quantile of `normal`.
+        normal: map values of normal images, any shape; their median is the cold end. None takes 0.
+
+    Returns:
+        (low, high) with low < high.
+
+    Raises:
+        ValueError: neither is given, or `normal` is empty or not finite.
+    """
+    if normal is None and threshold is None:
+        raise ValueError("heat_scale needs a threshold or the map values of normal images")
+    if normal is not None and (normal.size == 0 or not np.isfinite(normal).all()):
+        raise ValueError("heat_scale: `normal` is empty or holds values that are not finite")
+    low = 0.0 if normal is None else float(np.median(normal))
+    middle = float(np.quantile(normal, 0.995)) if threshold is None else float(threshold)  # type: ignore[arg-type]
+    smallest = max(abs(low), 1e-6) * 1e-4
+    return low, low + 2 * max(middle - low, smallest)
+
+
+def heat(map: np.ndarray, *, low: float, high: float, palette: Palette = "inferno") -> np.ndarray:
+    """The map [h w] as uint8 [h w 3] in a palette of matplotlib whose even steps look even, also to the colour-blind."""
+    return _COLOURS[palette][(_strength(map, low, high) * 255).round().astype(np.uint8)]
+
+
+def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alpha: float = 0.65) -> np.ndarray:
+    """The image with the map's heat laid over it.
+
+    Args:
+        image: uint8 [h w 3].
+        map: float, any [h w]; resized to the image.
+        low, high: the category's `heat_scale`. Values up to `low` leave the image as it is.
+        alpha: opacity, 0 to 1, reached in the middle of the scale, that is at the threshold.
+
+    Returns:
+        uint8 [h w 3], of the image's size.
+    """
+    map = fit(map, image.shape[:2])
+    weight = alpha * np.clip(2 * _strength(map, low, high), 0, 1)[..., None]
+    return ((1 - weight) * image + weight * heat(map, low=low, high=high)).round().astype(np.uint8)
+
+
+def contour(image: np.ndarray, mask: np.ndarray, *, colour: tuple[int, int, int] = OUTLINE) -> np.ndarray:
+    """A copy of the image uint8 [h w 3] with the outline of the mask [h w] (any size, > 0 is inside) drawn on it.
+
+    The line has a dark edge, so that it shows on bright and dark parts, and grows with the image.
+    """
+    picture = np.ascontiguousarray(image).copy()
+    width = max(1, round(max(picture.shape[:2]) / 220))
+    inside = _fit_mask(mask, picture.shape[:2]).astype(np.uint8)
+    outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3 * width, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, colour, width, cv2.LINE_AA)
+    return picture
+
+
+def mask_picture(mask: np.ndarray) -> np.ndarray:
+    """The mask [h w] as black and white, uint8 [h w 3]."""
+    return np.repeat(np.where(np.asarray(mask) > 0, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def panels(
+    image: np.ndarray, mask: np.ndarray | None, map: np.ndarray, *, low: float, high: float, side: int | None = None
+) -> dict[str, np.ndarray]:
+    """The pictures of one case by name: input, mask (where there is one), map and overlay with the mask's outline.
+
+    Args:
+        image: uint8 [h w 3].
+        mask: [h w] of any size, or None.
+        map: float [h w] of any size.
+        low, high: the category's `heat_scale`.
+        side: longer side of the pictures in pixels; None keeps the image's size. Images are never enlarged.
+
+    Returns:
+        {"input" | "mask" | "map" | "overlay": uint8 [h w 3]}, all of one size.
+    """
+    image = shrink(image, side) if side else image
+    heated = overlay(image, map, low=low, high=high)
+    pictures = {"input": image}
+    if mask is not None:
+        mask = _fit_mask(mask, image.shape[:2])
+        pictures["mask"] = mask_picture(mask)
+        heated = contour(heated, mask)
+    return {**pictures, "map": heat(fit(map, image.shape[:2]), low=low, high=high), "overlay": heated}
+
+
+def tile(pictures: Sequence[np.ndarray], *, gap: int = 6, background: int = 255) -> np.ndarray:
+    """The pictures uint8 [h w 3] side by side at the height of the first, `gap` pixels of grey `background` between."""
+    height = pictures[0].shape[0]
+    row = []
+    for picture in pictures:
+        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+        row += [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)]
+        row += [np.full((height, gap, 3), background, np.uint8)]
+    return np.concatenate(row[:-1], axis=1)
+
+
+def hottest_box(map: np.ndarray, threshold: float) -> list[int] | None:
+    """Box around the 8-connected region above `threshold` that holds the hottest pixel of the map [h w].
+
+    Returns:
+        [x0, y0, x1, y1] in pixels of the map, x1 and y1 exclusive; None where no pixel is above the threshold.
+    """
+    map = _finite(map)
+    hottest = np.unravel_index(int(map.argmax()), map.shape)
+    if not map[hottest] > threshold:
+        return None
+    _, regions = cv2.connectedComponents((map > threshold).astype(np.uint8), connectivity=8)
+    rows, columns = np.nonzero(regions == regions[hottest])
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+
+
+def fit(map: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The map [h w] resized to `size` (h, w), bilinear with half-pixel centres, as float32."""
+    map, (height, width) = _finite(map), size
+    if map.shape == (height, width):
+        return map
+    return cv2.resize(map, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """The image uint8 [h w 3] with its longer side at most `side` pixels, aspect ratio kept."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    return cv2.resize(
+        image, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+
+
+def identities(files: Iterable[str | Path]) -> frozenset[FileId]:
+    """What `protect` takes: the input files that must not be overwritten, known by device and inode, not by name."""
+    return frozenset(identity for file in files if (identity := _identity(Path(file))) is not None)
+
+
+def save_overlay(
+    path: str | Path,
+    image: np.ndarray,
+    map: np.ndarray,
+    *,
+    low: float,
+    high: float,
+    alpha: float = 0.65,
+    threshold: float | None = None,
+    protect: Collection[FileId] = (),
+) -> Path:
+    """Write `overlay` as PNG or JPEG, with the outline of what lies above the pixel `threshold` if one is given.
+
+    Raises:
+        JaxadError: the path has another extension, or is an input file (see `identities`).
+    """
+    picture = overlay(image, map, low=low, high=high, alpha=alpha)
+    if threshold is not None:
+        picture = contour(picture, fit(map, image.shape[:2]) > threshold)
+    return write_file(path, encode(picture, Path(path).suffix), protect=protect)
+
+
+def save_map(path: str | Path, map: np.ndarray, *, protect: Collection[FileId] = ()) -> Path:
+    """Write the map [h w] as float32, unscaled, at its own size: `.npy`, or `.tif`/`.tiff` with one 32-bit channel.
+
+    Raises:
+        JaxadError: the path has another extension, or is an input file (see `identities`).
+    """
+    buffer, suffix = io.BytesIO(), Path(path).suffix.lower()
+    if suffix == ".npy":
+        np.save(buffer, _finite(map), allow_pickle=False)
+    elif suffix in (".tif", ".tiff"):
+        Image.fromarray(_finite(map)).save(buffer, "TIFF", compression="tiff_deflate")
+    else:
+        raise JaxadError(f"{path}: maps are saved as .npy, .tif or .tiff")
+    return write_file(path, buffer.getvalue(), protect=protect)
+
+
+def save_mask(path: str | Path, mask: np.ndarray, *, protect: Collection[FileId] = ()) -> Path:
+    """Write the mask [h w] as an 8-bit grey PNG of 0 and 255, at its own size.
+
+    Raises:
+        JaxadError: the path has another extension, or is an input file (see `identities`).
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise JaxadError(f"{path}: masks are saved as .png")
+    return write_file(path, encode(mask_picture(mask)[..., 0], ".png"), protect=protect)
+
+
+def encode(picture: np.ndarray, suffix: str, *, quality: int = 85) -> bytes:
+    """The picture uint8 [h w 3] or [h w] as the bytes of a file, by the suffix ".png", ".jpg" or ".jpeg"."""
+    formats = {".png": ("PNG", {"optimize": True}), ".jpg": ("JPEG", {"quality": quality, "optimize": True})}
+    formats[".jpeg"] = formats[".jpg"]
+    if suffix.lower() not in formats:
+        raise JaxadError(f"{suffix!r}: pictures are saved as .png, .jpg or .jpeg")
+    name, options = formats[suffix.lower()]
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+def write_file(path: str | Path, content: bytes, *, protect: Collection[FileId] = ()) -> Path:
+    """Write a file whole or not at all, making its folder, and never over one of the `protect`ed files.
+
+    Raises:
+        JaxadError: the path is one of the protected files, also through a link.
+    """
+    path = Path(path)
+    if _identity(path) in protect:
+        raise JaxadError(f"{path} is an input file and would be overwritten: choose another output folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _strength(map: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((_finite(map) - low) / (high - low), 0, 1)
+
+
+def _finite(map: np.ndarray) -> np.ndarray:
+    map = np.ascontiguousarray(map, np.float32)
+    if map.ndim != 2 or map.size == 0 or not np.isfinite(map).all():
+        raise ValueError(f"an anomaly map needs to be [h w] and finite, this one is {list(map.shape)}")
+    return map
+
+
+def _fit_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    inside = (np.asarray(mask) > 0).astype(np.uint8)
+    return cv2.resize(inside, (int(size[1]), int(size[0])), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def _identity(path: Path) -> FileId | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
