@@ -1,0 +1,29 @@
+"""Images in: safe decoding, folder data sets, the doctor, the hold-out, batches, the demo set."""
+
+from jaxad.data.batches import LoadedBatch, batches
+from jaxad.data.check import check
+from jaxad.data.dataset import DataSet, load
+from jaxad.data.decode import decode_image, decode_mask, pixel_hash, resize, to_rgb
+from jaxad.data.demo import make_demo
+from jaxad.data.folder import FolderSource
+from jaxad.data.holdout import split_holdout
+from jaxad.data.images import ImageList
+from jaxad.data.layout import image_files
+
+__all__ = [
+    "DataSet",
+    "FolderSource",
+    "ImageList",
+    "LoadedBatch",
+    "batches",
+    "check",
+    "decode_image",
+    "decode_mask",
+    "image_files",
+    "load",
+    "make_demo",
+    "pixel_hash",
+    "resize",
+    "split_holdout",
+    "to_rgb",
+]

@@ -1,0 +1,66 @@
+"""Loose images (paths, folders, PIL images, uint8 arrays) as a source, for `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from jaxad.data.decode import to_rgb
+from jaxad.data.layout import image_files
+from jaxad.errors import DataError
+from jaxad.types import Record, Sample
+
+
+class ImageList:
+    """Images without labels or masks, in the order given (jaxad.types.Source).
+
+    Args:
+        images: one or many paths of files or folders (all image files in them, sorted), PIL images, or arrays as in
+            `to_rgb`.
+        category: the category all of them show, "" where unknown.
+
+    Raises:
+        DataError: a folder without images, or no image at all.
+    """
+
+    name = "images"
+
+    def __init__(self, images: Any, category: str = ""):
+        # A PIL image and an array are iterable or array-like too.
+        many = (
+            isinstance(images, Iterable) and not isinstance(images, str) and not hasattr(images, "__array_interface__")
+        )
+        self._images: list[Any] = []
+        self.records: list[Record] = []
+        for number, item in enumerate(images if many else [images]):
+            if isinstance(item, str | Path) and Path(item).is_dir():
+                files = image_files(Path(item))
+                if not files:
+                    raise DataError(f"{item}: no image in this folder")
+                for file in files:
+                    self._add(file, file, file.relative_to(item).as_posix(), category)
+            elif isinstance(item, str | Path):
+                self._add(Path(item), Path(item), Path(item).as_posix(), category)
+            else:
+                name = Path(str(getattr(item, "filename", "")) or f"image-{number}")
+                self._add(item, name, name.as_posix(), category)
+        if not self.records:
+            raise DataError("no image given; give paths of images or folders, PIL images or uint8 arrays")
+        self.categories = (category,)
+
+    def _add(self, image: Any, file: Path, identity: str, category: str) -> None:
+        self._images.append(image)
+        self.records.append(Record(file, category, identity=identity))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be used."""
+        record = self.records[index]
+        return Sample(to_rgb(self._images[index], str(record.file)), record)
+
+    def mask(self, index: int) -> None:
+        """Loose images have no masks."""
+        return None
