@@ -47,7 +47,7 @@ class DataSet:
     def counts(self) -> dict[str, dict[str, int]]:
         """Numbers of images by category: train, holdout, test_normal, test_anomalous, masks."""
         parts: list[str] = ["train", "holdout", "test_normal", "test_anomalous", "masks"]
-        counts = {name: {part: 0 for part in parts} for name in self.categories}
+        counts = {name: dict.fromkeys(parts, 0) for name in self.categories}
         for part, source in (("train", self.train), ("holdout", self.holdout)):
             for category, number in Counter(record.category for record in source.records).items():
                 counts[category][part] = number

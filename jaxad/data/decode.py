@@ -77,10 +77,7 @@ def to_rgb(image: Any, name: str = "image") -> np.ndarray:
     if isinstance(image, str | Path):
         return decode_image(image)
     if isinstance(image, Image.Image):
-        try:
-            return _pil_to_rgb(image)
-        except _UnsupportedMode as error:
-            raise _bad("unsupported mode", name, str(error)) from error
+        return _named(name, lambda: _pil_to_rgb(image))
     return _array_to_rgb(np.asarray(image), name)
 
 
@@ -130,14 +127,22 @@ def _read(source: Path | str | bytes, name: str, convert: Callable[[Image.Image]
 
 
 def _decode(stream: BinaryIO, name: str, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    # PIL's decoders raise almost any exception on damaged input, so nothing narrower than Exception would do.
-    try:
+    def work() -> np.ndarray:
         with Image.open(stream, formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
             image.load()
             return convert(image)
+
+    return _named(name, work)
+
+
+def _named(name: str, work: Callable[[], np.ndarray]) -> np.ndarray:
+    """The result of `work`, or a DataError that names the image and says what is wrong with it."""
+    # PIL's decoders raise almost any exception on damaged input, so nothing narrower than Exception would do.
+    try:
+        return work()
     except _UnsupportedMode as error:
         raise _bad("unsupported mode", name, str(error)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -149,7 +154,7 @@ def _decode(stream: BinaryIO, name: str, convert: Callable[[Image.Image], np.nda
         # WebP checks its length first and says nothing more specific.
         cut = any(sign in str(error).lower() for sign in ("truncated", "could not create decoder"))
         kind = "truncated image" if cut else "unreadable image"
-        raise _bad(kind, name, f"{error or type(error).__name__}; copy or export it again") from error
+        raise _bad(kind, name, f"{str(error) or type(error).__name__}; copy or export it again") from error
 
 
 def _is_wide(image: Image.Image) -> bool:
@@ -175,11 +180,10 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
 
 def _pil_to_mask(image: Image.Image) -> np.ndarray:
     level = 127 if image.format in ("JPEG", "MPO") else 0
-    wide = _is_wide(image)
-    image = ImageOps.exif_transpose(image)
-    if wide or image.mode in ("I", "F"):
-        return np.asarray(np.asarray(image) > level)
-    return (_pil_to_rgb(image) > level).any(axis=-1)
+    upright = ImageOps.exif_transpose(image)
+    one_number = _is_wide(image) or image.mode in ("I", "F")
+    channels = np.asarray(upright)[..., None] if one_number else _pil_to_rgb(upright)
+    return np.any(channels > level, axis=-1)
 
 
 def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:

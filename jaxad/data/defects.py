@@ -68,7 +68,7 @@ def _stain(tile: np.ndarray, foreign: np.ndarray, rng: Rng) -> tuple[np.ndarray,
     """A soft-edged patch in which the texture is darker (oil, water) or lighter (dust, paint)."""
     matte = gaussian_filter(_blob(tile.shape, rng.uniform(0.08, 0.17), rng), 1.5)
     density = 0.8 + 0.2 * _noise(tile.shape, 8, rng)
-    factor = rng.uniform(0.45, 0.7) if rng.random() < 0.6 else rng.uniform(1.35, 1.6)
+    factor = rng.uniform(0.35, 0.6) if rng.random() < 0.6 else rng.uniform(1.4, 1.75)
     return matte, tile * (1 + (factor - 1) * density)
 
 

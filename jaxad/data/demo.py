@@ -61,9 +61,9 @@ class DemoCounts:
     solar_train: int = 120
     solar_normal: int = 40
     solar_defective: int = 40
-    texture_train: int = 80
-    texture_normal: int = 30
-    texture_defective: int = 36
+    texture_train: int = 60
+    texture_normal: int = 24
+    texture_defective: int = 30
 
 
 def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int = 0) -> Path:

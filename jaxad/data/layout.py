@@ -95,15 +95,15 @@ class _Category:
         self.test: list[Record] = []
         self.problems: list[Problem] = []
         folders, _ = _entries(folder)
-        self.masks = {}
+        self.masks: dict[str, dict[str, Path]] = {}
         for child in folders:
             if child.name.lower() in MASKS:
                 defects, loose = _entries(child)
                 for defect in defects:
-                    self.masks.setdefault(defect.name.lower(), {}).update(_masks_of(defect))
+                    self.masks.setdefault(_defect(defect).lower(), {}).update(_masks_of(defect))
                 if loose:
                     self._note(
-                        "ignored file", child, f"masks belong in a folder named after the defect: {child.name}/<defect>"
+                        "ignored file", child, f"masks belong in folders named after defects: {child.name}/<defect>"
                     )
         split = any(child.name.lower() in ("train", "test") for child in folders)
         for child in folders:
@@ -123,7 +123,7 @@ class _Category:
             self._add(self.train, child, "good", deep=False)
         elif kind == "test":
             for folder in _entries(child)[0]:
-                self._add(self.test, folder, "good" if folder.name.lower() in NORMAL else folder.name)
+                self._add(self.test, folder, _defect(folder))
             if self._add(self.test, child, "", deep=False):
                 self._note("unlabelled image", child, "images beside test/good and test/<defect> have no label")
         elif kind in NORMAL:
@@ -138,10 +138,10 @@ class _Category:
         images = [file for file in files if file.suffix.lower() in EXTENSIONS]
         if others := sorted({file.suffix or file.name for file in files} - {file.suffix for file in images}):
             self._note("ignored file", folder, f"files that are no images by their extension: {', '.join(others)}")
-        masks = self.masks.get(folder.name.lower() if defect else "", {})
+        masks = self.masks.get(defect.lower(), {}) if records is self.test else {}
         for file in images:
-            key = file.relative_to(folder).with_suffix("").as_posix().lower()
-            mask = masks.get(f"{key}_mask") or masks.get(key) if records is self.test else None
+            key = _key(folder, file)
+            mask = masks.get(f"{key}_mask") or masks.get(key)
             records.append(
                 Record(
                     file=file,
@@ -189,7 +189,16 @@ def _outside(folder: Path) -> Problem | None:
 
 
 def _masks_of(folder: Path) -> dict[str, Path]:
-    return {file.relative_to(folder).with_suffix("").as_posix().lower(): file for file in image_files(folder)}
+    return {_key(folder, file): file for file in image_files(folder)}
+
+
+def _key(folder: Path, file: Path) -> str:
+    """What an image and its mask have in common."""
+    return file.relative_to(folder).with_suffix("").as_posix().lower()
+
+
+def _defect(folder: Path) -> str:
+    return "good" if folder.name.lower() in NORMAL else folder.name
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
