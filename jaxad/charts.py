@@ -44,7 +44,7 @@ class _Axis:
 def unit_chart(lines: Sequence[Line], x_label: str, y_label: str, *, diagonal: bool = False) -> Markup:
     """Curves on the unit square, thinned to 120 points each; `diagonal` draws the line of pure chance."""
     x, y = _axes(0, 1, 0, 1)
-    ticks = (0, 0.25, 0.5, 0.75, 1)
+    ticks = (0, 0.5, 1)
     parts = [_grid_x(x, ticks, _short), _grid_y(y, ticks, _short), _labels(x_label, y_label)]
     if diagonal:
         parts.append(Markup('<path class="chance" d="M{} {}L{} {}"/>').format(*map(_px, (x(0), y(0), x(1), y(1)))))
@@ -69,11 +69,11 @@ def score_chart(scores: np.ndarray, labels: np.ndarray, threshold: float | None)
     low, high = (low / 1.1, high * 1.1) if log else (low - margin, high + margin)
     edges = np.geomspace(low, high, 37) if log else np.linspace(low, high, 37)
     above, below = (np.histogram(scores[chosen], edges)[0] for chosen in (defective, ~defective))
-    x, y = _axes(low, high, -max(1, below.max()) * 1.08, max(1, above.max()) * 1.08, log=log)
-    counts = (-int(below.max()), 0, int(above.max()))
+    x, y = _axes(low, high, -max(1, below.max()) * 1.02, max(1, above.max()) * 1.15, log=log)
+    heights = (-int(below.max()), 0, int(above.max()))
     parts = [
         _grid_x(x, (edges[0], edges[18], edges[-1]), _significant),
-        _grid_y(y, sorted(set(counts)), lambda count: f"{abs(count):d}"),
+        _grid_y(y, sorted(set(heights)), lambda count: f"{abs(count):d}"),
         _labels("image score", "images"),
     ]
     pixels = x(edges)

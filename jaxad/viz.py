@@ -55,24 +55,25 @@ def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None)
 
 
 def heat(map: np.ndarray, *, low: float, high: float, palette: Palette = "inferno") -> np.ndarray:
-    """The map [h w] as uint8 [h w 3] in a palette of matplotlib whose even steps look even, also to the colour-blind."""
+    """The map [h w] as uint8 [h w 3], in a palette whose even steps look even, also to the colour-blind."""
     return _COLOURS[palette][(_strength(map, low, high) * 255).round().astype(np.uint8)]
 
 
-def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alpha: float = 0.65) -> np.ndarray:
+def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alpha: float = 0.55) -> np.ndarray:
     """The image with the map's heat laid over it.
 
     Args:
         image: uint8 [h w 3].
         map: float, any [h w]; resized to the image.
-        low, high: the category's `heat_scale`. Values up to `low` leave the image as it is.
-        alpha: opacity, 0 to 1, reached in the middle of the scale, that is at the threshold.
+        low, high: the category's `heat_scale`.
+        alpha: opacity, 0 to 1, reached in the middle of the scale, that is at the threshold. Below half of the way there
+            the image is left as it is, so that a normal image keeps its looks.
 
     Returns:
         uint8 [h w 3], of the image's size.
     """
     map = fit(map, image.shape[:2])
-    weight = alpha * np.clip(2 * _strength(map, low, high), 0, 1)[..., None]
+    weight = alpha * np.clip(4 * _strength(map, low, high) - 1, 0, 1)[..., None]
     return ((1 - weight) * image + weight * heat(map, low=low, high=high)).round().astype(np.uint8)
 
 
@@ -82,10 +83,10 @@ def contour(image: np.ndarray, mask: np.ndarray, *, colour: tuple[int, int, int]
     The line has a dark edge, so that it shows on bright and dark parts, and grows with the image.
     """
     picture = np.ascontiguousarray(image).copy()
-    width = max(1, round(max(picture.shape[:2]) / 220))
+    width = max(1, round(max(picture.shape[:2]) / 300))
     inside = _fit_mask(mask, picture.shape[:2]).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, (0, 0, 0), 3 * width, cv2.LINE_AA)
+    cv2.drawContours(picture, outlines, -1, (0, 0, 0), width + 2, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, colour, width, cv2.LINE_AA)
     return picture
 
@@ -177,7 +178,7 @@ def save_overlay(
     *,
     low: float,
     high: float,
-    alpha: float = 0.65,
+    alpha: float = 0.55,
     threshold: float | None = None,
     protect: Collection[FileId] = (),
 ) -> Path:
