@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 from flax import nnx
@@ -19,6 +20,8 @@ class Detector(nnx.Module):
         name: the system's name on the command line, e.g. "dpdiff".
         trains: whether the system has a `loss`; the others only `remember`.
         frozen: names of the submodules that training never changes, e.g. ("backbone",).
+        memories: paths of arrays whose shape depends on what was remembered.
+        config_class: class of `config`.
         config: the frozen dataclass the detector was made from.
         categories: the categories it knows, in the order of their indices.
     """
@@ -26,6 +29,8 @@ class Detector(nnx.Module):
     name: ClassVar[str]
     trains: ClassVar[bool] = True
     frozen: ClassVar[tuple[str, ...]] = ("backbone",)
+    memories: ClassVar[tuple[str, ...]] = ()
+    config_class: ClassVar[Any]
     config: Any
     categories: tuple[str, ...] = ()
 
@@ -34,12 +39,22 @@ class Detector(nnx.Module):
         """The uint8 inputs it needs, by name."""
         raise TypeError(f"{type(self).__name__} does not define views")
 
+    @property
+    def needs_category(self) -> bool:
+        """Whether an image can only be judged when its category is known (`batch.category`)."""
+        return False
+
+    @property
+    def encoder_identity(self) -> tuple:
+        """All that `encode` depends on besides the image: hashes of frozen weights, blocks. Keys the feature cache."""
+        raise TypeError(f"{type(self).__name__} does not define encoder_identity")
+
     def encode(self, batch: Batch) -> Features:
         """Frozen networks: batch.images {view: uint8 [b h w 3]} -> features, cached during training."""
         raise TypeError(f"{type(self).__name__} does not encode")
 
-    def prepare(self, source: Source) -> None:
-        """One pass over the training images before the first step, e.g. channel statistics. Nothing by default."""
+    def prepare(self, features: Iterable[Features]) -> None:
+        """One pass over the encoded training images before the first step, e.g. channel statistics. Nothing by default."""
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean training loss of a batch and its named terms, all scalars. `key` is one PRNG key."""
@@ -60,3 +75,16 @@ class Detector(nnx.Module):
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
         """Anomaly map [b h w] at the system's own resolution, and an image score [b] where it defines one."""
         raise TypeError(f"{type(self).__name__} does not score")
+
+    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
+        """What figures show of these images, all arrays [b ...].
+
+        "before" and "after" are token features [b n c] in the space where they are compared; "similarity" [b k h w] is
+        that of the tokens to `prototype_names`. Any may be missing.
+        """
+        return {} if reconstruction is None else {"before": features.tokens, "after": reconstruction.tokens}
+
+    @property
+    def prototype_names(self) -> tuple[str, ...]:
+        """Names of the k prototypes in `explain`."""
+        return ()

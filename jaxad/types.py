@@ -89,11 +89,13 @@ class Batch:
         images: one uint8 array [b h w 3] for each view of the detector, by view name.
         seed: uint32 [b], a hash of the decoded pixels; all noise of an image is drawn from it (DESIGN 4.3).
         valid: bool [b], False for the padding of a last, partial batch.
+        category: int32 [b], index into the detector's categories, -1 where it is not known; None where nobody asks.
     """
 
     images: dict[str, Array]
     seed: Array
     valid: Array
+    category: Array | None = None
 
 
 @struct.dataclass

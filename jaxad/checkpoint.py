@@ -1,0 +1,230 @@
+"""Checkpoints of a run by Orbax: written atomically in the background, restored exactly, readable without their source.
+
+A step's folder holds `model` (every array of the detector but the backbone), `backbone` (below 200 MB), `training`
+(optimizer state and, with EMA, the raw parameters) and `meta` (configs, categories, threshold, provenance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from jaxad import __version__, module_state
+from jaxad.config import from_json, to_json
+from jaxad.detector import Detector
+from jaxad.errors import CheckpointError, JaxadError
+from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
+from jaxad.precision import compute_dtype
+from jaxad.systems import system
+from jaxad.threshold import Threshold
+
+FORMAT = 1
+EMBED_LIMIT = 200_000_000
+"""Backbones below this many bytes travel inside every checkpoint (DESIGN 4.9)."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint read back.
+
+    Attributes:
+        detector: ready to predict.
+        threshold: as chosen by `fit`, None where there was no hold-out.
+        meta: everything else that was recorded: "train", "data", "step", "protocol", versions.
+        folder: the step's folder.
+    """
+
+    detector: Detector
+    threshold: Threshold | None
+    meta: dict[str, Any]
+    folder: Path
+
+
+class CheckpointWriter:
+    """Writes the checkpoints of one run below `workdir/checkpoints`, keeping the newest `keep`.
+
+    Use as a context manager: leaving it waits for the last write.
+    """
+
+    def __init__(self, workdir: Path, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+    def __enter__(self) -> CheckpointWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Newest complete step, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        step: int,
+        detector: Detector,
+        *,
+        meta: Mapping[str, Any],
+        threshold: Threshold | None = None,
+        training: Any = None,
+    ) -> None:
+        """Starts writing a step; returns as soon as the arrays are copied.
+
+        Args:
+            step: optimizer steps done, 0 for systems that do not train.
+            detector: with the parameters to evaluate.
+            meta: JSON values kept beside the arrays.
+            threshold: decision rule, where one was chosen.
+            training: pytree needed to go on: optimizer state, raw parameters.
+        """
+        _, arrays = module_state.split(detector)
+        frozen, model = module_state.select(arrays, ("backbone",))
+        backbone = _backbone(detector)
+        embedded = backbone is not None and sum(np.asarray(a).nbytes for a in frozen.values()) < EMBED_LIMIT
+        record = {
+            "format": FORMAT,
+            "jaxad": __version__,
+            "system": detector.name,
+            "config": to_json(detector.config),
+            "categories": list(detector.categories),
+            "backbone": None
+            if backbone is None
+            else {
+                "id": backbone.id,
+                "sha256": backbone.sha256,
+                "bytes": backbone.bytes,
+                "config": backbone.config_json(),
+                "embedded": embedded,
+            },
+            "threshold": None if threshold is None else threshold.to_json(),
+            "step": step,
+            **meta,
+        }
+        items: dict[str, Any] = {"model": ocp.args.StandardSave(model), "meta": ocp.args.JsonSave(record)}
+        if embedded:
+            items["backbone"] = ocp.args.StandardSave(frozen)
+        if training is not None:
+            items["training"] = ocp.args.StandardSave(training)
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def restore_training(self, step: int, like: Any) -> Any:
+        """The `training` pytree of a step, on the devices and with the sharding of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            items = ocp.args.Composite(training=ocp.args.StandardRestore(abstract))
+            return self._manager.restore(step, args=items)["training"]
+        except (ValueError, KeyError, FileNotFoundError) as error:
+            raise CheckpointError(f"checkpoint of step {step} does not hold this run's optimizer state: {error}") from error
+
+
+def find_step(checkpoint: Path | str) -> Path:
+    """The folder of the step that `checkpoint` names: a workdir (newest step), or one step's folder.
+
+    Raises:
+        CheckpointError: nothing there, or nothing complete.
+    """
+    folder = Path(checkpoint).absolute()
+    if (folder / "meta").is_dir() and (folder / "model").is_dir():
+        return folder
+    root = folder / "checkpoints"
+    if not root.is_dir():
+        raise CheckpointError(f"{checkpoint}: no checkpoint there; give the --workdir of a `jaxad fit`, or a step's folder")
+    complete = [step for step in root.iterdir() if step.name.isdigit() and (step / "meta").is_dir()]
+    if not complete:
+        raise CheckpointError(f"{root}: no step was completed; run `jaxad fit` again with the same --workdir to go on")
+    return max(complete, key=lambda step: int(step.name))
+
+
+def read_meta(checkpoint: Path | str) -> dict[str, Any]:
+    """What a checkpoint records besides its arrays.
+
+    Raises:
+        CheckpointError: missing, damaged, or of a newer format than this version reads.
+    """
+    folder = find_step(checkpoint)
+    try:
+        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
+    except Exception as error:  # Orbax raises whatever its storage raises.
+        raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
+    if meta.get("format", 0) > FORMAT:
+        raise CheckpointError(f"{folder}: format {meta['format']} is newer than {FORMAT}; upgrade jaxad")
+    return meta
+
+
+def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_changes: Any) -> Restored:
+    """A detector as it was saved.
+
+    Args:
+        checkpoint: a workdir (newest step) or one step's folder.
+        backbone: folder or id from which to load the backbone instead; its hash must be the recorded one.
+        config_changes: fields of the detector's config to change, e.g. start_timestep=200. Only fields that change no
+            parameter make sense; others are reported as a mismatch.
+
+    Raises:
+        CheckpointError: missing, damaged, of another format, or arrays that do not fit; lists every difference.
+    """
+    folder, meta = find_step(checkpoint), read_meta(checkpoint)
+    detector_class = system(meta["system"])
+    config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
+    config.check()
+    arrays = _read_arrays(folder / "model")
+    network = None
+    if meta["backbone"] is not None:
+        network, frozen = _restore_backbone(folder, meta["backbone"], backbone, compute_dtype(config.precision))
+        arrays |= {f"backbone/{path}": array for path, array in frozen.items()}
+    abstract = nnx.eval_shape(lambda: detector_class(config, network, rngs=nnx.Rngs(0)))
+    graphdef, expected = module_state.split(abstract)
+    problems = [f"missing array {path}" for path in expected.keys() - arrays.keys()]
+    problems += [f"unknown array {path}" for path in arrays.keys() - expected.keys()]
+    problems += [
+        f"{path}: shape {arrays[path].shape}, expected {expected[path].shape}"
+        for path in sorted(expected.keys() & arrays.keys())
+        if arrays[path].shape != expected[path].shape and path not in detector_class.memories
+    ]
+    if problems:
+        raise CheckpointError("\n".join([f"{folder} does not fit its config:", *(f"  {p}" for p in sorted(problems))]))
+    detector = module_state.merge(graphdef, arrays)
+    detector.categories = tuple(meta["categories"])
+    threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
+    return Restored(detector, threshold, meta, folder)
+
+
+def _read_arrays(folder: Path) -> dict[str, Any]:
+    try:
+        arrays = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(folder, args=ocp.args.StandardRestore())
+    except Exception as error:  # Orbax raises whatever its storage raises.
+        raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
+    return {path: jnp.asarray(array) for path, array in arrays.items()}
+
+
+def _restore_backbone(folder: Path, record: dict[str, Any], override: str | None, dtype: str):
+    if override is None and record["embedded"]:
+        frozen = _read_arrays(folder / "backbone")
+        network = backbone_from_config(record["config"], dtype=dtype)
+        return network, {path.removeprefix("backbone/"): array for path, array in frozen.items()}
+    source = override or record["id"]
+    try:
+        network = load_backbone(source, dtype=dtype)
+    except JaxadError as error:
+        raise CheckpointError(f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}") from error
+    if network.sha256 != record["sha256"]:
+        raise CheckpointError(
+            f"{source}: SHA-256 {network.sha256[:12]}... is not the backbone this checkpoint was trained on "
+            f"({record['id']}, {record['sha256'][:12]}...)"
+        )
+    return network, module_state.split(network)[1]
+
+
+def _backbone(detector: Detector) -> Backbone | None:
+    return getattr(detector, "backbone", None)

@@ -1,0 +1,205 @@
+"""Frozen features, computed once: a compiled stream through `encode`, and a cache in memory or on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxad import module_state, parallel
+from jaxad.data.batches import LoadedBatch, batches
+from jaxad.detector import Detector
+from jaxad.errors import DataError
+from jaxad.types import Batch, Features, Source
+
+Progress = Callable[[int], None]
+"""Called with the number of images done since the last call."""
+
+
+class Encoder:
+    """A detector's frozen networks as one compiled program over images.
+
+    Args:
+        detector: its `encode` is compiled with its present parameters.
+        batch_size: images at once; rounded up to a multiple of the number of devices.
+        workers: threads that decode images.
+        mesh: devices; None for all.
+    """
+
+    def __init__(self, detector: Detector, *, batch_size: int = 32, workers: int = 2, mesh: Mesh | None = None):
+        self._mesh = mesh or parallel.make_mesh()
+        self._batch_size = batch_size + -batch_size % self._mesh.size
+        self._workers = workers
+        self._views = detector.views
+        graphdef, arrays = module_state.split(detector)
+        self._arrays = parallel.shard_parameters(arrays, self._mesh)
+        self._encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch))
+
+    def stream(
+        self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None
+    ) -> Iterator[tuple[Features, LoadedBatch]]:
+        """Features of a source in its order, or of the images `indices`.
+
+        Yields:
+            Features as numpy arrays of the real images (padding cut off), and the batch they came from.
+        """
+        for loaded in batches(source, self._views, self._batch_size, workers=self._workers, indices=indices):
+            batch = parallel.shard_batch(loaded.batch, self._mesh)
+            features = parallel.to_host(self._encode(self._arrays, batch))
+            real = len(loaded.records)
+            yield jax.tree.map(lambda array, real=real: array[:real], features), loaded
+            if progress is not None:
+                progress(real)
+
+
+class LiveFeatures:
+    """Features computed anew at every access, for training without a cache; same access as `FeatureCache`."""
+
+    def __init__(self, encoder: Encoder, source: Source):
+        self._encoder, self._source = encoder, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
+        """Float32 features of the images with these numbers, numpy [b ...]."""
+        parts = [features for features, _ in self._encoder.stream(self._source, indices=[int(i) for i in indices])]
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays).astype(np.float32), *parts)
+
+    def stream(self) -> Iterator[Features]:
+        """All features in order, in batches."""
+        return (features for features, _ in self._encoder.stream(self._source))
+
+
+class FeatureCache:
+    """Features of every image of a source, random access, stored as float16.
+
+    Make one with `FeatureCache.build`. Standardised features are rounded far below their noise; DINOv2's largest
+    channels lie well inside float16.
+    """
+
+    def __init__(self, arrays: Features, identity: str):
+        self._arrays = arrays
+        self.identity = identity
+
+    def __len__(self) -> int:
+        return len(self._arrays.tokens)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the cache."""
+        return sum(array.nbytes for array in jax.tree.leaves(self._arrays))
+
+    def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
+        """Float32 features of the images with these numbers, numpy [b ...]."""
+        return jax.tree.map(lambda array: np.asarray(array[np.asarray(indices)], np.float32), self._arrays)
+
+    def stream(self, batch_size: int = 64) -> Iterator[Features]:
+        """All features in order, in batches; the last may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self[np.arange(start, min(start + batch_size, len(self)))]
+
+    @staticmethod
+    def size(detector: Detector, images: int) -> int:
+        """Bytes that the features of so many images take, known without computing any."""
+        return images * sum(2 * int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(_abstract(detector)))
+
+    @classmethod
+    def build(
+        cls,
+        detector: Detector,
+        source: Source,
+        *,
+        folder: Path | None = None,
+        encoder: Encoder | None = None,
+        progress: Progress | None = None,
+    ) -> FeatureCache:
+        """Encodes a source once.
+
+        Args:
+            detector: its `encode` and frozen networks.
+            source: the images, all held.
+            folder: where to keep the arrays on disk, memory-mapped; None keeps them in memory. A finished cache of the
+                same images and network found there is used as it is; an unfinished one is begun anew.
+            encoder: compiled already; None compiles one with its defaults.
+            progress: called after every batch.
+
+        Raises:
+            DataError: the folder's disk has too little room; says how much is needed.
+        """
+        identity = cache_identity(detector, source)
+        spec = _abstract(detector)
+        if folder is not None and (found := cls._open(folder, identity, spec)) is not None:
+            return found
+        if folder is not None:
+            _clear(folder, cls.size(detector, len(source)))
+
+        def allocate(number: int, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+            shape = (len(source), *leaf.shape[1:])
+            if folder is None:
+                return np.empty(shape, np.float16)
+            return np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float16, shape)
+
+        leaves, structure = jax.tree.flatten(spec)
+        arrays = [allocate(number, leaf) for number, leaf in enumerate(leaves)]
+        start = 0
+        for features, _ in (encoder or Encoder(detector)).stream(source, progress=progress):
+            leaves = jax.tree.leaves(features)
+            for array, leaf in zip(arrays, leaves, strict=True):
+                array[start : start + len(leaf)] = leaf
+            start += len(leaves[0])
+        if folder is not None:
+            for array in arrays:
+                array.flush()  # type: ignore[union-attr]
+            (folder / "features.json").write_text(json.dumps({"identity": identity, "images": len(source)}))
+        return cls(jax.tree.unflatten(structure, arrays), identity)
+
+    @classmethod
+    def _open(cls, folder: Path, identity: str, spec: Features) -> FeatureCache | None:
+        index = folder / "features.json"
+        if not index.is_file() or json.loads(index.read_text()).get("identity") != identity:
+            return None
+        leaves, structure = jax.tree.flatten(spec)
+        arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(leaves))]
+        return cls(jax.tree.unflatten(structure, arrays), identity)
+
+
+def cache_identity(detector: Detector, source: Source) -> str:
+    """Hash of all that features depend on: the images' names, sizes and times, the networks, the views."""
+    hasher = hashlib.sha256()
+    for record in source.records:
+        status = os.stat(record.file)
+        hasher.update(f"{record.file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    hasher.update(repr(sorted(detector.views.items())).encode())
+    hasher.update(repr(detector.encoder_identity).encode())
+    return hasher.hexdigest()
+
+
+def _abstract(detector: Detector) -> Features:
+    """Shapes of the features of one image."""
+    graphdef, arrays = module_state.split(detector)
+    images = {name: jax.ShapeDtypeStruct((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
+    batch: Any = Batch(images, jax.ShapeDtypeStruct((1,), jnp.uint32), jax.ShapeDtypeStruct((1,), jnp.bool_))
+    return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
+
+
+def _clear(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "features.json").unlink(missing_ok=True)
+    for old in folder.glob("*.npy"):
+        old.unlink()
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{folder}: cached features need {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
+            "use --train.cache off, a smaller --image-size, or another --workdir"
+        )

@@ -1,0 +1,143 @@
+"""Memory bank of normal patches: chunked nearest-patch search, reservoir sampling, greedy coreset (PatchCore)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad.types import Array
+
+Distance = Literal["cosine", "euclidean"]
+
+
+def bank_entries(patches: Array, distance: Distance) -> Array:
+    """Patches [m c] as the bank keeps them: of unit length for the cosine distance, unchanged for the euclidean."""
+    if distance == "euclidean":
+        return patches
+    return patches / np.maximum(np.linalg.norm(patches, axis=-1, keepdims=True), 1e-12)
+
+
+def nearest_distance(
+    tokens: Array,
+    banks: Array,
+    which: Array,
+    *,
+    distance: Distance = "cosine",
+    neighbours: int = 1,
+    chunk: int = 4096,
+) -> jax.Array:
+    """Mean distance of every token to its nearest entries in the bank of its image.
+
+    One scan over slices of the banks: memory is tokens x chunk, whatever the size of a bank.
+
+    Args:
+        tokens: [b n c].
+        banks: [g k c] from `bank_entries`; entries that are NaN are padding and never near.
+        which: int32 [b], bank of each image, in 0..g-1. With g = 1 all images share one matrix product.
+        distance: "cosine" gives 1 - cosine in 0..2, "euclidean" the L2 distance.
+        neighbours: nearest entries averaged.
+        chunk: entries compared at once.
+
+    Returns:
+        float32 [b n].
+    """
+    groups, size, channels = banks.shape
+    chunk = min(chunk, size)
+    padding = -size % chunk
+    banks = jnp.pad(banks, ((0, 0), (0, padding), (0, 0)), constant_values=jnp.nan)
+    slices = jnp.moveaxis(banks.reshape(groups, -1, chunk, channels), 1, 0)
+    tokens = tokens.astype(jnp.float32)
+    if distance == "cosine":
+        tokens = tokens * jax.lax.rsqrt(jnp.maximum(jnp.square(tokens).sum(-1, keepdims=True), 1e-24))
+    squares = jnp.square(tokens).sum(-1)[:, :, None]
+
+    def step(best, entries):
+        empty = jnp.isnan(entries[..., 0])
+        entries = jnp.where(empty[..., None], 0.0, entries)
+        if groups == 1:
+            product, lengths, empty = tokens @ entries[0].T, jnp.square(entries).sum(-1)[:, None, :], empty[:, None, :]
+        else:
+            own = entries[which]
+            product = jnp.einsum("bnc,bkc->bnk", tokens, own)
+            lengths, empty = jnp.square(own).sum(-1)[:, None, :], empty[which][:, None, :]
+        # Both distances grow with this one, so that the search needs no root and no division.
+        far = jnp.where(empty, jnp.inf, -product if distance == "cosine" else squares + lengths - 2 * product)
+        if neighbours == 1:
+            return jnp.minimum(best, far.min(-1, keepdims=True)), None
+        candidates = jnp.concatenate([best, far], axis=-1)
+        return -jax.lax.top_k(-candidates, neighbours)[0], None
+
+    best = jnp.full((*tokens.shape[:2], neighbours), jnp.inf, jnp.float32)
+    best, _ = jax.lax.scan(step, best, slices)
+    found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
+    return jnp.where(jnp.isfinite(best), found, 0.0).sum(-1) / jnp.maximum(jnp.isfinite(best).sum(-1), 1)
+
+
+class Reservoir:
+    """A uniform random sample of a stream of patches, in memory that does not grow with the stream (Vitter's R).
+
+    Args:
+        size: patches kept.
+        seed: of the sample; the same stream gives the same sample, however it is cut into batches.
+    """
+
+    def __init__(self, size: int, seed: int):
+        self._size, self._rng = size, np.random.default_rng(seed)
+        self._priority = np.zeros(0)
+        self._patches: np.ndarray | None = None
+
+    def add(self, patches: np.ndarray) -> None:
+        """Offer patches [m c]."""
+        priority = np.concatenate([self._priority, self._rng.random(len(patches))])
+        held = patches if self._patches is None else np.concatenate([self._patches, patches])
+        if len(held) > self._size:
+            keep = np.sort(np.argpartition(priority, self._size)[: self._size])
+            priority, held = priority[keep], held[keep]
+        self._priority, self._patches = priority, np.array(held)
+
+    def patches(self) -> np.ndarray:
+        """The sample [min(m, size) c], in the order of the stream."""
+        return np.zeros((0, 0), np.float32) if self._patches is None else self._patches
+
+
+def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 128) -> np.ndarray:
+    """k-centre greedy coreset: repeatedly take the patch farthest from those taken (PatchCore, Algorithm 1).
+
+    Distances are measured after a random projection to `projection` dimensions (Johnson-Lindenstrauss), as PatchCore
+    does; the loop is one compiled program.
+
+    Args:
+        patches: [m c].
+        size: patches to take, at most m.
+        key: PRNG key of the projection and of the first patch.
+        projection: dimensions in which distances are measured.
+
+    Returns:
+        Their indices, int [size], all different.
+    """
+    patches = jnp.asarray(patches, jnp.float32)
+    size = min(size, patches.shape[0])
+    key_projection, key_first = jax.random.split(key)
+    if projection < patches.shape[1]:
+        matrix = jax.random.normal(key_projection, (patches.shape[1], projection)) / np.sqrt(projection)
+        patches = patches @ matrix
+    first = jax.random.randint(key_first, (), 0, patches.shape[0])
+    return np.asarray(_k_centre(patches, first, size))
+
+
+@partial(jax.jit, static_argnums=2)
+def _k_centre(points: Array, first: Array, size: int) -> jax.Array:
+    squares = jnp.square(points).sum(-1)
+
+    def step(carry, _):
+        nearest, newest = carry
+        distance = squares + squares[newest] - 2 * points @ points[newest]
+        nearest = jnp.minimum(nearest, distance).at[newest].set(-jnp.inf)
+        return (nearest, jnp.argmax(nearest)), newest
+
+    start = (jnp.full(points.shape[0], jnp.inf), first)
+    return jax.lax.scan(step, start, length=size)[1]

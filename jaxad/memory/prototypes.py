@@ -1,0 +1,127 @@
+"""Local and global prototypes of DPDiff-AD: image-conditioned extractors and the two losses that shape them (SPEC 3)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ott.geometry import geometry
+from ott.problems.linear import linear_problem
+from ott.solvers.linear import sinkhorn
+
+from jaxad.types import Array
+
+
+class PrototypeExtractor(nnx.Module):
+    """Summarises the tokens of an image in a few prototypes: one transformer layer over learnable queries (Eq. 10).
+
+        T' = CrossAttn(T, x, x) + T        P = FFN(T') + T'
+
+    Args:
+        prototypes: their number k.
+        channels: width c of tokens and prototypes.
+        heads, mlp_ratio: of the layer.
+        pre_norm: layer norm (eps 1e-6, shared by queries and tokens) before attention and feed-forward (SPEC row 6).
+        dtype: compute type.
+    """
+
+    def __init__(
+        self,
+        prototypes: int,
+        channels: int,
+        *,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        pre_norm: bool = True,
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.heads = heads
+        self.queries = nnx.Param(0.02 * jax.random.normal(rngs.params(), (prototypes, channels)))
+        self.norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
+        self.mlp_norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
+
+        def linear(n_in, n_out):
+            kernel_init = nnx.initializers.truncated_normal(0.02)
+            return nnx.Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+
+        hidden = round(channels * mlp_ratio)
+        self.query, self.key_value = linear(channels, channels), linear(channels, 2 * channels)
+        self.attention_out = linear(channels, channels)
+        self.mlp_in, self.mlp_out = linear(channels, hidden), linear(hidden, channels)
+
+    def __call__(self, tokens: Array) -> jax.Array:
+        """tokens [b n c] -> prototypes float32 [b k c]."""
+        queries = jnp.broadcast_to(self.queries[...][None], (tokens.shape[0], *self.queries.shape))
+        normed = (queries, tokens) if self.norm is None else (self.norm(queries), self.norm(tokens))
+        q = self.query(normed[0])
+        k, v = jnp.split(self.key_value(normed[1]), 2, axis=-1)
+        q, k, v = (x.reshape(*x.shape[:-1], self.heads, -1) for x in (q, k, v))
+        attended = jax.nn.dot_product_attention(q, k, v).reshape(queries.shape)
+        x = queries + self.attention_out(attended).astype(jnp.float32)
+        y = x if self.mlp_norm is None else self.mlp_norm(x)
+        return x + self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=False)).astype(jnp.float32)
+
+
+def cosine_similarity(tokens: Array, prototypes: Array) -> jax.Array:
+    """Cosine of every token with every prototype: [b n c], [b k c] -> [b n k] in -1..1."""
+    return jnp.einsum("bnc,bkc->bnk", _unit(tokens), _unit(prototypes))
+
+
+def local_loss(tokens: Array, prototypes: Array) -> jax.Array:
+    """Mean over tokens of 1 - cosine to the nearest prototype, in 0..2 (Eq. 11): [b n c], [b k c] -> scalar."""
+    return (1 - cosine_similarity(tokens, prototypes).max(axis=-1)).mean()
+
+
+def global_loss(
+    tokens: Array, prototypes: Array, *, epsilon: float = 0.05, iterations: int = 50
+) -> tuple[jax.Array, jax.Array]:
+    """Entropic optimal transport between the uniform measures on tokens and on prototypes (Eq. 12 and 13).
+
+    The cost of a pair is its squared distance. Sinkhorn runs for each image in the log domain on that cost divided by
+    the width c (so that `epsilon` does not depend on the width); the plan is a constant for the gradient, which by the
+    envelope theorem is that of the loss itself (SPEC row 14).
+
+    Args:
+        tokens: [b n c].
+        prototypes: [b k c].
+        epsilon: entropic regularisation of the cost divided by c.
+        iterations: Sinkhorn iterations.
+
+    Returns:
+        The mean over images of c * (<T, C/c> + epsilon * sum T log T), and the largest L1 error of a token marginal,
+        both scalars.
+    """
+    channels = tokens.shape[-1]
+    solve = sinkhorn.Sinkhorn(
+        lse_mode=True,
+        threshold=1e-4,
+        min_iterations=0,
+        max_iterations=iterations,
+        inner_iterations=10,
+        use_danskin=True,
+        implicit_diff=None,
+    )
+
+    def one_image(cost):
+        problem = linear_problem.LinearProblem(geometry.Geometry(cost_matrix=cost, epsilon=epsilon))
+        result = solve(problem)
+        plan = jax.lax.stop_gradient(result.matrix)
+        error = jnp.abs(plan.sum(1) - 1 / cost.shape[0]).sum()
+        return result.ent_reg_cost, error
+
+    with jax.numpy_rank_promotion("allow"):
+        loss, error = jax.vmap(one_image)(_squared_distance(tokens, prototypes) / channels)
+    return channels * loss.mean(), error.max()
+
+
+def _squared_distance(tokens: Array, prototypes: Array) -> jax.Array:
+    """[b n c], [b k c] -> [b n k]."""
+    product = jnp.einsum("bnc,bkc->bnk", tokens, prototypes)
+    squares = jnp.square(tokens).sum(-1)[:, :, None] + jnp.square(prototypes).sum(-1)[:, None, :]
+    return jnp.maximum(squares - 2 * product, 0.0)
+
+
+def _unit(x: Array) -> jax.Array:
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)

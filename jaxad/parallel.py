@@ -1,0 +1,117 @@
+"""One mesh for every machine (DESIGN 4.2): axes `data` and `fsdp`, the same program on 1 CPU or many hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxad.errors import ConfigError
+
+SMALLEST_SHARDED = 2**14
+"""Arrays with fewer elements are replicated: sharding them costs more than it saves."""
+
+
+def start_processes() -> None:
+    """Joins the other processes of a multi-host run; does nothing on a single host.
+
+    A run is multi-host where a cluster environment is found (TPU pods, Slurm, Open MPI: see jax.distributed) or where
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set. Call before any other use of jax.
+    """
+    if jax.distributed.is_initialized():
+        return
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        jax.distributed.initialize(
+            coordinator_address=os.environ["JAX_COORDINATOR_ADDRESS"],
+            num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
+            process_id=int(os.environ["JAX_PROCESS_ID"]),
+        )
+    elif {"TPU_WORKER_HOSTNAMES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys():
+        several = ("," in os.environ.get("TPU_WORKER_HOSTNAMES", "")) or any(
+            int(os.environ.get(name, "1")) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+        )
+        if several:
+            jax.distributed.initialize()
+
+
+def make_mesh(fsdp: int = 1) -> Mesh:
+    """Mesh over all devices of all processes, `fsdp` of them sharding parameters and the rest data-parallel.
+
+    Raises:
+        ConfigError: `fsdp` does not divide the number of devices.
+    """
+    devices = jax.device_count()
+    if devices % fsdp:
+        raise ConfigError(f"fsdp = {fsdp}: needs to divide the number of devices, {devices}")
+    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of the leading axis of a batch over every device."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_sharding(array: Any, mesh: Mesh) -> NamedSharding:
+    """Shards the largest axis that `fsdp` divides; small arrays are replicated.
+
+    Depends on the shape alone, so that optimizer state lies where its parameter lies.
+    """
+    ways = mesh.shape["fsdp"]
+    shape = np.shape(array)
+    if ways > 1 and np.prod(shape) >= SMALLEST_SHARDED:
+        for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
+            if shape[axis] % ways == 0:
+                return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
+    return replicated(mesh)
+
+
+def shard_parameters(arrays: Any, mesh: Mesh) -> Any:
+    """Places a pytree of parameters or optimizer state on the mesh, each process holding the same values."""
+    return jax.tree.map(lambda array: _place(array, parameter_sharding(array, mesh)), arrays)
+
+
+def shard_batch(arrays: Any, mesh: Mesh) -> Any:
+    """Places a pytree of host arrays [b ...], equal in every process, with b divided over the devices."""
+    return jax.tree.map(lambda array: _place(array, batch_sharding(mesh)), arrays)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+    """Raises ConfigError unless the batch divides evenly over the devices."""
+    if batch_size % mesh.size:
+        raise ConfigError(f"batch_size = {batch_size}: needs to be a multiple of the number of devices, {mesh.size}")
+
+
+def to_host(arrays: Any) -> Any:
+    """A pytree of device arrays as numpy arrays in every process, gathered where they are spread over several."""
+    if jax.process_count() == 1:
+        return jax.device_get(arrays)
+    return jax.tree.map(lambda array: multihost_utils.process_allgather(array, tiled=True), arrays)
+
+
+def _place(array: Any, sharding: NamedSharding) -> jax.Array:
+    if jax.dtypes.issubdtype(getattr(array, "dtype", None), jax.dtypes.prng_key):
+        return jax.device_put(array, sharding)
+    if jax.process_count() == 1:
+        return jax.device_put(array, sharding)
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def is_main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return jax.process_index() == 0
+
+
+def describe(mesh: Mesh) -> Mapping[str, Any]:
+    """Devices and their division, for reports."""
+    return {"device": jax.devices()[0].device_kind, "devices": mesh.size, **dict(mesh.shape)}

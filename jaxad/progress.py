@@ -1,0 +1,61 @@
+"""What a run says while it works: lines, warnings and progress bars, on the main process only (rich)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Shows progress on stderr, leaving stdout to results.
+
+    Args:
+        quiet: say nothing at all.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._console.print(text, markup=False)
+
+    def warn(self, texts: Sequence[str]) -> None:
+        """Lines that a user should act on."""
+        for text in texts:
+            self._console.print(f"warning: {text}", style="yellow", markup=False)
+
+    @contextmanager
+    def images(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over images; yields the function that adds to it."""
+        with self._bar("images") as bar:
+            task = bar.add_task(what, total=total, note="")
+            yield lambda number: bar.advance(task, number)
+
+    @contextmanager
+    def steps(self, what: str, total: int, done: int) -> Iterator[Callable[[int, Mapping[str, float], float], None]]:
+        """A bar over optimizer steps; yields the function (step, loss terms, images per second) that moves it."""
+        with self._bar("steps") as bar:
+            task = bar.add_task(what, total=total, completed=done, note="")
+
+            def update(step: int, terms: Mapping[str, float], rate: float) -> None:
+                shown = " ".join(f"{name} {value:.4g}" for name, value in terms.items() if name != "gradient_norm")
+                speed = f" {rate:.1f} images/s" if rate == rate else ""
+                bar.update(task, completed=step, note=shown + speed)
+
+            yield update
+
+    def _bar(self, unit: str) -> Progress:
+        columns = (
+            TextColumn("{task.description:>10}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        return Progress(*columns, console=self._console, transient=not self._console.is_terminal)

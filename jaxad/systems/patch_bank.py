@@ -1,0 +1,128 @@
+"""Nearest-patch memory bank: PatchCore's scoring (arXiv 2106.08265) as the baseline that others are judged against."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.config import PatchBankConfig
+from jaxad.detector import Detector
+from jaxad.errors import DataError
+from jaxad.features import Encoder, Progress
+from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
+from jaxad.models.backbone import Backbone, load_backbone
+from jaxad.precision import compute_dtype
+from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
+
+CANDIDATES = 5
+"""A coreset is chosen from this many times as many random patches: the greedy search needs them all in memory."""
+
+
+class Memory(nnx.Variable):
+    """An array that `remember` fills and whose size depends on what was seen."""
+
+
+class PatchBank(Detector):
+    """Distance of every patch to the nearest normal patch, from one bank for all categories or one for each.
+
+    Make one with `PatchBank.create(config)`, fill it with `remember(source)`.
+    """
+
+    name: ClassVar[str] = "patch-bank"
+    trains: ClassVar[bool] = False
+    frozen: ClassVar[tuple[str, ...]] = ("backbone",)
+    config_class: ClassVar[Any] = PatchBankConfig
+    memories: ClassVar[tuple[str, ...]] = ("banks",)
+
+    def __init__(self, config: PatchBankConfig, backbone: Backbone, *, rngs: nnx.Rngs | None = None):
+        config.check()
+        self.config = config
+        self.categories = ()
+        self.backbone = backbone
+        self.blocks = backbone.select_blocks(config.blocks)
+        self.grid = backbone.grid(config.image_size)
+        self.banks = Memory(jnp.full((1, 1, backbone.width), jnp.nan))
+
+    @classmethod
+    def create(
+        cls, config: PatchBankConfig | None = None, *, key: Array | None = None, backbone: Backbone | None = None
+    ) -> Self:
+        """A detector with an empty bank.
+
+        Args:
+            config: settings; None for the defaults.
+            key: not used, there are no parameters; accepted as by every system.
+            backbone: the frozen network, if it is already loaded; else `config.backbone` is loaded.
+        """
+        config = config or PatchBankConfig()
+        config.check()
+        return cls(config, backbone or load_backbone(config.backbone, dtype=compute_dtype(config.precision)))
+
+    @property
+    def needs_category(self) -> bool:
+        return self.config.per_category
+
+    @property
+    def views(self) -> dict[str, View]:
+        return {"image": View(self.config.image_size, self.config.image_size, "bilinear")}
+
+    @property
+    def encoder_identity(self) -> tuple:
+        return (self.backbone.id, self.backbone.sha256, self.blocks)
+
+    def encode(self, batch: Batch) -> Features:
+        """Mean over the selected blocks of the backbone's patch tokens, as for DPDiff-AD (SPEC Eq. 9)."""
+        return Features(self.backbone.features(batch.images["image"], self.blocks), self.grid)
+
+    def remember(self, source: Source, *, progress: Progress | None = None) -> Self:
+        """Fills the bank, or one bank for each category, from one pass over normal images.
+
+        Raises:
+            DataError: the source holds no images.
+        """
+        if not len(source):
+            raise DataError(f"{source.name}: no normal images to remember")
+        config = self.config
+        self.categories = tuple(source.categories)
+        names = self.categories if config.per_category else ("",)
+        kept = config.bank_size * (CANDIDATES if config.subsampling == "coreset" else 1)
+        reservoirs = {name: Reservoir(kept, config.seed) for name in names}
+        for features, loaded in Encoder(self).stream(source, progress=progress):
+            for tokens, record in zip(features.tokens, loaded.records, strict=True):
+                reservoirs[record.category if config.per_category else ""].add(np.asarray(tokens, np.float32))
+        patches = [reservoir.patches() for reservoir in reservoirs.values()]
+        if config.subsampling == "coreset":
+            keys = jax.random.split(jax.random.key(config.seed), len(patches))
+            patches = [
+                p[np.sort(greedy_coreset(p, config.bank_size, key))] for p, key in zip(patches, keys, strict=True)
+            ]
+        banks = np.full((len(patches), max(map(len, patches)), self.backbone.width), np.nan, np.float32)
+        for bank, entries in zip(banks, patches, strict=True):
+            bank[: len(entries)] = bank_entries(entries, config.distance)
+        self.banks[...] = jnp.asarray(banks)
+        return self
+
+    def context(self, features: Features, batch: Batch) -> Context:
+        """Which bank each image is compared with."""
+        if not self.needs_category:
+            return Context({"bank": jnp.zeros(features.tokens.shape[0], jnp.int32)})
+        if batch.category is None:
+            raise DataError("patch-bank with one bank per category needs the category of every image (--category NAME)")
+        return Context({"bank": batch.category})
+
+    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+        """Distance of every patch to its nearest entries, on the token grid."""
+        config = self.config
+        near = nearest_distance(
+            features.tokens,
+            self.banks[...],
+            context.arrays["bank"],
+            distance=config.distance,
+            neighbours=config.neighbours,
+            chunk=config.chunk,
+        )
+        return Prediction(near.reshape(-1, *features.grid))

@@ -1,0 +1,144 @@
+"""Decision thresholds from normal images only (DESIGN 4.10): conformal quantiles per category, with their provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jaxad.detector import Detector
+from jaxad.errors import ConfigError, DataError
+from jaxad.predict import Predictor
+from jaxad.types import Source
+
+POOLED = ""
+"""Key of the limits measured on the normal images of all categories together."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one category: above them an image, or a pixel of its map, is called anomalous.
+
+    Attributes:
+        image: limit of the image score.
+        pixel: limit of the protocol's map.
+        normals: number of normal images they were measured on.
+    """
+
+    image: float
+    pixel: float
+    normals: int
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A decision rule and where it comes from.
+
+    Attributes:
+        false_alarm: share of normal images allowed above the limit, 0..1.
+        protocol: evaluation protocol in which scores and maps were measured.
+        limits: by category; "" holds the pooled limits, for categories that are unknown or had no hold-out.
+        images: names of the hold-out images, so that the rule can be checked.
+        warnings: categories with fewer normal images than 1 / false_alarm.
+    """
+
+    false_alarm: float
+    protocol: str
+    limits: Mapping[str, Limits]
+    images: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def of(self, category: str | None) -> Limits:
+        """Limits of a category, or the pooled ones where it has none of its own."""
+        return self.limits.get(category or POOLED, self.limits[POOLED])
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready values; the inverse of `from_json`."""
+        values = asdict(self)
+        return {**values, "images": list(self.images), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Threshold:
+        """A rule as `to_json` wrote it."""
+        limits = {name: Limits(**limit) for name, limit in values["limits"].items()}
+        return cls(
+            values["false_alarm"], values["protocol"], limits, tuple(values["images"]), tuple(values["warnings"])
+        )
+
+
+def conformal_quantile(scores: np.ndarray, false_alarm: float) -> float:
+    """The smallest observed score that a further normal image passes with a probability of at most `false_alarm`.
+
+    That is the ceil((n + 1)(1 - false_alarm))-th smallest of n scores (split conformal prediction, exact for
+    exchangeable images). Where n is below 1 / false_alarm - 1 no observed score is high enough; the highest is
+    returned, whose false-alarm rate is up to 1 / (n + 1).
+
+    Args:
+        scores: [n], of normal images.
+        false_alarm: 0..1.
+    """
+    scores = np.sort(np.asarray(scores, np.float64))
+    rank = math.ceil((len(scores) + 1) * (1 - false_alarm))
+    return float(scores[min(max(rank, 1), len(scores)) - 1])
+
+
+def choose_threshold(
+    detector: Detector,
+    source: Source,
+    *,
+    false_alarm: float = 0.01,
+    protocol: str = "exact-256",
+    batch_size: int = 16,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> Threshold:
+    """Measures the limits on normal images that the detector has not seen.
+
+    The image limit is the conformal quantile of the image scores; the pixel limit that of each image's highest pixel,
+    so that at most that share of normal images shows any marked pixel.
+
+    Args:
+        detector: trained, or with its memory filled.
+        source: normal images; those labelled anomalous are refused.
+        false_alarm: share of normal images allowed above the limit, above 0 and below 1.
+        protocol: of `jaxad.evaluate`; the rule is valid in it alone.
+        batch_size, workers, progress: as in `Predictor.stream`.
+
+    Raises:
+        DataError: no images, or anomalous ones among them.
+        ConfigError: an impossible rate.
+    """
+    if not 0 < false_alarm < 1:
+        raise ConfigError(f"false_alarm = {false_alarm}: needs to lie between 0 and 1")
+    anomalous = [record.identity for record in source.records if record.label]
+    if anomalous or not len(source):
+        reason = f"anomalous images among them: {', '.join(anomalous[:5])}" if anomalous else "no images"
+        raise DataError(f"{source.name}: a threshold needs normal images; {reason}")
+    scores, peaks, categories = [], [], []
+    predictor = Predictor(detector, protocol, batch_size=batch_size)
+    for output in predictor.stream(source, workers=workers, progress=progress):
+        scores.extend(output.scores)
+        peaks.extend(output.maps.max(axis=(1, 2)))
+        categories.extend(record.category for record in output.loaded.records)
+    scores, peaks, names = np.array(scores), np.array(peaks), np.array(categories)
+    groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
+    limits = {
+        name: Limits(
+            conformal_quantile(scores[members], false_alarm),
+            conformal_quantile(peaks[members], false_alarm),
+            int(members.sum()),
+        )
+        for name, members in groups.items()
+    }
+    needed = math.ceil(1 / false_alarm)
+    few = {name or "all together": limit.normals for name, limit in limits.items() if limit.normals < needed}
+    warnings = [
+        f"{name}: {number} hold-out images cannot support a false-alarm rate of {false_alarm:g} (that needs {needed}); "
+        f"the threshold is the highest normal score, which a normal image passes up to 1 time in {number + 1}"
+        for name, number in few.items()
+    ]
+    images = tuple(record.identity for record in source.records)
+    return Threshold(false_alarm, protocol, limits, images, tuple(warnings))

@@ -1,0 +1,397 @@
+"""Training: one jitted step with donated state over the mesh, on features computed once; resumes exactly.
+
+`fit` is for detectors. `train_loop` runs any trainer with `step(state, batch, key) -> (state, metrics)`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from jaxad import module_state, parallel
+from jaxad.checkpoint import CheckpointWriter, restore
+from jaxad.config import TrainConfig, to_json
+from jaxad.data.sampling import TrainingOrder
+from jaxad.detector import Detector
+from jaxad.errors import CheckpointError, DataError
+from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.progress import Reporter
+from jaxad.threshold import Threshold, choose_threshold
+from jaxad.types import Source
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `fit` leaves: the model with the parameters to evaluate, its threshold, and where all is kept."""
+
+    model: Detector
+    threshold: Threshold | None
+    workdir: Path
+    seconds: float
+    images_per_second: float | None
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes from step to step.
+
+    Attributes:
+        params: trained arrays by path.
+        opt_state: of the optimizer.
+        ema: moving average of `params`, or None.
+        step: int32, optimizer steps done.
+    """
+
+    params: dict[str, jax.Array]
+    opt_state: Any
+    ema: dict[str, jax.Array] | None
+    step: jax.Array
+
+
+class Trainer(Protocol):
+    """Anything that `train_loop` can run."""
+
+    def step(self, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Mapping[str, jax.Array]]:
+        """One optimizer step; metrics are scalars left on the device."""
+        ...
+
+
+def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
+    """Adam as configured, and its learning rate as a function of the step (SPEC row 22)."""
+    decay_steps = max(config.steps - config.warmup_steps, 1)
+    after = {
+        "constant": optax.constant_schedule(config.learning_rate),
+        "cosine": optax.cosine_decay_schedule(config.learning_rate, decay_steps),
+    }[config.schedule]
+    warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
+    rate = optax.join_schedules([warmup, after], [config.warmup_steps])
+    clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    adam = optax.adamw(rate, weight_decay=config.weight_decay) if config.weight_decay else optax.adam(rate)
+    return optax.chain(*clip, adam), rate
+
+
+class DetectorTrainer:
+    """Trains the unfrozen parameters of a detector on cached features."""
+
+    def __init__(self, detector: Detector, config: TrainConfig, mesh: Mesh):
+        self._detector, self._config, self._mesh = detector, config, mesh
+        self._optimizer, self.learning_rate = make_optimizer(config)
+        self._graphdef, arrays = module_state.split(detector)
+        frozen, rest = module_state.select(arrays, detector.frozen)
+        trained = module_state.parameter_paths(detector)
+        self._params = {path: array for path, array in rest.items() if path in trained}
+        others = {path: array for path, array in rest.items() if path not in trained}
+        # The loss sees features, never images: the backbone's arrays stay out of the step.
+        self._fixed = parallel.shard_parameters({**others, **jax.tree.map(lambda a: jnp.zeros((0,)), frozen)}, mesh)
+        self._step = jax.jit(self._compiled_step, donate_argnums=0)
+
+    def init(self) -> TrainState:
+        """State before the first step, on the mesh."""
+        params = parallel.shard_parameters(jax.tree.map(jnp.array, self._params), self._mesh)
+        opt_state = parallel.shard_parameters(self._optimizer.init(params), self._mesh)
+        ema = jax.tree.map(jnp.copy, params) if self._config.ema else None
+        step = parallel.shard_parameters(jnp.zeros((), jnp.int32), self._mesh)
+        return TrainState(params, opt_state, ema, step)
+
+    def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        """`batch`: Features of host arrays, equal in every process. Donates `state`."""
+        return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
+
+    def detector(self, state: TrainState) -> Detector:
+        """The detector with the parameters to evaluate: the moving average where there is one."""
+        params = state.params if state.ema is None else state.ema
+        _, arrays = module_state.split(self._detector)
+        trained: Detector = module_state.merge(self._graphdef, {**arrays, **params})
+        return trained
+
+    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
+        def loss(params):
+            return module_state.merge(self._graphdef, {**fixed, **params}).loss(batch, key)
+
+        (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
+        metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(gradients)}
+        return TrainState(params, opt_state, ema, state.step + 1), metrics
+
+
+def train_loop(
+    trainer: Trainer,
+    state: Any,
+    batch_at: Callable[[int], Any],
+    *,
+    start: int,
+    steps: int,
+    key: jax.Array,
+    log_every: int,
+    on_log: Callable[[int, dict[str, float]], None],
+    save_every: int,
+    on_save: Callable[[int, Any], None],
+) -> Any:
+    """Steps from `start` to `steps`; the next batch is made while the device works.
+
+    Args:
+        trainer: see `Trainer`.
+        state: as after `start` steps.
+        batch_at: batch of a step counted from 0; a pure function of the step.
+        key: each step folds in its number, so that a resumed run draws the same noise.
+        on_log: called with the number of steps done and their metrics, the only point that waits for the device.
+        on_save: called every `save_every` steps, but not after the last.
+
+    Returns:
+        The state after `steps` steps.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(batch_at, start) if start < steps else None
+        for step in range(start, steps):
+            assert upcoming is not None
+            batch = upcoming.result()
+            upcoming = pool.submit(batch_at, step + 1) if step + 1 < steps else None
+            state, metrics = trainer.step(state, batch, jax.random.fold_in(key, step))
+            done = step + 1
+            if done % log_every == 0 or done == steps:
+                on_log(done, {name: float(value) for name, value in parallel.to_host(metrics).items()})
+            if done % save_every == 0 and done < steps:
+                on_save(done, state)
+    return state
+
+
+def fit(
+    detector: Detector,
+    source: Source,
+    config: TrainConfig | None = None,
+    *,
+    workdir: Path | str,
+    holdout: Source | None = None,
+    false_alarm: float = 0.01,
+    protocol: str = "exact-256",
+    provenance: Mapping[str, Any] | None = None,
+    workers: int = 2,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Trains a detector, or lets it remember, chooses its threshold, and keeps all in `workdir`.
+
+    A workdir with checkpoints of the same run is resumed; the result is bit-equal to an undisturbed run on the same
+    devices. A workdir of a finished run is only loaded.
+
+    Args:
+        detector: as created; its parameters are those of step 0.
+        source: normal images to train on.
+        config: how to train; None for the published setting.
+        workdir: folder of the run (DESIGN 6): config.json, metrics.csv, checkpoints/, features/ when cached on disk.
+        holdout: normal images that are not in `source`, for the threshold; None or empty chooses none.
+        false_alarm: rate at which normal images may exceed the threshold.
+        protocol: evaluation protocol in which the threshold is measured.
+        provenance: JSON values recorded with the run, e.g. where the data came from.
+        workers: threads that decode images.
+        reporter: shows progress; None is silent.
+
+    Raises:
+        DataError: no images, or images that cannot be read.
+        CheckpointError: the workdir holds a different run; lists the settings that differ.
+        ConfigError: impossible settings.
+    """
+    config = config or TrainConfig()
+    config.check()
+    if not len(source):
+        raise DataError(f"{source.name}: no normal training images")
+    workdir, reporter = Path(workdir), reporter or Reporter(quiet=True)
+    mesh = parallel.make_mesh(config.fsdp)
+    if detector.trains:
+        parallel.check_batch_size(config.batch_size, mesh)
+    meta = {
+        "train": to_json(config) if detector.trains else None,
+        "data": {"source": source.name, "images": len(source), **(provenance or {})},
+        "protocol": protocol,
+        "false_alarm": false_alarm,
+    }
+    _claim_workdir(workdir, detector, meta)
+    detector.categories = tuple(source.categories)
+    began = time.perf_counter()
+    with CheckpointWriter(workdir, config.keep_checkpoints) as writer:
+        final = config.steps if detector.trains else 0
+        if writer.latest == final:
+            reporter.say(f"{workdir} is complete; nothing to train")
+            return _load_run(workdir)
+        if detector.trains:
+            detector, training, rate = _train(detector, source, config, workdir, mesh, writer, meta, workers, reporter)
+        else:
+            with reporter.images("remember", len(source)) as progress:
+                detector.remember(source, progress=progress)
+            training, rate = None, None
+        threshold = None
+        if holdout is not None and len(holdout):
+            with reporter.images("threshold", len(holdout)) as progress:
+                threshold = choose_threshold(
+                    detector, holdout, false_alarm=false_alarm, protocol=protocol, workers=workers, progress=progress
+                )
+            reporter.warn(threshold.warnings)
+        writer.save(final, detector, meta=meta, threshold=threshold, training=training)
+    return Run(detector, threshold, workdir, time.perf_counter() - began, rate)
+
+
+def _train(detector, source, config, workdir, mesh, writer, meta, workers, reporter):
+    """Features, statistics, steps -> (detector to evaluate, training state to keep, images per second)."""
+    resumed = writer.latest or 0
+    features = _features(detector, source, config, workdir, mesh, workers, reporter)
+    # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
+    detector.prepare(features.stream())
+    trainer = DetectorTrainer(detector, config, mesh)
+    state = trainer.init()
+    if resumed:
+        state = writer.restore_training(resumed, state)
+        reporter.say(f"resuming {workdir} after step {resumed}")
+    order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
+    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
+    speed = _Speed(resumed, config.batch_size)
+
+    def on_log(step: int, metrics: dict[str, float]) -> None:
+        row = {"learning_rate": float(trainer.learning_rate(step - 1)), **metrics}
+        rate = speed(step)
+        log.write(step, {**row, "images_per_second": rate})
+        bar(step, metrics, rate)
+
+    with reporter.steps("train", config.steps, resumed) as bar, log:
+        state = train_loop(
+            trainer,
+            state,
+            lambda step: features[order.batch(step, config.batch_size)],
+            start=resumed,
+            steps=config.steps,
+            key=jax.random.key(config.seed),
+            log_every=config.log_every,
+            on_log=on_log,
+            save_every=config.checkpoint_every,
+            on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
+        )
+    return trainer.detector(state), state, speed.rate
+
+
+def _features(detector, source, config, workdir, mesh, workers, reporter):
+    encoder = Encoder(detector, workers=workers, mesh=mesh)
+    size = FeatureCache.size(detector, len(source))
+    where = config.cache
+    if where == "auto":
+        where = "memory" if size <= config.cache_limit_gb * 1e9 else "disk"
+    if where == "off":
+        reporter.say(f"{len(source)} images; features are computed anew at every step (--train.cache off)")
+        return LiveFeatures(encoder, source)
+    reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
+    folder = workdir / "features" if where == "disk" else None
+    with reporter.images("features", len(source)) as progress:
+        return FeatureCache.build(detector, source, folder=folder, encoder=encoder, progress=progress)
+
+
+class MetricsLog:
+    """metrics.csv, one row per logged step, and TensorBoard events on request.
+
+    Rows after the step from which a run resumes are dropped, so that every step stands there once.
+    """
+
+    def __init__(self, file: Path, resumed: int, tensorboard: Path | None = None):
+        self._file, self._columns = file, None
+        self._rows: list[dict[str, str]] = []
+        if resumed and file.is_file():
+            with file.open(newline="") as stream:
+                self._rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= resumed]
+        self._writer = None
+        if tensorboard is not None and parallel.is_main_process():
+            self._writer = _tensorboard_writer(tensorboard)
+
+    def __enter__(self) -> MetricsLog:
+        self._stream = self._file.open("w", newline="") if parallel.is_main_process() else None
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for closable in (self._stream, self._writer):
+            if closable is not None:
+                closable.close()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds the row of a step and flushes it."""
+        if self._stream is None:
+            return
+        row = {"step": step, "seconds": round(time.perf_counter() - self._began, 3)}
+        row |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        if self._columns is None:
+            self._columns = csv.DictWriter(self._stream, row.keys(), restval="", extrasaction="ignore")
+            self._columns.writeheader()
+            self._columns.writerows(self._rows)
+        self._columns.writerow(row)
+        self._stream.flush()
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+
+def _tensorboard_writer(folder: Path):
+    try:
+        from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise DataError("--train.tensorboard needs the package tensorboardX: pip install tensorboardX") from error
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+class _Speed:
+    """Images per second since the first logged step, so that compilation does not count."""
+
+    def __init__(self, step: int, batch_size: int):
+        self._size, self._first, self._time = batch_size, step, None
+        self.rate: float | None = None
+
+    def __call__(self, step: int) -> float:
+        now = time.perf_counter()
+        if self._time is None:
+            self._first, self._time = step, now
+            return float("nan")
+        self.rate = (step - self._first) * self._size / (now - self._time)
+        return self.rate
+
+
+def _claim_workdir(workdir: Path, detector: Detector, meta: Mapping[str, Any]) -> None:
+    """Writes config.json, or checks that the one there is of the same run."""
+    mine = json.loads(json.dumps({"system": detector.name, "config": to_json(detector.config), **meta}))
+    file = workdir / "config.json"
+    if file.is_file():
+        theirs = json.loads(file.read_text())
+        differences = [f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new]
+        if differences:
+            listing = "\n".join(f"  {line}" for line in differences)
+            raise CheckpointError(f"{workdir} holds another run; use a new --workdir, or the same settings:\n{listing}")
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    if parallel.is_main_process():
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(mine, indent=2))
+        temporary.replace(file)
+
+
+def _leaves(prefix: str, old: Any, new: Any):
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _leaves(f"{prefix}.{key}".strip("."), old.get(key), new.get(key))
+    else:
+        yield prefix, old, new
+
+
+def _load_run(workdir: Path) -> Run:
+    restored = restore(workdir)
+    return Run(restored.detector, restored.threshold, workdir, 0.0, None)
