@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxad.config import DataConfig
 from jaxad.data.check import examine
-from jaxad.data.demo import make_demo, read_notes
+from jaxad.data.demo import VERSION, make_demo, read_notes
 from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import scan
@@ -78,7 +78,7 @@ def load(
     Args:
         name: "folder:PATH" of a folder in MVTec layout (jaxad.data.layout), or "demo".
         config: categories, hold-out, what to do about bad images, threads; `config.source` is not read.
-        cache: folder in which the demo data set is written, once; `jaxad/demo` in the user's cache folder by default.
+        cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
         verify: decode everything first (jaxad.data.check); False only lists the files.
 
     Raises:
@@ -87,7 +87,7 @@ def load(
     """
     config = config or DataConfig()
     if name == "demo":
-        root = make_demo(Path(cache) if cache else _cache_folder() / "demo")
+        root = make_demo(Path(cache) if cache else _cache_folder() / f"demo-{VERSION}")
     elif name.startswith("folder:"):
         root = Path(name.removeprefix("folder:")).expanduser()
     else:

@@ -29,7 +29,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from jaxad.errors import DataError, Problem
 from jaxad.types import View
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
+# "JPEG" opens MPO too, the JPEG of several frames that phones write.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
 EXTENSIONS = frozenset(
     f".{end}"
     for ends in ("png", "jpg jpeg jpe jfif mpo", "bmp dib", "tif tiff", "webp", "gif", "ppm pgm pbm pnm")

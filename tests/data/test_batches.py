@@ -1,0 +1,136 @@
+"""Padded batches, decoded ahead in threads."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxad.data.batches import batches
+from jaxad.data.decode import decode_image, pixel_hash, resize
+from jaxad.data.folder import FolderSource
+from jaxad.data.layout import scan
+from jaxad.errors import DataError
+from jaxad.types import Record, Sample, View
+
+VIEWS = {"small": View(8, 6), "sharp": View(16, 16, "bicubic")}
+
+
+@pytest.fixture
+def source(tree) -> FolderSource:
+    for index in range(7):
+        tree.image(f"c/train/good/{index}.png", (10 + index, 20))
+    return FolderSource("parts/train", scan(tree.root).train)
+
+
+class Counting:
+    """A source that counts how often each image is decoded and how far reading is ahead."""
+
+    name, categories = "counting", ("c",)
+
+    def __init__(self, length: int):
+        self.records = [Record(file=f"{i}.png", category="c") for i in range(length)]  # type: ignore[arg-type]
+        self.decoded: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        self.decoded.append(index)
+        time.sleep(0.001 * (index % 3))
+        return Sample(np.full((4, 4, 3), index % 256, np.uint8), self.records[index])
+
+    def mask(self, index: int) -> None:
+        return None
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_content(source, workers):
+    loaded = list(batches(source, VIEWS, 3, workers=workers))
+    assert [len(item.records) for item in loaded] == [3, 3, 1]
+    assert [item.indices for item in loaded] == [(0, 1, 2), (3, 4, 5), (6,)]
+    for item in loaded:
+        assert item.batch.images["small"].shape == (3, 8, 6, 3)
+        assert item.batch.images["sharp"].shape == (3, 16, 16, 3)
+        assert item.batch.seed.dtype == np.uint32
+        np.testing.assert_array_equal(item.batch.valid, np.arange(3) < len(item.records))
+        for row, (index, record, size) in enumerate(zip(item.indices, item.records, item.sizes, strict=True)):
+            original = decode_image(record.file)
+            assert record == source.records[index]
+            assert size == original.shape[:2]
+            assert item.batch.seed[row] == pixel_hash(original)
+            for name, view in VIEWS.items():
+                np.testing.assert_array_equal(item.batch.images[name][row], resize(original, view))
+
+
+def test_padding_is_zero(source):
+    last = list(batches(source, VIEWS, 5))[-1]
+    assert last.batch.valid.tolist() == [True, True, False, False, False]
+    assert not last.batch.seed[2:].any()
+    assert not any(images[2:].any() for images in last.batch.images.values())
+
+
+def test_batch_larger_than_the_source(source):
+    (only,) = batches(source, VIEWS, 64)
+    assert only.batch.valid.sum() == 7
+
+
+def test_chosen_indices_in_their_order(source):
+    loaded = list(batches(source, VIEWS, 2, indices=np.array([5, 0, 5])))
+    assert [item.indices for item in loaded] == [(5, 0), (5,)]
+    np.testing.assert_array_equal(loaded[0].batch.images["small"][0], loaded[1].batch.images["small"][0])
+
+
+def test_nothing_to_read(source):
+    assert list(batches(source, VIEWS, 4, indices=[])) == []
+
+
+def test_seed_depends_on_pixels_alone(tree, source):
+    image = Image.open(source.records[2].file)
+    other = Image.open(source.records[3].file)
+    tree.write("elsewhere/good/renamed.bmp", image)
+    tree.write("elsewhere/good/a.tif", other)
+    moved = FolderSource("elsewhere", scan(tree.root / "elsewhere").train)
+    (first,) = batches(source, VIEWS, 8)
+    (second,) = batches(moved, VIEWS, 2)
+    assert second.batch.seed.tolist() == [first.batch.seed[3], first.batch.seed[2]]
+
+
+def test_order_is_kept_and_each_image_is_decoded_once():
+    source = Counting(50)
+    seen = [index for item in batches(source, VIEWS, 4, workers=4) for index in item.indices]
+    assert seen == list(range(50))
+    assert sorted(source.decoded) == seen
+
+
+def test_reading_ahead_is_bounded():
+    source = Counting(200)
+    stream = batches(source, VIEWS, 4, workers=2)
+    next(stream)
+    time.sleep(0.2)
+    # The batch itself, two batches ahead, and what the refill of the buffer admits.
+    assert len(source.decoded) <= 4 + 2 * 4
+    stream.close()
+
+
+def test_stopping_early_ends_the_threads():
+    before = set(threading.enumerate())
+    stream = batches(Counting(200), VIEWS, 4, workers=2)
+    next(stream)
+    readers = set(threading.enumerate()) - before
+    assert len(readers) == 2
+    stream.close()
+    for reader in readers:
+        reader.join(timeout=5)
+    assert not any(reader.is_alive() for reader in readers)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_breaks_midway_is_named(source, workers):
+    source.records[4].file.write_bytes(b"overwritten")
+    stream = batches(source, VIEWS, 2, workers=workers)
+    assert next(stream).indices == (0, 1)
+    assert next(stream).indices == (2, 3)
+    with pytest.raises(DataError, match=r"4\.png: unreadable image"):
+        next(stream)

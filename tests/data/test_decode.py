@@ -1,0 +1,348 @@
+"""Every mode and every damage an image file can come with."""
+
+import io
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from jaxad.data.decode import FORMATS, decode_image, decode_mask, pixel_digest, pixel_hash, resize, to_rgb
+from jaxad.errors import DataError
+from jaxad.types import View
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (7, 9), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (7, 9, 1), dtype=np.uint8)
+RGBA = np.concatenate([COLOUR, ALPHA], -1)
+WIDE = RNG.integers(0, 65536, (7, 9), dtype=np.uint16)
+LOSSLESS = ("PNG", "BMP", "TIFF", "PPM")
+
+
+def encoded(image, format="PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(stream, format, **options)
+    return stream.getvalue()
+
+
+def repeated(grey):
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def composited(colour, alpha):
+    return np.rint(colour.astype(np.float64) * alpha / 255).astype(np.uint8)
+
+
+def kind_of(call) -> str:
+    with pytest.raises(DataError) as caught:
+        call()
+    (problem,) = caught.value.problems
+    assert problem.detail
+    return problem.kind
+
+
+def attempt(data: bytes):
+    """The image and no problem, or None and the problems."""
+    try:
+        return decode_image(data, "cut.img"), ()
+    except DataError as error:
+        return None, error.problems
+
+
+@pytest.mark.parametrize("format", LOSSLESS)
+def test_colour_and_grey_are_kept(format):
+    np.testing.assert_array_equal(decode_image(encoded(COLOUR, format)), COLOUR)
+    np.testing.assert_array_equal(decode_image(encoded(GREY, format)), repeated(GREY))
+
+
+def test_lossy_formats_are_close():
+    smooth = np.stack(np.broadcast_arrays(np.arange(64)[:, None] * 3, np.arange(64)[None] * 2, 90), -1).astype(np.uint8)
+    for format in ("JPEG", "WEBP"):
+        decoded = decode_image(encoded(smooth, format, quality=95))
+        assert np.abs(decoded.astype(int) - smooth).mean() < 4
+    np.testing.assert_array_equal(decode_image(encoded(smooth, "WEBP", lossless=True)), smooth)
+
+
+def test_result_is_contiguous_and_writable():
+    for data in (encoded(COLOUR), encoded(GREY), encoded(RGBA), encoded(WIDE)):
+        image = decode_image(data)
+        assert image.dtype == np.uint8
+        assert image.shape == (7, 9, 3)
+        assert image.flags.c_contiguous
+        assert image.flags.writeable
+
+
+def test_one_bit():
+    bits = GREY > 127
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(bits))), repeated(bits.astype(np.uint8) * 255))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
+def test_alpha_is_composited_over_black(format):
+    options = {"lossless": True, "exact": True} if format == "WEBP" else {}
+    np.testing.assert_array_equal(decode_image(encoded(RGBA, format, **options)), composited(COLOUR, ALPHA))
+
+
+def test_grey_with_alpha():
+    image = Image.fromarray(np.concatenate([GREY[..., None], ALPHA], -1), "LA")
+    np.testing.assert_array_equal(decode_image(encoded(image)), composited(repeated(GREY), ALPHA))
+
+
+def test_opaque_alpha_changes_nothing():
+    opaque = np.concatenate([COLOUR, np.full_like(ALPHA, 255)], -1)
+    np.testing.assert_array_equal(decode_image(encoded(opaque)), COLOUR)
+
+
+def test_palette():
+    image = Image.fromarray(COLOUR).quantize(16)
+    np.testing.assert_array_equal(decode_image(encoded(image)), np.asarray(image.convert("RGB")))
+
+
+def test_palette_with_a_transparent_colour():
+    image = Image.fromarray(COLOUR).quantize(4)
+    decoded = decode_image(encoded(image, transparency=2))
+    hidden = np.asarray(image) == 2
+    assert hidden.any()
+    assert not decoded[hidden].any()
+    np.testing.assert_array_equal(decoded[~hidden], np.asarray(image.convert("RGB"))[~hidden])
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_scale_by_their_full_range(format):
+    decoded = decode_image(encoded(WIDE, format))
+    np.testing.assert_array_equal(decoded, repeated(np.rint(WIDE / 257).astype(np.uint8)))
+
+
+def test_sixteen_bits_keep_their_extremes_and_are_not_stretched():
+    np.testing.assert_array_equal(decode_image(encoded(np.array([[0, 65535, 4096]], np.uint16)))[0, :, 0], [0, 255, 16])
+
+
+def test_big_endian_sixteen_bits():
+    image = Image.frombytes("I;16B", (9, 7), WIDE.astype(">u2").tobytes())
+    np.testing.assert_array_equal(to_rgb(image), repeated(np.rint(WIDE / 257).astype(np.uint8)))
+
+
+def test_cmyk():
+    image = Image.fromarray(COLOUR).convert("CMYK")
+    np.testing.assert_array_equal(decode_image(encoded(image, "TIFF")), np.asarray(image.convert("RGB")))
+    assert decode_image(encoded(image, "JPEG")).shape == (7, 9, 3)
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
+def test_other_colour_spaces(mode):
+    image = (
+        Image.fromarray(COLOUR).convert("YCbCr")
+        if mode == "YCbCr"
+        else Image.frombytes("LAB", (9, 7), COLOUR.tobytes())
+    )
+    np.testing.assert_array_equal(decode_image(encoded(image, "TIFF")), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_values_of_unknown_range_are_refused(dtype):
+    assert kind_of(lambda: decode_image(encoded(WIDE.astype(dtype), "TIFF"))) == "unsupported mode"
+
+
+TURNED = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.transpose(1, 0, 2)}
+TURNED |= {6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).transpose(1, 0, 2), 8: np.rot90}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_exif_orientation_is_applied(orientation, format):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(decode_image(encoded(COLOUR, format, exif=exif)), TURNED[orientation](COLOUR))
+
+
+def test_exif_orientation_of_sixteen_bits_and_masks():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = repeated(np.rint(np.rot90(WIDE, -1) / 257).astype(np.uint8))
+    np.testing.assert_array_equal(decode_image(encoded(WIDE, exif=exif)), turned)
+    np.testing.assert_array_equal(decode_mask(encoded(WIDE * (WIDE > 9000), exif=exif)), np.rot90(WIDE > 9000, -1))
+
+
+def test_first_of_several_frames():
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_image(data), repeated(GREY))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from([*FORMATS, "MPO", "progressive JPEG"]), st.floats(0, 1, exclude_max=True))
+def test_a_cut_file_is_an_error_or_whole(format, share):
+    name, options = ("JPEG", {"progressive": True}) if format == "progressive JPEG" else (format, {})
+    image = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    whole = encoded(image, name, **options)
+    cut = whole[: int(share * len(whole))]
+    decoded, problems = attempt(cut)
+    if problems:
+        assert problems[0].file == "cut.img"
+        assert problems[0].kind in ("truncated image", "unreadable image")
+    else:
+        # Only trailing bytes that hold no pixels may be missing.
+        np.testing.assert_array_equal(decoded, decode_image(whole))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM"])
+def test_a_half_written_file_is_called_truncated(format):
+    whole = encoded(np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8), format)
+    assert kind_of(lambda: decode_image(whole[: len(whole) // 2])) == "truncated image"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FORMATS), st.integers(0, 2**32 - 1))
+def test_damaged_bytes_never_raise_anything_else(format, seed):
+    rng = np.random.default_rng(seed)
+    data = bytearray(encoded(COLOUR, format))
+    for place in rng.integers(0, len(data), 4):
+        data[place] = rng.integers(256)
+    decoded, problems = attempt(bytes(data))
+    assert problems or decoded.dtype == np.uint8
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+def test_what_is_no_image(content):
+    assert kind_of(lambda: decode_image(content)) == "unreadable image"
+
+
+def test_files_that_cannot_be_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "broken.png", "folder.png", "missing.png"):
+        with pytest.raises(DataError, match=name) as caught:
+            decode_image(tmp_path / name)
+        assert caught.value.problems[0].kind == "unreadable image"
+
+
+def test_decompression_bomb(monkeypatch):
+    data = encoded(COLOUR)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
+    assert decode_image(data).shape == (7, 9, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 62)
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert kind_of(lambda: decode_image(data)) == "decompression bomb"
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    assert kind_of(lambda: decode_image(data)) == "decompression bomb"
+
+
+@settings(deadline=None)
+@given(arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3, 4]))))
+def test_arrays_agree_with_files(pixels):
+    file = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    np.testing.assert_array_equal(to_rgb(pixels), decode_image(encoded(file)))
+    np.testing.assert_array_equal(to_rgb(file), decode_image(encoded(file)))
+
+
+def test_to_rgb_takes_paths_and_wide_arrays(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(to_rgb(tmp_path / "a.png"), COLOUR)
+    np.testing.assert_array_equal(to_rgb(str(tmp_path / "a.png")), COLOUR)
+    np.testing.assert_array_equal(to_rgb(WIDE), decode_image(encoded(WIDE)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        COLOUR / 255,
+        COLOUR.astype(int),
+        GREY[0],
+        np.zeros((2, 4, 4, 3), np.uint8),
+        COLOUR[..., :2],
+        COLOUR[:0],
+        ["ab"],
+    ],
+)
+def test_to_rgb_refuses_other_arrays(array):
+    assert kind_of(lambda: to_rgb(array, "frame 7")) == "unsupported array"
+
+
+def test_to_rgb_names_a_truncated_pil_image(tmp_path):
+    (tmp_path / "cut.png").write_bytes(encoded(np.tile(COLOUR, (9, 9, 1)))[:200])
+    with Image.open(tmp_path / "cut.png") as lazy:
+        assert kind_of(lambda: to_rgb(lazy, "cut.png")) == "truncated image"
+
+
+MARKS = np.zeros((7, 9), np.uint8)
+MARKS[2:4, 3:8] = 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(MARKS),
+        Image.fromarray(MARKS * 255),
+        Image.fromarray(MARKS > 0),
+        Image.fromarray(MARKS.astype(np.uint16) * 3),
+        Image.fromarray(repeated(MARKS) * np.array([0, 0, 200], np.uint8)),
+        Image.fromarray(np.concatenate([np.full((7, 9, 3), 255, np.uint8), MARKS[..., None] * 255], -1)),
+        Image.fromarray(MARKS * 255).convert("P"),
+    ],
+    ids=["codes", "grey", "1 bit", "16 bit", "colour", "painted on transparent", "palette"],
+)
+def test_masks_of_every_mode(image):
+    mask = decode_mask(encoded(image))
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, MARKS > 0)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_masks_of_32_bits(dtype):
+    np.testing.assert_array_equal(decode_mask(encoded(MARKS.astype(dtype), "TIFF")), MARKS > 0)
+
+
+def test_the_haze_of_a_jpeg_mask_is_no_defect():
+    marks = np.zeros((64, 64), np.uint8)
+    marks[20:40, 24:48] = 255
+    data = encoded(marks, "JPEG", quality=40)
+    assert (decode_image(data)[..., 0] > 0).sum() > 1.2 * (marks > 0).sum()
+    np.testing.assert_array_equal(decode_mask(data), marks > 0)
+
+
+def test_hash_is_of_the_pixels_not_of_the_file():
+    values = {pixel_hash(decode_image(encoded(COLOUR, format))) for format in LOSSLESS}
+    assert len(values) == 1
+    (value,) = values
+    assert 0 <= value < 2**32
+    assert pixel_hash(np.asfortranarray(COLOUR)) == value
+
+
+def test_hash_is_the_same_in_every_version():
+    # Noise is drawn from it, so another hash would change published predictions.
+    assert pixel_hash(np.arange(24, dtype=np.uint8).reshape(2, 4, 3)) == 3347865242
+
+
+@settings(deadline=None)
+@given(st.integers(0, 6), st.integers(0, 8), st.integers(0, 2), st.integers(1, 255))
+def test_hash_sees_every_pixel_and_the_shape(y, x, channel, change):
+    other = COLOUR.copy()
+    other[y, x, channel] = (int(other[y, x, channel]) + change) % 256
+    assert pixel_digest(other) != pixel_digest(COLOUR)
+    assert pixel_digest(COLOUR.reshape(9, 7, 3)) != pixel_digest(COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)]
+)
+def test_resize_is_that_of_pil(name, method):
+    image = RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    resized = resize(image, View(14, 21, name))
+    np.testing.assert_array_equal(resized, np.asarray(Image.fromarray(image).resize((21, 14), method)))
+    assert resize(image, View(30, 40, name)) is image
+
+
+def test_resize_averages_when_it_shrinks():
+    board = repeated((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
+    assert np.abs(resize(board, View(8, 8)).astype(int) - 127).max() <= 2
+
+
+def test_resize_refuses_other_interpolations():
+    with pytest.raises(DataError, match="nearest"):
+        resize(COLOUR, View(4, 4, "nearest"))

@@ -1,0 +1,230 @@
+"""What is found in a folder, by name alone."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jaxad.data.layout import image_files, scan
+from jaxad.errors import DataError
+
+
+def identities(records) -> list[str]:
+    return [record.identity for record in records]
+
+
+def kinds(listing) -> dict[str, bool]:
+    return {problem.kind: problem.fatal for problem in listing.problems}
+
+
+def test_several_categories(tree):
+    tree.category("screw")
+    tree.category("bolt", train=1, good=0, bad=1)
+    listing = scan(tree.root)
+    assert identities(listing.train) == ["bolt/train/good/000.png", *(f"screw/train/good/00{i}.png" for i in range(4))]
+    assert [(r.category, r.label, r.defect) for r in listing.test] == [
+        ("bolt", 1, "scratch"),
+        *[("screw", 0, "good")] * 2,
+        *[("screw", 1, "scratch")] * 2,
+    ]
+    assert all(r.label == 0 and r.defect == "good" and r.mask is None for r in listing.train)
+    bolt = listing.test[0]
+    assert bolt.file == tree.root / "bolt/test/scratch/000.png"
+    assert bolt.mask == tree.root / "bolt/ground_truth/scratch/000_mask.png"
+    assert listing.problems == ()
+
+
+def test_order_does_not_depend_on_creation(tree, tmp_path):
+    for name in ("b", "a", "c"):
+        tree.category(name)
+    other = type(tree)(tmp_path / "other")
+    for name in ("c", "b", "a"):
+        other.category(name)
+    assert identities(scan(tree.root).test) == identities(scan(other.root).test)
+
+
+def test_a_folder_that_is_itself_a_category(tree, monkeypatch):
+    tree.category("screw")
+    listing = scan(tree.root / "screw")
+    assert {r.category for r in listing.train} == {"screw"}
+    assert listing.test[2].identity == "test/scratch/000.png"
+    assert listing.test[2].mask is not None
+    monkeypatch.chdir(tree.root / "screw")
+    assert {r.category for r in scan(".").train} == {"screw"}
+
+
+def test_nothing_but_good(tree):
+    tree.image("cap/good/1.png")
+    for root in (tree.root, tree.root / "cap"):
+        listing = scan(root)
+        assert [(r.category, r.label) for r in listing.train] == [("cap", 0)]
+        assert listing.test == ()
+        assert listing.problems == ()
+
+
+def test_good_and_defects_without_train_and_test(tree):
+    tree.image("cap/good/1.png")
+    tree.image("cap/dent/1.png")
+    tree.mask("cap/ground_truth/dent/1.png")
+    listing = scan(tree.root)
+    assert identities(listing.train) == ["cap/good/1.png"]
+    assert [(r.defect, r.label, r.mask is not None) for r in listing.test] == [("dent", 1, True)]
+
+
+def test_no_masks_no_defects(tree):
+    tree.category("screw", bad=0)
+    tree.image("bolt/train/good/0.png")
+    tree.image("bolt/test/bad/0.png")
+    listing = scan(tree.root)
+    assert [(r.category, r.defect, r.mask) for r in listing.test if r.label] == [("bolt", "bad", None)]
+    assert listing.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("test/bad/a.png", "ground_truth/bad/a_mask.png"),
+        ("test/bad/a.JPG", "ground_truth/bad/a.png"),
+        ("test/bad/a.png", "ground_truth/bad/a.bmp"),
+        ("Test/Bad/A.Png", "Ground_Truth/bad/a_MASK.PNG"),
+        ("test/bad/a.b.png", "masks/bad/a.b_mask.png"),
+        ("test/bad/cam1/a.png", "ground_truth/bad/cam1/a_mask.png"),
+        ("test/OK/a.png", "ground_truth/good/a.png"),
+    ],
+)
+def test_mask_name_rules(tree, image, mask):
+    tree.image("c/train/good/x.png")
+    tree.image(f"c/{image}")
+    tree.mask(f"c/{mask}")
+    (record,) = scan(tree.root).test
+    assert record.mask == tree.root / "c" / mask
+    assert kinds(scan(tree.root)) == {}
+
+
+def test_same_name_in_another_defect_is_not_the_mask(tree):
+    tree.category("c", bad=0)
+    tree.image("c/test/dent/000.png")
+    tree.mask("c/ground_truth/scratch/000_mask.png")
+    listing = scan(tree.root)
+    assert listing.test[0].mask is None
+    assert kinds(listing) == {"mask without image": True}
+
+
+@pytest.mark.parametrize("end", ["png", "PNG", "jpg", "JPeG", "bmp", "tif", "tiff", "webp", "gif", "pgm"])
+def test_extensions_in_any_case(tree, end):
+    tree.text(f"c/train/good/a.{end}")
+    assert identities(scan(tree.root).train) == [f"c/train/good/a.{end}"]
+
+
+def test_hidden_and_system_files_are_ignored(tree):
+    tree.category("c")
+    for name in (".DS_Store", "._000.png", "Thumbs.db", "desktop.ini"):
+        tree.text(f"c/train/good/{name}")
+        tree.text(f"c/ground_truth/scratch/{name}")
+    tree.image(".cache/train/good/a.png")
+    tree.image("__MACOSX/train/good/a.png")
+    listing = scan(tree.root)
+    assert len(listing.train) == 4
+    assert listing.problems == ()
+
+
+def test_files_beside_the_categories_are_no_problem(tree):
+    tree.category("c")
+    tree.text("readme.txt")
+    tree.text("c/license.txt")
+    assert scan(tree.root).problems == ()
+
+
+def test_what_is_left_out_is_noted(tree):
+    tree.category("c")
+    tree.text("c/train/good/a.heic")
+    tree.image("c/train/bad/a.png")
+    tree.image("c/test/a.png")
+    tree.image("c/validation/good/a.png")
+    tree.mask("c/ground_truth/a.png")
+    tree.image("loose/a.png")
+    tree.text("docs/a.txt")
+    listing = scan(tree.root)
+    files = {(problem.kind, Path(problem.file).relative_to(tree.root).as_posix()) for problem in listing.problems}
+    assert files == {
+        ("ignored file", "c/train/good"),
+        ("ignored folder", "c/train/bad"),
+        ("unlabelled image", "c/test"),
+        ("ignored folder", "c/validation"),
+        ("ignored file", "c/ground_truth"),
+        ("ignored folder", "loose"),
+    }
+    assert not any(problem.fatal for problem in listing.problems)
+    assert [r.label for r in listing.test if r.identity == "c/test/a.png"] == [None]
+
+
+def test_test_only_category_is_noted(tree):
+    tree.category("c", train=0)
+    assert kinds(scan(tree.root)) == {"no training image": False}
+
+
+def test_empty_categories(tree):
+    tree.category("c")
+    (tree.root / "hollow/train/good").mkdir(parents=True)
+    (tree.root / "void").mkdir()
+    tree.text("texts/train/good/a.txt")
+    problems = [problem for problem in scan(tree.root).problems if problem.fatal]
+    assert {problem.kind for problem in problems} == {"empty category"}
+    assert {Path(problem.file).name for problem in problems} == {"hollow", "void", "texts"}
+
+
+def test_image_without_mask_is_noted(tree):
+    tree.category("c", bad=2)
+    tree.image("c/test/dent/7.png")
+    (problem,) = scan(tree.root).problems
+    assert (problem.kind, problem.fatal) == ("image without mask", False)
+    assert problem.file.endswith("dent/7.png")
+
+
+def test_links_are_read_but_never_in_circles(tree):
+    tree.category("c")
+    tree.image("elsewhere/pile/z.png")
+    inside = tree.root / "c/train/good"
+    (inside / "linked.png").symlink_to(tree.root / "elsewhere/pile/z.png")
+    (inside / "linked").symlink_to(tree.root / "elsewhere/pile", target_is_directory=True)
+    (inside / "self").symlink_to(inside, target_is_directory=True)
+    (inside / "up").symlink_to(tree.root, target_is_directory=True)
+    (tree.root / "c/test/loop").symlink_to(tree.root / "c", target_is_directory=True)
+    (tree.root / "elsewhere/pile/back").symlink_to(inside, target_is_directory=True)
+    found = identities(scan(tree.root).train)
+    assert found == [
+        *(f"c/train/good/00{i}.png" for i in range(4)),
+        "c/train/good/linked.png",
+        "c/train/good/linked/z.png",
+    ]
+    assert {r.defect for r in scan(tree.root).test} == {"good", "scratch"}
+
+
+def test_broken_links_are_listed_so_that_they_are_reported(tree):
+    tree.category("c")
+    (tree.root / "c/train/good/gone.png").symlink_to(tree.root / "nowhere.png")
+    assert "c/train/good/gone.png" in identities(scan(tree.root).train)
+
+
+def test_choice_of_categories(tree):
+    for name in ("a", "b", "c"):
+        tree.category(name)
+    assert {r.category for r in scan(tree.root, ("a", "c")).train} == {"a", "c"}
+    with pytest.raises(DataError, match=r"no category d, e; there are a, b, c"):
+        scan(tree.root, ("a", "d", "e"))
+
+
+def test_folders_that_hold_no_data(tree, tmp_path):
+    with pytest.raises(DataError, match="no such folder"):
+        scan(tmp_path / "missing")
+    tree.text("only/readme.txt")
+    with pytest.raises(DataError, match="holds no category"):
+        scan(tree.root)
+
+
+def test_image_files_are_sorted_and_deep(tree):
+    for name in ("b.png", "a/z.JPG", "a/c/y.tif"):
+        tree.text(name)
+    tree.text("a/notes.txt")
+    os.symlink(tree.root, tree.root / "a/loop")
+    assert [f.relative_to(tree.root).as_posix() for f in image_files(tree.root)] == ["b.png", "a/z.JPG", "a/c/y.tif"]
