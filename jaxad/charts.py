@@ -69,7 +69,7 @@ def score_chart(scores: np.ndarray, labels: np.ndarray, threshold: float | None)
     low, high = (low / 1.1, high * 1.1) if log else (low - margin, high + margin)
     edges = np.geomspace(low, high, 37) if log else np.linspace(low, high, 37)
     above, below = (np.histogram(scores[chosen], edges)[0] for chosen in (defective, ~defective))
-    x, y = _axes(low, high, -max(1, below.max()) * 1.02, max(1, above.max()) * 1.15, log=log)
+    x, y = _axes(low, high, -max(1, below.max()), max(1, above.max()), top=20, log=log)
     heights = (-int(below.max()), 0, int(above.max()))
     parts = [
         _grid_x(x, (edges[0], edges[18], edges[-1]), _significant),
@@ -131,7 +131,7 @@ def thin(x: np.ndarray, y: np.ndarray, points: int = 120) -> tuple[np.ndarray, n
     return x[chosen], y[chosen]
 
 
-def _star(radius: float = 5.0) -> str:
+def _star(radius: float = 6.0) -> str:
     angles = np.arange(10) * np.pi / 5 - np.pi / 2
     corners = (
         np.stack([np.cos(angles), np.sin(angles)], 1) * np.where(np.arange(10) % 2, radius * 0.42, radius)[:, None]
@@ -143,9 +143,11 @@ def _star(radius: float = 5.0) -> str:
 _STAR = _star()
 
 
-def _axes(x_low: float, x_high: float, y_low: float, y_high: float, *, log: bool = False) -> tuple[_Axis, _Axis]:
+def _axes(
+    x_low: float, x_high: float, y_low: float, y_high: float, *, top: float = _TOP, log: bool = False
+) -> tuple[_Axis, _Axis]:
     x = _Axis(x_low, x_high, _LEFT, WIDTH - _RIGHT, log)
-    return x, _Axis(y_low, y_high, HEIGHT - _BOTTOM, _TOP)
+    return x, _Axis(y_low, y_high, HEIGHT - _BOTTOM, top)
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:

@@ -97,26 +97,25 @@ def _card(case: Case, scale: tuple[float, float], side: int, threshold: float | 
 
 
 def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
-    """Similarity maps, each prototype on one colour scale over all images, as many images as the size limit allows."""
-    ranges: dict[str, tuple[float, float]] = {}
-    for name in dict.fromkeys(name for figure in figures for name in figure.names):
-        values = [m.ravel() for figure in figures for n, m in zip(figure.names, figure.maps, strict=True) if n == name]
-        low, high = np.quantile(np.concatenate(values), (0.01, 0.99))
-        ranges[name] = float(low), float(max(high, low + 1e-6))
+    """Similarity maps, each prototype on one colour scale per category, as many images as the size limit allows."""
+    values: dict[tuple[str, str], list[np.ndarray]] = {}
+    for figure in figures:
+        for name, similarity in zip(figure.names, figure.maps, strict=True):
+            values.setdefault((figure.record.category, name), []).append(np.ravel(similarity))
+    ranges = {key: np.quantile(np.concatenate(parts), (0.01, 0.99)) for key, parts in values.items()}
     shown, size = [], 0
     for figure in figures:
         image = viz.shrink(figure.image, 160)
-        picture = image if figure.mask is None else viz.contour(image, figure.mask)
-        maps = [
-            viz.heat(viz.fit(m, image.shape[:2]), low=ranges[name][0], high=ranges[name][1], palette="viridis")
-            for name, m in zip(figure.names, figure.maps, strict=True)
-        ]
-        uris = [_uri(p, ".jpg") for p in (picture, *maps)]
-        size += sum(map(len, uris))
+        source = _uri(image if figure.mask is None else viz.contour(image, figure.mask), ".jpg")
+        maps = []
+        for name, similarity in zip(figure.names, figure.maps, strict=True):
+            low, high = map(float, ranges[figure.record.category, name])
+            picture = viz.heat(viz.fit(similarity, image.shape[:2]), low=low, high=high + 1e-6, palette="viridis")
+            maps.append((name, low, high, _uri(picture, ".jpg")))
+        size += len(source) + sum(len(uri) for *_, uri in maps)
         if size > _PROTOTYPE_BYTES:
             break
-        panels = [(name, *ranges[name], uri) for name, uri in zip(figure.names, uris[1:], strict=True)]
-        shown.append({"figure": figure, "input": uris[0], "maps": panels, "file": _name(figure.record)})
+        shown.append({"figure": figure, "input": source, "maps": maps, "file": _name(figure.record)})
     return shown
 
 

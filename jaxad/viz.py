@@ -50,7 +50,7 @@ def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None)
         raise ValueError("heat_scale: `normal` is empty or holds values that are not finite")
     low = 0.0 if normal is None else float(np.median(normal))
     middle = float(np.quantile(normal, 0.995)) if threshold is None else float(threshold)  # type: ignore[arg-type]
-    smallest = max(abs(low), 1e-6) * 1e-4
+    smallest = max(abs(low) * 1e-6, 1e-12)
     return low, low + 2 * max(middle - low, smallest)
 
 
@@ -66,8 +66,8 @@ def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alph
         image: uint8 [h w 3].
         map: float, any [h w]; resized to the image.
         low, high: the category's `heat_scale`.
-        alpha: opacity, 0 to 1, reached in the middle of the scale, that is at the threshold. Below half of the way there
-            the image is left as it is, so that a normal image keeps its looks.
+        alpha: opacity, 0 to 1, reached in the middle of the scale, that is at the threshold. Below half of the way
+            there the image is left as it is, so that a normal image keeps its looks.
 
     Returns:
         uint8 [h w 3], of the image's size.
@@ -80,13 +80,14 @@ def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alph
 def contour(image: np.ndarray, mask: np.ndarray, *, colour: tuple[int, int, int] = OUTLINE) -> np.ndarray:
     """A copy of the image uint8 [h w 3] with the outline of the mask [h w] (any size, > 0 is inside) drawn on it.
 
-    The line has a dark edge, so that it shows on bright and dark parts, and grows with the image.
+    The line grows with the image; from 300 pixels on it has a dark edge, so that it shows on bright and dark parts.
     """
     picture = np.ascontiguousarray(image).copy()
-    width = max(1, round(max(picture.shape[:2]) / 300))
+    width = max(1, round(max(picture.shape[:2]) / 200))
     inside = _fit_mask(mask, picture.shape[:2]).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, outlines, -1, (0, 0, 0), width + 2, cv2.LINE_AA)
+    if width > 1:
+        cv2.drawContours(picture, outlines, -1, (0, 0, 0), width + 2, cv2.LINE_AA)
     cv2.drawContours(picture, outlines, -1, colour, width, cv2.LINE_AA)
     return picture
 
