@@ -129,8 +129,12 @@ def _table(report: Mapping[str, Any]) -> dict[str, Any]:
         return cells
 
     classes = report["classes"].items()
+    bounds = [
+        bound for metrics in report["classes"].values() for bound in metrics.get("pixel_error_bound", {}).values()
+    ]
     rows = [(name, metrics, row(metrics, baseline["classes"].get(name, {}))) for name, metrics in classes]
-    return {"names": names, "rows": rows, "mean": row(report["mean"], baseline["mean"]), "footnotes": footnotes}
+    mean = row(report["mean"], baseline["mean"])
+    return {"names": names, "rows": rows, "mean": mean, "footnotes": footnotes, "bound": max(bounds, default=None)}
 
 
 def _delta(value: float | None, base: float | None) -> dict[str, str]:

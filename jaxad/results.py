@@ -164,8 +164,9 @@ def validate_report(report: Mapping[str, Any]) -> None:
     Required: `protocol` (name), `config`, `environment` {`versions`, `device`, `seconds`, `images_per_second`, and
     `timed`, what the rate counts, unless it is null}, `data` {`source`, `counts` {category: {name: number}}, `licence`,
     `bad_files` [{`file`, `kind`, `detail`}]}, `mean`, `classes`. Optional: `protocol_description`,
-    `environment.timings` {stage: seconds}, `data.notes` [text], `std` beside any metrics, `baseline` {`mean`,
-    `classes`, and any of the others}. Further keys are allowed; every number is finite.
+    `environment.timings` {stage: seconds}, `data.notes` [text], `std` beside any metrics, `pixel_error_bound` {metric:
+    largest effect of binning} in a class, `baseline` {`mean`, `classes`, and any of the others}. Further keys are
+    allowed; every number is finite.
 
     Raises:
         ReportError: lists every key that is missing, of the wrong type or out of range.
@@ -231,6 +232,8 @@ def _check_metrics(metrics: Mapping[str, Any], at: str, problems: list[str]) -> 
 
 
 def _check_class(metrics: Mapping[str, Any], at: str, problems: list[str]) -> None:
+    _keys(metrics, at, {"pixel_error_bound": _OBJECT}, problems, required=False)
+    _values(metrics.get("pixel_error_bound"), f"{at}pixel_error_bound.", _NUMBER, problems)
     _keys(metrics, at, {"n_normal": _COUNT, "n_anomalous": _COUNT, "undefined": _OBJECT}, problems, required=True)
     reasons = metrics.get("undefined")
     if not isinstance(reasons, dict):

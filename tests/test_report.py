@@ -246,10 +246,13 @@ def test_pixel_columns_vanish_where_no_category_has_masks(tmp_path):
     assert "F1-max" in text
 
 
-def test_spread_over_seeds_is_shown(tmp_path):
+def test_spread_over_seeds_and_binning_error_are_shown(tmp_path):
     report = make_report()
     report["mean"]["std"] = {"image_auroc": 0.0123}
-    assert "±1.2" in Page(write_report(tmp_path, report).read_text("utf-8")).text
+    report["classes"]["bottle"]["pixel_error_bound"] = {"pixel_ap": 2e-6, "aupro": 1e-7}
+    text = Page(write_report(tmp_path, report).read_text("utf-8")).text
+    assert "±1.2" in text
+    assert "binning changes none by more than 2.0e-04 points" in text
 
 
 def test_nothing_is_written_when_the_report_is_not_valid(tmp_path):
