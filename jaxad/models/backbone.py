@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,6 +16,7 @@ from flax import nnx
 from jaxad import config, module_state
 from jaxad.errors import ConfigError
 from jaxad.models import embedded
+from jaxad.models.positions import Interpolation
 from jaxad.models.vit import ViT, ViTConfig, abstract_vit, load_vit
 from jaxad.models.weights import find_weights
 from jaxad.types import Array
@@ -45,13 +48,22 @@ class Backbone(nnx.Module):
         self.width, self.depth, self.patch = network.config.width, network.config.depth, network.config.patch
 
     @classmethod
-    def random(cls, shape: ViTConfig, key: Array, *, id: str = "random", dtype: DType = "float32") -> Backbone:
-        """An untrained backbone, for tests and for experiments that need one."""
-        network = ViT(shape, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(params=key))
-        bytes = sum(array.nbytes for array in module_state.split(network)[1].values())
-        return cls(network, id=id, sha256="", bytes=bytes, dtype=dtype)
+    def random(cls, shape: ViTConfig, key: jax.Array, *, id: str = "random", dtype: DType = "float32") -> Backbone:
+        """An untrained backbone, for tests and for experiments that need one.
 
-    def features(self, images: Array, blocks: tuple[int, ...]) -> Array:
+        Drawn by numpy, because compiling the network's own initialisers takes seconds.
+        """
+        graphdef, parameters = module_state.split(abstract_vit(shape, jnp.dtype(dtype)))
+        generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        arrays = {}
+        for path, parameter in parameters.items():
+            gain = path.endswith(("/scale", "/gain"))
+            deviation = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else 0.02
+            arrays[path] = jnp.asarray(generator.normal(1.0 * gain, deviation, parameter.shape), parameter.dtype)
+        bytes = sum(array.nbytes for array in arrays.values())
+        return cls(module_state.merge(graphdef, arrays), id=id, sha256="", bytes=bytes, dtype=dtype)
+
+    def features(self, images: Array, blocks: tuple[int, ...]) -> jax.Array:
         """Patch tokens averaged over `blocks`, without final norm; blocks above the deepest of them do not run.
 
         Args:
@@ -69,7 +81,19 @@ class Backbone(nnx.Module):
         mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (IMAGENET_MEAN, IMAGENET_STD))
         tapped = self.network.taps((jnp.asarray(images, jnp.float32) / 255 - mean) / std, blocks)
         tokens = [self.network.patches(tap).astype(jnp.float32) for tap in tapped.values()]
-        return sum(tokens[1:], tokens[0]) / len(tokens)
+        return functools.reduce(jnp.add, tokens) / len(tokens)
+
+    def select_blocks(self, blocks: tuple[int, ...] | None) -> tuple[int, ...]:
+        """The blocks to average: those given, or from half the depth to the last (SPEC 27).
+
+        Raises:
+            ConfigError: a block that this network does not have.
+        """
+        if blocks is None:
+            return tuple(range(self.depth // 2, self.depth))
+        if strangers := [block for block in blocks if not 0 <= block < self.depth]:
+            raise ConfigError(f"blocks = {blocks}: {self.id} has blocks 0 to {self.depth - 1}, not {strangers}")
+        return blocks
 
     def grid(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
         """Rows and columns (h, w) of the features of an image of that side, or that (height, width), in pixels.
@@ -91,7 +115,13 @@ class Backbone(nnx.Module):
         }
 
 
-def load_backbone(name: str, *, dtype: DType = "float32", revision: str | None = None) -> Backbone:
+def load_backbone(
+    name: str,
+    *,
+    dtype: DType = "float32",
+    revision: str | None = None,
+    interpolation: Interpolation | None = None,
+) -> Backbone:
     """The pretrained backbone of that name.
 
     Args:
@@ -99,6 +129,7 @@ def load_backbone(name: str, *, dtype: DType = "float32", revision: str | None =
             "random:WIDTHxDEPTH" or "random:WIDTHxDEPTHxPATCH" for an untrained one (always the same), for tests.
         dtype: compute type; parameters are float32.
         revision: branch, tag or commit on the hub.
+        interpolation: how positions are resized, None for the way of the network's authors (SPEC 6.1).
 
     Raises:
         WeightsError: there are no such weights, or they do not fit their network.
@@ -107,7 +138,7 @@ def load_backbone(name: str, *, dtype: DType = "float32", revision: str | None =
     if name.startswith("random:"):
         return Backbone.random(_random_shape(name), jax.random.key(0), id=name, dtype=dtype)
     weights = embedded.embedded_weights() if name == embedded.NAME else find_weights(name, revision)
-    network = load_vit(weights, jnp.dtype(dtype))
+    network = load_vit(weights, jnp.dtype(dtype), interpolation)
     return Backbone(network, id=weights.id, sha256=weights.sha256, bytes=weights.bytes, dtype=dtype)
 
 

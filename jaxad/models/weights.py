@@ -60,13 +60,8 @@ class Weights:
 
     @functools.cached_property
     def sha256(self) -> str:
-        """SHA-256 of the weight files, one after the other."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()
+        """Their SHA-256."""
+        return sha256(self.files)
 
     @property
     def bytes(self) -> int:
@@ -98,6 +93,16 @@ def find_weights(source: str | Path, revision: str | None = None) -> Weights:
         raise WeightsError(f"{source}: {place.absent(f'{SINGLE} or {INDEX}')}")
     files, tensors = _read_shards(place, index)
     return Weights(str(source), config, files, tensors)
+
+
+def sha256(files: Sequence[Path]) -> str:
+    """SHA-256 of files, one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def read_tensors(file: Path) -> Mapping[str, np.ndarray]:

@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxad import module_state
+from jaxad.errors import ConfigError, WeightsError
+from jaxad.models import vit
+from jaxad.models.positions import resize_matrix
+from jaxad.models.vit import ViTConfig, abstract_vit, load_vit
+from jaxad.models.weights import find_weights
+from tests.models.checkpoints import PATCH, SIDE, write_dinov2
+from tests.models.checkpoints import forward as slow_forward
+
+
+def run(network, images, taps=()):
+    """The network as one compiled program, as it is always used."""
+    graphdef, arrays = module_state.split(network)
+    return jax.jit(lambda arrays, images: module_state.merge(graphdef, arrays)(images, taps))(arrays, images)
+
+
+def error(actual, expected):
+    return np.abs(np.asarray(actual) - expected).max() / np.sqrt(np.mean(expected**2))
+
+
+@pytest.mark.parametrize("grid", [(5, 5), (3, 7)])
+@pytest.mark.parametrize("kind", [{}, {"registers": 4}, {"swiglu": True}], ids=["plain", "registers", "swiglu"])
+def test_equals_numpy_reference(tmp_path, grid, kind):
+    tensors = write_dinov2(tmp_path, **kind)
+    images = np.random.default_rng(1).normal(size=(2, grid[0] * PATCH, grid[1] * PATCH, 3))
+    rows, columns = (resize_matrix(SIDE, new, "antialias" if "registers" in kind else "bicubic") for new in grid)
+    square = tensors["embeddings.position_embeddings"][0, 1:].reshape(SIDE, SIDE, -1)
+    positions = np.einsum("hy,wx,yxc->hwc", rows, columns, square).reshape(grid[0] * grid[1], -1)
+    *expected_taps, expected = slow_forward(tensors, images, positions)
+
+    network = load_vit(find_weights(tmp_path))
+    with jax.default_matmul_precision("highest"):
+        x, taps = run(network, images, (0, 1, 2))
+
+    assert error(x, expected) < 1e-5
+    for block, tap in enumerate(expected_taps):
+        assert error(taps[block], tap) < 1e-5
+    np.testing.assert_array_equal(network.patches(x), x[:, 1 + kind.get("registers", 0) :])
+
+
+def test_dinomaly_interpolation_is_an_option(tmp_path):
+    write_dinov2(tmp_path, registers=4)
+    images = np.zeros((1, 3 * PATCH, 3 * PATCH, 3), np.float32)
+    usual, dinomaly = (load_vit(find_weights(tmp_path), interpolation=i).embed(images) for i in (None, "dinomaly"))
+    np.testing.assert_array_equal(usual[:, :5], dinomaly[:, :5])
+    assert np.abs(usual[:, 5:] - dinomaly[:, 5:]).max() > 0.1
+
+
+def test_blocks_above_the_deepest_tap_do_not_run(tmp_path, monkeypatch):
+    write_dinov2(tmp_path)
+    network, runs, run = load_vit(find_weights(tmp_path)), [], vit.Block.__call__
+    monkeypatch.setattr(vit.Block, "__call__", lambda block, x: (runs.append(block), run(block, x))[1])
+    images = np.zeros((1, PATCH, PATCH, 3), np.float32)
+    assert list(network.taps(images, (1, 0))) == [0, 1]
+    assert runs == list(network.blocks)[:2]
+    x, taps = network(images, (1,))
+    assert len(runs) == 2 + 3
+    assert list(taps) == [1]
+    assert x.shape == (1, 2, 24)
+
+
+@pytest.mark.parametrize("blocks", [(), (3,), (-1, 0)])
+def test_blocks_that_do_not_exist_are_named(tmp_path, blocks):
+    write_dinov2(tmp_path)
+    network = load_vit(find_weights(tmp_path))
+    with pytest.raises(ConfigError, match=r"blocks = \[.*\]: needs one or more of 0 to 2"):
+        network.taps(np.zeros((1, PATCH, PATCH, 3), np.float32), blocks)
+
+
+@pytest.mark.parametrize("size", [(7, 15), (20, 21), (0, 7)])
+def test_size_that_is_no_multiple_of_the_patch_is_named(tmp_path, size):
+    write_dinov2(tmp_path)
+    with pytest.raises(ConfigError, match=f"{size[0]} x {size[1]} pixels.*multiples of 7"):
+        load_vit(find_weights(tmp_path)).taps(np.zeros((1, *size, 3), np.float32), (0,))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_on_cpus_equals_the_usual_one(dtype):
+    q, k, v = np.random.default_rng(0).normal(size=(3, 2, 11, 3, 8)).astype(dtype)
+    expected = jax.jit(jax.nn.dot_product_attention)(q, k, v)
+    actual = jax.jit(vit._head_by_head)(q, k, v)
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(actual, expected, atol=1e-6 if dtype == jnp.float32 else 2e-2)
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tmp_path):
+    write_dinov2(tmp_path, registers=4)
+    weights, images = find_weights(tmp_path), np.random.default_rng(1).normal(size=(1, 35, 35, 3))
+    network = load_vit(weights, jnp.bfloat16)
+    (expected, _), (actual, _) = run(load_vit(weights), images), run(network, images)
+    assert actual.dtype == jnp.bfloat16
+    assert {array.dtype for array in module_state.split(network)[1].values()} == {np.dtype("float32")}
+    assert 1e-4 < error(actual.astype(jnp.float32), np.asarray(expected)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("size", "registers", "parameters"),
+    [("small", 0, 22_056_192), ("base", 0, 86_579_712), ("base", 4, 86_582_784), ("large", 0, 304_367_616)],
+)
+def test_parameter_counts(size, registers, parameters):
+    """SPEC 6.8 gives 86.580 M for DINOv2-B with its mask token of 768, which is not used here."""
+    _, arrays = module_state.split(abstract_vit(ViTConfig.dinov2(size, registers)))
+    assert sum(np.prod(array.shape) for array in arrays.values()) == parameters
+
+
+def test_giant_is_gated():
+    """arXiv 2304.07193: 1.1 G parameters."""
+    _, arrays = module_state.split(abstract_vit(ViTConfig.dinov2("giant")))
+    assert sum(np.prod(array.shape) for array in arrays.values()) == 1_136_479_232
+    assert arrays["blocks/39/mlp/gate_and_value/kernel"].shape == (1536, 8192)
+
+
+def test_config_defaults_are_those_of_the_class():
+    assert ViTConfig.from_huggingface({"model_type": "dinov2"}) == ViTConfig(image_size=224)
+    registers = ViTConfig.from_huggingface({"model_type": "dinov2_with_registers"})
+    assert registers == ViTConfig(patch=16, image_size=224, registers=4, interpolation="antialias")
+
+
+def test_presets_equal_the_published_configs():
+    base = {"model_type": "dinov2_with_registers", "patch_size": 14, "image_size": 518}
+    assert ViTConfig.from_huggingface(base) == ViTConfig.dinov2("base", registers=4)
+    giant = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True}
+    config = {"model_type": "dinov2", "image_size": 518, **giant}
+    assert ViTConfig.from_huggingface(config) == ViTConfig.dinov2("giant")
+
+
+def test_impossible_config_lists_everything():
+    config = {"model_type": "dinov2", "hidden_act": "relu", "num_channels": 4, "hidden_size": 30, "image_size": [8, 9]}
+    with pytest.raises(WeightsError) as caught:
+        ViTConfig.from_huggingface(config)
+    for name in ("hidden_act = 'relu'", "num_channels = 4", "hidden_size = 30", "image_size = [8, 9]"):
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("config", [{"model_type": "clip"}, {}])
+def test_other_model_type_is_named(config):
+    with pytest.raises(WeightsError, match=f"model_type = {config.get('model_type')!r}"):
+        ViTConfig.from_huggingface(config)
+
+
+def test_optional_parts_leave_no_parameters():
+    config = ViTConfig(16, 1, 2, 4, image_size=8, hidden=32, layer_scale=False, qkv_bias=False)
+    _, arrays = module_state.split(abstract_vit(config))
+    assert not [path for path in arrays if "scale1" in path or "registers" in path or "query/bias" in path]
