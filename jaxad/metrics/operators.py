@@ -1,0 +1,84 @@
+"""Resizing, cropping, smoothing and pooling of maps as matrices.
+
+All of them are linear and act on rows and columns apart, so that any chain of them is one matrix for each axis:
+out = A map B^T. Two matrix products cost little on any device, whatever the chain; the matrices are built once, on the
+host, in float64.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def bilinear(size: int, target: int, align_corners: bool = False) -> np.ndarray:
+    """Linear interpolation from `size` to `target` samples, [target size], not antialiased (torch's conventions).
+
+    Arguments:
+        size, target: lengths of input and output.
+        align_corners: sample i lies at i (size - 1) / (target - 1); otherwise at (i + 1/2) size / target - 1/2.
+    """
+    index = np.arange(target)
+    if align_corners:
+        position = index * ((size - 1) / max(target - 1, 1))
+    else:
+        position = np.clip((index + 0.5) * (size / target) - 0.5, 0, size - 1)
+    left = np.minimum(np.floor(position).astype(int), size - 1)
+    matrix = np.zeros((target, size))
+    np.add.at(matrix, (index, left), 1 - (position - left))
+    np.add.at(matrix, (index, np.minimum(left + 1, size - 1)), position - left)
+    return matrix
+
+
+def crop(size: int, kept: int) -> np.ndarray:
+    """The central `kept` of `size` samples, [kept size]."""
+    return np.eye(size)[(size - kept) // 2 :][:kept]
+
+
+def gaussian(size: int, sigma: float, radius: int, boundary: str) -> np.ndarray:
+    """Normalised Gaussian of `radius` samples to each side, [size size].
+
+    Arguments:
+        boundary: "reflect" mirrors at the outer edge of the last sample (scipy's default); "zero" pads with zeros.
+    """
+    offsets = np.arange(-radius, radius + 1)
+    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel /= kernel.sum()
+    rows = np.broadcast_to(np.arange(size)[:, None], (size, len(offsets)))
+    columns = rows + offsets[None, :]
+    weights = np.broadcast_to(kernel[None, :], columns.shape)
+    if boundary == "reflect":
+        folded = columns % (2 * size)
+        columns = np.where(folded < size, folded, 2 * size - 1 - folded)
+    else:
+        weights = weights * ((columns >= 0) & (columns < size))
+        columns = np.clip(columns, 0, size - 1)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (rows, columns), weights)
+    return matrix
+
+
+def average_pool(size: int, window: int, repeats: int = 1) -> np.ndarray:
+    """Mean of `window` neighbours, stride 1, no padding, `repeats` times, [size - repeats (window - 1), size]."""
+    matrix = np.eye(size)
+    for _ in range(repeats):
+        sums = np.cumsum(np.concatenate([np.zeros((1, size)), matrix]), axis=0)
+        matrix = (sums[window:] - sums[:-window]) / window
+    return matrix
+
+
+def separable(rows: np.ndarray, columns: np.ndarray, maps: jax.typing.ArrayLike) -> jax.Array:
+    """Apply one matrix to each axis of every map.
+
+    Arguments:
+        rows: [H h].
+        columns: [W w].
+        maps: [b h w].
+
+    Returns:
+        float32 [b H W].
+    """
+    a, b = jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32)
+    wide = jnp.einsum("bhw,vw->bhv", jnp.asarray(maps, jnp.float32), b, precision="highest")
+    return jnp.einsum("uh,bhv->buv", a, wide, precision="highest")

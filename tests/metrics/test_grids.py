@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from jaxad.metrics.grids import AuproGrid, aupro_grid, f1_grid
+from tests import oracles
+from tests.metrics import cases
+from tests.metrics.test_pixels import collect
+
+SCORES = ("normal", "offset 0.5 + 0.01 z", "tied", "saturated")
+DIAD, ADER = AuproGrid(50), AuproGrid(30, rescale="range")
+WINCLIP = AuproGrid(50, from_top=True, at_limit=True, rescale="range")
+
+
+@pytest.fixture(params=SCORES)
+def maps_and_masks(request):
+    masks = cases.masks(8, side=48)
+    masks[0, 10:20, 10:20] = True
+    masks[0, 13:16, 13:16] = False
+    maps = np.stack([np.roll(m, 1) * 0.3 + m for m in cases.maps(request.param, masks)])
+    return maps.astype(np.float32), masks
+
+
+@pytest.mark.parametrize("resolution", [1 << 13, 64])
+def test_aupro_of_a_grid_agrees_with_the_loop_over_thresholds_and_regions(maps_and_masks, resolution):
+    maps, masks = maps_and_masks
+    for filled, grid, expected in (
+        (False, DIAD, oracles.aupro_diad(maps, masks, 50)),
+        (False, ADER, oracles.aupro_ader(maps, masks, 30)),
+        (True, WINCLIP, oracles.aupro_winclip(maps, masks, 50)),
+    ):
+        measure = aupro_grid(collect(maps, masks, filled_regions=filled, resolution=resolution), grid)
+        assert measure is not None
+        assert abs(measure.value - expected) <= measure.bound + 1e-9
+        if resolution > 64:
+            assert measure.value == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("resolution", [1 << 13, 64])
+def test_f1_of_a_grid_agrees_with_the_loop_over_thresholds(maps_and_masks, resolution):
+    maps, masks = maps_and_masks
+    measure = f1_grid(collect(maps, masks, resolution=resolution), 21)
+    assert measure is not None
+    assert abs(measure.value - oracles.f1_ader(maps, masks)) <= measure.bound + 1e-7
+    if resolution > 64:
+        assert measure.bound < 1e-4
+
+
+def test_constant_maps_have_no_grid():
+    masks = cases.masks(2)
+    pixels = collect(np.ones(masks.shape, np.float32), masks)
+    assert f1_grid(pixels, 21) is None
+    assert aupro_grid(pixels, DIAD) is None
+
+
+def test_no_threshold_in_reach_of_the_limit_is_undefined():
+    masks = cases.masks(4)
+    maps = cases.maps("negative", masks)
+    assert oracles.overlap(maps, masks, float(maps.max()) * 1.01 - 0.01 * abs(float(maps.min())))[0] > 0.3
+    assert aupro_grid(collect(maps, masks), AuproGrid(10)) is None
+
+
+def test_a_threshold_that_may_cross_the_limit_widens_the_bound():
+    random = np.random.default_rng(0)
+    masks = np.zeros((1, 40, 40), bool)
+    masks[0, :4, :4] = True
+    maps = random.random((1, 40, 40)).astype(np.float32)
+    fine, coarse = (aupro_grid(collect(maps, masks, resolution=r), AuproGrid(10)) for r in (1 << 13, 4))
+    assert fine is not None
+    assert coarse is not None
+    assert abs(coarse.value - fine.value) <= coarse.bound + 1e-12
