@@ -157,14 +157,18 @@ class ScoreHistogram:
             last = np.minimum(np.maximum(np.searchsorted(total, limit, side="right"), index), m - 1)
             first = np.concatenate([[0], np.cumsum(np.bincount(last, minlength=m))[:-1]])
 
-        def common(other: np.ndarray) -> np.ndarray:
-            """Smallest shift of a range that holds each cell and the other."""
-            bits = _bit_length(keys ^ keys[other])
-            return bits if shifts is None else np.maximum(bits, np.maximum(shifts, shifts[other]))
+        def differing(other: np.ndarray) -> np.ndarray:
+            """Bits in which each cell and the other differ: a range that holds both needs a shift of their length."""
+            bits = keys ^ keys[other]
+            if shifts is None:
+                return bits
+            return bits | np.left_shift(np.uint32(1), np.maximum(shifts, shifts[other]).astype(np.uint32)) >> np.uint32(
+                1
+            )
 
-        around = _window_minimum(common(last), first)
-        before = np.where(first > 0, common(np.maximum(first - 1, 0)), 33)
-        widest = (np.clip(np.minimum(around, before), 1, 32) - 1).astype(np.uint8)
+        around = _window_minimum(differing(last), first)
+        before = np.where(first > 0, differing(np.maximum(first - 1, 0)), np.uint32(0xFFFFFFFF))
+        widest = np.maximum(_bit_length(np.minimum(around, before)), 1) - np.uint8(1)
         return widest if shifts is None else np.maximum(widest, shifts)
 
 
@@ -193,7 +197,8 @@ def _bit_length(keys: np.ndarray) -> np.ndarray:
 def _window_minimum(values: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Minimum of values[first[k] : k + 1] for every k, by tables of minima over 1, 2, 4, ... values."""
     index = np.arange(len(values))
-    power = _bit_length((index - first + 1).astype(np.uint32)) - 1
+    widths = index - first + 1
+    power = (_bit_length(np.arange(widths.max(initial=0) + 1)) - 1)[widths]
     result, table = values.copy(), values
     for level in range(1, int(power.max(initial=0)) + 1):
         half = 1 << (level - 1)
