@@ -12,6 +12,8 @@ Names are imported when they are first used, so that `import jaxad` costs nothin
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -79,6 +81,18 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxad' has no attribute {name!r}")
     return getattr(importlib.import_module(f"jaxad.{_HOMES[name]}"), name)
+
+
+class _Package(ModuleType):
+    """Keeps `jaxad.evaluate` and `jaxad.predict` the functions, although modules of these names are imported too."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("evaluate", "predict") and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

@@ -125,7 +125,9 @@ class CheckpointWriter:
             items = ocp.args.Composite(training=ocp.args.StandardRestore(abstract))
             return self._manager.restore(step, args=items)["training"]
         except (ValueError, KeyError, FileNotFoundError) as error:
-            raise CheckpointError(f"checkpoint of step {step} does not hold this run's optimizer state: {error}") from error
+            raise CheckpointError(
+                f"checkpoint of step {step} does not hold this run's optimizer state: {error}"
+            ) from error
 
 
 def find_step(checkpoint: Path | str) -> Path:
@@ -139,7 +141,9 @@ def find_step(checkpoint: Path | str) -> Path:
         return folder
     root = folder / "checkpoints"
     if not root.is_dir():
-        raise CheckpointError(f"{checkpoint}: no checkpoint there; give the --workdir of a `jaxad fit`, or a step's folder")
+        raise CheckpointError(
+            f"{checkpoint}: no checkpoint there; give the --workdir of a `jaxad fit`, or a step's folder"
+        )
     complete = [step for step in root.iterdir() if step.name.isdigit() and (step / "meta").is_dir()]
     if not complete:
         raise CheckpointError(f"{root}: no step was completed; run `jaxad fit` again with the same --workdir to go on")
@@ -217,7 +221,9 @@ def _restore_backbone(folder: Path, record: dict[str, Any], override: str | None
     try:
         network = load_backbone(source, dtype=dtype)
     except JaxadError as error:
-        raise CheckpointError(f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}") from error
+        raise CheckpointError(
+            f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}"
+        ) from error
     if network.sha256 != record["sha256"]:
         raise CheckpointError(
             f"{source}: SHA-256 {network.sha256[:12]}... is not the backbone this checkpoint was trained on "

@@ -23,7 +23,6 @@ from jaxad.types import Source
 from jaxad.viz import heat_scale
 
 
-
 class Scored:
     """An evaluation in progress: metrics of every category, and the few images that figures need.
 
@@ -92,9 +91,7 @@ def evaluate(
     Raises:
         DataError: no test images, images without label, or images that cannot be read.
     """
-    scored = score(
-        detector, source, protocol=protocol, batch_size=batch_size, workers=workers, progress=progress
-    )
+    scored = score(detector, source, protocol=protocol, batch_size=batch_size, workers=workers, progress=progress)
     return make_report(scored, source, threshold=threshold, baseline=baseline, provenance=provenance)
 
 
@@ -113,7 +110,9 @@ def score(
         raise DataError(f"{source.name}: no test images")
     scored = Scored(detector, source, protocol)
     began: float | None = None
-    for output in Predictor(detector, protocol, batch_size=batch_size).stream(source, workers=workers, progress=progress):
+    for output in Predictor(detector, protocol, batch_size=batch_size).stream(
+        source, workers=workers, progress=progress
+    ):
         scored.add(output)
         if began is None:
             began = time.perf_counter()
@@ -180,7 +179,8 @@ def figures(
     """
     seen = [name for name, state in scored.classes.items() if len(state.labels)]
     chosen = {
-        name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels)) for name in seen
+        name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
+        for name in seen
     }
     ranks = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
     predictor = Predictor(scored.detector, scored.protocol.name, batch_size=min(8, max(len(ranks), 1)))
@@ -201,7 +201,9 @@ def figures(
         system=names[0],
         baseline=names[1],
         curves={name: _curves(scored.classes[name]) for name in seen},
-        baseline_curves={} if baseline is None else {n: _curves(s) for n, s in baseline.classes.items() if len(s.labels)},
+        baseline_curves={}
+        if baseline is None
+        else {n: _curves(s) for n, s in baseline.classes.items() if len(s.labels)},
         scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
         thresholds={name: limit.image for name, limit in limits.items()},
         threshold_note="" if threshold is None else _threshold_note(threshold),
@@ -269,9 +271,7 @@ def _describe(source: Source | DataSet) -> dict[str, Any]:
             "source": source.name,
             "counts": source.counts,
             "licence": source.licence or None,
-            "bad_files": [
-                {"file": p.file, "kind": p.kind, "detail": p.detail} for p in source.problems
-            ],
+            "bad_files": [{"file": p.file, "kind": p.kind, "detail": p.detail} for p in source.problems],
             "notes": [str(note) for note in source.notes.get("notes", ())],
         }
     counts: dict[str, dict[str, int]] = {name: {"test_normal": 0, "test_anomalous": 0} for name in source.categories}

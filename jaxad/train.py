@@ -370,7 +370,9 @@ def _claim_workdir(workdir: Path, detector: Detector, meta: Mapping[str, Any]) -
     file = workdir / "config.json"
     if file.is_file():
         theirs = json.loads(file.read_text())
-        differences = [f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new]
+        differences = [
+            f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new
+        ]
         if differences:
             listing = "\n".join(f"  {line}" for line in differences)
             raise CheckpointError(f"{workdir} holds another run; use a new --workdir, or the same settings:\n{listing}")

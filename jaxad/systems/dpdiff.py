@@ -1,7 +1,7 @@
 """DPDiff-AD: dual prototype-conditioned diffusion on frozen features (arXiv 2605.24402; SPEC 3).
 
-    images -> frozen backbone -> mean over blocks -> x0        prototypes P0 = [local; global] read from x0 itself
-    x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^        map = distance of x0^ and x0
+images -> frozen backbone -> mean over blocks -> x0        prototypes P0 = [local; global] read from x0 itself
+x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^        map = distance of x0^ and x0
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class PatchBank(Detector):
         banks = np.full((len(patches), max(map(len, patches)), self.backbone.width), np.nan, np.float32)
         for bank, entries in zip(banks, patches, strict=True):
             bank[: len(entries)] = bank_entries(entries, config.distance)
-        self.banks[...] = jnp.asarray(banks)
+        self.banks = Memory(jnp.asarray(banks))
         return self
 
     def context(self, features: Features, batch: Batch) -> Context:
