@@ -73,7 +73,7 @@ class ScoreHistogram:
         keys = score_keys(scores)
         if mass is None:
             keys = np.sort(keys)
-            few = len(keys) <= self._compact_above
+            few = len(self.keys) + len(keys) <= 4 * self.resolution
             shifts = np.zeros(len(keys), np.uint8) if few else self._widened(keys)
             keys, shifts, mass = _grouped(keys & _kept_bits(shifts), shifts)
         else:

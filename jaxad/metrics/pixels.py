@@ -19,6 +19,8 @@ from jaxad.metrics.regions import region_weights
 
 CHUNK = 1 << 19
 """Pixels counted at once: bounds the working memory of an update, whatever its batch size."""
+WAITING = 1 << 18
+"""Normal pixels kept back until they are worth counting together: single images are then as cheap as batches."""
 
 
 class Measure(NamedTuple):
@@ -43,13 +45,22 @@ class PixelScores:
 
     def __init__(self, filled_regions: bool = False, resolution: int = RESOLUTION):
         self.filled_regions = filled_regions
-        self.normal, self.anomalous, self.weights = (ScoreHistogram(resolution) for _ in range(3))
+        self.anomalous, self.weights = ScoreHistogram(resolution), ScoreHistogram(resolution)
         self.regions = 0
+        self._normal = ScoreHistogram(resolution)
+        self._waiting: list[np.ndarray] = []
+
+    @property
+    def normal(self) -> ScoreHistogram:
+        """Scores of the normal pixels."""
+        self._count_waiting()
+        return self._normal
 
     @property
     def nbytes(self) -> int:
         """Bytes of the state."""
-        return self.normal.nbytes + self.anomalous.nbytes + self.weights.nbytes
+        histograms = (self._normal, self.anomalous, self.weights)
+        return sum(histogram.nbytes for histogram in histograms) + sum(scores.nbytes for scores in self._waiting)
 
     def add(self, maps: np.ndarray, masks: list[np.ndarray | None]) -> None:
         """Count the pixels of maps float32 [b h w]; masks are bool [h w], None for an empty one."""
@@ -69,15 +80,22 @@ class PixelScores:
             region.append(scores[weight > 0])
             weights.append(weight[weight > 0])
             self.regions += regions
-        self.normal.add(np.concatenate([scores.ravel() for scores in normal]))
+        self._waiting.append(np.concatenate([scores.ravel() for scores in normal]))
+        if sum(scores.size for scores in self._waiting) >= WAITING:
+            self._count_waiting()
         if anomalous:
             self.anomalous.add(np.concatenate(anomalous))
             self.weights.add(np.concatenate(region), np.concatenate(weights))
 
+    def _count_waiting(self) -> None:
+        if self._waiting:
+            self._normal.add(np.concatenate(self._waiting))
+            self._waiting = []
+
     def merge(self, other: PixelScores) -> PixelScores:
         """The pixels of both; associative."""
         whole = PixelScores(self.filled_regions)
-        whole.normal = self.normal.merge(other.normal)
+        whole._normal = self.normal.merge(other.normal)
         whole.anomalous = self.anomalous.merge(other.anomalous)
         whole.weights = self.weights.merge(other.weights)
         whole.regions = self.regions + other.regions
@@ -99,7 +117,7 @@ class PixelScores:
         pixels.regions = int(arrays["regions"])
         for name in ("normal", "anomalous", "weights"):
             own = {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
-            setattr(pixels, name, ScoreHistogram.from_arrays(own))
+            setattr(pixels, "_normal" if name == "normal" else name, ScoreHistogram.from_arrays(own))
         return pixels
 
     def undefined(self) -> str | None:
