@@ -84,9 +84,9 @@ class DPDiffConfig:
     noise: Literal["shared", "fresh"] = "shared"
     """One draw of prototype noise for all steps of an image, or a new one at each (SPEC 18)."""
     draws: int = 1
-    """Noise draws over which the residual is averaged (SPEC 30)."""
+    """Noise draws whose reconstructions are averaged before the residual is taken (SPEC 30)."""
     residual: Literal["squared", "cosine"] = "squared"
-    """Distance of reconstruction and feature: squared L2 (paper, Eq. 22) or 1 - cosine (SPEC 30)."""
+    """Squared L2 of standardised features (paper, Eq. 22), or 1 - cosine of the backbone's own features (SPEC 30)."""
     score: Literal["reconstruction", "prototype"] = "reconstruction"
     """Map from the reconstruction (paper), or 1 - cosine to the nearest prototype (paper Table 5, rows 1 and 2)."""
     precision: Precision = "auto"

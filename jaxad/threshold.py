@@ -25,11 +25,13 @@ class Limits:
     Attributes:
         image: limit of the image score.
         pixel: limit of the protocol's map.
+        typical: median of the maps, where colours begin in pictures.
         normals: number of normal images they were measured on.
     """
 
     image: float
     pixel: float
+    typical: float
     normals: int
 
 
@@ -117,18 +119,20 @@ def choose_threshold(
     if anomalous or not len(source):
         reason = f"anomalous images among them: {', '.join(anomalous[:5])}" if anomalous else "no images"
         raise DataError(f"{source.name}: a threshold needs normal images; {reason}")
-    scores, peaks, categories = [], [], []
+    scores, peaks, medians, categories = [], [], [], []
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     for output in predictor.stream(source, workers=workers, progress=progress):
         scores.extend(output.scores)
         peaks.extend(output.maps.max(axis=(1, 2)))
+        medians.extend(np.median(output.maps, axis=(1, 2)))
         categories.extend(record.category for record in output.loaded.records)
-    scores, peaks, names = np.array(scores), np.array(peaks), np.array(categories)
+    scores, peaks, medians, names = np.array(scores), np.array(peaks), np.array(medians), np.array(categories)
     groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
     limits = {
         name: Limits(
             conformal_quantile(scores[members], false_alarm),
             conformal_quantile(peaks[members], false_alarm),
+            float(np.median(medians[members])),
             int(members.sum()),
         )
         for name, members in groups.items()

@@ -161,37 +161,34 @@ class DPDiff(Detector):
         """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21; SPEC rows 16 to 18).
 
         Returns:
-            Features in the standardised space: `tokens` [b n c], the mean over the noise draws, and
-            `extras["draws"]` [b draws n c]. None where the map comes from the prototypes alone.
+            The mean over the noise draws, tokens [b n c] in the standardised space; None where the map comes from the
+            prototypes alone.
         """
         if self.config.score == "prototype":
             return None
         x, prototypes = self._standardise(features.tokens), _concatenate(context.arrays)
 
-        def one_draw(draw):
-            return self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw))
+        def one_draw(total, draw):
+            return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw)), None
 
-        draws = jnp.moveaxis(jax.lax.map(one_draw, jnp.arange(self.config.draws)), 0, 1)
-        return Features(draws.mean(1), features.grid, {"draws": draws})
+        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), jnp.arange(self.config.draws))
+        return Features(total / self.config.draws, features.grid)
 
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
-        """Residual of reconstruction and feature, averaged over draws, on the token grid (Eq. 22 and 23).
+        """Residual of reconstruction and feature on the token grid (Eq. 22 and 23).
 
-        Squared: sum over channels of the squared difference of standardised features. Cosine: 1 - cosine of them.
+        Squared: sum over channels of the squared difference of standardised features. Cosine: 1 - cosine of features as
+        the backbone gives them, its channels' means and scales put back. Without a reconstruction: 1 - cosine to the
+        nearest prototype.
         """
         x = self._standardise(features.tokens)
         if reconstruction is None:
             prototypes = jnp.concatenate(list(context.arrays.values()), axis=1)
             residual = 1 - cosine_similarity(x, prototypes).max(-1)
+        elif self.config.residual == "squared":
+            residual = jnp.square(reconstruction.tokens - x).sum(-1)
         else:
-            draws = reconstruction.extras["draws"]
-            target = jnp.broadcast_to(x[:, None], draws.shape)
-            if self.config.residual == "squared":
-                residual = jnp.square(draws - target).sum(-1).mean(1)
-            else:
-                product = (draws * target).sum(-1)
-                norms = jnp.square(draws).sum(-1) * jnp.square(target).sum(-1)
-                residual = (1 - product * jax.lax.rsqrt(norms + 1e-12)).mean(1)
+            residual = 1 - _cosine(self._unstandardise(reconstruction.tokens), self._unstandardise(x))
         return Prediction(residual.reshape(-1, *features.grid))
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
@@ -220,6 +217,10 @@ class DPDiff(Detector):
             return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-6)
         return (tokens - self.channel_mean[...][None, None]) / self.channel_std[...][None, None]
 
+    def _unstandardise(self, x: Array) -> jax.Array:
+        """Undoes fixed channel statistics; a per-token norm is not undone."""
+        return x * self.channel_std[...][None, None] + self.channel_mean[...][None, None]
+
     def _prototypes(self, x: Array) -> dict[str, Array]:
         extractors = {"local": self.local, "global": self.global_}
         return {name: extract(x) for name, extract in extractors.items() if extract is not None}
@@ -242,6 +243,11 @@ class DPDiff(Detector):
         if config.sampler == "ddpm":
             return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys)
         return ddim(denoise, x_t, schedule, ddim_timesteps(config.start_timestep, config.sampling_steps))
+
+
+def _cosine(x: Array, y: Array) -> jax.Array:
+    product = (x * y).sum(-1)
+    return product * jax.lax.rsqrt(jnp.square(x).sum(-1) * jnp.square(y).sum(-1) + 1e-12)
 
 
 def _concatenate(arrays: dict[str, Array]) -> jax.Array | None:
