@@ -45,7 +45,7 @@ _HOMES = {
     "write_report": "report",
 }
 
-__all__ = [*_HOMES, "data"]  # noqa: PLE0604
+__all__ = [*_HOMES, "data"]
 
 if TYPE_CHECKING:
     from jaxad import data as data

@@ -1,4 +1,4 @@
-"""The command line: dataclasses turned into flags by tyro; jax is imported only by the command that runs (DESIGN 4.8)."""
+"""The command line: dataclasses turned into flags by tyro; only the command that runs imports jax (DESIGN 4.8)."""
 
 from __future__ import annotations
 
@@ -186,7 +186,11 @@ _DESCRIPTION = "Visual anomaly detection in JAX. `jaxad COMMAND --help` tells th
 def _preset(command: type[FitDPDiff] | type[FitPatchBank], arguments: list[str]):
     """Defaults of a fit command under the preset that the arguments name."""
     words = [word.split("=", 1) for word in arguments]
-    given = [(word[1] if len(word) == 2 else (words[i + 1 : i + 2] or [[""]])[0][0]) for i, word in enumerate(words) if word[0] == "--preset"]
+    given = [
+        (word[1] if len(word) == 2 else (words[i + 1 : i + 2] or [[""]])[0][0])
+        for i, word in enumerate(words)
+        if word[0] == "--preset"
+    ]
     name = given[-1] if given and given[-1] in ("paper", "small") else "paper"
     settings = {"model": (DPDiffConfig if command is FitDPDiff else PatchBankConfig).preset(name)}
     if command is FitDPDiff:

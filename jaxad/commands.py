@@ -44,9 +44,7 @@ def fit(command: cli.FitDPDiff | cli.FitPatchBank) -> None:
     config.check()
     if command.train is not None:
         command.train.check()
-    data_config = DataConfig(
-        command.data, command.categories, command.holdout, command.on_bad, command.workers
-    )
+    data_config = DataConfig(command.data, command.categories, command.holdout, command.on_bad, command.workers)
     dataset = data.load(command.data, config=data_config)
     reporter.say(dataset.summary())
     reporter.warn([str(problem) for problem in dataset.problems])
@@ -64,7 +62,9 @@ def fit(command: cli.FitDPDiff | cli.FitPatchBank) -> None:
         reporter=reporter,
     )
     reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
-    reporter.say(f"next: jaxad evaluate --checkpoint {result.workdir} --data {command.data} --out {result.workdir}-report")
+    reporter.say(
+        f"next: jaxad evaluate --checkpoint {result.workdir} --data {command.data} --out {result.workdir}-report"
+    )
 
 
 def evaluate(command: cli.Evaluate) -> None:
@@ -74,9 +74,7 @@ def evaluate(command: cli.Evaluate) -> None:
     from jaxad.report import write_report
 
     reporter = Reporter()
-    restored = checkpoint.restore(
-        command.checkpoint, backbone=command.backbone, **_overrides(command.override)
-    )
+    restored = checkpoint.restore(command.checkpoint, backbone=command.backbone, **_overrides(command.override))
     other = None if command.baseline is None else checkpoint.restore(command.baseline)
     config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
     dataset = data.load(command.data, config=config)
@@ -143,7 +141,9 @@ def predict(command: cli.Predict) -> None:
             flagged += bool(prediction.anomalous)
             _save_pictures(command, names[index], source, index, prediction, restored.threshold, inputs)
     viz.write_file(command.out / "predictions.jsonl", ("\n".join(lines) + "\n").encode(), protect=inputs)
-    verdict = f"{flagged} of {len(source)} images are anomalous" if restored.threshold else f"{len(source)} images scored"
+    verdict = (
+        f"{flagged} of {len(source)} images are anomalous" if restored.threshold else f"{len(source)} images scored"
+    )
     print(f"{verdict}; see {command.out / 'predictions.jsonl'}")
     if restored.threshold is None:
         reporter.warn(["the checkpoint has no threshold (fit with --holdout above 0): scores only, no decisions"])
@@ -171,6 +171,7 @@ def demo(command: cli.Demo) -> None:
     """`jaxad demo`: DPDiff-AD against the patch bank on the demo data, and how to go on from there."""
     from jaxad import data
     from jaxad.evaluate import figures, make_report, score
+    from jaxad.features import FeatureCache
     from jaxad.report import write_report
     from jaxad.systems.dpdiff import DPDiff
     from jaxad.systems.patch_bank import PatchBank
@@ -182,17 +183,23 @@ def demo(command: cli.Demo) -> None:
     reporter.say(dataset.summary())
     detector = DPDiff.create(DPDiffConfig.preset("small"), key=_key(command.seed))
     settings = TrainConfig.preset("small", steps=command.steps, seed=command.seed)
+    with reporter.images("features", len(dataset.train)) as progress:
+        features = FeatureCache.build(detector, dataset.train, progress=progress)
     run = train(
-        detector, dataset.train, settings, workdir=command.out / "run", holdout=dataset.holdout, reporter=reporter
+        detector,
+        dataset.train,
+        settings,
+        workdir=command.out / "run",
+        holdout=dataset.holdout,
+        features=features,
+        reporter=reporter,
     )
     bank = PatchBank.create(PatchBankConfig.preset("small"), backbone=detector.backbone)
-    with reporter.images("remember", len(dataset.train)) as progress:
-        bank.remember(dataset.train, progress=progress)
-    passes = []
-    for what, system in (("evaluate", run.model), ("baseline", bank)):
-        with reporter.images(what, len(dataset.test)) as progress:
-            passes.append(score(system, dataset.test, progress=progress))
-    mine, theirs = passes
+    bank.remember(dataset.train, features=features)
+    with reporter.images("evaluate", len(dataset.test)) as progress:
+        mine = score(run.model, dataset.test, progress=progress)
+    with reporter.images("baseline", len(dataset.test)) as progress:
+        theirs = score(bank, dataset.test, progress=progress)
     provenance = {"train": dataclasses.asdict(settings)}
     report = make_report(
         mine, dataset, threshold=run.threshold, baseline=make_report(theirs, dataset), provenance=provenance
@@ -287,7 +294,9 @@ def _save_pictures(command: cli.Predict, name: str, source, index: int, predicti
     limits = None if threshold is None else threshold.of(command.category)
     if "overlay" in command.save:
         low, high = (
-            viz.heat_scale(normal=prediction.map) if limits is None else (limits.typical, 2 * limits.pixel - limits.typical)
+            viz.heat_scale(normal=prediction.map)
+            if limits is None
+            else (limits.typical, 2 * limits.pixel - limits.typical)
         )
         viz.save_overlay(
             command.out / "overlay" / f"{name}.jpg",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
 from flax import nnx
@@ -46,7 +46,7 @@ class Detector(nnx.Module):
 
     @property
     def encoder_identity(self) -> tuple:
-        """All that `encode` depends on besides the image: hashes of frozen weights, blocks. Keys the feature cache."""
+        """What `encode` depends on besides the image: hashes of frozen weights, blocks. Keys the feature cache."""
         raise TypeError(f"{type(self).__name__} does not define encoder_identity")
 
     def encode(self, batch: Batch) -> Features:
@@ -60,8 +60,13 @@ class Detector(nnx.Module):
         """Mean training loss of a batch and its named terms, all scalars. `key` is one PRNG key."""
         raise TypeError(f"{type(self).__name__} does not train")
 
-    def remember(self, source: Source) -> Self:
-        """Read a stream of normal images into memory; few-shot systems only. Returns the detector itself."""
+    def remember(
+        self, source: Source, *, features: Any | None = None, progress: Callable[[int], None] | None = None
+    ) -> Self:
+        """Read a stream of normal images into memory; few-shot systems only. Returns the detector itself.
+
+        `features` (a `jaxad.features.FeatureCache` of the source) spares computing them.
+        """
         raise TypeError(f"{type(self).__name__} has no memory to fill")
 
     def context(self, features: Features, batch: Batch) -> Context:

@@ -1,4 +1,4 @@
-"""Evaluation: a stream of predictions through a protocol into metrics, and everything the report shows (DESIGN 5, 6)."""
+"""Evaluation: predictions through a protocol into metrics, and everything the report shows (DESIGN 5, 6)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jaxad.config import to_json
 from jaxad.data import DataSet
 from jaxad.detector import Detector
 from jaxad.errors import DataError
+from jaxad.features import FeatureCache
 from jaxad.predict import Output, Predictor
 from jaxad.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput, choose_cases
 from jaxad.threshold import Threshold
@@ -100,23 +101,27 @@ def score(
     source: Source | DataSet,
     *,
     protocol: str = "exact-256",
+    features: FeatureCache | None = None,
     batch_size: int = 16,
     workers: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
-    """The pass itself, for those who want curves and figures besides the report; see `evaluate`."""
+    """The pass itself, for those who want curves and figures besides the report, or have `features` already.
+
+    See `evaluate`, and `Predictor.stream` for `features`; with them the speed is not that of the detector and is left
+    out of the report.
+    """
     source = source.test if isinstance(source, DataSet) else source
     if not len(source):
         raise DataError(f"{source.name}: no test images")
     scored = Scored(detector, source, protocol)
     began: float | None = None
-    for output in Predictor(detector, protocol, batch_size=batch_size).stream(
-        source, workers=workers, progress=progress
-    ):
+    predictor = Predictor(detector, protocol, batch_size=batch_size)
+    for output in predictor.stream(source, features=features, workers=workers, progress=progress):
         scored.add(output)
         if began is None:
             began = time.perf_counter()
-        else:
+        elif features is None:
             scored.images += len(output.scores)
     scored.seconds = time.perf_counter() - began if began is not None else 0.0
     return scored

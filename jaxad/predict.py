@@ -18,7 +18,8 @@ from jaxad import metrics, module_state, parallel, viz
 from jaxad.data import ImageList, LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
-from jaxad.types import Batch, Source
+from jaxad.features import FeatureCache
+from jaxad.types import Batch, Context, Features, Source
 
 if TYPE_CHECKING:
     from jaxad.threshold import Threshold
@@ -68,6 +69,7 @@ class Predictor:
         self._graphdef, arrays = module_state.split(detector)
         self._arrays = parallel.shard_parameters(arrays, self.mesh)
         self._compiled = jax.jit(self._predict)
+        self._compiled_judge = jax.jit(self._judge)
         self._compiled_explain = jax.jit(self._explain)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
@@ -79,10 +81,14 @@ class Predictor:
         source: Source,
         *,
         indices: Sequence[int] | None = None,
+        features: FeatureCache | None = None,
         workers: int = 2,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
         """Predictions of a source in its order, or of the images `indices`; the device works while the next are read.
+
+        `features` of all its images spare the frozen networks where one source is judged several times; they are kept
+        in float16, so that results differ by that rounding.
 
         Raises:
             DataError: an image cannot be read, or its category is needed and unknown.
@@ -90,7 +96,12 @@ class Predictor:
         waiting: tuple[Any, LoadedBatch] | None = None
         for loaded in batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices):
             loaded = loaded._replace(batch=loaded.batch.replace(category=self._categories(loaded)))
-            result = self._compiled(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
+            batch = parallel.shard_batch(loaded.batch, self.mesh)
+            if features is None:
+                result = self._compiled(self._arrays, batch)
+            else:
+                places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
+                result = self._compiled_judge(self._arrays, parallel.shard_batch(features[places], self.mesh), batch)
             if waiting is not None:
                 yield self._output(*waiting, progress)
             waiting = result, loaded
@@ -111,15 +122,19 @@ class Predictor:
                 yield {name: array[place] for name, array in arrays.items()}
 
     def _predict(self, arrays, batch):
+        return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)
+
+    def _judge(self, arrays, features, batch):
         detector: Detector = module_state.merge(self._graphdef, arrays)
-        features, context, reconstruction = _stages(detector, batch)
+        context, reconstruction = _condition(detector, features, batch)
         prediction = detector.score(features, reconstruction, context)
         maps, scores = self.protocol.postprocess(prediction.map)
         return scores if prediction.score is None else prediction.score, maps
 
     def _explain(self, arrays, batch):
         detector: Detector = module_state.merge(self._graphdef, arrays)
-        return detector.explain(*_stages(detector, batch))
+        features = detector.encode(batch)
+        return detector.explain(features, *_condition(detector, features, batch))
 
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
         scores, maps = parallel.to_host(result)
@@ -140,12 +155,12 @@ class Predictor:
         return np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
 
 
-def _stages(detector: Detector, batch: Batch):
+def _condition(detector: Detector, features: Features, batch: Batch) -> tuple[Context, Features | None]:
+    """Context and reconstruction, with one PRNG key for each image from the hash of its pixels."""
     base = jax.random.key(NOISE_SEED)
     keys = jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed)
-    features = detector.encode(batch)
     context = detector.context(features, batch)
-    return features, context, detector.reconstruct(features, context, keys)
+    return context, detector.reconstruct(features, context, keys)
 
 
 @dataclass(frozen=True)

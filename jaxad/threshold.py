@@ -1,4 +1,4 @@
-"""Decision thresholds from normal images only (DESIGN 4.10): conformal quantiles per category, with their provenance."""
+"""Decision thresholds from normal images only: conformal quantiles per category (DESIGN 4.10)."""
 
 from __future__ import annotations
 

@@ -181,6 +181,7 @@ def fit(
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
+    features: FeatureCache | None = None,
     workers: int = 2,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -198,6 +199,7 @@ def fit(
         false_alarm: rate at which normal images may exceed the threshold.
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
+        features: of all images of `source`, where they are computed already; they must be this detector's.
         workers: threads that decode images.
         reporter: shows progress; None is silent.
 
@@ -229,10 +231,11 @@ def fit(
             reporter.say(f"{workdir} is complete; nothing to train")
             return _load_run(workdir)
         if detector.trains:
-            detector, training, rate = _train(detector, source, config, workdir, mesh, writer, meta, workers, reporter)
+            features = features or _features(detector, source, config, workdir, mesh, workers, reporter)
+            detector, training, rate = _train(detector, source, features, config, workdir, mesh, writer, meta, reporter)
         else:
             with reporter.images("remember", len(source)) as progress:
-                detector.remember(source, progress=progress)
+                detector.remember(source, features=features, progress=progress)
             training, rate = None, None
         threshold = None
         if holdout is not None and len(holdout):
@@ -245,10 +248,9 @@ def fit(
     return Run(detector, threshold, workdir, time.perf_counter() - began, rate)
 
 
-def _train(detector, source, config, workdir, mesh, writer, meta, workers, reporter):
-    """Features, statistics, steps -> (detector to evaluate, training state to keep, images per second)."""
+def _train(detector, source, features, config, workdir, mesh, writer, meta, reporter):
+    """Statistics, then steps -> (detector to evaluate, training state to keep, images per second)."""
     resumed = writer.latest or 0
-    features = _features(detector, source, config, workdir, mesh, workers, reporter)
     # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
     detector.prepare(features.stream())
     trainer = DetectorTrainer(detector, config, mesh)

@@ -109,7 +109,7 @@ class Features:
 
 @struct.dataclass
 class Context:
-    """What a reconstruction or a score is conditioned on: named arrays, such as "local" and "global" prototypes [b k c]."""
+    """What a reconstruction or a score is conditioned on: arrays such as "local" and "global" prototypes [b k c]."""
 
     arrays: dict[str, Array] = field(default_factory=dict)
 
@@ -120,7 +120,7 @@ class Prediction:
 
     Attributes:
         map: float32 [b h w], unsmoothed, at the system's own resolution; higher is more anomalous.
-        score: float32 [b] where the system defines an image score of its own, else None: the protocol derives it from the map.
+        score: float32 [b] where the system defines an image score of its own, else None (the protocol takes the map).
     """
 
     map: Array

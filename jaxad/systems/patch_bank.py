@@ -12,7 +12,7 @@ from flax import nnx
 from jaxad.config import PatchBankConfig
 from jaxad.detector import Detector
 from jaxad.errors import DataError
-from jaxad.features import Encoder, Progress
+from jaxad.features import Encoder, FeatureCache, Progress
 from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
 from jaxad.models.backbone import Backbone, load_backbone
 from jaxad.precision import compute_dtype
@@ -78,8 +78,15 @@ class PatchBank(Detector):
         """Mean over the selected blocks of the backbone's patch tokens, as for DPDiff-AD (SPEC Eq. 9)."""
         return Features(self.backbone.features(batch.images["image"], self.blocks), self.grid)
 
-    def remember(self, source: Source, *, progress: Progress | None = None) -> Self:
+    def remember(
+        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
+    ) -> Self:
         """Fills the bank, or one bank for each category, from one pass over normal images.
+
+        Args:
+            source: the images.
+            features: of all of them, where they are computed already.
+            progress: called after every batch.
 
         Raises:
             DataError: the source holds no images.
@@ -91,9 +98,14 @@ class PatchBank(Detector):
         names = self.categories if config.per_category else ("",)
         kept = config.bank_size * (CANDIDATES if config.subsampling == "coreset" else 1)
         reservoirs = {name: Reservoir(kept, config.seed) for name in names}
-        for features, loaded in Encoder(self).stream(source, progress=progress):
-            for tokens, record in zip(features.tokens, loaded.records, strict=True):
-                reservoirs[record.category if config.per_category else ""].add(np.asarray(tokens, np.float32))
+        stream = (
+            features.stream()
+            if features is not None
+            else (f for f, _ in Encoder(self).stream(source, progress=progress))
+        )
+        tokens = (np.asarray(image, np.float32) for batch in stream for image in batch.tokens)
+        for record, image in zip(source.records, tokens, strict=True):
+            reservoirs[record.category if config.per_category else ""].add(image)
         patches = [reservoir.patches() for reservoir in reservoirs.values()]
         if config.subsampling == "coreset":
             keys = jax.random.split(jax.random.key(config.seed), len(patches))
