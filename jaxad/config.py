@@ -103,6 +103,8 @@ class DPDiffConfig:
             "backbone": "embedded",
             "image_size": 224,
             "blocks": (4, 5, 6, 7),
+            "prototype_heads": 6,
+            "heads": 6,
             "depth": 2,
             "prediction": "v",
             "train_timesteps": (0, 400),
@@ -225,7 +227,7 @@ class TrainConfig:
     def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> TrainConfig:
         """The published training, or the short one for CPUs, demos and tests (SPEC row 29)."""
         small = {
-            "steps": 1500,
+            "steps": 1000,
             "batch_size": 16,
             "learning_rate": 2e-3,
             "warmup_steps": 50,

@@ -46,7 +46,7 @@ class Detector(nnx.Module):
 
     @property
     def encoder_identity(self) -> tuple:
-        """What `encode` depends on besides the image: hashes of frozen weights, blocks. Keys the feature cache."""
+        """What `encode` depends on besides the image, e.g. hashes of weights; keys the feature cache."""
         raise TypeError(f"{type(self).__name__} does not define encoder_identity")
 
     def encode(self, batch: Batch) -> Features:
@@ -54,7 +54,7 @@ class Detector(nnx.Module):
         raise TypeError(f"{type(self).__name__} does not encode")
 
     def prepare(self, features: Iterable[Features]) -> None:
-        """One pass over the encoded training images before the first step, e.g. channel statistics. Nothing by default."""
+        """One pass over the encoded training images before step 0, e.g. for statistics. Nothing by default."""
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean training loss of a batch and its named terms, all scalars. `key` is one PRNG key."""
