@@ -9,6 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
+LINES = 20
+"""Lines of progress that training prints where there is no terminal for a bar."""
+
+
 class Reporter:
     """Shows progress on stderr, leaving stdout to results.
 
@@ -17,7 +21,7 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False):
-        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """One line."""
@@ -40,11 +44,17 @@ class Reporter:
         """A bar over optimizer steps; yields the function (step, loss terms, images per second) that moves it."""
         with self._bar("steps") as bar:
             task = bar.add_task(what, total=total, completed=done, note="")
+            every = max(total // LINES, 1)
+            said = done // every
 
             def update(step: int, terms: Mapping[str, float], rate: float) -> None:
+                nonlocal said
                 shown = " ".join(f"{name} {value:.4g}" for name, value in terms.items() if name != "gradient_norm")
                 speed = f" {rate:.1f} images/s" if rate == rate else ""
                 bar.update(task, completed=step, note=shown + speed)
+                if not self._console.is_terminal and step // every > said:
+                    said = step // every
+                    self.say(f"{what} {step}/{total} {shown}{speed}")
 
             yield update
 
@@ -58,4 +68,4 @@ class Reporter:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        return Progress(*columns, console=self._console, transient=not self._console.is_terminal)
+        return Progress(*columns, console=self._console, disable=not self._console.is_terminal)

@@ -1,4 +1,4 @@
-"""Prototype-aware diffusion transformer: DiT (arXiv 2212.09748) whose blocks also attend to prototypes (DPDiff-AD 4.2)."""
+"""Prototype-aware diffusion transformer: DiT (arXiv 2212.09748) whose blocks attend to prototypes (DPDiff-AD 4.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def timestep_embedding(t: Array, width: int = 256, max_period: float = 1e4) -> j
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
-    """Fixed 2-D sine-cosine positions of an h x w grid, float32 [n width]: half for columns, half for rows (MAE, DiT)."""
+    """Fixed 2-D sine-cosine positions of an h x w grid, float32 [n width]: half columns, half rows (MAE, DiT)."""
     quarter = width // 4
     frequency = 1e4 ** -(np.arange(quarter) / quarter)
     rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")

@@ -1,4 +1,4 @@
-"""Local and global prototypes of DPDiff-AD: image-conditioned extractors and the two losses that shape them (SPEC 3)."""
+"""Local and global prototypes of DPDiff-AD: image-conditioned extractors and the losses that shape them (SPEC 3)."""
 
 from __future__ import annotations
 
