@@ -1,0 +1,149 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxad import module_state
+from jaxad.diffusion.dit import PrototypeDiT, attention, sincos_positions, timestep_embedding
+
+GRID, CHANNELS, PROTOTYPES = (2, 3), 12, 4
+
+
+def build(perturbed=True, **changes):
+    settings = dict(width=16, heads=2, depth=1, rngs=nnx.Rngs(0)) | changes
+    model = PrototypeDiT(CHANNELS, GRID, **settings)
+    if not perturbed:
+        return model
+    graphdef, arrays = module_state.split(model)
+    rng = np.random.default_rng(0)
+    moved = {
+        path: array + jnp.asarray(0.1 * rng.normal(size=array.shape), array.dtype) for path, array in arrays.items()
+    }
+    return module_state.merge(graphdef, moved)
+
+
+def inputs(batch=2):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(batch, 6, CHANNELS)).astype(np.float32)
+    prototypes = rng.normal(size=(batch, PROTOTYPES, CHANNELS)).astype(np.float32)
+    return x, prototypes, np.arange(10, 10 + batch) * 20
+
+
+@pytest.mark.parametrize("depth", [1, 4, 12])
+def test_output_is_exactly_zero_at_initialisation_whatever_the_depth(depth):
+    model = build(perturbed=False, depth=depth)
+    assert len(model.blocks) == depth
+    np.testing.assert_array_equal(model(*inputs()), 0.0)
+
+
+def test_prototypes_time_and_neighbours_matter_once_the_gates_are_open():
+    model, (x, prototypes, t) = build(), inputs()
+    output = np.asarray(model(x, prototypes, t))
+    assert output.shape == x.shape
+    assert np.abs(np.asarray(model(x, prototypes + 0.5 * x[:, :4], t)) - output).max() > 1e-3
+    assert np.abs(np.asarray(model(x, prototypes, t + 300)) - output).max() > 1e-3
+    changed = x.copy()
+    changed[:, 5] += 1
+    assert np.abs(np.asarray(model(changed, prototypes, t)) - output)[:, :5].max() > 1e-5
+
+
+def test_without_self_attention_tokens_do_not_see_each_other():
+    model, (x, prototypes, t) = build(self_attention=False), inputs()
+    changed = x.copy()
+    changed[:, 5] += 1
+    before, after = np.asarray(model(x, prototypes, t)), np.asarray(model(changed, prototypes, t))
+    np.testing.assert_array_equal(before[:, :5], after[:, :5])
+    assert np.abs(before[:, 5] - after[:, 5]).max() > 1e-3
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    model, (x, prototypes, t) = build(), inputs(3)
+    alone = model(x[1:2], prototypes[1:2], t[1:2])
+    np.testing.assert_allclose(model(x, prototypes, t)[1:2], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_works_without_prototypes_and_has_no_parameters_for_them():
+    model, (x, _, t) = build(prototypes=False), inputs()
+    assert model(x, None, t).shape == x.shape
+    assert not [path for path in module_state.split(model)[1] if "key_value" in path or "prototype_norm" in path]
+
+
+def test_order_of_prototypes_does_not_matter():
+    model, (x, prototypes, t) = build(), inputs()
+    np.testing.assert_allclose(model(x, prototypes[:, ::-1], t), model(x, prototypes, t), rtol=1e-5, atol=1e-6)
+
+
+def test_block_is_adaln_as_written():
+    model, (x, prototypes, t) = build(self_attention=False), inputs()
+    block = model.blocks[0]
+    h = np.random.default_rng(2).normal(size=(2, 6, 16)).astype(np.float32)
+    condition = np.random.default_rng(3).normal(size=(2, 16)).astype(np.float32)
+
+    def dense(layer, value):
+        return value @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
+
+    def norm(value):
+        return (value - value.mean(-1, keepdims=True)) / np.sqrt(value.var(-1, keepdims=True) + 1e-6)
+
+    shift, scale, gate, shift2, scale2, gate2 = np.split(dense(block.modulation, condition)[:, None], 6, -1)
+    p = norm(prototypes) * np.asarray(block.prototype_norm.scale[...]) + np.asarray(block.prototype_norm.bias[...])
+    key, value = np.split(dense(block.key_value, p), 2, -1)
+    query = dense(block.query, norm(h) * (1 + scale) + shift)
+    expected = h + gate * dense(block.cross_out, plain_attention(query, key, value, 2))
+    y = dense(block.mlp_in, norm(expected) * (1 + scale2) + shift2)
+    y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
+    expected = expected + gate2 * dense(block.mlp_out, y)
+    np.testing.assert_allclose(block(h, prototypes, condition), expected, rtol=1e-4, atol=1e-5)
+
+
+def plain_attention(query, key, value, heads):
+    parts = []
+    for q, k, v in zip(*(np.split(a.astype(np.float64), heads, -1) for a in (query, key, value)), strict=True):
+        logits = q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1])
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        parts.append(weights / weights.sum(-1, keepdims=True) @ v)
+    return np.concatenate(parts, -1)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_is_softmax_of_scaled_products(heads):
+    rng = np.random.default_rng(5)
+    query, key, value = (rng.normal(size=(2, n, 8)).astype(np.float32) for n in (6, 4, 4))
+    np.testing.assert_allclose(
+        attention(query, key, value, heads), plain_attention(query, key, value, heads), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_bfloat16_computes_close_to_float32_and_returns_float32():
+    x, prototypes, t = inputs()
+    exact, rough = build()(x, prototypes, t), build(dtype=jnp.bfloat16)(x, prototypes, t)
+    assert rough.dtype == jnp.float32
+    assert 0 < float(jnp.abs(rough - exact).max()) < 0.05 * float(jnp.abs(exact).max())
+
+
+def test_positions_are_those_of_mae():
+    positions = sincos_positions((3, 5), 16)
+    assert positions.shape == (15, 16)
+    for row in range(3):
+        for column in range(5):
+            for i in range(4):
+                angle = [place / 10000 ** (i / 4) for place in (column, row)]
+                expected = [np.sin(angle[0]), np.cos(angle[0]), np.sin(angle[1]), np.cos(angle[1])]
+                np.testing.assert_allclose(positions[row * 5 + column, i::4], expected, atol=1e-6)
+
+
+def test_timestep_embedding_is_that_of_dit():
+    t = np.array([0, 1, 250, 999])
+    embedding = np.asarray(timestep_embedding(t, 8))
+    frequency = np.exp(-np.log(10000) * np.arange(4) / 4)
+    np.testing.assert_allclose(embedding[:, :4], np.cos(t[:, None] * frequency), atol=2e-4)
+    np.testing.assert_allclose(embedding[:, 4:], np.sin(t[:, None] * frequency), atol=2e-4)
+
+
+def test_gradient_reaches_every_parameter_once_the_gates_are_open():
+    graphdef, arrays = module_state.split(build())
+    x, prototypes, t = inputs()
+    gradients = jax.grad(lambda a: jnp.square(module_state.merge(graphdef, a)(x, prototypes, t) - x).mean())(arrays)
+    # A bias added to every key alike leaves the softmax as it is, so half of this one is free.
+    assert [path for path, g in gradients.items() if not np.abs(g).max() > 0] == []
