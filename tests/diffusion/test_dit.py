@@ -11,7 +11,7 @@ GRID, CHANNELS, PROTOTYPES = (2, 3), 12, 4
 
 
 def build(perturbed=True, **changes):
-    settings = dict(width=16, heads=2, depth=1, rngs=nnx.Rngs(0)) | changes
+    settings = {"width": 16, "heads": 2, "depth": 1, "rngs": nnx.Rngs(0)} | changes
     model = PrototypeDiT(CHANNELS, GRID, **settings)
     if not perturbed:
         return model
@@ -75,7 +75,7 @@ def test_order_of_prototypes_does_not_matter():
 
 
 def test_block_is_adaln_as_written():
-    model, (x, prototypes, t) = build(self_attention=False), inputs()
+    model, (_, prototypes, _) = build(self_attention=False), inputs()
     block = model.blocks[0]
     h = np.random.default_rng(2).normal(size=(2, 6, 16)).astype(np.float32)
     condition = np.random.default_rng(3).normal(size=(2, 16)).astype(np.float32)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +35,7 @@ def test_timesteps_fall_strictly_and_stay_above_zero(pair):
     assert len(timesteps) == steps
     assert timesteps[0] == start
     assert timesteps[-1] > 0
-    assert all(a > b for a, b in zip(timesteps, timesteps[1:], strict=False))
+    assert all(a > b for a, b in pairwise(timesteps))
 
 
 @settings(max_examples=8, deadline=None)

@@ -1,0 +1,102 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def brute_force(tokens, banks, which, distance, neighbours):
+    result = np.empty(tokens.shape[:2])
+    for i, image in enumerate(tokens.astype(np.float64)):
+        bank = banks[which[i]].astype(np.float64)
+        bank = bank[~np.isnan(bank[:, 0])]
+        if distance == "cosine":
+            image = image / np.linalg.norm(image, axis=-1, keepdims=True)
+            bank = bank / np.linalg.norm(bank, axis=-1, keepdims=True)
+            far = 1 - image @ bank.T
+        else:
+            far = np.linalg.norm(image[:, None] - bank[None], axis=-1)
+        result[i] = np.sort(far, axis=-1)[:, :neighbours].mean(-1)
+    return result
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("neighbours", [1, 3])
+@pytest.mark.parametrize(("groups", "chunk"), [(1, 100), (1, 7), (3, 5)])
+def test_nearest_distance_agrees_with_brute_force(distance, neighbours, groups, chunk):
+    tokens, banks = numbers(4, 6, 5), numbers(groups, 23, 5, seed=1)
+    banks[-1, 15:] = np.nan
+    which = np.array([0, groups - 1, groups // 2, 0], np.int32)
+    entries = np.stack([bank_entries(bank, distance) for bank in banks])
+    found = nearest_distance(tokens, entries, which, distance=distance, neighbours=neighbours, chunk=chunk)
+    np.testing.assert_allclose(found, brute_force(tokens, banks, which, distance, neighbours), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_a_remembered_patch_is_at_distance_zero(distance):
+    tokens = numbers(1, 6, 5)
+    bank = bank_entries(tokens[0], distance)[None]
+    found = nearest_distance(tokens, bank, np.zeros(1, np.int32), distance=distance)
+    # The euclidean distance is a root of a difference of float32 numbers near 5.
+    np.testing.assert_allclose(found, 0, atol=2e-3 if distance == "euclidean" else 1e-6)
+
+
+def test_fewer_entries_than_neighbours_average_those_there_are():
+    tokens, bank = numbers(1, 4, 5), numbers(1, 2, 5, seed=1)
+    found = nearest_distance(
+        tokens, bank_entries(bank, "euclidean"), np.zeros(1, np.int32), distance="euclidean", neighbours=5
+    )
+    expected = brute_force(tokens, bank, [0], "euclidean", 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 40))
+def test_reservoir_holds_the_same_sample_however_the_stream_is_cut(sizes, kept):
+    stream = np.arange(sum(sizes), dtype=np.float32)[:, None]
+    pieces, whole = Reservoir(kept, 3), Reservoir(kept, 3)
+    whole.add(stream)
+    for piece in np.split(stream, np.cumsum(sizes)[:-1]):
+        pieces.add(piece)
+    sample = whole.patches()
+    np.testing.assert_array_equal(pieces.patches(), sample)
+    assert len(sample) == min(kept, len(stream))
+    assert (np.diff(sample[:, 0]) > 0).all()
+
+
+def test_reservoir_takes_every_patch_equally_often():
+    counts = np.zeros(40)
+    for seed in range(1000):
+        reservoir = Reservoir(10, seed)
+        for piece in np.split(np.arange(40)[:, None], [3, 11, 30]):
+            reservoir.add(piece)
+        counts[reservoir.patches()[:, 0]] += 1
+    # Binomial(1000, 1/4): standard deviation 13.7.
+    assert np.abs(counts - 250).max() < 4 * 13.7
+
+
+def test_greedy_coreset_is_the_k_centre_search():
+    patches = numbers(60, 4)
+    chosen = greedy_coreset(patches, 12, jax.random.key(0))
+    expected = [int(chosen[0])]
+    for _ in range(11):
+        far = np.linalg.norm(patches[:, None] - patches[expected][None], axis=-1).min(-1)
+        expected.append(int(far.argmax()))
+    assert chosen.tolist() == expected
+
+
+def test_greedy_coreset_covers_better_than_chance_also_after_projection():
+    patches = np.concatenate([0.1 * numbers(200, 300), 0.1 * numbers(5, 300, seed=1) + 3 * numbers(5, 300, seed=2)])
+    chosen = greedy_coreset(patches, 10, jax.random.key(0), projection=64)
+    assert set(range(200, 205)) <= set(chosen.tolist())
+    assert len(set(chosen.tolist())) == 10
+
+
+def test_greedy_coreset_of_equal_patches_takes_different_ones_and_no_more_than_there_are():
+    assert sorted(greedy_coreset(np.ones((5, 3)), 9, jax.random.key(0)).tolist()) == [0, 1, 2, 3, 4]
