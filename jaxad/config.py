@@ -227,7 +227,7 @@ class TrainConfig:
     def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> TrainConfig:
         """The published training, or the short one for CPUs, demos and tests (SPEC row 29)."""
         small = {
-            "steps": 1000,
+            "steps": 800,
             "batch_size": 16,
             "learning_rate": 2e-3,
             "warmup_steps": 50,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
+import jax.numpy as jnp
+from flax import nnx
 
 from jaxad.config import Precision
+from jaxad.types import Array
 
 
 def compute_dtype(precision: Precision) -> str:
@@ -12,3 +17,39 @@ def compute_dtype(precision: Precision) -> str:
     if precision != "auto":
         return precision
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
+class Linear(nnx.Linear):
+    """A linear layer whose products run in `dtype` and accumulate and come out in float32, forwards and backwards.
+
+    In bfloat16 that is the form that matrix units are fastest at; the gradient of the kernel stays float32. On a CPU
+    with bfloat16 instructions it is about three times as fast as float32.
+    """
+
+    def __call__(self, inputs: Array) -> jax.Array:
+        """[... i] -> float32 [... o]."""
+        product = _matmul(inputs, self.kernel[...], str(jnp.dtype(self.dtype or jnp.float32)))
+        if self.bias is None:
+            return product
+        return product + self.bias[...].reshape((1,) * (product.ndim - 1) + (-1,))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _matmul(x, kernel, dtype):
+    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+
+
+def _matmul_forward(x, kernel, dtype):
+    x, kernel_low = x.astype(dtype), kernel.astype(dtype)
+    return jnp.matmul(x, kernel_low, preferred_element_type=jnp.float32), (x, kernel_low)
+
+
+def _matmul_backward(dtype, saved, gradient):
+    x, kernel = saved
+    gradient = gradient.astype(dtype)
+    to_x = jnp.matmul(gradient, kernel.T, preferred_element_type=jnp.float32)
+    rows, columns = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    return to_x, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32)
+
+
+_matmul.defvjp(_matmul_forward, _matmul_backward)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.models.attention import attention
+from jaxad.precision import Linear
 from jaxad.types import Array
 
 
@@ -30,16 +32,10 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     return np.pad(positions, ((0, 0), (0, width - positions.shape[-1])))
 
 
-def attention(query: Array, key: Array, value: Array, heads: int) -> jax.Array:
-    """Multi-head attention: query [b n d], key and value [b k d] -> [b n d], softmax in float32."""
-    q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
-    return jax.nn.dot_product_attention(q, k, v).reshape(query.shape)
-
-
-def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) -> nnx.Linear:
+def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) -> Linear:
     """A linear layer as DiT initialises it: Xavier uniform kernel, or zero for the gates and the output; zero bias."""
     kernel_init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()
-    return nnx.Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    return Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
 
 def _norm(x: Array) -> jax.Array:
@@ -67,7 +63,7 @@ class PrototypeDiTBlock(nnx.Module):
         dtype,
         rngs: nnx.Rngs,
     ):
-        self.heads = heads
+        self.heads, self.dtype = heads, dtype
         self.branches = 1 + bool(self_attention) + (prototype_width is not None)
         self.modulation = linear(width, 3 * width * self.branches, dtype=dtype, rngs=rngs, zero=True)
         if self_attention:
@@ -86,12 +82,12 @@ class PrototypeDiTBlock(nnx.Module):
 
     def __call__(self, x: Array, prototypes: Array | None, condition: Array) -> jax.Array:
         """x [b n d], prototypes [b k c] or None, condition [b d] (after SiLU) -> [b n d]."""
-        modulation = self.modulation(condition).astype(jnp.float32)
+        modulation = self.modulation(condition)
         parts = iter(jnp.split(modulation[:, None, :], 3 * self.branches, axis=-1))
 
         def branch(x, layer):
             shift, scale, gate = next(parts), next(parts), next(parts)
-            return x + gate * layer(_norm(x) * (1 + scale) + shift).astype(x.dtype)
+            return x + gate * layer(_norm(x) * (1 + scale) + shift)
 
         if self.self_attention:
             x = branch(x, self._attend_self)
@@ -100,11 +96,14 @@ class PrototypeDiTBlock(nnx.Module):
         return branch(x, lambda y: self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=True)))
 
     def _attend_self(self, x):
-        return self.self_out(attention(*jnp.split(self.qkv(x), 3, axis=-1), self.heads))
+        return self.self_out(self._attention(*jnp.split(self.qkv(x), 3, axis=-1)))
 
     def _attend_prototypes(self, x, prototypes):
         key, value = jnp.split(self.key_value(self.prototype_norm(prototypes)), 2, axis=-1)
-        return self.cross_out(attention(self.query(x), key, value, self.heads))
+        return self.cross_out(self._attention(self.query(x), key, value))
+
+    def _attention(self, query, key, value):
+        return attention(*(x.astype(self.dtype) for x in (query, key, value)), self.heads)
 
 
 class PrototypeDiT(nnx.Module):
@@ -136,8 +135,8 @@ class PrototypeDiT(nnx.Module):
         self.grid = tuple(grid)
         self.width = width
         normal = nnx.initializers.normal(0.02)
-        self.time_in = nnx.Linear(256, width, kernel_init=normal, dtype=dtype, rngs=rngs)
-        self.time_out = nnx.Linear(width, width, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.time_in = Linear(256, width, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.time_out = Linear(width, width, kernel_init=normal, dtype=dtype, rngs=rngs)
         self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
             PrototypeDiTBlock(
@@ -158,8 +157,8 @@ class PrototypeDiT(nnx.Module):
         """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialisation (adaLN-zero)."""
         time = self.time_out(nnx.silu(self.time_in(timestep_embedding(t))))
         condition = nnx.silu(time)
-        x = self.project_in(x).astype(jnp.float32) + sincos_positions(self.grid, self.width)[None]
+        x = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
         for block in self.blocks:
             x = block(x, prototypes, condition)
-        shift, scale = jnp.split(self.modulation(condition).astype(jnp.float32)[:, None, :], 2, axis=-1)
-        return self.project_out(_norm(x) * (1 + scale) + shift).astype(jnp.float32)
+        shift, scale = jnp.split(self.modulation(condition)[:, None, :], 2, axis=-1)
+        return self.project_out(_norm(x) * (1 + scale) + shift)

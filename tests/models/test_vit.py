@@ -79,15 +79,6 @@ def test_size_that_is_no_multiple_of_the_patch_is_named(tmp_path, size):
         load_vit(find_weights(tmp_path)).taps(np.zeros((1, *size, 3), np.float32), (0,))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_attention_on_cpus_equals_the_usual_one(dtype):
-    q, k, v = np.random.default_rng(0).normal(size=(3, 2, 11, 3, 8)).astype(dtype)
-    expected = jax.jit(jax.nn.dot_product_attention)(q, k, v)
-    actual = jax.jit(vit._head_by_head)(q, k, v)
-    assert actual.dtype == dtype
-    np.testing.assert_allclose(actual, expected, atol=1e-6 if dtype == jnp.float32 else 2e-2)
-
-
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tmp_path):
     write_dinov2(tmp_path, registers=4)
     weights, images = find_weights(tmp_path), np.random.default_rng(1).normal(size=(1, 35, 35, 3))
