@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import tyro
 
+from jaxad import __version__
 from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig
 from jaxad.errors import JaxadError
 
+Preset = Literal["paper", "small"]
 Protocol = Literal["exact-256", "exact-448", "diad", "ader", "dinomaly", "winclip"]
 Save = Literal["overlay", "map", "mask"]
+
+DEMO_RUN = "run"
+"""Folder of the demo's training run, below its --out."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,12 @@ class _FitData:
     """`folder:PATH` of categories in MVTec layout, or `demo`."""
     workdir: Path
     """Folder of the run; run the same command again to resume it."""
-    preset: Literal["paper", "small"] = "paper"
-    """Defaults of all other settings: the published ones, or small ones for CPUs."""
+    preset: Preset = "paper"
+    """Defaults of --model and --train: the published ones, or small ones for CPUs."""
     categories: tuple[str, ...] | None = None
     """Categories to use; all if not given."""
     image_size: int | None = None
-    """Side of the square input in pixels; short for --model.image-size."""
+    """Side of the square input in pixels; short for --model.image-size, and goes before it."""
     holdout: float = 0.1
     """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
     false_alarm: float = 0.01
@@ -46,7 +53,7 @@ class FitDPDiff(_FitData):
 
     model: DPDiffConfig = field(default_factory=DPDiffConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    system: tyro.conf.Suppress[str] = "dpdiff"
+    system: ClassVar[str] = "dpdiff"
 
 
 @dataclass(frozen=True)
@@ -54,19 +61,8 @@ class FitPatchBank(_FitData):
     """Fill a nearest-patch memory bank (PatchCore's scoring), the baseline."""
 
     model: PatchBankConfig = field(default_factory=PatchBankConfig)
-    train: tyro.conf.Suppress[None] = None
-    system: tyro.conf.Suppress[str] = "patch-bank"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Train a system on normal images, choose its threshold, and keep all in a workdir."""
-
-    run: Annotated[
-        Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff")]
-        | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank")],
-        tyro.conf.arg(name=""),
-    ]
+    train: ClassVar[None] = None
+    system: ClassVar[str] = "patch-bank"
 
 
 @dataclass(frozen=True)
@@ -155,62 +151,117 @@ class Bench:
     """metrics: pixel metrics of ten million scores against an exact computation."""
 
 
-Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Check, tyro.conf.subcommand("check")]
-    | Annotated[Bench, tyro.conf.subcommand("bench")]
+Fit = FitDPDiff | FitPatchBank
+Command = Demo | Fit | Evaluate | Predict | Check | Bench
+
+_DESCRIPTION = (
+    "Visual anomaly detection in JAX. `jaxad COMMAND --help` explains a command, `jaxad --version` prints the version."
 )
+_FIT = "Train a system on normal images, choose its threshold, and keep all in a workdir."
 
 
-def parse(arguments: list[str]) -> Demo | FitDPDiff | FitPatchBank | Evaluate | Predict | Check | Bench:
-    """The command that the arguments name. A preset sets the defaults of all flags that are not given.
+def parse(arguments: list[str]) -> Command:
+    """The command that the arguments name.
 
     Raises:
-        SystemExit: help was asked for, or the arguments do not fit; tyro has printed why.
+        SystemExit: help was asked for (0), or the arguments do not fit (2); what to say has been printed.
     """
-    if arguments[:1] == ["fit"]:
-        fit = (
-            Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff", default=_preset(FitDPDiff, arguments))]
-            | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=_preset(FitPatchBank, arguments))]
-        )
-        return tyro.cli(fit, args=arguments[1:], prog="jaxad fit", description=Fit.__doc__)  # type: ignore[arg-type]
-    return tyro.cli(Command, args=arguments, prog="jaxad", description=_DESCRIPTION)  # type: ignore[arg-type]
+    if arguments[:1] == ["--version"]:
+        print(f"jaxad {__version__}")
+        sys.exit(0)
+    if arguments[:1] == ["predict"]:
+        arguments = ["predict", *_images_first(arguments[1:])]
+    command = tyro.cli(_tree(_preset(arguments)), args=arguments, prog="jaxad", description=_DESCRIPTION)
+    if isinstance(command, Predict) and not command.images:
+        print("jaxad predict: no images given; name image files, or folders of them", file=sys.stderr)
+        sys.exit(2)
+    return command
 
 
-_DESCRIPTION = "Visual anomaly detection in JAX. `jaxad COMMAND --help` tells the flags of a command."
+def _tree(preset: Preset) -> Any:
+    """All commands as a type for tyro; the preset supplies the defaults of what is not given."""
+    required: Any = {"data": tyro.MISSING, "workdir": tyro.MISSING, "preset": preset}
+    dpdiff = FitDPDiff(model=DPDiffConfig.preset(preset), train=TrainConfig.preset(preset), **required)
+    bank = FitPatchBank(model=PatchBankConfig.preset(preset), **required)
+    # Type checkers know `|` between plain types only, hence Any.
+    fit_dpdiff: Any = Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff", default=dpdiff)]
+    demo: Any = Annotated[Demo, tyro.conf.subcommand("demo")]
+    fit = fit_dpdiff | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=bank)]
+    return (
+        demo
+        | Annotated[fit, tyro.conf.subcommand("fit", description=_FIT)]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Predict, tyro.conf.subcommand("predict")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Bench, tyro.conf.subcommand("bench")]
+    )
 
 
-def _preset(command: type[FitDPDiff] | type[FitPatchBank], arguments: list[str]):
-    """Defaults of a fit command under the preset that the arguments name."""
-    words = [word.split("=", 1) for word in arguments]
-    given = [
-        (word[1] if len(word) == 2 else (words[i + 1 : i + 2] or [[""]])[0][0])
-        for i, word in enumerate(words)
-        if word[0] == "--preset"
-    ]
-    name = given[-1] if given and given[-1] in ("paper", "small") else "paper"
-    settings = {"model": (DPDiffConfig if command is FitDPDiff else PatchBankConfig).preset(name)}
-    if command is FitDPDiff:
-        settings["train"] = TrainConfig.preset(name)
-    return command(data=tyro.MISSING, workdir=tyro.MISSING, preset=name, **settings)
+def _preset(arguments: list[str]) -> Preset:
+    """The preset that the arguments name, "paper" where they name none; tyro complains of a name that is none."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", nargs="?")
+    given = early.parse_known_args(arguments)[0].preset
+    return given if given in get_args(Preset) else "paper"
+
+
+def _images_first(arguments: list[str]) -> list[str]:
+    """The words of `predict` with its images before its flags, wherever they stood."""
+    images, flags, flag = [], [], ""
+    for word in arguments:
+        if word.startswith("-") and word != "-":
+            flags.append(word)
+            flag = "" if "=" in word else word
+        elif flag == "--save" and word in get_args(Save):
+            flags.append(word)
+        elif flag and flag not in ("--save", "-h", "--help"):
+            flags.append(word)
+            flag = ""
+        else:
+            images.append(word)
+    return [*images, *flags]
 
 
 def main() -> None:
-    """Entry point of `jaxad`."""
-    command = parse(sys.argv[1:])
-    from jaxad import commands
-
+    """Entry point of `jaxad`: exit status 0, 1 for what a user can mend, 2 for wrong usage, 130 after Ctrl-C."""
     try:
+        try:
+            status = _run(parse(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone, as in `jaxad check ... | head`; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
+
+
+def _run(command: Command) -> int:
+    try:
+        from jaxad import commands
+
         commands.run(command)
-    except JaxadError as error:
+    except BrokenPipeError:
+        raise
+    except (JaxadError, OSError) as error:
         print(f"jaxad: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
-        print("jaxad: stopped; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        print(f"\njaxad: stopped{_how_to_resume(command)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _how_to_resume(command: Command) -> str:
+    """What to add to "stopped" where a run has a checkpoint to go on from."""
+    if isinstance(command, FitDPDiff):
+        workdir = command.workdir
+    elif isinstance(command, Demo):
+        workdir = command.out / DEMO_RUN
+    else:
+        return ""
+    resumable = any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*"))
+    return "; run the same command again to go on from the last checkpoint" if resumable else ""
 
 
 if __name__ == "__main__":

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Any
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from jaxad import cli
-from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig
+from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig, to_json
 from jaxad.errors import ConfigError, DataError
 from jaxad.progress import Reporter
+
+if TYPE_CHECKING:
+    from jaxad.data import DataSet
+    from jaxad.data.demo import DemoCounts
+    from jaxad.detector import Detector
 
 
 def run(command: Any) -> None:
@@ -31,19 +37,31 @@ def run(command: Any) -> None:
     actions[type(command)](command)
 
 
-def fit(command: cli.FitDPDiff | cli.FitPatchBank) -> None:
+def fit(command: cli.Fit) -> None:
     """`jaxad fit`."""
     from jaxad import data, parallel, train
     from jaxad.systems import system
 
-    parallel.start_processes()
-    reporter = Reporter(quiet=not parallel.is_main_process())
     config = command.model
     if command.image_size is not None:
         config = dataclasses.replace(config, image_size=command.image_size)
-    config.check()
-    if command.train is not None:
-        command.train.check()
+    problems = _count_problems(command, "workers")
+    if not 0 <= command.holdout < 1:
+        problems.append(f"--holdout {command.holdout}: needs to be at least 0 and below 1")
+    if not 0 < command.false_alarm < 1:
+        problems.append(f"--false-alarm {command.false_alarm}: needs to lie between 0 and 1")
+    if command.workdir.exists() and not command.workdir.is_dir():
+        problems.append(f"--workdir {command.workdir}: is a file; give a folder")
+    for flag, settings in (("--model", config), ("--train", command.train)):
+        try:
+            if settings is not None:
+                settings.check()
+        except ConfigError as error:
+            problems.append(f"{flag}: {error}")
+    _raise(problems)
+
+    parallel.start_processes()
+    reporter = Reporter(quiet=not parallel.is_main_process())
     data_config = DataConfig(command.data, command.categories, command.holdout, command.on_bad, command.workers)
     dataset = data.load(command.data, config=data_config)
     reporter.say(dataset.summary())
@@ -62,9 +80,7 @@ def fit(command: cli.FitDPDiff | cli.FitPatchBank) -> None:
         reporter=reporter,
     )
     reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
-    reporter.say(
-        f"next: jaxad evaluate --checkpoint {result.workdir} --data {command.data} --out {result.workdir}-report"
-    )
+    reporter.say(f"next: {_next(command, dataset)}")
 
 
 def evaluate(command: cli.Evaluate) -> None:
@@ -73,18 +89,35 @@ def evaluate(command: cli.Evaluate) -> None:
     from jaxad.evaluate import figures, make_report, score
     from jaxad.report import write_report
 
+    problems = _count_problems(command, "batch_size", "workers")
+    if command.out.exists() and not command.out.is_dir():
+        problems.append(f"--out {command.out}: is a file; give a folder")
+    _raise(problems)
     reporter = Reporter()
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone, **_overrides(command.override))
-    other = None if command.baseline is None else checkpoint.restore(command.baseline)
+    other = None
+    if command.baseline is not None:
+        same_backbone = checkpoint.read_meta(command.baseline)["backbone"] == restored.meta["backbone"]
+        other = checkpoint.restore(command.baseline, backbone=command.backbone if same_backbone else None)
     config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
     dataset = data.load(command.data, config=config)
-    if not len(dataset.test):
-        raise DataError(f"{command.data}: no test images; put some below CATEGORY/test/good and CATEGORY/test/DEFECT")
-    options = {"protocol": command.protocol, "batch_size": command.batch_size, "workers": command.workers}
+    reporter.warn([str(problem) for problem in dataset.problems])
+    test = dataset.test.select(i for i, record in enumerate(dataset.test.records) if record.label is not None)
+    if not len(test):
+        layout = "put normal ones into CATEGORY/test/good and defective ones into CATEGORY/test/DEFECT"
+        raise DataError(f"{command.data}: no labelled test images; {layout}")
+    _check_categories([restored.detector, *([other.detector] if other else [])], test.categories, reporter)
 
     def scored(detector, what: str):
-        with reporter.images(what, len(dataset.test)) as progress:
-            return score(detector, dataset.test, progress=progress, **options)
+        with reporter.images(what, len(test)) as progress:
+            return score(
+                detector,
+                test,
+                protocol=command.protocol,
+                batch_size=command.batch_size,
+                workers=command.workers,
+                progress=progress,
+            )
 
     mine = scored(restored.detector, "evaluate")
     theirs = None if other is None else scored(other.detector, "baseline")
@@ -103,56 +136,65 @@ def evaluate(command: cli.Evaluate) -> None:
         command.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs, names=_names(mine, theirs))
     )
     print_table(report)
-    reporter.say(f"{page}")
+    print(f"see {page}")
 
 
 def predict(command: cli.Predict) -> None:
     """`jaxad predict`."""
-    from jaxad import checkpoint, viz
+    from jaxad import checkpoint
     from jaxad.data import ImageList
     from jaxad.predict import check_readable, predict_stream
+    from jaxad.prediction_folder import LINES, PredictionFolder
 
+    problems = _count_problems(command, "batch_size", "workers")
+    problems += [f"{path}: no such file or folder" for path in command.images if not path.exists()]
+    _raise(problems)
     reporter = Reporter()
-    missing = [str(path) for path in command.images if not path.exists()]
-    if missing or not command.images:
-        raise DataError(f"no such file or folder: {', '.join(missing)}" if missing else "no images given")
-    restored = checkpoint.restore(command.checkpoint, backbone=command.backbone)
-    known = restored.detector.categories
-    if command.category and command.category not in known:
-        raise ConfigError(f"--category {command.category}: the checkpoint knows {', '.join(known)}")
     source = ImageList(list(command.images), command.category)
+    restored = checkpoint.restore(command.checkpoint, backbone=command.backbone)
+    detector, threshold = restored.detector, restored.threshold
+    known = ", ".join(detector.categories)
+    if command.category and command.category not in detector.categories:
+        raise ConfigError(f"--category {command.category}: the checkpoint knows {known}")
+    if detector.needs_category and not command.category:
+        raise ConfigError(f"--category: this {detector.name} needs it; the checkpoint knows {known}")
+    if threshold is None:
+        reporter.warn(["the checkpoint has no threshold (fit with --holdout above 0): scores only, no decisions"])
+    elif not command.category and len(detector.categories) > 1:
+        reporter.say(f"one threshold for all categories; --category NAME takes that of one: {known}")
+    results = PredictionFolder(
+        command.out,
+        [record.file for record in source.records],
+        save=command.save,
+        map_format=command.map_format,
+        threshold=threshold,
+    )
     check_readable(source, command.workers)
-    inputs = viz.identities(record.file for record in source.records)
-    command.out.mkdir(parents=True, exist_ok=True)
-    lines, flagged = [], 0
-    with reporter.images("predict", len(source)) as progress:
+    flagged = 0
+    with results, reporter.images("predict", len(source)) as progress:
         stream = predict_stream(
-            restored.detector,
+            detector,
             source,
-            threshold=restored.threshold,
+            threshold=threshold,
             protocol=restored.meta["protocol"],
             batch_size=command.batch_size,
             workers=command.workers,
             progress=progress,
         )
-        names = _unique_names(source)
         for index, prediction in enumerate(stream):
-            lines.append(json.dumps(prediction.to_json()))
+            results.add(source[index].image, prediction)
             flagged += bool(prediction.anomalous)
-            _save_pictures(command, names[index], source, index, prediction, restored.threshold, inputs)
-    viz.write_file(command.out / "predictions.jsonl", ("\n".join(lines) + "\n").encode(), protect=inputs)
     verdict = (
-        f"{flagged} of {len(source)} images are anomalous" if restored.threshold else f"{len(source)} images scored"
+        f"{len(source)} images scored" if threshold is None else f"{flagged} of {len(source)} images are anomalous"
     )
-    print(f"{verdict}; see {command.out / 'predictions.jsonl'}")
-    if restored.threshold is None:
-        reporter.warn(["the checkpoint has no threshold (fit with --holdout above 0): scores only, no decisions"])
+    print(f"{verdict}; see {command.out / LINES}")
 
 
 def check(command: cli.Check) -> None:
     """`jaxad check`; fails where a problem would stop a run."""
-    from jaxad import data
+    from jaxad import data, viz
 
+    _raise(_count_problems(command, "workers"))
     config = DataConfig(command.data, command.categories, 0.0, "skip", command.workers)
     dataset = data.load(command.data, config=config)
     print(dataset.summary())
@@ -161,14 +203,20 @@ def check(command: cli.Check) -> None:
         print(f"{'problem' if problem.fatal else 'note'}: {problem}")
     if command.json is not None:
         content = {"counts": dataset.counts, "problems": [dataclasses.asdict(problem) for problem in dataset.problems]}
-        command.json.write_text(json.dumps(content, indent=2))
+        viz.write_file(command.json, (json.dumps(content, indent=2) + "\n").encode())
     if fatal:
-        raise DataError(f"{len(fatal)} problems would stop a run; mend them, or fit and evaluate with --on-bad skip")
+        number = f"{len(fatal)} problem{'s' if len(fatal) > 1 else ''}"
+        raise DataError(f"{number} would stop a run; mend, or leave out with --on-bad skip of fit and evaluate")
     print("nothing that would stop a run")
 
 
-def demo(command: cli.Demo) -> None:
-    """`jaxad demo`: DPDiff-AD against the patch bank on the demo data, and how to go on from there."""
+def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
+    """`jaxad demo`: DPDiff-AD against the patch bank on the demo data, and how to go on from there.
+
+    Args:
+        command: as parsed.
+        counts: images of each category; None for the usual ones.
+    """
     from jaxad import data
     from jaxad.evaluate import figures, make_report, score
     from jaxad.features import FeatureCache
@@ -177,19 +225,20 @@ def demo(command: cli.Demo) -> None:
     from jaxad.systems.patch_bank import PatchBank
     from jaxad.train import fit as train
 
+    settings = TrainConfig.preset("small", steps=command.steps, seed=command.seed)
+    settings.check()
     reporter = Reporter()
-    folder = data.make_demo(command.out / "data")
+    folder = data.make_demo(command.out / "data", counts=counts)
     dataset = data.load(f"folder:{folder}")
     reporter.say(dataset.summary())
     detector = DPDiff.create(DPDiffConfig.preset("small"), key=_key(command.seed))
-    settings = TrainConfig.preset("small", steps=command.steps, seed=command.seed)
     with reporter.images("features", len(dataset.train)) as progress:
         features = FeatureCache.build(detector, dataset.train, progress=progress)
     run = train(
         detector,
         dataset.train,
         settings,
-        workdir=command.out / "run",
+        workdir=command.out / cli.DEMO_RUN,
         holdout=dataset.holdout,
         features=features,
         reporter=reporter,
@@ -200,19 +249,21 @@ def demo(command: cli.Demo) -> None:
         mine = score(run.model, dataset.test, progress=progress)
     with reporter.images("baseline", len(dataset.test)) as progress:
         theirs = score(bank, dataset.test, progress=progress)
-    provenance = {"train": dataclasses.asdict(settings)}
+    provenance = {"train": to_json(settings)}
     report = make_report(
         mine, dataset, threshold=run.threshold, baseline=make_report(theirs, dataset), provenance=provenance
     )
     evaluation = figures(mine, threshold=run.threshold, baseline=theirs, names=_names(mine, theirs))
     page = write_report(command.out / "report", report, evaluation=evaluation)
     print_table(report)
+    judge = ("predict", folder / "brick" / "test", "--checkpoint", run.workdir, "--out", command.out / "predictions")
+    own = ("--data", "folder:/my/parts")
     print(
         f"\nThe report: {page}\n"
-        f"Judge images: jaxad predict {folder}/brick/test --checkpoint {run.workdir} --out {command.out}/predictions\n"
+        f"Judge images: {_line(*judge, '--category', 'brick')}\n"
         "Your own parts, in folders CATEGORY/train/good and, where you have them, CATEGORY/test/...:\n"
-        "  jaxad fit dpdiff --data folder:/my/parts --workdir runs/parts --preset small\n"
-        "  jaxad evaluate --checkpoint runs/parts --data folder:/my/parts --out runs/parts-report"
+        f"  {_line('fit', 'dpdiff', *own, '--workdir', 'runs/parts', '--preset', 'small')}\n"
+        f"  {_line('evaluate', '--checkpoint', 'runs/parts', *own, '--out', 'runs/parts-report')}"
     )
 
 
@@ -224,26 +275,28 @@ def bench(command: cli.Bench) -> None:
 
 
 def print_table(report: dict[str, Any]) -> None:
-    """The metrics of every category, and of the baseline below, in percent on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from jaxad.results import METRICS
-
-    table = Table(title=f"protocol {report['protocol']}, percent")
-    for name in ("category", *METRICS, "mad"):
-        table.add_column(name.replace("_", " "), justify="left" if name == "category" else "right")
-
-    def row(name: str, values: dict[str, Any], style: str = "") -> None:
-        cells = ("-" if values[m] is None else f"{100 * values[m]:.1f}" for m in (*METRICS, "mad"))
-        table.add_row(name, *cells, style=style)
-
-    for name, values in report["classes"].items():
-        row(name, values)
-    row("mean", report["mean"], "bold")
+    """The metrics of every category, their mean and the baseline's mean, in percent on stdout."""
+    rows = {**report["classes"], "mean": report["mean"]}
     if "baseline" in report:
-        row("baseline mean", report["baseline"]["mean"], "dim")
-    Console().print(table)
+        rows["baseline mean"] = report["baseline"]["mean"]
+    first = max(map(len, ("category", *rows)))
+    print(f"protocol {report['protocol']}, percent; I image, P pixel")
+    print(f"{'category':{first}} " + " ".join(f"{head:>7}" for head in _HEADS.values()))
+    for name, values in rows.items():
+        cells = ("-" if values[metric] is None else f"{100 * values[metric]:.1f}" for metric in _HEADS)
+        print(f"{name:{first}} " + " ".join(f"{cell:>7}" for cell in cells))
+
+
+_HEADS = {
+    "image_auroc": "I-AUROC",
+    "image_ap": "I-AP",
+    "image_f1max": "I-F1max",
+    "pixel_auroc": "P-AUROC",
+    "pixel_ap": "P-AP",
+    "pixel_f1max": "P-F1max",
+    "aupro": "AUPRO",
+    "mad": "mAD",
+}
 
 
 def _key(seed: int):
@@ -257,8 +310,43 @@ def _names(mine: Any, theirs: Any) -> tuple[str, str]:
     return titles[mine.detector.name], "" if theirs is None else titles[theirs.detector.name]
 
 
-def _skipped(dataset: Any) -> list[str]:
+def _skipped(dataset: DataSet) -> list[str]:
     return [problem.file for problem in dataset.problems if problem.fatal]
+
+
+def _next(command: cli.Fit, dataset: DataSet) -> str:
+    """The command to run after a fit: evaluation where there are labels, else prediction."""
+    checkpoint, categories = ("--checkpoint", command.workdir), command.categories or ()
+    if any(record.label is not None for record in dataset.test.records):
+        out = ("--out", f"{command.workdir}-report", *(("--categories", *categories) if categories else ()))
+        return _line("evaluate", *checkpoint, "--data", command.data, *out)
+    return _line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions")
+
+
+def _line(*words: object) -> str:
+    """A command line of jaxad, quoted for a shell."""
+    return shlex.join(["jaxad", *map(str, words)])
+
+
+def _count_problems(command: Any, *names: str) -> list[str]:
+    values = ((name.replace("_", "-"), getattr(command, name)) for name in names)
+    return [f"--{flag} {value}: needs to be at least 1" for flag, value in values if value < 1]
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        several = len(problems) > 1
+        raise ConfigError("\n  ".join(["this cannot be run:", *problems]) if several else problems[0])
+
+
+def _check_categories(detectors: Sequence[Detector], categories: Sequence[str], reporter: Reporter) -> None:
+    for detector in detectors:
+        strangers = ", ".join(name for name in categories if name not in detector.categories)
+        if strangers and detector.needs_category:
+            known = ", ".join(detector.categories)
+            raise ConfigError(f"{detector.name} was not fitted on {strangers}; choose from {known} with --categories")
+        if strangers:
+            reporter.warn([f"{detector.name} was not fitted on {strangers}"])
 
 
 def _overrides(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -273,41 +361,3 @@ def _overrides(pairs: tuple[str, ...]) -> dict[str, Any]:
         except json.JSONDecodeError:
             changes[name.replace("-", "_")] = value
     return changes
-
-
-def _unique_names(source: Any) -> list[str]:
-    """A relative path without extension for every image's pictures, equal names told apart by a number."""
-    seen: dict[str, int] = {}
-    names = []
-    for record in source.records:
-        path = Path(record.identity)
-        parts = [part for part in path.with_suffix("").parts if part not in (path.anchor, "..")]
-        name = "/".join(parts[-3:]) + path.suffix.replace(".", "_")
-        seen[name] = seen.get(name, 0) + 1
-        names.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
-    return names
-
-
-def _save_pictures(command: cli.Predict, name: str, source, index: int, prediction, threshold, inputs) -> None:
-    from jaxad import viz
-
-    limits = None if threshold is None else threshold.of(command.category)
-    if "overlay" in command.save:
-        low, high = (
-            viz.heat_scale(normal=prediction.map)
-            if limits is None
-            else (limits.typical, 2 * limits.pixel - limits.typical)
-        )
-        viz.save_overlay(
-            command.out / "overlay" / f"{name}.jpg",
-            source[index].image,
-            prediction.map,
-            low=low,
-            high=high,
-            threshold=None if limits is None else limits.pixel,
-            protect=inputs,
-        )
-    if "map" in command.save:
-        viz.save_map(command.out / "map" / f"{name}.{command.map_format}", prediction.map, protect=inputs)
-    if "mask" in command.save and prediction.mask is not None:
-        viz.save_mask(command.out / "mask" / f"{name}.png", prediction.mask, protect=inputs)

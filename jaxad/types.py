@@ -56,9 +56,14 @@ class Source(Protocol):
     bool [h w] at the mask file's own size, or gives None where the image has none.
     """
 
-    name: str
-    records: Sequence[Record]
-    categories: Sequence[str]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def records(self) -> Sequence[Record]: ...
+
+    @property
+    def categories(self) -> Sequence[str]: ...
 
     def __len__(self) -> int: ...
 
