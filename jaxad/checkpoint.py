@@ -13,11 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from jaxad import __version__, module_state
+from jaxad import __version__, module_state, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, JaxadError
@@ -89,9 +88,9 @@ class CheckpointWriter:
             training: pytree needed to go on: optimizer state, raw parameters.
         """
         _, arrays = module_state.split(detector)
-        frozen, model = module_state.select(arrays, ("backbone",))
+        frozen, model = module_state.select(parallel.local(arrays), ("backbone",))
         backbone = _backbone(detector)
-        embedded = backbone is not None and sum(np.asarray(a).nbytes for a in frozen.values()) < EMBED_LIMIT
+        embedded = backbone is not None and sum(array.nbytes for array in frozen.values()) < EMBED_LIMIT
         record = {
             "format": FORMAT,
             "jaxad": __version__,

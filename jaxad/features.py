@@ -140,7 +140,9 @@ class FeatureCache:
         spec = _abstract(detector)
         if folder is not None and (found := cls._open(folder, identity, spec)) is not None:
             return found
-        if folder is not None:
+        # All processes take part in encoding; on the disk they share, one writes.
+        writes = folder is None or parallel.is_main_process()
+        if folder is not None and writes:
             _clear(folder, cls.size(detector, len(source)))
 
         def allocate(number: int, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -150,23 +152,30 @@ class FeatureCache:
             return np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float16, shape)
 
         leaves, structure = jax.tree.flatten(spec)
-        arrays = [allocate(number, leaf) for number, leaf in enumerate(leaves)]
+        arrays = [allocate(number, leaf) for number, leaf in enumerate(leaves)] if writes else []
         start = 0
         for features, _ in (encoder or Encoder(detector)).stream(source, progress=progress):
             leaves = jax.tree.leaves(features)
-            for array, leaf in zip(arrays, leaves, strict=True):
+            for array, leaf in zip(arrays, leaves, strict=False):
                 array[start : start + len(leaf)] = leaf
             start += len(leaves[0])
-        if folder is not None:
+        if folder is None:
+            return cls(jax.tree.unflatten(structure, arrays), identity)
+        if writes:
             for array in arrays:
                 array.flush()  # type: ignore[union-attr]
-            (folder / "features.json").write_text(json.dumps({"identity": identity, "images": len(source)}))
-        return cls(jax.tree.unflatten(structure, arrays), identity)
+            temporary = folder / "features.tmp"
+            temporary.write_text(json.dumps({"identity": identity}))
+            temporary.replace(folder / "features.json")
+        parallel.wait_for_others("features written")
+        finished = cls._open(folder, identity, spec)
+        assert finished is not None
+        return finished
 
     @classmethod
     def _open(cls, folder: Path, identity: str, spec: Features) -> FeatureCache | None:
         index = folder / "features.json"
-        if not index.is_file() or json.loads(index.read_text()).get("identity") != identity:
+        if not index.is_file() or index.read_text() != json.dumps({"identity": identity}):
             return None
         leaves, structure = jax.tree.flatten(spec)
         arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(leaves))]

@@ -75,9 +75,14 @@ def parameter_sharding(array: Any, mesh: Mesh) -> NamedSharding:
     return replicated(mesh)
 
 
+def parameter_shardings(arrays: Any, mesh: Mesh) -> Any:
+    """`parameter_sharding` of every array of a pytree."""
+    return jax.tree.map(lambda array: parameter_sharding(array, mesh), arrays)
+
+
 def shard_parameters(arrays: Any, mesh: Mesh) -> Any:
     """Places a pytree of parameters or optimizer state on the mesh, each process holding the same values."""
-    return jax.tree.map(lambda array: _place(array, parameter_sharding(array, mesh)), arrays)
+    return jax.tree.map(_place, arrays, parameter_shardings(arrays, mesh))
 
 
 def shard_batch(arrays: Any, mesh: Mesh) -> Any:
@@ -98,10 +103,25 @@ def to_host(arrays: Any) -> Any:
     return jax.tree.map(lambda array: multihost_utils.process_allgather(array, tiled=True), arrays)
 
 
-def _place(array: Any, sharding: NamedSharding) -> jax.Array:
-    if jax.dtypes.issubdtype(getattr(array, "dtype", None), jax.dtypes.prng_key):
-        return jax.device_put(array, sharding)
+def local(arrays: Any) -> Any:
+    """A pytree whose arrays that lie in this process alone are numpy arrays: Orbax takes other jax arrays as global."""
     if jax.process_count() == 1:
+        return arrays
+    return jax.tree.map(lambda array: np.asarray(array) if _is_local(array) else array, arrays)
+
+
+def wait_for_others(where: str) -> None:
+    """Returns when every process has come here; `where` is the same name in all of them."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
+
+
+def _is_local(array: Any) -> bool:
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def _place(array: Any, sharding: NamedSharding) -> jax.Array:
+    if jax.process_count() == 1 or not _is_local(array):
         return jax.device_put(array, sharding)
     host = np.asarray(array)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

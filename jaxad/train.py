@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from jaxad.checkpoint import CheckpointWriter, restore
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
-from jaxad.errors import CheckpointError, DataError
+from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.progress import Reporter
 from jaxad.threshold import Threshold, choose_threshold
@@ -95,15 +96,15 @@ class DetectorTrainer:
         others = {path: array for path, array in rest.items() if path not in trained}
         # The loss sees features, never images: the backbone's arrays stay out of the step.
         self._fixed = parallel.shard_parameters({**others, **jax.tree.map(lambda a: jnp.zeros((0,)), frozen)}, mesh)
-        self._step = jax.jit(self._compiled_step, donate_argnums=0)
+        # Left to the compiler, the state would come out of a step in another layout than it went in.
+        self._sharding = parallel.parameter_shardings(jax.eval_shape(self._first_state, self._params), mesh)
+        outputs = (self._sharding, parallel.replicated(mesh))
+        self._step = jax.jit(self._compiled_step, donate_argnums=0, out_shardings=outputs)
 
     def init(self) -> TrainState:
         """State before the first step, on the mesh."""
-        params = parallel.shard_parameters(jax.tree.map(jnp.array, self._params), self._mesh)
-        opt_state = parallel.shard_parameters(self._optimizer.init(params), self._mesh)
-        ema = jax.tree.map(jnp.copy, params) if self._config.ema else None
-        step = parallel.shard_parameters(jnp.zeros((), jnp.int32), self._mesh)
-        return TrainState(params, opt_state, ema, step)
+        params = parallel.shard_parameters(self._params, self._mesh)
+        return jax.jit(self._first_state, out_shardings=self._sharding)(params)
 
     def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
         """`batch`: Features of host arrays, equal in every process. Donates `state`."""
@@ -115,6 +116,11 @@ class DetectorTrainer:
         _, arrays = module_state.split(self._detector)
         trained: Detector = module_state.merge(self._graphdef, {**arrays, **params})
         return trained
+
+    def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
+        # Steps donate the state, so that it must share no buffer with the detector or within itself.
+        params, ema = ({path: jnp.copy(array) for path, array in params.items()} for _ in range(2))
+        return TrainState(params, self._optimizer.init(params), ema if self._config.ema else None, jnp.int32(0))
 
     def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
         def loss(params):
@@ -181,7 +187,7 @@ def fit(
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
-    features: FeatureCache | None = None,
+    features: FeatureCache | LiveFeatures | None = None,
     workers: int = 2,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -212,7 +218,11 @@ def fit(
     config.check()
     if not len(source):
         raise DataError(f"{source.name}: no normal training images")
-    workdir, reporter = Path(workdir), reporter or Reporter(quiet=True)
+    if config.tensorboard:
+        _summary_writer()
+    workdir = Path(workdir)
+    if reporter is None or not parallel.is_main_process():
+        reporter = Reporter(quiet=True)
     mesh = parallel.make_mesh(config.fsdp)
     if detector.trains:
         parallel.check_batch_size(config.batch_size, mesh)
@@ -265,7 +275,7 @@ def _train(detector, source, features, config, workdir, mesh, writer, meta, repo
     def on_log(step: int, metrics: dict[str, float]) -> None:
         row = {"learning_rate": float(trainer.learning_rate(step - 1)), **metrics}
         rate = speed(step)
-        log.write(step, {**row, "images_per_second": rate})
+        log.write(step, {**row, "images_per_second": rate if math.isfinite(rate) else None})
         bar(step, metrics, rate)
 
     with reporter.steps("train", config.steps, resumed) as bar, log:
@@ -300,24 +310,32 @@ def _features(detector, source, config, workdir, mesh, workers, reporter):
 
 
 class MetricsLog:
-    """metrics.csv, one row per logged step, and TensorBoard events on request.
+    """metrics.csv, one row per logged step, and TensorBoard events on request; only the main process writes.
 
     Rows after the step from which a run resumes are dropped, so that every step stands there once.
     """
 
     def __init__(self, file: Path, resumed: int, tensorboard: Path | None = None):
-        self._file, self._columns = file, None
-        self._rows: list[dict[str, str]] = []
-        if resumed and file.is_file():
-            with file.open(newline="") as stream:
-                self._rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= resumed]
-        self._writer = None
-        if tensorboard is not None and parallel.is_main_process():
-            self._writer = _tensorboard_writer(tensorboard)
+        self._file, self._resumed, self._tensorboard = file, resumed, tensorboard
+        self._stream: Any = None
+        self._table: Any = None
+        self._writer: Any = None
 
     def __enter__(self) -> MetricsLog:
-        self._stream = self._file.open("w", newline="") if parallel.is_main_process() else None
-        self._began = time.perf_counter()
+        if not parallel.is_main_process():
+            return self
+        rows = self._kept()
+        self._began = time.perf_counter() - (float(rows[-1]["seconds"]) if rows else 0.0)
+        # Replaced at once: a run that is killed here must not lose the rows it had.
+        temporary = self._file.with_suffix(".tmp")
+        self._stream = temporary.open("w", newline="")
+        if rows:
+            self._start_table(rows[0])
+            self._table.writerows(rows)
+            self._stream.flush()
+        temporary.replace(self._file)
+        if self._tensorboard is not None:
+            self._writer = _summary_writer()(str(self._tensorboard / "tensorboard"), purge_step=self._resumed + 1)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -325,29 +343,39 @@ class MetricsLog:
             if closable is not None:
                 closable.close()
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds the row of a step and flushes it."""
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
+        """Adds the row of a step and flushes it; None leaves a field empty."""
         if self._stream is None:
             return
         row = {"step": step, "seconds": round(time.perf_counter() - self._began, 3)}
-        row |= {name: float(f"{value:.6g}") for name, value in values.items()}
-        if self._columns is None:
-            self._columns = csv.DictWriter(self._stream, row.keys(), restval="", extrasaction="ignore")
-            self._columns.writeheader()
-            self._columns.writerows(self._rows)
-        self._columns.writerow(row)
+        known = {name: float(f"{value:.6g}") for name, value in values.items() if value is not None}
+        if self._table is None:
+            self._start_table({**row, **values})
+        self._table.writerow(row | known)
         self._stream.flush()
         if self._writer is not None:
-            for name, value in values.items():
+            for name, value in known.items():
                 self._writer.add_scalar(name, value, step)
 
+    def _kept(self) -> list[dict[str, str]]:
+        if not (self._resumed and self._file.is_file()):
+            return []
+        with self._file.open(newline="") as stream:
+            # The last row may have been cut off.
+            whole = [row for row in csv.DictReader(stream) if None not in row.values()]
+        return [row for row in whole if int(row["step"]) <= self._resumed]
 
-def _tensorboard_writer(folder: Path):
+    def _start_table(self, row: Mapping[str, Any]) -> None:
+        self._table = csv.DictWriter(self._stream, row.keys(), restval="")
+        self._table.writeheader()
+
+
+def _summary_writer() -> Any:
     try:
         from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
     except ImportError as error:
-        raise DataError("--train.tensorboard needs the package tensorboardX: pip install tensorboardX") from error
-    return SummaryWriter(str(folder / "tensorboard"))
+        raise ConfigError("tensorboard = True: needs the package tensorboardX (pip install tensorboardX)") from error
+    return SummaryWriter
 
 
 class _Speed:
@@ -381,11 +409,13 @@ def _claim_workdir(workdir: Path, detector: Detector, meta: Mapping[str, Any]) -
         return
     if workdir.exists() and any(workdir.iterdir()):
         raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
+    parallel.wait_for_others("workdir checked")
     if parallel.is_main_process():
+        workdir.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(mine, indent=2))
         temporary.replace(file)
+    parallel.wait_for_others("workdir claimed")
 
 
 def _leaves(prefix: str, old: Any, new: Any):

@@ -13,7 +13,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --x
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxad-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
@@ -35,3 +35,22 @@ def pytest_collection_modifyitems(items):
 def real_data() -> Path:
     """Folder with `parts/` and `weights/`, described in its README."""
     return TEST_DATA
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    """The made-up parts as a data set: two categories, 7 training, 5 hold-out and 8 test images each."""
+    import jaxad
+    from tests.parts import make_parts
+
+    return jaxad.data.load(f"folder:{make_parts(tmp_path_factory.mktemp('parts'))}")
+
+
+@pytest.fixture(scope="session")
+def trained(parts, tmp_path_factory):
+    """An undisturbed run of the toy detector; leave its workdir as it is."""
+    import jaxad
+    from tests.toy import toy_model, toy_training
+
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    return jaxad.fit(toy_model(), parts.train, toy_training(), workdir=workdir, holdout=parts.holdout)

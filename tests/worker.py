@@ -1,0 +1,43 @@
+"""Trains and predicts in a process of its own: `python -m tests.worker SETTINGS.json`.
+
+Settings: `data` folder, `workdir`, `model` and `train` configs, and `out`, the file for scores, maps and parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import tests.conftest  # noqa: F401  the settings of every test
+
+
+def main(settings: dict) -> None:
+    from jaxad import parallel
+
+    parallel.start_processes()
+
+    import jax
+    import numpy as np
+
+    import jaxad
+    from jaxad import module_state
+    from jaxad.predict import Predictor
+
+    ds = jaxad.data.load(f"folder:{settings['data']}")
+    model = jaxad.DPDiff.create(jaxad.DPDiffConfig(**settings["model"]), key=jax.random.key(0))
+    config = jaxad.TrainConfig(**settings["train"])
+    run = jaxad.fit(model, ds.train, config, workdir=settings["workdir"], holdout=ds.holdout)
+    outputs = list(Predictor(run.model, batch_size=8).stream(ds.test))
+    arrays = module_state.split(run.model)[1]
+    shards = {path: array.addressable_shards[0].data.shape for path, array in arrays.items()}
+    results = {f"array/{path}": array for path, array in parallel.to_host(arrays).items()}
+    results["scores"] = np.concatenate([output.scores for output in outputs])
+    results["maps"] = np.concatenate([output.maps for output in outputs])
+    results["limits"] = np.array([run.threshold.limits[""].image, run.threshold.limits[""].pixel])
+    if parallel.is_main_process():
+        np.savez(settings["out"], devices=jax.device_count(), shards=json.dumps(shards), **results)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))
