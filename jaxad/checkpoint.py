@@ -19,7 +19,7 @@ from flax import nnx
 from jaxad import __version__, module_state, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector
-from jaxad.errors import CheckpointError, JaxadError
+from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.precision import compute_dtype
 from jaxad.systems import system
@@ -178,7 +178,10 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
         CheckpointError: missing, damaged, of another format, or arrays that do not fit; lists every difference.
     """
     folder, meta = find_step(checkpoint), read_meta(checkpoint)
-    detector_class = system(meta["system"])
+    try:
+        detector_class = system(meta["system"])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder}: {error}; it may come from a newer version") from error
     config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
     config.check()
     arrays = _read_arrays(folder / "model")

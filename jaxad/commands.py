@@ -229,7 +229,7 @@ def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
     settings.check()
     reporter = Reporter()
     folder = data.make_demo(command.out / "data", counts=counts)
-    dataset = data.load(f"folder:{folder}")
+    dataset = dataclasses.replace(data.load(f"folder:{folder}"), name="demo")
     reporter.say(dataset.summary())
     detector = DPDiff.create(DPDiffConfig.preset("small"), key=_key(command.seed))
     with reporter.images("features", len(dataset.train)) as progress:
