@@ -1,0 +1,88 @@
+"""The wheel is complete and works outside the checkout."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pkgutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import experiments
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = [f"experiments.{module.name}" for module in pkgutil.iter_modules(experiments.__path__)]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    # With the build system at hand nothing has to be fetched.
+    isolation = ["--no-build-isolation"] if importlib.util.find_spec("hatchling") else []
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", str(ROOT), "--no-deps", *isolation, "--wheel-dir", str(folder)], check=True)
+    (built,) = folder.glob("jaxad-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(folder), str(wheel)], check=True)
+    return folder
+
+
+def outside(installed: Path, folder: Path, *arguments: str) -> str:
+    """Output of Python in `folder`, with the installed wheel before everything else."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_wheel_holds_all_packages_and_no_tests(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    sources = {
+        file.relative_to(ROOT).as_posix()
+        for package in ("jaxad", "experiments", "tfds_builders")
+        for file in (ROOT / package).rglob("*")
+        if file.suffix in (".py", ".html")
+    }
+    assert sources <= set(names)
+    assert "jaxad/report_template.html" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"jaxad", "experiments", "tfds_builders"}
+    assert not any("__pycache__" in name for name in names)
+
+
+@pytest.mark.slow
+def test_wheel_works_outside_the_checkout(installed, tmp_path):
+    assert "patch-bank" in outside(installed, tmp_path, "-m", "jaxad.cli", "fit", "--help")
+    where = "import jaxad, experiments; print(jaxad.__file__); print(experiments.__path__[0])"
+    places = outside(installed, tmp_path, "-c", where).split()
+    assert all(Path(place).is_relative_to(installed) for place in places)
+    template = (
+        "import importlib.resources as r; print(len(r.files('jaxad').joinpath('report_template.html').read_text()))"
+    )
+    assert int(outside(installed, tmp_path, "-c", template)) > 1000
+    assert (installed / "bin/jaxad").is_file()
+    for experiment in EXPERIMENTS:
+        assert "--data" in outside(installed, tmp_path, "-m", experiment, "--help")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_open_with_their_command(name):
+    module = importlib.import_module(name)
+    assert f"python -m {name} --" in (module.__doc__ or "")
+    assert callable(vars(module)["main"])
+
+
+def test_there_are_experiments():
+    assert "experiments.dpdiff_table5" in EXPERIMENTS
