@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import time
@@ -26,8 +25,9 @@ from jaxad.checkpoint import CheckpointWriter, restore
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
-from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.errors import CheckpointError, DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.metrics_log import MetricsLog, summary_writer
 from jaxad.progress import Reporter
 from jaxad.threshold import Threshold, choose_threshold
 from jaxad.types import Source
@@ -219,7 +219,7 @@ def fit(
     if not len(source):
         raise DataError(f"{source.name}: no normal training images")
     if config.tensorboard:
-        _summary_writer()
+        summary_writer()
     workdir = Path(workdir)
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
@@ -307,75 +307,6 @@ def _features(detector, source, config, workdir, mesh, workers, reporter):
     folder = workdir / "features" if where == "disk" else None
     with reporter.images("features", len(source)) as progress:
         return FeatureCache.build(detector, source, folder=folder, encoder=encoder, progress=progress)
-
-
-class MetricsLog:
-    """metrics.csv, one row per logged step, and TensorBoard events on request; only the main process writes.
-
-    Rows after the step from which a run resumes are dropped, so that every step stands there once.
-    """
-
-    def __init__(self, file: Path, resumed: int, tensorboard: Path | None = None):
-        self._file, self._resumed, self._tensorboard = file, resumed, tensorboard
-        self._stream: Any = None
-        self._table: Any = None
-        self._writer: Any = None
-
-    def __enter__(self) -> MetricsLog:
-        if not parallel.is_main_process():
-            return self
-        rows = self._kept()
-        self._began = time.perf_counter() - (float(rows[-1]["seconds"]) if rows else 0.0)
-        # Replaced at once: a run that is killed here must not lose the rows it had.
-        temporary = self._file.with_suffix(".tmp")
-        self._stream = temporary.open("w", newline="")
-        if rows:
-            self._start_table(rows[0])
-            self._table.writerows(rows)
-            self._stream.flush()
-        temporary.replace(self._file)
-        if self._tensorboard is not None:
-            self._writer = _summary_writer()(str(self._tensorboard / "tensorboard"), purge_step=self._resumed + 1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for closable in (self._stream, self._writer):
-            if closable is not None:
-                closable.close()
-
-    def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Adds the row of a step and flushes it; None leaves a field empty."""
-        if self._stream is None:
-            return
-        row = {"step": step, "seconds": round(time.perf_counter() - self._began, 3)}
-        known = {name: float(f"{value:.6g}") for name, value in values.items() if value is not None}
-        if self._table is None:
-            self._start_table({**row, **values})
-        self._table.writerow(row | known)
-        self._stream.flush()
-        if self._writer is not None:
-            for name, value in known.items():
-                self._writer.add_scalar(name, value, step)
-
-    def _kept(self) -> list[dict[str, str]]:
-        if not (self._resumed and self._file.is_file()):
-            return []
-        with self._file.open(newline="") as stream:
-            # The last row may have been cut off.
-            whole = [row for row in csv.DictReader(stream) if None not in row.values()]
-        return [row for row in whole if int(row["step"]) <= self._resumed]
-
-    def _start_table(self, row: Mapping[str, Any]) -> None:
-        self._table = csv.DictWriter(self._stream, row.keys(), restval="")
-        self._table.writeheader()
-
-
-def _summary_writer() -> Any:
-    try:
-        from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
-    except ImportError as error:
-        raise ConfigError("tensorboard = True: needs the package tensorboardX (pip install tensorboardX)") from error
-    return SummaryWriter
 
 
 class _Speed:

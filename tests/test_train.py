@@ -20,8 +20,9 @@ from jaxad import module_state, parallel
 from jaxad.checkpoint import CheckpointWriter
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import FeatureCache
+from jaxad.metrics_log import MetricsLog
 from jaxad.progress import Reporter
-from jaxad.train import DetectorTrainer, MetricsLog, make_optimizer
+from jaxad.train import DetectorTrainer, make_optimizer
 from jaxad.types import Features
 from tests.toy import MODEL, TRAIN, toy_model, toy_training
 
