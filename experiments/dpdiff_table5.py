@@ -51,6 +51,8 @@ class Table5:
     """Optimizer steps of each run; the preset's if not given."""
     backbone: str | None = None
     """Folder or id of the backbone; the preset's if not given."""
+    image_size: int | None = None
+    """Side of the square input in pixels; the preset's if not given."""
     holdout: float = 0.0
     """Share of normal images kept out of training; 0 in the paper."""
 
@@ -59,7 +61,8 @@ def main(options: Table5) -> dict[str, dict[str, float | None]]:
     """Runs every row and prints ours beside the published one; returns the means by row."""
     reporter = Reporter()
     dataset = jaxad.data.load(options.data, config=jaxad.DataConfig(holdout=options.holdout))
-    changes = {} if options.backbone is None else {"backbone": options.backbone}
+    given = {"backbone": options.backbone, "image_size": options.image_size}
+    changes = {name: value for name, value in given.items() if value is not None}
     config = jaxad.DPDiffConfig.preset(options.preset, **changes)
     train = jaxad.TrainConfig.preset(options.preset)
     train = replace(train, steps=options.steps or train.steps)
