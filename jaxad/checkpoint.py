@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -180,6 +181,7 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     folder, meta = find_step(checkpoint), read_meta(checkpoint)
     try:
         detector_class = system(meta["system"])
+        from_json(detector_class.config_class, meta["config"])
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}; it may come from a newer version") from error
     config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
@@ -208,7 +210,11 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
 
 def _read_arrays(folder: Path) -> dict[str, Any]:
     try:
-        arrays = ocp.Checkpointer(ocp.StandardCheckpointHandler()).restore(folder, args=ocp.args.StandardRestore())
+        with ocp.PyTreeCheckpointer() as reader:
+            # As numpy arrays: a checkpoint is not always read on the devices that wrote it.
+            tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
+            arrays = reader.restore(folder, restore_args=as_numpy)
     except Exception as error:  # Orbax raises whatever its storage raises.
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
     return {path: jnp.asarray(array) for path, array in arrays.items()}

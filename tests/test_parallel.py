@@ -1,0 +1,161 @@
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+import jaxad
+from jaxad import module_state, parallel
+from jaxad.errors import ConfigError
+from jaxad.predict import Predictor
+from tests.test_train import rows
+from tests.toy import MODEL, TRAIN, toy_model
+
+WIDE = MODEL | {"backbone": "random:64x1"}
+SHORT = TRAIN | {"steps": 6, "batch_size": 8, "ema": None, "checkpoint_every": 3}
+
+
+def start(folder, data, *, devices, train, environment=None, workdir=None):
+    """Starts `tests.worker` on that many virtual devices."""
+    folder.mkdir(exist_ok=True)
+    settings = {"data": str(data), "workdir": str(workdir or folder / "run"), "model": WIDE, "train": train}
+    file = folder / f"settings{(environment or {}).get('JAX_PROCESS_ID', '')}.json"
+    file.write_text(json.dumps(settings | {"out": str(folder / "out.npz")}))
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.worker", str(file)],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, **(environment or {}), "XLA_FLAGS": flags},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*processes):
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [p.returncode for p in processes] == [0] * len(processes), "\n".join(text[-3000:] for text in errors)
+
+
+@pytest.fixture(scope="module")
+def data(parts):
+    return parts.train.records[0].file.parents[3]
+
+
+@pytest.fixture(scope="module")
+def one_device(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    finish(start(folder, data, devices=1, train=SHORT))
+    return folder
+
+
+def assert_equivalent(folder, reference):
+    results, expected = np.load(folder / "out.npz"), np.load(reference / "out.npz")
+    for row, other in zip(rows(folder / "run"), rows(reference / "run"), strict=True):
+        for name in ("loss", "diffusion", "local", "global"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)
+    np.testing.assert_allclose(results["scores"], expected["scores"], rtol=1e-4)
+    np.testing.assert_allclose(results["maps"], expected["maps"], rtol=1e-4, atol=1e-4 * expected["maps"].max())
+    np.testing.assert_allclose(results["limits"], expected["limits"], rtol=1e-4)
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 4])
+def test_eight_devices_train_and_predict_like_one(data, one_device, tmp_path, fsdp):
+    train = SHORT | {"fsdp": fsdp}
+    finish(start(tmp_path / "eight", data, devices=8, train=train))
+    results = assert_equivalent(tmp_path / "eight", one_device)
+    assert results["devices"] == 8
+    kernel = "denoiser/blocks/0/mlp_in/kernel"
+    shards = json.loads(str(results["shards"]))
+    assert results[f"array/{kernel}"].shape == (64, 256)
+    assert shards[kernel] == [64, 256 // fsdp]
+    assert shards["denoiser/blocks/0/mlp_in/bias"] == [256]
+    # A checkpoint of eight devices is read on two.
+    restored = jaxad.restore(tmp_path / "eight" / "run").detector
+    for path, array in module_state.split(restored)[1].items():
+        np.testing.assert_array_equal(array, results[f"array/{path}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fsdp", "cache"), [(1, "memory"), (2, "disk")])
+def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fsdp, cache):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    train = SHORT | {"fsdp": fsdp, "cache": cache}
+
+    def processes():
+        for number in range(2):
+            environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number)}
+            yield start(tmp_path / "two", data, devices=1, train=train, environment=environment)
+
+    finish(*processes())
+    results = assert_equivalent(tmp_path / "two", one_device)
+    assert results["devices"] == 2
+    # As if killed before the last checkpoint: both resume from the one in the middle.
+    shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "6")
+    before = {name: results[name] for name in results.files}
+    finish(*processes())
+    resumed = np.load(tmp_path / "two" / "out.npz")
+    assert {name for name in before if not np.array_equal(resumed[name], before[name])} == set()
+    assert [int(row["step"]) for row in rows(tmp_path / "two" / "run")] == list(range(1, 7))
+
+
+@pytest.mark.slow
+def test_other_devices_load_a_finished_run_and_predict_the_same(data, one_device):
+    before = dict(np.load(one_device / "out.npz"))
+    finish(start(one_device, data, devices=8, train=SHORT))
+    after = np.load(one_device / "out.npz")
+    assert after["devices"] == 8
+    np.testing.assert_allclose(after["maps"], before["maps"], rtol=1e-5, atol=1e-5 * before["maps"].max())
+
+
+def test_mesh_has_two_axes_and_fsdp_must_divide_the_devices():
+    assert dict(parallel.make_mesh().shape) == {"data": 2, "fsdp": 1}
+    assert dict(parallel.make_mesh(2).shape) == {"data": 1, "fsdp": 2}
+    with pytest.raises(ConfigError, match="fsdp = 3"):
+        parallel.make_mesh(3)
+
+
+def test_large_arrays_are_divided_along_their_largest_even_axis():
+    mesh = parallel.make_mesh(2)
+
+    def spec(*shape):
+        return parallel.parameter_sharding(jax.ShapeDtypeStruct(shape, jnp.float32), mesh).spec
+
+    assert spec(64, 256) == PartitionSpec(None, "fsdp")
+    assert spec(300, 257) == PartitionSpec("fsdp")
+    assert spec(257, 255) == PartitionSpec()
+    assert spec(8, 8) == PartitionSpec()
+    assert parallel.parameter_sharding(np.zeros((256, 256)), parallel.make_mesh()).spec == PartitionSpec()
+
+
+def test_batches_are_divided_over_all_devices():
+    mesh = parallel.make_mesh(2)
+    batch = parallel.shard_batch({"x": np.arange(8.0)}, mesh)
+    assert [shard.data.tolist() for shard in batch["x"].addressable_shards] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    np.testing.assert_array_equal(parallel.to_host(batch)["x"], np.arange(8.0))
+
+
+def test_sharded_parameters_predict_the_same(parts):
+    model = toy_model(backbone="random:64x1")
+    graphdef, arrays = module_state.split(model)
+    sharded = module_state.merge(graphdef, parallel.shard_parameters(arrays, parallel.make_mesh(2)))
+    one, two = (next(Predictor(m, batch_size=8).stream(parts.test)) for m in (model, sharded))
+    np.testing.assert_allclose(one.maps, two.maps, rtol=1e-5, atol=1e-5 * one.maps.max())
+
+
+def test_a_single_host_joins_nobody(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+    parallel.start_processes()
+    assert not jax.distributed.is_initialized()
