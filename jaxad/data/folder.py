@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
@@ -26,7 +25,7 @@ class FolderSource:
     name: str
     records: tuple[Record, ...]
 
-    @functools.cached_property
+    @property
     def categories(self) -> tuple[str, ...]:
         """The categories that occur, in the order of their first image."""
         return tuple(dict.fromkeys(record.category for record in self.records))
