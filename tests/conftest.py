@@ -17,7 +17,12 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
+import hypothesis
 import pytest
+
+# A busy machine must not fail a test for being slow.
+hypothesis.settings.register_profile("jaxad", deadline=None)
+hypothesis.settings.load_profile("jaxad")
 
 TEST_DATA = Path(os.environ.get("JAXAD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

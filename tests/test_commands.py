@@ -413,7 +413,7 @@ def test_demo_refuses_before_work(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_demo_trains_compares_and_says_how_to_go_on(tmp_path, capsys):
-    counts = DemoCounts(12, 2, 2, 12, 2, 5)
+    counts = DemoCounts(12, 2, 2, 12, 2, 5, 3)
     commands.demo(cli.Demo(tmp_path / "my demo", steps=2), counts=counts)
     report = json.loads((tmp_path / "my demo/report/report.json").read_text())
     validate_report(report)

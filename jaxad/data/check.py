@@ -61,7 +61,7 @@ def check(data: DataSet | str | Path, *, categories: tuple[str, ...] | None = No
     """
     if isinstance(data, str | Path):
         listing = scan(str(data).removeprefix("folder:"), categories)
-        train, test, known = listing.train, listing.test, listing.problems
+        train, test, known = (*listing.train, *listing.validation), listing.test, listing.problems
     else:
         train, test, known = (*data.train.records, *data.holdout.records), data.test.records, data.problems
     found = [finding.problem for finding in examine(train, test, workers=workers)]

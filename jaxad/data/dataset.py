@@ -15,6 +15,7 @@ from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import scan
 from jaxad.errors import DataError, Problem
+from jaxad.types import Record
 
 LICENCE_LENGTH = 4000
 
@@ -86,6 +87,7 @@ def load(
             problem; all of them are in the one message.
     """
     config = config or DataConfig()
+    config.check()
     if name == "demo":
         root = make_demo(Path(cache) if cache else _cache_folder() / f"demo-{VERSION}")
     elif name.startswith("folder:"):
@@ -98,7 +100,8 @@ def load(
 
 def _load_folder(name: str, root: Path, config: DataConfig, *, verify: bool) -> DataSet:
     listing = scan(root, config.categories)
-    findings = examine(listing.train, listing.test, workers=config.workers) if verify else []
+    normal = (*listing.train, *listing.validation)
+    findings = examine(normal, listing.test, workers=config.workers) if verify else []
     problems = [*listing.problems, *(finding.problem for finding in findings)]
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and config.on_bad == "stop":
@@ -107,18 +110,28 @@ def _load_folder(name: str, root: Path, config: DataConfig, *, verify: bool) -> 
             fatal,
         )
     dropped = {finding.record for finding in findings if finding.problem.fatal}
-    usable = [record for record in listing.train if record not in dropped]
+    usable = [record for record in normal if record not in dropped]
     test = FolderSource(f"{name}/test", tuple(record for record in listing.test if record not in dropped))
     if not usable and not test.records:
         raise DataError(f"{name}: no usable image", fatal)
-    kept, held = split_holdout(usable, config.holdout, workers=config.workers)
-    train = FolderSource(f"{name}/train", tuple(usable[index] for index in kept))
-    holdout = FolderSource(f"{name}/holdout", tuple(usable[index] for index in held))
+    held = _held_out(usable, set(listing.validation), config)
+    train = FolderSource(f"{name}/train", tuple(record for record in usable if record not in held))
+    holdout = FolderSource(f"{name}/holdout", tuple(record for record in usable if record in held))
     categories = tuple(sorted({*train.categories, *test.categories}))
     if config.holdout > 0:
         problems += _small_holdouts(root, train, holdout)
     folders = [root, *(root / category for category in categories)]
     return DataSet(name, train, holdout, test, categories, _licence(folders), tuple(problems), read_notes(root))
+
+
+def _held_out(usable: list[Record], validation: set[Record], config: DataConfig) -> set[Record]:
+    """Which normal images are held out: a category's own validation images, else a share of its training images."""
+    if config.holdout == 0:
+        return set()
+    own = validation.intersection(usable)
+    provided = {record.category for record in own}
+    others = [record for record in usable if record.category not in provided]
+    return own | {others[index] for index in split_holdout(others, config.holdout, workers=config.workers)[1]}
 
 
 def _small_holdouts(root: Path, train: FolderSource, holdout: FolderSource, enough: int = 5) -> list[Problem]:

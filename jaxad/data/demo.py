@@ -2,8 +2,8 @@
 
     solar_mono, solar_poly   solar cells of elpv-dataset (electroluminescence, 300 x 300, grey). Normal: defect
                              probability 0; anomalous: 1. Defects are real; there are no masks. CC BY-NC-SA 4.0.
-    brick, grass, gravel     160 x 160 tiles of scikit-image's textures (512 x 512, grey, CC0). Training tiles come from
-                             the left five eighths, test tiles from the rest. Defects and masks are drawn.
+    brick, grass, gravel     160 x 160 tiles of scikit-image's textures (512 x 512, grey, CC0). Training, hold-out and
+                             test tiles come from different regions. Defects and masks are drawn.
 
 Nothing is downloaded. `demo.json` in the folder says which defects are drawn; DataSet.notes carries it.
 """
@@ -27,10 +27,13 @@ from jaxad.data.decode import decode_image, pixel_digest
 from jaxad.data.defects import draw_defect
 from jaxad.errors import DataError
 
-VERSION = 1
+VERSION = 2
 NOTES = "demo.json"
 TILE = 160
 EDGE = 320
+"""Training and hold-out tiles lie left of this column, test tiles right of it."""
+FLOOR = 352
+"""Training tiles lie above this row, hold-out tiles below it."""
 FOREIGN = {"brick": "gravel", "grass": "brick", "gravel": "grass"}
 """Each texture, and the one that its "foreign" defects are made of."""
 KINDS = {
@@ -64,6 +67,7 @@ class DemoCounts:
     texture_train: int = 60
     texture_normal: int = 24
     texture_defective: int = 30
+    texture_validation: int = 16
 
 
 def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int = 0) -> Path:
@@ -179,8 +183,13 @@ def _write_texture(
     folder: Path, texture: np.ndarray, other: np.ndarray, counts: DemoCounts, rng: np.random.Generator
 ) -> None:
     turns = folder.name != "brick"
-    train, test = texture[:, :EDGE], texture[:, EDGE:]
-    for part, region, number in (("train", train, counts.texture_train), ("test", test, counts.texture_normal)):
+    test = texture[:, EDGE:]
+    regions = {
+        "train": (texture[:FLOOR, :EDGE], counts.texture_train),
+        "validation": (texture[FLOOR:, :EDGE], counts.texture_validation),
+        "test": (test, counts.texture_normal),
+    }
+    for part, (region, number) in regions.items():
         for index in range(number):
             _save(folder / part / "good" / f"{index:03d}.png", _tile(region, rng, turns=turns))
     kinds = KINDS[folder.name]

@@ -1,6 +1,7 @@
 """Finds the images, masks and categories of a folder in MVTec layout (SPEC 5.1), by name alone; nothing is decoded.
 
     <category>/train/good/*                       normal images for training
+    <category>/validation/good/*                  normal images for the threshold alone, optional (MVTec LOCO, AD 2)
     <category>/test/good/*, test/<defect>/*       normal and defective images for testing
     <category>/ground_truth/<defect>/<stem>_mask.* or <stem>.*       masks, optional
     <category>/good/*, <category>/<defect>/*      the same without train/ and test/: good trains, the others test
@@ -31,12 +32,13 @@ class Listing:
 
     Attributes:
         root: the folder.
-        train, test: records in the order of their identities.
+        train, validation, test: records in the order of their identities.
         problems: what the names alone tell: empty categories, masks without image, notes on what is left out.
     """
 
     root: Path
     train: tuple[Record, ...]
+    validation: tuple[Record, ...]
     test: tuple[Record, ...]
     problems: tuple[Problem, ...] = field(default=())
 
@@ -72,13 +74,15 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing
         if missing:
             raise DataError(f"{root}: no category {', '.join(missing)}; there are {', '.join(folders)}")
         folders = {name: folder for name, folder in folders.items() if name in categories}
-    train, test = [], []
+    train, validation, test = [], [], []
     for name, folder in folders.items():
         found = _Category(root, name, folder)
         train += found.train
+        validation += found.validation
         test += found.test
         problems += found.problems
-    return Listing(root, _ordered(train), _ordered(test), tuple(p for p in problems if p is not None))
+    named = tuple(problem for problem in problems if problem is not None)
+    return Listing(root, _ordered(train), _ordered(validation), _ordered(test), named)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -92,6 +96,7 @@ class _Category:
     def __init__(self, root: Path, name: str, folder: Path):
         self.root, self.name, self.folder = root, name, folder
         self.train: list[Record] = []
+        self.validation: list[Record] = []
         self.test: list[Record] = []
         self.problems: list[Problem] = []
         folders, _ = _entries(folder)
@@ -114,13 +119,14 @@ class _Category:
         kind = child.name.lower()
         if kind in MASKS:
             return
-        if kind == "train":
+        if kind in ("train", "validation"):
+            records = self.train if kind == "train" else self.validation
             for folder in _entries(child)[0]:
                 if folder.name.lower() in NORMAL:
-                    self._add(self.train, folder, "good")
+                    self._add(records, folder, "good")
                 else:
-                    self._note("ignored folder", folder, "train/ holds normal images only, in train/good")
-            self._add(self.train, child, "good", deep=False)
+                    self._note("ignored folder", folder, f"{kind}/ holds normal images only, in {kind}/good")
+            self._add(records, child, "good", deep=False)
         elif kind == "test":
             for folder in _entries(child)[0]:
                 self._add(self.test, folder, _defect(folder))

@@ -85,3 +85,20 @@ def test_a_folder_without_usable_images(tree):
     tree.text("c/train/good/a.png", "no image")
     with pytest.raises(DataError, match=r"no usable image(.|\n)*a\.png"):
         load(f"folder:{tree.root}", config=DataConfig(on_bad="skip"))
+
+
+def test_validation_images_are_the_hold_out_of_their_category(parts, tree):
+    for index in range(3):
+        tree.image(f"screw/validation/good/{index}.png")
+    data = load(parts)
+    assert [r.identity for r in data.holdout.filter(("screw",)).records] == [
+        f"screw/validation/good/{index}.png" for index in range(3)
+    ]
+    assert data.counts["screw"]["train"] == 20
+    assert data.counts["cap"] == {"train": 1, "holdout": 1, "test_normal": 0, "test_anomalous": 0, "masks": 0}
+
+
+def test_without_a_hold_out_validation_images_train(parts, tree):
+    tree.image("screw/validation/good/0.png")
+    data = load(parts, config=DataConfig(holdout=0))
+    assert (data.counts["screw"]["train"], data.counts["screw"]["holdout"]) == (21, 0)

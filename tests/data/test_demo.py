@@ -11,11 +11,17 @@ from jaxad.config import DataConfig
 from jaxad.data import load
 from jaxad.data.check import check
 from jaxad.data.decode import decode_image, decode_mask
-from jaxad.data.demo import EDGE, KINDS, VERSION, DemoCounts, make_demo
+from jaxad.data.demo import EDGE, FLOOR, KINDS, VERSION, DemoCounts, make_demo
 from jaxad.errors import DataError
 
 SMALL = DemoCounts(
-    solar_train=6, solar_normal=2, solar_defective=3, texture_train=6, texture_normal=2, texture_defective=12
+    solar_train=6,
+    solar_normal=2,
+    solar_defective=3,
+    texture_train=6,
+    texture_normal=2,
+    texture_defective=12,
+    texture_validation=3,
 )
 CATEGORIES = ("brick", "grass", "gravel", "solar_mono", "solar_poly")
 
@@ -29,7 +35,7 @@ def test_it_is_a_sound_folder_in_mvtec_layout(demo):
     assert check(demo) == []
     data = load(f"folder:{demo}", config=DataConfig(holdout=0))
     solar = {"train": 6, "holdout": 0, "test_normal": 2, "test_anomalous": 3, "masks": 0}
-    texture = {"train": 6, "holdout": 0, "test_normal": 2, "test_anomalous": 12, "masks": 12}
+    texture = {"train": 9, "holdout": 0, "test_normal": 2, "test_anomalous": 12, "masks": 12}
     assert data.counts == {**dict.fromkeys(CATEGORIES[:3], texture), **dict.fromkeys(CATEGORIES[3:], solar)}
     for name, kinds in KINDS.items():
         assert {r.defect for r in data.test.filter([name]).records if r.label} == set(kinds)
@@ -68,15 +74,19 @@ def test_masks_mark_the_drawn_defects(demo):
 
 
 def test_training_and_test_tiles_come_from_disjoint_regions(monkeypatch, tmp_path):
-    # Columns numbered: a tile tells where it was cut.
-    ramp = np.broadcast_to(np.arange(512) // 2, (512, 512)).astype(np.uint8)
+    # Every quarter of rows and columns has a number of its own: a region tells where it was cut.
+    columns, rows = np.arange(512) >= EDGE, np.arange(512) >= FLOOR
+    ramp = (2 * rows[:, None] + columns[None, :]).astype(np.uint8)
     tiles = []
     monkeypatch.setattr("jaxad.data.demo._texture", lambda data, name: ramp)
     monkeypatch.setattr("jaxad.data.demo._tile", lambda region, rng, turns: tiles.append(region) or region[:160, :160])
     monkeypatch.setattr("jaxad.data.demo._write_solar", lambda *_: None)
-    make_demo(tmp_path / "demo", counts=DemoCounts(texture_train=1, texture_normal=1, texture_defective=0))
-    train, test = tiles[0], tiles[1]
-    assert train.max() < EDGE // 2 <= test.min()
+    make_demo(
+        tmp_path / "demo",
+        counts=DemoCounts(texture_train=1, texture_normal=1, texture_defective=0, texture_validation=1),
+    )
+    train, validation, test = tiles[:3]
+    assert (set(np.unique(train)), set(np.unique(validation)), set(np.unique(test))) == ({0}, {2}, {1, 3})
 
 
 def test_made_once_the_same_everywhere(demo, tmp_path):
@@ -116,7 +126,7 @@ def test_an_interrupted_making_leaves_nothing(monkeypatch, tmp_path):
 
 def test_an_empty_folder_is_filled(tmp_path):
     (tmp_path / "demo").mkdir()
-    counts = DemoCounts(1, 1, 1, 1, 1, 1)
+    counts = DemoCounts(1, 1, 1, 1, 1, 1, 1)
     notes = json.loads((make_demo(tmp_path / "demo", counts=counts) / "demo.json").read_text())
     assert notes["counts"]["texture_defective"] == 1
 
@@ -135,3 +145,10 @@ def test_load_demo_uses_the_cache(monkeypatch, tmp_path):
     assert data.categories == CATEGORIES
     assert data.train.records[0].file.is_relative_to(tmp_path / f"jaxad/demo-{VERSION}")
     assert load("demo", cache=tmp_path / f"jaxad/demo-{VERSION}").train == data.train
+
+
+def test_hold_out_tiles_come_from_a_region_of_their_own(demo):
+    data = load(f"folder:{demo}", config=DataConfig(holdout=0.1))
+    held = {r.identity for r in data.holdout.filter(("brick", "grass", "gravel")).records}
+    assert held == {f"{name}/validation/good/{i:03}.png" for name in CATEGORIES[:3] for i in range(3)}
+    assert not held & {r.identity for r in data.train.records}

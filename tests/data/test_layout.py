@@ -140,7 +140,7 @@ def test_what_is_left_out_is_noted(tree):
     tree.text("c/train/good/a.heic")
     tree.image("c/train/bad/a.png")
     tree.image("c/test/a.png")
-    tree.image("c/validation/good/a.png")
+    tree.image("c/spare/good/a.png")
     tree.mask("c/ground_truth/a.png")
     tree.image("loose/a.png")
     tree.text("docs/a.txt")
@@ -150,7 +150,7 @@ def test_what_is_left_out_is_noted(tree):
         ("ignored file", "c/train/good"),
         ("ignored folder", "c/train/bad"),
         ("unlabelled image", "c/test"),
-        ("ignored folder", "c/validation"),
+        ("ignored folder", "c/spare"),
         ("ignored file", "c/ground_truth"),
         ("ignored folder", "loose"),
     }
