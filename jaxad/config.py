@@ -116,6 +116,7 @@ class DPDiffConfig:
 
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
+        _check_types(self)
         problems = _at_least(
             self,
             0,
@@ -128,7 +129,7 @@ class DPDiffConfig:
             problems.append(f"train_timesteps = {low, high}: needs 0 <= low < high <= timesteps = {self.timesteps}")
         if not 0 < self.beta_start <= self.beta_end < 1:
             problems.append(f"beta_start, beta_end = {self.beta_start, self.beta_end}: needs 0 < start <= end < 1")
-        if self.sinkhorn_epsilon <= 0:
+        if not self.sinkhorn_epsilon > 0:
             problems.append(f"sinkhorn_epsilon = {self.sinkhorn_epsilon}: needs to be above 0")
         if self.start_timestep >= self.timesteps:
             problems.append(f"start_timestep = {self.start_timestep}: needs to be below timesteps = {self.timesteps}")
@@ -176,6 +177,7 @@ class PatchBankConfig:
 
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
+        _check_types(self)
         problems = _at_least(self, 1, ("image_size", "bank_size", "neighbours", "chunk"))
         if self.neighbours > self.chunk:
             problems.append(f"neighbours = {self.neighbours}: more than chunk = {self.chunk}")
@@ -239,13 +241,14 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
+        _check_types(self)
         problems = _at_least(
             self, 1, ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
         problems += _at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
-        if self.learning_rate <= 0:
+        if not self.learning_rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: needs to be above 0")
-        if self.clip_norm is not None and self.clip_norm <= 0:
+        if self.clip_norm is not None and not self.clip_norm > 0:
             problems.append(f"clip_norm = {self.clip_norm}: needs to be above 0, or None")
         if self.ema is not None and not 0 < self.ema < 1:
             problems.append(f"ema = {self.ema}: needs to lie between 0 and 1, or be None")
@@ -266,6 +269,14 @@ class DataConfig:
     """What to do about unusable images: stop before training, or leave them out and record them in the report."""
     workers: int = 2
     """Threads that decode images."""
+
+    def check(self) -> None:
+        """Raises ConfigError listing every field that cannot work."""
+        _check_types(self)
+        problems = _at_least(self, 0, ("workers",))
+        if not 0 <= self.holdout < 1:
+            problems.append(f"holdout = {self.holdout}: needs to be 0, or a share below 1")
+        _raise("DataConfig", problems)
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -292,6 +303,11 @@ def from_json(cls: type[C], values: dict[str, Any]) -> C:
     return cls(**given)
 
 
+def _check_types(config: Any) -> None:
+    """Raises ConfigError listing every value that is of a wrong type or none of the choices."""
+    from_json(type(config), to_json(config))
+
+
 def _jsonable(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return to_json(value)
@@ -311,7 +327,11 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise TypeError("needs to be a list")
-        return tuple(_typed(arguments[0], item) for item in value)
+        if arguments[-1] is Ellipsis:
+            return tuple(_typed(arguments[0], item) for item in value)
+        if len(value) != len(arguments):
+            raise ValueError(f"needs to be {len(arguments)} values")
+        return tuple(map(_typed, arguments, value))
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -286,7 +286,10 @@ def _describe(source: Source | DataSet) -> dict[str, Any]:
 
 
 def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
-    limits = {name or "(pooled)": vars(limit) for name, limit in threshold.limits.items()}
+    limits = {
+        name or "(pooled)": {field: float(f"{value:.4g}") for field, value in vars(limit).items()}
+        for name, limit in threshold.limits.items()
+    }
     return {"false_alarm": threshold.false_alarm, "limits": limits, "warnings": list(threshold.warnings)}
 
 

@@ -137,12 +137,18 @@ def choose_threshold(
         )
         for name, members in groups.items()
     }
+    images = tuple(record.identity for record in source.records)
+    return Threshold(false_alarm, protocol, limits, images, _few(limits, false_alarm))
+
+
+def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
+    """One warning that names every category with too few normal images for the rate; none where all have enough."""
     needed = math.ceil(1 / false_alarm)
     few = {name or "all together": limit.normals for name, limit in limits.items() if limit.normals < needed}
-    warnings = [
-        f"{name}: {number} hold-out images cannot support a false-alarm rate of {false_alarm:g} (that needs {needed}); "
-        f"the threshold is the highest normal score, which a normal image passes up to 1 time in {number + 1}"
-        for name, number in few.items()
-    ]
-    images = tuple(record.identity for record in source.records)
-    return Threshold(false_alarm, protocol, limits, images, tuple(warnings))
+    if not few:
+        return ()
+    listing = ", ".join(f"{name} {number}" for name, number in few.items())
+    return (
+        f"a false-alarm rate of {false_alarm:g} needs {needed} hold-out images, but there are: {listing}. Their threshold "
+        "is the highest of n normal scores, which a further normal image passes with a probability of up to 1 / (n + 1)",
+    )

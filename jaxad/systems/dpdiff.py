@@ -19,6 +19,7 @@ from jaxad.detector import Detector
 from jaxad.diffusion.dit import PrototypeDiT
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
+from jaxad.errors import ConfigError
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone, load_backbone
 from jaxad.precision import compute_dtype
@@ -42,6 +43,8 @@ class DPDiff(Detector):
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone, *, rngs: nnx.Rngs):
         config.check()
+        width = config.width or backbone.width
+        _check_heads(prototype_heads=(config.prototype_heads, backbone.width), heads=(config.heads, width))
         self.config = config
         self.categories = ()
         self.backbone = backbone
@@ -69,7 +72,7 @@ class DPDiff(Detector):
         self.denoiser = PrototypeDiT(
             backbone.width,
             self.grid,
-            width=config.width or backbone.width,
+            width=width,
             heads=config.heads,
             depth=config.depth,
             mlp_ratio=config.mlp_ratio,
@@ -243,6 +246,16 @@ class DPDiff(Detector):
         if config.sampler == "ddpm":
             return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys)
         return ddim(denoise, x_t, schedule, ddim_timesteps(config.start_timestep, config.sampling_steps))
+
+
+def _check_heads(**settings: tuple[int, int]) -> None:
+    problems = [
+        f"{name} = {heads}: needs to divide the width {width}"
+        for name, (heads, width) in settings.items()
+        if width % heads
+    ]
+    if problems:
+        raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
 
 
 def _cosine(x: Array, y: Array) -> jax.Array:

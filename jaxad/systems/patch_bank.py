@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxad.config import PatchBankConfig
 from jaxad.detector import Detector
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, Progress
 from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
 from jaxad.models.backbone import Backbone, load_backbone
@@ -120,6 +120,8 @@ class PatchBank(Detector):
 
     def context(self, features: Features, batch: Batch) -> Context:
         """Which bank each image is compared with."""
+        if not self.categories:
+            raise ConfigError("patch-bank is empty: call `remember` with normal images before it judges others")
         if not self.needs_category:
             return Context({"bank": jnp.zeros(features.tokens.shape[0], jnp.int32)})
         if batch.category is None:
