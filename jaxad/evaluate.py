@@ -15,7 +15,7 @@ from jaxad import metrics
 from jaxad.config import to_json
 from jaxad.data import DataSet
 from jaxad.detector import Detector
-from jaxad.errors import DataError
+from jaxad.errors import DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.predict import Output, Predictor
 from jaxad.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput, choose_cases
@@ -45,8 +45,6 @@ class Scored:
     def add(self, output: Output) -> None:
         """Counts a batch."""
         for place, (record, index) in enumerate(zip(output.loaded.records, output.loaded.indices, strict=True)):
-            if record.label is None:
-                raise DataError(f"{record.file}: has no label; evaluation needs test/good and test/DEFECT folders")
             mask = self.source.mask(index)
             mask = None if mask is None else self.protocol.resize_mask(mask)
             map = output.maps[place]
@@ -114,6 +112,12 @@ def score(
     source = source.test if isinstance(source, DataSet) else source
     if not len(source):
         raise DataError(f"{source.name}: no test images")
+    unlabelled = [str(record.file) for record in source.records if record.label is None]
+    if unlabelled:
+        raise DataError(
+            f"{source.name}: {len(unlabelled)} images have no label; evaluation needs test/good and test/DEFECT",
+            [Problem("no label", file, "whether it is normal is not known") for file in unlabelled],
+        )
     scored = Scored(detector, source, protocol)
     began: float | None = None
     predictor = Predictor(detector, protocol, batch_size=batch_size)

@@ -83,7 +83,8 @@ def conformal_quantile(scores: np.ndarray, false_alarm: float) -> float:
         false_alarm: 0..1.
     """
     scores = np.sort(np.asarray(scores, np.float64))
-    rank = math.ceil((len(scores) + 1) * (1 - false_alarm))
+    # Rounded, because 100 * (1 - 0.07) is a little more than 93 in floating point.
+    rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm), 9))
     return float(scores[min(max(rank, 1), len(scores)) - 1])
 
 
@@ -149,6 +150,7 @@ def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
         return ()
     listing = ", ".join(f"{name} {number}" for name, number in few.items())
     return (
-        f"a false-alarm rate of {false_alarm:g} needs {needed} hold-out images, but there are: {listing}. Their threshold "
-        "is the highest of n normal scores, which a further normal image passes with a probability of up to 1 / (n + 1)",
+        f"a false-alarm rate of {false_alarm:g} needs {needed} hold-out images, but there are: {listing}. Their "
+        "threshold is the highest of n normal scores, which a further normal image passes with a probability of up to "
+        "1 / (n + 1)",
     )
