@@ -23,6 +23,11 @@ def build(perturbed=True, **changes):
     return module_state.merge(graphdef, moved)
 
 
+def apply(model, x, prototypes, t):
+    graphdef, arrays = module_state.split(model)
+    return jax.jit(lambda arrays, *inputs: module_state.merge(graphdef, arrays)(*inputs))(arrays, x, prototypes, t)
+
+
 def inputs(batch=2):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(batch, 6, CHANNELS)).astype(np.float32)
@@ -34,44 +39,46 @@ def inputs(batch=2):
 def test_output_is_exactly_zero_at_initialisation_whatever_the_depth(depth):
     model = build(perturbed=False, depth=depth)
     assert len(model.blocks) == depth
-    np.testing.assert_array_equal(model(*inputs()), 0.0)
+    np.testing.assert_array_equal(apply(model, *inputs()), 0.0)
 
 
 def test_prototypes_time_and_neighbours_matter_once_the_gates_are_open():
     model, (x, prototypes, t) = build(), inputs()
-    output = np.asarray(model(x, prototypes, t))
+    output = np.asarray(apply(model, x, prototypes, t))
     assert output.shape == x.shape
-    assert np.abs(np.asarray(model(x, prototypes + 0.5 * x[:, :4], t)) - output).max() > 1e-3
-    assert np.abs(np.asarray(model(x, prototypes, t + 300)) - output).max() > 1e-3
+    assert np.abs(np.asarray(apply(model, x, prototypes + 0.5 * x[:, :4], t)) - output).max() > 1e-3
+    assert np.abs(np.asarray(apply(model, x, prototypes, t + 300)) - output).max() > 1e-3
     changed = x.copy()
     changed[:, 5] += 1
-    assert np.abs(np.asarray(model(changed, prototypes, t)) - output)[:, :5].max() > 1e-5
+    assert np.abs(np.asarray(apply(model, changed, prototypes, t)) - output)[:, :5].max() > 1e-5
 
 
 def test_without_self_attention_tokens_do_not_see_each_other():
     model, (x, prototypes, t) = build(self_attention=False), inputs()
     changed = x.copy()
     changed[:, 5] += 1
-    before, after = np.asarray(model(x, prototypes, t)), np.asarray(model(changed, prototypes, t))
+    before, after = np.asarray(apply(model, x, prototypes, t)), np.asarray(apply(model, changed, prototypes, t))
     np.testing.assert_array_equal(before[:, :5], after[:, :5])
     assert np.abs(before[:, 5] - after[:, 5]).max() > 1e-3
 
 
 def test_images_of_a_batch_do_not_see_each_other():
     model, (x, prototypes, t) = build(), inputs(3)
-    alone = model(x[1:2], prototypes[1:2], t[1:2])
-    np.testing.assert_allclose(model(x, prototypes, t)[1:2], alone, rtol=1e-5, atol=1e-6)
+    alone = apply(model, x[1:2], prototypes[1:2], t[1:2])
+    np.testing.assert_allclose(apply(model, x, prototypes, t)[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_works_without_prototypes_and_has_no_parameters_for_them():
     model, (x, _, t) = build(prototypes=False), inputs()
-    assert model(x, None, t).shape == x.shape
+    assert apply(model, x, None, t).shape == x.shape
     assert not [path for path in module_state.split(model)[1] if "key_value" in path or "prototype_norm" in path]
 
 
 def test_order_of_prototypes_does_not_matter():
     model, (x, prototypes, t) = build(), inputs()
-    np.testing.assert_allclose(model(x, prototypes[:, ::-1], t), model(x, prototypes, t), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        apply(model, x, prototypes[:, ::-1], t), apply(model, x, prototypes, t), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_block_is_adaln_as_written():
@@ -94,7 +101,7 @@ def test_block_is_adaln_as_written():
     y = dense(block.mlp_in, norm(expected) * (1 + scale2) + shift2)
     y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
     expected = expected + gate2 * dense(block.mlp_out, y)
-    np.testing.assert_allclose(block(h, prototypes, condition), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(lambda: block(h, prototypes, condition))(), expected, rtol=1e-4, atol=1e-5)
 
 
 def plain_attention(query, key, value, heads):
@@ -117,7 +124,7 @@ def test_attention_is_softmax_of_scaled_products(heads):
 
 def test_bfloat16_computes_close_to_float32_and_returns_float32():
     x, prototypes, t = inputs()
-    exact, rough = build()(x, prototypes, t), build(dtype=jnp.bfloat16)(x, prototypes, t)
+    exact, rough = apply(build(), x, prototypes, t), apply(build(dtype=jnp.bfloat16), x, prototypes, t)
     assert rough.dtype == jnp.float32
     assert 0 < float(jnp.abs(rough - exact).max()) < 0.05 * float(jnp.abs(exact).max())
 
@@ -144,6 +151,7 @@ def test_timestep_embedding_is_that_of_dit():
 def test_gradient_reaches_every_parameter_once_the_gates_are_open():
     graphdef, arrays = module_state.split(build())
     x, prototypes, t = inputs()
-    gradients = jax.grad(lambda a: jnp.square(module_state.merge(graphdef, a)(x, prototypes, t) - x).mean())(arrays)
+    loss = lambda a: jnp.square(module_state.merge(graphdef, a)(x, prototypes, t) - x).mean()  # noqa: E731
+    gradients = jax.jit(jax.grad(loss))(arrays)
     # A bias added to every key alike leaves the softmax as it is, so half of this one is free.
     assert [path for path, g in gradients.items() if not np.abs(g).max() > 0] == []

@@ -5,8 +5,8 @@ import pytest
 
 import jaxad
 from jaxad import module_state, parallel
-from jaxad.data.batches import batches
 from jaxad.errors import ConfigError
+from jaxad.features import Encoder
 from jaxad.predict import Predictor
 from jaxad.train import DetectorTrainer
 from jaxad.types import Context, Features
@@ -55,16 +55,27 @@ def tokens(model, images=4, seed=0):
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
 def test_every_switch_trains_and_predicts(parts, switches):
     model = toy_model(**switches)
-    trainer = DetectorTrainer(model, toy_training(ema=None, clip_norm=None), parallel.make_mesh())
-    state, metrics = trainer.step(trainer.init(), tokens(model), jax.random.key(0))
+    graphdef, arrays = perturbed(model, scale=0.02)
+    train = jax.jit(lambda arrays, key: descend(graphdef, arrays, tokens(model), key))
+    arrays, metrics = train(arrays, jax.random.key(0))
     assert all(np.isfinite(value) for value in metrics.values())
-    assert metrics["diffusion"] == pytest.approx(1, abs=0.2)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert 0.5 < metrics["diffusion"] < 2
     assert ("local" in metrics) == (model.config.local_prototypes > 0)
     assert ("global" in metrics) == (model.config.global_prototypes > 0)
-    stepped = trainer.detector(state)
-    maps = next(Predictor(stepped, batch_size=8).stream(parts.test)).maps
+    maps = next(Predictor(module_state.merge(graphdef, arrays), batch_size=8).stream(parts.test)).maps
     assert np.isfinite(maps).all()
     assert maps.std() > 0
+
+
+def descend(graphdef, arrays, features, key):
+    """One step of gradient descent."""
+
+    def loss(arrays):
+        return module_state.merge(graphdef, arrays).loss(features, key)
+
+    (_, terms), gradients = jax.value_and_grad(loss, has_aux=True)(arrays)
+    return {path: array - 0.01 * gradients[path] for path, array in arrays.items()}, terms
 
 
 def perturbed(model, scale=0.1):
@@ -90,20 +101,17 @@ def test_the_diffusion_loss_reaches_the_extractors_unless_detached(detach):
     assert max(float(jnp.abs(g).max()) for path, g in gradients.items() if path.startswith("denoiser/")) > 0
 
 
-def test_loss_is_1_at_the_start_and_falls(trained):
-    losses = np.loadtxt(trained.workdir / "metrics.csv", delimiter=",", skiprows=1, usecols=0)
-    assert len(losses) == 12
+def test_loss_is_1_at_the_start_and_falls():
     model = toy_model()
-    config = toy_training(steps=40, learning_rate=3e-3, ema=None)
-    trainer = DetectorTrainer(model, config, parallel.make_mesh())
-    state, features, diffusion, local = trainer.init(), tokens(model, 8), [], []
+    trainer = DetectorTrainer(model, toy_training(), parallel.make_mesh())
+    state, features, diffusion, local = trainer.init(), tokens(model), [], []
     # Tokens of low rank: the noise in them can be told from the signal.
     features = Features((features.tokens[..., :2] @ np.ones((2, 32), np.float32)), features.grid)
     for step in range(40):
         state, metrics = trainer.step(state, features, jax.random.key(step))
         diffusion.append(float(metrics["diffusion"]))
         local.append(float(metrics["local"]))
-    assert diffusion[0] == pytest.approx(1, abs=0.05)
+    assert diffusion[0] == pytest.approx(1, abs=0.1)
     assert np.mean(diffusion[-5:]) < 0.75
     assert np.mean(local[-5:]) < 0.5 * local[0]
 
@@ -128,10 +136,12 @@ def test_other_scalings_learn_no_statistics(mode):
 
 
 def test_encoding_is_the_mean_of_the_selected_blocks(parts):
-    batch = next(batches(parts.test, toy_model().views, 4)).batch
-    both, first, second = (toy_model(blocks=blocks).encode(batch).tokens for blocks in ((0, 1), (0,), (1,)))
+    def encode(blocks):
+        return next(Encoder(toy_model(blocks=blocks), batch_size=4).stream(parts.test))[0].tokens
+
+    both, first, second = map(encode, ((0, 1), (0,), (1,)))
     np.testing.assert_allclose(both, (first + second) / 2, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(toy_model().encode(batch).tokens, second)
+    np.testing.assert_array_equal(encode(None), second)
 
 
 def test_squared_residual_is_a_sum_over_channels():
