@@ -45,7 +45,7 @@ _HOMES = {
     "write_report": "report",
 }
 
-__all__ = [*_HOMES, "data"]
+__all__ = [*_HOMES, "data"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from jaxad import data as data

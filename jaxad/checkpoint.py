@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -212,7 +212,7 @@ def _read_arrays(folder: Path) -> dict[str, Any]:
     try:
         with ocp.PyTreeCheckpointer() as reader:
             # As numpy arrays: a checkpoint is not always read on the devices that wrote it.
-            tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+            tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree  # type: ignore[arg-type]
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
             arrays = reader.restore(folder, restore_args=as_numpy)
     except Exception as error:  # Orbax raises whatever its storage raises.
@@ -220,7 +220,9 @@ def _read_arrays(folder: Path) -> dict[str, Any]:
     return {path: jnp.asarray(array) for path, array in arrays.items()}
 
 
-def _restore_backbone(folder: Path, record: dict[str, Any], override: str | None, dtype: str):
+def _restore_backbone(
+    folder: Path, record: dict[str, Any], override: str | None, dtype: Literal["float32", "bfloat16"]
+):
     if override is None and record["embedded"]:
         frozen = _read_arrays(folder / "backbone")
         network = backbone_from_config(record["config"], dtype=dtype)

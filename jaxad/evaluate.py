@@ -18,7 +18,7 @@ from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.predict import Output, Predictor
-from jaxad.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput, choose_cases
+from jaxad.results import Case, Curves, Evaluation, PrototypeFigure, Rank, TsneInput, choose_cases
 from jaxad.threshold import Threshold
 from jaxad.types import Source
 from jaxad.viz import heat_scale
@@ -50,7 +50,7 @@ class Scored:
             map = output.maps[place]
             self.classes[record.category].update(
                 output.scores[place : place + 1],
-                [self.protocol.image_label(record.label, mask)],
+                [self.protocol.image_label(int(record.label or 0), mask)],
                 map[None],
                 [mask],
                 [record.identity or str(record.file)],
@@ -191,7 +191,7 @@ def figures(
         name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
         for name in seen
     }
-    ranks = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
+    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
     predictor = Predictor(scored.detector, scored.protocol.name, batch_size=min(8, max(len(ranks), 1)))
     cases = []
     for output in predictor.stream(scored.source, indices=list(ranks)):
@@ -254,8 +254,8 @@ def _explanations(scored: Scored, predictor: Predictor, ranks: Mapping[int, Any]
         categories += [record.category] * len(marked)
     if not before:
         return prototypes, None
-    joined = [np.concatenate(parts) for parts in (before, after, anomalous)]
-    return prototypes, TsneInput(*joined, categories)
+    patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
+    return prototypes, patches
 
 
 def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:

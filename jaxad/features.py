@@ -196,8 +196,9 @@ def cache_identity(detector: Detector, source: Source) -> str:
 def _abstract(detector: Detector) -> Features:
     """Shapes of the features of one image."""
     graphdef, arrays = module_state.split(detector)
-    images = {name: jax.ShapeDtypeStruct((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
-    batch: Any = Batch(images, jax.ShapeDtypeStruct((1,), jnp.uint32), jax.ShapeDtypeStruct((1,), jnp.bool_))
+    shape: Any = jax.ShapeDtypeStruct
+    images = {name: shape((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
+    batch = Batch(images, shape((1,), jnp.uint32), shape((1,), jnp.bool_))
     return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
 
 

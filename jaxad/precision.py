@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxad.config import Precision
 from jaxad.types import Array
 
 
-def compute_dtype(precision: Precision) -> str:
+def compute_dtype(precision: Precision) -> Literal["float32", "bfloat16"]:
     """ "float32" or "bfloat16"; "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
     if precision != "auto":
         return precision
@@ -22,13 +23,12 @@ def compute_dtype(precision: Precision) -> str:
 class Linear(nnx.Linear):
     """A linear layer whose products run in `dtype` and accumulate and come out in float32, forwards and backwards.
 
-    In bfloat16 that is the form that matrix units are fastest at; the gradient of the kernel stays float32. On a CPU
-    with bfloat16 instructions it is about three times as fast as float32.
+    In bfloat16 that is the form that matrix units are made for; the gradient of the kernel stays float32.
     """
 
     def __call__(self, inputs: Array) -> jax.Array:
         """[... i] -> float32 [... o]."""
-        product = _matmul(inputs, self.kernel[...], str(jnp.dtype(self.dtype or jnp.float32)))
+        product: Any = _matmul(inputs, self.kernel[...], str(jnp.dtype(self.dtype or jnp.float32)))
         if self.bias is None:
             return product
         return product + self.bias[...].reshape((1,) * (product.ndim - 1) + (-1,))

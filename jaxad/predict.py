@@ -5,6 +5,7 @@ This is the only inference path; evaluation, thresholds, prediction and benchmar
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ class Predictor:
         """
         waiting: tuple[Any, LoadedBatch] | None = None
         for loaded in batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices):
-            loaded = loaded._replace(batch=loaded.batch.replace(category=self._categories(loaded)))
+            loaded = self._with_categories(loaded)
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
                 result = self._compiled(self._arrays, batch)
@@ -115,7 +116,7 @@ class Predictor:
         context. A system may rename or scale them by its method `explain`.
         """
         for loaded in batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices):
-            loaded = loaded._replace(batch=loaded.batch.replace(category=self._categories(loaded)))
+            loaded = self._with_categories(loaded)
             arrays = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
             arrays = parallel.to_host(arrays)
             for place in range(len(loaded.records)):
@@ -143,7 +144,7 @@ class Predictor:
             progress(real)
         return Output(scores[:real], maps[:real], loaded)
 
-    def _categories(self, loaded: LoadedBatch) -> np.ndarray:
+    def _with_categories(self, loaded: LoadedBatch) -> LoadedBatch:
         known = {name: number for number, name in enumerate(self._detector.categories)}
         numbers = [known.get(record.category, -1) for record in loaded.records]
         if self._detector.needs_category and -1 in numbers:
@@ -152,7 +153,8 @@ class Predictor:
                 f"{self._detector.name} needs the category of every image and does not know {', '.join(strangers)}; "
                 f"it knows {', '.join(known)} (--category NAME)"
             )
-        return np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
+        padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
+        return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
 
 
 def _condition(detector: Detector, features: Features, batch: Batch) -> tuple[Context, Features | None]:
@@ -285,8 +287,8 @@ def _judge(score: float, map: np.ndarray, file: str, category: str, threshold: T
         return ImagePrediction(file, category, score, None, None, None, map, None)
     limits = threshold.of(category)
     anomalous, box = score > limits.image, None
-    if anomalous:
-        # An anomalous image always has a place to look at, also where no single pixel passes the pixel limit.
-        box = viz.hottest_box(map, min(limits.pixel, FAINT * float(map.max())))
+    # An anomalous image always has a place to look at, also where no single pixel passes the pixel limit.
+    if anomalous and (hottest := viz.hottest_box(map, min(limits.pixel, FAINT * float(map.max())))):
+        box = (hottest[0], hottest[1], hottest[2], hottest[3])
     mask = map > limits.pixel
-    return ImagePrediction(file, category, score, limits.image, anomalous, box and tuple(box), map, mask)
+    return ImagePrediction(file, category, score, limits.image, anomalous, box, map, mask)

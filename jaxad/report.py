@@ -141,7 +141,7 @@ def _delta(value: float | None, base: float | None) -> dict[str, str]:
     """The difference to the baseline in points, and the CSS class that colours it."""
     if value is None or base is None:
         return {"delta": "", "sign": ""}
-    points = 100 * (value - base)
+    points = round(100 * (value - base), 1) + 0.0  # no negative zero
     sign = "same" if abs(points) < 0.05 else "better" if points > 0 else "worse"
     return {"delta": f"{points:+.1f}".replace("-", "−"), "sign": sign}
 

@@ -128,8 +128,8 @@ class DetectorTrainer:
 
         (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
+        params: Any = optax.apply_updates(state.params, updates)
+        ema: Any = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
         metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(gradients)}

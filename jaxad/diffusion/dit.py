@@ -40,7 +40,7 @@ def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) 
 
 def _norm(x: Array) -> jax.Array:
     """Layer norm without scale and shift, in float32, eps 1e-6."""
-    x = x.astype(jnp.float32)
+    x = jnp.asarray(x, jnp.float32)
     x = x - x.mean(-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
 
@@ -85,10 +85,11 @@ class PrototypeDiTBlock(nnx.Module):
         modulation = self.modulation(condition)
         parts = iter(jnp.split(modulation[:, None, :], 3 * self.branches, axis=-1))
 
-        def branch(x, layer):
+        def branch(x: jax.Array, layer) -> jax.Array:
             shift, scale, gate = next(parts), next(parts), next(parts)
             return x + gate * layer(_norm(x) * (1 + scale) + shift)
 
+        x = jnp.asarray(x)
         if self.self_attention:
             x = branch(x, self._attend_self)
         if self.cross_attention:
@@ -103,7 +104,8 @@ class PrototypeDiTBlock(nnx.Module):
         return self.cross_out(self._attention(self.query(x), key, value))
 
     def _attention(self, query, key, value):
-        return attention(*(x.astype(self.dtype) for x in (query, key, value)), self.heads)
+        q, k, v = (x.astype(self.dtype) for x in (query, key, value))
+        return attention(q, k, v, self.heads)
 
 
 class PrototypeDiT(nnx.Module):
@@ -132,7 +134,7 @@ class PrototypeDiT(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid = tuple(grid)
+        self.grid = grid
         self.width = width
         normal = nnx.initializers.normal(0.02)
         self.time_in = Linear(256, width, kernel_init=normal, dtype=dtype, rngs=rngs)

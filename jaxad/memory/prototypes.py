@@ -57,8 +57,8 @@ class PrototypeExtractor(nnx.Module):
         queries = jnp.broadcast_to(self.queries[...][None], (tokens.shape[0], *self.queries.shape))
         normed = (queries, tokens) if self.norm is None else (self.norm(queries), self.norm(tokens))
         projected = (self.query(normed[0]), *jnp.split(self.key_value(normed[1]), 2, axis=-1))
-        attended = attention(*(x.astype(self.dtype) for x in projected), self.heads)
-        x = queries + self.attention_out(attended)
+        q, k, v = (x.astype(self.dtype) for x in projected)
+        x = queries + self.attention_out(attention(q, k, v, self.heads))
         y = x if self.mlp_norm is None else self.mlp_norm(x)
         return x + self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=False))
 
@@ -123,5 +123,5 @@ def _squared_distance(tokens: Array, prototypes: Array) -> jax.Array:
 
 
 def _unit(x: Array) -> jax.Array:
-    x = x.astype(jnp.float32)
+    x = jnp.asarray(x, jnp.float32)
     return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)

@@ -98,7 +98,7 @@ class DPDiff(Detector):
         config = config or DPDiffConfig()
         config.check()
         backbone = backbone or load_backbone(config.backbone, dtype=compute_dtype(config.precision))
-        return cls(config, backbone, rngs=nnx.Rngs(key))
+        return cls(config, backbone, rngs=nnx.Rngs(jnp.asarray(key)))
 
     @property
     def views(self) -> dict[str, View]:
@@ -144,8 +144,8 @@ class DPDiff(Detector):
             prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape), alpha_bar)
         output = self.denoiser(add_noise(x, noise, alpha_bar), prototypes, t)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
-        terms = {"diffusion": jnp.square(output - target).mean()}
-        total = terms["diffusion"]
+        total = jnp.square(output - target).mean()
+        terms: dict[str, Array] = {"diffusion": total}
         if "local" in arrays:
             terms["local"] = local_loss(x, arrays["local"])
             total = total + config.local_weight * terms["local"]
@@ -222,7 +222,7 @@ class DPDiff(Detector):
 
     def _unstandardise(self, x: Array) -> jax.Array:
         """Undoes fixed channel statistics; a per-token norm is not undone."""
-        return x * self.channel_std[...][None, None] + self.channel_mean[...][None, None]
+        return jnp.asarray(x) * self.channel_std[...][None, None] + self.channel_mean[...][None, None]
 
     def _prototypes(self, x: Array) -> dict[str, Array]:
         extractors = {"local": self.local, "global": self.global_}
