@@ -132,7 +132,7 @@ class DetectorTrainer:
         ema: Any = state.ema
         if ema is not None:
             ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
-        metrics = {"loss": total, **terms, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(params, opt_state, ema, state.step + 1), metrics
 
 
