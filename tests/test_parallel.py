@@ -146,8 +146,9 @@ def test_batches_are_divided_over_all_devices():
     np.testing.assert_array_equal(parallel.to_host(batch)["x"], np.arange(8.0))
 
 
-def test_sharded_parameters_predict_the_same(parts):
-    model = toy_model(backbone="random:64x1")
+def test_sharded_parameters_predict_the_same(parts, monkeypatch):
+    monkeypatch.setattr(parallel, "SMALLEST_SHARDED", 1)
+    model = toy_model()
     graphdef, arrays = module_state.split(model)
     sharded = module_state.merge(graphdef, parallel.shard_parameters(arrays, parallel.make_mesh(2)))
     one, two = (next(Predictor(m, batch_size=8).stream(parts.test)) for m in (model, sharded))
