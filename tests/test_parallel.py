@@ -40,7 +40,11 @@ def start(folder, data, *, devices, train, environment=None, workdir=None):
 
 
 def finish(*processes):
-    errors = [process.communicate(timeout=300)[1] for process in processes]
+    try:
+        errors = [process.communicate(timeout=500)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
     assert [p.returncode for p in processes] == [0] * len(processes), "\n".join(text[-3000:] for text in errors)
 
 
