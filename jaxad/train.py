@@ -26,7 +26,7 @@ from jaxad.config import TrainConfig, to_json
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, DataError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity
 from jaxad.metrics_log import MetricsLog, summary_writer
 from jaxad.progress import Reporter
 from jaxad.threshold import Threshold, choose_threshold
@@ -218,6 +218,8 @@ def fit(
     config.check()
     if not len(source):
         raise DataError(f"{source.name}: no normal training images")
+    if features is not None and features.identity != cache_identity(detector, source):
+        raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
     if config.tensorboard:
         summary_writer()
     workdir = Path(workdir)

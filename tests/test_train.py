@@ -283,3 +283,10 @@ def test_old_checkpoints_are_removed(trained):
     assert steps == [8, 12]
     with CheckpointWriter(trained.workdir) as writer:
         assert writer.latest == 12
+
+
+def test_features_of_other_images_are_refused(parts, tmp_path):
+    features = FeatureCache.build(toy_model(), parts.holdout)
+    with pytest.raises(DataError, match="other images or another network"):
+        jaxad.fit(toy_model(), parts.train, toy_training(), workdir=tmp_path / "run", features=features)
+    assert not (tmp_path / "run").exists()

@@ -106,7 +106,7 @@ class DPDiff(Detector):
 
     @property
     def encoder_identity(self) -> tuple:
-        return (self.backbone.id, self.backbone.sha256, self.blocks)
+        return (self.backbone.id, self.backbone.sha256, self.backbone.dtype, self.blocks)
 
     def encode(self, batch: Batch) -> Features:
         """Mean over the selected blocks of the backbone's patch tokens (Eq. 8 and 9)."""
