@@ -137,7 +137,7 @@ class Demo:
 
     out: Path
     """Folder for data, run and report."""
-    steps: int = 100
+    steps: int = 80
     """Training steps; more are better and slower."""
     seed: int = 0
     """Seed of parameters, order and noise."""

@@ -27,7 +27,7 @@ from jaxad.data.decode import decode_image, pixel_digest
 from jaxad.data.defects import draw_defect
 from jaxad.errors import DataError
 
-VERSION = 2
+VERSION = 3
 NOTES = "demo.json"
 TILE = 160
 EDGE = 320
@@ -61,9 +61,9 @@ mirrored, turned and varied in brightness; the defects in their test images, and
 class DemoCounts:
     """Images of each category of the demo data set."""
 
-    solar_train: int = 120
-    solar_normal: int = 40
-    solar_defective: int = 40
+    solar_train: int = 100
+    solar_normal: int = 30
+    solar_defective: int = 30
     texture_train: int = 60
     texture_normal: int = 24
     texture_defective: int = 30
