@@ -187,7 +187,7 @@ def fit(
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
-    features: FeatureCache | LiveFeatures | None = None,
+    features: FeatureCache | None = None,
     workers: int = 2,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -243,8 +243,8 @@ def fit(
             reporter.say(f"{workdir} is complete; nothing to train")
             return _load_run(workdir)
         if detector.trains:
-            features = features or _features(detector, source, config, workdir, mesh, workers, reporter)
-            detector, training, rate = _train(detector, source, features, config, workdir, mesh, writer, meta, reporter)
+            cached = features or _features(detector, source, config, workdir, mesh, workers, reporter)
+            detector, training, rate = _train(detector, source, cached, config, workdir, mesh, writer, meta, reporter)
         else:
             with reporter.images("remember", len(source)) as progress:
                 detector.remember(source, features=features, progress=progress)
