@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from experiments import dpdiff_figure6, dpdiff_table5
+from experiments import dpdiff_figure6, dpdiff_table5, dpdiff_table6, dpdiff_table7, dpdiff_table8
+from experiments.dpdiff_rows import METRICS, RowOptions, Table
 
 
 def test_figure6_evaluates_every_setting(trained, parts, capsys):
@@ -19,22 +22,45 @@ def test_figure6_evaluates_every_setting(trained, parts, capsys):
     assert printed[1].split()[6] == f"{100 * (rows[0][1]['pixel_ap'] or 0):.1f}"
 
 
+def toy_rows(parts, out, **changes):
+    return RowOptions(parts.name, out, preset="small", steps=2, backbone="random:48x8", image_size=56, **changes)
+
+
 @pytest.mark.slow
 def test_table5_trains_every_row_and_resumes(parts, tmp_path, capsys):
-    options = dpdiff_table5.Table5(parts.name, tmp_path, preset="small", steps=3, backbone="random:48x8", image_size=56)
-    rows = dpdiff_table5.main(options)
+    rows = dpdiff_table5.main(toy_rows(parts, tmp_path))
     assert rows.keys() == dpdiff_table5.PUBLISHED.keys()
     runs = {run.name for run in tmp_path.iterdir()}
     assert runs == {"features", "diffusion", "diffusion-local", "diffusion-global", "diffusion-local-global"}
     printed = capsys.readouterr().out
     assert "65.6" in printed
-    again = dpdiff_table5.main(options)
+    again = dpdiff_table5.main(toy_rows(parts, tmp_path))
     assert again == rows
     assert "nothing to train" in capsys.readouterr().err
 
 
-def test_published_numbers_are_consistent():
-    for name, values in dpdiff_table5.PUBLISHED.items():
-        assert len(values) == len(dpdiff_table5.METRICS)
+@pytest.mark.slow
+def test_rows_change_what_they_say(parts, tmp_path, capsys):
+    table = Table(toy_rows(parts, tmp_path, seeds=(0, 1)), {"other blocks": range(8)})
+    table.row("other blocks", blocks=(1, 2), local_prototypes=0, global_prototypes=0, depth=1)
+    table.row("other rate", train={"learning_rate": 1e-5}, local_prototypes=0, global_prototypes=0, depth=1)
+    for seed in (0, 1):
+        blocks = json.loads((tmp_path / "other-blocks" / f"seed-{seed}" / "config.json").read_text())
+        rate = json.loads((tmp_path / "other-rate" / f"seed-{seed}" / "config.json").read_text())
+        assert blocks["model"]["blocks"] == [1, 2]
+        assert rate["model"]["blocks"] == [4, 5, 6, 7]
+        assert (blocks["train"]["seed"], rate["train"]["learning_rate"]) == (seed, 1e-5)
+    names = [line.split()[-9] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names == ["ours", "std", "published", "ours", "std"]
+
+
+@pytest.mark.parametrize("table", [dpdiff_table5, dpdiff_table6, dpdiff_table7, dpdiff_table8])
+def test_published_numbers_are_consistent(table):
+    for name, values in table.PUBLISHED.items():
+        assert len(values) == len(METRICS)
         *metrics, mean = values
         assert mean == pytest.approx(sum(metrics) / len(metrics), abs=0.11), name
+
+
+def test_table7_names_a_backbone_for_every_row():
+    assert dpdiff_table7.BACKBONES.keys() == dpdiff_table7.PUBLISHED.keys()
