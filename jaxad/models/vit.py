@@ -4,125 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxad.errors import ConfigError, WeightsError
+from jaxad.errors import ConfigError
 from jaxad.models.attention import attention
 from jaxad.models.positions import Interpolation, resize_positions
-from jaxad.models.weights import ARRAY, CONV, LINEAR, NORM, KeyMap, Weights, fill
+from jaxad.models.vit_checkpoints import HUGGINGFACE_DINOV2, UNUSED
+from jaxad.models.vit_config import ViTConfig
+from jaxad.models.weights import Weights, fill
 from jaxad.types import Array
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """Shape of a Vision Transformer; the defaults are those of DINOv2-B/14."""
-
-    width: int = 768
-    """Channels c of a token."""
-    depth: int = 12
-    """Number of blocks."""
-    heads: int = 12
-    """Attention heads of a block."""
-    patch: int = 14
-    """Side of a patch in pixels."""
-    image_size: int = 518
-    """Side in pixels of the images whose grid the learned positions describe; any other size is interpolated."""
-    hidden: int = 3072
-    """Width of the feed-forward layer."""
-    swiglu: bool = False
-    """Feed-forward layer gated by SiLU (DINOv2-g) in place of GELU."""
-    registers: int = 0
-    """Number of register tokens between class token and patches."""
-    layer_scale: bool = True
-    """Learned gain per channel on both branches of a block."""
-    qkv_bias: bool = True
-    """Bias of the query, key and value projections."""
-    norm_eps: float = 1e-6
-    """Epsilon of every layer norm."""
-    interpolation: Interpolation = "bicubic"
-    """How positions are resized to other grids."""
-
-    @classmethod
-    def dinov2(cls, size: str = "base", registers: int = 0) -> ViTConfig:
-        """DINOv2 of size "small", "base", "large" or "giant", with 0 or 4 registers."""
-        width, depth, heads = {
-            "small": (384, 12, 6),
-            "base": (768, 12, 12),
-            "large": (1024, 24, 16),
-            "giant": (1536, 40, 24),
-        }[size]
-        return cls(
-            width=width,
-            depth=depth,
-            heads=heads,
-            hidden=_swiglu_width(width, 4) if size == "giant" else 4 * width,
-            swiglu=size == "giant",
-            registers=registers,
-            interpolation="antialias" if registers else "bicubic",
-        )
-
-    @classmethod
-    def from_huggingface(cls, config: Mapping[str, Any]) -> ViTConfig:
-        """The shape that a Hugging Face config.json describes; fields it lacks have that model class's default.
-
-        Raises:
-            WeightsError: another model type, or settings this network does not have.
-        """
-        defaults = {"dinov2": {"patch_size": 14}, "dinov2_with_registers": {"patch_size": 16, "num_register_tokens": 4}}
-        model_type = config.get("model_type")
-        if model_type not in defaults:
-            raise WeightsError(
-                f"config.json: model_type = {model_type!r} is no Vision Transformer known here; "
-                f"needs to be one of {', '.join(defaults)}"
-            )
-        shared = {
-            "hidden_size": 768,
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "mlp_ratio": 4,
-            "hidden_act": "gelu",
-            "layer_norm_eps": 1e-6,
-            "image_size": 224,
-            "num_channels": 3,
-            "qkv_bias": True,
-            "use_swiglu_ffn": False,
-            "num_register_tokens": 0,
-        }
-        c = {**shared, **defaults[model_type], **config}
-        problems = [
-            f"{name} = {c[name]!r}: needs to be {needed!r}"
-            for name, needed in (("hidden_act", "gelu"), ("num_channels", 3))
-            if c[name] != needed
-        ]
-        problems += [
-            f"{name} = {c[name]!r}: needs to be one number"
-            for name in ("image_size", "patch_size")
-            if not isinstance(c[name], int)
-        ]
-        if c["hidden_size"] % c["num_attention_heads"]:
-            problems.append(f"hidden_size = {c['hidden_size']}: no multiple of num_attention_heads")
-        if problems:
-            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
-        width = c["hidden_size"]
-        return cls(
-            width=width,
-            depth=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            patch=c["patch_size"],
-            image_size=c["image_size"],
-            hidden=_swiglu_width(width, c["mlp_ratio"]) if c["use_swiglu_ffn"] else int(width * c["mlp_ratio"]),
-            swiglu=c["use_swiglu_ffn"],
-            registers=c["num_register_tokens"],
-            qkv_bias=c["qkv_bias"],
-            norm_eps=c["layer_norm_eps"],
-            interpolation="antialias" if model_type == "dinov2_with_registers" else "bicubic",
-        )
 
 
 class ViT(nnx.Module):
@@ -286,31 +181,6 @@ class LayerScale(nnx.Module):
         return x * self.gain[...].astype(x.dtype).reshape(1, 1, -1)
 
 
-HUGGINGFACE: KeyMap = (
-    ("cls_token", "embeddings.cls_token", ARRAY),
-    ("registers", "embeddings.register_tokens", ARRAY),
-    ("positions", "embeddings.position_embeddings", ARRAY),
-    ("patch_embed", "embeddings.patch_embeddings.projection", CONV),
-    ("blocks/{}/norm1", "encoder.layer.{}.norm1", NORM),
-    ("blocks/{}/attention/query", "encoder.layer.{}.attention.attention.query", LINEAR),
-    ("blocks/{}/attention/key", "encoder.layer.{}.attention.attention.key", LINEAR),
-    ("blocks/{}/attention/value", "encoder.layer.{}.attention.attention.value", LINEAR),
-    ("blocks/{}/attention/out", "encoder.layer.{}.attention.output.dense", LINEAR),
-    ("blocks/{}/scale1/gain", "encoder.layer.{}.layer_scale1.lambda1", ARRAY),
-    ("blocks/{}/norm2", "encoder.layer.{}.norm2", NORM),
-    ("blocks/{}/mlp/fc1", "encoder.layer.{}.mlp.fc1", LINEAR),
-    ("blocks/{}/mlp/fc2", "encoder.layer.{}.mlp.fc2", LINEAR),
-    ("blocks/{}/mlp/gate_and_value", "encoder.layer.{}.mlp.weights_in", LINEAR),
-    ("blocks/{}/mlp/out", "encoder.layer.{}.mlp.weights_out", LINEAR),
-    ("blocks/{}/scale2/gain", "encoder.layer.{}.layer_scale2.lambda1", ARRAY),
-    ("norm", "layernorm", NORM),
-)
-"""Where each parameter lies in a Hugging Face file of DINOv2 (SPEC 6.1)."""
-
-UNUSED = ("embeddings.mask_token",)
-"""Tensors of such a file that only pretraining uses."""
-
-
 def load_vit(weights: Weights, dtype: Any = jnp.float32, interpolation: Interpolation | None = None) -> ViT:
     """The network that `weights` hold, its shape taken from their config.json.
 
@@ -325,7 +195,7 @@ def load_vit(weights: Weights, dtype: Any = jnp.float32, interpolation: Interpol
     config = ViTConfig.from_huggingface(weights.config)
     if interpolation:
         config = dataclasses.replace(config, interpolation=interpolation)
-    return fill(abstract_vit(config, dtype), weights, HUGGINGFACE, ignore=UNUSED)
+    return fill(abstract_vit(config, dtype), weights, HUGGINGFACE_DINOV2, ignore=UNUSED)
 
 
 def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:
@@ -333,8 +203,3 @@ def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:
     # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
     rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
     return nnx.eval_shape(lambda: ViT(config, dtype=dtype, rngs=rngs))
-
-
-def _swiglu_width(width: int, ratio: float) -> int:
-    """Two thirds of the width of the layer it replaces, rounded up to a multiple of 8."""
-    return (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8
