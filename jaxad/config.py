@@ -64,16 +64,18 @@ class DPDiffConfig:
     prediction: Literal["epsilon", "v"] = "epsilon"
     """What the denoiser's last layer outputs; the loss is on that quantity (paper: the noise)."""
 
+    denoiser: Literal["dit", "unet", "uvit"] = "dit"
+    """Architecture of the denoiser: DiT (paper), U-Net or U-ViT (paper Table 9, SPEC 28)."""
     width: int | None = None
-    """Width of the denoiser; None takes the feature width (SPEC 7)."""
+    """Width of the denoiser; None takes the feature width, 3/8 of it for the U-Net's first level (SPEC 7, 28)."""
     heads: int = 12
     """Attention heads of the denoiser (SPEC 7)."""
     depth: int = 4
-    """Blocks of the denoiser: 1 is fastest, 12 is DiT-B (SPEC 7)."""
+    """Blocks of the denoiser: 1 is fastest, 12 is DiT-B; the U-Net always has two levels of two (SPEC 7)."""
     mlp_ratio: float = 4.0
-    """Width of the denoiser's feed-forward layers over its own width (SPEC 7)."""
+    """Width of the feed-forward layers of a DiT or U-ViT over its own width (SPEC 7)."""
     self_attention: bool = True
-    """Self-attention in every denoiser block, besides the prototype attention (SPEC 8)."""
+    """Self-attention in every block of a DiT, besides the prototype attention (SPEC 8)."""
 
     start_timestep: int = 250
     """Timestep t to which test features are noised (SPEC 16)."""
@@ -135,6 +137,8 @@ class DPDiffConfig:
             problems.append(f"start_timestep = {self.start_timestep}: needs to be below timesteps = {self.timesteps}")
         if self.sampler == "ddim" and self.sampling_steps > self.start_timestep:
             problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
+        if self.denoiser != "dit" and not self.self_attention:
+            problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
         if self.blocks is not None and (not self.blocks or len(set(self.blocks)) < len(self.blocks)):

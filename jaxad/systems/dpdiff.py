@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxad.config import DPDiffConfig
 from jaxad.detector import Detector
-from jaxad.diffusion.dit import PrototypeDiT
+from jaxad.diffusion.denoiser import denoiser_width, make_denoiser
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.errors import ConfigError
@@ -43,7 +43,7 @@ class DPDiff(Detector):
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone, *, rngs: nnx.Rngs):
         config.check()
-        width = config.width or backbone.width
+        width = denoiser_width(config, backbone.width)
         _check_heads(prototype_heads=(config.prototype_heads, backbone.width), heads=(config.heads, width))
         self.config = config
         self.categories = ()
@@ -69,18 +69,7 @@ class DPDiff(Detector):
 
         self.local = extractor(config.local_prototypes)
         self.global_ = extractor(config.global_prototypes)
-        self.denoiser = PrototypeDiT(
-            backbone.width,
-            self.grid,
-            width=width,
-            heads=config.heads,
-            depth=config.depth,
-            mlp_ratio=config.mlp_ratio,
-            self_attention=config.self_attention,
-            prototypes=config.local_prototypes + config.global_prototypes > 0,
-            dtype=dtype,
-            rngs=rngs,
-        )
+        self.denoiser = make_denoiser(config, backbone.width, self.grid, dtype=dtype, rngs=rngs)
 
     @classmethod
     def create(cls, config: DPDiffConfig | None = None, *, key: Array, backbone: Backbone | None = None) -> Self:

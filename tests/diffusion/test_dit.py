@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 
 from jaxad import module_state
-from jaxad.diffusion.dit import PrototypeDiT, attention, sincos_positions, timestep_embedding
+from jaxad.diffusion.dit import PrototypeDiT
+from jaxad.diffusion.layers import attention, sincos_positions, timestep_embedding
 
 GRID, CHANNELS, PROTOTYPES = (2, 3), 12, 4
 
@@ -71,7 +72,7 @@ def test_images_of_a_batch_do_not_see_each_other():
 def test_works_without_prototypes_and_has_no_parameters_for_them():
     model, (x, _, t) = build(prototypes=False), inputs()
     assert apply(model, x, None, t).shape == x.shape
-    assert not [path for path in module_state.split(model)[1] if "key_value" in path or "prototype_norm" in path]
+    assert not [path for path in module_state.split(model)[1] if "prototype" in path]
 
 
 def test_order_of_prototypes_does_not_matter():
@@ -94,10 +95,11 @@ def test_block_is_adaln_as_written():
         return (value - value.mean(-1, keepdims=True)) / np.sqrt(value.var(-1, keepdims=True) + 1e-6)
 
     shift, scale, gate, shift2, scale2, gate2 = np.split(dense(block.modulation, condition)[:, None], 6, -1)
-    p = norm(prototypes) * np.asarray(block.prototype_norm.scale[...]) + np.asarray(block.prototype_norm.bias[...])
-    key, value = np.split(dense(block.key_value, p), 2, -1)
-    query = dense(block.query, norm(h) * (1 + scale) + shift)
-    expected = h + gate * dense(block.cross_out, plain_attention(query, key, value, 2))
+    attend = block.prototype_attention
+    p = norm(prototypes) * np.asarray(attend.norm.scale[...]) + np.asarray(attend.norm.bias[...])
+    key, value = np.split(dense(attend.key_value, p), 2, -1)
+    query = dense(attend.query, norm(h) * (1 + scale) + shift)
+    expected = h + gate * dense(attend.out, plain_attention(query, key, value, 2))
     y = dense(block.mlp_in, norm(expected) * (1 + scale2) + shift2)
     y = 0.5 * y * (1 + np.tanh(np.sqrt(2 / np.pi) * (y + 0.044715 * y**3)))
     expected = expected + gate2 * dense(block.mlp_out, y)

@@ -1,0 +1,51 @@
+"""The denoiser that a config of DPDiff-AD names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import nnx
+
+from jaxad.config import DPDiffConfig
+from jaxad.diffusion.dit import PrototypeDiT
+from jaxad.diffusion.unet import PrototypeUNet
+from jaxad.diffusion.uvit import PrototypeUViT
+
+
+def denoiser_width(config: DPDiffConfig, channels: int) -> int:
+    """Width of the denoiser for features of `channels` channels (SPEC 3.4 rows 7 and 28).
+
+    The U-Net's first level has about 3/8 of them: with its 3x3 kernels and its wider second level that makes as many
+    parameters as a DiT of depth 4.
+    """
+    if config.width is not None or config.denoiser != "unet":
+        return config.width or channels
+    return config.heads * max(1, round(3 * channels / 8 / config.heads))
+
+
+def make_denoiser(
+    config: DPDiffConfig, channels: int, grid: tuple[int, int], *, dtype: Any, rngs: nnx.Rngs
+) -> PrototypeDiT | PrototypeUNet | PrototypeUViT:
+    """A new denoiser: tokens [b n c], prototypes [b k c] or None, t [b] -> [b n c].
+
+    Args:
+        config: architecture, width, heads, depth and whether there are prototypes.
+        channels: width c of tokens and prototypes.
+        grid: rows and columns of the tokens.
+        dtype: compute type.
+        rngs: keys of the parameters.
+    """
+    shared: dict[str, Any] = {
+        "width": denoiser_width(config, channels),
+        "heads": config.heads,
+        "prototypes": config.local_prototypes + config.global_prototypes > 0,
+        "dtype": dtype,
+        "rngs": rngs,
+    }
+    if config.denoiser == "unet":
+        return PrototypeUNet(channels, grid, **shared)
+    shared["depth"] = config.depth
+    if config.denoiser == "uvit":
+        # What a DiT block spends on its modulation goes into the feed-forward layer.
+        return PrototypeUViT(channels, grid, mlp_ratio=config.mlp_ratio + 2, **shared)
+    return PrototypeDiT(channels, grid, mlp_ratio=config.mlp_ratio, self_attention=config.self_attention, **shared)

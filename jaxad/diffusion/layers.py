@@ -1,0 +1,89 @@
+"""Layers that the denoisers share: timestep and position codes, attention among tokens and to prototypes."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.models.attention import attention
+from jaxad.precision import Linear
+from jaxad.types import Array
+
+
+def timestep_embedding(t: Array, width: int = 256, max_period: float = 1e4) -> jax.Array:
+    """Sinusoids of t [b], cosines first -> float32 [b width] (SPEC 3.2, DIT)."""
+    frequency = jnp.exp(-math.log(max_period) * jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
+    angle = t.astype(jnp.float32)[:, None] * frequency[None, :]
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
+    """Fixed 2-D sine-cosine positions of an h x w grid, float32 [n width]: half columns, half rows (MAE, DiT)."""
+    quarter = width // 4
+    frequency = 1e4 ** -(np.arange(quarter) / quarter)
+    rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequency[None, :] for axis in (columns, rows)]
+    parts = [part for angle in angles for part in (np.sin(angle), np.cos(angle))]
+    positions = np.concatenate(parts, axis=-1).astype(np.float32)
+    return np.pad(positions, ((0, 0), (0, width - positions.shape[-1])))
+
+
+def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) -> Linear:
+    """A linear layer as DiT initialises it: Xavier uniform kernel, or zero for the gates and the output; zero bias."""
+    kernel_init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()
+    return Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+
+
+def plain_norm(x: Array) -> jax.Array:
+    """Layer norm without scale and shift, in float32, eps 1e-6."""
+    x = jnp.asarray(x, jnp.float32)
+    x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
+
+
+class TimestepEmbedder(nnx.Module):
+    """Timestep -> vector: sinusoids, then two linear layers with SiLU between them."""
+
+    def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(0.02)
+        self.linear_in = Linear(256, width, kernel_init=normal, dtype=dtype, rngs=rngs)
+        self.linear_out = Linear(width, width, kernel_init=normal, dtype=dtype, rngs=rngs)
+
+    def __call__(self, t: Array) -> jax.Array:
+        """t int [b] -> float32 [b width]."""
+        return self.linear_out(nnx.silu(self.linear_in(timestep_embedding(t))))
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention among tokens."""
+
+    def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
+        self.heads, self.dtype = heads, dtype
+        self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.out = linear(width, width, dtype=dtype, rngs=rngs, zero=zero)
+
+    def __call__(self, x: Array) -> jax.Array:
+        """x [b n d] -> [b n d]."""
+        q, k, v = (part.astype(self.dtype) for part in jnp.split(self.qkv(x), 3, axis=-1))
+        return self.out(attention(q, k, v, self.heads))
+
+
+class PrototypeAttention(nnx.Module):
+    """Tokens attend to prototypes; keys and values are linear in the prototypes' layer norm (SPEC 3.4 row 9)."""
+
+    def __init__(self, width: int, prototype_width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
+        self.heads, self.dtype = heads, dtype
+        self.norm = nnx.LayerNorm(prototype_width, epsilon=1e-6, rngs=rngs)
+        self.query = linear(width, width, dtype=dtype, rngs=rngs)
+        self.key_value = linear(prototype_width, 2 * width, dtype=dtype, rngs=rngs)
+        self.out = linear(width, width, dtype=dtype, rngs=rngs, zero=zero)
+
+    def __call__(self, x: Array, prototypes: Array) -> jax.Array:
+        """x [b n d], prototypes [b k c] -> [b n d]."""
+        key, value = jnp.split(self.key_value(self.norm(prototypes)), 2, axis=-1)
+        q, k, v = (part.astype(self.dtype) for part in (self.query(x), key, value))
+        return self.out(attention(q, k, v, self.heads))

@@ -1,0 +1,98 @@
+"""Prototype-aware U-ViT: a plain transformer with long skips and the timestep as a token (arXiv 2209.12152)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, linear, sincos_positions
+from jaxad.types import Array
+
+
+class PrototypeUViTBlock(nnx.Module):
+    """Pre-norm block: long skip (optional), self-attention, attention to prototypes (optional), feed-forward."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        *,
+        skip: bool,
+        prototype_width: int | None,
+        dtype,
+        rngs: nnx.Rngs,
+    ):
+        norms = 2 + (prototype_width is not None)
+        self.skip = linear(2 * width, width, dtype=dtype, rngs=rngs) if skip else None
+        self.norms = nnx.List(nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs) for _ in range(norms))
+        self.self_attention = SelfAttention(width, heads, dtype=dtype, rngs=rngs)
+        self.prototype_attention = (
+            PrototypeAttention(width, prototype_width, heads, dtype=dtype, rngs=rngs) if prototype_width else None
+        )
+        hidden = round(width * mlp_ratio)
+        self.mlp_in = linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.mlp_out = linear(hidden, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array, prototypes: Array | None, skip: Array | None) -> jax.Array:
+        """x [b 1+n d], prototypes [b k c] or None, skip [b 1+n d] where the block takes one -> [b 1+n d]."""
+        x = jnp.asarray(x)
+        if self.skip is not None:
+            assert skip is not None
+            x = self.skip(jnp.concatenate([x, skip], axis=-1))
+        x = x + self.self_attention(self.norms[0](x))
+        if self.prototype_attention is not None:
+            assert prototypes is not None
+            x = x + self.prototype_attention(self.norms[1](x), prototypes)
+        return x + self.mlp_out(nnx.gelu(self.mlp_in(self.norms[-1](x)), approximate=False))
+
+
+class PrototypeUViT(nnx.Module):
+    """Predicts the noise (or v) in tokens [b n c]; a choice of denoiser of DPDiff-AD (paper Table 9, SPEC row 28).
+
+    Block i of the first half feeds block depth - 1 - i; the middle block of an odd depth has no skip. Arguments as
+    those of `PrototypeDiT`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        grid: tuple[int, int],
+        *,
+        width: int,
+        heads: int,
+        depth: int,
+        mlp_ratio: float = 4.0,
+        prototypes: bool = True,
+        dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.grid, self.width = grid, width
+        self.time = TimestepEmbedder(width, dtype=dtype, rngs=rngs)
+        self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(
+            PrototypeUViTBlock(
+                width,
+                heads,
+                mlp_ratio,
+                skip=index >= depth - depth // 2,
+                prototype_width=channels if prototypes else None,
+                dtype=dtype,
+                rngs=rngs,
+            )
+            for index in range(depth)
+        )
+        self.norm = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
+        self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
+
+    def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
+        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialisation."""
+        tokens = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
+        x = jnp.concatenate([self.time(t)[:, None], tokens], axis=1)
+        skips = []
+        for index, block in enumerate(self.blocks):
+            x = block(x, prototypes, skips.pop() if block.skip is not None else None)
+            if index < len(self.blocks) // 2:
+                skips.append(x)
+        return self.project_out(self.norm(x[:, 1:]))
