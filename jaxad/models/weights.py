@@ -1,45 +1,80 @@
-"""The one strict loader of pretrained weights: finds them, reads them and fills a network with them (DESIGN 4.5)."""
+"""The one strict loader of pretrained weights: finds and reads them, and fills networks with them (DESIGN 4.5)."""
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import functools
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import jax.numpy as jnp
 import numpy as np
-import safetensors
-from huggingface_hub import errors as hub_errors
 
-from jaxad import module_state
 from jaxad.errors import WeightsError
+from jaxad.models.checkpoint_place import Folder, Hub, Place
+from jaxad.models.flax_msgpack import is_flax_msgpack, read_flax_msgpack
+from jaxad.models.key_map import (
+    ARRAY,
+    BATCH_NORM,
+    CONV,
+    CONV1X1_AS_LINEAR,
+    EMBEDDING,
+    LINEAR,
+    LINEAR_AS_CONV1X1,
+    MATRIX,
+    NORM,
+    KeyMap,
+    Layout,
+    Leaf,
+    choose_key_map,
+    fill,
+    leading_axes,
+    split_linear,
+    to_torch,
+)
+from jaxad.models.mapped_file import LazyTensors, RenamedTensors, damaged
+from jaxad.models.safetensors_file import is_safetensors, read_safetensors
+from jaxad.models.torch_pickle import is_torch_pickle, read_torch_pickle
 
-CONFIG = "config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
+__all__ = [
+    "ARRAY",
+    "BATCH_NORM",
+    "CONV",
+    "CONV1X1_AS_LINEAR",
+    "EMBEDDING",
+    "LINEAR",
+    "LINEAR_AS_CONV1X1",
+    "MATRIX",
+    "NORM",
+    "KeyMap",
+    "Layout",
+    "Leaf",
+    "Weights",
+    "choose_key_map",
+    "fill",
+    "find_weights",
+    "leading_axes",
+    "read_tensors",
+    "sha256",
+    "split_linear",
+    "to_torch",
+]
 
-
-def _as_it_is(tensor: np.ndarray) -> np.ndarray:
-    return tensor
-
-
-Layout = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
-"""For each parameter of a module: the suffix of its tensor's name, and how that tensor becomes the parameter."""
-
-ARRAY: Layout = {"": ("", _as_it_is)}
-LINEAR: Layout = {"kernel": (".weight", np.transpose), "bias": (".bias", _as_it_is)}
-CONV: Layout = {"kernel": (".weight", lambda tensor: tensor.transpose(2, 3, 1, 0)), "bias": (".bias", _as_it_is)}
-NORM: Layout = {"scale": (".weight", _as_it_is), "bias": (".bias", _as_it_is)}
-
-KeyMap = Sequence[tuple[str, str, Layout]]
-"""Rows (module path, name in the file, layout); each `{}` stands for the same number on both sides."""
+CONFIGS = ("config.json", "open_clip_config.json")
+FILES = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "open_clip_pytorch_model.bin",
+    "flax_model.msgpack",
+    "diffusion_flax_model.msgpack",
+)
+"""What weights are called in repositories, in the order of preference; shards have `NAME.index.json`."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +85,20 @@ class Weights:
         id: the folder, file or hub id they were asked for by.
         config: content of config.json, empty where there is none.
         files: the weight files in the order of their names.
-        tensors: name -> array; each is read from its file when it is asked for.
+        tensors: name -> array; each is mapped into memory when it is asked for.
+        prefix: what the names in the files have before those in `tensors`.
+        config_file: where `config` was read from.
     """
 
     id: str
     config: Mapping[str, Any]
     files: tuple[Path, ...]
     tensors: Mapping[str, np.ndarray]
+    prefix: str = ""
+    config_file: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.id} below {self.prefix}" if self.prefix else self.id
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -68,31 +110,76 @@ class Weights:
         """Size of the weight files together."""
         return sum(file.stat().st_size for file in self.files)
 
+    def has(self, prefix: str) -> bool:
+        """Whether any tensor's name begins so."""
+        return any(name.startswith(prefix) for name in self.tensors)
 
-def find_weights(source: str | Path, revision: str | None = None) -> Weights:
+    def under(self, prefix: str) -> Weights:
+        """The tensors below a prefix, without it; all others are simply left out.
+
+        Args:
+            prefix: as it stands in the names, with its dot, e.g. "model.diffusion_model.".
+
+        Raises:
+            WeightsError: there are none.
+        """
+        names = {name.removeprefix(prefix): name for name in self.tensors if name.startswith(prefix)}
+        if not names:
+            tops = sorted({name.split(".")[0] for name in self.tensors})
+            raise WeightsError(
+                f"{self}: no tensors below {prefix!r}; there are {', '.join(tops[:20]) or 'none at all'}"
+            )
+        return dataclasses.replace(self, tensors=RenamedTensors(self.tensors, names), prefix=self.prefix + prefix)
+
+    def ema(self) -> Weights:
+        """The same with each tensor `model.X` of an LDM checkpoint replaced by its moving average under `model_ema`.
+
+        Raises:
+            WeightsError: the checkpoint holds no moving averages.
+
+        Source: SPEC 6.5; the averages are named without dots.
+        """
+        averages = {
+            name: average
+            for name in self.tensors
+            if name.startswith("model.")
+            and (average := "model_ema." + name.removeprefix("model.").replace(".", "")) in self.tensors
+        }
+        if not averages:
+            raise WeightsError(f"{self}: no moving averages (model_ema.*)")
+        kept = {name: name for name in self.tensors if not name.startswith("model_ema.")}
+        return dataclasses.replace(self, tensors=RenamedTensors(self.tensors, kept | averages))
+
+
+def find_weights(source: str | Path, revision: str | None = None, subfolder: str = "") -> Weights:
     """Pretrained weights in a local folder or file, or of a Hugging Face hub id.
 
     Args:
-        source: folder with config.json and model.safetensors (or its shards and their index), one .safetensors file,
-            or a hub id such as "facebook/dinov2-small". The hub's cache and HF_HUB_OFFLINE are respected.
+        source: folder with config.json and weights, or their shards and index, under one of the names in `FILES`; one
+            weight file; or a hub id such as "facebook/dinov2-small". The hub's cache and HF_HUB_OFFLINE are respected.
         revision: branch, tag or commit on the hub.
+        subfolder: folder within the folder or repository, such as "unet" in those of Stable Diffusion.
 
     Raises:
         WeightsError: nothing there, hub out of reach, repository missing or gated, damaged file, missing shard.
     """
     path = Path(source).expanduser()
     if path.is_file():
+        if subfolder:
+            raise WeightsError(f"{source}: is a file, and has no subfolder {subfolder!r}")
         return Weights(str(source), {}, (path,), read_tensors(path))
-    place = _Folder(path) if path.is_dir() else _Hub(str(source), revision)
-    config_file, single = place.find(CONFIG), place.find(SINGLE)
+    place: Place = Folder(path / subfolder) if path.is_dir() else Hub(str(source), revision, subfolder)
+    name = f"{source}/{subfolder}" if subfolder else str(source)
+    others = " or ".join(FILES[1:])
+    config_file = next((file for config in CONFIGS if (file := place.find(config))), None)
     config = _read_json(config_file) if config_file else {}
-    if single:
-        return Weights(str(source), config, (single,), read_tensors(single))
-    index = place.find(INDEX)
-    if not index:
-        raise WeightsError(f"{source}: {place.absent(f'{SINGLE} or {INDEX}')}")
-    files, tensors = _read_shards(place, index)
-    return Weights(str(source), config, files, tensors)
+    for file_name in FILES:
+        if file := place.find(file_name):
+            return Weights(name, config, (file,), read_tensors(file), config_file=config_file)
+        if index := place.find(f"{file_name}.index.json"):
+            files, tensors = _read_shards(place, index)
+            return Weights(name, config, files, tensors, config_file=config_file)
+    raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
 
 
 def sha256(files: Sequence[Path]) -> str:
@@ -106,112 +193,34 @@ def sha256(files: Sequence[Path]) -> str:
 
 
 def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
-    """Tensors of one weight file by name, each read when it is asked for. Further formats join `readers`.
+    """Tensors of one weight file by name, under the names and in the layouts of torch whatever its format.
+
+    Each is mapped into memory when it is asked for. The content tells the format: safetensors, what torch.save wrote,
+    or Flax msgpack.
 
     Raises:
-        WeightsError: the file is damaged or of an unknown format.
+        WeightsError: the file is damaged, of an unknown format, or a pickle of more than tensors and plain data.
     """
-    readers = {".safetensors": _Safetensors}
-    if file.suffix not in readers:
-        raise WeightsError(f"{file}: unknown weight format {file.suffix!r}; needs to be one of {', '.join(readers)}")
-    return readers[file.suffix](file)
+    with file.open("rb") as stream:
+        head = stream.read(64)
+    for fits, read in (
+        (is_safetensors, read_safetensors),
+        (is_torch_pickle, read_torch_pickle),
+        (is_flax_msgpack, read_flax_msgpack),
+    ):
+        if fits(head):
+            return read(file)
+    if head.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{file}: stands for a file in Git LFS that was not downloaded; run git lfs pull")
+    kinds = {".safetensors": "safetensors", ".msgpack": "Flax msgpack"} | dict.fromkeys(
+        (".pth", ".pt", ".ckpt", ".bin"), "torch"
+    )
+    if file.suffix in kinds:
+        raise damaged(file, kinds[file.suffix], "the first bytes are of no weight format")
+    raise WeightsError(f"{file}: unknown weight format {file.suffix!r}; needs to be one of {', '.join(kinds)}")
 
 
-def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] = ()) -> Any:
-    """The abstract `module` with every parameter taken from `weights` and cast to the parameter's type.
-
-    Args:
-        module: an nnx.Module made under `nnx.eval_shape`, so that nothing is initialised only to be overwritten.
-        weights: what `find_weights` found.
-        key_map: where each parameter lies; rows for modules that this network lacks are skipped.
-        ignore: names of tensors that the network has no use for.
-
-    Raises:
-        WeightsError: parameters without a tensor, tensors without a use, wrong shapes and values that are not finite,
-            all listed at once, with the nearest names.
-    """
-    graphdef, parameters = module_state.split(module)
-    keys = {path: _lookup(key_map, path) for path in parameters}
-    unused = [name for name in weights.tensors if name not in {key for key, _ in keys.values()} | set(ignore)]
-    arrays, problems = {}, []
-    for path, (key, transform) in keys.items():
-        wanted = parameters[path]
-        if key not in weights.tensors:
-            nearest = difflib.get_close_matches(key, unused, n=1, cutoff=0.8)
-            hint = f"; nearest in the file: {nearest[0]}" if nearest else ""
-            problems.append(f"{key}: missing, needed for {path} {list(wanted.shape)}{hint}")
-            continue
-        tensor = weights.tensors[key]
-        array = _transformed(tensor, transform, wanted.dtype)
-        if array is None or array.shape != wanted.shape:
-            problems.append(f"{key}: shape {list(tensor.shape)} does not fit {path} {list(wanted.shape)}")
-        elif not np.isfinite(array).all():
-            problems.append(f"{key}: holds values that are not finite")
-        else:
-            arrays[path] = jnp.asarray(array)
-    problems += [f"{name}: in the file, but not used by the network" for name in unused]
-    if problems:
-        raise WeightsError("\n".join([f"{weights.id}: weights do not fit the network:", *(f"  {p}" for p in problems)]))
-    return module_state.merge(graphdef, arrays)
-
-
-def _lookup(key_map: KeyMap, path: str) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
-    """Name and transform of the tensor for the parameter at `path`."""
-    pattern, numbers = re.sub(r"\b\d+\b", "{}", path), re.findall(r"\b\d+\b", path)
-    for module_path, key, layout in key_map:
-        for leaf, (suffix, transform) in layout.items():
-            if pattern == f"{module_path}/{leaf}".rstrip("/"):
-                return key.format(*numbers) + suffix, transform
-    raise KeyError(f"the key map has no row for the parameter {path}")
-
-
-def _transformed(tensor: np.ndarray, transform: Callable, dtype: Any) -> np.ndarray | None:
-    """The parameter that a tensor gives, None where it has too few or too many axes."""
-    try:
-        return np.asarray(transform(tensor), dtype)
-    except ValueError:
-        return None
-
-
-class _Safetensors(Mapping[str, np.ndarray]):
-    """Tensors of a memory-mapped .safetensors file."""
-
-    def __init__(self, file: Path):
-        try:
-            self.opened = safetensors.safe_open(file, framework="numpy")
-        except (safetensors.SafetensorError, OSError) as error:
-            raise WeightsError(f"{file}: damaged, truncated or no safetensors file ({error}); get it again") from error
-        self.names = dict.fromkeys(self.opened.keys())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.names:
-            raise KeyError(name)
-        return self.opened.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-class _Shards(Mapping[str, np.ndarray]):
-    """Tensors of several files as one mapping."""
-
-    def __init__(self, shards: Sequence[Mapping[str, np.ndarray]]):
-        self.shard_of = {name: shard for shard in shards for name in shard}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.shard_of[name][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shard_of)
-
-    def __len__(self) -> int:
-        return len(self.shard_of)
-
-
-def _read_shards(place: _Folder | _Hub, index: Path) -> tuple[tuple[Path, ...], Mapping[str, np.ndarray]]:
+def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[str, np.ndarray]]:
     """Files and tensors of a sharded checkpoint, all of those that its index names."""
     weight_map = _read_json(index).get("weight_map", {})
     shards = {name: place.find(name) for name in sorted(set(weight_map.values())) if Path(name).name == name}
@@ -219,10 +228,13 @@ def _read_shards(place: _Folder | _Hub, index: Path) -> tuple[tuple[Path, ...], 
     if missing or not weight_map:
         raise WeightsError(f"{index}: {place.absent(', '.join(missing) or 'weight_map')}")
     files = tuple(file for file in shards.values() if file)
-    tensors = _Shards([read_tensors(file) for file in files])
-    if absent := [f"{name} (in {file})" for name, file in weight_map.items() if name not in tensors]:
+    makers = {}
+    for file in files:
+        tensors = read_tensors(file)
+        makers |= {name: functools.partial(tensors.__getitem__, name) for name in tensors}
+    if absent := [f"{name} (in {file})" for name, file in weight_map.items() if name not in makers]:
         raise WeightsError(f"{index}: tensors that the shards do not hold: {', '.join(absent)}; get the shards again")
-    return files, tensors
+    return files, LazyTensors(makers)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -230,59 +242,3 @@ def _read_json(file: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text()))
     except ValueError as error:
         raise WeightsError(f"{file}: no JSON object ({error}); get it again") from error
-
-
-class _Folder:
-    """A checkpoint in a local folder."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def find(self, name: str) -> Path | None:
-        file = self.path / name
-        return file if file.is_file() else None
-
-    def absent(self, names: str) -> str:
-        return f"missing: {names}"
-
-
-class _Hub:
-    """A checkpoint in a repository of the Hugging Face hub, or in its local cache."""
-
-    def __init__(self, repository: str, revision: str | None):
-        self.repository, self.revision = repository, revision
-        self.unreachable = False
-
-    def find(self, name: str) -> Path | None:
-        page = f"https://huggingface.co/{self.repository}"
-        try:
-            # Once the hub has not answered, only the cache is asked: each further try would wait for 20 seconds.
-            download = functools.partial(huggingface_hub.hf_hub_download, local_files_only=self.unreachable)
-            return Path(download(self.repository, name, revision=self.revision))
-        except hub_errors.LocalEntryNotFoundError:
-            self.unreachable = True
-            return None
-        except hub_errors.EntryNotFoundError:
-            return None
-        except hub_errors.HFValidationError as error:
-            raise WeightsError(f"{self.repository}: no such folder or file, and no hub id either") from error
-        except hub_errors.RevisionNotFoundError as error:
-            raise WeightsError(f"{self.repository}: has no revision {self.revision!r}; see {page}") from error
-        except hub_errors.GatedRepoError as error:
-            raise WeightsError(
-                f"{self.repository}: is gated; accept its terms at {page}, then `hf auth login`"
-            ) from error
-        except hub_errors.RepositoryNotFoundError as error:
-            raise WeightsError(
-                f"{self.repository}: neither a folder or file here, nor a repository of the hub that is public or yours"
-            ) from error
-        except (hub_errors.HfHubHTTPError, OSError) as error:
-            raise WeightsError(f"{self.repository}: {name} could not be downloaded: {error}") from error
-
-    def absent(self, names: str) -> str:
-        if not self.unreachable:
-            return f"missing in the repository: {names}"
-        return (
-            f"no such folder or file here; on the hub, which cannot be reached or is switched off by HF_HUB_OFFLINE, "
-            f"and not in its local cache: {names}. Go online once, or name a local folder"
-        )

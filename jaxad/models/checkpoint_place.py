@@ -1,0 +1,114 @@
+"""Where the files of a checkpoint lie: a local folder, or a repository of the Hugging Face hub."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import huggingface_hub
+from huggingface_hub import errors as hub_errors
+
+from jaxad.errors import WeightsError
+
+UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
+"""Raised by the hub's client where nothing answers; a class of its HTTP library, which depends on its version."""
+
+
+class Place(Protocol):
+    """Finds files by their names."""
+
+    def find(self, name: str) -> Path | None:
+        """The file of that name here, None where there is none."""
+        ...
+
+    def absent(self, names: str) -> str:
+        """What to say about files that were not found."""
+        ...
+
+
+class Folder:
+    """A checkpoint in a local folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def find(self, name: str) -> Path | None:
+        file = self.path / name
+        return file if file.is_file() else None
+
+    def absent(self, names: str) -> str:
+        if not self.path.is_dir():
+            return "no such folder"
+        there = sorted(file.name for file in self.path.iterdir() if file.suffix in (".pth", ".pt", ".ckpt"))
+        return f"missing: {names}" + (f"; to load one of {', '.join(there)}, name the file itself" if there else "")
+
+
+class Hub:
+    """A checkpoint in a repository of the Hugging Face hub, or in its local cache.
+
+    The hub is asked once for the names of all files, and then only for files that it has.
+    """
+
+    def __init__(self, repository: str, revision: str | None, subfolder: str = ""):
+        self.repository, self.revision, self.subfolder = repository, revision, subfolder
+
+    @functools.cached_property
+    def listing(self) -> frozenset[str] | None:
+        """Names of all files; None where the hub cannot be reached, so that only the cache is asked."""
+        listed = functools.partial(huggingface_hub.list_repo_files, self.repository, revision=self.revision)
+        try:
+            return frozenset(self._explained(listed, "the list of its files"))
+        except (hub_errors.OfflineModeIsEnabled, UNREACHABLE):
+            return None
+
+    def find(self, name: str) -> Path | None:
+        path = f"{self.subfolder}/{name}" if self.subfolder else name
+        if self.listing is not None and path not in self.listing:
+            return None
+        download = functools.partial(
+            huggingface_hub.hf_hub_download,
+            self.repository,
+            path,
+            revision=self.revision,
+            local_files_only=self.listing is None,
+        )
+        try:
+            return Path(self._explained(download, path))
+        except hub_errors.EntryNotFoundError:
+            return None
+
+    def absent(self, names: str) -> str:
+        if self.listing is not None:
+            return f"missing in the repository: {names}"
+        return (
+            f"no such folder or file here; on the hub, which cannot be reached or is switched off by HF_HUB_OFFLINE, "
+            f"and not in its local cache: {names}. Go online once, or name a local folder"
+        )
+
+    def _explained(self, request: Callable[[], Any], what: str) -> Any:
+        """The answer to a request.
+
+        Raises:
+            WeightsError: the hub refused it; what the user can do about that.
+        """
+        page = f"https://huggingface.co/{self.repository}"
+        try:
+            return request()
+        except (hub_errors.EntryNotFoundError, hub_errors.OfflineModeIsEnabled):
+            raise
+        except hub_errors.HFValidationError as error:
+            raise WeightsError(f"{self.repository}: no such folder or file, and no hub id either") from error
+        except hub_errors.RevisionNotFoundError as error:
+            raise WeightsError(f"{self.repository}: has no revision {self.revision!r}; see {page}") from error
+        except hub_errors.GatedRepoError as error:
+            raise WeightsError(
+                f"{self.repository}: is gated; accept its terms at {page}, then `hf auth login`"
+            ) from error
+        except hub_errors.RepositoryNotFoundError as error:
+            raise WeightsError(
+                f"{self.repository}: neither a folder or file here, nor a repository of the hub that is public or yours"
+            ) from error
+        except (hub_errors.HfHubHTTPError, OSError) as error:
+            raise WeightsError(f"{self.repository}: {what} could not be downloaded: {error}") from error

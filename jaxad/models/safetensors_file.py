@@ -1,0 +1,93 @@
+"""Safetensors files, read by memory mapping and written tensor by tensor, all dtypes included.
+
+The format (huggingface.co/docs/safetensors): length of the header as 8 bytes, little-endian; the header, JSON that
+gives dtype, shape and place of each tensor; the tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxad.models.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
+
+KIND = "safetensors"
+LONGEST_HEADER = 100_000_000
+
+_CODES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+_CODE_OF = {name: code for code, name in _CODES.items()}
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins with these bytes, at least 9, is in this format."""
+    return len(head) > 8 and int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{"
+
+
+def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
+    """Tensors of a .safetensors file.
+
+    Raises:
+        WeightsError: the file is damaged or truncated, or has a dtype not known here.
+    """
+    mapped = MappedFile(file, KIND)
+    header_size = int.from_bytes(mapped.bytes(0, 8), "little")
+    if header_size > LONGEST_HEADER:
+        raise damaged(file, KIND, f"a header of {header_size} bytes")
+    try:
+        header = json.loads(mapped.bytes(8, header_size))
+        header.pop("__metadata__", None)
+        entries = {name: (row["dtype"], row["shape"], *row["data_offsets"]) for name, row in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, KIND, f"header: {error!r}") from error
+    makers = {}
+    for name, (code, shape, begin, end) in entries.items():
+        if code not in _CODES:
+            raise damaged(file, KIND, f"{name}: unknown dtype {code!r}")
+        dtype, start = DTYPES[_CODES[code]], 8 + header_size
+        if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+            raise damaged(file, KIND, f"{name}: {end - begin} bytes for {code} {shape}")
+        if start + end > mapped.size:
+            raise damaged(file, KIND, f"{name} ends at byte {start + end} of {mapped.size}")
+        makers[name] = functools.partial(mapped.array, start + begin, dtype, tuple(shape))
+    return LazyTensors(makers)
+
+
+def write_safetensors(
+    file: Path, tensors: Mapping[str, np.ndarray], names: list[str], dtypes: Mapping[str, str]
+) -> None:
+    """Write the tensors of those names, cast to `dtypes`, one after the other; memory holds one of them at a time."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        shape = tensors[name].shape
+        begin, end = end, end + math.prod(shape) * DTYPES[dtypes[name]].itemsize
+        header[name] = {"dtype": _CODE_OF[dtypes[name]], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            array = np.ascontiguousarray(tensors[name], DTYPES[dtypes[name]])
+            stream.write(array.reshape(-1).view(np.uint8).data)
