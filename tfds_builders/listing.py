@@ -80,8 +80,8 @@ class Benchmark:
         licence: licence in one line.
         how_to_obtain: what to get, from whom, and what `--source` is to name; nothing is downloaded.
         is_root: whether a folder is the root of the official layout; also asked of the folders in the one given.
-        list_samples: (root, category, **options) -> samples. Reads names, lists and annotations, never image data; raises
-            DataError with all problems at once for lists that are damaged.
+        list_samples: (root, category, **options) -> samples. Reads names, lists and annotations, never image data;
+            raises DataError with all problems at once for lists that are damaged.
         categories: official names of all categories, in official order; empty where the source decides.
         find_categories: (root, **options) -> names, for data sets whose source decides; otherwise None.
         counts: (category, **options) -> official counts of a category, empty where they are not known.
@@ -113,7 +113,9 @@ class Benchmark:
     def choose(self, given: Mapping[str, Any]) -> dict[str, str]:
         """The value of every option, defaults included. Raises ConfigError naming all that do not fit."""
         known = {option.name: option for option in self.options}
-        problems = [f"no option {name!r}; there are: {', '.join(known) or 'none'}" for name in given if name not in known]
+        problems = [
+            f"no option {name!r}; there are: {', '.join(known) or 'none'}" for name in given if name not in known
+        ]
         for name, option in known.items():
             if (value := str(given.get(name, option.choices[0]))) not in option.choices:
                 problems.append(f"option {name}={value}: needs to be one of {', '.join(option.choices)}")
@@ -137,9 +139,7 @@ def slug(category: str) -> str:
 
 def names() -> tuple[str, ...]:
     """Names of all data sets."""
-    import tfds_builders
-
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(tfds_builders.__path__) if module.ispkg))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg))
 
 
 def benchmark(name: str) -> Benchmark:
