@@ -1,0 +1,117 @@
+"""CLIP and its towers from files of transformers, open_clip, OpenAI, diffusers and LDM (SPEC 6.3, 6.4)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxad.models.clip import (
+    CLIP,
+    TextTower,
+    VisionTower,
+    abstract_clip,
+    abstract_text_tower,
+    abstract_vision_tower,
+)
+from jaxad.models.clip_checkpoints import BUFFERS, CLIP_LAYOUTS, NOT_TEXT, NOT_VISION, TEXT_LAYOUTS, VISION_LAYOUTS
+from jaxad.models.clip_config import (
+    Activation,
+    CLIPConfig,
+    TextConfig,
+    VisionConfig,
+    open_clip_config_of,
+    text_config_of,
+)
+from jaxad.models.weights import Weights, choose_key_map, fill
+
+SD1_TEXT = "cond_stage_model.transformer."
+SD2_TEXT = "cond_stage_model.model."
+
+
+def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation | None = None) -> CLIP:
+    """Both towers of a CLIP.
+
+    Args:
+        weights: what `find_weights` found: a CLIPModel of transformers, a ViT of open_clip with or without its
+            open_clip_config.json, or OpenAI's own tensors.
+        dtype: compute type.
+        activation: of the feed-forward layers, None for what the config says. Weights of open_clip that come without a
+            config are taken for "gelu", OpenAI's own for "quick_gelu"; tensors alone do not tell.
+
+    Raises:
+        WeightsError: the weights are no CLIP, do not fit their config, or need one.
+    """
+    layout, key_map = choose_key_map(weights, CLIP_LAYOUTS)
+    if layout == "transformers":
+        config = CLIPConfig.from_huggingface(weights.config)
+    else:
+        config = CLIPConfig.from_open_clip(_open_clip_config(weights, layout))
+    if activation:
+        towers = (dataclasses.replace(tower, activation=activation) for tower in (config.vision, config.text))
+        config = CLIPConfig(*towers)
+    return fill(abstract_clip(config, dtype), weights, key_map, ignore=BUFFERS)
+
+
+def load_vision_tower(weights: Weights, dtype: Any = jnp.float32, activation: Activation | None = None) -> VisionTower:
+    """The image tower of a whole CLIP (see `load_clip`), or of a CLIPVisionModel with or without projection."""
+    layout, key_map = choose_key_map(weights, VISION_LAYOUTS)
+    if layout == "open_clip":
+        config = VisionConfig.from_open_clip(_open_clip_config(weights, layout))
+    else:
+        projected = "visual_projection.weight" in weights.tensors
+        config = VisionConfig.from_huggingface(weights.config, projected=projected)
+    if activation:
+        config = dataclasses.replace(config, activation=activation)
+    return fill(abstract_vision_tower(config, dtype), weights, key_map, ignore=(*BUFFERS, *NOT_VISION))
+
+
+def load_text_tower(weights: Weights, dtype: Any = jnp.float32, activation: Activation | None = None) -> TextTower:
+    """The text tower of a whole CLIP (see `load_clip`), of Stable Diffusion, or of a CLIPTextModel.
+
+    Args:
+        weights: what `find_weights` found: a CLIPTextModel with or without projection, such as the subfolder
+            `text_encoder` of a diffusers pipeline, a whole CLIP, or a .ckpt of Stable Diffusion 1.x or 2.x. Of the
+            latter's 24 blocks the last is left out, as it was in training.
+        dtype: compute type.
+        activation: of the feed-forward layers, None for what the config or the kind of file says.
+
+    Raises:
+        WeightsError: the weights hold no such tower, do not fit their config, or need one.
+    """
+    if weights.has(SD2_TEXT):
+        return _penultimate(weights.under(SD2_TEXT), dtype, activation or "gelu")
+    if weights.has(SD1_TEXT):
+        weights = weights.under(SD1_TEXT)
+        config = text_config_of(weights.under("text_model.").tensors, "quick_gelu")
+        key_map = TEXT_LAYOUTS["transformers, text_model"]
+    else:
+            layout, key_map = choose_key_map(weights, TEXT_LAYOUTS)
+        if layout.startswith("open_clip"):
+            config = TextConfig.from_open_clip(_open_clip_config(weights, layout))
+        else:
+            projected = "text_projection.weight" in weights.tensors
+            config = TextConfig.from_huggingface(weights.config, projected=projected)
+    if activation:
+        config = dataclasses.replace(config, activation=activation)
+    return fill(abstract_text_tower(config, dtype), weights, key_map, ignore=(*BUFFERS, *NOT_TEXT))
+
+
+def _penultimate(weights: Weights, dtype: Any, activation: Activation) -> TextTower:
+    """The text tower of a .ckpt of Stable Diffusion 2, without its last block and projection."""
+    config = TextConfig.from_open_clip(open_clip_config_of(weights.tensors, activation == "quick_gelu"))
+    last = config.depth - 1
+    config = dataclasses.replace(config, depth=last, projection=None)
+    ignore = (*BUFFERS, *NOT_TEXT, f"transformer.resblocks.{last}.*", "text_projection")
+    return fill(abstract_text_tower(config, dtype), weights, TEXT_LAYOUTS["open_clip"], ignore=ignore)
+
+
+def _open_clip_config(weights: Weights, layout: str) -> dict[str, Any]:
+    """Content of open_clip_config.json, or what can be told without."""
+    config = weights.config.get("model_cfg", weights.config)
+    if "embed_dim" in config:
+        return dict(config)
+    # Only OpenAI's own files hold their sizes as tensors.
+    quick_gelu = "input_resolution" in weights.tensors
+    return open_clip_config_of(weights.tensors, quick_gelu, text="text." if layout == "open_clip, text" else "")
