@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Collection
 from typing import Any
@@ -11,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxad.errors import ConfigError
+from jaxad import module_state
+from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.attention import attention
 from jaxad.models.positions import Interpolation, resize_positions
-from jaxad.models.vit_checkpoints import HUGGINGFACE_DINOV2, UNUSED
+from jaxad.models.vit_checkpoints import UNUSED, recognise
 from jaxad.models.vit_config import ViTConfig
 from jaxad.models.weights import Weights, fill
 from jaxad.types import Array
@@ -182,20 +184,32 @@ class LayerScale(nnx.Module):
 
 
 def load_vit(weights: Weights, dtype: Any = jnp.float32, interpolation: Interpolation | None = None) -> ViT:
-    """The network that `weights` hold, its shape taken from their config.json.
+    """The network that `weights` hold: DINOv2, DINO or supervised ViT in any layout that `recognise` knows.
 
     Args:
-        weights: what `find_weights` found.
+        weights: what `find_weights` found. Without Hugging Face's config.json, as with a file such as
+            `dinov2_vitb14_reg4_pretrain.pth`, the shape is read off the tensors, with width / 64 heads.
         dtype: compute type.
-        interpolation: how positions are resized, None for the way of the network's authors.
+        interpolation: how positions are resized, None for the way of the code that the file was made for (`recognise`).
 
     Raises:
         WeightsError: a config that is no Vision Transformer's, or weights that do not fit it.
     """
-    config = ViTConfig.from_huggingface(weights.config)
-    if interpolation:
-        config = dataclasses.replace(config, interpolation=interpolation)
-    return fill(abstract_vit(config, dtype), weights, HUGGINGFACE_DINOV2, ignore=UNUSED)
+    checkpoint = recognise(weights)
+    config = dataclasses.replace(checkpoint.config, interpolation=interpolation or checkpoint.config.interpolation)
+    try:
+        return fill(abstract_vit(config, dtype), checkpoint.weights, checkpoint.key_map, ignore=UNUSED)
+    except WeightsError as error:
+        if not checkpoint.contradictions:
+            raise
+        differences = ", ".join(checkpoint.contradictions)
+        raise WeightsError(f"{error}\n  config.json is that of another network: {differences}") from None
+
+
+def parameter_count(config: ViTConfig) -> int:
+    """Number of parameters of a network of that shape, without the mask token that only pretraining uses."""
+    _, parameters = module_state.split(abstract_vit(config))
+    return sum(math.prod(parameter.shape) for parameter in parameters.values())
 
 
 def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:

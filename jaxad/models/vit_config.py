@@ -23,11 +23,11 @@ _SHARED = {
 }
 _DINOV2 = {**_SHARED, "mlp_ratio": 4, "layer_norm_eps": 1e-6, "use_swiglu_ffn": False}
 _DEFAULTS = {
-    "dinov2": {**_DINOV2, "patch_size": 14, "num_register_tokens": 0},
+    "dinov2": {**_DINOV2, "patch_size": 14},
     "dinov2_with_registers": {**_DINOV2, "patch_size": 16, "num_register_tokens": 4},
     "vit": {**_SHARED, "patch_size": 16, "intermediate_size": 3072, "layer_norm_eps": 1e-12},
 }
-"""What each Hugging Face class takes for a field that its config.json lacks."""
+"""The fields that each Hugging Face class reads, and what it takes for one that config.json lacks."""
 
 
 @dataclass(frozen=True)
@@ -124,14 +124,14 @@ class ViTConfig:
                 f"config.json: model_type = {model_type!r} is no Vision Transformer known here; "
                 f"needs to be one of {', '.join(_DEFAULTS)}"
             )
-        c: dict[str, Any] = {"use_swiglu_ffn": False, "num_register_tokens": 0, **_DEFAULTS[model_type], **config}
+        c = {name: config.get(name, default) for name, default in _DEFAULTS[model_type].items()}
         if problems := _problems(c):
             raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
-        width = c["hidden_size"]
-        if c["use_swiglu_ffn"]:
-            hidden = _swiglu_width(width, c["mlp_ratio"])
+        width, swiglu = c["hidden_size"], c.get("use_swiglu_ffn", False)
+        if model_type == "vit":
+            hidden = c["intermediate_size"]
         else:
-            hidden = c["intermediate_size"] if model_type == "vit" else int(width * c["mlp_ratio"])
+            hidden = _swiglu_width(width, c["mlp_ratio"]) if swiglu else int(width * c["mlp_ratio"])
         return cls(
             width=width,
             depth=c["num_hidden_layers"],
@@ -139,26 +139,13 @@ class ViTConfig:
             patch=c["patch_size"],
             image_size=c["image_size"],
             hidden=hidden,
-            swiglu=c["use_swiglu_ffn"],
-            registers=c["num_register_tokens"],
+            swiglu=swiglu,
+            registers=c.get("num_register_tokens", 0),
             layer_scale=model_type != "vit",
             qkv_bias=c["qkv_bias"],
             norm_eps=c["layer_norm_eps"],
             interpolation="antialias" if model_type == "dinov2_with_registers" else "bicubic",
         )
-
-
-PUBLISHED: Mapping[str, ViTConfig] = {
-    **{f"facebook/dinov2-{size}": ViTConfig.dinov2(size) for size in _SIZES},
-    **{f"facebook/dinov2-with-registers-{size}": ViTConfig.dinov2(size, registers=4) for size in _SIZES},
-    **{
-        f"facebook/dino-vit{size[0]}{patch}": ViTConfig.dino(size, patch)
-        for size in ("small", "base")
-        for patch in (16, 8)
-    },
-    **{f"google/vit-{size}-patch16-224": ViTConfig.vit(size) for size in ("base", "large")},
-}
-"""Hub id -> preset of every published Vision Transformer that jaxad is checked against."""
 
 
 def _size(size: str, allowed: Sequence[str]) -> tuple[int, int, int]:
@@ -199,3 +186,16 @@ def _problems(c: Mapping[str, Any]) -> list[str]:
 def _swiglu_width(width: int, ratio: float) -> int:
     """Two thirds of the width of the layer it replaces, rounded up to a multiple of 8."""
     return (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8
+
+
+PUBLISHED: Mapping[str, ViTConfig] = {
+    **{f"facebook/dinov2-{size}": ViTConfig.dinov2(size) for size in _SIZES},
+    **{f"facebook/dinov2-with-registers-{size}": ViTConfig.dinov2(size, registers=4) for size in _SIZES},
+    **{
+        f"facebook/dino-vit{size[0]}{patch}": ViTConfig.dino(size, patch)
+        for size in ("small", "base")
+        for patch in (16, 8)
+    },
+    **{f"google/vit-{size}-patch16-224": ViTConfig.vit(size) for size in ("base", "large")},
+}
+"""Hub id -> preset of every published Vision Transformer that jaxad is checked against."""

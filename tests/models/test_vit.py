@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from jaxad import module_state
-from jaxad.errors import ConfigError, WeightsError
+from jaxad.errors import ConfigError
 from jaxad.models import vit
 from jaxad.models.positions import resize_matrix
-from jaxad.models.vit import ViTConfig, abstract_vit, load_vit
+from jaxad.models.vit import abstract_vit, load_vit, parameter_count
+from jaxad.models.vit_config import ViTConfig
 from jaxad.models.weights import find_weights
 from tests.models.checkpoints import PATCH, SIDE, write_dinov2
 from tests.models.checkpoints import forward as slow_forward
@@ -90,13 +91,18 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "registers", "parameters"),
-    [("small", 0, 22_056_192), ("base", 0, 86_579_712), ("base", 4, 86_582_784), ("large", 0, 304_367_616)],
+    ("config", "parameters"),
+    [
+        (ViTConfig.dinov2("small"), 22_056_192),
+        (ViTConfig.dinov2("base"), 86_579_712),
+        (ViTConfig.dinov2("base", registers=4), 86_582_784),
+        (ViTConfig.dino("small", 8), 21_670_272),
+        (ViTConfig.dino("base", 16), 85_798_656),
+    ],
 )
-def test_parameter_counts(size, registers, parameters):
+def test_parameter_counts(config, parameters):
     """SPEC 6.8 gives 86.580 M for DINOv2-B with its mask token of 768, which is not used here."""
-    _, arrays = module_state.split(abstract_vit(ViTConfig.dinov2(size, registers)))
-    assert sum(np.prod(array.shape) for array in arrays.values()) == parameters
+    assert parameter_count(config) == parameters
 
 
 def test_giant_is_gated():
@@ -104,34 +110,6 @@ def test_giant_is_gated():
     _, arrays = module_state.split(abstract_vit(ViTConfig.dinov2("giant")))
     assert sum(np.prod(array.shape) for array in arrays.values()) == 1_136_479_232
     assert arrays["blocks/39/mlp/gate_and_value/kernel"].shape == (1536, 8192)
-
-
-def test_config_defaults_are_those_of_the_class():
-    assert ViTConfig.from_huggingface({"model_type": "dinov2"}) == ViTConfig(image_size=224)
-    registers = ViTConfig.from_huggingface({"model_type": "dinov2_with_registers"})
-    assert registers == ViTConfig(patch=16, image_size=224, registers=4, interpolation="antialias")
-
-
-def test_presets_equal_the_published_configs():
-    base = {"model_type": "dinov2_with_registers", "patch_size": 14, "image_size": 518}
-    assert ViTConfig.from_huggingface(base) == ViTConfig.dinov2("base", registers=4)
-    giant = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24, "use_swiglu_ffn": True}
-    config = {"model_type": "dinov2", "image_size": 518, **giant}
-    assert ViTConfig.from_huggingface(config) == ViTConfig.dinov2("giant")
-
-
-def test_impossible_config_lists_everything():
-    config = {"model_type": "dinov2", "hidden_act": "relu", "num_channels": 4, "hidden_size": 30, "image_size": [8, 9]}
-    with pytest.raises(WeightsError) as caught:
-        ViTConfig.from_huggingface(config)
-    for name in ("hidden_act = 'relu'", "num_channels = 4", "hidden_size = 30", "image_size = [8, 9]"):
-        assert name in str(caught.value)
-
-
-@pytest.mark.parametrize("config", [{"model_type": "clip"}, {}])
-def test_other_model_type_is_named(config):
-    with pytest.raises(WeightsError, match=f"model_type = {config.get('model_type')!r}"):
-        ViTConfig.from_huggingface(config)
 
 
 def test_optional_parts_leave_no_parameters():
