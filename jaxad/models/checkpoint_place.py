@@ -28,6 +28,12 @@ class Place(Protocol):
         ...
 
 
+def open_place(source: str | Path, revision: str | None = None, subfolder: str = "") -> Place:
+    """The local folder of that name, else the hub's repository, at `revision`; or a folder in either."""
+    path = Path(source).expanduser()
+    return Folder(path / subfolder) if path.is_dir() else Hub(str(source), revision, subfolder)
+
+
 class Folder:
     """A checkpoint in a local folder."""
 

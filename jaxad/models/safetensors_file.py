@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxad.errors import WeightsError
 from jaxad.models.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
 
 KIND = "safetensors"
@@ -74,20 +75,34 @@ def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
     return LazyTensors(makers)
 
 
-def write_safetensors(
-    file: Path, tensors: Mapping[str, np.ndarray], names: list[str], dtypes: Mapping[str, str]
-) -> None:
-    """Write the tensors of those names, cast to `dtypes`, one after the other; memory holds one of them at a time."""
+def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
+    """Write tensors one after the other, so that memory holds one of them at a time.
+
+    Args:
+        file: where to; an existing file is overwritten.
+        tensors: name -> array.
+        dtypes: name -> name of the dtype to cast to; None to leave them all as they are.
+
+    Raises:
+        WeightsError: values that are finite, but too large for the dtype wanted.
+    """
+    wanted = {name: DTYPES[dtypes[name] if dtypes else array.dtype.name] for name, array in tensors.items()}
+    # Wide elements first keeps every tensor aligned.
+    names = sorted(wanted, key=lambda name: (-wanted[name].itemsize, name))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name in names:
         shape = tensors[name].shape
-        begin, end = end, end + math.prod(shape) * DTYPES[dtypes[name]].itemsize
-        header[name] = {"dtype": _CODE_OF[dtypes[name]], "shape": list(shape), "data_offsets": [begin, end]}
+        begin, end = end, end + math.prod(shape) * wanted[name].itemsize
+        header[name] = {"dtype": _CODE_OF[wanted[name].name], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            array = np.ascontiguousarray(tensors[name], DTYPES[dtypes[name]])
+            tensor = tensors[name]
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(tensor, wanted[name])
+            if array.dtype != tensor.dtype and not np.isfinite(array).all() and np.isfinite(tensor).all():
+                raise WeightsError(f"{file.name}: {name}: values too large for {array.dtype}; keep its {tensor.dtype}")
             stream.write(array.reshape(-1).view(np.uint8).data)

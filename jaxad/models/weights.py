@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
-from jaxad.models.checkpoint_place import Folder, Hub, Place
+from jaxad.models.checkpoint_place import Place, open_place
 from jaxad.models.flax_msgpack import is_flax_msgpack, read_flax_msgpack
 from jaxad.models.key_map import (
     ARRAY,
@@ -88,6 +88,7 @@ class Weights:
         tensors: name -> array; each is mapped into memory when it is asked for.
         prefix: what the names in the files have before those in `tensors`.
         config_file: where `config` was read from.
+        preprocessor: content of preprocessor_config.json, empty where there is none.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Weights:
     tensors: Mapping[str, np.ndarray]
     prefix: str = ""
     config_file: Path | None = None
+    preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.id} below {self.prefix}" if self.prefix else self.id
@@ -168,17 +170,21 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
         if subfolder:
             raise WeightsError(f"{source}: is a file, and has no subfolder {subfolder!r}")
         return Weights(str(source), {}, (path,), read_tensors(path))
-    place: Place = Folder(path / subfolder) if path.is_dir() else Hub(str(source), revision, subfolder)
+    place = open_place(source, revision, subfolder)
     name = f"{source}/{subfolder}" if subfolder else str(source)
     others = " or ".join(FILES[1:])
     config_file = next((file for config in CONFIGS if (file := place.find(config))), None)
     config = _read_json(config_file) if config_file else {}
+    preprocessor_file = place.find("preprocessor_config.json")
+    preprocessor = _read_json(preprocessor_file) if preprocessor_file else {}
     for file_name in FILES:
         if file := place.find(file_name):
-            return Weights(name, config, (file,), read_tensors(file), config_file=config_file)
-        if index := place.find(f"{file_name}.index.json"):
+            files, tensors = (file,), read_tensors(file)
+        elif index := place.find(f"{file_name}.index.json"):
             files, tensors = _read_shards(place, index)
-            return Weights(name, config, files, tensors, config_file=config_file)
+        else:
+            continue
+        return Weights(name, config, files, tensors, config_file=config_file, preprocessor=preprocessor)
     raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
 
 
