@@ -1,0 +1,58 @@
+"""Small random Stable Diffusion networks and checkpoints, without torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from jaxad import module_state
+from jaxad.models.autoencoder_kl import abstract_autoencoder, save_autoencoder
+from jaxad.models.sd_checkpoints import autoencoder_key_maps, unet_key_map
+from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
+from jaxad.models.sd_unet import abstract_unet, save_unet
+from jaxad.models.weights import to_torch
+
+UNET = UNetConfig(
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    down_attention=(True, False),
+    up_attention=(False, True),
+    heads=(2, 4),
+    cross_attention_dim=12,
+    norm_num_groups=4,
+)
+AUTOENCODER = AutoencoderConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4)
+
+
+def randomised(abstract: Any, seed: int = 0) -> Any:
+    """The module with parameters drawn such that no branch vanishes."""
+    graphdef, parameters = module_state.split(abstract)
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for path, parameter in parameters.items():
+        deviation = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else 0.2
+        values = generator.normal(1.0 * path.endswith("/scale"), deviation, parameter.shape)
+        arrays[path] = jnp.asarray(values, parameter.dtype)
+    return module_state.merge(graphdef, arrays)
+
+
+def write_folder(folder: Path, unet: UNetConfig = UNET, autoencoder: AutoencoderConfig = AUTOENCODER) -> None:
+    """A folder in diffusers layout with the subfolders unet and vae."""
+    save_unet(randomised(abstract_unet(unet)), folder / "unet")
+    save_autoencoder(randomised(abstract_autoencoder(autoencoder)), folder / "vae")
+
+
+def write_single_file(file: Path, unet: UNetConfig, autoencoder: AutoencoderConfig) -> None:
+    """One LDM-style .safetensors file with UNet (and its moving average, one larger), autoencoder and a text weight."""
+    tensors = {"cond_stage_model.transformer.text_model.w": np.ones(2, np.float32), "betas": np.ones(3, np.float32)}
+    for name, tensor in to_torch(randomised(abstract_unet(unet)), unet_key_map(unet, ldm=True)).items():
+        tensors[f"model.diffusion_model.{name}"] = tensor
+        tensors["model_ema." + f"diffusion_model.{name}".replace(".", "")] = tensor + 1
+    vae = to_torch(randomised(abstract_autoencoder(autoencoder)), autoencoder_key_maps(autoencoder)["ldm"])
+    tensors |= {f"first_stage_model.{name}": tensor for name, tensor in vae.items()}
+    safetensors.numpy.save_file(tensors, file)
