@@ -144,6 +144,26 @@ class Demo:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Rewrite pretrained weights of any supported format as safetensors, with a manifest of where they came from."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """Weight file (.safetensors, .msgpack, .pth, .pt, .ckpt, .bin), folder, or id on the Hugging Face hub."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """Folder to write."""
+    dtype: Literal["keep", "float32", "float16", "bfloat16"] = "keep"
+    """Type of all floating-point tensors."""
+    license: str | None = None
+    """Name of the licence; read from the source's model card or LICENSE if not given."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    subfolder: str = ""
+    """Folder within the source, such as `unet` in those of Stable Diffusion."""
+    overwrite: bool = False
+    """Replace a folder that convert has written before."""
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time a part of jaxad on this machine."""
 
@@ -152,7 +172,7 @@ class Bench:
 
 
 Fit = FitDPDiff | FitPatchBank
-Command = Demo | Fit | Evaluate | Predict | Check | Bench
+Command = Demo | Fit | Evaluate | Predict | Check | Convert | Bench
 
 _DESCRIPTION = (
     "Visual anomaly detection in JAX. `jaxad COMMAND --help` explains a command, `jaxad --version` prints the version."
@@ -193,6 +213,7 @@ def _tree(preset: Preset) -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     )
 

@@ -32,6 +32,7 @@ def run(command: Any) -> None:
         cli.Evaluate: evaluate,
         cli.Predict: predict,
         cli.Check: check,
+        cli.Convert: convert,
         cli.Bench: bench,
     }
     actions[type(command)](command)
@@ -265,6 +266,25 @@ def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
         f"  {_line('fit', 'dpdiff', *own, '--workdir', 'runs/parts', '--preset', 'small')}\n"
         f"  {_line('evaluate', '--checkpoint', 'runs/parts', *own, '--out', 'runs/parts-report')}"
     )
+
+
+def convert(command: cli.Convert) -> None:
+    """`jaxad convert`."""
+    from jaxad.models import convert as weights
+
+    manifest = weights.convert(
+        command.source,
+        command.destination,
+        revision=command.revision,
+        subfolder=command.subfolder,
+        dtype=command.dtype,
+        license=command.license,
+        overwrite=command.overwrite,
+    )
+    if manifest["license"] is None:
+        Reporter().warn(["the source states no licence; --license NAME records it in the manifest"])
+    kinds = ", ".join(f"{count} {dtype}" for dtype, count in manifest["dtypes"].items())
+    print(f"{command.destination}: {manifest['tensors']} tensors ({kinds}), {manifest['bytes'] / 1e6:.1f} MB")
 
 
 def bench(command: cli.Bench) -> None:
