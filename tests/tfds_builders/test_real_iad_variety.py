@@ -1,0 +1,126 @@
+"""Real-IAD Variety in its official layout, listed and prepared."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jaxad.errors import DataError
+from tests.tfds_builders.real_iad_layout import Writer, write_list
+from tfds_builders.listing import slug
+from tfds_builders.real_iad_variety.listing import BENCHMARK, SUBSETS, find_categories, list_samples, subset
+
+RAW = {"resolution": "raw"}
+NAMES = ("D-sub-connector", "battery", "slipper- model")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Three categories: one flat, one nested as in its archive, one whose name holds a space."""
+    root = tmp_path / "Real-IAD_Variety"
+    for name, nested in zip(NAMES, (False, True, False), strict=True):
+        writer = Writer(root / "realiadvariety_raw", view="C{:02d}" if nested else "C{}", end="png", nested=nested)
+        test = writer.normal(name, 2) + writer.defective(name, "AK", 1, visible=(2, 4), hidden="AK")
+        write_list(root / "realiadvariety_jsons" / "Real-IAD_Variety_jsons", name, writer.normal(name, 1), test)
+    return root
+
+
+@pytest.mark.parametrize("category", NAMES)
+def test_a_category(root, category):
+    samples = list_samples(root, category, **RAW)
+    assert Counter((sample.split, sample.label) for sample in samples) == {
+        ("train", 0): 5,
+        ("test", 0): 5 + 3,
+        ("test", 1): 2,
+    }
+    assert [sample.view for sample in samples] == [1, 2, 3, 4, 5] * 3
+    assert {sample.category for sample in samples} == {category}
+    assert all(sample.image.is_file() for sample in samples)
+    assert all(sample.mask is not None and sample.mask.is_file() for sample in samples if sample.label)
+    assert samples[0].image_id.startswith(f"{category}/OK/S0001/{category}_0001_OK_C")
+    assert {sample.object_id for sample in samples[10:]} == {f"{category}/NG/AK/S0001"}
+
+
+def test_a_view_without_the_defect_is_normal(root):
+    views = list_samples(root, "battery", **RAW)[10:]
+    assert [view.label for view in views] == [0, 1, 0, 1, 0]
+    hidden = "good (its object: pit)"
+    assert [view.defect for view in views] == [hidden, "pit", hidden, "pit", hidden]
+    assert [view.mask is None for view in views] == [True, False, True, False, True]
+
+
+def test_reduced_images(root):
+    with pytest.raises(DataError, match=r"px1024.*looked for .*realiadvariety_1024"):
+        list_samples(root, "battery", resolution="px1024")
+    (root / "realiadvariety_raw").rename(root / "realiadvariety_1024")
+    assert list_samples(root, "battery", resolution="px1024")[0].image.is_file()
+
+
+def test_archives_without_a_folder_of_their_own(root):
+    raw = root / "realiadvariety_raw"
+    for name in ("D-sub-connector", "slipper- model"):
+        for file in list((raw / name).rglob("*.png")):
+            target = raw / file.relative_to(raw / name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(target)
+        shutil.rmtree(raw / name)
+        assert all(sample.image.is_file() for sample in list_samples(root, name, **RAW))
+    assert all(sample.image.is_file() for sample in list_samples(root, "battery", **RAW))
+
+
+def test_categories_are_the_lists_in_ascii_order(root, tmp_path):
+    assert find_categories(root) == NAMES
+    assert [slug(name) for name in NAMES] == ["D_sub_connector", "battery", "slipper__model"]
+    outer = root / "realiadvariety_jsons"
+    (outer / "Real-IAD_Variety_jsons").rename(root / "Real-IAD_Variety_jsons")
+    outer.rmdir()
+    assert find_categories(root) == NAMES
+    (root / "Real-IAD_Variety_jsons").rename(outer)
+    assert find_categories(root) == NAMES
+    assert BENCHMARK.is_root(root)
+    assert not BENCHMARK.is_root(tmp_path)
+    with pytest.raises(DataError, match="no folder with the lists of Real-IAD Variety; looked for"):
+        find_categories(tmp_path)
+
+
+def official() -> list[str]:
+    """160 names with the three that the official subsets end with at their places."""
+    last = dict(SUBSETS.values())
+    names, before = [], ""
+    for number in range(1, 161):
+        before = last.get(number, f"{before}-")
+        names.append(before)
+    return names
+
+
+def test_subsets():
+    names = official()
+    for name, (number, last) in SUBSETS.items():
+        assert subset(names[::-1], name) == tuple(names[:number])
+        assert names[number - 1] == last
+    assert [len(subset(names, name)) for name in SUBSETS] == [30, 60, 100]
+    with pytest.raises(DataError, match=r"first 30 of 160 categories, but there are 159"):
+        subset(names[:-1], "s1")
+
+
+def test_all_categories_are_checked_against_the_subsets(tmp_path):
+    folder = tmp_path / "realiadvariety_jsons"
+    names = official()
+    for name in names:
+        write_list(folder, name, [], [])
+    assert find_categories(tmp_path) == tuple(names)
+    (folder / f"{names[0]}.json").rename(folder / "zebra.json")
+    with pytest.raises(DataError, match=r"s1: category 30 .* is 'button_switch-', officially 'button_switch'"):
+        find_categories(tmp_path)
+
+
+def test_only_a_mask_makes_a_training_image_anomalous(root):
+    writer = Writer(root / "realiadvariety_raw", end="png")
+    views = writer.defective("gear", "PS", 1, hidden="PS")
+    folder = root / "realiadvariety_jsons" / "Real-IAD_Variety_jsons"
+    write_list(folder, "gear", [entry for entry in views if entry["mask_path"] is None], [])
+    assert [sample.label for sample in list_samples(root, "gear", **RAW)] == [0, 0, 0]
+    write_list(folder, "gear", views, [])
+    with pytest.raises(DataError, match="2 wrong entries"):
+        list_samples(root, "gear", **RAW)

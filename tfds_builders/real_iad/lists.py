@@ -1,0 +1,147 @@
+"""The official lists of Real-IAD and Real-IAD Variety: one JSON file for each category (SPEC 5.4, 5.6).
+
+    {"meta": {...}, "train": [entry, ...], "test": [entry, ...]}
+    entry = {"category", "anomaly_class", "image_path", "mask_path"}
+
+Paths are relative to the category's folder. `anomaly_class` is "OK" or a two-letter code; `mask_path` may be null.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from jaxad.data.json_files import Faults, read_json
+from jaxad.errors import DataError
+from tfds_builders.listing import Sample
+
+DEFECTS = {
+    "AK": "pit",
+    "BX": "deformation",
+    "CH": "abrasion",
+    "HS": "scratch",
+    "PS": "damage",
+    "QS": "missing parts",
+    "YW": "foreign objects",
+    "ZW": "contamination",
+}
+"""Meaning of the codes of `anomaly_class`."""
+
+NORMAL, DEFECTIVE = "OK", "NG"
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
+_VIEW = re.compile(r"_C0?([1-5])(?=_|$)")
+
+
+class Rules(NamedTuple):
+    """What differs between the data sets and protocols.
+
+    Attributes:
+        hidden_defects: an anomalous entry without mask shows a view in which the defect does not show; it is normal.
+            Otherwise such an entry is an error.
+        noisy_training: training lists may hold anomalous images, and images of the test list.
+    """
+
+    hidden_defects: bool = False
+    noisy_training: bool = False
+
+
+def samples(json_file: Path, images: Path, category: str, rules: Rules) -> list[Sample]:
+    """The images of one category in the order of its list.
+
+    Args:
+        json_file: the category's list.
+        images: folder to which the paths of the list are relative; files are not looked at.
+        category: official name.
+        rules: what the list may hold.
+
+    Returns:
+        Samples with `image_id` "<category>/<image_path>", `object_id` its folder (the views of an object lie in one),
+        `view` 1..5 from the file name; `defect` as in `DEFECTS`, of a normal view of a defective object "good (its
+        object: pit)".
+
+    Raises:
+        DataError: with every entry that is wrong, by its place in the list.
+    """
+    content = read_json(json_file)
+    faults = Faults(json_file)
+    found = []
+    if faults.fields(content, "the file", train=list, test=list):
+        seen: dict[tuple[str, str], str] = {}
+        for split in SPLITS:
+            for number, entry in enumerate(content[split]):
+                place = f"{split}[{number}]"
+                if _is_sound(entry, place, split, rules, faults):
+                    key = (split if rules.noisy_training else "", entry["image_path"])
+                    if (earlier := seen.setdefault(key, place)) != place:
+                        faults.add(f"{place}.image_path", f"{entry['image_path']} is listed before, at {earlier}")
+                    found.append(_sample(entry, split, images, category))
+    faults.stop()
+    return found
+
+
+def find_folder(candidates: list[Path], what: str) -> Path:
+    """The first folder that exists. Raises DataError naming all that were looked for."""
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    places = ", ".join(str(folder) for folder in candidates)
+    raise DataError(f"no folder with {what}; looked for {places}")
+
+
+def image_folder(root: Path, category: str) -> Path:
+    """Folder of a category's images, which hold the category in their names.
+
+    Its archive may hold `<category>/OK` or `OK`, and be unpacked in a folder of the category's name or beside the
+    others: `root/<category>/<category>`, `root/<category>` or `root` itself.
+    """
+    for folder in (root / category / category, root / category, root):
+        if (folder / NORMAL).is_dir() or (folder / DEFECTIVE).is_dir():
+            return folder
+    return root / category
+
+
+def _is_sound(entry: Any, place: str, split: str, rules: Rules, faults: Faults) -> bool:
+    if not faults.fields(entry, place, anomaly_class=str, image_path=str, mask_path=(str, None)):
+        return False
+    before = faults.count
+    for name in ("image_path", "mask_path"):
+        path = entry[name]
+        if path is not None and not _is_inside(path):
+            faults.add(f"{place}.{name}", f"{path!r} is no path inside the category's folder")
+    if _VIEW.search(PurePosixPath(entry["image_path"]).stem) is None:
+        faults.add(f"{place}.image_path", f"{entry['image_path']} names no view _C1_ to _C5_")
+    anomalous = entry["anomaly_class"] != NORMAL
+    if not anomalous and entry["mask_path"] is not None:
+        faults.add(f"{place}.mask_path", f"{entry['mask_path']} for an image of class {NORMAL}, which has no mask")
+    if anomalous and entry["mask_path"] is None and not rules.hidden_defects:
+        faults.add(f"{place}.mask_path", f"is null for an image of class {entry['anomaly_class']}, which has a mask")
+    if split == "train" and _label(entry) and not rules.noisy_training:
+        faults.add(f"{place}.anomaly_class", f"{entry['anomaly_class']}, but only normal images are for training")
+    return faults.count == before
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path)
+    return bool(path) and "\\" not in path and not parts.is_absolute() and ".." not in parts.parts
+
+
+def _label(entry: dict[str, Any]) -> Literal[0, 1]:
+    return 1 if entry["anomaly_class"] != NORMAL and entry["mask_path"] is not None else 0
+
+
+def _sample(entry: dict[str, Any], split: Literal["train", "test"], images: Path, category: str) -> Sample:
+    code, path = entry["anomaly_class"], PurePosixPath(entry["image_path"])
+    label = _label(entry)
+    defect = "good" if code == NORMAL else DEFECTS.get(code, code)
+    return Sample(
+        split=split,
+        image=images / path,
+        category=category,
+        label=label,
+        defect=defect if label or code == NORMAL else f"good (its object: {defect})",
+        image_id=f"{category}/{path}",
+        mask=images / entry["mask_path"] if label else None,
+        object_id=f"{category}/{path.parent}",
+        view=int(_VIEW.findall(path.stem)[-1]),
+    )

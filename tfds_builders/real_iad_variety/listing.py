@@ -1,0 +1,97 @@
+"""Real-IAD Variety: 160 kinds of parts, five views of each object, labels for each view (SPEC 5.6).
+
+    realiadvariety_raw/<category>/OK/S0001/<category>_0001_OK_C{1..5}_<time>.png
+    realiadvariety_raw/<category>/NG/<code>/S0001/<category>_0001_NG_<code>_C{1..5}_<time>.png, ..._mask.png
+    realiadvariety_1024/...                                           the same, reduced to 1024 x 1024 by the user
+    realiadvariety_jsons[/Real-IAD_Variety_jsons]/<category>.json
+
+Names of categories hold hyphens and even a space ("slipper- model"). A view of a defective object in which the defect
+does not show has a class but no mask; it is normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxad.errors import DataError
+from tfds_builders.listing import Benchmark, Counts, Option, Sample, slug
+from tfds_builders.real_iad.lists import Rules, find_folder, image_folder, samples
+
+RESOLUTION = Option("resolution", ("raw", "px1024"), "the official images, or their reduction to 1024 x 1024")
+FOLDERS = {"raw": "realiadvariety_raw", "px1024": "realiadvariety_1024"}
+
+CATEGORIES = 160
+SUBSETS = {"s1": (30, "button_switch"), "s2": (60, "gear"), "s3": (100, "motor_gear_reducer")}
+"""How many of the sorted categories a subset holds, and the last of them."""
+
+
+def list_samples(root: Path, category: str, *, resolution: str) -> list[Sample]:
+    """The images of a category by its official list, see `tfds_builders.real_iad.lists.samples`."""
+    images = find_folder([root / FOLDERS[resolution]], f"the images of Real-IAD Variety ({resolution})")
+    lists = find_folder(_list_folders(root), "the lists of Real-IAD Variety")
+    rules = Rules(hidden_defects=True)
+    return samples(lists / f"{category}.json", image_folder(images, category), category, rules)
+
+
+def find_categories(root: Path, **options: str) -> tuple[str, ...]:
+    """Names of the lists in `root`, in ASCII order, which is the official one."""
+    folder = find_folder(_list_folders(root), "the lists of Real-IAD Variety")
+    names = tuple(sorted(file.stem for file in folder.glob("*.json")))
+    if len(names) == CATEGORIES:
+        for name in SUBSETS:
+            subset(names, name)
+    return names
+
+
+def subset(categories: Sequence[str], name: str) -> tuple[str, ...]:
+    """The categories of S1, S2 or S3: the first 30, 60 or 100 of all 160 in ASCII order (SPEC 5.6).
+
+    Args:
+        categories: official names or their slugs, in any order.
+        name: "s1", "s2" or "s3".
+
+    Raises:
+        DataError: not all 160 are there, or the subset does not end with the category that it should end with.
+    """
+    number, last = SUBSETS[name]
+    ordered = tuple(sorted(categories))
+    if len(ordered) != CATEGORIES:
+        raise DataError(f"{name}: the first {number} of {CATEGORIES} categories, but there are {len(ordered)}")
+    if slug(ordered[number - 1]) != last:
+        raise DataError(f"{name}: category {number} in ASCII order is {ordered[number - 1]!r}, officially {last!r}")
+    return ordered[:number]
+
+
+def is_root(folder: Path) -> bool:
+    """Whether a folder holds Real-IAD Variety's images and lists."""
+    lists = any(any(path.glob("*.json")) for path in _list_folders(folder))
+    return lists and any((folder / name).is_dir() for name in FOLDERS.values())
+
+
+def totals(*, resolution: str) -> Counts:
+    """Official number of training images, in either resolution; of the test images only the sum is known, 178,995."""
+    return {("train", 0): 19_955}
+
+
+def _list_folders(root: Path) -> list[Path]:
+    outer = root / "realiadvariety_jsons"
+    return [outer / "Real-IAD_Variety_jsons", root / "Real-IAD_Variety_jsons", outer]
+
+
+BENCHMARK = Benchmark(
+    name="real_iad_variety",
+    title="Real-IAD Variety",
+    homepage="https://huggingface.co/datasets/Real-IAD/Real-IAD_Variety",
+    licence="as on its page, access on request, for research (Real-IAD's own: CC BY-NC-SA 4.0)",
+    how_to_obtain=(
+        "Ask for access at huggingface.co/datasets/Real-IAD/Real-IAD_Variety. Get realiadvariety_jsons.zip and the "
+        "folder realiadvariety_raw, an archive for each category (262 GB in all), into one folder and name that "
+        "folder as --source. Images of 20 megapixels are slow to decode: prepare them with --size 1024."
+    ),
+    is_root=is_root,
+    list_samples=list_samples,
+    find_categories=find_categories,
+    totals=totals,
+    options=(RESOLUTION,),
+)
