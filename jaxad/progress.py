@@ -32,9 +32,9 @@ class Reporter:
             self._console.print(f"warning: {text}", style="yellow", markup=False)
 
     @contextmanager
-    def images(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar over images; yields the function that adds to it."""
-        with self._bar("images") as bar:
+    def images(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[[int], None]]:
+        """A bar over images, or other units; yields the function that adds to it."""
+        with self._bar(unit) as bar:
             task = bar.add_task(what, total=total, note="")
             yield lambda number: bar.advance(task, number)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -77,7 +77,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             OSError: the disk is full or fails.
         """
         self._samples, self._workers, self._progress = samples, workers, progress
-        self.info.metadata.update(metadata or {})
+        read_metadata(self).update(metadata or {})
         config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP)
         if beam is not None:
             self._progress = None
@@ -87,9 +87,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return Path(self.data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        config = self.builder_config
-        if config is None:
-            raise ConfigError(f"{self.name}: name a category, as in tfds.builder('{self.name}/CATEGORY', data_dir=...)")
+        config = self._category
         names = self.benchmark.categories or (config.category,)
         features = {
             "image": tfds.features.Image(
@@ -118,12 +116,18 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             ),
         )
 
+    @property
+    def _category(self) -> Config:
+        if not isinstance(self.builder_config, Config):
+            raise ConfigError(f"{self.name}: name a category, as in tfds.builder('{self.name}/CATEGORY', data_dir=...)")
+        return self.builder_config
+
     _samples: Sequence[Sample] | None = None
     _workers: int = 1
     _progress: Callable[[int], None] | None = None
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Shard]]:
-        config = self.builder_config
+        config = self._category
         samples = self._samples
         if samples is None:
             samples = list(self.benchmark.list_samples(Path(dl_manager.manual_dir), config.category, **config.options))
@@ -135,12 +139,12 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
-        infos = []
+        infos, features = [], cast(Any, self.info.features)
         for split, generators in self._shard_iterators_per_split(dl_manager).items():
             # A split builder for each split: with Beam, TFDS's one for all runs every earlier split's pipeline again.
             writer = split_builder.SplitBuilder(
                 split_dict=self.info.splits,
-                features=self.info.features,
+                features=features,
                 dataset_size=self.info.dataset_size,
                 beam_options=download_config.beam_options,
                 beam_runner=download_config.beam_runner,
@@ -221,7 +225,7 @@ def builder_class(name: str) -> type[AnomalyBuilder]:
     from tensorflow_datasets.core import registered
 
     benchmark(name)
-    return registered.imported_builder_cls(name)
+    return cast(type[AnomalyBuilder], registered.imported_builder_cls(name))
 
 
 def writer_for(
@@ -265,11 +269,16 @@ def prepared(name: str, data_dir: str | Path | None = None, size: int | None = N
     found = []
     for folder in sorted((data_root(data_dir) / name).glob(f"*/{VERSION}")):
         if (folder / constants.DATASET_INFO_FILENAME).is_file():
-            metadata = tfds.builder_from_directory(folder).info.metadata
+            metadata = read_metadata(tfds.builder_from_directory(folder))
             if metadata["size"] == size and metadata["options"] == chosen:
                 found.append(metadata["category"])
     official = {category: number for number, category in enumerate(data_set.categories)}
     return tuple(sorted(found, key=lambda category: (official.get(category, len(official)), category)))
+
+
+def read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
+    """What `jaxad prepare` noted of a category: category, size, options, licence, fingerprint, source, sha256, ..."""
+    return cast(dict[str, Any], builder.info.metadata)
 
 
 def data_root(data_dir: str | Path | None) -> Path:
@@ -288,7 +297,11 @@ def _check_shard(path: Path, length: int) -> None:
 
 def _beam(options: Sequence[str]) -> tuple[Any, str]:
     try:
-        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+        # An extra, so type checkers may not find it either.
+        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+            PipelineOptions,
+            StandardOptions,
+        )
     except ImportError as error:
         raise ConfigError("Apache Beam is not installed; run: pip install 'jaxad[beam]'") from error
     parsed = PipelineOptions([f"--{option}" for option in options])

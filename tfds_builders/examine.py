@@ -1,0 +1,141 @@
+"""Everything that is wrong with a data set's files, found before anything is stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jaxad.data.decode import decode_image, decode_mask
+from jaxad.errors import DataError, Problem
+from tfds_builders.encode import mask_bytes
+from tfds_builders.listing import SPLITS, Benchmark, Counts, Sample
+
+
+@dataclass(frozen=True)
+class Category:
+    """One category of a source.
+
+    Attributes:
+        name: official name.
+        samples: its images.
+        problems: what is wrong with names and numbers.
+        fingerprint: SHA-256 of identities, labels and file sizes; tells whether it was prepared from the same files.
+        size: bytes of images and masks.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+    problems: tuple[Problem, ...] = ()
+    fingerprint: str = ""
+    size: int = 0
+
+    @property
+    def counts(self) -> Counts:
+        """Images by split and label."""
+        return Counter((sample.split, sample.label) for sample in self.samples)
+
+
+def list_category(data_set: Benchmark, root: Path, name: str, *, partial: bool = False, **options: str) -> Category:
+    """Lists a category and looks for its files; decodes nothing.
+
+    Args:
+        data_set, root, name: which.
+        partial: whether fewer images than officially there are, or none, are in order.
+        options: of the data set.
+    """
+    place = str(root / name)
+    try:
+        samples = tuple(data_set.list_samples(root, name, **options))
+    except DataError as error:
+        return Category(name, (), error.problems or (Problem("unreadable list", place, str(error)),))
+    problems = []
+    if not samples and not partial:
+        detail = "no images; unpack the source again, or choose others with --categories, or allow it with --partial"
+        problems.append(Problem("missing category", place, detail))
+    twice = [identity for identity, number in Counter(sample.image_id for sample in samples).items() if number > 1]
+    problems += [Problem("image named twice", f"{root}/{identity}", "mend the list") for identity in twice]
+    digest, total = hashlib.sha256(), 0
+    for sample in samples:
+        sizes = []
+        for kind, file in (("image", sample.image), ("mask", sample.mask)):
+            if isinstance(file, Path):
+                if file.is_file():
+                    sizes.append(file.stat().st_size)
+                else:
+                    detail = (
+                        f"the layout has it{f', for {sample.image}' if kind == 'mask' else ''}; unpack the source again"
+                    )
+                    problems.append(Problem(f"missing {kind}", str(file), detail))
+        if sample.label == 1 and sample.mask is None and data_set.masks_required:
+            problems.append(Problem("missing mask", str(sample.image), "anomalous, but the list gives it no mask"))
+        digest.update(f"{sample.image_id}\0{sample.split}\0{sample.label}\0{sample.defect}\0{sizes}\n".encode())
+        total += sum(sizes)
+    category = Category(name, samples, fingerprint=digest.hexdigest(), size=total)
+    if samples and not partial:
+        problems += count_problems(place, category.counts, data_set.counts(name, **options))
+    return replace(category, problems=tuple(problems))
+
+
+def count_problems(place: str, found: Counts, official: Counts) -> list[Problem]:
+    """What differs from the official counts, where these are known."""
+    wrong = [
+        f"{_part(split, label)}: {found.get((split, label), 0)} images, official {number}"
+        for (split, label), number in official.items()
+        if found.get((split, label), 0) != number
+    ]
+    detail = f"{'; '.join(wrong)}; unpack the source again, or allow it with --partial"
+    return [Problem("wrong count", place, detail)] if wrong else []
+
+
+def described(counts: Counts) -> str:
+    """Counts in words: "train normal 209, test normal 20, test anomalous 63"."""
+    order = sorted(counts, key=lambda key: (SPLITS.index(key[0]), key[1]))
+    return ", ".join(f"{_part(*key)} {counts[key]}" for key in order)
+
+
+def examine(
+    samples: Sequence[Sample], *, workers: int = 2, progress: Callable[[int], None] = lambda number: None
+) -> list[Problem]:
+    """Decodes all images and masks; memory stays that of a few.
+
+    Returns:
+        Problems in the order of the samples: unreadable, truncated and unsupported images, unreadable masks, masks of
+        another size than their image, and, not fatal, masks that mark nothing.
+    """
+
+    def look(sample: Sample) -> list[Problem]:
+        problems = _examine(sample)
+        progress(1)
+        return problems
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [problem for problems in pool.map(look, samples) for problem in problems]
+
+
+def _examine(sample: Sample) -> list[Problem]:
+    try:
+        height, width = decode_image(sample.image).shape[:2]
+    except DataError as error:
+        return list(error.problems)
+    name = str(sample.mask) if isinstance(sample.mask, Path) else f"mask of {sample.image}"
+    try:
+        encoded = mask_bytes(sample)
+        mask = decode_mask(encoded, name) if encoded else None
+    except DataError as error:
+        return [replace(p, kind="unreadable mask", detail=f"{p.kind}: {p.detail}") for p in error.problems]
+    if mask is None:
+        return []
+    if mask.shape != (height, width):
+        sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {width} x {height} ({sample.image})"
+        return [Problem("mask size", name, sizes)]
+    if sample.label == 1 and not mask.any():
+        return [Problem("empty mask", name, f"marks nothing, though {sample.image} is anomalous", fatal=False)]
+    return []
+
+
+def _part(split: str, label: int) -> str:
+    return f"{split} {('unlabelled', 'normal', 'anomalous')[label + 1]}"
