@@ -87,7 +87,7 @@ def load_text_tower(weights: Weights, dtype: Any = jnp.float32, activation: Acti
         config = text_config_of(weights.under("text_model.").tensors, "quick_gelu")
         key_map = TEXT_LAYOUTS["transformers, text_model"]
     else:
-            layout, key_map = choose_key_map(weights, TEXT_LAYOUTS)
+        layout, key_map = choose_key_map(weights, TEXT_LAYOUTS)
         if layout.startswith("open_clip"):
             config = TextConfig.from_open_clip(_open_clip_config(weights, layout))
         else:

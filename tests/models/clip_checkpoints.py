@@ -126,14 +126,14 @@ def as_open_clip(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 renamed[f"{block}.attn.in_proj_{kind}"] = np.concatenate(stacked)
     for theirs, ours in places.items():
         renamed |= {f"{ours}.{kind}": tensors[f"{theirs}.{kind}"] for kind in ("weight", "bias")}
-    return {name: np.ascontiguousarray(tensor) for name, tensor in renamed.items()}
+    return {name: np.array(tensor, order="C") for name, tensor in renamed.items()}
 
 
 def write(folder: Path, tensors: dict[str, np.ndarray], config: dict, name: str = "config.json") -> Path:
     """A checkpoint folder; `name` is that of the config file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(config))
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, folder / "model.safetensors")
+    save_file({name: np.array(tensor, order="C") for name, tensor in tensors.items()}, folder / "model.safetensors")
     return folder
 
 
