@@ -175,7 +175,7 @@ def test_whole_training_state_of_dino(tmp_path):
 
 def test_hub_names_of_the_giant(tmp_path):
     model = of_timm("giant")
-    state = {name: np.array(tensor) for name, tensor in model.state_dict().items()}
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     hub = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): array for name, array in state.items()}
     by_hub = recognise(Weights("dinov2_vitg14_pretrain.pth", {}, (), {**hub, "mask_token": np.zeros((1, 128))}))
     by_timm = recognise(Weights("timm", {"architecture": "vit_giant_patch14_dinov2"}, (), state))
@@ -221,7 +221,7 @@ def test_round_trip_to_torch_is_bit_equal(kind):
         model = hugging_face(kind)
         expected = revert_weight_conversion(model, model.state_dict())
         config = model.config.to_dict()
-    weights = Weights("made here", config, (), {name: np.array(tensor) for name, tensor in expected.items()})
+    weights = Weights("made here", config, (), {name: tensor.numpy() for name, tensor in expected.items()})
     returned = to_torch(load_vit(weights), recognise(weights).key_map)
     assert returned.keys() == {n for n in expected if not n.startswith(("pooler", "embeddings.mask_token"))}
     for name, array in returned.items():
