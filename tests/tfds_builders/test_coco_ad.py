@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from jaxad.data.decode import decode_mask
+from jaxad.data.decode import decode_image, decode_mask
 from jaxad.errors import ConfigError, DataError
 from tfds_builders.coco_ad.annotations import CATEGORY_IDS, read_instances
 from tfds_builders.coco_ad.listing import BENCHMARK, COUNTS, list_samples
@@ -160,6 +160,20 @@ def test_run_lengths(coco, compressed):
     coco._parts["val"] = {"images": [], "annotations": []}
     coco.image("val", 7, thing(FORK, crowd(pixels, compressed=compressed), iscrowd=1))
     np.testing.assert_array_equal(drawn(coco.write(), "split_2"), pixels)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_turn_with_their_images(coco, orientation):
+    root = coco.write()
+    file = root / "val2017" / "000000000139.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # An image that is its own mask, brighter than 128 on the object.
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[2:7, 1:6] = 255
+    Image.fromarray(expected).save(file.with_suffix(".png"), exif=exif)
+    file.with_suffix(".png").rename(file)
+    np.testing.assert_array_equal(drawn(root, "split_0"), decode_image(file)[..., 0] > 128)
 
 
 def test_each_file_is_parsed_once(coco, monkeypatch):

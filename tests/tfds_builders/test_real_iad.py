@@ -80,12 +80,18 @@ def test_single_view(root):
 
 
 def test_other_resolutions(root):
-    with pytest.raises(DataError, match=r"images of Real-IAD at size 256; looked for .*realiad_256"):
+    with pytest.raises(DataError, match=r"missing folder: the images at size 256; looked for realiad_256"):
         list_samples(root, "toy_brick", **STANDARD | {"resolution": "px256"})
     (root / "realiad_1024").rename(root / "realiad_raw")
     samples = list_samples(root, "toy_brick", **STANDARD | {"resolution": "raw"})
     assert samples[0].image.is_file()
     assert samples[0].image_id.startswith("toy_brick/OK/S0001/toy_brick_0001_OK_C1_")
+
+
+def test_a_category_that_is_not_there(root):
+    assert list_samples(root, "zipper", **STANDARD) == []
+    (root / "realiad_1024" / "toy_brick").rename(root / "elsewhere")
+    assert list_samples(root, "toy_brick", **STANDARD) == [], "lists of all categories come in one archive"
 
 
 @pytest.mark.parametrize("protocol", ["noisy_0", "noisy_10", "noisy_20", "noisy_40"])

@@ -51,7 +51,7 @@ def test_a_view_without_the_defect_is_normal(root):
 
 
 def test_reduced_images(root):
-    with pytest.raises(DataError, match=r"px1024.*looked for .*realiadvariety_1024"):
+    with pytest.raises(DataError, match=r"the images \(px1024\); looked for realiadvariety_1024"):
         list_samples(root, "battery", resolution="px1024")
     (root / "realiadvariety_raw").rename(root / "realiadvariety_1024")
     assert list_samples(root, "battery", resolution="px1024")[0].image.is_file()
@@ -80,7 +80,7 @@ def test_categories_are_the_lists_in_ascii_order(root, tmp_path):
     assert find_categories(root) == NAMES
     assert BENCHMARK.is_root(root)
     assert not BENCHMARK.is_root(tmp_path)
-    with pytest.raises(DataError, match="no folder with the lists of Real-IAD Variety; looked for"):
+    with pytest.raises(DataError, match="missing folder: the lists; looked for realiadvariety_jsons/Real-IAD_"):
         find_categories(tmp_path)
 
 

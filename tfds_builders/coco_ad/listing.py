@@ -53,12 +53,9 @@ def list_samples(root: Path, category: str, *, split: str) -> Iterator[Sample]:
             continue
         names = [test.names[place] for place in sorted({annotation.category for annotation in shown})]
         segmentations = tuple(annotation.segmentation for annotation in shown)
-        yield replace(
-            _normal(root, "test", image),
-            label=1,
-            defect=", ".join(names),
-            mask=partial(draw_mask, image.height, image.width, segmentations),
-        )
+        sample = _normal(root, "test", image)
+        mask = partial(draw_mask, sample.image, image.height, image.width, segmentations)
+        yield replace(sample, label=1, defect=", ".join(names), mask=mask)
 
 
 def is_root(folder: Path) -> bool:

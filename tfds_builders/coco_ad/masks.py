@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from jaxad.errors import ConfigError
 
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What EXIF orientations ask for."""
 
-def draw_mask(height: int, width: int, segmentations: Sequence[Any]) -> bytes:
-    """A mask as PNG: 255 where one of the objects is, 0 elsewhere.
+
+def draw_mask(image: Path, height: int, width: int, segmentations: Sequence[Any]) -> bytes:
+    """A mask as PNG: 255 where one of the objects is, 0 elsewhere; turned as its image's EXIF orientation says.
 
     Args:
-        height, width: size of the image in pixels.
+        image: the image's file.
+        height, width: size of the image in pixels, as it was annotated: before it is turned.
         segmentations: of each object, COCO's list of polygons (x and y by turns, truncated to whole pixels; a polygon's
             outline belongs to it) or run-length encoding {"size", "counts"}, compressed (text) or not (list).
     """
@@ -28,7 +43,18 @@ def draw_mask(height: int, width: int, segmentations: Sequence[Any]) -> bytes:
                 cv2.fillPoly(mask, [corners], (255,))
         else:
             mask[_decode(segmentation)] = 255
-    return cv2.imencode(".png", mask)[1].tobytes()
+    return _png(mask, image)
+
+
+def _png(mask: np.ndarray, image: Path) -> bytes:
+    drawn = Image.fromarray(mask)
+    with Image.open(image) as opened:
+        turn = TURNS.get(opened.getexif().get(0x0112, 1))
+        if turn is not None and opened.size == drawn.size:
+            drawn = drawn.transpose(turn)
+    stream = io.BytesIO()
+    drawn.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def run_length_codec() -> ModuleType:

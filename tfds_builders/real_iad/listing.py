@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tfds_builders.listing import Benchmark, Counts, Option, Sample
-from tfds_builders.real_iad.lists import Rules, find_folder, image_folder, samples
+from tfds_builders.real_iad.lists import Rules, find_folder, samples
 
 CATEGORIES = (
     "audiojack",
@@ -67,16 +67,16 @@ LISTS = {
 def list_samples(root: Path, category: str, *, resolution: str, protocol: str) -> list[Sample]:
     """The images of a category by its official list, see `tfds_builders.real_iad.lists.samples`."""
     size = resolution.removeprefix("px")
-    images = find_folder([root / f"realiad_{size}"], f"the images of Real-IAD at size {size}")
-    lists = find_folder(_list_folders(root, protocol), f"the lists of Real-IAD's protocol {protocol}")
-    rules = Rules(noisy_training=protocol.startswith("noisy"))
-    return samples(lists / f"{category}.json", image_folder(images, category), category, rules)
+    images = find_folder(root, [f"realiad_{size}"], f"the images at size {size}")
+    lists = find_folder(root, _list_folders(protocol), f"the lists of protocol {protocol}")
+    return samples(lists / f"{category}.json", images, category, Rules(noisy_training=protocol.startswith("noisy")))
 
 
 def is_root(folder: Path) -> bool:
     """Whether a folder holds Real-IAD's images of some size and lists of some protocol."""
-    lists = any(any(path.glob("*.json")) for protocol in LISTS for path in _list_folders(folder, protocol))
-    return lists and any((folder / f"realiad_{size}").is_dir() for size in ("256", "512", "1024", "raw"))
+    lists = [folder / name for protocol in LISTS for name in _list_folders(protocol)]
+    images = [folder / f"realiad_{size}" for size in ("256", "512", "1024", "raw")]
+    return any(any(path.glob("*.json")) for path in lists) and any(path.is_dir() for path in images)
 
 
 def totals(*, resolution: str, protocol: str) -> Counts:
@@ -86,8 +86,8 @@ def totals(*, resolution: str, protocol: str) -> Counts:
     return {("train", 0): 36_465, ("test", 0): 63_256, ("test", 1): 51_329}
 
 
-def _list_folders(root: Path, protocol: str) -> list[Path]:
-    return [root / "realiad_jsons" / LISTS[protocol], root / LISTS[protocol]]
+def _list_folders(protocol: str) -> list[str]:
+    return [f"realiad_jsons/{LISTS[protocol]}", LISTS[protocol]]
 
 
 BENCHMARK = Benchmark(

@@ -9,11 +9,12 @@ Paths are relative to the category's folder. `anomaly_class` is "OK" or a two-le
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from jaxad.data.json_files import Faults, read_json
-from jaxad.errors import DataError
+from jaxad.errors import DataError, Problem
 from tfds_builders.listing import Sample
 
 DEFECTS = {
@@ -51,18 +52,21 @@ def samples(json_file: Path, images: Path, category: str, rules: Rules) -> list[
 
     Args:
         json_file: the category's list.
-        images: folder to which the paths of the list are relative; files are not looked at.
+        images: folder that holds all categories' images; those of the list are not looked for one by one.
         category: official name.
         rules: what the list may hold.
 
     Returns:
         Samples with `image_id` "<category>/<image_path>", `object_id` its folder (the views of an object lie in one),
         `view` 1..5 from the file name; `defect` as in `DEFECTS`, of a normal view of a defective object "good (its
-        object: pit)".
+        object: pit)". None if the category has no folder of images.
 
     Raises:
         DataError: with every entry that is wrong, by its place in the list.
     """
+    folder = _image_folder(images, category)
+    if folder is None:
+        return []
     content = read_json(json_file)
     faults = Faults(json_file)
     found = []
@@ -75,21 +79,21 @@ def samples(json_file: Path, images: Path, category: str, rules: Rules) -> list[
                     key = (split if rules.noisy_training else "", entry["image_path"])
                     if (earlier := seen.setdefault(key, place)) != place:
                         faults.add(f"{place}.image_path", f"{entry['image_path']} is listed before, at {earlier}")
-                    found.append(_sample(entry, split, images, category))
+                    found.append(_sample(entry, split, folder, category))
     faults.stop()
     return found
 
 
-def find_folder(candidates: list[Path], what: str) -> Path:
-    """The first folder that exists. Raises DataError naming all that were looked for."""
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    places = ", ".join(str(folder) for folder in candidates)
-    raise DataError(f"no folder with {what}; looked for {places}")
+def find_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
+    """The first folder in `root` that exists. Raises DataError naming all that were looked for."""
+    for name in candidates:
+        if (root / name).is_dir():
+            return root / name
+    detail = f"{what}; looked for {', '.join(candidates)}"
+    raise DataError("a folder is missing:", [Problem("missing folder", str(root), detail)])
 
 
-def image_folder(root: Path, category: str) -> Path:
+def _image_folder(root: Path, category: str) -> Path | None:
     """Folder of a category's images, which hold the category in their names.
 
     Its archive may hold `<category>/OK` or `OK`, and be unpacked in a folder of the category's name or beside the
@@ -98,7 +102,7 @@ def image_folder(root: Path, category: str) -> Path:
     for folder in (root / category / category, root / category, root):
         if (folder / NORMAL).is_dir() or (folder / DEFECTIVE).is_dir():
             return folder
-    return root / category
+    return None
 
 
 def _is_sound(entry: Any, place: str, split: str, rules: Rules, faults: Faults) -> bool:
@@ -126,14 +130,14 @@ def _is_inside(path: str) -> bool:
     return bool(path) and "\\" not in path and not parts.is_absolute() and ".." not in parts.parts
 
 
-def _label(entry: dict[str, Any]) -> Literal[0, 1]:
-    return 1 if entry["anomaly_class"] != NORMAL and entry["mask_path"] is not None else 0
+def _label(entry: dict[str, Any]) -> int:
+    return int(entry["anomaly_class"] != NORMAL and entry["mask_path"] is not None)
 
 
 def _sample(entry: dict[str, Any], split: Literal["train", "test"], images: Path, category: str) -> Sample:
     code, path = entry["anomaly_class"], PurePosixPath(entry["image_path"])
     label = _label(entry)
-    defect = "good" if code == NORMAL else DEFECTS.get(code, code)
+    defect = "good" if code == NORMAL else DEFECTS.get(code, str(code))
     return Sample(
         split=split,
         image=images / path,

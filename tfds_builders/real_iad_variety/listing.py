@@ -16,10 +16,11 @@ from pathlib import Path
 
 from jaxad.errors import DataError
 from tfds_builders.listing import Benchmark, Counts, Option, Sample, slug
-from tfds_builders.real_iad.lists import Rules, find_folder, image_folder, samples
+from tfds_builders.real_iad.lists import Rules, find_folder, samples
 
 RESOLUTION = Option("resolution", ("raw", "px1024"), "the official images, or their reduction to 1024 x 1024")
 FOLDERS = {"raw": "realiadvariety_raw", "px1024": "realiadvariety_1024"}
+LISTS = ("realiadvariety_jsons/Real-IAD_Variety_jsons", "Real-IAD_Variety_jsons", "realiadvariety_jsons")
 
 CATEGORIES = 160
 SUBSETS = {"s1": (30, "button_switch"), "s2": (60, "gear"), "s3": (100, "motor_gear_reducer")}
@@ -28,16 +29,14 @@ SUBSETS = {"s1": (30, "button_switch"), "s2": (60, "gear"), "s3": (100, "motor_g
 
 def list_samples(root: Path, category: str, *, resolution: str) -> list[Sample]:
     """The images of a category by its official list, see `tfds_builders.real_iad.lists.samples`."""
-    images = find_folder([root / FOLDERS[resolution]], f"the images of Real-IAD Variety ({resolution})")
-    lists = find_folder(_list_folders(root), "the lists of Real-IAD Variety")
-    rules = Rules(hidden_defects=True)
-    return samples(lists / f"{category}.json", image_folder(images, category), category, rules)
+    images = find_folder(root, [FOLDERS[resolution]], f"the images ({resolution})")
+    lists = find_folder(root, LISTS, "the lists")
+    return samples(lists / f"{category}.json", images, category, Rules(hidden_defects=True))
 
 
 def find_categories(root: Path, **options: str) -> tuple[str, ...]:
     """Names of the lists in `root`, in ASCII order, which is the official one."""
-    folder = find_folder(_list_folders(root), "the lists of Real-IAD Variety")
-    names = tuple(sorted(file.stem for file in folder.glob("*.json")))
+    names = tuple(sorted(file.stem for file in find_folder(root, LISTS, "the lists").glob("*.json")))
     if len(names) == CATEGORIES:
         for name in SUBSETS:
             subset(names, name)
@@ -65,18 +64,13 @@ def subset(categories: Sequence[str], name: str) -> tuple[str, ...]:
 
 def is_root(folder: Path) -> bool:
     """Whether a folder holds Real-IAD Variety's images and lists."""
-    lists = any(any(path.glob("*.json")) for path in _list_folders(folder))
+    lists = any(any((folder / name).glob("*.json")) for name in LISTS)
     return lists and any((folder / name).is_dir() for name in FOLDERS.values())
 
 
 def totals(*, resolution: str) -> Counts:
     """Official number of training images, in either resolution; of the test images only the sum is known, 178,995."""
     return {("train", 0): 19_955}
-
-
-def _list_folders(root: Path) -> list[Path]:
-    outer = root / "realiadvariety_jsons"
-    return [outer / "Real-IAD_Variety_jsons", root / "Real-IAD_Variety_jsons", outer]
 
 
 BENCHMARK = Benchmark(
