@@ -19,6 +19,7 @@ from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.progress import Reporter
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
+from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
 from tfds_builders.listing import Benchmark, Counts, benchmark, config_name, slug
 from tfds_builders.sources import Located, locate
@@ -47,6 +48,7 @@ def prepare(
     categories: Sequence[str] | None = None,
     size: int | None = None,
     options: Mapping[str, str] | None = None,
+    captions: str | Path | None = None,
     workers: int = 2,
     partial: bool = False,
     verify: bool = True,
@@ -65,6 +67,7 @@ def prepare(
         categories: official names or slugs, None for all.
         size: pixels that the shorter side is reduced to (tfds_builders.encode); None copies the bytes.
         options: the data set's options.
+        captions: captions to store with the images (tfds_builders.captions).
         workers: threads that read, check and resize.
         partial: accept fewer images than officially there are; only those categories that are there.
         verify: decode everything first.
@@ -89,6 +92,9 @@ def prepare(
     paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]
     located = locate(data_set, paths, root_folder / "unpacked" / name, reporter)
     listed = _list(data_set, located.root, categories, chosen, partial)
+    if captions is not None:
+        listed, notes = attach_captions(listed, Path(captions).expanduser())
+        reporter.warn([str(note) for note in notes])
     done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
     waiting = [category for category in listed if done[category.name] is None]
     if verify:

@@ -67,8 +67,8 @@ class Captions:
 
         Returns:
             Problems of kind "missing caption" and "duplicate caption" (fatal), "surplus caption" (its image is not
-            among `ids`) and "other order" (the images that both have stand in another order; not fatal, because
-            captions are attached by image).
+            among `ids`; COCO's, which are of all its images, may be) and "other order" (the images that both have stand
+            in another order; not fatal, because captions are attached by image).
         """
         keys = dict(zip(map(self._key, ids), ids, strict=True))
         root = self._root(keys)
@@ -79,7 +79,10 @@ class Captions:
         )
         repeated = (f"{label} has {number} captions, keep one" for label, number in counts.items() if number > 1)
         problems += self._listed(DUPLICATE, repeated)
-        surplus = (f"{label} is no image of the data set" for label in counts if label not in keys)
+        # Those of COCO are of all its images, of which a split is a part.
+        surplus = (
+            f"{label} is no image of the data set" for label in counts if label not in keys and not self.numbered
+        )
         problems += self._listed(SURPLUS, surplus, fatal=False)
         theirs = [label for label in counts if label in keys]
         ours = [key for key in keys if key in counts]

@@ -97,13 +97,12 @@ def test_a_category_that_is_not_there(root):
 @pytest.mark.parametrize("protocol", ["noisy_0", "noisy_10", "noisy_20", "noisy_40"])
 def test_noisy_training(root, protocol):
     writer = Writer(root / "realiad_1024")
-    noise = writer.defective("mint", "HS", 1)
-    # An image that serves as noise may be tested too.
-    write_list(root / "realiad_jsons" / LISTS[protocol], "mint", writer.normal("mint", 1) + noise[:1], noise)
+    noise, test = writer.defective("mint", "HS", 1), writer.defective("mint", "HS", 2)
+    write_list(root / "realiad_jsons" / LISTS[protocol], "mint", writer.normal("mint", 1) + noise[:1], test)
     samples = list_samples(root, "mint", **STANDARD | {"protocol": protocol})
     assert [sample.label for sample in samples] == [0, 0, 0, 0, 0, 1, 1, 0, 1, 0, 0]
     assert (samples[5].split, samples[5].defect) == ("train", "scratch")
-    write_list(root / "realiad_jsons" / "realiad_jsons", "mint", noise[:1], noise)
+    write_list(root / "realiad_jsons" / "realiad_jsons", "mint", noise[:1], test)
     with pytest.raises(DataError) as caught:
         list_samples(root, "mint", **STANDARD)
     assert "train[0].anomaly_class: HS, but only normal images are for training" in str(caught.value)

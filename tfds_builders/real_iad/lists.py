@@ -40,7 +40,7 @@ class Rules(NamedTuple):
     Attributes:
         hidden_defects: an anomalous entry without mask shows a view in which the defect does not show; it is normal.
             Otherwise such an entry is an error.
-        noisy_training: training lists may hold anomalous images, and images of the test list.
+        noisy_training: training lists may hold anomalous images.
     """
 
     hidden_defects: bool = False
@@ -71,13 +71,12 @@ def samples(json_file: Path, images: Path, category: str, rules: Rules) -> list[
     faults = Faults(json_file)
     found = []
     if faults.fields(content, "the file", train=list, test=list):
-        seen: dict[tuple[str, str], str] = {}
+        seen: dict[str, str] = {}
         for split in SPLITS:
             for number, entry in enumerate(content[split]):
                 place = f"{split}[{number}]"
                 if _is_sound(entry, place, split, rules, faults):
-                    key = (split if rules.noisy_training else "", entry["image_path"])
-                    if (earlier := seen.setdefault(key, place)) != place:
+                    if (earlier := seen.setdefault(entry["image_path"], place)) != place:
                         faults.add(f"{place}.image_path", f"{entry['image_path']} is listed before, at {earlier}")
                     found.append(_sample(entry, split, folder, category))
     faults.stop()

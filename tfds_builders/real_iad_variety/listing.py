@@ -11,11 +11,10 @@ does not show has a class but no mask; it is normal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from jaxad.errors import DataError
-from tfds_builders.listing import Benchmark, Counts, Option, Sample, slug
+from jaxad.errors import DataError, Problem
+from tfds_builders.listing import Benchmark, Counts, Option, Sample
 from tfds_builders.real_iad.lists import Rules, find_folder, samples
 
 RESOLUTION = Option("resolution", ("raw", "px1024"), "the official images, or their reduction to 1024 x 1024")
@@ -24,7 +23,7 @@ LISTS = ("realiadvariety_jsons/Real-IAD_Variety_jsons", "Real-IAD_Variety_jsons"
 
 CATEGORIES = 160
 SUBSETS = {"s1": (30, "button_switch"), "s2": (60, "gear"), "s3": (100, "motor_gear_reducer")}
-"""How many of the sorted categories a subset holds, and the last of them."""
+"""How many of the sorted categories a subset holds, and the last of them (SPEC 5.6)."""
 
 
 def list_samples(root: Path, category: str, *, resolution: str) -> list[Sample]:
@@ -35,31 +34,22 @@ def list_samples(root: Path, category: str, *, resolution: str) -> list[Sample]:
 
 
 def find_categories(root: Path, **options: str) -> tuple[str, ...]:
-    """Names of the lists in `root`, in ASCII order, which is the official one."""
-    names = tuple(sorted(file.stem for file in find_folder(root, LISTS, "the lists").glob("*.json")))
-    if len(names) == CATEGORIES:
-        for name in SUBSETS:
-            subset(names, name)
-    return names
-
-
-def subset(categories: Sequence[str], name: str) -> tuple[str, ...]:
-    """The categories of S1, S2 or S3: the first 30, 60 or 100 of all 160 in ASCII order (SPEC 5.6).
-
-    Args:
-        categories: official names or their slugs, in any order.
-        name: "s1", "s2" or "s3".
+    """Names of the lists in `root`, in ASCII order, which is the official one.
 
     Raises:
-        DataError: not all 160 are there, or the subset does not end with the category that it should end with.
+        DataError: there are no lists; or there are all 160, but the subsets do not end where they should.
     """
-    number, last = SUBSETS[name]
-    ordered = tuple(sorted(categories))
-    if len(ordered) != CATEGORIES:
-        raise DataError(f"{name}: the first {number} of {CATEGORIES} categories, but there are {len(ordered)}")
-    if slug(ordered[number - 1]) != last:
-        raise DataError(f"{name}: category {number} in ASCII order is {ordered[number - 1]!r}, officially {last!r}")
-    return ordered[:number]
+    folder = find_folder(root, LISTS, "the lists")
+    names = tuple(sorted(file.stem for file in folder.glob("*.json")))
+    if len(names) == CATEGORIES:
+        problems = [
+            Problem("wrong category", str(folder), f"number {number} is {names[number - 1]!r}, officially {last!r}")
+            for number, last in SUBSETS.values()
+            if names[number - 1] != last
+        ]
+        if problems:
+            raise DataError("not the official categories of Real-IAD Variety:", problems)
+    return names
 
 
 def is_root(folder: Path) -> bool:

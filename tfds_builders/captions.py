@@ -1,0 +1,63 @@
+"""Captions for images that are being prepared, from files in the published layout (SPEC 1.7)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jaxad.data.captions import Captions
+from jaxad.errors import DataError, Problem
+from tfds_builders.examine import Category
+
+OTHER_PART = {"train_captions_": "test_captions_", "captions_train2017": "captions_val2017"}
+"""How the file of the test images is called, by the name of that of the training images beside it."""
+
+
+def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Category], list[Problem]]:
+    """Gives every training image its caption, and every test image, where there are captions of those.
+
+    Args:
+        categories: all that is to be prepared.
+        path: a folder or file as `jaxad.data.Captions.load` takes it. Of a file of training captions, that of the test
+            images is taken from beside it if it is there.
+
+    Returns:
+        The categories with captions, and notes: captions of no image, images in another order.
+
+    Raises:
+        DataError: the captions cannot be read, or an image has none or several; everything is listed.
+    """
+    texts: dict[str, str] = {}
+    problems: list[Problem] = []
+    for split, captions in _read(path).items():
+        ids = [sample.image_id for category in categories for sample in category.samples if sample.split == split]
+        found = captions.check(ids)
+        problems += found
+        if not any(problem.fatal for problem in found):
+            texts.update(zip(ids, captions.attach(ids).texts, strict=True))
+    if fatal := [problem for problem in problems if problem.fatal]:
+        raise DataError(f"{path}: the captions do not fit the images:", fatal)
+    return [_captioned(category, texts) for category in categories], problems
+
+
+def _read(path: Path) -> dict[str, Captions]:
+    if path.is_dir():
+        splits = [split for split in ("train", "test") if any(path.glob(f"{split}_captions_*.json"))]
+        return {split: Captions.load(path, split) for split in splits or ["train"]}
+    for train, test in OTHER_PART.items():
+        if path.name.startswith(test):
+            return {"test": Captions.load(path)}
+        beside = path.with_name(path.name.replace(train, test, 1))
+        if path.name.startswith(train) and beside.is_file():
+            return {"train": Captions.load(path), "test": Captions.load(beside)}
+    return {"train": Captions.load(path)}
+
+
+def _captioned(category: Category, texts: dict[str, str]) -> Category:
+    samples = tuple(replace(sample, caption=texts.get(sample.image_id, "")) for sample in category.samples)
+    digest = hashlib.sha256(category.fingerprint.encode())
+    for sample in samples:
+        digest.update(f"\0{sample.caption}".encode())
+    return replace(category, samples=samples, fingerprint=digest.hexdigest())
