@@ -145,8 +145,9 @@ def _license(source: str | Path, revision: str | None) -> str | None:
     if card:
         content = card.read_text(errors="replace")
         front = content.split("---")[1] if content.startswith("---") else ""
-        if stated := re.search(r"^license(?:_name)?: *[\"']?([\w.+-]+)", front, re.MULTILINE):
-            return stated.group(1)
+        stated = dict(re.findall(r"^(license|license_name): *[\"']?([\w.+-]+)", front, re.MULTILINE))
+        if stated:
+            return stated.get("license_name") or stated["license"]
     lines = text.read_text(errors="replace").split("\n") if text else []
     return next((line.strip() for line in lines if line.strip()), None)
 

@@ -58,7 +58,7 @@ KeyMap = Sequence[tuple[str, str, Layout]]
 """Rows (module path, name in the file, layout).
 
 Each `{}` of the path stands for one number, and the `{}` of the name for the same numbers; plain numbers stand for
-themselves, and a row that has more of them goes before one that has fewer.
+themselves, and a row that has more of them goes before one that has fewer. An empty path is the module itself.
 """
 
 _CONV_TO_FLAX = (2, 3, 1, 0)
@@ -222,7 +222,7 @@ def to_torch(module: Any, key_map: KeyMap) -> dict[str, np.ndarray]:
 def _users(key_map: KeyMap, paths: Mapping[str, Any]) -> dict[str, list[tuple[str, Leaf]]]:
     """For each tensor that is needed: the parameters that are made of it, and how."""
     rows = {
-        f"{module_path}/{leaf_name}".rstrip("/"): (name + leaf.suffix, leaf)
+        f"{module_path}/{leaf_name}".strip("/"): (name + leaf.suffix, leaf)
         for module_path, name, layout in reversed(key_map)
         for leaf_name, leaf in layout.items()
     }

@@ -60,6 +60,8 @@ def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
         header = json.loads(mapped.bytes(8, header_size))
         header.pop("__metadata__", None)
         entries = {name: (row["dtype"], row["shape"], *row["data_offsets"]) for name, row in header.items()}
+        if any(type(n) is not int or n < 0 for _, shape, *offsets in entries.values() for n in (*shape, *offsets)):
+            raise ValueError("a shape or an offset that is no count")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(file, KIND, f"header: {error!r}") from error
     makers = {}
@@ -67,7 +69,7 @@ def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
         if code not in _CODES:
             raise damaged(file, KIND, f"{name}: unknown dtype {code!r}")
         dtype, start = DTYPES[_CODES[code]], 8 + header_size
-        if end - begin != math.prod(shape) * dtype.itemsize or begin < 0:
+        if end - begin != math.prod(shape) * dtype.itemsize:
             raise damaged(file, KIND, f"{name}: {end - begin} bytes for {code} {shape}")
         if start + end > mapped.size:
             raise damaged(file, KIND, f"{name} ends at byte {start + end} of {mapped.size}")

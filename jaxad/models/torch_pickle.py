@@ -13,9 +13,8 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,22 +64,22 @@ def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
     return LazyTensors(makers)
 
 
-@dataclass(frozen=True, slots=True)
-class _StorageType:
+# Tuples, because a pickle can set the attributes of any object that has some.
+
+
+class _StorageType(NamedTuple):
     """Stands for a class such as torch.FloatStorage, and for the dtype of its elements."""
 
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class _DType:
+class _DType(NamedTuple):
     """Stands for a torch.dtype."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     """A flat piece of memory: `count` elements from element `start` of the storage `key` in the file."""
 
     key: str
@@ -89,8 +88,7 @@ class _Storage:
     start: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """A view of a storage; offset and strides in elements of `dtype`."""
 
     storage: _Storage
@@ -100,8 +98,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Function:
+class _Function(NamedTuple):
     """The only objects here that a pickle can call, besides plain containers; the pickle cannot change it."""
 
     function: Callable[..., Any]

@@ -2,6 +2,7 @@ import hashlib
 import json
 from unittest import mock
 
+import flax.serialization
 import huggingface_hub
 import ml_dtypes
 import numpy as np
@@ -13,8 +14,9 @@ from jaxad import module_state
 from jaxad.errors import WeightsError
 from jaxad.models import weights as loader
 from jaxad.models.vit import load_vit
-from jaxad.models.weights import find_weights, read_tensors
+from jaxad.models.weights import Weights, find_weights, read_tensors
 from tests.models.checkpoints import write_dinov2
+from tests.models.torch_files import tensor_of, write_torch
 
 QUERY = "encoder.layer.1.attention.attention.query.weight"
 
@@ -29,6 +31,16 @@ def change(folder, **changes):
     """Rewrite the checkpoint with tensors replaced, or removed where None is given."""
     tensors = {**load_file(folder / "model.safetensors"), **changes}
     save_file({name: value for name, value in tensors.items() if value is not None}, folder / "model.safetensors")
+
+
+def write_weights(file, tensors):
+    """Write tensors in the format that the suffix asks for."""
+    if file.suffix == ".safetensors":
+        save_file(tensors, file)
+    elif file.suffix == ".msgpack":
+        file.write_bytes(flax.serialization.msgpack_serialize(tensors))
+    else:
+        write_torch(file, {name: tensor_of(tensor) for name, tensor in tensors.items()})
 
 
 def shard(folder):
@@ -110,7 +122,7 @@ def test_every_difference_is_listed_at_once(folder):
             QUERY: np.ones((24, 25), np.float32),
             "embeddings.patch_embeddings.projection.weight": np.ones((24, 147), np.float32),
             "encoder.layer.0.attention.attention.key.weight": nan,
-            "head.weight": np.ones(3, np.float32),
+            "stray.weight": np.ones(3, np.float32),
         },
     )
     message = problems(folder)
@@ -119,7 +131,7 @@ def test_every_difference_is_listed_at_once(folder):
     assert f"{QUERY}: shape [24, 25] does not fit blocks/1/attention/query/kernel [24, 24]" in message
     assert "projection.weight: shape [24, 147] does not fit patch_embed/kernel [7, 7, 3, 24]" in message
     assert "encoder.layer.0.attention.attention.key.weight: holds values that are not finite" in message
-    assert "head.weight: in the file, but not used" in message
+    assert "stray.weight: in the file, but not used" in message
     assert len(message.splitlines()) == 1 + 6
 
 
@@ -157,19 +169,109 @@ def test_broken_config_is_named(folder):
 
 
 def test_folder_without_weights_is_named(folder):
-    (folder / "model.safetensors").unlink()
-    assert "missing: model.safetensors or model.safetensors.index.json" in problems(folder)
+    (folder / "model.safetensors").rename(folder / "net.pth")
+    message = problems(folder)
+    assert "missing: model.safetensors or model.safetensors.index.json, or diffusion_pytorch_model" in message
+    assert "to load one of net.pth, name the file itself" in message
 
 
-def test_unknown_format_is_named(tmp_path):
-    (tmp_path / "net.h5").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"net\.h5: unknown weight format '\.h5'"):
-        read_tensors(tmp_path / "net.h5")
+@pytest.mark.parametrize("config", ["config.json", "open_clip_config.json"])
+@pytest.mark.parametrize("name", loader.FILES)
+def test_folder_in_every_naming(tmp_path, name, config):
+    write_weights(tmp_path / name, {"w": np.ones((2, 3), np.float32)})
+    (tmp_path / config).write_text('{"width": 3}')
+    weights = find_weights(tmp_path)
+    assert weights.config == {"width": 3}
+    assert weights.files == (tmp_path / name,)
+    np.testing.assert_array_equal(weights.tensors["w"], np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "pytorch_model.bin", "flax_model.msgpack"])
+def test_shards_in_every_format(tmp_path, name):
+    stem, suffix = name.rsplit(".", 1)
+    weight_map = {f"t{number}": f"{stem}-{number}-of-2.{suffix}" for number in (1, 2)}
+    for tensor, shard_name in weight_map.items():
+        write_weights(tmp_path / shard_name, {tensor: np.full(2, float(tensor[1]), np.float32)})
+    (tmp_path / f"{name}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert {name: list(tensor) for name, tensor in find_weights(tmp_path).tensors.items()} == {
+        "t1": [1, 1],
+        "t2": [2, 2],
+    }
+
+
+def test_safetensors_go_before_other_formats(tmp_path):
+    for number, name in enumerate(loader.FILES):
+        write_weights(tmp_path / name, {"w": np.full(1, number, np.float32)})
+    assert find_weights(tmp_path).tensors["w"] == [0]
+
+
+def test_subfolder(tmp_path):
+    write_dinov2(tmp_path / "unet")
+    weights = find_weights(tmp_path, subfolder="unet")
+    assert weights.id == f"{tmp_path}/unet"
+    assert weights.config["hidden_size"] == 24
+    with pytest.raises(WeightsError, match=f"{tmp_path}/vae: no such folder"):
+        find_weights(tmp_path, subfolder="vae")
+    with pytest.raises(WeightsError, match="is a file, and has no subfolder 'vae'"):
+        find_weights(tmp_path / "unet" / "model.safetensors", subfolder="vae")
+
+
+def test_content_goes_before_the_suffix(tmp_path):
+    tensors = {"w": np.ones(3, np.float32)}
+    for name in ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack"):
+        write_weights(tmp_path / name, tensors)
+        (tmp_path / name).rename(tmp_path / "net.weights")
+        np.testing.assert_array_equal(read_tensors(tmp_path / "net.weights")["w"], tensors["w"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sign"),
+    [
+        ("net.h5", b"", r"unknown weight format '\.h5'"),
+        ("net.onnx", b"\x08\x07\x12\x07pytorch", r"unknown weight format '\.onnx'"),
+        ("net.pth", b"", "damaged, truncated or no torch file"),
+        ("net.msgpack", b"", "damaged, truncated or no Flax msgpack file"),
+        ("net.bin", b"\x93NUMPY", "damaged, truncated or no torch file"),
+        ("net.bin", b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+    ],
+)
+def test_unknown_format_is_named(tmp_path, name, content, sign):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"{name}: .*{sign}"):
+        read_tensors(tmp_path / name)
 
 
 def test_tensor_that_is_not_there_is_a_key_error(folder):
     with pytest.raises(KeyError, match="nothing"):
         find_weights(folder).tensors["nothing"]
+
+
+def made(*names):
+    return Weights("sd.ckpt", {}, (), {name: np.full(1, number) for number, name in enumerate(names)})
+
+
+def test_part_of_a_checkpoint():
+    weights = made("model.net.a.w", "vae.w", "model.net.b")
+    part = weights.under("model.net.")
+    assert {name: int(tensor[0]) for name, tensor in part.tensors.items()} == {"a.w": 0, "b": 2}
+    assert str(part.under("a.")) == "sd.ckpt below model.net.a."
+    assert part.id == "sd.ckpt"
+    assert weights.has("vae.")
+    assert not part.has("vae.")
+    with pytest.raises(WeightsError, match=r"sd\.ckpt: no tensors below 'unet\.'; there are model, vae"):
+        weights.under("unet.")
+
+
+def test_moving_averages_take_the_place_of_the_last_weights():
+    weights = made("model.net.in.0.w", "model.net.out.w", "model_ema.netin0w", "model_ema.decay", "vae.w")
+    averaged = weights.ema().tensors
+    assert {name: int(tensor[0]) for name, tensor in averaged.items()} == {
+        "model.net.in.0.w": 2,
+        "model.net.out.w": 1,
+        "vae.w": 4,
+    }
+    with pytest.raises(WeightsError, match=r"sd\.ckpt: no moving averages"):
+        made("model.net.w").ema()
 
 
 @pytest.mark.parametrize("source", ["./no/such/folder", "/no/such/folder"])
@@ -203,33 +305,66 @@ def test_hub_cache_serves_offline(folder, tmp_path, monkeypatch, sharded):
         find_weights("someone/dino", revision="v2")
 
 
+HUB_FILES = {"config.json", "unet/config.json", "unet/diffusion_pytorch_model.bin", "model.onnx", "flax_model.msgpack"}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The hub's client: what it lists and what it downloads can be set."""
+    listing, download = mock.Mock(return_value=sorted(HUB_FILES)), mock.Mock()
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", listing)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return listing, download
+
+
 @pytest.mark.parametrize(
     ("error", "sign"),
     [
         (hub_errors.GatedRepoError, "is gated; accept its terms at https://huggingface.co/some/net"),
         (hub_errors.RepositoryNotFoundError, "nor a repository of the hub that is public or yours"),
         (hub_errors.RevisionNotFoundError, "has no revision 'v9'"),
-        (hub_errors.HfHubHTTPError, "config.json could not be downloaded: 503"),
-        (hub_errors.RemoteEntryNotFoundError, "missing in the repository: model.safetensors or"),
+        (hub_errors.HfHubHTTPError, "could not be downloaded: 503"),
     ],
 )
-def test_answers_of_the_hub_are_explained(monkeypatch, error, sign):
-    answer = mock.Mock(side_effect=error("503", response=mock.MagicMock()))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", answer)
+@pytest.mark.parametrize("asked", [0, 1], ids=["listing", "download"])
+def test_answers_of_the_hub_are_explained(hub, error, sign, asked):
+    hub[asked].side_effect = error("503", response=mock.MagicMock())
     with pytest.raises(WeightsError, match="some/net") as caught:
         find_weights("some/net", revision="v9")
     assert sign in str(caught.value)
 
 
-def test_hub_that_does_not_answer_is_waited_for_once(monkeypatch):
-    download = mock.Mock(side_effect=hub_errors.LocalEntryNotFoundError("no connection"))
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+def test_repository_without_weights_is_explained(hub):
+    hub[0].return_value = ["README.md"]
+    with pytest.raises(WeightsError, match=r"some/net: missing in the repository: model\.safetensors or"):
+        find_weights("some/net")
+    assert not hub[1].called
+
+
+@pytest.mark.parametrize(
+    ("subfolder", "wanted"),
+    [("", ["config.json", "flax_model.msgpack"]), ("unet", ["unet/config.json", "unet/diffusion_pytorch_model.bin"])],
+)
+def test_only_what_is_needed_is_downloaded(hub, tmp_path, subfolder, wanted):
+    def download(repository, name, **options):
+        assert options == {"revision": "v1", "local_files_only": False}
+        file = tmp_path / name.replace("/", "-")
+        if name.endswith(".json"):
+            file.write_text("{}")
+        else:
+            write_weights(file, {"w": np.ones(2, np.float32)})
+        return str(file)
+
+    hub[1].side_effect = download
+    assert list(find_weights("some/net", "v1", subfolder).tensors["w"]) == [1, 1]
+    assert [call.args[1] for call in hub[1].call_args_list] == wanted
+    assert hub[0].call_count == 1
+
+
+def test_hub_that_does_not_answer_is_waited_for_once(hub):
+    hub[0].side_effect = hub_errors.HTTPError("no connection")
+    hub[1].side_effect = hub_errors.LocalEntryNotFoundError("not in the cache")
     with pytest.raises(WeightsError, match="cannot be reached"):
         find_weights("some/net")
-    assert [call.kwargs["local_files_only"] for call in download.call_args_list] == [False, True, True]
-
-
-def test_parameter_without_a_row_is_a_mistake_of_the_key_map(folder):
-    network = load_vit(find_weights(folder))
-    with pytest.raises(KeyError, match="no row for the parameter blocks/0/attention/key/bias"):
-        loader.fill(network, find_weights(folder), ())
+    assert hub[0].call_count == 1
+    assert {call.kwargs["local_files_only"] for call in hub[1].call_args_list} == {True}
