@@ -13,7 +13,7 @@ import pytest
 from jaxad import module_state
 from jaxad.models.key_map import to_torch
 from jaxad.models.positions import resize_matrix
-from jaxad.models.vit import abstract_vit, load_vit, parameter_count
+from jaxad.models.vit import abstract_vit, load_vit
 from jaxad.models.vit_checkpoints import HUGGINGFACE_DINOV2, HUGGINGFACE_VIT, ORIGINAL, TIMM, TIMM_REGISTERS, recognise
 from jaxad.models.vit_config import PUBLISHED, ViTConfig
 from jaxad.models.weights import Weights, find_weights
@@ -29,7 +29,7 @@ from transformers.core_model_loading import revert_weight_conversion  # noqa: E4
 
 pytestmark = pytest.mark.parity
 
-SMALL = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "patch_size": 14, "image_size": 112}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 14, "image_size": 112}
 TIMM_SMALL = {"img_size": 112, "patch_size": 14, "embed_dim": 128, "depth": 2, "num_heads": 2}
 SIZES = {"own grid": (112, 112), "shrunk and grown": (84, 154)}
 
@@ -230,17 +230,10 @@ def test_round_trip_to_torch_is_bit_equal(kind):
 
 def test_sharded_checkpoint(tmp_path):
     model = hugging_face("plain")
-    model.save_pretrained(tmp_path, max_shard_size="100KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    size = SIZES["own grid"]
-    assert largest_error(by_torch(model, size), load_vit(find_weights(tmp_path)), size) < 1e-4
-
-
-def test_registers_with_published_positions_at_448(tmp_path):
-    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "patch_size": 14, "image_size": 518}
-    model = randomised(transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**shape)))
-    model.save_pretrained(tmp_path)
-    assert largest_error(by_torch(model, (448, 448)), load_vit(find_weights(tmp_path)), (448, 448)) < 1e-4
+    model.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    model.save_pretrained(tmp_path / "whole")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    assert_same(parameters(tmp_path / "shards"), parameters(tmp_path / "whole"))
 
 
 @pytest.mark.real
@@ -288,7 +281,6 @@ def test_full_size_has_the_tensors_of_the_torch_class(hub_id):
     }
     key_map = HUGGINGFACE_DINOV2 if config.layer_scale else HUGGINGFACE_VIT
     assert tensor_shapes(config, key_map) == expected
-    assert parameter_count(config) == sum(np.prod(shape) for shape in expected.values())
 
 
 @pytest.mark.parametrize(
