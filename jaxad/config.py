@@ -18,15 +18,21 @@ C = TypeVar("C")
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+Blocks = tuple[int, ...] | Literal["middle"] | None
+"""Which outputs of a backbone make the features: blocks by number from 0, averaged; or "middle", the middle third; or
+None, from half the depth on. Of a convolutional network they are stages, concatenated, and both words stand for those
+that end at strides 4, 8 and 16 (SPEC 26, 27)."""
+
 
 @dataclass(frozen=True)
 class DPDiffConfig:
     """DPDiff-AD: dual prototypes, prototype-conditioned diffusion, residual maps (arXiv 2605.24402, SPEC 3)."""
 
     backbone: str = "facebook/dinov2-with-registers-base"
-    """Frozen features: a folder, a Hugging Face id, or "embedded" for the ViT-S/14 of the `demo` extra (paper)."""
-    blocks: tuple[int, ...] | None = None
-    """Backbone blocks, from 0, whose outputs are averaged; None takes the last half (paper: 6-11; SPEC 1, 27)."""
+    """Frozen features: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra (paper)."""
+    blocks: Blocks = None
+    """Blocks of a ViT, from 0, that are averaged: numbers, "middle" third, or None for the last half (paper: 6-11; SPEC
+    1, 27); of a convolutional network the stages that are concatenated, None for strides 4, 8 and 16 (SPEC 26)."""
     image_size: int = 448
     """Side in pixels of the square input; a multiple of the backbone's patch (paper)."""
     standardise: Literal["channel", "token", "none"] = "channel"
@@ -36,8 +42,8 @@ class DPDiffConfig:
     """Number M of local prototypes; 0 leaves them out (paper)."""
     global_prototypes: int = 2
     """Number K of global prototypes; 0 leaves them out (paper)."""
-    prototype_heads: int = 12
-    """Attention heads of the extractors (SPEC 6)."""
+    prototype_heads: int | None = None
+    """Attention heads of the extractors; None for as many as leave 64 channels or more to each (SPEC 6: 12 of 768)."""
     prototype_mlp_ratio: float = 4.0
     """Width of the extractors' feed-forward layer over the feature width (SPEC 6)."""
     prototype_pre_norm: bool = True
@@ -68,8 +74,8 @@ class DPDiffConfig:
     """Architecture of the denoiser: DiT (paper), U-Net or U-ViT (paper Table 9, SPEC 28)."""
     width: int | None = None
     """Width of the denoiser; None takes the feature width, 3/8 of it for the U-Net's first level (SPEC 7, 28)."""
-    heads: int = 12
-    """Attention heads of the denoiser (SPEC 7)."""
+    heads: int | None = None
+    """Attention heads of the denoiser; None for as many as leave 64 channels or more to each (SPEC 7: 12 of 768)."""
     depth: int = 4
     """Blocks of the denoiser: 1 is fastest, 12 is DiT-B; the U-Net always has two levels of two (SPEC 7)."""
     mlp_ratio: float = 4.0
@@ -104,9 +110,7 @@ class DPDiffConfig:
         small = {
             "backbone": "embedded",
             "image_size": 224,
-            "blocks": (4, 5, 6, 7),
-            "prototype_heads": 6,
-            "heads": 6,
+            "blocks": "middle",
             "depth": 2,
             "prediction": "v",
             "train_timesteps": (0, 400),
@@ -141,8 +145,7 @@ class DPDiffConfig:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
-        if self.blocks is not None and (not self.blocks or len(set(self.blocks)) < len(self.blocks)):
-            problems.append(f"blocks = {self.blocks}: needs one or more different block numbers")
+        problems += _repeated(self.blocks)
         _raise("DPDiffConfig", problems)
 
 
@@ -151,9 +154,10 @@ class PatchBankConfig:
     """Nearest-patch memory bank, PatchCore's scoring (arXiv 2106.08265) on the same features as the other systems."""
 
     backbone: str = "facebook/dinov2-with-registers-base"
-    """Frozen feature network: a folder, a Hugging Face id, or "embedded" for the ViT-S/14 of the `demo` extra."""
-    blocks: tuple[int, ...] | None = None
-    """Backbone blocks, counted from 0, whose outputs are averaged; None takes the last half."""
+    """Frozen features: a folder, file or Hugging Face id, or "embedded" for the ViT-S/14 of the `demo` extra."""
+    blocks: Blocks = None
+    """Blocks of a ViT, counted from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
+    convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
     image_size: int = 448
     """Side in pixels of the square input; a multiple of the backbone's patch."""
     bank_size: int = 20_000
@@ -176,7 +180,7 @@ class PatchBankConfig:
     @classmethod
     def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> PatchBankConfig:
         """The setting beside DPDiff-AD's preset of the same name."""
-        small = {"backbone": "embedded", "image_size": 224, "blocks": (4, 5, 6, 7)}
+        small = {"backbone": "embedded", "image_size": 224, "blocks": "middle"}
         return _preset(cls, name, {"paper": {}, "small": small}, changes)
 
     def check(self) -> None:
@@ -185,8 +189,7 @@ class PatchBankConfig:
         problems = _at_least(self, 1, ("image_size", "bank_size", "neighbours", "chunk"))
         if self.neighbours > self.chunk:
             problems.append(f"neighbours = {self.neighbours}: more than chunk = {self.chunk}")
-        if self.blocks is not None and (not self.blocks or len(set(self.blocks)) < len(self.blocks)):
-            problems.append(f"blocks = {self.blocks}: needs one or more different block numbers")
+        problems += _repeated(self.blocks)
         _raise("PatchBankConfig", problems)
 
 
@@ -323,7 +326,13 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _typed(next(a for a in arguments if a is not type(None)), value)
+        problems = []
+        for choice in (argument for argument in arguments if argument is not type(None)):
+            try:
+                return _typed(choice, value)
+            except (TypeError, ValueError) as error:
+                problems.append(str(error))
+        raise TypeError(" or ".join(problems))
     if origin is Literal:
         if value not in arguments:
             raise ValueError(f"needs to be one of {', '.join(map(repr, arguments))}")
@@ -353,7 +362,17 @@ def _preset(cls: type[C], name: str, presets: dict[str, dict[str, Any]], changes
 
 def _at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
     values = ((name, getattr(config, name)) for name in names)
-    return [f"{name} = {value}: needs to be at least {bound}" for name, value in values if not value >= bound]
+    return [
+        f"{name} = {value}: needs to be at least {bound}"
+        for name, value in values
+        if value is not None and not value >= bound
+    ]
+
+
+def _repeated(blocks: Blocks) -> list[str]:
+    if not isinstance(blocks, tuple) or (blocks and len(set(blocks)) == len(blocks)):
+        return []
+    return [f"blocks = {blocks}: needs one or more different block numbers"]
 
 
 def _raise(name: str, problems: list[str]) -> None:

@@ -123,7 +123,7 @@ def test_help_lists_commands_and_systems(capsys):
 def test_help_of_a_preset_shows_its_values(capsys):
     small, paper = shown(capsys, "fit", "dpdiff", "--preset", "small", "--help"), shown(capsys, "fit", "dpdiff", "-h")
     assert "(default: embedded)" in small
-    assert "(default: 4 5 6 7)" in small
+    assert "(default: middle)" in small
     assert "(default: facebook/dinov2-with-registers-base)" in paper
 
 

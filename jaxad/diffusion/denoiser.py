@@ -12,6 +12,16 @@ from jaxad.diffusion.unet import PrototypeUNet
 from jaxad.diffusion.uvit import PrototypeUViT
 
 
+def attention_heads(width: int) -> int:
+    """The most heads that divide `width` and have 64 channels or more each, as those of a ViT: 12 of 768."""
+    return max(heads for heads in range(1, max(width // 64, 1) + 1) if width % heads == 0)
+
+
+def denoiser_heads(config: DPDiffConfig, channels: int) -> int:
+    """Attention heads of the denoiser for features of `channels` channels (SPEC 3.4 row 7)."""
+    return config.heads or attention_heads(config.width or channels)
+
+
 def denoiser_width(config: DPDiffConfig, channels: int) -> int:
     """Width of the denoiser for features of `channels` channels (SPEC 3.4 rows 7 and 28).
 
@@ -20,7 +30,8 @@ def denoiser_width(config: DPDiffConfig, channels: int) -> int:
     """
     if config.width is not None or config.denoiser != "unet":
         return config.width or channels
-    return config.heads * max(1, round(3 * channels / 8 / config.heads))
+    heads = denoiser_heads(config, channels)
+    return heads * max(1, round(3 * channels / 8 / heads))
 
 
 def make_denoiser(
@@ -37,7 +48,7 @@ def make_denoiser(
     """
     shared: dict[str, Any] = {
         "width": denoiser_width(config, channels),
-        "heads": config.heads,
+        "heads": denoiser_heads(config, channels),
         "prototypes": config.local_prototypes + config.global_prototypes > 0,
         "dtype": dtype,
         "rngs": rngs,

@@ -14,60 +14,89 @@ import numpy as np
 from flax import nnx
 
 from jaxad import config, module_state
-from jaxad.errors import ConfigError
+from jaxad.config import Blocks
+from jaxad.errors import ConfigError, WeightsError
 from jaxad.models import embedded
+from jaxad.models.convolution import PATCH, ConvNet, to_grid
+from jaxad.models.efficientnet import SCALES, EfficientNet, EfficientNetConfig, abstract_efficientnet
+from jaxad.models.efficientnet_checkpoints import is_efficientnet, load_efficientnet
+from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
 from jaxad.models.positions import Interpolation
-from jaxad.models.vit import ViT, ViTConfig, abstract_vit, load_vit
-from jaxad.models.weights import find_weights
+from jaxad.models.resnet import LAYERS, ResNetConfig, abstract_resnet, is_resnet, load_resnet
+from jaxad.models.vit import ViT, abstract_vit, load_vit
+from jaxad.models.vit_config import ViTConfig
+from jaxad.models.weights import Weights, find_weights
 from jaxad.types import Array
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 DType = Literal["float32", "bfloat16"]
+
+Shape = ViTConfig | ResNetConfig | EfficientNetConfig
+
+NETWORKS: Mapping[str, tuple[Any, Any]] = {
+    "vit": (ViTConfig, abstract_vit),
+    "resnet": (ResNetConfig, abstract_resnet),
+    "efficientnet": (EfficientNetConfig, abstract_efficientnet),
+}
+"""Kind of network -> class of its shape, and what makes its structure without arrays."""
 
 
 class Backbone(nnx.Module):
     """A frozen network as detectors use it; its arrays are ordinary nnx.Param variables.
 
     Attributes:
-        network: the Vision Transformer.
+        network: the network; the "blocks" of a convolutional one are its stages.
+        normalisation: how it takes images.
         id: the name it was loaded by.
         sha256: hash of its weight files, "" for random weights.
         bytes: size of its weight files, of its parameters for random weights.
         dtype: compute type; features are float32 in any case.
-        width: feature channels c.
         depth: number of blocks.
-        patch: side of a patch in pixels.
+        patch: pixels of the image per feature, 16 for every convolutional network.
     """
 
-    def __init__(self, network: ViT, *, id: str, sha256: str, bytes: int, dtype: DType):
+    def __init__(
+        self,
+        network: ViT | ConvNet,
+        *,
+        normalisation: Normalisation = IMAGENET,
+        id: str,
+        sha256: str,
+        bytes: int,
+        dtype: DType,
+    ):
         self.network = network
+        self.normalisation = normalisation
         self.id, self.sha256, self.bytes = id, sha256, bytes
         self.dtype: DType = dtype
-        self.width, self.depth, self.patch = network.config.width, network.config.depth, network.config.patch
+        if isinstance(network, ConvNet):
+            self.depth, self.patch = len(network.stages), PATCH
+        else:
+            self.depth, self.patch = network.config.depth, network.config.patch
 
     @classmethod
-    def random(cls, shape: ViTConfig, key: jax.Array, *, id: str = "random", dtype: DType = "float32") -> Backbone:
+    def random(cls, shape: Shape, key: jax.Array, *, id: str = "random", dtype: DType = "float32") -> Backbone:
         """An untrained backbone, for tests and for experiments that need one.
 
         Drawn by numpy, because compiling the network's own initialisers takes seconds.
         """
-        graphdef, parameters = module_state.split(abstract_vit(shape, jnp.dtype(dtype)))
+        graphdef, parameters = module_state.split(_abstract(shape, dtype))
         generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         arrays = {}
         for path, parameter in parameters.items():
-            gain = path.endswith(("/scale", "/gain"))
+            about_one = path.endswith(("/scale", "/gain", "/var"))
             deviation = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else 0.02
-            arrays[path] = jnp.asarray(generator.normal(1.0 * gain, deviation, parameter.shape), parameter.dtype)
+            arrays[path] = jnp.asarray(generator.normal(1.0 * about_one, deviation, parameter.shape), parameter.dtype)
         bytes = sum(array.nbytes for array in arrays.values())
         return cls(module_state.merge(graphdef, arrays), id=id, sha256="", bytes=bytes, dtype=dtype)
 
     def features(self, images: Array, blocks: tuple[int, ...]) -> jax.Array:
-        """Patch tokens averaged over `blocks`, without final norm; blocks above the deepest of them do not run.
+        """Features of `blocks` on one grid; blocks above the deepest of them do not run.
+
+        Those of a ViT are its patch tokens without final norm, averaged over the blocks. Those of a convolutional
+        network are brought to the grid of stride 16, by averages or bilinearly, and concatenated, shallow ones first.
 
         Args:
-            images: uint8 [b h w 3], both sides multiples of the patch; ImageNet normalisation happens here.
+            images: uint8 [b h w 3], both sides multiples of `patch`; normalisation happens here.
             blocks: block numbers counted from 0.
 
         Returns:
@@ -76,38 +105,63 @@ class Backbone(nnx.Module):
         Raises:
             ConfigError: a block or an image size that this network cannot have.
 
-        Source: SPEC 3.1, Eq. 9.
+        Source: SPEC 3.1, Eq. 9; SPEC 3.4 row 26.
         """
-        mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        tapped = self.network.taps((jnp.asarray(images, jnp.float32) / 255 - mean) / std, blocks)
+        grid = self.grid(images.shape[1:3])
+        mean, std = (
+            np.array(values, np.float32).reshape(1, 1, 1, 3)
+            for values in (self.normalisation.mean, self.normalisation.std)
+        )
+        normalised = (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+        if isinstance(self.network, ConvNet):
+            stages = self.network.taps(normalised, blocks).values()
+            joined = jnp.concatenate([to_grid(stage.astype(jnp.float32), grid) for stage in stages], axis=-1)
+            return joined.reshape(len(images), -1, joined.shape[-1])
+        tapped = self.network.taps(normalised, blocks)
         tokens = [self.network.patches(tap).astype(jnp.float32) for tap in tapped.values()]
         return functools.reduce(jnp.add, tokens) / len(tokens)
 
-    def select_blocks(self, blocks: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The blocks to average: those given, or from half the depth to the last (SPEC 27).
+    def select_blocks(self, blocks: Blocks = None) -> tuple[int, ...]:
+        """The numbers of the blocks that make the features.
+
+        Args:
+            blocks: numbers; "middle" for the middle third; None for those from half the depth on (SPEC 3.4 row 27).
+                Either word means a convolutional network's stages that end at strides 4, 8 and 16 (row 26).
 
         Raises:
             ConfigError: a block that this network does not have.
         """
-        if blocks is None:
-            return tuple(range(self.depth // 2, self.depth))
+        if blocks is None or blocks == "middle":
+            if isinstance(self.network, ConvNet):
+                return self.network.tapped_stages
+            first = self.depth // 2 if blocks is None else self.depth // 3
+            last = self.depth if blocks is None else max(2 * self.depth // 3, first + 1)
+            return tuple(range(first, last))
         if strangers := [block for block in blocks if not 0 <= block < self.depth]:
             raise ConfigError(f"blocks = {blocks}: {self.id} has blocks 0 to {self.depth - 1}, not {strangers}")
         return blocks
 
-    def grid(self, image_size: int | tuple[int, int]) -> tuple[int, int]:
+    def width(self, blocks: tuple[int, ...]) -> int:
+        """Channels c of the features of `blocks`."""
+        if isinstance(self.network, ConvNet):
+            return sum(self.network.widths[block] for block in blocks)
+        return self.network.config.width
+
+    def grid(self, image_size: int | tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns (h, w) of the features of an image of that side, or that (height, width), in pixels.
 
         Raises:
             ConfigError: a side that is no multiple of the patch.
         """
-        return self.network.grid((image_size, image_size) if isinstance(image_size, int) else image_size)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        return self.network.grid((height, width))
 
     def config_json(self) -> dict[str, Any]:
         """All that `backbone_from_config` needs, as JSON-ready values."""
         return {
-            "network": "vit",
+            "network": next(name for name, (shape, _) in NETWORKS.items() if isinstance(self.network.config, shape)),
             "shape": config.to_json(self.network.config),
+            "normalisation": config.to_json(self.normalisation),
             "dtype": self.dtype,
             "id": self.id,
             "sha256": self.sha256,
@@ -125,11 +179,13 @@ def load_backbone(
     """The pretrained backbone of that name.
 
     Args:
-        name: a local folder in Hugging Face layout, a hub id, "embedded" for the ViT-S/14 of the `demo` extra, or
-            "random:WIDTHxDEPTH" or "random:WIDTHxDEPTHxPATCH" for an untrained one (always the same), for tests.
+        name: a local folder or weight file, or a hub id, of DINOv2, DINO, ViT, ResNet or EfficientNet as transformers,
+            timm, torchvision or their authors write them; "embedded" for the ViT-S/14 of the `demo` extra; or, for an
+            untrained network that is always the same, "random:WIDTHxDEPTH" or "random:WIDTHxDEPTHxPATCH", which is a
+            ViT, "random:resnet18", "random:efficientnet_b0" and so on.
         dtype: compute type; parameters are float32.
         revision: branch, tag or commit on the hub.
-        interpolation: how positions are resized, None for the way of the network's authors (SPEC 6.1).
+        interpolation: how a ViT's positions are resized, None for the way of the network's authors (SPEC 6.1).
 
     Raises:
         WeightsError: there are no such weights, or they do not fit their network.
@@ -138,8 +194,11 @@ def load_backbone(
     if name.startswith("random:"):
         return Backbone.random(_random_shape(name), jax.random.key(0), id=name, dtype=dtype)
     weights = embedded.embedded_weights() if name == embedded.NAME else find_weights(name, revision)
-    network = load_vit(weights, jnp.dtype(dtype), interpolation)
-    return Backbone(network, id=weights.id, sha256=weights.sha256, bytes=weights.bytes, dtype=dtype)
+    network = _load_network(weights, dtype, interpolation)
+    normalisation = Normalisation.of(weights.preprocessor, weights.config, _usual_normalisation(weights, network))
+    return Backbone(
+        network, normalisation=normalisation, id=weights.id, sha256=weights.sha256, bytes=weights.bytes, dtype=dtype
+    )
 
 
 def backbone_from_config(values: Mapping[str, Any], *, dtype: DType | None = None) -> Backbone:
@@ -152,18 +211,62 @@ def backbone_from_config(values: Mapping[str, Any], *, dtype: DType | None = Non
     Raises:
         ConfigError: values that `config_json` does not give.
     """
-    wanted = {"network", "shape", "dtype", "id", "sha256", "bytes"}
-    if values.keys() != wanted or values["network"] != "vit":
-        raise ConfigError(f"backbone config {sorted(values)}: needs exactly {sorted(wanted)}, with network = 'vit'")
+    # Checkpoints of the first version do not name the normalisation, which was always ImageNet's.
+    values = {"normalisation": config.to_json(IMAGENET), **values}
+    wanted = {"network", "shape", "normalisation", "dtype", "id", "sha256", "bytes"}
+    if values.keys() != wanted or values["network"] not in NETWORKS:
+        raise ConfigError(
+            f"backbone config {sorted(values)}: needs exactly {sorted(wanted)}, network one of {', '.join(NETWORKS)}"
+        )
     compute: DType = dtype or values["dtype"]
-    network = abstract_vit(config.from_json(ViTConfig, values["shape"]), jnp.dtype(compute))
-    return Backbone(network, id=values["id"], sha256=values["sha256"], bytes=values["bytes"], dtype=compute)
+    shape = config.from_json(NETWORKS[values["network"]][0], values["shape"])
+    return Backbone(
+        _abstract(shape, compute),
+        normalisation=config.from_json(Normalisation, values["normalisation"]),
+        id=values["id"],
+        sha256=values["sha256"],
+        bytes=values["bytes"],
+        dtype=compute,
+    )
 
 
-def _random_shape(name: str) -> ViTConfig:
+def _load_network(weights: Weights, dtype: DType, interpolation: Interpolation | None) -> ViT | ConvNet:
+    """The network that `weights` hold: as config.json says, or else of the kind whose tensors they are."""
+    model_type = weights.config.get("model_type")
+    known = ("dinov2", "dinov2_with_registers", "vit", "resnet", "efficientnet")
+    if model_type is not None and model_type not in known:
+        raise WeightsError(
+            f"{weights}: config.json: model_type = {model_type!r} is no backbone; needs to be one of {', '.join(known)}"
+        )
+    if is_resnet(weights):
+        return load_resnet(weights, jnp.dtype(dtype))
+    if is_efficientnet(weights):
+        return load_efficientnet(weights, jnp.dtype(dtype))
+    return load_vit(weights, jnp.dtype(dtype), interpolation)
+
+
+def _usual_normalisation(weights: Weights, network: ViT | ConvNet) -> Normalisation:
+    """That of networks of this kind, for checkpoints that do not say."""
+    if isinstance(network, EfficientNet):
+        return INCEPTION if network.config.lite and network.config.padding == "same" else IMAGENET
+    return INCEPTION if weights.config.get("model_type") == "vit" else IMAGENET
+
+
+def _abstract(shape: Shape, dtype: DType) -> ViT | ConvNet:
+    return next(abstract(shape, jnp.dtype(dtype)) for kind, abstract in NETWORKS.values() if isinstance(shape, kind))
+
+
+def _random_shape(name: str) -> Shape:
+    if (match := re.fullmatch(r"random:resnet(\d+)", name)) and int(match[1]) in LAYERS:
+        return ResNetConfig.resnet(int(match[1]))
+    if (match := re.fullmatch(r"random:efficientnet_(\w+)", name)) and match[1] in SCALES:
+        return EfficientNetConfig.published(match[1])
     match = re.fullmatch(r"random:(\d+)x(\d+)(?:x(\d+))?", name)
     if not match or 0 in (numbers := [int(number) for number in match.groups("14")]):
-        raise ConfigError(f"backbone {name!r}: needs to be random:WIDTHxDEPTH or random:WIDTHxDEPTHxPATCH")
+        raise ConfigError(
+            f"backbone {name!r}: needs to be random:WIDTHxDEPTH, random:WIDTHxDEPTHxPATCH, random:resnetN, N one of "
+            f"{', '.join(map(str, LAYERS))}, or random:efficientnet_N, N one of {', '.join(SCALES)}"
+        )
     width, depth, patch = numbers
     heads = width // 16 if width % 16 == 0 else 1
     return ViTConfig(width, depth, heads, patch, image_size=16 * patch, hidden=4 * width)

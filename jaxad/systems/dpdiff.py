@@ -15,22 +15,22 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
-from jaxad.detector import Detector
-from jaxad.diffusion.denoiser import denoiser_width, make_denoiser
+from jaxad.diffusion.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.errors import ConfigError
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
-from jaxad.models.backbone import Backbone, load_backbone
+from jaxad.models.backbone import Backbone
 from jaxad.precision import compute_dtype
-from jaxad.types import Array, Batch, Context, Features, Prediction, View
+from jaxad.systems.patch_detector import PatchDetector
+from jaxad.types import Array, Batch, Context, Features, Prediction
 
 
 class Statistic(nnx.Variable):
     """An array that training does not change, e.g. the channel mean."""
 
 
-class DPDiff(Detector):
+class DPDiff(PatchDetector):
     """Dual prototype-conditioned diffusion model for multi-class anomaly detection.
 
     Make one with `DPDiff.create(config, key=key)`; train it with `jaxad.fit`. One model serves many categories and
@@ -39,19 +39,15 @@ class DPDiff(Detector):
 
     name: ClassVar[str] = "dpdiff"
     config_class: ClassVar[Any] = DPDiffConfig
-    frozen: ClassVar[tuple[str, ...]] = ("backbone",)
 
-    def __init__(self, config: DPDiffConfig, backbone: Backbone, *, rngs: nnx.Rngs):
-        config.check()
-        width = denoiser_width(config, backbone.width)
-        _check_heads(prototype_heads=(config.prototype_heads, backbone.width), heads=(config.heads, width))
-        self.config = config
-        self.categories = ()
-        self.backbone = backbone
-        self.blocks = backbone.select_blocks(config.blocks)
-        self.grid = backbone.grid(config.image_size)
-        self.channel_mean = Statistic(jnp.zeros(backbone.width))
-        self.channel_std = Statistic(jnp.ones(backbone.width))
+    def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
+        super().__init__(config, backbone)
+        channels = self.channels
+        heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
+        prototype_heads = config.prototype_heads or attention_heads(channels)
+        _check_heads(prototype_heads=(prototype_heads, channels), heads=(heads, width))
+        self.channel_mean = Statistic(jnp.zeros(channels))
+        self.channel_std = Statistic(jnp.ones(channels))
         dtype = compute_dtype(config.precision)
 
         def extractor(prototypes: int) -> PrototypeExtractor | None:
@@ -59,8 +55,8 @@ class DPDiff(Detector):
                 return None
             return PrototypeExtractor(
                 prototypes,
-                backbone.width,
-                heads=config.prototype_heads,
+                channels,
+                heads=prototype_heads,
                 mlp_ratio=config.prototype_mlp_ratio,
                 pre_norm=config.prototype_pre_norm,
                 dtype=dtype,
@@ -69,7 +65,7 @@ class DPDiff(Detector):
 
         self.local = extractor(config.local_prototypes)
         self.global_ = extractor(config.global_prototypes)
-        self.denoiser = make_denoiser(config, backbone.width, self.grid, dtype=dtype, rngs=rngs)
+        self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
 
     @classmethod
     def create(cls, config: DPDiffConfig | None = None, *, key: Array, backbone: Backbone | None = None) -> Self:
@@ -84,29 +80,14 @@ class DPDiff(Detector):
             ConfigError: impossible settings, all listed.
             WeightsError: the backbone cannot be found or does not fit.
         """
-        config = config or DPDiffConfig()
-        config.check()
-        backbone = backbone or load_backbone(config.backbone, dtype=compute_dtype(config.precision))
-        return cls(config, backbone, rngs=nnx.Rngs(jnp.asarray(key)))
-
-    @property
-    def views(self) -> dict[str, View]:
-        return {"image": View(self.config.image_size, self.config.image_size, "bilinear")}
-
-    @property
-    def encoder_identity(self) -> tuple:
-        return (self.backbone.id, self.backbone.sha256, self.backbone.dtype, self.blocks)
-
-    def encode(self, batch: Batch) -> Features:
-        """Mean over the selected blocks of the backbone's patch tokens (Eq. 8 and 9)."""
-        return Features(self.backbone.features(batch.images["image"], self.blocks), self.grid)
+        return cls(config or DPDiffConfig(), backbone, rngs=nnx.Rngs(jnp.asarray(key)))
 
     def prepare(self, features: Iterable[Features]) -> None:
         """Channel mean and standard deviation over the training tokens (SPEC row 3)."""
         if self.config.standardise != "channel":
             return
         count, total, square = 0, 0.0, 0.0
-        for tokens in (jnp.asarray(f.tokens, jnp.float32).reshape(-1, self.backbone.width) for f in features):
+        for tokens in (jnp.asarray(f.tokens, jnp.float32).reshape(-1, self.channels) for f in features):
             center = tokens.mean(0)
             spread = jnp.square(tokens - center[None]).sum(0)
             count, total, square = _merge_moments((count, total, square), tokens.shape[0], center, spread)

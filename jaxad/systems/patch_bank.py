@@ -10,13 +10,12 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import PatchBankConfig
-from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, Progress
 from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
-from jaxad.models.backbone import Backbone, load_backbone
-from jaxad.precision import compute_dtype
-from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
+from jaxad.models.backbone import Backbone
+from jaxad.systems.patch_detector import PatchDetector
+from jaxad.types import Array, Batch, Context, Features, Prediction, Source
 
 CANDIDATES = 5
 """A coreset is chosen from this many times as many random patches: the greedy search needs them all in memory."""
@@ -26,7 +25,7 @@ class Memory(nnx.Variable):
     """An array that `remember` fills and whose size depends on what was seen."""
 
 
-class PatchBank(Detector):
+class PatchBank(PatchDetector):
     """Distance of every patch to the nearest normal patch, from one bank for all categories or one for each.
 
     Make one with `PatchBank.create(config)`, fill it with `remember(source)`.
@@ -34,18 +33,12 @@ class PatchBank(Detector):
 
     name: ClassVar[str] = "patch-bank"
     trains: ClassVar[bool] = False
-    frozen: ClassVar[tuple[str, ...]] = ("backbone",)
     config_class: ClassVar[Any] = PatchBankConfig
     memories: ClassVar[tuple[str, ...]] = ("banks",)
 
-    def __init__(self, config: PatchBankConfig, backbone: Backbone, *, rngs: nnx.Rngs | None = None):
-        config.check()
-        self.config = config
-        self.categories = ()
-        self.backbone = backbone
-        self.blocks = backbone.select_blocks(config.blocks)
-        self.grid = backbone.grid(config.image_size)
-        self.banks = Memory(jnp.full((1, 1, backbone.width), jnp.nan))
+    def __init__(self, config: PatchBankConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
+        super().__init__(config, backbone)
+        self.banks = Memory(jnp.full((1, 1, self.channels), jnp.nan))
 
     @classmethod
     def create(
@@ -58,25 +51,11 @@ class PatchBank(Detector):
             key: not used, there are no parameters; accepted as by every system.
             backbone: the frozen network, if it is already loaded; else `config.backbone` is loaded.
         """
-        config = config or PatchBankConfig()
-        config.check()
-        return cls(config, backbone or load_backbone(config.backbone, dtype=compute_dtype(config.precision)))
+        return cls(config or PatchBankConfig(), backbone)
 
     @property
     def needs_category(self) -> bool:
         return self.config.per_category
-
-    @property
-    def views(self) -> dict[str, View]:
-        return {"image": View(self.config.image_size, self.config.image_size, "bilinear")}
-
-    @property
-    def encoder_identity(self) -> tuple:
-        return (self.backbone.id, self.backbone.sha256, self.backbone.dtype, self.blocks)
-
-    def encode(self, batch: Batch) -> Features:
-        """Mean over the selected blocks of the backbone's patch tokens, as for DPDiff-AD (SPEC Eq. 9)."""
-        return Features(self.backbone.features(batch.images["image"], self.blocks), self.grid)
 
     def remember(
         self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
@@ -112,7 +91,7 @@ class PatchBank(Detector):
             patches = [
                 p[np.sort(greedy_coreset(p, config.bank_size, key))] for p, key in zip(patches, keys, strict=True)
             ]
-        banks = np.full((len(patches), max(map(len, patches)), self.backbone.width), np.nan, np.float32)
+        banks = np.full((len(patches), max(map(len, patches)), self.channels), np.nan, np.float32)
         for bank, entries in zip(banks, patches, strict=True):
             bank[: len(entries)] = bank_entries(entries, config.distance)
         self.banks = Memory(jnp.asarray(banks))

@@ -18,7 +18,7 @@ def weights():
 
 def test_is_complete_and_strictly_loaded():
     backbone = load_backbone("embedded")
-    assert (backbone.id, backbone.width, backbone.depth, backbone.patch) == ("embedded", 384, 12, 14)
+    assert (backbone.id, backbone.width((11,)), backbone.depth, backbone.patch) == ("embedded", 384, 12, 14)
     assert backbone.sha256 == embedded.SHA256
     assert backbone.bytes < 200e6
 

@@ -48,7 +48,7 @@ SWITCHES = {
 
 def tokens(model, images=4, seed=0):
     grid = model.grid
-    x = np.random.default_rng(seed).normal(size=(images, grid[0] * grid[1], model.backbone.width))
+    x = np.random.default_rng(seed).normal(size=(images, grid[0] * grid[1], model.channels))
     return Features(x.astype(np.float32), grid)
 
 

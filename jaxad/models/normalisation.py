@@ -1,0 +1,58 @@
+"""How pretrained networks want their images: mean and standard deviation of each channel, on a scale from 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxad.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """(image / 255 - mean) / std for each of the channels red, green and blue."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Means; those of ImageNet."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviations; those of ImageNet."""
+
+    @classmethod
+    def of(cls, preprocessor: Mapping[str, Any], config: Mapping[str, Any], default: Normalisation) -> Normalisation:
+        """What a checkpoint says.
+
+        Args:
+            preprocessor: content of preprocessor_config.json, as transformers writes it; empty where there is none.
+            config: content of config.json, which in timm's repositories says it under `pretrained_cfg`.
+            default: where neither says anything.
+
+        Raises:
+            WeightsError: values that are not three numbers, or a scale other than 1/255.
+        """
+        timm = config.get("pretrained_cfg", config if "architecture" in config else {})
+        mean = preprocessor.get("image_mean", timm.get("mean", default.mean))
+        std = preprocessor.get("image_std", timm.get("std", default.std))
+        if not preprocessor.get("do_normalize", True):
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        problems = [
+            f"{name} = {values!r}: needs to be three numbers"
+            for name, values in (("mean", mean), ("std", std))
+            if len(values) != 3 or not all(isinstance(value, int | float) for value in values)
+        ]
+        if abs(255 * preprocessor.get("rescale_factor", 1 / 255) - 1) > 1e-6 or preprocessor.get("rescale_offset"):
+            problems.append("rescale_factor, rescale_offset: need to be 1/255 and false")
+        if problems:
+            raise WeightsError("\n".join(["preprocessor_config.json cannot be used:", *(f"  {p}" for p in problems)]))
+        if preprocessor.get("image_processor_type", "").startswith("EfficientNet") and preprocessor.get(
+            "include_top", True
+        ):
+            # That processor divides by the standard deviation twice, and is given its square root.
+            std = [value**2 for value in std]
+        (red, green, blue), (red_std, green_std, blue_std) = map(float, mean), map(float, std)
+        return cls((red, green, blue), (red_std, green_std, blue_std))
+
+
+IMAGENET = Normalisation()
+INCEPTION = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Images from -1 to 1, as the supervised ViT, and EfficientNet-Lite in TensorFlow's training, take them."""
