@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import shutil
 import sys
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -272,3 +274,53 @@ def test_what_it_says_of_itself(coco):
         assert BENCHMARK.counts("coco", split=split) is counts
     assert BENCHMARK.is_root(coco.write())
     assert BENCHMARK.choose({"split": "split_2"}) == {"split": "split_2"}
+
+
+def test_prepared_and_read_back(coco, tmp_path, jaxad, stored):
+    root = coco.write()
+    captions = root / "annotations" / "captions_train2017_internvl.json"
+    entries = [{"image_id": str(image), "caption": f"image {image}"} for image in (9, 25, 34)]
+    captions.write_text(json.dumps({"annotations": entries}))
+    captions.with_name("captions_val2017_internvl.json").write_text(
+        json.dumps({"annotations": [{"id": 0, "image_id": image, "caption": "a"} for image in (139, 285, 632, 724)]})
+    )
+    for split in ("split_0", "split_2"):
+        jaxad("coco_ad", "--source", root, "--options", f"split={split}", "--partial", "--captions", captions)
+        examples = stored("coco_ad", "coco", split=split)
+        samples = list(list_samples(root, "coco", split=split))
+        assert {key: (e["split"], e["label"], e["defect"]) for key, e in examples.items()} == listed(root, split)
+        for sample, example in zip(samples, examples.values(), strict=True):
+            assert example["image"] == sample.image.read_bytes()
+            mask = decode_mask(example["mask"])
+            if sample.mask is None:
+                assert mask.shape == (HEIGHT, WIDTH)
+                assert not mask.any()
+            else:
+                np.testing.assert_array_equal(mask, drawn(root, split))
+        assert [e["caption"] for e in examples.values() if e["split"] == "train"] == {
+            "split_0": ["image 9", "image 34"],
+            "split_2": ["image 25", "image 34"],
+        }[split]
+        assert [e["caption"] for e in examples.values() if e["split"] == "test"] == ["a"] * 3
+
+
+def test_archives(coco, tmp_path, jaxad, stored):
+    root = coco.write()
+    images = {path.name: path.read_bytes() for path in root.rglob("*.jpg")}
+    for folder in ("train2017", "val2017", "annotations"):
+        name = "annotations_trainval2017.zip" if folder == "annotations" else f"{folder}.zip"
+        with zipfile.ZipFile(root / name, "w") as archive:
+            for file in sorted((root / folder).iterdir()):
+                archive.write(file, file.relative_to(root))
+        shutil.rmtree(root / folder)
+    jaxad("coco_ad", "--source", root, "--partial")
+    examples = stored("coco_ad", "coco")
+    assert {Path(key).name: e["image"] for key, e in examples.items()} == {
+        name: content for name, content in images.items() if int(Path(name).stem) not in (25, 30, 632)
+    }
+    assert [decode_mask(e["mask"]).any() for e in examples.values()] == [bool(e["label"]) for e in examples.values()]
+
+
+def test_official_numbers_are_asked_for(coco, jaxad):
+    with pytest.raises(DataError, match="train normal: 2 images, official 30438"):
+        jaxad("coco_ad", "--source", coco.write())

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from jaxad.errors import DataError
+from tests.tfds_builders.conftest import assert_copied
 from tests.tfds_builders.real_iad_layout import Writer, write_list
-from tfds_builders.listing import benchmark
+from tfds_builders.listing import Sample, benchmark
 from tfds_builders.real_iad.listing import BENCHMARK, CATEGORIES, LISTS, list_samples
 
 STANDARD = {"resolution": "px1024", "protocol": "multi_view"}
@@ -172,3 +173,56 @@ def test_what_it_says_of_itself(root, tmp_path):
     assert BENCHMARK.is_root(root)
     assert not BENCHMARK.is_root(tmp_path)
     assert not BENCHMARK.is_root(root / "realiad_1024")
+
+
+def test_prepared_and_read_back(root, tmp_path, jaxad, stored):
+    train = [*training_samples(root, "audiojack"), *training_samples(root, "toy_brick")]
+    labels = [f"/data/real_iad/{sample.image_id}" for sample in train]
+    captions = tmp_path / "realiad_captions_internvl_pd"
+    captions.mkdir()
+    (captions / "train_labels_realiad_internvl_0_100.json").write_text(json.dumps(labels))
+    texts = [f"caption {number}" for number in range(len(labels))]
+    (captions / "train_captions_realiad_internvl_0_100.json").write_text(json.dumps(texts))
+    jaxad("real_iad", "--source", root.parent, "--partial", "--captions", captions)
+    for category in ("audiojack", "toy_brick"):
+        samples = list_samples(root, category, **STANDARD)
+        examples = stored("real_iad", category)
+        assert list(examples) == [sample.image_id for sample in samples]
+        masks = {s.image_id: str(s.mask.relative_to(root / "realiad_1024")) for s in samples if s.mask is not None}
+        assert_copied(examples, root / "realiad_1024", masks)
+        for sample, example in zip(samples, examples.values(), strict=True):
+            for name in ("split", "label", "category", "defect", "object_id", "view"):
+                assert example[name] == getattr(sample, name), (sample.image_id, name)
+    assert [e["caption"] for e in examples.values()] == [*texts[10:], "", "", "", "", ""]
+
+
+def test_single_view_at_another_size(root, jaxad, stored):
+    jaxad(
+        "real_iad", "--source", root, "--categories", "toy_brick", "--options", "protocol=single_view", "--size", "32"
+    )
+    examples = stored("real_iad", "toy_brick", 32, protocol="single_view")
+    assert [(e["split"], e["view"], e["label"]) for e in examples.values()] == [("train", 1, 0), ("test", 1, 0)]
+
+
+def test_without_all_categories_the_official_numbers_are_asked_for(root, jaxad):
+    with pytest.raises(DataError) as caught:
+        jaxad("real_iad", "--source", root)
+    missing = [problem for problem in caught.value.problems if problem.kind == "missing category"]
+    assert len(missing) == 28
+    assert "--partial" in missing[0].detail
+
+
+def test_a_missing_file_is_named(root, jaxad):
+    samples = list_samples(root, "toy_brick", **STANDARD)
+    samples[2].image.unlink()
+    samples[9].mask.unlink()
+    with pytest.raises(DataError) as caught:
+        jaxad("real_iad", "--source", root, "--categories", "toy_brick")
+    assert [(problem.kind, problem.file) for problem in caught.value.problems] == [
+        ("missing image", str(samples[2].image)),
+        ("missing mask", str(samples[9].mask)),
+    ]
+
+
+def training_samples(root: Path, category: str) -> list[Sample]:
+    return [sample for sample in list_samples(root, category, **STANDARD) if sample.split == "train"]

@@ -1,11 +1,13 @@
 """Real-IAD Variety in its official layout, listed and prepared."""
 
 import shutil
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from jaxad.data.decode import decode_mask
 from jaxad.errors import DataError
 from tests.tfds_builders.real_iad_layout import Writer, write_list
 from tfds_builders.listing import slug
@@ -120,3 +122,31 @@ def test_only_a_mask_makes_a_training_image_anomalous(root):
     write_list(folder, "gear", views, [])
     with pytest.raises(DataError, match="2 wrong entries"):
         list_samples(root, "gear", **RAW)
+
+
+def test_archives_prepared_and_read_back(root, tmp_path, jaxad, stored):
+    listed = {name: list_samples(root, name, **RAW) for name in NAMES}
+    files = {s.image_id: (s.image.read_bytes(), s.mask and s.mask.read_bytes()) for n in NAMES for s in listed[n]}
+    raw = root / "realiadvariety_raw"
+    for folder, inside in (("D-sub-connector", True), ("battery", True), ("slipper- model", False)):
+        with zipfile.ZipFile(raw / f"{folder}.zip", "w") as archive:
+            for file in sorted((raw / folder).rglob("*.png")):
+                archive.write(file, file.relative_to(raw if inside else raw / folder))
+        shutil.rmtree(raw / folder)
+    with zipfile.ZipFile(root / "realiadvariety_jsons.zip", "w") as archive:
+        for file in sorted((root / "realiadvariety_jsons").rglob("*.json")):
+            archive.write(file, file.relative_to(root / "realiadvariety_jsons"))
+    shutil.rmtree(root / "realiadvariety_jsons")
+    jaxad("real_iad_variety", "--source", root, "--partial")
+    for name, samples in listed.items():
+        examples = stored("real_iad_variety", name)
+        assert [*examples] == [sample.image_id for sample in samples]
+        for sample, example in zip(samples, examples.values(), strict=True):
+            image, mask = files[sample.image_id]
+            assert example["image"] == image
+            assert example["mask"] == mask if mask else not decode_mask(example["mask"]).any()
+            for field in ("split", "label", "category", "defect", "object_id", "view"):
+                assert example[field] == getattr(sample, field), (sample.image_id, field)
+    assert {file.name for file in root.iterdir()} == {"realiadvariety_raw", "realiadvariety_jsons.zip"}
+    configs = [folder.name for folder in sorted((tmp_path / "data" / "real_iad_variety").iterdir())]
+    assert configs == ["D_sub_connector", "battery", "slipper__model"]
