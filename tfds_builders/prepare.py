@@ -135,8 +135,8 @@ def data_name(name: str, size: int | None, options: Mapping[str, str]) -> str:
 
 def _list(
     data_set: Benchmark, root: Path, wanted: Sequence[str] | None, options: dict[str, str], partial: bool
-) -> list[Category]:
-    """The categories to prepare, listed; raises DataError with everything that is wrong with names and numbers."""
+) -> tuple[list[Category], list[Problem]]:
+    """The categories that are there and to be prepared, and what is wrong with names and numbers."""
     official = data_set.categories_of(root, **options)
     names = official if wanted is None else _named(data_set, official, wanted)
     listed = [list_category(data_set, root, category, partial=partial, **options) for category in names]
@@ -150,13 +150,8 @@ def _list(
         for category in listed:
             found.update(category.counts)
         problems += count_problems(str(root), found, data_set.totals(**options))
-    if problems:
-        unique = list(dict.fromkeys(problems))
-        raise DataError(f"{data_set.title} cannot be prepared from {root}, {len(unique)} problems:", unique)
-    there = [category for category in listed if category.samples]
-    if not there:
-        raise DataError(f"{root}: no image of {', '.join(names)}; {data_set.how_to_obtain}")
-    return there
+    # Lists of all categories in one file have their problems named by every category.
+    return [category for category in listed if category.samples], list(dict.fromkeys(problems))
 
 
 def _named(data_set: Benchmark, official: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -185,13 +180,19 @@ def _existing(
     return Prepared(category.name, folder, category.counts, kept=True)
 
 
-def _verify(data_set: Benchmark, categories: Sequence[Category], workers: int, reporter: Reporter) -> None:
-    samples = [sample for category in categories for sample in category.samples]
+def _examine(
+    categories: Sequence[Category], known: Sequence[Problem], workers: int, reporter: Reporter
+) -> list[Problem]:
+    """What decoding shows, of files that are there."""
+    missing = {problem.file for problem in known}
+    samples = [
+        sample
+        for category in categories
+        for sample in category.samples
+        if not missing & {str(sample.image), str(sample.mask)}
+    ]
     with reporter.images("check", len(samples)) as progress:
-        found = examine(samples, workers=workers, progress=progress)
-    reporter.warn([str(problem) for problem in found if not problem.fatal])
-    if fatal := [problem for problem in found if problem.fatal]:
-        raise DataError(f"{data_set.title} cannot be prepared, {len(fatal)} problems; unpack these again:", fatal)
+        return examine(samples, workers=workers, progress=progress)
 
 
 def _check_room(categories: Sequence[Category], data_dir: Path, size: int | None) -> None:
