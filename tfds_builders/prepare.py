@@ -91,14 +91,19 @@ def prepare(
     root_folder = data_root(data_dir)
     paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]
     located = locate(data_set, paths, root_folder / "unpacked" / name, reporter)
-    listed = _list(data_set, located.root, categories, chosen, partial)
+    listed, problems = _list(data_set, located.root, categories, chosen, partial)
     if captions is not None:
         listed, notes = attach_captions(listed, Path(captions).expanduser())
-        reporter.warn([str(note) for note in notes])
+        problems += notes
     done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
     waiting = [category for category in listed if done[category.name] is None]
     if verify:
-        _verify(data_set, waiting, workers, reporter)
+        problems += _examine(waiting, problems, workers, reporter)
+    if fatal := [problem for problem in problems if problem.fatal]:
+        raise DataError(f"{data_set.title} cannot be prepared from {located.root}, {len(fatal)} problems:", fatal)
+    if not listed:
+        raise DataError(f"{located.root}: no image of the categories asked for. {data_set.how_to_obtain}")
+    reporter.warn([str(problem) for problem in problems])
     _check_room(waiting, root_folder, size)
     for category in waiting:
         metadata = {
