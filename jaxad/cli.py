@@ -132,6 +132,40 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Check a benchmark's official files and store them in TFDS's format, once for all methods.
+
+    NAME is anomaly_folder (a folder of your own), btad, coco_ad, mpdd, mvtec_ad, mvtec_loco, real_iad, real_iad_variety
+    or visa. Without --source it says how to obtain the files and under which licence; nothing is downloaded. Run the
+    same command again to go on after an interruption.
+    """
+
+    name: Annotated[str, tyro.conf.Positional]
+    """Name of the data set."""
+    source: tuple[Path, ...] = ()
+    """The extracted folder, a folder of the official archives, or these archives themselves."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    categories: tuple[str, ...] | None = None
+    """Categories to prepare; all if not given."""
+    size: int | None = None
+    """Reduce images to this length of their shorter side, for sources too large to decode while training; the source's
+    bytes are stored as they are if not given."""
+    options: tuple[str, ...] = ()
+    """Choices that the data set offers, as NAME=VALUE."""
+    captions: Path | None = None
+    """Folder or file of captions in VLMDiff's published layout, to store with the images."""
+    workers: int = 2
+    """Threads that read, check and resize."""
+    partial: bool = False
+    """Accept fewer images than there officially are."""
+    verify: bool = True
+    """Decode every image before anything is stored."""
+    beam: tuple[str, ...] | None = None
+    """Store by an Apache Beam pipeline with these options, e.g. `runner=DirectRunner` (extra `beam`)."""
+
+
+@dataclass(frozen=True)
 class Demo:
     """Train, evaluate and report on real images that come with the `demo` extra; minutes on two cores."""
 
@@ -172,7 +206,7 @@ class Bench:
 
 
 Fit = FitDPDiff | FitPatchBank
-Command = Demo | Fit | Evaluate | Predict | Check | Convert | Bench
+Command = Demo | Fit | Evaluate | Predict | Check | Prepare | Convert | Bench
 
 _DESCRIPTION = (
     "Visual anomaly detection in JAX. `jaxad COMMAND --help` explains a command, `jaxad --version` prints the version."
@@ -213,6 +247,7 @@ def _tree(preset: Preset) -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Check, tyro.conf.subcommand("check")]
+        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     )
@@ -274,7 +309,9 @@ def _run(command: Command) -> int:
 
 
 def _how_to_resume(command: Command) -> str:
-    """What to add to "stopped" where a run has a checkpoint to go on from."""
+    """What to add to "stopped" where the same command goes on from what is there."""
+    if isinstance(command, Prepare):
+        return "; run the same command again for the rest, finished categories are kept"
     if isinstance(command, FitDPDiff):
         workdir = command.workdir
     elif isinstance(command, Demo):

@@ -32,6 +32,7 @@ def run(command: Any) -> None:
         cli.Evaluate: evaluate,
         cli.Predict: predict,
         cli.Check: check,
+        cli.Prepare: prepare,
         cli.Convert: convert,
         cli.Bench: bench,
     }
@@ -209,6 +210,37 @@ def check(command: cli.Check) -> None:
         number = f"{len(fatal)} problem{'s' if len(fatal) > 1 else ''}"
         raise DataError(f"{number} would stop a run; mend, or leave out with --on-bad skip of fit and evaluate")
     print("nothing that would stop a run")
+
+
+def prepare(command: cli.Prepare) -> None:
+    """`jaxad prepare`."""
+    from tfds_builders.prepare import data_name, how_to
+    from tfds_builders.prepare import prepare as store
+
+    if not command.source:
+        print(how_to(command.name))
+        return
+    pairs = [word.partition("=") for word in command.options]
+    _raise([f"--options {name}: needs the form NAME=VALUE" for name, separator, _ in pairs if not separator])
+    options = {name: value for name, _, value in pairs}
+    found = store(
+        command.name,
+        command.source,
+        data_dir=command.data_dir,
+        categories=command.categories,
+        size=command.size,
+        options=options,
+        captions=command.captions,
+        workers=command.workers,
+        partial=command.partial,
+        verify=command.verify,
+        beam=command.beam,
+    )
+    for category in found:
+        number = sum(category.counts.values())
+        print(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
+    where = () if command.data_dir is None else ("--data-dir", command.data_dir)
+    print(f"next: {_line('check', '--data', data_name(command.name, command.size, options), *where)}")
 
 
 def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
