@@ -79,9 +79,9 @@ def test_blocks_above_the_deepest_tap_do_not_run(tmp_path, monkeypatch):
     network, runs, run = load_vit(find_weights(tmp_path)), [], vit.Block.__call__
     monkeypatch.setattr(vit.Block, "__call__", lambda block, x: (runs.append(block), run(block, x))[1])
     images = np.zeros((1, PATCH, PATCH, 3), np.float32)
-    assert list(network.taps(images, (1, 0))) == [0, 1]
+    assert set(jax.eval_shape(lambda: network.taps(images, (1, 0)))) == {0, 1}
     assert runs == list(network.blocks)[:2]
-    x, taps = network(images, (1,))
+    x, taps = jax.eval_shape(lambda: network(images, (1,)))
     assert len(runs) == 2 + 3
     assert list(taps) == [1]
     assert x.shape == (1, 2, 24)
