@@ -1,6 +1,7 @@
 """What jaxad costs: seconds and memory, measured beside the error made.
 
 python -m jaxad.bench metrics [--pixels 10000000] [--regions 100]
+python -m jaxad.bench input
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from jaxad import bench_input
 from jaxad.metrics.classes import PIXEL_METRICS, ClassMetrics
 
 SIDE = 256
@@ -131,13 +133,16 @@ def _exact_aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> flo
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one benchmark and print its result as JSON."""
+    """Runs one benchmark and prints its result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m jaxad.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["metrics"])
+    parser.add_argument("benchmark", choices=["metrics", "input"])
     parser.add_argument("--pixels", type=int, default=10_000_000)
     parser.add_argument("--regions", type=int, default=100)
     chosen = parser.parse_args(arguments)
-    print(json.dumps(metrics_benchmark(chosen.pixels, chosen.regions), indent=2))
+    if chosen.benchmark == "input":
+        bench_input.main()
+    else:
+        print(json.dumps(metrics_benchmark(chosen.pixels, chosen.regions), indent=2))
 
 
 if __name__ == "__main__":

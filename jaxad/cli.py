@@ -26,13 +26,15 @@ DEMO_RUN = "run"
 @dataclass(frozen=True)
 class _FitData:
     data: str
-    """`folder:PATH` of categories in MVTec layout, or `demo`."""
+    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     workdir: Path
     """Folder of the run; run the same command again to resume it."""
     preset: Preset = "paper"
     """Defaults of --model and --train: the published ones, or small ones for CPUs."""
     categories: tuple[str, ...] | None = None
     """Categories to use; all if not given."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     image_size: int | None = None
     """Side of the square input in pixels; short for --model.image-size, and goes before it."""
     holdout: float = 0.1
@@ -72,7 +74,7 @@ class Evaluate:
     checkpoint: Path
     """A workdir (its newest step) or one step's folder."""
     data: str
-    """`folder:PATH` of categories in MVTec layout, or `demo`."""
+    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     out: Path
     """Folder of the report."""
     protocol: Protocol = "exact-256"
@@ -81,6 +83,8 @@ class Evaluate:
     """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
     categories: tuple[str, ...] | None = None
     """Categories to evaluate; all if not given."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     override: tuple[str, ...] = ()
     """Inference settings to change, e.g. `start_timestep=200 residual=cosine draws=4`."""
     backbone: str | None = None
@@ -119,14 +123,16 @@ class Predict:
 
 @dataclass(frozen=True)
 class Check:
-    """Examine a data set: counts, unreadable files, masks that do not fit, duplicates, leaks."""
+    """Examine a data set: counts, sizes, modes, unreadable images, masks that do not fit, duplicates, leaks."""
 
     data: str
-    """`folder:PATH` of categories in MVTec layout, or `demo`."""
+    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     categories: tuple[str, ...] | None = None
     """Categories to examine; all if not given."""
-    json: Path | None = None
-    """Also write counts and problems to this file."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    out: Path | None = None
+    """Also write counts, sizes, modes and problems to this file, as JSON."""
     workers: int = 2
     """Threads that decode images."""
 
@@ -201,8 +207,9 @@ class Convert:
 class Bench:
     """Time a part of jaxad on this machine."""
 
-    what: Annotated[Literal["metrics"], tyro.conf.Positional]
-    """metrics: pixel metrics of ten million scores against an exact computation."""
+    what: Annotated[Literal["metrics", "input"], tyro.conf.Positional]
+    """metrics: pixel metrics of ten million scores against an exact computation; input: images per second from disk to
+    a batch on the device."""
 
 
 Fit = FitDPDiff | FitPatchBank

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxad import cli
@@ -65,7 +65,7 @@ def fit(command: cli.Fit) -> None:
     parallel.start_processes()
     reporter = Reporter(quiet=not parallel.is_main_process())
     data_config = DataConfig(command.data, command.categories, command.holdout, command.on_bad, command.workers)
-    dataset = data.load(command.data, config=data_config)
+    dataset = data.load(command.data, command.data_dir, config=data_config)
     reporter.say(dataset.summary())
     reporter.warn([str(problem) for problem in dataset.problems])
     detector = system(command.system).create(config, key=_key(command.train.seed if command.train else 0))
@@ -102,7 +102,7 @@ def evaluate(command: cli.Evaluate) -> None:
         same_backbone = checkpoint.read_meta(command.baseline)["backbone"] == restored.meta["backbone"]
         other = checkpoint.restore(command.baseline, backbone=command.backbone if same_backbone else None)
     config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
-    dataset = data.load(command.data, config=config)
+    dataset = data.load(command.data, command.data_dir, config=config)
     reporter.warn([str(problem) for problem in dataset.problems])
     test = dataset.test.select(i for i, record in enumerate(dataset.test.records) if record.label is not None)
     if not len(test):
@@ -198,14 +198,17 @@ def check(command: cli.Check) -> None:
 
     _raise(_count_problems(command, "workers"))
     config = DataConfig(command.data, command.categories, 0.0, "skip", command.workers)
-    dataset = data.load(command.data, config=config)
+    dataset = data.load(command.data, command.data_dir, config=config, verify=True)
     print(dataset.summary())
+    for category, counts in dataset.images.items():
+        print(f"{category}: " + "; ".join(_listing(counts[name]) for name in ("sizes", "kinds")))
     fatal = [problem for problem in dataset.problems if problem.fatal]
     for problem in dataset.problems:
         print(f"{'problem' if problem.fatal else 'note'}: {problem}")
-    if command.json is not None:
-        content = {"counts": dataset.counts, "problems": [dataclasses.asdict(problem) for problem in dataset.problems]}
-        viz.write_file(command.json, (json.dumps(content, indent=2) + "\n").encode())
+    if command.out is not None:
+        problems = [dataclasses.asdict(problem) for problem in dataset.problems]
+        content = {"data": dataset.name, "counts": dataset.counts, "images": dataset.images, "problems": problems}
+        viz.write_file(command.out, (json.dumps(content, indent=2) + "\n").encode())
     if fatal:
         number = f"{len(fatal)} problem{'s' if len(fatal) > 1 else ''}"
         raise DataError(f"{number} would stop a run; mend, or leave out with --on-bad skip of fit and evaluate")
@@ -371,8 +374,16 @@ def _next(command: cli.Fit, dataset: DataSet) -> str:
     checkpoint, categories = ("--checkpoint", command.workdir), command.categories or ()
     if any(record.label is not None for record in dataset.test.records):
         out = ("--out", f"{command.workdir}-report", *(("--categories", *categories) if categories else ()))
-        return _line("evaluate", *checkpoint, "--data", command.data, *out)
+        where = () if command.data_dir is None else ("--data-dir", command.data_dir)
+        return _line("evaluate", *checkpoint, "--data", command.data, *where, *out)
     return _line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions")
+
+
+def _listing(numbers: Mapping[str, int], most: int = 4) -> str:
+    """What there is and how often, the commonest first: "900 x 900 (209), 448 x 448 (3)"."""
+    ordered = sorted(numbers, key=lambda name: -numbers[name])
+    shown = ", ".join(f"{name} ({numbers[name]})" for name in ordered[:most])
+    return shown + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
 
 
 def _line(*words: object) -> str:

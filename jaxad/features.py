@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -52,7 +51,8 @@ class Encoder:
         Yields:
             Features as numpy arrays of the real images (padding cut off), and the batch they came from.
         """
-        for loaded in batches(source, self._views, self._batch_size, workers=self._workers, indices=indices):
+        rows = parallel.local_rows(self._batch_size, self._mesh)
+        for loaded in batches(source, self._views, self._batch_size, workers=self._workers, indices=indices, rows=rows):
             batch = parallel.shard_batch(loaded.batch, self._mesh)
             features = parallel.to_host(self._encode(self._arrays, batch))
             real = len(loaded.records)
@@ -183,11 +183,10 @@ class FeatureCache:
 
 
 def cache_identity(detector: Detector, source: Source) -> str:
-    """Hash of all that features depend on: the images' names, sizes and times, the networks, the views."""
+    """Hash of all that features depend on: the images by their fingerprints, the networks, the views."""
     hasher = hashlib.sha256()
-    for record in source.records:
-        status = os.stat(record.file)
-        hasher.update(f"{record.file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    for index in range(len(source)):
+        hasher.update(f"{source.fingerprint(index)}\n".encode())
     hasher.update(repr(sorted(detector.views.items())).encode())
     hasher.update(repr(detector.encoder_identity).encode())
     return hasher.hexdigest()

@@ -85,8 +85,19 @@ def shard_parameters(arrays: Any, mesh: Mesh) -> Any:
     return jax.tree.map(_place, arrays, parameter_shardings(arrays, mesh))
 
 
+def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, ...] | None:
+    """Rows of a batch that lie on this process's devices, so that it need not read the others; None for all."""
+    if jax.process_count() == 1:
+        return None
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return tuple(sorted({row for index in slices if index for row in range(*index[0].indices(batch_size))}))
+
+
 def shard_batch(arrays: Any, mesh: Mesh) -> Any:
-    """Places a pytree of host arrays [b ...], equal in every process, with b divided over the devices."""
+    """Places a pytree of host arrays [b ...] with b divided over the devices.
+
+    Every process gives all rows, but only its own (`local_rows`) are read.
+    """
     return jax.tree.map(lambda array: _place(array, batch_sharding(mesh)), arrays)
 
 

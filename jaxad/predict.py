@@ -95,7 +95,7 @@ class Predictor:
             DataError: an image cannot be read, or its category is needed and unknown.
         """
         waiting: tuple[Any, LoadedBatch] | None = None
-        for loaded in batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices):
+        for loaded in self._batches(source, indices, workers):
             loaded = self._with_categories(loaded)
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
@@ -115,12 +115,16 @@ class Predictor:
         Keys: "before" and, where the system reconstructs, "after", token features [n c]; and every array of the
         context. A system may rename or scale them by its method `explain`.
         """
-        for loaded in batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices):
+        for loaded in self._batches(source, indices, workers):
             loaded = self._with_categories(loaded)
             arrays = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
             arrays = parallel.to_host(arrays)
             for place in range(len(loaded.records)):
                 yield {name: array[place] for name, array in arrays.items()}
+
+    def _batches(self, source: Source, indices: Sequence[int] | None, workers: int) -> Iterator[LoadedBatch]:
+        rows = parallel.local_rows(self.batch_size, self.mesh)
+        return batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices, rows=rows)
 
     def _predict(self, arrays, batch):
         return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)
@@ -259,9 +263,12 @@ def predict_stream(
     name = protocol or (threshold.protocol if threshold else "exact-256")
     predictor = Predictor(detector, name, batch_size=min(batch_size, len(source)))
     for output in predictor.stream(source, workers=workers, progress=progress):
-        for score, map, record, size in zip(
-            output.scores, output.maps, output.loaded.records, output.loaded.sizes, strict=True
+        loaded = output.loaded
+        for score, map, record, index, size in zip(
+            output.scores, output.maps, loaded.records, loaded.indices, loaded.sizes, strict=True
         ):
+            # With several hosts, one that another host has decoded.
+            size = size or source[index].image.shape[:2]
             yield _judge(float(score), viz.fit(map, size), str(record.file), record.category, threshold)
 
 

@@ -25,12 +25,15 @@ class Record:
     """What is known of one image before it is read.
 
     Attributes:
-        file: where the image is, for messages and reports.
+        file: where the image is, for messages and reports; of a prepared data set, DATA_SET/CONFIG/IDENTITY.
         category: kind of part shown, e.g. "bottle".
         label: 0 normal, 1 anomalous, None where unknown.
         defect: name of the defect, "good" for normal images, "" where unknown.
-        mask: file of the defect mask, None where there is none.
+        mask: where the defect mask is, None where there is none.
         identity: path relative to the data set, unique in it, with forward slashes.
+        object_id: what the views of one object have in common, "" where each image shows its own.
+        view: number of the view from 1, 0 where objects have one view.
+        caption: what a text says of the image, "" where there is none.
     """
 
     file: Path
@@ -39,6 +42,9 @@ class Record:
     defect: str = ""
     mask: Path | None = None
     identity: str = ""
+    object_id: str = ""
+    view: int = 0
+    caption: str = ""
 
 
 class Sample(NamedTuple):
@@ -53,7 +59,8 @@ class Source(Protocol):
     """A random-access set of images; what every system trains on, remembers and is evaluated on.
 
     `records` and `categories` cost nothing to read; `source[i]` decodes image i; `mask(i)` decodes its defect mask to
-    bool [h w] at the mask file's own size, or gives None where the image has none.
+    bool [h w] at the mask file's own size, or gives None where the image has none; `fingerprint(i)` is text that differs
+    where the content of image i does, found without decoding it.
     """
 
     @property
@@ -70,6 +77,8 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def mask(self, index: int) -> np.ndarray | None: ...
+
+    def fingerprint(self, index: int) -> str: ...
 
 
 @dataclass(frozen=True)

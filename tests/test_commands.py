@@ -357,7 +357,7 @@ def test_every_bad_input_stops_a_fit_in_one_message(work, tmp_path, capsys):
         assert f"{data / file}: {kind}" in message
     assert not (tmp_path / "run").exists()
     # What `check` says is what `fit` says.
-    message = failure(capsys, "check", "--data", f"folder:{data}", "--json", tmp_path / "json/problems.json")
+    message = failure(capsys, "check", "--data", f"folder:{data}", "--out", tmp_path / "json/problems.json")
     assert f"{len(BAD)} problems would stop a run" in message
     listed = json.loads((tmp_path / "json/problems.json").read_text())["problems"]
     fatal = {problem["file"]: problem["kind"] for problem in listed if problem["fatal"]}

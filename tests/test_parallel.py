@@ -105,6 +105,8 @@ def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fs
     finish(*processes())
     results = assert_equivalent(tmp_path / "two", one_device)
     assert results["devices"] == 2
+    # Each decodes its own half of every batch, of training, hold-out and test images.
+    assert results["decoded"] == np.load(one_device / "out.npz")["decoded"] / 2
     # As if killed before the last checkpoint: both resume from the one in the middle.
     shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "6")
     before = {name: results[name] for name in results.files}

@@ -1,6 +1,7 @@
 """Trains and predicts in a process of its own: `python -m tests.worker SETTINGS.json`.
 
-Settings: `data` folder, `workdir`, `model` and `train` configs, and `out`, the file for scores, maps and parameters.
+Settings: `data` folder, `workdir`, `model` and `train` configs, and `out`, the file for scores, maps, parameters and
+the number of images that the first process decoded.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ def main(settings: dict) -> None:
 
     import jaxad
     from jaxad import module_state
+    from jaxad.data import ImageSource
     from jaxad.predict import Predictor
 
     ds = jaxad.data.load(f"folder:{settings['data']}")
+    decoded, decode = [], ImageSource.__getitem__
+    ImageSource.__getitem__ = lambda source, index: decoded.append(index) or decode(source, index)
     model = jaxad.DPDiff.create(jaxad.DPDiffConfig(**settings["model"]), key=jax.random.key(0))
     config = jaxad.TrainConfig(**settings["train"])
     run = jaxad.fit(model, ds.train, config, workdir=settings["workdir"], holdout=ds.holdout)
@@ -36,7 +40,8 @@ def main(settings: dict) -> None:
     results["maps"] = np.concatenate([output.maps for output in outputs])
     results["limits"] = np.array([run.threshold.limits[""].image, run.threshold.limits[""].pixel])
     if parallel.is_main_process():
-        np.savez(settings["out"], devices=jax.device_count(), shards=json.dumps(shards), **results)
+        numbers = {"devices": jax.device_count(), "decoded": len(decoded)}
+        np.savez(settings["out"], **numbers, shards=json.dumps(shards), **results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Images in: safe decoding, folder data sets, the doctor, the hold-out, batches, the demo set."""
+"""Images in: safe decoding, folders and prepared data sets, the doctor, the hold-out, batches, the demo set."""
 
-from jaxad.data.batches import LoadedBatch, batches
+from jaxad.data.batches import LoadedBatch, batches, training_batches
 from jaxad.data.check import check
 from jaxad.data.dataset import DataSet, load
 from jaxad.data.decode import decode_image, decode_mask, pixel_hash, resize, to_rgb
@@ -9,12 +9,18 @@ from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.images import ImageList
 from jaxad.data.layout import image_files
+from jaxad.data.prepared import PreparedSource
+from jaxad.data.sampling import TrainingOrder
+from jaxad.data.source import ImageSource
 
 __all__ = [
     "DataSet",
     "FolderSource",
     "ImageList",
+    "ImageSource",
     "LoadedBatch",
+    "PreparedSource",
+    "TrainingOrder",
     "batches",
     "check",
     "decode_image",
@@ -26,4 +32,5 @@ __all__ = [
     "resize",
     "split_holdout",
     "to_rgb",
+    "training_batches",
 ]

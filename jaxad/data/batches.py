@@ -1,15 +1,18 @@
-"""Padded batches of resized images, decoded ahead in threads (grain)."""
+"""Padded batches of resized images, decoded ahead in threads or processes (grain)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 
 from jaxad.data.decode import pixel_hash, resize
-from jaxad.types import Batch, Record, Source, View
+from jaxad.data.sampling import TrainingOrder
+from jaxad.types import Array, Batch, Record, Source, View
 
 
 class LoadedBatch(NamedTuple):
@@ -19,21 +22,20 @@ class LoadedBatch(NamedTuple):
         batch: numpy arrays of the full batch size; `valid` marks the real images, which come first.
         records: records of the real images.
         indices: their positions in the source.
-        sizes: their original (height, width) in pixels.
+        sizes: their original (height, width) in pixels, None for images that another host decodes.
     """
 
     batch: Batch
     records: tuple[Record, ...]
     indices: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[tuple[int, int] | None, ...]
 
 
 class _Loaded(NamedTuple):
+    index: int
     views: dict[str, np.ndarray]
     seed: int
-    record: Record
-    index: int
-    size: tuple[int, int]
+    size: tuple[int, int] | None
 
 
 def batches(
@@ -42,18 +44,26 @@ def batches(
     batch_size: int,
     *,
     workers: int = 2,
+    processes: int = 0,
     indices: Sequence[int] | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[LoadedBatch]:
     """Reads a source once, in order.
 
     Each image is decoded once, whatever the number of views; at most two batches of resized images are held ahead.
+    Images, order and bytes are the same whatever `workers`, `processes` and `rows`.
 
     Args:
         source: the images.
         views: the renderings to make, by name.
         batch_size: images in a batch; the last batch is padded with zeros.
-        workers: threads that decode; 0 decodes in the caller's thread.
+        workers: threads that decode, of each process; 0 decodes in the caller's thread.
+        processes: processes that decode; 0 decodes in this one. Decoding and resizing leave Python free for other
+            threads, so that processes only help where threads do not keep the cores busy (many cores, small images).
+            The source must be picklable, and a script that asks for them needs `if __name__ == "__main__":`.
         indices: which images, in this order (repeats allowed); None for all.
+        rows: rows of each batch to decode, None for all. The others stay zero: they are those of other hosts
+            (`jaxad.parallel.local_rows`).
 
     Yields:
         LoadedBatch with images uint8 [b h w 3] by view, seed uint32 [b] (`pixel_hash` of the original image) and valid
@@ -62,35 +72,104 @@ def batches(
     Raises:
         DataError: an image cannot be decoded; the message names its file.
     """
-    order = range(len(source)) if indices is None else [int(index) for index in indices]
-    if not order:
+    order = range(len(source)) if indices is None else indices
+    if not len(order):
         return
-    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * batch_size)
-    loaded = grain.MapDataset.source(order).map(lambda index: _load(source, views, index)).to_iter_dataset(options)
-    stream = iter(loaded.batch(batch_size, batch_fn=lambda items: _collate(items, batch_size)))
+    load = _Load(source, dict(views), order, batch_size, None if rows is None else frozenset(rows))
+    ahead = 2 * batch_size
+    options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
+    loaded = grain.MapDataset.range(len(order)).map(load).to_iter_dataset(options)
+    if processes:
+        # Grain reads command-line flags of absl, which nobody else has parsed.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(processes, per_worker_buffer_size=1))
+    stream = iter(loaded.batch(batch_size, batch_fn=lambda items: _collate(source, views, items, batch_size)))
     try:
         yield from stream
     finally:
         stream.close()
 
 
-def _load(source: Source, views: Mapping[str, View], index: int) -> _Loaded:
-    image, record = source[index]
-    height, width = image.shape[:2]
-    rendered = {name: resize(image, view) for name, view in views.items()}
-    return _Loaded(rendered, pixel_hash(image), record, index, (height, width))
+def training_batches(
+    source: Source,
+    views: Mapping[str, View],
+    batch_size: int,
+    order: TrainingOrder,
+    *,
+    start: int,
+    steps: int,
+    workers: int = 2,
+    processes: int = 0,
+    rows: Sequence[int] | None = None,
+) -> Iterator[LoadedBatch]:
+    """The batches of training steps `start` to `steps`, shuffled without end as `order` says.
+
+    The batch of a step is a function of the step alone: a run that resumes at step `start`, in the middle of an epoch,
+    goes on with the images that an undisturbed run would see next.
+
+    Args:
+        source, views, batch_size, workers, processes, rows: as in `batches`.
+        order: of the source's images.
+        start: first step, counted from 0.
+        steps: step at which to stop.
+    """
+    window = _Window(order, start * batch_size, max(steps - start, 0) * batch_size)
+    return batches(source, views, batch_size, workers=workers, processes=processes, indices=window, rows=rows)
 
 
-def _collate(items: Sequence[_Loaded], batch_size: int) -> LoadedBatch:
-    images = {}
-    for name, first in items[0].views.items():
-        images[name] = np.zeros((batch_size, *first.shape), np.uint8)
-        images[name][: len(items)] = [item.views[name] for item in items]
+@dataclass(frozen=True)
+class _Window(Sequence[int]):
+    """So many image numbers of an endless order, from one position on."""
+
+    order: TrainingOrder
+    start: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, position):
+        if position >= self.length:
+            raise IndexError(position)
+        return self.order[self.start + position]
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Decodes, hashes and resizes the image at a position of the order, unless its row is another host's."""
+
+    source: Source
+    views: dict[str, View]
+    order: Sequence[int]
+    batch_size: int
+    rows: frozenset[int] | None
+
+    def __call__(self, position: int) -> _Loaded:
+        index = int(self.order[position])
+        if self.rows is not None and position % self.batch_size not in self.rows:
+            return _Loaded(index, {}, 0, None)
+        image = self.source[index].image
+        height, width = image.shape[:2]
+        rendered = {name: resize(image, view) for name, view in self.views.items()}
+        return _Loaded(index, rendered, pixel_hash(image), (height, width))
+
+
+def _collate(source: Source, views: Mapping[str, View], items: Sequence[_Loaded], batch_size: int) -> LoadedBatch:
+    # Memory of zeros costs nothing until it is written, so that rows of other hosts take none.
+    images: dict[str, Array] = {
+        name: np.zeros((batch_size, view.height, view.width, 3), np.uint8) for name, view in views.items()
+    }
     seed = np.zeros(batch_size, np.uint32)
-    seed[: len(items)] = [item.seed for item in items]
+    for row, item in enumerate(items):
+        if item.size is not None:
+            seed[row] = item.seed
+            for name, image in item.views.items():
+                images[name][row] = image  # type: ignore[index]
+    indices = tuple(item.index for item in items)
     return LoadedBatch(
         Batch(images=images, seed=seed, valid=np.arange(batch_size) < len(items)),
-        records=tuple(item.record for item in items),
-        indices=tuple(item.index for item in items),
+        records=tuple(source.records[index] for index in indices),
+        indices=indices,
         sizes=tuple(item.size for item in items),
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jaxad.config import DataConfig
-from jaxad.data.check import examine
+from jaxad.data.check import Examination, examine
 from jaxad.data.demo import VERSION, make_demo, read_notes
 from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import scan
+from jaxad.data.prepared import open_prepared, prepared_names
+from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
 
@@ -25,7 +28,7 @@ class DataSet:
     """A data set in three parts.
 
     Attributes:
-        name: what it was loaded as, e.g. "demo" or "folder:parts".
+        name: what it was loaded as, e.g. "demo", "folder:parts" or "mvtec_ad/bottle".
         train: normal images to train on.
         holdout: normal images kept out of training for the threshold (DESIGN 4.10).
         test: images to evaluate on, normal and anomalous.
@@ -33,16 +36,18 @@ class DataSet:
         licence: text of the licence files found, "" where there is none.
         problems: what was wrong: notes, and under on_bad="skip" also what was left out.
         notes: what the data set says of itself, e.g. which defects of the demo are drawn.
+        images: numbers of images by category, size and kind (jaxad.data.check), where all were decoded on loading.
     """
 
     name: str
-    train: FolderSource
-    holdout: FolderSource
-    test: FolderSource
+    train: ImageSource
+    holdout: ImageSource
+    test: ImageSource
     categories: tuple[str, ...]
     licence: str = ""
     problems: tuple[Problem, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
+    images: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -72,15 +77,23 @@ class DataSet:
 
 
 def load(
-    name: str, *, config: DataConfig | None = None, cache: Path | str | None = None, verify: bool = True
+    name: str,
+    data_dir: Path | str | None = None,
+    *,
+    config: DataConfig | None = None,
+    cache: Path | str | None = None,
+    verify: bool | None = None,
 ) -> DataSet:
     """Loads a data set and says everything that is wrong with it at once.
 
     Args:
-        name: "folder:PATH" of a folder in MVTec layout (jaxad.data.layout), or "demo".
+        name: "folder:PATH" of a folder in MVTec layout (jaxad.data.layout), "demo", or a prepared data set
+            (jaxad.data.prepared): "mvtec_ad", "mvtec_ad/bottle", "real_iad_variety/s1".
+        data_dir: folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets by default.
         config: categories, hold-out, what to do about bad images, threads; `config.source` is not read.
         cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
-        verify: decode everything first (jaxad.data.check); False only lists the files.
+        verify: decode everything first (jaxad.data.check); False only lists the images. None does so for folders, which
+            may change at any time, and where bad images are to be skipped, but trusts a prepared data set.
 
     Raises:
         DataError: an unknown name, a folder without categories or images, or, unless config.on_bad is "skip", any fatal
@@ -89,52 +102,92 @@ def load(
     config = config or DataConfig()
     config.check()
     if name == "demo":
-        root = make_demo(Path(cache) if cache else _cache_folder() / f"demo-{VERSION}")
-    elif name.startswith("folder:"):
-        root = Path(name.removeprefix("folder:")).expanduser()
-    else:
-        hint = f"; for that folder write folder:{name}" if Path(name).is_dir() else ""
-        raise DataError(f"no data set {name!r}: give folder:PATH or demo{hint}")
-    return _load_folder(name, root, config, verify=verify)
+        return _load_folder(
+            name, make_demo(Path(cache) if cache else _cache_folder() / f"demo-{VERSION}"), config, verify
+        )
+    if name.startswith("folder:"):
+        return _load_folder(name, Path(name.removeprefix("folder:")).expanduser(), config, verify)
+    if _is_prepared_name(name, data_dir):
+        return _load_prepared(name, data_dir, config, verify)
+    there = ", ".join(prepared_names(data_dir))
+    hint = f"; for that folder write folder:{name}" if Path(name).is_dir() else ""
+    raise DataError(
+        f"no data set {name!r}: give folder:PATH or demo{f', or of the prepared ones {there}' if there else ''}{hint}"
+    )
 
 
-def _load_folder(name: str, root: Path, config: DataConfig, *, verify: bool) -> DataSet:
+def _is_prepared_name(name: str, data_dir: Path | str | None) -> bool:
+    from tfds_builders.listing import names
+
+    first = name.partition("/")[0]
+    return first in names() or first in prepared_names(data_dir)
+
+
+def _load_folder(name: str, root: Path, config: DataConfig, verify: bool | None) -> DataSet:
     listing = scan(root, config.categories)
-    normal = (*listing.train, *listing.validation)
-    findings = examine(normal, listing.test, workers=config.workers) if verify else []
-    problems = [*listing.problems, *(finding.problem for finding in findings)]
+    normal = FolderSource(f"{name}/train", (*listing.train, *listing.validation))
+    test = FolderSource(f"{name}/test", listing.test)
+    data = _assemble(
+        name, normal, frozenset(listing.validation), test, listing.problems, config, verify is not False, root
+    )
+    folders = [root, *(root / category for category in data.categories)]
+    return replace(data, licence=_licence(folders), notes=read_notes(root))
+
+
+def _load_prepared(name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None) -> DataSet:
+    found = open_prepared(name, data_dir, categories=config.categories, workers=config.workers)
+    verify = config.on_bad == "skip" if verify is None else verify
+    data = _assemble(name, found.normal, found.validation, found.test, found.problems, config, verify, Path(name))
+    return replace(data, licence=_short(found.licence))
+
+
+def _assemble(
+    name: str,
+    normal: ImageSource,
+    validation: frozenset[Record],
+    test: ImageSource,
+    known: tuple[Problem, ...],
+    config: DataConfig,
+    verify: bool,
+    root: Path,
+) -> DataSet:
+    """The data set of these images, the bad ones refused or left out and the hold-out taken from the normal ones."""
+    found = examine([normal], test, workers=config.workers) if verify else Examination((), (), {})
+    problems = [*known, *(finding.problem for finding in found.findings), *found.notes]
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and config.on_bad == "stop":
         raise DataError(
             f"{name} cannot be used as it is, {len(fatal)} problems; mend them or leave them out with --on-bad skip:",
             fatal,
         )
-    dropped = {finding.record for finding in findings if finding.problem.fatal}
-    usable = [record for record in normal if record not in dropped]
-    test = FolderSource(f"{name}/test", tuple(record for record in listing.test if record not in dropped))
-    if not usable and not test.records:
+    dropped = {finding.record for finding in found.findings if finding.problem.fatal}
+    normal, test = (
+        source.select(i for i, record in enumerate(source.records) if record not in dropped)
+        for source in (normal, test)
+    )
+    if not normal.records and not test.records:
         raise DataError(f"{name}: no usable image", fatal)
-    held = _held_out(usable, set(listing.validation), config)
-    train = FolderSource(f"{name}/train", tuple(record for record in usable if record not in held))
-    holdout = FolderSource(f"{name}/holdout", tuple(record for record in usable if record in held))
+    held = _held_out(normal, validation, config)
+    train = normal.select(i for i in range(len(normal)) if i not in held)
+    holdout = normal.select(sorted(held), f"{name}/holdout")
     categories = tuple(sorted({*train.categories, *test.categories}))
     if config.holdout > 0:
         problems += _small_holdouts(root, train, holdout)
-    folders = [root, *(root / category for category in categories)]
-    return DataSet(name, train, holdout, test, categories, _licence(folders), tuple(problems), read_notes(root))
+    return DataSet(name, train, holdout, test, categories, problems=tuple(problems), images=found.images)
 
 
-def _held_out(usable: list[Record], validation: set[Record], config: DataConfig) -> set[Record]:
+def _held_out(normal: ImageSource, validation: frozenset[Record], config: DataConfig) -> set[int]:
     """Which normal images are held out: a category's own validation images, else a share of its training images."""
     if config.holdout == 0:
         return set()
-    own = validation.intersection(usable)
-    provided = {record.category for record in own}
-    others = [record for record in usable if record.category not in provided]
-    return own | {others[index] for index in split_holdout(others, config.holdout, workers=config.workers)[1]}
+    own = {index for index, record in enumerate(normal.records) if record in validation}
+    provided = {normal.records[index].category for index in own}
+    others = [index for index, record in enumerate(normal.records) if record.category not in provided]
+    held = split_holdout(normal.select(others), config.holdout, workers=config.workers)[1]
+    return own | {others[index] for index in held}
 
 
-def _small_holdouts(root: Path, train: FolderSource, holdout: FolderSource, enough: int = 5) -> list[Problem]:
+def _small_holdouts(root: Path, train: ImageSource, holdout: ImageSource, enough: int = 5) -> list[Problem]:
     held = Counter(record.category for record in holdout.records)
     return [
         Problem(
@@ -158,7 +211,10 @@ def _licence(folders: list[Path]) -> str:
                 and file.is_file()
             ):
                 texts.append(file.read_text("utf-8", errors="replace").strip())
-    text = "\n\n".join(dict.fromkeys(texts))
+    return _short("\n\n".join(dict.fromkeys(texts)))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= LICENCE_LENGTH else text[:LICENCE_LENGTH] + " ..."
 
 

@@ -21,7 +21,7 @@ import io
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -36,6 +36,8 @@ EXTENSIONS = frozenset(
     for ends in ("png", "jpg jpeg jpe jfif mpo", "bmp dib", "tif tiff", "webp", "gif", "ppm pgm pbm pnm")
     for end in ends.split()
 )
+T = TypeVar("T")
+
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -63,6 +65,20 @@ def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
     leaves a haze above 0. Arguments and errors as `decode_image`; 32-bit masks are read too.
     """
     return _read(source, name, _pil_to_mask)
+
+
+def mask_levels(source: Path | str | bytes, name: str = "") -> np.ndarray:
+    """The distinct values above 0 of a defect mask, ascending; several mean that it is no plain black and white mask.
+
+    Values of a pixel's highest channel; `decode_mask` takes all of them as defect (of JPEG those above 127). Arguments
+    and errors as `decode_mask`.
+    """
+    return _read(source, name, lambda image: np.setdiff1d(_pil_to_levels(image), 0))
+
+
+def image_kind(source: Path | str | bytes, name: str = "") -> str:
+    """Format and PIL mode of an image file before conversion, e.g. "PNG RGB" or "JPEG L". Errors as `decode_image`."""
+    return _read(source, name, lambda image: f"{image.format} {image.mode}", load=False)
 
 
 def to_rgb(image: Any, name: str = "image") -> np.ndarray:
@@ -112,9 +128,9 @@ def _bad(kind: str, name: str, detail: str) -> DataError:
     return DataError("an image cannot be used:", [Problem(kind, name, detail)])
 
 
-def _read(source: Path | str | bytes, name: str, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _read(source: Path | str | bytes, name: str, convert: Callable[[Image.Image], T], *, load: bool = True) -> T:
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), name or "encoded image", convert)
+        return _decode(io.BytesIO(source), name or "encoded image", convert, load)
     path = Path(source)
     name = name or str(path)
     try:
@@ -122,24 +138,25 @@ def _read(source: Path | str | bytes, name: str, convert: Callable[[Image.Image]
         if not stat.S_ISREG(path.stat().st_mode):
             raise _bad("unreadable image", name, "not a regular file; remove it or put an image in its place")
         with path.open("rb") as stream:
-            return _decode(stream, name, convert)
+            return _decode(stream, name, convert, load)
     except OSError as error:
         raise _bad("unreadable image", name, f"cannot open the file ({error.strerror or error})") from error
 
 
-def _decode(stream: BinaryIO, name: str, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    def work() -> np.ndarray:
+def _decode(stream: BinaryIO, name: str, convert: Callable[[Image.Image], T], load: bool) -> T:
+    def work() -> T:
         with Image.open(stream, formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
-            image.load()
+            if load:
+                image.load()
             return convert(image)
 
     return _named(name, work)
 
 
-def _named(name: str, work: Callable[[], np.ndarray]) -> np.ndarray:
+def _named(name: str, work: Callable[[], T]) -> T:
     """The result of `work`, or a DataError that names the image and says what is wrong with it."""
     # PIL's decoders raise almost any exception on damaged input, so nothing narrower than Exception would do.
     try:
@@ -180,11 +197,13 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _pil_to_mask(image: Image.Image) -> np.ndarray:
-    level = 127 if image.format in ("JPEG", "MPO") else 0
+    return _pil_to_levels(image) > (127 if image.format in ("JPEG", "MPO") else 0)
+
+
+def _pil_to_levels(image: Image.Image) -> np.ndarray:
     upright = ImageOps.exif_transpose(image)
     one_number = _is_wide(image) or image.mode in ("I", "F")
-    channels = np.asarray(upright)[..., None] if one_number else _pil_to_rgb(upright)
-    return np.any(channels > level, axis=-1)
+    return np.asarray(upright) if one_number else _pil_to_rgb(upright).max(axis=-1)
 
 
 def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
-from jaxad.types import Record
+from jaxad.data.source import ImageSource
 
 
 def split_holdout(
-    records: Sequence[Record], share: float = 0.1, *, minimum: int = 5, workers: int = 2
+    source: ImageSource, share: float = 0.1, *, minimum: int = 5, workers: int = 2
 ) -> tuple[list[int], list[int]]:
     """Splits normal images into those that train and those held out.
 
     Of a category's n images max(share * n, minimum), rounded, are held out, but never more than half, so that a
-    category of one image trains on it and has no hold-out. They are the ones whose file contents hash lowest: the
-    choice depends on neither names nor order nor other categories, and byte-identical copies stay on the same side
-    (they are left in training where they would not fit).
+    category of one image trains on it and has no hold-out. They are the ones whose encoded bytes hash lowest: the
+    choice depends on neither names nor order nor other categories, is the same for a folder and for that folder
+    prepared, and byte-identical copies stay on the same side (they are left in training where they would not fit).
 
     Args:
-        records: normal images; their files are read.
+        source: normal images.
         share: share to hold out, 0 to 1; 0 holds out nothing.
         minimum: smallest number held out of a category, as far as half of it goes.
         workers: threads that read files.
@@ -32,12 +30,12 @@ def split_holdout(
     held: set[int] = set()
     if share > 0:
         with ThreadPoolExecutor(max(workers, 1)) as pool:
-            digests = list(pool.map(_digest, records))
-        for category in {record.category for record in records}:
-            own = [index for index, record in enumerate(records) if record.category == category]
+            digests = list(pool.map(source.digest, range(len(source))))
+        for category in source.categories:
+            own = [index for index, record in enumerate(source.records) if record.category == category]
             wanted = min(max(round(share * len(own)), minimum), len(own) // 2)
             held.update(_lowest(own, digests, wanted))
-    return [i for i in range(len(records)) if i not in held], sorted(held)
+    return [i for i in range(len(source)) if i not in held], sorted(held)
 
 
 def _lowest(indices: list[int], digests: list[bytes], wanted: int) -> list[int]:
@@ -47,8 +45,3 @@ def _lowest(indices: list[int], digests: list[bytes], wanted: int) -> list[int]:
         if len(chosen) + len(group) <= wanted:
             chosen += group
     return chosen
-
-
-def _digest(record: Record) -> bytes:
-    with record.file.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()

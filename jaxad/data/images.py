@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.decode import to_rgb
+from jaxad.data.decode import pixel_digest, to_rgb
+from jaxad.data.folder import file_fingerprint
 from jaxad.data.layout import image_files
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample
@@ -64,3 +65,8 @@ class ImageList:
     def mask(self, index: int) -> None:
         """Loose images have no masks."""
         return None
+
+    def fingerprint(self, index: int) -> str:
+        """Path, size and date of change of a file; the pixels of an image that was given decoded."""
+        image = self._images[index]
+        return file_fingerprint(image) if isinstance(image, Path) else pixel_digest(self[index].image).hex()

@@ -26,8 +26,8 @@ class TrainingOrder:
         names = np.asarray(categories)
         keys = sorted(set(categories)) if sampling == "even" else []
         self._groups = [np.flatnonzero(names == key) for key in keys] or [np.arange(len(names))]
-        self._permutation = lru_cache(maxsize=4 * len(self._groups) + 4)(self._draw)
         self._seed = seed
+        self._remember_permutations()
 
     def __getitem__(self, position: int) -> int:
         """Image at that position, from 0 without end."""
@@ -40,6 +40,16 @@ class TrainingOrder:
     def batch(self, step: int, size: int) -> np.ndarray:
         """Image numbers int64 [size] of a training step, counted from 0."""
         return np.array([self[position] for position in range(step * size, (step + 1) * size)])
+
+    def __getstate__(self) -> dict:
+        return {"_groups": self._groups, "_seed": self._seed}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._remember_permutations()
+
+    def _remember_permutations(self) -> None:
+        self._permutation = lru_cache(maxsize=4 * len(self._groups) + 4)(self._draw)
 
     def _draw(self, stream: int, epoch: int, length: int) -> np.ndarray:
         return np.random.default_rng([self._seed, stream, epoch]).permutation(length)

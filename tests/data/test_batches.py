@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxad.data.batches import batches
+from jaxad.data.batches import batches, training_batches
 from jaxad.data.decode import decode_image, pixel_hash, resize
 from jaxad.data.folder import FolderSource
 from jaxad.data.layout import scan
+from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample, View
 
@@ -43,6 +44,9 @@ class Counting:
 
     def mask(self, index: int) -> None:
         return None
+
+    def fingerprint(self, index: int) -> str:
+        return str(index)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -134,3 +138,65 @@ def test_an_image_that_breaks_midway_is_named(source, workers):
     assert next(stream).indices == (2, 3)
     with pytest.raises(DataError, match=r"4\.png: unreadable image"):
         next(stream)
+
+
+def same(first, second):
+    """Whether two streams of batches hold the same images, byte for byte."""
+    for one, other in zip(first, second, strict=True):
+        assert one.indices == other.indices
+        np.testing.assert_array_equal(one.batch.seed, other.batch.seed)
+        np.testing.assert_array_equal(one.batch.valid, other.batch.valid)
+        for name, images in one.batch.images.items():
+            np.testing.assert_array_equal(images, other.batch.images[name])
+
+
+@pytest.mark.slow
+def test_an_image_that_breaks_in_another_process_is_named(source):
+    source.records[4].file.write_bytes(b"overwritten")
+    stream = batches(source, VIEWS, 2, processes=1, workers=1)
+    with pytest.raises(DataError, match=r"4\.png: unreadable image"):
+        list(stream)
+
+
+def test_hosts_decode_their_own_rows_and_together_all(source):
+    whole = list(batches(source, VIEWS, 4))
+    hosts = [list(batches(source, VIEWS, 4, rows=rows)) for rows in ((0, 1), (2, 3))]
+    for item, *shares in zip(whole, *hosts, strict=True):
+        for share, rows in zip(shares, ((0, 1), (2, 3)), strict=True):
+            assert (share.indices, share.records) == (item.indices, item.records)
+            np.testing.assert_array_equal(share.batch.valid, item.batch.valid)
+            for row in range(4):
+                mine = row in rows
+                assert share.batch.seed[row] == (item.batch.seed[row] if mine else 0)
+                for name, images in share.batch.images.items():
+                    np.testing.assert_array_equal(images[row], item.batch.images[name][row] * mine)
+                if row < len(item.indices):
+                    assert share.sizes[row] == (item.sizes[row] if mine else None)
+
+
+def test_no_host_decodes_the_rows_of_another():
+    source = Counting(21)
+    list(batches(source, VIEWS, 8, rows=(1, 5)))
+    assert sorted(source.decoded) == [1, 5, 9, 13, 17]
+
+
+def test_training_resumes_in_the_middle_of_an_epoch(source):
+    order = TrainingOrder([r.category for r in source.records], "size", seed=3)
+    undisturbed = list(training_batches(source, VIEWS, 3, order, start=0, steps=6))
+    # 18 images of 7: two epochs and a half.
+    assert sorted(np.ravel([item.indices for item in undisturbed])[:14]) == sorted([*range(7)] * 2)
+    for start in (1, 4):
+        same(list(training_batches(source, VIEWS, 3, order, start=start, steps=6)), undisturbed[start:])
+    assert list(training_batches(source, VIEWS, 3, order, start=6, steps=6)) == []
+    other = TrainingOrder([r.category for r in source.records], "size", seed=4)
+    assert [i.indices for i in training_batches(source, VIEWS, 3, other, start=0, steps=6)] != [
+        i.indices for i in undisturbed
+    ]
+
+
+def test_training_batches_are_the_same_in_one_process_and_in_two(source):
+    order = TrainingOrder([r.category for r in source.records], seed=1)
+    one = list(training_batches(source, VIEWS, 4, order, start=1, steps=4))
+    two = list(training_batches(source, VIEWS, 4, order, start=1, steps=4, processes=2, workers=1))
+    same(one, two)
+    assert [item.sizes for item in one] == [item.sizes for item in two]

@@ -77,6 +77,12 @@ def same_in_test(tree):
     return tree.image("c/test/good/x2.bmp", seed=7)
 
 
+def grey_mask(tree):
+    tree.image("c/test/scratch/soft.png")
+    tree.save("c/ground_truth/scratch/soft_mask.png", np.arange(120, dtype=np.uint8).reshape(12, 10))
+    return "c"
+
+
 def no_mask(tree):
     return tree.image("c/test/scratch/bare.png")
 
@@ -93,7 +99,12 @@ FATAL = {
     "mask without image": stray_mask,
     "empty category": empty_category,
 }
-NOTES = {"duplicate in train": same_in_train, "duplicate in test": same_in_test, "image without mask": no_mask}
+NOTES = {
+    "duplicate in train": same_in_train,
+    "duplicate in test": same_in_test,
+    "image without mask": no_mask,
+    "grey mask": grey_mask,
+}
 DROPPED = {
     "unreadable image": "c/train/good/bad.png",
     "truncated image": "c/test/good/cut.png",
@@ -145,7 +156,7 @@ def test_notes_neither_stop_nor_drop(tree, kind):
     NOTES[kind](tree)
     data = load(f"folder:{tree.root}", config=DataConfig(holdout=0))
     assert [problem.kind for problem in data.problems] == [kind]
-    assert len(data.train) + len(data.test) == 8 + {"image without mask": 1}.get(kind, 2)
+    assert len(data.train) + len(data.test) == 8 + {"image without mask": 1, "grey mask": 1}.get(kind, 2)
 
 
 def test_decompression_bomb(tree, monkeypatch):
@@ -219,3 +230,30 @@ def test_several_bad_images_in_threads_come_in_order(tree):
     tree.category("c", train=40)
     files = [str(tree.text(f"c/train/good/{index:03d}.png", "bad")) for index in range(0, 40, 3)]
     assert [problem.file for problem in check(tree.root, workers=4)] == files
+
+
+def test_grey_masks_are_cut_where_the_note_says(tree):
+    tree.category("c")
+    grey_mask(tree)
+    for level in (3, 200):
+        codes = np.zeros((12, 10), np.uint8)
+        codes[4:8] = level
+        tree.image(f"c/test/scratch/code{level}.png")
+        tree.save(f"c/ground_truth/scratch/code{level}.png", codes)
+    (note,) = check(tree.root)
+    assert "1 masks hold several values above 0, 1 to 119; every pixel above 0 counts as defect" in note.detail
+    data = load(f"folder:{tree.root}", config=SKIP)
+    marked = {r.file.stem: int(data.test.mask(i).sum()) for i, r in enumerate(data.test.records) if r.mask}
+    assert marked == {"000": 9, "001": 9, "soft": 119, "code3": 40, "code200": 40}
+
+
+def test_sizes_and_kinds_of_images(tree):
+    tree.category("a", train=3, good=1, bad=1)
+    tree.write("a/train/good/grey.jpg", Image.fromarray(np.zeros((7, 9), np.uint8)))
+    tree.image("b/good/x.bmp", (4, 6))
+    images = load(f"folder:{tree.root}", config=SKIP).images
+    assert images == {
+        "a": {"sizes": {"10 x 12": 5, "9 x 7": 1}, "kinds": {"JPEG L": 1, "PNG RGB": 5}},
+        "b": {"sizes": {"6 x 4": 1}, "kinds": {"BMP RGB": 1}},
+    }
+    assert load(f"folder:{tree.root}", config=SKIP, verify=False).images == {}

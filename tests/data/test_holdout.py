@@ -6,18 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import scan
 from jaxad.types import Record
 
 
-def written(folder, contents, category="c") -> list[Record]:
+def written(folder, contents, category="c") -> FolderSource:
     records = []
     for number, content in enumerate(contents):
         file = folder / f"{category}-{number}.png"
         file.write_bytes(content)
         records.append(Record(file, category, 0, "good", identity=file.name))
-    return records
+    return FolderSource("written", tuple(records))
+
+
+def joined(*sources: FolderSource) -> FolderSource:
+    return FolderSource("joined", tuple(record for source in sources for record in source.records))
 
 
 @pytest.mark.parametrize(
@@ -44,11 +49,11 @@ def test_sizes(tmp_path, images, share, held):
 
 
 def test_every_category_gets_its_own(tmp_path):
-    records = written(tmp_path, [b"a%d" % i for i in range(80)], "a") + written(
-        tmp_path, [b"b%d" % i for i in range(20)], "b"
+    source = joined(
+        written(tmp_path, [b"a%d" % i for i in range(80)], "a"), written(tmp_path, [b"b%d" % i for i in range(20)], "b")
     )
-    _, holdout = split_holdout(records)
-    assert Counter(records[i].category for i in holdout) == {"a": 8, "b": 5}
+    _, holdout = split_holdout(source)
+    assert Counter(source.records[i].category for i in holdout) == {"a": 8, "b": 5}
 
 
 @given(st.permutations(range(30)))
@@ -64,9 +69,10 @@ def test_choice_is_of_the_content(tmp_path_factory, order):
 def test_choice_does_not_depend_on_other_categories(tmp_path):
     own = written(tmp_path, [b"a%d" % i for i in range(30)], "a")
     others = written(tmp_path, [b"b%d" % i for i in range(7)], "b")
-    alone = {own[i] for i in split_holdout(own)[1]}
-    together = others + own
-    assert {together[i] for i in split_holdout(together)[1] if together[i].category == "a"} == alone
+    alone = {own.records[i] for i in split_holdout(own)[1]}
+    together = joined(others, own)
+    held = {together.records[i] for i in split_holdout(together)[1]}
+    assert {record for record in held if record.category == "a"} == alone
 
 
 def test_copies_stay_on_one_side(tmp_path):
@@ -78,5 +84,5 @@ def test_copies_stay_on_one_side(tmp_path):
 
 def test_on_a_folder(tree):
     tree.category("a", train=12)
-    train, holdout = split_holdout(scan(tree.root).train)
+    train, holdout = split_holdout(FolderSource("train", scan(tree.root).train))
     assert (len(train), len(holdout)) == (7, 5)

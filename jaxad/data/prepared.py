@@ -1,0 +1,261 @@
+"""Data sets prepared by `jaxad prepare`: DATA_DIR/NAME/CONFIG/VERSION in TFDS's format, read without TensorFlow.
+
+    NAME            all categories, original images
+    NAME/SLUG       one category, e.g. mvtec_ad/bottle
+    NAME/s1         a subset of categories that the data set defines, e.g. real_iad_variety/s1
+    ...-VARIANT     prepared in another size or with other options: mvtec_ad/all-512, real_iad/audiojack-single-512
+
+Each config is one category, so that unions are made here and nothing is stored twice (DESIGN 4.6). The images come in
+the order of their identities, as from a folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxad.data.prepared_index import Entry, Index, read_index, read_record
+from jaxad.data.source import ImageSource
+from jaxad.errors import DataError, Problem
+from jaxad.types import Record
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where TFDS has an image, and the BLAKE2b of its encoded bytes in hexadecimal."""
+
+    folder: Path
+    split: str
+    position: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class PreparedSource(ImageSource):
+    """Images of a prepared data set, read and decoded when asked for.
+
+    Attributes:
+        name: name of the data set and part, e.g. "mvtec_ad/train".
+        records: one for each image.
+        places: where each of them is.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    places: tuple[Place, ...]
+
+    def encoded(self, index: int) -> bytes:
+        """The encoded image, as its file was."""
+        place = self.places[index]
+        return bytes(read_record(place.folder, place.split, place.position)["image"])
+
+    def encoded_mask(self, index: int) -> bytes | None:
+        """The encoded defect mask, as its file was; None where there is none."""
+        place = self.places[index]
+        if self.records[index].mask is None:
+            return None
+        return bytes(read_record(place.folder, place.split, place.position)["mask"])
+
+    def digest(self, index: int) -> bytes:
+        """16 bytes (BLAKE2b) of the encoded image, known without reading it."""
+        return bytes.fromhex(self.places[index].digest)
+
+    def fingerprint(self, index: int) -> str:
+        """The image's name and digest."""
+        return f"{self.records[index].file}\0{self.places[index].digest}"
+
+    def select(self, indices: Iterable[int], name: str | None = None) -> PreparedSource:
+        """The images at `indices`, in that order, under another name if one is given."""
+        chosen = [(self.records[index], self.places[index]) for index in indices]
+        return PreparedSource(name or self.name, tuple(r for r, _ in chosen), tuple(place for _, place in chosen))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a prepared data set holds.
+
+    Attributes:
+        normal: training images, then validation images.
+        validation: records of the latter.
+        test: test images.
+        problems: notes on what is missing.
+        licence: what the builder says of it.
+    """
+
+    normal: PreparedSource
+    validation: frozenset[Record]
+    test: PreparedSource
+    problems: tuple[Problem, ...]
+    licence: str
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """The folder of prepared data sets: as given, else TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's default)."""
+    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def prepared_names(data_dir: str | Path | None = None) -> tuple[str, ...]:
+    """Names of the data sets that are prepared."""
+    root = data_folder(data_dir)
+    folders = sorted(child.name for child in root.iterdir() if child.is_dir()) if root.is_dir() else []
+    return tuple(name for name in folders if _configs(root / name))
+
+
+def open_prepared(
+    name: str, data_dir: str | Path | None = None, *, categories: tuple[str, ...] | None = None, workers: int = 2
+) -> Prepared:
+    """Lists a prepared data set (see the head of this module).
+
+    Args:
+        name: NAME, or NAME/SELECTION with or without -VARIANT.
+        data_dir: folder of prepared data sets, None for the usual one (`data_folder`).
+        categories: official names or slugs of the categories to use, None for all.
+        workers: threads that read, where an index is to be made.
+
+    Raises:
+        DataError: it is not prepared, lacks categories that the selection needs, or has one of `categories` not.
+    """
+    folders = _chosen(name, data_folder(data_dir))
+    if categories is not None:
+        folders = _only(name, folders, categories)
+    indexes = {config: read_index(folder, workers=workers) for config, folder in folders.items()}
+    dataset = name.partition("/")[0]
+    listed = [
+        (
+            _record(f"{dataset}/{config}", entry),
+            Place(folders[config], entry.split, entry.position, entry.digest),
+            entry,
+        )
+        for config, index in indexes.items()
+        for entry in index.entries
+    ]
+    listed.sort(key=lambda item: item[0].identity)
+    if twice := [identity for identity, n in Counter(r.identity for r, _, _ in listed).items() if n > 1]:
+        raise DataError(
+            f"{name}: {len(twice)} images are there twice, e.g. {twice[0]}; choose configs that do not overlap"
+        )
+
+    def part(title: str, *splits: str) -> PreparedSource:
+        chosen = [(r, place) for split in splits for r, place, entry in listed if entry.split == split]
+        return PreparedSource(f"{name}/{title}", tuple(r for r, _ in chosen), tuple(place for _, place in chosen))
+
+    licence = "\n\n".join(dict.fromkeys(index.licence for index in indexes.values() if index.licence))
+    validation = frozenset(part("validation", "validation").records)
+    return Prepared(
+        part("train", "train", "validation"), validation, part("test", "test"), _notes(dataset, indexes), licence
+    )
+
+
+def _record(where: str, entry: Entry) -> Record:
+    file = Path(where) / entry.image_id
+    return Record(
+        file=file,
+        category=entry.category,
+        label=entry.label,
+        defect=entry.defect,
+        mask=Path(f"{file}#mask") if entry.masked else None,
+        identity=entry.image_id,
+        object_id=entry.object_id,
+        view=entry.view,
+        caption=entry.caption,
+    )
+
+
+def _configs(folder: Path) -> dict[str, Path]:
+    """The newest version of every finished config of a data set."""
+    found = {}
+    for config in sorted(child for child in folder.iterdir() if child.is_dir()):
+        versions = [v for v in config.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", v.name)]
+        finished = [v for v in versions if (v / "dataset_info.json").is_file()]
+        if finished:
+            found[config.name] = max(finished, key=lambda v: tuple(map(int, v.name.split("."))))
+    return found
+
+
+def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
+    """Folders of the configs that a name selects, by config."""
+    dataset, _, rest = name.partition("/")
+    selection, hyphen, variant = (rest or "all").partition("-")
+    configs = _configs(data_dir / dataset) if (data_dir / dataset).is_dir() else {}
+    prepare = f"jaxad prepare {dataset} --source PATH --data-dir {data_dir}"
+    if not configs:
+        raise DataError(f"{dataset} is not prepared in {data_dir}; run: {prepare}; or name the folder with --data-dir")
+    subsets = _subsets(dataset)
+    same = {config: folder for config, folder in configs.items() if config.partition("-")[1:] == (hyphen, variant)}
+    if selection in configs or f"{selection}{hyphen}{variant}" in configs:
+        same = {config: folder for config, folder in same.items() if config.partition("-")[0] == selection}
+    elif selection.lower() in subsets:
+        number, last = subsets[selection.lower()]
+        official = {config: _official_name(folder) for config, folder in same.items()}
+        same = {config: folder for config, folder in same.items() if official[config] <= last}
+        if len(same) != number or last not in official.values():
+            raise DataError(
+                f"{name}: holds the {number} categories up to {last}, and {len(same)} of those are prepared in "
+                f"{data_dir}; run: {prepare}"
+            )
+    elif selection != "all":
+        same = {}
+    if not same:
+        kinds = ["all", *subsets]
+        raise DataError(
+            f"{name}: not prepared in {data_dir}; there are {', '.join(configs)}, and {', '.join(kinds)} of those with "
+            f"the same ending; run: {prepare}"
+        )
+    return same
+
+
+def _subsets(dataset: str) -> dict[str, tuple[int, str]]:
+    """Subsets that a data set defines: how many categories in the order of their official names, and the last one."""
+    # They lie with the builders, of which reading needs nothing else.
+    if importlib.util.find_spec(f"tfds_builders.{dataset}") is None:
+        return {}
+    return getattr(importlib.import_module(f"tfds_builders.{dataset}.listing"), "SUBSETS", {})
+
+
+def _official_name(folder: Path) -> str:
+    file = folder / "metadata.json"
+    try:
+        return json.loads(file.read_text("utf-8"))["category"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file}: does not name the category ({error}); prepare it again") from error
+
+
+def _only(name: str, folders: dict[str, Path], categories: tuple[str, ...]) -> dict[str, Path]:
+    slugs = {config.partition("-")[0]: config for config in folders}
+    wanted = {category: re.sub(r"[^0-9A-Za-z]", "_", category) for category in categories}
+    if missing := [category for category, slug in wanted.items() if slug not in slugs]:
+        raise DataError(f"{name}: no category {', '.join(missing)}; there are {', '.join(slugs)}")
+    return {config: folders[config] for slug, config in slugs.items() if slug in wanted.values()}
+
+
+def _notes(dataset: str, indexes: dict[str, Index]) -> tuple[Problem, ...]:
+    """What `jaxad.data.layout` says of folders, where it applies."""
+    problems = []
+    for config, index in indexes.items():
+        where = f"{dataset}/{config}"
+        if not any(entry.split == "train" for entry in index.entries):
+            problems.append(Problem("no training image", where, "holds no training image", fatal=False))
+        if any(entry.masked for entry in index.entries):
+            problems += [
+                Problem(
+                    "image without mask",
+                    f"{where}/{entry.image_id}",
+                    f"other images of {entry.category} have masks; pixel metrics leave this one out",
+                    fatal=False,
+                )
+                for entry in index.entries
+                if entry.label == 1 and not entry.masked
+            ]
+        problems += [
+            Problem("unlabelled image", f"{where}/{entry.image_id}", "has no label", fatal=False)
+            for entry in index.entries
+            if entry.label is None and entry.split == "test"
+        ]
+    return tuple(problems)

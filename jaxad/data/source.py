@@ -1,0 +1,98 @@
+"""What folders and prepared data sets have in common: encoded images with records, decoded when asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from jaxad.data.decode import decode_image, decode_mask
+from jaxad.data.references import draw, listed
+from jaxad.errors import DataError
+from jaxad.types import Record, Sample
+
+
+class ImageSource(ABC):
+    """Labelled images in a fixed order (jaxad.types.Source); immutable, picklable, safe to read from many threads.
+
+    Attributes:
+        name: name of the data set and part, e.g. "parts/train".
+        records: one for each image.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+
+    @abstractmethod
+    def encoded(self, index: int) -> Path | bytes:
+        """The file of an image, or its encoded bytes."""
+
+    @abstractmethod
+    def encoded_mask(self, index: int) -> Path | bytes | None:
+        """The file of a defect mask, or its encoded bytes; None where there is none."""
+
+    @abstractmethod
+    def digest(self, index: int) -> bytes:
+        """16 bytes (BLAKE2b) of the encoded image: the same for a file and its copy in a prepared data set."""
+
+    @abstractmethod
+    def fingerprint(self, index: int) -> str:
+        """Text that differs where an image's content does; costs no more than looking at its file's date."""
+
+    @abstractmethod
+    def select(self, indices: Iterable[int], name: str | None = None) -> Self:
+        """The images at `indices`, in that order, under another name if one is given."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories that occur, in the order of their first image."""
+        return tuple(dict.fromkeys(record.category for record in self.records))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be decoded."""
+        record = self.records[index]
+        return Sample(decode_image(self.encoded(index), str(record.file)), record)
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """Defect mask bool [h w] at the mask's own size by the rule of `decode_mask`, None where there is none."""
+        encoded = self.encoded_mask(index)
+        return None if encoded is None else decode_mask(encoded, str(self.records[index].mask))
+
+    def filter(self, categories: Sequence[str]) -> Self:
+        """The images of some categories. Raises DataError for a category that does not occur."""
+        if missing := [name for name in categories if name not in self.categories]:
+            raise DataError(f"{self.name}: no category {', '.join(missing)}; there are {', '.join(self.categories)}")
+        return self.select(index for index, record in enumerate(self.records) if record.category in categories)
+
+    def per_class(self, k: int, seed: int = 0, *, lists: Path | str | None = None) -> Self:
+        """k normal images of every category: the references of few-shot methods (SPEC 2.7, row 20).
+
+        Args:
+            k: images of each category.
+            seed: of the draw without replacement; a category's draw depends on its own images and the seed only, and
+                the draw for k begins that for k + 1. With `lists`, number of the run.
+            lists: folder of published choices, CATEGORY/selected_samples_per_run.txt (`jaxad.data.references`); load
+                the data set with holdout = 0, so that every image they name is there.
+
+        Raises:
+            DataError: categories with fewer than k normal images, or lists that do not fit; all named at once.
+        """
+        normal = {name: [] for name in self.categories}
+        for index, record in enumerate(self.records):
+            if record.label != 1:
+                normal[record.category].append(index)
+        names = {name: sorted(own, key=lambda i: self.records[i].identity) for name, own in normal.items()}
+        if lists is not None:
+            stems = {name: [Path(self.records[i].identity).stem for i in own] for name, own in names.items()}
+            chosen = listed(Path(lists), stems, k, run=seed)
+        else:
+            if short := [f"{name} has {len(own)}" for name, own in names.items() if len(own) < k]:
+                raise DataError(f"{self.name}: {k} normal images per category are asked for; {', '.join(short)}")
+            chosen = {name: draw(name, len(own), k, seed) for name, own in names.items()}
+        return self.select(names[name][place] for name in names for place in chosen[name])
