@@ -1,6 +1,6 @@
 """Vision Transformer: DINOv2 with and without registers, DINO, supervised ViT (SPEC 6.1, 6.2).
 
-Sources: arXiv 2304.07193, 2309.16588, 2104.14294, 2010.11929. Shapes: vit_config.py; layouts of files: vit_checkpoints.py.
+Sources: arXiv 2304.07193, 2309.16588, 2104.14294, 2010.11929. Shapes: vit_config.py; layouts: vit_checkpoints.py.
 """
 
 from __future__ import annotations
