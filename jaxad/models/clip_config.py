@@ -229,7 +229,8 @@ class CLIPConfig:
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> CLIPConfig:
         """The towers that the config.json of a CLIPModel describes; raises as they do."""
-        return cls(*(tower.from_huggingface(config, projected=True) for tower in (VisionConfig, TextConfig)))
+        vision = VisionConfig.from_huggingface(config, projected=True)
+        return cls(vision, TextConfig.from_huggingface(config, projected=True))
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> CLIPConfig:

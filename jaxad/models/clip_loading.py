@@ -35,7 +35,8 @@ def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation
 
     Args:
         weights: what `find_weights` found: a CLIPModel of transformers, a ViT of open_clip with or without its
-            open_clip_config.json, or OpenAI's own tensors.
+            open_clip_config.json, or OpenAI's own tensors. Ask for `prefer="open_clip"` where they may lie beside
+            timm's image tower.
         dtype: compute type.
         activation: of the feed-forward layers, None for what the config says. Weights of open_clip that come without a
             config are taken for "gelu", OpenAI's own for "quick_gelu"; tensors alone do not tell.
@@ -49,8 +50,8 @@ def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation
     else:
         config = CLIPConfig.from_open_clip(_open_clip_config(weights, layout))
     if activation:
-        towers = (dataclasses.replace(tower, activation=activation) for tower in (config.vision, config.text))
-        config = CLIPConfig(*towers)
+        vision = dataclasses.replace(config.vision, activation=activation)
+        config = CLIPConfig(vision, dataclasses.replace(config.text, activation=activation))
     return fill(abstract_clip(config, dtype), weights, key_map, ignore=BUFFERS)
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from jaxad.errors import ConfigError, WeightsError
-from jaxad.models.checkpoint_place import Folder, Hub, Place
-
-if TYPE_CHECKING:
-    import transformers
+from jaxad.models.checkpoint_place import open_place
 
 DEFAULT = "openai/clip-vit-large-patch14"
 """Where the one vocabulary that all CLIPs share is taken from for weights that come without a tokenizer."""
@@ -28,7 +25,7 @@ class CLIPTokenizer:
     """Tokenizer of a text tower.
 
     Args:
-        tokenizer: that of transformers.
+        tokenizer: a transformers.CLIPTokenizer.
         context: number of ids of every text.
         pad: id that fills texts up, None for the tokenizer's own.
         open_clip: whether HTML entities are resolved first, as open_clip does and transformers does not.
@@ -39,7 +36,7 @@ class CLIPTokenizer:
 
     def __init__(
         self,
-        tokenizer: transformers.CLIPTokenizer,
+        tokenizer: Any,
         context: int = 77,
         pad: int | None = None,
         open_clip: bool = False,
@@ -148,12 +145,11 @@ def token_positions(tokenizer: CLIPTokenizer, prefix: str, phrase: str) -> tuple
 def _find(source: str | Path, revision: str | None, subfolders: Sequence[str]) -> Path:
     """The folder in which the tokenizer files lie, downloaded where they are on the hub."""
     instead = f"name, as the tokenizer, a folder or hub id that has them, such as {DEFAULT}"
-    path = Path(source).expanduser()
-    if path.is_file():
+    if Path(source).expanduser().is_file():
         raise WeightsError(f"{source}: one file of weights holds no tokenizer files; {instead}")
     said = []
     for subfolder in subfolders:
-        place: Place = Folder(path / subfolder) if path.is_dir() else Hub(str(source), revision, subfolder)
+        place = open_place(source, revision, subfolder)
         found = {name: file for name in FILES if (file := place.find(name))}
         if "tokenizer.json" in found or {"vocab.json", "merges.txt"} <= found.keys():
             return next(iter(found.values())).parent

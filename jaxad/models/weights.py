@@ -153,7 +153,7 @@ class Weights:
         return dataclasses.replace(self, tensors=RenamedTensors(self.tensors, kept | averages))
 
 
-def find_weights(source: str | Path, revision: str | None = None, subfolder: str = "") -> Weights:
+def find_weights(source: str | Path, revision: str | None = None, subfolder: str = "", *, prefer: str = "") -> Weights:
     """Pretrained weights in a local folder or file, or of a Hugging Face hub id.
 
     Args:
@@ -161,6 +161,8 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
             weight file; or a hub id such as "facebook/dinov2-small". The hub's cache and HF_HUB_OFFLINE are respected.
         revision: branch, tag or commit on the hub.
         subfolder: folder within the folder or repository, such as "unet" in those of Stable Diffusion.
+        prefer: how the names of the files begin that go before all others, such as "open_clip" in repositories that
+            hold a CLIP beside timm's image tower.
 
     Raises:
         WeightsError: nothing there, hub out of reach, repository missing or gated, damaged file, missing shard.
@@ -173,18 +175,19 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
     place = open_place(source, revision, subfolder)
     name = f"{source}/{subfolder}" if subfolder else str(source)
     others = " or ".join(FILES[1:])
-    config_file = next((file for config in CONFIGS if (file := place.find(config))), None)
+    configs, files = (sorted(names, key=lambda name: not name.startswith(prefer)) for names in (CONFIGS, FILES))
+    config_file = next((file for config in configs if (file := place.find(config))), None)
     config = _read_json(config_file) if config_file else {}
     preprocessor_file = place.find("preprocessor_config.json")
     preprocessor = _read_json(preprocessor_file) if preprocessor_file else {}
-    for file_name in FILES:
+    for file_name in files:
         if file := place.find(file_name):
-            files, tensors = (file,), read_tensors(file)
+            found, tensors = (file,), read_tensors(file)
         elif index := place.find(f"{file_name}.index.json"):
-            files, tensors = _read_shards(place, index)
+            found, tensors = _read_shards(place, index)
         else:
             continue
-        return Weights(name, config, files, tensors, config_file=config_file, preprocessor=preprocessor)
+        return Weights(name, config, found, tensors, config_file=config_file, preprocessor=preprocessor)
     raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
 
 

@@ -19,6 +19,14 @@ def test_attention_on_cpus_equals_the_usual_one(dtype, keys):
     np.testing.assert_allclose(actual.astype(np.float32), expected.astype(np.float32), atol=tolerance)
 
 
+def test_causal_attention_on_cpus_equals_the_usual_one():
+    q, k, v = np.random.default_rng(2).normal(size=(3, 2, 5, 8)).astype(np.float32)
+    heads = (x.reshape(2, 5, 2, 4) for x in (q, k, v))
+    expected = jax.jit(lambda q, k, v: jax.nn.dot_product_attention(q, k, v, is_causal=True))(*heads).reshape(q.shape)
+    actual = jax.jit(lambda q, k, v: attention(q, k, v, 2, causal=True))(q, k, v)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
 def test_gradient_on_cpus_equals_the_usual_one():
     q, k, v = np.random.default_rng(1).normal(size=(3, 2, 9, 24)).astype(np.float32)
 

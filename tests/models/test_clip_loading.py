@@ -60,6 +60,17 @@ def test_open_clip_layout_holds_the_same(tensors, whole, tmp_path, nested):
     assert_tower(parameters(load_vision_tower(weights)), whole, "vision")
 
 
+def test_clip_beside_the_image_tower_of_timm(tensors, whole, tmp_path):
+    """As in the repositories of timm that open_clip loads from."""
+    write(tmp_path, {"cls_token": np.zeros((1, 1, 24))}, {"architecture": "vit_base_patch16_plus_clip_240"})
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": OPEN_CLIP_CONFIG}))
+    save_file(as_open_clip(tensors), tmp_path / "open_clip_model.safetensors")
+    model = load_clip(find_weights(tmp_path, prefer="open_clip"))
+    np.testing.assert_array_equal(parameters(model)["logit_scale"], whole["logit_scale"])
+    with pytest.raises(WeightsError, match="no layout known here fits"):
+        load_clip(find_weights(tmp_path))
+
+
 def test_round_trip_gives_the_same_files(tensors, tmp_path):
     model = load_clip(find_weights(write(tmp_path, tensors, HUGGINGFACE_CONFIG)))
     for layout, expected in (("transformers", tensors), ("open_clip", as_open_clip(tensors))):

@@ -215,7 +215,7 @@ def test_round_trip_is_bit_equal(huggingface, tmp_path):
     written = to_torch(load_clip(find_weights(folder)), CLIP_LAYOUTS["transformers"])
     state = model.state_dict()
     assert written.keys() == state.keys()
-    assert all(torch.equal(torch.from_numpy(tensor), state[name]) for name, tensor in written.items())
+    assert all(torch.equal(torch.tensor(tensor), state[name]) for name, tensor in written.items())
 
 
 @pytest.fixture(scope="module")
