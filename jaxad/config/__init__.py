@@ -1,0 +1,14 @@
+"""Every setting of jaxad as frozen dataclasses, free of jax imports, with a JSON round trip (DESIGN 4.8).
+
+A field's docstring says where its default comes from: "paper" (published), "SPEC n" (row n of the table of open points
+in SPEC, where the paper is silent) or "ours". `check()` lists every impossible value at once.
+"""
+
+from jaxad.config.dpdiff import DPDiffConfig as DPDiffConfig
+from jaxad.config.fields import Blocks as Blocks
+from jaxad.config.fields import Precision as Precision
+from jaxad.config.fields import from_json as from_json
+from jaxad.config.fields import to_json as to_json
+from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
+from jaxad.config.training import DataConfig as DataConfig
+from jaxad.config.training import TrainConfig as TrainConfig
