@@ -12,7 +12,7 @@ import pytest
 
 from jaxad import module_state
 from jaxad.models.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
-from jaxad.models.sd_checkpoints import autoencoder_key_maps, unet_key_map
+from jaxad.models.sd_checkpoints import autoencoder_key_maps, find_part, unet_key_map
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet, load_unet, save_unet
 from jaxad.models.weights import to_torch
@@ -22,6 +22,7 @@ from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
 from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint  # noqa: E402
 from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 pytestmark = pytest.mark.parity
 
@@ -32,7 +33,7 @@ TWO_LEVELS = {
 }
 UNETS = {
     # As SD 1: 1x1 convolutions around transformers, one number of heads, 4 channels.
-    "sd1": {**TWO_LEVELS, "block_out_channels": (32, 64), "attention_head_dim": 8, "layers_per_block": 2},
+    "sd1": {**TWO_LEVELS, "block_out_channels": (32, 64), "attention_head_dim": 8, "layers_per_block": 1},
     # As SD 2-inpainting: matrices, a number of heads for each level, 9 channels.
     "sd2": {
         **TWO_LEVELS,
@@ -40,9 +41,8 @@ UNETS = {
         "block_out_channels": (64, 128),
         "attention_head_dim": (1, 2),
         "use_linear_projection": True,
-        "layers_per_block": 1,
+        "layers_per_block": 2,
     },
-    "groups": {**TWO_LEVELS, "block_out_channels": (16, 32), "norm_num_groups": 8, "attention_head_dim": 4},
 }
 AUTOENCODER = {
     "block_out_channels": (32, 64, 64),
@@ -62,14 +62,21 @@ def randomised(model):
     return model.eval()
 
 
-@pytest.fixture(scope="module", params=UNETS)
-def unet(request):
-    return randomised(UNet2DConditionModel(**UNETS[request.param]))
+def unet(kind, **changes):
+    return randomised(UNet2DConditionModel(**{**UNETS[kind], **changes}))
 
 
 @pytest.fixture(scope="module")
 def autoencoder():
     return randomised(AutoencoderKL(**AUTOENCODER))
+
+
+@pytest.fixture(scope="module", params=[*UNETS, "vae"])
+def network(request, autoencoder):
+    """A network of diffusers, and what loads and saves ours."""
+    if request.param == "vae":
+        return autoencoder, load_autoencoder, save_autoencoder
+    return unet(request.param), load_unet, save_unet
 
 
 def error(actual, expected):
@@ -109,21 +116,26 @@ def record_outputs(unet):
     return found
 
 
-def test_unet_equals_diffusers(unet, tmp_path):
-    unet.save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "groups", "sizes"),
+    # An odd side is rounded up on the way down and cut on the way up.
+    [("sd1", 8, [(8, 8), (5, 6)]), ("sd2", 32, [(6, 10)])],
+)
+def test_unet_equals_diffusers(kind, groups, sizes, tmp_path):
+    theirs = unet(kind, norm_num_groups=groups)
+    theirs.save_pretrained(tmp_path)
     ours = load_unet(tmp_path)
     sites, taps = ours.config.attention_sites, ("mid_block", "up_blocks.0", "up_blocks.1")
     run, arrays = jitted(ours, lambda u, *a: u(*a, taps=taps, attention_sites=sites, heads="each"))
-    probabilities, outputs = record_probabilities(unet), record_outputs(unet)
+    probabilities, outputs = record_probabilities(theirs), record_outputs(theirs)
     generator, worst = np.random.default_rng(0), {}
-    # An odd side is rounded up on the way down and cut on the way up.
-    for size in ((8, 8), (5, 6)) if unet.config.in_channels == 4 else ((6, 10),):
-        latents = generator.normal(size=(2, *size, unet.config.in_channels)).astype(np.float32)
+    for size in sizes:
+        latents = generator.normal(size=(2, *size, ours.config.in_channels)).astype(np.float32)
         context = generator.normal(size=(2, 7, 24)).astype(np.float32)
         timesteps = np.array([1, 801])
         probabilities.clear()
         with torch.no_grad():
-            expected = unet(to_nchw(latents), torch.from_numpy(timesteps), torch.from_numpy(context)).sample
+            expected = theirs(to_nchw(latents), torch.from_numpy(timesteps), torch.from_numpy(context)).sample
         with jax.default_matmul_precision("highest"):
             noise, features, maps = run(arrays, latents, timesteps, context)
         figures = {"noise": error(noise, to_nhwc(expected))}
@@ -185,27 +197,23 @@ def write_flax(folder, model):
     (folder / "config.json").write_text(json.dumps(config, default=list))
 
 
-def test_every_format_gives_the_same_network(unet, autoencoder, tmp_path):
-    for kind, model, load in (("unet", unet, load_unet), ("vae", autoencoder, load_autoencoder)):
-        model.save_pretrained(tmp_path / "safetensors" / kind)
-        model.save_pretrained(tmp_path / "bin" / kind, safe_serialization=False)
-        (tmp_path / "flax").mkdir(exist_ok=True)
-        write_flax(tmp_path / "flax" / kind, model)
-        assert (tmp_path / "bin" / kind / "diffusion_pytorch_model.bin").is_file()
-        reference = load(tmp_path / "safetensors")
-        for format in ("bin", "flax"):
-            assert_same(load(tmp_path / format), reference)
+def test_every_format_gives_the_same_network(network, tmp_path):
+    model, load, _ = network
+    model.save_pretrained(tmp_path / "safetensors")
+    model.save_pretrained(tmp_path / "bin", safe_serialization=False)
+    write_flax(tmp_path / "flax", model)
+    assert (tmp_path / "bin" / "diffusion_pytorch_model.bin").is_file()
+    reference = load(tmp_path / "safetensors")
+    for format in ("bin", "flax"):
+        assert_same(load(tmp_path / format), reference)
 
 
-@pytest.mark.parametrize("kind", ["unet", "vae"])
-def test_round_trip_is_bit_equal(kind, unet, autoencoder, tmp_path):
-    model, load, save, cls = {
-        "unet": (unet, load_unet, save_unet, UNet2DConditionModel),
-        "vae": (autoencoder, load_autoencoder, save_autoencoder, AutoencoderKL),
-    }[kind]
+def test_round_trip_is_bit_equal(network, tmp_path):
+    model, load, save = network
     model.save_pretrained(tmp_path / "torch")
     save(load(tmp_path / "torch"), tmp_path / "jaxad")
-    state, again = model.state_dict(), cls.from_pretrained(tmp_path / "jaxad").state_dict()
+    state = model.state_dict()
+    again = type(model).from_pretrained(tmp_path / "jaxad", low_cpu_mem_usage=False).state_dict()
     assert state.keys() == again.keys()
     assert all(torch.equal(state[name], again[name]) for name in state)
 
@@ -266,45 +274,51 @@ def ldm_autoencoder_name(name, levels):
     return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd2"])
-def test_ldm_checkpoint(kind, autoencoder, tmp_path):
-    unet = randomised(UNet2DConditionModel(**UNETS[kind]))
-    layers, up_attention = unet.config.layers_per_block, (False, True)
-    parts = {"model.diffusion_model.": {}, "first_stage_model.": {}}
-    for name, tensor in unet.state_dict().items():
-        parts["model.diffusion_model."][ldm_unet_name(name, layers, up_attention)] = tensor
-    for name, tensor in autoencoder.state_dict().items():
-        is_matrix = "mid_block.attentions" in name and tensor.ndim == 2
-        parts["first_stage_model."][ldm_autoencoder_name(name, 3)] = tensor[:, :, None, None] if is_matrix else tensor
-    state = {prefix + name: tensor for prefix, tensors in parts.items() for name, tensor in tensors.items()}
-    averages = {
-        "model_ema." + name.removeprefix("model.").replace(".", ""): tensor + 1
-        for name, tensor in state.items()
-        if name.startswith("model.")
+def assert_converted(convert, state, layers, model):
+    """Diffusers' own converter reads the file as the network that it was made of."""
+    config = {"layers_per_block": layers, "down_block_types": (0, 1, 2), "up_block_types": (0, 1, 2)}
+    converted, original = convert(dict(state), config), model.state_dict()
+    assert converted.keys() == original.keys()
+    assert all(torch.equal(converted[name], original[name]) for name in original)
+
+
+@pytest.mark.parametrize("kind", UNETS)
+def test_ldm_checkpoint_of_a_unet(kind, tmp_path):
+    model = unet(kind)
+    layers = model.config.layers_per_block
+    state = {
+        f"model.diffusion_model.{ldm_unet_name(name, layers, (False, True))}": tensor
+        for name, tensor in model.state_dict().items()
     }
-    state |= averages | {"model_ema.decay": torch.tensor(0.9999), "betas": torch.ones(3)}
-    state |= {"first_stage_model.loss.logvar": torch.zeros(1)}
+    assert_converted(convert_ldm_unet_checkpoint, state, layers, model)
+    averages = {"model_ema." + name[6:].replace(".", ""): tensor + 1 for name, tensor in state.items()}
+    state |= {**averages, "model_ema.decay": torch.tensor(0.9999), "betas": torch.ones(3)}
     torch.save({"epoch": 3, "global_step": 9, "state_dict": state}, tmp_path / "sd.ckpt")
 
-    # Diffusers' own converter reads the file as the networks that it was made of.
-    config = {"layers_per_block": layers, "down_block_types": (0, 1, 2), "up_block_types": (0, 1, 2)}
-    for convert, model in ((convert_ldm_unet_checkpoint, unet), (convert_ldm_vae_checkpoint, autoencoder)):
-        converted, original = convert(dict(state), config), model.state_dict()
-        assert converted.keys() == original.keys()
-        assert all(torch.equal(converted[name], original[name]) for name in original)
+    ours, average = load_unet(tmp_path / "sd.ckpt"), find_part(tmp_path / "sd.ckpt", "unet", ema=True)
+    assert ours.config == UNetConfig.from_diffusers(model.config)
+    save_unet(ours, tmp_path)
+    again = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+    for name, tensor in average.tensors.items():
+        np.testing.assert_array_equal(tensor, state[f"model.diffusion_model.{name}"].numpy() + 1)
 
-    unet.save_pretrained(tmp_path / "unet")
-    autoencoder.save_pretrained(tmp_path / "vae")
-    reference = load_unet(tmp_path)
-    ours, average = load_unet(tmp_path / "sd.ckpt"), load_unet(tmp_path / "sd.ckpt", ema=True)
-    assert ours.config == average.config == reference.config
-    assert_same(ours, reference)
-    _, arrays = module_state.split(reference)
-    for path, array in module_state.split(average)[1].items():
-        np.testing.assert_array_equal(array, arrays[path] + 1)
-    first_stage = load_autoencoder(tmp_path / "sd.ckpt")
-    assert first_stage.config == AutoencoderConfig.from_diffusers(autoencoder.config)
-    assert_same(first_stage, load_autoencoder(tmp_path))
+
+def test_ldm_checkpoint_of_an_autoencoder(autoencoder, tmp_path):
+    state = {}
+    for name, tensor in autoencoder.state_dict().items():
+        is_matrix = "mid_block.attentions" in name and tensor.ndim == 2
+        name = f"first_stage_model.{ldm_autoencoder_name(name, 3)}"
+        state[name] = tensor[:, :, None, None] if is_matrix else tensor
+    assert_converted(convert_ldm_vae_checkpoint, state, 2, autoencoder)
+    state["first_stage_model.loss.logvar"] = torch.zeros(1)
+    torch.save({"state_dict": state}, tmp_path / "sd.ckpt")
+
+    ours = load_autoencoder(tmp_path / "sd.ckpt")
+    assert ours.config == AutoencoderConfig.from_diffusers(autoencoder.config)
+    save_autoencoder(ours, tmp_path)
+    again = load_file(tmp_path / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in autoencoder.state_dict().items())
 
 
 def tensor_shapes(abstract, key_map):
