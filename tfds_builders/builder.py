@@ -11,7 +11,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -153,9 +153,13 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             )
             template = self._get_filename_template(split_name=split)
             info = writer.submit_shard_based_generation(split, template, generators).result()
+            # With Beam, TFDS gives the lengths of more than ten shards in another order than the shards.
+            info = replace(info, shard_lengths=[len(generator.samples) for generator in generators])
             for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
                 _check_shard(Path(path), length)
             infos.append(info)
+        for left in Path(self.data_dir).glob("*.shard_infos.json"):
+            left.unlink()
         self.info.set_splits(splits.SplitDict(infos))
 
     def _log_download_bytes(self) -> None:

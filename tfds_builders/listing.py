@@ -55,7 +55,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Option:
-    """A choice that a data set offers: `jaxad prepare real_iad --options view=single`.
+    """A choice that a data set offers: `jaxad prepare coco_ad --options split=split_2`.
 
     Attributes:
         name: its name, a Python identifier.

@@ -102,7 +102,7 @@ def _unpack(
             "again; make room or give another --data-dir"
         )
     for archive in waiting:
-        shutil.rmtree(parts[archive], ignore_errors=True)
+        shutil.rmtree(parts[archive].parent, ignore_errors=True)
         size = archive.stat().st_size
         reporter.say(f"unpacking {archive} ({size / 1e9:.2f} GB)")
         with reporter.images("unpack", size // MEGABYTE, unit="MB") as progress:
