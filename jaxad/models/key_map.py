@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HINTS = 50
 """For how many missing tensors the nearest names are looked for, each of which takes milliseconds."""
+STRIP = 16
+"""Elements of a kernel's last axis that are copied at once."""
 
 
 def _as_it_is(array: np.ndarray) -> np.ndarray:
@@ -275,17 +277,33 @@ def _dtype(wanted: Any, dtype: Any) -> Any:
 def _cast(leaf: Leaf, tensor: np.ndarray, dtype: Any) -> np.ndarray | None:
     """The parameter that a tensor gives, in memory of its own; None where the tensor has another number of axes."""
     try:
-        with np.errstate(over="ignore"):
-            return np.array(leaf.parameter(tensor), dtype, order="C")
+        source = leaf.parameter(tensor)
     except ValueError:
         return None
+    array = np.empty(source.shape, dtype)
+    with np.errstate(over="ignore"):
+        if source.flags.c_contiguous:
+            array[...] = source
+            return array
+        # Transposing in strips, whose lines stay in the cache, takes a third of the time.
+        for start in range(0, source.shape[-1], STRIP):
+            array[..., start : start + STRIP] = source[..., start : start + STRIP]
+    return array
 
 
 def _is_finite(array: np.ndarray) -> bool:
-    """Whether all values are finite, without an array of answers: both extremes are NaN where one value is."""
+    """Whether all values are finite, without an array of answers and as fast for bfloat16 as for float32.
+
+    As integers of the same bits, positive values that are not finite come after all finite ones where the sign counts,
+    negative ones where it does not.
+    """
     if not array.size or not jnp.issubdtype(array.dtype, jnp.floating):
         return True
-    return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+    infinity, size = np.array([np.inf, -np.inf]).astype(array.dtype), array.dtype.itemsize
+    signed, unsigned = (np.dtype(f"{kind}{size}") for kind in "iu")
+    return bool(
+        array.view(signed).max() < infinity.view(signed)[0] and array.view(unsigned).max() < infinity.view(unsigned)[1]
+    )
 
 
 def _of(leaf: Leaf) -> str:

@@ -14,29 +14,9 @@ import numpy as np
 
 from jaxad.errors import WeightsError
 
-DTYPES = {
-    dtype.name: dtype
-    for dtype in map(
-        np.dtype,
-        (
-            *(
-                "float64",
-                "float32",
-                "float16",
-                "int64",
-                "int32",
-                "int16",
-                "int8",
-                "uint64",
-                "uint32",
-                "uint16",
-                "uint8",
-            ),
-            *("bool", "complex64", "complex128"),
-            *(ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2),
-        ),
-    )
-}
+_STANDARD = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
+_SMALL = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
+DTYPES = {dtype.name: dtype for dtype in (np.dtype(kind) for kind in (*_STANDARD.split(), *_SMALL))}
 """Types of tensors that weight files hold, by name."""
 
 

@@ -241,6 +241,10 @@ def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
         if len(pickled) != 1:
             raise damaged(file, KIND, "a zip archive without the data.pkl of torch.save")
         folder = pickled[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in entries:
+            raise WeightsError(
+                f"{file}: is a TorchScript program; load it with torch.jit.load and save its state_dict()"
+            )
         if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
             raise WeightsError(f"{file}: was written big-endian; save it on a little-endian machine")
         with archive.open(pickled[0]) as opened:

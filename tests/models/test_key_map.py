@@ -197,6 +197,16 @@ def test_every_difference_is_listed_at_once(abstract, tensors):
     assert len(message.splitlines()) == 1 + 2 + 1 + 3 + 3 + 3
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+def test_any_value_that_is_not_finite_is_found(abstract, tensors, dtype, value):
+    largest = ml_dtypes.finfo(dtype).max
+    tensors["conv.bias"] = np.array([largest, -largest, -0.0, 0.0], dtype)
+    fill(abstract, weights(tensors), KEY_MAP, dtype=dtype)
+    tensors["conv.bias"][2] = value
+    assert "conv.bias: holds values that are not finite" in refusal(abstract, tensors, dtype=dtype)
+
+
 def test_value_that_the_type_cannot_hold_is_named(abstract, tensors):
     tensors["conv.bias"] = np.float32([1e6, 0, 0, 0])
     assert "conv.bias: holds values that are not finite, or not in float16" in refusal(

@@ -231,6 +231,13 @@ def test_compressed_archive_is_explained(file):
     assert "archive/data/0 is compressed" in refusal(file)
 
 
+def test_torchscript_is_explained(file):
+    write_torch(file, {"w": tensor_of(VALUES)})
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("archive/constants.pkl", "")
+    assert "is a TorchScript program" in refusal(file)
+
+
 def test_archive_of_something_else_is_explained(file):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("word/document.xml", "")
