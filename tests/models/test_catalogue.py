@@ -34,15 +34,20 @@ def test_counts_are_those_of_the_specification():
     assert PARAMETERS["DINOv2-B/14 registers"] - PARAMETERS["DINOv2-B/14"] == 3072
 
 
+SMALL = {"DINOv2-S/14", "ResNet-18", "EfficientNet-Lite0", "CLIP ViT-B/32", "SD AutoencoderKL", "SD 1.5 text tower"}
+"""One network of each kind, whose forward pass is traced in seconds."""
+
+
 @pytest.mark.slow
-def test_every_network_has_the_parameters_it_says_and_runs():
+def test_every_network_has_the_parameters_it_says():
     assert [network.name for network in networks()] == list(PARAMETERS)
     for network in networks():
         graphdef, arrays = module_state.split(network.abstract(jnp.bfloat16))
         assert sum(math.prod(array.shape) for array in arrays.values()) == network.parameters, network.name
+        if network.name in SMALL:
 
-        def run(arrays, *inputs, graphdef=graphdef, network=network):
-            return network.forward(module_state.merge(graphdef, arrays), *inputs)
+            def run(arrays, *inputs, graphdef=graphdef, network=network):
+                return network.forward(module_state.merge(graphdef, arrays), *inputs)
 
-        outputs = jax.tree.leaves(jax.eval_shape(run, arrays, *network.inputs))
-        assert all(output.shape[0] == 1 for output in outputs), network.name
+            outputs = jax.tree.leaves(jax.eval_shape(run, arrays, *network.inputs))
+            assert all(output.shape[0] == 1 for output in outputs), network.name
