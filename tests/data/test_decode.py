@@ -346,3 +346,37 @@ def test_resize_averages_when_it_shrinks():
 def test_resize_refuses_other_interpolations():
     with pytest.raises(DataError, match="nearest"):
         resize(COLOUR, View(4, 4, "nearest"))
+
+
+JPEGS = [
+    {"quality": 92},
+    {"quality": 40, "subsampling": 0},
+    {"quality": 75, "subsampling": 1, "progressive": True},
+    {"quality": 85, "optimize": True, "comment": b"\xff\xd9 is no end here"},
+    {"quality": 90, "restart_marker_blocks": 4},
+]
+
+
+@pytest.mark.parametrize("options", JPEGS)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpegs_have_the_pixels_that_pil_gives_them(mode, options):
+    grey = np.add.outer(np.arange(67), 2 * np.arange(101)) % 251
+    noise = np.random.default_rng(0).integers(0, 5, (67, 101, 3))
+    image = Image.fromarray((np.stack([grey, grey[::-1], grey[:, ::-1]], -1) + noise).astype(np.uint8)).convert(mode)
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", **options)
+    pixels = decode_image(stream.getvalue())
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(stream).convert("RGB")))
+    assert pixels.flags.writeable
+    assert pixels.flags.c_contiguous
+
+
+def test_jpegs_that_opencv_cannot_decode_are_named_by_pil():
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(stream, "JPEG")
+    whole = stream.getvalue()
+    # Cut within the tables, with an end put on: a file that looks complete.
+    with pytest.raises(DataError, match=r"x\.jpg: (truncated|unreadable) image"):
+        decode_image(whole[:200] + b"\xff\xd9", "x.jpg")
+    with pytest.raises(DataError, match=r"x\.jpg: truncated image"):
+        decode_image(whole[:-20], "x.jpg")

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 import shutil
 
 import numpy as np
@@ -242,3 +243,16 @@ def test_sources_travel_between_processes(data_dir):
         assert (one.indices, one.sizes) == (other.indices, other.sizes)
         np.testing.assert_array_equal(one.batch.images["image"], other.batch.images["image"])
         np.testing.assert_array_equal(one.batch.seed, other.batch.seed)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_pass_of_20000_records(data_dir):
+    few = load("own_parts/screw", data_dir, config=WHOLE).train
+    source = few.select(index % len(few) for index in range(20_000))
+    peaks, seen = [], 0
+    for loaded in batches(source, {"image": View(64, 64)}, 50):
+        seen += len(loaded.records)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    assert seen == 20_000
+    # Megabytes; 20,000 of these images would take 240.
+    assert peaks[-1] - peaks[len(peaks) // 10] < 8
