@@ -14,6 +14,7 @@ from jaxad import module_state
 from jaxad.errors import WeightsError
 from jaxad.models import weights as loader
 from jaxad.models.vit import load_vit
+from jaxad.models.vit_checkpoints import LAYOUTS
 from jaxad.models.weights import Weights, find_weights, read_tensors
 from tests.models.checkpoints import write_dinov2
 from tests.models.torch_files import tensor_of, write_torch
@@ -368,3 +369,12 @@ def test_hub_that_does_not_answer_is_waited_for_once(hub):
         find_weights("some/net")
     assert hub[0].call_count == 1
     assert {call.kwargs["local_files_only"] for call in hub[1].call_args_list} == {True}
+
+
+@pytest.mark.real
+def test_real_weights_return_bit_equal(real_data):
+    weights = find_weights(real_data / "weights" / "dinov2-small")
+    back = loader.to_torch(load_vit(weights), loader.choose_key_map(weights, LAYOUTS)[1])
+    assert set(weights.tensors) - set(back) == {"embeddings.mask_token"}
+    for name, tensor in back.items():
+        np.testing.assert_array_equal(tensor.astype(np.float16), weights.tensors[name], strict=True)
