@@ -240,6 +240,11 @@ def test_single_file(tmp_path):
         np.testing.assert_array_equal(average.unet.tensors[name], plain.tensors[name] + 1)
 
 
+def test_source_that_is_nowhere_is_named():
+    with pytest.raises(WeightsError, match=r"nobody/nothing/unet: .*diffusion_pytorch_model\.safetensors"):
+        load_unet("nobody/nothing")
+
+
 def test_single_file_without_some_networks_is_named(tmp_path, tiny):
     save_unet(tiny, tmp_path)
     with pytest.raises(WeightsError, match="without unet, vae, text_encoder"):
