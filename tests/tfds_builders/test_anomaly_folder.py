@@ -37,6 +37,9 @@ def test_prepared_and_read_back(tree, jaxad, stored):
 
 def test_masks_without_image_are_named(tree, jaxad):
     tree.category("part")
+    tree.category("other")
+    (tree.root / "part-empty").mkdir()
+    jaxad("anomaly_folder", "--source", tree.root)
     tree.mask("part/ground_truth/scratch/stray_mask.png")
     with pytest.raises(DataError, match=r"stray_mask.png: mask without image"):
         jaxad("anomaly_folder", "--source", tree.root)

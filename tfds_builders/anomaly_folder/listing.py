@@ -23,7 +23,10 @@ def list_samples(root: Path, category: str) -> Iterator[Sample]:
         DataError: masks without images, an empty category; all are named.
     """
     listing = scan(root, (category,))
-    if fatal := [problem for problem in listing.problems if problem.fatal and category in problem.file]:
+    folder = root / category if (root / category).is_dir() else root
+    if fatal := [
+        problem for problem in listing.problems if problem.fatal and Path(problem.file).is_relative_to(folder)
+    ]:
         raise DataError(f"{category} cannot be used as it is:", fatal)
     parts: dict[Split, tuple] = {"train": listing.train, "validation": listing.validation, "test": listing.test}
     for split, records in parts.items():
