@@ -8,9 +8,14 @@ import pytest
 from flax import nnx
 
 from jaxad import module_state
-from jaxad.errors import ConfigError
-from jaxad.models.backbone import backbone_from_config, load_backbone
+from jaxad.errors import ConfigError, WeightsError
+from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
+from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
+from jaxad.models.resnet import TORCHVISION
+from jaxad.models.vit_config import ViTConfig
+from jaxad.models.weights import to_torch
 from tests.models.checkpoints import write_dinov2
+from tests.models.conv_checkpoints import BASIC, SMALL, tensors_of, write_folder
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 21, 35, 3), dtype=np.uint8)
 
@@ -91,6 +96,96 @@ def test_config_of_something_else_is_refused(backbone, change):
         backbone_from_config({**backbone.config_json(), **change})
 
 
+@pytest.mark.parametrize("blocks", [(0, 1, 2), (3, 1)], ids=["strides 4, 8, 16", "other stages"])
+def test_features_of_a_convolutional_network_are_its_stages_side_by_side_on_one_grid(blocks):
+    backbone = Backbone.random(BASIC, jax.random.key(0))
+    images = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    normalised = (images / 255 - np.array(IMAGENET.mean)) / np.array(IMAGENET.std)
+    taps = jax.jit(lambda images: backbone.network.taps(images, (0, 1, 2, 3)))(normalised.astype(np.float32))
+    stages = {
+        0: np.asarray(taps[0]).reshape(2, 4, 4, 6, 4, 8).mean((2, 4)),
+        1: np.asarray(taps[1]).reshape(2, 4, 2, 6, 2, 8).mean((2, 4)),
+        2: np.asarray(taps[2]),
+        3: jax.image.resize(taps[3], (2, 4, 6, 24), "bilinear"),
+    }
+    expected = np.concatenate([stages[block] for block in sorted(blocks)], axis=-1)
+    actual = features(backbone, images, blocks)
+    assert backbone.width(blocks) == expected.shape[-1]
+    assert backbone.grid((64, 96)) == (4, 6)
+    np.testing.assert_allclose(actual, expected.reshape(2, 24, -1), atol=1e-5)
+
+
+def test_stages_of_a_convolutional_network_are_chosen_by_number_or_stride():
+    resnet, efficientnet = (Backbone.random(shape, jax.random.key(0)) for shape in (BASIC, SMALL))
+    for blocks in (None, "middle"):
+        assert resnet.select_blocks(blocks) == (0, 1, 2)
+        assert efficientnet.select_blocks(blocks) == (1, 2, 4)
+    assert (resnet.depth, efficientnet.depth, resnet.patch) == (4, 7, 16)
+    assert efficientnet.width((1, 2, 4)) == 16 + 24 + 40
+    with pytest.raises(ConfigError, match=r"has blocks 0 to 3, not \[4\]"):
+        resnet.select_blocks((4,))
+
+
+@pytest.mark.parametrize(
+    ("depth", "middle"), [(1, (0,)), (2, (0,)), (3, (1,)), (12, (4, 5, 6, 7)), (24, tuple(range(8, 16)))]
+)
+def test_middle_blocks_are_a_third_of_the_depth(depth, middle):
+    backbone = Backbone.random(ViTConfig(16, depth, 1, 8, image_size=8, hidden=16), jax.random.key(0))
+    assert backbone.select_blocks("middle") == middle
+
+
+EFFICIENTNET_PROCESSOR = {"image_processor_type": "EfficientNetImageProcessor", "image_std": [0.5, 0.4, 0.3]}
+
+
+@pytest.mark.parametrize(
+    ("preprocessor", "config", "expected"),
+    [
+        ({}, {}, INCEPTION),
+        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}, {}, Normalisation((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))),
+        ({"do_normalize": False}, {}, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
+        ({}, {"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, Normalisation((0.1,) * 3, (0.2,) * 3)),
+        (EFFICIENTNET_PROCESSOR, {}, Normalisation((0.5, 0.5, 0.5), (0.5**2, 0.4**2, 0.3**2))),
+        ({**EFFICIENTNET_PROCESSOR, "include_top": False}, {}, Normalisation((0.5, 0.5, 0.5), (0.5, 0.4, 0.3))),
+    ],
+)
+def test_checkpoints_say_how_images_are_normalised(preprocessor, config, expected):
+    assert Normalisation.of(preprocessor, config, INCEPTION) == expected
+
+
+def test_normalisation_that_cannot_be_used_is_explained():
+    with pytest.raises(WeightsError) as caught:
+        Normalisation.of({"image_mean": [0.5], "rescale_factor": 1 / 127.5}, {}, IMAGENET)
+    for sign in ("mean = [0.5]: needs to be three numbers", "rescale_factor"):
+        assert sign in str(caught.value)
+
+
+def test_normalisation_is_read_from_the_folder_and_kept(tmp_path):
+    """Half the first kernel undoes an input of twice the scale."""
+    network, tensors = tensors_of(BASIC, "torchvision")
+    plain = Backbone(network, id="", sha256="", bytes=0, dtype="float32")
+    mean, std = np.array(IMAGENET.mean), np.array(IMAGENET.std)
+    processor = {"image_mean": mean.tolist(), "image_std": (std / 2).tolist()}
+    half = {**to_torch(network, TORCHVISION), "conv1.weight": tensors["conv1.weight"] / 2}
+    folder = write_folder(tmp_path / "net", half, {"architecture": "resnet18"}, preprocessor_config=processor)
+    backbone = load_backbone(str(folder))
+    images = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+    np.testing.assert_allclose(features(backbone, images, (0, 1, 2)), features(plain, images, (0, 1, 2)), atol=1e-5)
+    again = backbone_from_config(json.loads(json.dumps(backbone.config_json())))
+    assert again.normalisation == backbone.normalisation == Normalisation(tuple(mean), tuple(std / 2))
+    assert again.network.config == BASIC
+
+
+def test_model_type_that_is_no_backbone_is_named(tmp_path):
+    folder = write_folder(tmp_path / "net", {"x": np.ones(1)}, {"model_type": "clip"})
+    with pytest.raises(WeightsError, match=r"model_type = 'clip' is no backbone; .* dinov2, .*efficientnet"):
+        load_backbone(str(folder))
+
+
+def test_backbones_of_checkpoints_without_normalisation_take_that_of_imagenet(backbone):
+    values = {name: value for name, value in backbone.config_json().items() if name != "normalisation"}
+    assert backbone_from_config(values).normalisation == IMAGENET
+
+
 def test_arrays_are_ordinary_parameters(backbone):
     assert {type(variable) for _, variable in nnx.to_flat_state(nnx.state(backbone))} == {nnx.Param}
 
@@ -107,7 +202,13 @@ def test_random_backbones_are_always_the_same(name, shape):
     assert first.bytes == sum(array.nbytes for array in module_state.split(first)[1].values())
 
 
-@pytest.mark.parametrize("name", ["random:32", "random:0x2", "random:32x2x14x1", "random:axb"])
+@pytest.mark.parametrize(("name", "width"), [("random:resnet18", 448), ("random:efficientnet_lite0", 176)])
+def test_published_shapes_are_there_untrained(name, width):
+    backbone = load_backbone(name)
+    assert (backbone.id, backbone.width(backbone.select_blocks())) == (name, width)
+
+
+@pytest.mark.parametrize("name", ["random:32", "random:0x2", "random:32x2x14x1", "random:axb", "random:resnet19"])
 def test_malformed_random_name_is_explained(name):
     with pytest.raises(ConfigError, match="random:WIDTHxDEPTH"):
         load_backbone(name)
