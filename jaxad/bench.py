@@ -2,6 +2,7 @@
 
 python -m jaxad.bench metrics [--pixels 10000000] [--regions 100]
 python -m jaxad.bench input
+python -m jaxad.bench models [--networks NAME ...] [--dtype bfloat16] [--batch-size 1]
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from jaxad import bench_input
+from jaxad import bench_input, bench_models
 from jaxad.metrics.classes import PIXEL_METRICS, ClassMetrics
 
 SIDE = 256
@@ -135,12 +136,17 @@ def _exact_aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> flo
 def main(arguments: list[str] | None = None) -> None:
     """Runs one benchmark and prints its result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m jaxad.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["metrics", "input"])
+    parser.add_argument("benchmark", choices=["metrics", "input", "models"])
     parser.add_argument("--pixels", type=int, default=10_000_000)
     parser.add_argument("--regions", type=int, default=100)
+    parser.add_argument("--networks", nargs="*")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--batch-size", type=int, default=1)
     chosen = parser.parse_args(arguments)
     if chosen.benchmark == "input":
         bench_input.main()
+    elif chosen.benchmark == "models":
+        bench_models.main(chosen.networks, chosen.dtype, chosen.batch_size)
     else:
         print(json.dumps(metrics_benchmark(chosen.pixels, chosen.regions), indent=2))
 

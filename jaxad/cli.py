@@ -207,13 +207,24 @@ class Convert:
 class Bench:
     """Time a part of jaxad on this machine."""
 
-    what: Annotated[Literal["metrics", "input"], tyro.conf.Positional]
+    what: Annotated[Literal["metrics", "input", "models"], tyro.conf.Positional]
     """metrics: pixel metrics of ten million scores against an exact computation; input: images per second from disk to
-    a batch on the device."""
+    a batch on the device; models: forward pass of every pretrained network at its published size, random weights."""
+    networks: tuple[str, ...] | None = None
+    """models: only these, named as `jaxad models` names them."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """models: compute type."""
+    batch_size: int = 1
+    """models: images at once."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the pretrained networks: parameters, the option that takes them, where their weights come from."""
 
 
 Fit = FitDPDiff | FitPatchBank
-Command = Demo | Fit | Evaluate | Predict | Check | Prepare | Convert | Bench
+Command = Demo | Fit | Evaluate | Predict | Check | Prepare | Convert | Models | Bench
 
 _DESCRIPTION = (
     "Visual anomaly detection in JAX. `jaxad COMMAND --help` explains a command, `jaxad --version` prints the version."
@@ -256,6 +267,7 @@ def _tree(preset: Preset) -> Any:
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
+        | Annotated[Models, tyro.conf.subcommand("models")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     )
 

@@ -34,6 +34,7 @@ def run(command: Any) -> None:
         cli.Check: check,
         cli.Prepare: prepare,
         cli.Convert: convert,
+        cli.Models: models,
         cli.Bench: bench,
     }
     actions[type(command)](command)
@@ -326,7 +327,21 @@ def bench(command: cli.Bench) -> None:
     """`jaxad bench`."""
     from jaxad import bench as benchmarks
 
-    benchmarks.main([command.what])
+    _raise(_count_problems(command, "batch_size"))
+    networks = [] if command.networks is None else ["--networks", *command.networks]
+    options = ["--dtype", command.dtype, "--batch-size", str(command.batch_size), *networks]
+    benchmarks.main([command.what, *(options if command.what == "models" else [])])
+
+
+def models(command: cli.Models) -> None:
+    """`jaxad models`."""
+    from jaxad.models.catalogue import networks
+
+    rows = [(n.name, f"{n.parameters / 1e6:.1f}", n.use, n.source) for n in networks()]
+    heads = ("network", "million parameters", "option", "weights")
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(4)]
+    for name, parameters, use, source in (heads, *rows):
+        print(f"{name:{widths[0]}}  {parameters:>{widths[1]}}  {use:{widths[2]}}  {source}")
 
 
 def print_table(report: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from jaxad import cli, commands
 from jaxad.data.demo import DemoCounts
 from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.models.catalogue import networks
 from jaxad.prediction_folder import picture_names
 from jaxad.results import METRICS, validate_report
 from tests import toy
@@ -403,7 +404,20 @@ def test_bench_prints_its_result(monkeypatch):
     asked = []
     monkeypatch.setattr("jaxad.bench.main", asked.append)
     jaxad("bench", "metrics")
-    assert asked == [["metrics"]]
+    jaxad("bench", "models", "--networks", "ResNet-18", "--dtype", "bfloat16", "--batch-size", 2)
+    options = ["--dtype", "bfloat16", "--batch-size", "2", "--networks", "ResNet-18"]
+    assert asked == [["metrics"], ["models", *options]]
+    with pytest.raises(ConfigError):
+        jaxad("bench", "models", "--batch-size", 0)
+
+
+def test_models_lists_every_network(capsys):
+    jaxad("models")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(networks())
+    unet = next(line for line in lines if line.startswith("SD 1.5 UNet"))
+    assert "859.5" in unet
+    assert "--model.diffusion" in unet
 
 
 def test_demo_refuses_before_work(tmp_path, capsys):
