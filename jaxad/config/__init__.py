@@ -4,6 +4,8 @@ A field's docstring says where its default comes from: "paper" (published), "SPE
 in SPEC, where the paper is silent) or "ours". `check()` lists every impossible value at once.
 """
 
+from jaxad.config.clipfusion import CLIPFusionConfig as CLIPFusionConfig
+from jaxad.config.clipfusion import CLIPFusionPreset as CLIPFusionPreset
 from jaxad.config.dpdiff import DPDiffConfig as DPDiffConfig
 from jaxad.config.fields import Blocks as Blocks
 from jaxad.config.fields import Precision as Precision
