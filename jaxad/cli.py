@@ -339,7 +339,3 @@ def _how_to_resume(command: Command) -> str:
         return ""
     resumable = any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*"))
     return "; run the same command again to go on from the last checkpoint" if resumable else ""
-
-
-if __name__ == "__main__":
-    main()

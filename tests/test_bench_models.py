@@ -37,5 +37,5 @@ def test_row_counts_operations_of_one_image(small):
 
 
 def test_unknown_network_is_named(small):
-    with pytest.raises(ConfigError, match="ResNet-7.*small"):
+    with pytest.raises(ConfigError, match=r"ResNet-7.*small"):
         list(bench_models.models_benchmark(["ResNet-7"]))

@@ -20,7 +20,7 @@ def attention(query: Array, key: Array, value: Array, heads: int, *, causal: boo
         causal: whether position i sees only the keys 0 to i.
 
     Returns:
-        [b n c] of the type of `value`. GPUs and TPUs run jax.nn.dot_product_attention, which is fused there.
+        [b n c] of the type of `value`. GPUs and TPUs run jax.nn.dot_product_attention, which XLA compiles for them.
     """
     q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
     on_cpu = functools.partial(_head_by_head, causal=causal)

@@ -1,0 +1,5 @@
+"""`python -m jaxad` is `jaxad`."""
+
+from jaxad.cli import main
+
+main()
