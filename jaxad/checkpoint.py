@@ -118,6 +118,12 @@ class CheckpointWriter:
             items["training"] = ocp.args.StandardSave(training)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
+    def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
+        """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config"."""
+        record = {"format": FORMAT, "jaxad": __version__, "step": step, **meta}
+        items = {"training": ocp.args.StandardSave(training), "meta": ocp.args.JsonSave(record)}
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
     def restore_training(self, step: int, like: Any) -> Any:
         """The `training` pytree of a step, on the devices and with the sharding of `like`."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -25,12 +24,13 @@ from jaxad.checkpoint import CheckpointWriter, restore
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
-from jaxad.errors import CheckpointError, DataError
+from jaxad.errors import DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity
 from jaxad.metrics_log import MetricsLog, summary_writer
 from jaxad.progress import Reporter
 from jaxad.threshold import Threshold, choose_threshold
 from jaxad.types import Source
+from jaxad.workdir import Speed, claim
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ def fit(
         "protocol": protocol,
         "false_alarm": false_alarm,
     }
-    _claim_workdir(workdir, detector, meta)
+    claim(workdir, {"system": detector.name, "config": to_json(detector.config), **meta})
     detector.categories = tuple(source.categories)
     began = time.perf_counter()
     with CheckpointWriter(workdir, config.keep_checkpoints) as writer:
@@ -272,7 +272,7 @@ def _train(detector, source, features, config, workdir, mesh, writer, meta, repo
         reporter.say(f"resuming {workdir} after step {resumed}")
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
     log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
-    speed = _Speed(resumed, config.batch_size)
+    speed = Speed(resumed, config.batch_size)
 
     def on_log(step: int, metrics: dict[str, float]) -> None:
         row = {"learning_rate": float(trainer.learning_rate(step - 1)), **metrics}
@@ -309,54 +309,6 @@ def _features(detector, source, config, workdir, mesh, workers, reporter):
     folder = workdir / "features" if where == "disk" else None
     with reporter.images("features", len(source)) as progress:
         return FeatureCache.build(detector, source, folder=folder, encoder=encoder, progress=progress)
-
-
-class _Speed:
-    """Images per second since the first logged step, so that compilation does not count."""
-
-    def __init__(self, step: int, batch_size: int):
-        self._size, self._first, self._time = batch_size, step, None
-        self.rate: float | None = None
-
-    def __call__(self, step: int) -> float:
-        now = time.perf_counter()
-        if self._time is None:
-            self._first, self._time = step, now
-            return float("nan")
-        self.rate = (step - self._first) * self._size / (now - self._time)
-        return self.rate
-
-
-def _claim_workdir(workdir: Path, detector: Detector, meta: Mapping[str, Any]) -> None:
-    """Writes config.json, or checks that the one there is of the same run."""
-    mine = json.loads(json.dumps({"system": detector.name, "config": to_json(detector.config), **meta}))
-    file = workdir / "config.json"
-    if file.is_file():
-        theirs = json.loads(file.read_text())
-        differences = [
-            f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new
-        ]
-        if differences:
-            listing = "\n".join(f"  {line}" for line in differences)
-            raise CheckpointError(f"{workdir} holds another run; use a new --workdir, or the same settings:\n{listing}")
-        return
-    if workdir.exists() and any(workdir.iterdir()):
-        raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new --workdir")
-    parallel.wait_for_others("workdir checked")
-    if parallel.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(mine, indent=2))
-        temporary.replace(file)
-    parallel.wait_for_others("workdir claimed")
-
-
-def _leaves(prefix: str, old: Any, new: Any):
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _leaves(f"{prefix}.{key}".strip("."), old.get(key), new.get(key))
-    else:
-        yield prefix, old, new
 
 
 def _load_run(workdir: Path) -> Run:
