@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from jaxad import __version__, module_state, parallel
 from jaxad.config import from_json, to_json
@@ -98,6 +97,7 @@ class CheckpointWriter:
             "system": detector.name,
             "config": to_json(detector.config),
             "categories": list(detector.categories),
+            "structure": detector.structure,
             "backbone": None
             if backbone is None
             else {
@@ -197,7 +197,8 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     if meta["backbone"] is not None:
         network, frozen = _restore_backbone(folder, meta["backbone"], backbone, compute_dtype(config.precision))
         arrays |= {f"backbone/{path}": array for path, array in frozen.items()}
-    abstract = nnx.eval_shape(lambda: detector_class(config, network, rngs=nnx.Rngs(0)))
+    # Checkpoints of systems without networks besides the backbone did not record a structure at first.
+    abstract = detector_class.abstract(config, network, meta.get("structure", {}))
     graphdef, expected = module_state.split(abstract)
     problems = [f"missing array {path}" for path in expected.keys() - arrays.keys()]
     problems += [f"unknown array {path}" for path in arrays.keys() - expected.keys()]
@@ -234,8 +235,9 @@ def _restore_backbone(
         network = backbone_from_config(record["config"], dtype=dtype)
         return network, {path.removeprefix("backbone/"): array for path, array in frozen.items()}
     source = override or record["id"]
+    interpolation = record["config"]["shape"].get("interpolation")
     try:
-        network = load_backbone(source, dtype=dtype)
+        network = load_backbone(source, dtype=dtype, interpolation=interpolation)
     except JaxadError as error:
         raise CheckpointError(
             f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from flax import nnx
 
-from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
+from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
 
 
 class Detector(nnx.Module):
@@ -19,7 +20,8 @@ class Detector(nnx.Module):
     Attributes:
         name: the system's name on the command line, e.g. "dpdiff".
         trains: whether the system has a `loss`; the others only `remember`.
-        frozen: names of the submodules that training never changes, e.g. ("backbone",).
+        frozen: names of the submodules that training never changes and `loss` does not read, e.g. ("backbone",).
+        fixed: paths of what `loss` reads and training does not change either, e.g. parts of a pretrained network.
         memories: paths of arrays whose shape depends on what was remembered.
         config_class: class of `config`.
         config: the frozen dataclass the detector was made from.
@@ -29,6 +31,7 @@ class Detector(nnx.Module):
     name: ClassVar[str]
     trains: ClassVar[bool] = True
     frozen: ClassVar[tuple[str, ...]] = ("backbone",)
+    fixed: ClassVar[tuple[str, ...]] = ()
     memories: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[Any]
     config: Any
@@ -48,6 +51,21 @@ class Detector(nnx.Module):
     def encoder_identity(self) -> tuple:
         """What `encode` depends on besides the image, e.g. hashes of weights; keys the feature cache."""
         raise TypeError(f"{type(self).__name__} does not define encoder_identity")
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        """Shapes of its pretrained networks besides the backbone, as JSON-ready values for `abstract`."""
+        return {}
+
+    @classmethod
+    def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:
+        """The detector without arrays, to be filled from a checkpoint; `structure` as the property gave it."""
+        construct: Any = cls
+        return nnx.eval_shape(lambda: construct(config, backbone, rngs=nnx.Rngs(0)))
+
+    def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
+        """What it asks to know of images besides their pixels, for `Batch.extras`: arrays [b ...], a row for each."""
+        return {}
 
     def encode(self, batch: Batch) -> Features:
         """Frozen networks: batch.images {view: uint8 [b h w 3]} -> features, cached during training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -18,7 +19,7 @@ from jaxad import module_state, parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError
-from jaxad.types import Batch, Features, Source
+from jaxad.types import Batch, Features, Record, Source
 
 Progress = Callable[[int], None]
 """Called with the number of images done since the last call."""
@@ -38,7 +39,7 @@ class Encoder:
         self._mesh = mesh or parallel.make_mesh()
         self._batch_size = batch_size + -batch_size % self._mesh.size
         self._workers = workers
-        self._views = detector.views
+        self._detector = detector
         graphdef, arrays = module_state.split(detector)
         self._arrays = parallel.shard_parameters(arrays, self._mesh)
         self._encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch))
@@ -51,8 +52,9 @@ class Encoder:
         Yields:
             Features as numpy arrays of the real images (padding cut off), and the batch they came from.
         """
-        rows = parallel.local_rows(self._batch_size, self._mesh)
-        for loaded in batches(source, self._views, self._batch_size, workers=self._workers, indices=indices, rows=rows):
+        rows, views = parallel.local_rows(self._batch_size, self._mesh), self._detector.views
+        for loaded in batches(source, views, self._batch_size, workers=self._workers, indices=indices, rows=rows):
+            loaded = annotated(self._detector, loaded, training=True)
             batch = parallel.shard_batch(loaded.batch, self._mesh)
             features = parallel.to_host(self._encode(self._arrays, batch))
             real = len(loaded.records)
@@ -71,9 +73,9 @@ class LiveFeatures:
         return len(self._source)
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
-        """Float32 features of the images with these numbers, numpy [b ...]."""
+        """Features of the images with these numbers, numpy [b ...], float32 where they are not integers."""
         parts = [features for features, _ in self._encoder.stream(self._source, indices=[int(i) for i in indices])]
-        return jax.tree.map(lambda *arrays: np.concatenate(arrays).astype(np.float32), *parts)
+        return jax.tree.map(lambda *arrays: _widened(np.concatenate(arrays)), *parts)
 
     def stream(self) -> Iterator[Features]:
         """All features in order, in batches."""
@@ -81,7 +83,7 @@ class LiveFeatures:
 
 
 class FeatureCache:
-    """Features of every image of a source, random access, stored as float16.
+    """Features of every image of a source, random access, stored as float16; integers as they are.
 
     Make one with `FeatureCache.build`. Standardised features are rounded far below their noise; DINOv2's largest
     channels lie well inside float16.
@@ -100,8 +102,8 @@ class FeatureCache:
         return sum(array.nbytes for array in jax.tree.leaves(self._arrays))
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
-        """Float32 features of the images with these numbers, numpy [b ...]."""
-        return jax.tree.map(lambda array: np.asarray(array[np.asarray(indices)], np.float32), self._arrays)
+        """Features of the images with these numbers, numpy [b ...], float32 where they are not integers."""
+        return jax.tree.map(lambda array: _widened(array[np.asarray(indices)]), self._arrays)
 
     def stream(self, batch_size: int = 64) -> Iterator[Features]:
         """All features in order, in batches; the last may be smaller."""
@@ -111,7 +113,8 @@ class FeatureCache:
     @staticmethod
     def size(detector: Detector, images: int) -> int:
         """Bytes that the features of so many images take, known without computing any."""
-        return images * sum(2 * int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(_abstract(detector)))
+        leaves = jax.tree.leaves(_abstract(detector))
+        return images * sum(_stored(leaf).itemsize * int(np.prod(leaf.shape[1:])) for leaf in leaves)
 
     @classmethod
     def build(
@@ -148,8 +151,8 @@ class FeatureCache:
         def allocate(number: int, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
             shape = (len(source), *leaf.shape[1:])
             if folder is None:
-                return np.empty(shape, np.float16)
-            return np.lib.format.open_memmap(folder / f"{number}.npy", "w+", np.float16, shape)
+                return np.empty(shape, _stored(leaf))
+            return np.lib.format.open_memmap(folder / f"{number}.npy", "w+", _stored(leaf), shape)
 
         leaves, structure = jax.tree.flatten(spec)
         arrays = [allocate(number, leaf) for number, leaf in enumerate(leaves)] if writes else []
@@ -183,13 +186,32 @@ class FeatureCache:
 
 
 def cache_identity(detector: Detector, source: Source) -> str:
-    """Hash of all that features depend on: the images by their fingerprints, the networks, the views."""
+    """Hash of all that features depend on: the images by their fingerprints, their annotations, networks, views."""
     hasher = hashlib.sha256()
     for index in range(len(source)):
         hasher.update(f"{source.fingerprint(index)}\n".encode())
     hasher.update(repr(sorted(detector.views.items())).encode())
     hasher.update(repr(detector.encoder_identity).encode())
+    for name, array in sorted(detector.annotate(source.records, training=True).items()):
+        hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()
+
+
+def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> LoadedBatch:
+    """The batch with `Batch.extras` as the detector asks for them."""
+    padding = len(loaded.batch.valid) - len(loaded.records)
+    extras = detector.annotate(loaded.records, training=training)
+    extras = {name: np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1))) for name, array in extras.items()}
+    return loaded._replace(batch=dataclasses.replace(loaded.batch, extras=extras))
+
+
+def _stored(leaf: Any) -> np.dtype:
+    """The type in which an array of features is kept."""
+    return np.dtype(np.float16) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype)
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else np.asarray(array)
 
 
 def _abstract(detector: Detector) -> Features:
@@ -197,7 +219,9 @@ def _abstract(detector: Detector) -> Features:
     graphdef, arrays = module_state.split(detector)
     shape: Any = jax.ShapeDtypeStruct
     images = {name: shape((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
-    batch = Batch(images, shape((1,), jnp.uint32), shape((1,), jnp.bool_))
+    notes = detector.annotate([Record(Path(), "")], training=True)
+    extras = {name: shape(array.shape, array.dtype) for name, array in notes.items()}
+    batch = Batch(images, shape((1,), jnp.uint32), shape((1,), jnp.bool_), extras=extras)
     return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
 
 

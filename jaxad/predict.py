@@ -19,7 +19,7 @@ from jaxad import metrics, module_state, parallel, viz
 from jaxad.data import ImageList, LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
-from jaxad.features import FeatureCache
+from jaxad.features import FeatureCache, annotated
 from jaxad.types import Batch, Context, Features, Source
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ class Predictor:
         """
         waiting: tuple[Any, LoadedBatch] | None = None
         for loaded in self._batches(source, indices, workers):
-            loaded = self._with_categories(loaded)
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
                 result = self._compiled(self._arrays, batch)
@@ -116,7 +115,6 @@ class Predictor:
         context. A system may rename or scale them by its method `explain`.
         """
         for loaded in self._batches(source, indices, workers):
-            loaded = self._with_categories(loaded)
             arrays = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
             arrays = parallel.to_host(arrays)
             for place in range(len(loaded.records)):
@@ -124,7 +122,9 @@ class Predictor:
 
     def _batches(self, source: Source, indices: Sequence[int] | None, workers: int) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
-        return batches(source, self._detector.views, self.batch_size, workers=workers, indices=indices, rows=rows)
+        views = self._detector.views
+        for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows):
+            yield annotated(self._detector, self._with_categories(loaded), training=False)
 
     def _predict(self, arrays, batch):
         return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)

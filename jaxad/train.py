@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,7 +92,7 @@ class DetectorTrainer:
         self._optimizer, self.learning_rate = make_optimizer(config)
         self._graphdef, arrays = module_state.split(detector)
         frozen, rest = module_state.select(arrays, detector.frozen)
-        trained = module_state.parameter_paths(detector)
+        trained = module_state.parameter_paths(detector) - module_state.select(arrays, detector.fixed)[0].keys()
         self._params = {path: array for path, array in rest.items() if path in trained}
         others = {path: array for path, array in rest.items() if path not in trained}
         # The loss sees features, never images: the backbone's arrays stay out of the step.
@@ -123,10 +124,13 @@ class DetectorTrainer:
         return TrainState(params, self._optimizer.init(params), ema if self._config.ema else None, jnp.int32(0))
 
     def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
-        def loss(params):
+        def loss(params, batch, key):
             return module_state.merge(self._graphdef, {**fixed, **params}).loss(batch, key)
 
-        (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
+        differentiate = partial(jax.value_and_grad(loss, has_aux=True), state.params)
+        if self._config.accumulate > 1:
+            differentiate = partial(accumulated, differentiate, self._config.accumulate)
+        (total, terms), gradients = differentiate(batch, key)
         updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         ema: Any = state.ema
@@ -134,6 +138,23 @@ class DetectorTrainer:
             ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
         metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(params, opt_state, ema, state.step + 1), metrics
+
+
+def accumulated(differentiate: Callable[..., Any], parts: int, batch: Any, key: jax.Array) -> Any:
+    """Mean of `differentiate(batch, key)` over `parts` equal parts of the batch, of which one at a time is held.
+
+    Part i takes every `parts`-th image from i on, so that each stays divided over the devices as the batch was.
+    """
+    divided = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+    keys = jax.random.split(key, parts)
+    first = jax.tree.map(lambda a: a[0], divided)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(differentiate, first, keys[0]))
+
+    def add(total: Any, inputs: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, differentiate(*inputs)), None
+
+    total, _ = jax.lax.scan(add, zeros, (divided, keys))
+    return jax.tree.map(lambda a: a / parts, total)
 
 
 def train_loop(
@@ -271,8 +292,9 @@ def _train(detector, source, features, config, workdir, mesh, writer, meta, repo
         state = writer.restore_training(resumed, state)
         reporter.say(f"resuming {workdir} after step {resumed}")
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
+    images = config.batch_size * config.accumulate
     log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
-    speed = Speed(resumed, config.batch_size)
+    speed = Speed(resumed, images)
 
     def on_log(step: int, metrics: dict[str, float]) -> None:
         row = {"learning_rate": float(trainer.learning_rate(step - 1)), **metrics}
@@ -284,7 +306,7 @@ def _train(detector, source, features, config, workdir, mesh, writer, meta, repo
         state = train_loop(
             trainer,
             state,
-            lambda step: features[order.batch(step, config.batch_size)],
+            lambda step: features[order.batch(step, images)],
             start=resumed,
             steps=config.steps,
             key=jax.random.key(config.seed),

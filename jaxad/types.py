@@ -104,12 +104,14 @@ class Batch:
         seed: uint32 [b], a hash of the decoded pixels; all noise of an image is drawn from it (DESIGN 4.3).
         valid: bool [b], False for the padding of a last, partial batch.
         category: int32 [b], index into the detector's categories, -1 where it is not known; None where nobody asks.
+        extras: what `Detector.annotate` says of the images besides their pixels, arrays [b ...]; zeros in the padding.
     """
 
     images: dict[str, Array]
     seed: Array
     valid: Array
     category: Array | None = None
+    extras: dict[str, Array] = field(default_factory=dict)
 
 
 @struct.dataclass

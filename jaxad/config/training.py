@@ -15,7 +15,9 @@ class TrainConfig:
     steps: int = 40_000
     """Optimizer steps (SPEC 23)."""
     batch_size: int = 32
-    """Images in a step, over all devices (paper)."""
+    """Images at once, over all devices (paper)."""
+    accumulate: int = 1
+    """Batches whose gradients make one optimizer step, for effective batches that do not fit in memory (ours)."""
     learning_rate: float = 1e-4
     """Peak learning rate of Adam (paper)."""
     warmup_steps: int = 0
@@ -65,7 +67,7 @@ class TrainConfig:
         """Raises ConfigError listing every field that cannot work."""
         check_types(self)
         problems = at_least(
-            self, 1, ("steps", "batch_size", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
+            self, 1, ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
         problems += at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
         if not self.learning_rate > 0:

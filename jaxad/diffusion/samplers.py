@@ -25,6 +25,19 @@ def ddim_timesteps(start: int, steps: int) -> tuple[int, ...]:
     return tuple(round(start * (steps - i) / steps) for i in range(steps))
 
 
+def ldm_timesteps(start: int, steps: int) -> tuple[int, ...]:
+    """`steps` timesteps from 1 up in equal strides, the last first: (999, 10) -> (901, 801, ..., 101, 1) (SPEC 1.8).
+
+    Latent diffusion's own "uniform" timesteps; where the noise goes up to `start` below 999, those it reaches.
+
+    Args:
+        start: timestep of the noise, at least `steps`.
+        steps: number of network evaluations, at least 1.
+    """
+    stride = (start + 1) // steps
+    return tuple(1 + stride * i for i in reversed(range(steps)))
+
+
 def ddim(denoise: Denoiser, x: Array, schedule: Schedule, timesteps: Sequence[int], *, last: float = 1.0) -> jax.Array:
     """Deterministic DDIM (arXiv 2010.02502, Eq. 12, eta = 0; SPEC 3.5).
 

@@ -36,6 +36,12 @@ def linear_schedule(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: f
     return Schedule(beta, np.cumprod(1 - beta))
 
 
+def scaled_linear_schedule(timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
+    """sqrt(beta) rises linearly, as in Stable Diffusion (arXiv 2112.10752; SPEC 1.6)."""
+    beta = np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
+    return Schedule(beta, np.cumprod(1 - beta))
+
+
 def add_noise(x: Array, noise: Array, alpha_bar: Array) -> jax.Array:
     """x_t from x_0: `x` and `noise` [b ...], `alpha_bar` [b] or a scalar (Eq. 14 and 15 of DPDiff-AD)."""
     alpha_bar = _align(alpha_bar, x)
