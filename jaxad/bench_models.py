@@ -44,7 +44,7 @@ def models_benchmark(
         ConfigError: a name that is not in the list.
     """
     chosen = select(names)
-    peak, peak_from = _peak(jnp.dtype(dtype))
+    peak, peak_from = peak_rate(jnp.dtype(dtype))
     for network in chosen:
         run, flops = compiled_forward(network, jnp.dtype(dtype), batch)
         seconds = fastest(run, repeats)
@@ -102,13 +102,8 @@ def fastest(run: Callable[[], Any], repeats: int) -> float:
     return min(times)
 
 
-def main(names: Sequence[str] | None, dtype: Literal["float32", "bfloat16"], batch: int) -> None:
-    """Prints one line of JSON for each network as soon as it is measured."""
-    for row in models_benchmark(names, dtype=dtype, batch=batch):
-        print(json.dumps(row), flush=True)
-
-
-def _peak(dtype: Any) -> tuple[float, str]:
+def peak_rate(dtype: Any) -> tuple[float, str]:
+    """Operations per second that the device can reach, and where that is known from."""
     kind = jax.devices()[0].device_kind
     published = next((rate for name, rate in PUBLISHED_PEAKS.items() if name in kind), None)
     if published is not None and dtype == jnp.bfloat16:
@@ -117,6 +112,12 @@ def _peak(dtype: Any) -> tuple[float, str]:
     matrix = jnp.asarray(np.random.default_rng(0).standard_normal((side, side)), dtype)
     product = jax.jit(lambda a: a @ a)
     return 2 * side**3 / fastest(lambda: product(matrix).block_until_ready(), 5), f"matrix product of side {side}"
+
+
+def main(names: Sequence[str] | None, dtype: Literal["float32", "bfloat16"], batch: int) -> None:
+    """Prints one line of JSON for each network as soon as it is measured."""
+    for row in models_benchmark(names, dtype=dtype, batch=batch):
+        print(json.dumps(row), flush=True)
 
 
 def _draw(path: str, shape: tuple[int, ...], noise: np.ndarray) -> np.ndarray:

@@ -138,7 +138,7 @@ def test_help_is_quick_and_leaves_jax_out():
     assert result.stderr.split() == []
     # Processor time, because other processes may hold this one up.
     before = os.times()
-    subprocess.run([sys.executable, "-m", "jaxad.cli", "--help"], capture_output=True, check=True)
+    subprocess.run([sys.executable, "-m", "jaxad", "--help"], capture_output=True, check=True)
     after = os.times()
     spent = after.children_user + after.children_system - before.children_user - before.children_system
     assert spent < 0.5
@@ -194,7 +194,7 @@ def test_interruption_is_130_and_says_how_to_go_on_where_that_is_possible(monkey
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_a_reader_that_goes_away_is_not_an_error_message(arguments):
-    command = [sys.executable, "-m", "jaxad.cli", *arguments]
+    command = [sys.executable, "-m", "jaxad", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()

@@ -64,7 +64,7 @@ def test_wheel_holds_all_packages_and_no_tests(wheel):
 
 @pytest.mark.slow
 def test_wheel_works_outside_the_checkout(installed, tmp_path):
-    assert "patch-bank" in outside(installed, tmp_path, "-m", "jaxad.cli", "fit", "--help")
+    assert "patch-bank" in outside(installed, tmp_path, "-m", "jaxad", "fit", "--help")
     where = "import jaxad, experiments; print(jaxad.__file__); print(experiments.__path__[0])"
     places = outside(installed, tmp_path, "-c", where).split()
     assert all(Path(place).is_relative_to(installed) for place in places)
