@@ -11,6 +11,8 @@ from jaxad.config.fields import Blocks as Blocks
 from jaxad.config.fields import Precision as Precision
 from jaxad.config.fields import from_json as from_json
 from jaxad.config.fields import to_json as to_json
+from jaxad.config.first_stage import FirstStageConfig as FirstStageConfig
+from jaxad.config.first_stage import FirstStageTrainConfig as FirstStageTrainConfig
 from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
