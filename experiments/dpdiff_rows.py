@@ -46,6 +46,8 @@ class RowOptions:
     """Side of the square input in pixels; the preset's if not given."""
     holdout: float = 0.0
     """Share of normal images kept out of training; 0 in the paper."""
+    data_dir: Path | None = None
+    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     seeds: tuple[int, ...] = (0,)
     """Every row is trained once for each; more than one gives mean and standard deviation."""
 
@@ -66,7 +68,9 @@ class Table:
         self.train = replace(self.train, steps=options.steps or self.train.steps)
         self.rows: dict[str, Mean] = {}
         self._options, self._published = options, published
-        self._dataset = jaxad.data.load(options.data, config=jaxad.DataConfig(holdout=options.holdout))
+        self._dataset = jaxad.data.load(
+            options.data, options.data_dir, config=jaxad.DataConfig(holdout=options.holdout)
+        )
         self._reporter = Reporter()
         self._backbone: tuple[Any, Any] = (None, None)
         self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
