@@ -47,6 +47,7 @@ def batches(
     processes: int = 0,
     indices: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
+    seeds: bool = True,
 ) -> Iterator[LoadedBatch]:
     """Reads a source once, in order.
 
@@ -64,10 +65,11 @@ def batches(
         indices: which images, in this order (repeats allowed); None for all.
         rows: rows of each batch to decode, None for all. The others stay zero: they are those of other hosts
             (`jaxad.parallel.local_rows`).
+        seeds: whether to hash the pixels, a quarter of the work; training draws its noise otherwise.
 
     Yields:
-        LoadedBatch with images uint8 [b h w 3] by view, seed uint32 [b] (`pixel_hash` of the original image) and valid
-        bool [b].
+        LoadedBatch with images uint8 [b h w 3] by view, seed uint32 [b] (`pixel_hash` of the original image, zero
+        without `seeds`) and valid bool [b].
 
     Raises:
         DataError: an image cannot be decoded; the message names its file.
@@ -75,7 +77,7 @@ def batches(
     order = range(len(source)) if indices is None else indices
     if not len(order):
         return
-    load = _Load(source, dict(views), order, batch_size, None if rows is None else frozenset(rows))
+    load = _Load(source, dict(views), order, batch_size, None if rows is None else frozenset(rows), seeds)
     ahead = 2 * batch_size
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
     loaded = grain.MapDataset.range(len(order)).map(load).to_iter_dataset(options)
@@ -103,7 +105,7 @@ def training_batches(
     processes: int = 0,
     rows: Sequence[int] | None = None,
 ) -> Iterator[LoadedBatch]:
-    """The batches of training steps `start` to `steps`, shuffled without end as `order` says.
+    """The batches of training steps `start` to `steps`, shuffled without end as `order` says, without seeds.
 
     The batch of a step is a function of the step alone: a run that resumes at step `start`, in the middle of an epoch,
     goes on with the images that an undisturbed run would see next.
@@ -115,7 +117,9 @@ def training_batches(
         steps: step at which to stop.
     """
     window = _Window(order, start * batch_size, max(steps - start, 0) * batch_size)
-    return batches(source, views, batch_size, workers=workers, processes=processes, indices=window, rows=rows)
+    return batches(
+        source, views, batch_size, workers=workers, processes=processes, indices=window, rows=rows, seeds=False
+    )
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,7 @@ class _Load:
     order: Sequence[int]
     batch_size: int
     rows: frozenset[int] | None
+    seeds: bool
 
     def __call__(self, position: int) -> _Loaded:
         index = int(self.order[position])
@@ -152,7 +157,7 @@ class _Load:
         image = self.source[index].image
         height, width = image.shape[:2]
         rendered = {name: resize(image, view) for name, view in self.views.items()}
-        return _Loaded(index, rendered, pixel_hash(image), (height, width))
+        return _Loaded(index, rendered, pixel_hash(image) if self.seeds else 0, (height, width))
 
 
 def _collate(source: Source, views: Mapping[str, View], items: Sequence[_Loaded], batch_size: int) -> LoadedBatch:

@@ -197,6 +197,7 @@ def test_training_resumes_in_the_middle_of_an_epoch(source):
 def test_training_batches_are_the_same_in_one_process_and_in_two(source):
     order = TrainingOrder([r.category for r in source.records], seed=1)
     one = list(training_batches(source, VIEWS, 4, order, start=1, steps=4))
+    assert not any(item.batch.seed.any() for item in one)
     two = list(training_batches(source, VIEWS, 4, order, start=1, steps=4, processes=2, workers=1))
     same(one, two)
     assert [item.sizes for item in one] == [item.sizes for item in two]

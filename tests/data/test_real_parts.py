@@ -1,10 +1,12 @@
 """The four real categories (counts in the README of the test data)."""
 
+import numpy as np
 import pytest
 
 from jaxad.config import DataConfig
 from jaxad.data import batches, load
 from jaxad.types import View
+from tests.data.prepared import prepare
 
 pytestmark = pytest.mark.real
 
@@ -45,3 +47,15 @@ def test_batches_of_every_category(parts):
     assert [len(item.records) for item in loaded] == [5, 5, 2]
     assert len({int(seed) for item in loaded for seed in item.batch.seed[item.batch.valid]}) == 12
     assert {size for item in loaded for size in item.sizes} >= {(448, 448)}
+
+
+def test_prepared_they_are_the_same_images_in_the_same_parts(parts, real_data, tmp_path):
+    prepared = load("own_parts", prepare(real_data / "parts", tmp_path))
+    assert prepared.counts == parts.counts
+    for part in ("train", "holdout", "test"):
+        mine, theirs = getattr(prepared, part), getattr(parts, part)
+        assert [r.identity for r in mine.records] == [r.identity for r in theirs.records]
+        assert [mine.digest(i) for i in range(len(mine))] == [theirs.digest(i) for i in range(len(mine))]
+        for index in range(0, len(mine), 20):
+            np.testing.assert_array_equal(mine[index].image, theirs[index].image)
+            np.testing.assert_equal(mine.mask(index), theirs.mask(index))
