@@ -97,7 +97,7 @@ class CLIPFusionConfig:
     vision_prompt: Literal["states", "last-state", "reference"] = "states"
     """Passes from which an image's features are taken: of all states, their distances averaged; of the last state; or
     one more with `reference_prompt` (SPEC 8)."""
-    unet_memory_gb: float = 8.0
+    memory_gb: float = 8.0
     """Activations of the UNet held at once, estimated, in 1e9 bytes: all passes in one call, or as many as fit."""
 
     per_category: bool = True
@@ -170,7 +170,9 @@ class CLIPFusionConfig:
         for name in ("objects", "class_states"):
             if bad := [pair for pair in getattr(self, name) if not all(part.strip() for part in _halves(pair))]:
                 problems.append(f"{name} = {bad}: needs the form CATEGORY=WORDS")
-        for name in ("temperature", "unet_memory_gb"):
+        if bad := [pair for pair in self.class_states if not self.states_of(_halves(pair)[0])]:
+            problems.append(f"class_states = {bad}: a category without states")
+        for name in ("temperature", "memory_gb"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 problems.append(f"{name} = {value}: needs to be above 0")
         if self.attention_sides == ():

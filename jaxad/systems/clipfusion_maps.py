@@ -165,6 +165,8 @@ def _join(own: jax.Array, used: Array, subtokens: str) -> jax.Array:
 
 def _resize_channels(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
     """[b h w m] to [b H W m], as `resize`."""
+    if maps.shape[1:3] == size:
+        return maps
     rows, columns = (_bilinear(old, new) for old, new in zip(maps.shape[1:3], size, strict=True))
     wide = jnp.einsum("bhwm,vw->bhvm", maps, columns, precision="highest")
     return jnp.einsum("uh,bhvm->buvm", rows, wide, precision="highest")

@@ -71,7 +71,8 @@ def sources(config: CLIPFusionConfig, override: str | None = None) -> dict[str, 
     found = {name: getattr(config, name) for name in config.models}
     if override is not None:
         parts = re.split(r",(?=(?:clip|diffusion)=)", override)
-        given = dict(part.partition("=")[::2] for part in parts)
+        pairs = [part.partition("=") for part in parts]
+        given = {name: source for name, _, source in pairs}
         if strangers := [name for name in given if name not in found or not given[name]]:
             raise ConfigError(
                 f"backbone {override!r}: {', '.join(strangers)}: needs the form "
