@@ -30,10 +30,12 @@ _HOMES = {
     "DPDiffConfig": "config",
     "PatchBankConfig": "config",
     "TrainConfig": "config",
+    "VLMDiffConfig": "config",
     "JaxadError": "errors",
     "Detector": "detector",
     "DPDiff": "systems.dpdiff",
     "PatchBank": "systems.patch_bank",
+    "VLMDiff": "systems.vlmdiff",
     "fit": "train",
     "Run": "train",
     "evaluate": "evaluate",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from jaxad.config import DPDiffConfig as DPDiffConfig
     from jaxad.config import PatchBankConfig as PatchBankConfig
     from jaxad.config import TrainConfig as TrainConfig
+    from jaxad.config import VLMDiffConfig as VLMDiffConfig
     from jaxad.detector import Detector as Detector
     from jaxad.errors import JaxadError as JaxadError
     from jaxad.evaluate import evaluate as evaluate
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from jaxad.report import write_report as write_report
     from jaxad.systems.dpdiff import DPDiff as DPDiff
     from jaxad.systems.patch_bank import PatchBank as PatchBank
+    from jaxad.systems.vlmdiff import VLMDiff as VLMDiff
     from jaxad.threshold import Threshold as Threshold
     from jaxad.threshold import choose_threshold as choose_threshold
     from jaxad.train import Run as Run

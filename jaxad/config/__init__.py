@@ -16,3 +16,5 @@ from jaxad.config.first_stage import FirstStageTrainConfig as FirstStageTrainCon
 from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
+from jaxad.config.vlmdiff import VLMDiffConfig as VLMDiffConfig
+from jaxad.config.vlmdiff import VLMDiffPreset as VLMDiffPreset

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxad.errors import ConfigError
 
-NAMES = ("dpdiff", "patch-bank")
+NAMES = ("dpdiff", "patch-bank", "vlmdiff")
 
 
 def system(name: str) -> Any:
@@ -23,4 +23,8 @@ def system(name: str) -> Any:
         from jaxad.systems.patch_bank import PatchBank
 
         return PatchBank
+    if name == "vlmdiff":
+        from jaxad.systems.vlmdiff import VLMDiff
+
+        return VLMDiff
     raise ConfigError(f"system {name!r}: jaxad has {', '.join(NAMES)}")

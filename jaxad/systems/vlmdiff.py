@@ -1,0 +1,291 @@
+"""VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173; SPEC 1); DiAD is a preset.
+
+image -> VAE posterior -> z        caption -> CLIP text tower        image -> semantic-guided network (SGN)
+z noised to t = 999, 10 DDIM steps of the SGN-guided UNet -> z^ -> VAE decoder -> image^
+map = 1 - cosine of frozen features of image and image^
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad import module_state
+from jaxad.config import VLMDiffConfig
+from jaxad.detector import Detector
+from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
+from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
+from jaxad.diffusion.sgn import abstract_sgn, controlled_noise, make_sgn
+from jaxad.errors import ConfigError
+from jaxad.metrics.operators import bilinear
+from jaxad.models.autoencoder_kl import Moments
+from jaxad.models.backbone import Backbone, load_backbone
+from jaxad.models.convolution import ConvNet
+from jaxad.models.normalisation import IMAGENET
+from jaxad.precision import compute_dtype
+from jaxad.systems.vlmdiff_networks import Networks, abstract_networks, load_networks, tokenizer_of
+from jaxad.types import Array, Batch, Context, Features, Prediction, Record, View
+
+STAGES = (0, 1, 2)
+"""Stages of a convolutional backbone that are compared: strides 4, 8 and 16 (SPEC 1.9)."""
+
+
+class Constant(nnx.Variable):
+    """An array that training does not change, e.g. the embedding of the empty text."""
+
+
+class VLMDiff(Detector):
+    """Stable Diffusion that redraws an image as if it were normal.
+
+    Make one with `VLMDiff.create(config, key=key)`; train it with `jaxad.fit`. The SGN, the UNet's decoder and its
+    output layers are trained, everything else stays as it was pretrained (SPEC 1.2). One model serves many categories.
+    """
+
+    name: ClassVar[str] = "vlmdiff"
+    config_class: ClassVar[Any] = VLMDiffConfig
+    frozen: ClassVar[tuple[str, ...]] = ("backbone", "autoencoder", "text")
+    fixed: ClassVar[tuple[str, ...]] = ("unet/time_embedding", "unet/conv_in", "unet/down_blocks", "unet/mid_block")
+
+    def __init__(self, config: VLMDiffConfig, backbone: Backbone, networks: Networks, sgn: Any, empty: Any):
+        config.check()
+        self.config = config
+        self.categories = ()
+        self.backbone = backbone
+        self.unet, self.autoencoder, self.text = networks.unet, networks.autoencoder, networks.text
+        self._identity = networks.identity
+        self.sgn = sgn
+        self.empty = Constant(empty)
+        self.grid = backbone.grid(config.image_size)
+        factor = _factor(networks)
+        if config.image_size % factor:
+            raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of the autoencoder's {factor}")
+
+    @classmethod
+    def create(
+        cls,
+        config: VLMDiffConfig | None = None,
+        *,
+        key: Array,
+        backbone: Backbone | None = None,
+        networks: Networks | None = None,
+    ) -> Self:
+        """A new, untrained detector: at first its UNet predicts what Stable Diffusion's does.
+
+        Args:
+            config: settings; None for the published ones.
+            key: PRNG key of the hint encoder's parameters, the only ones that are drawn.
+            backbone: the network that compares, if it is already loaded; else `config.backbone` is loaded.
+            networks: those of Stable Diffusion, if they are already loaded; else `config.stable_diffusion` is.
+
+        Raises:
+            ConfigError: impossible settings, all listed, or an image size that a network cannot take.
+            WeightsError: a network or the tokenizer cannot be found or does not fit.
+        """
+        config = config or VLMDiffConfig()
+        config.check()
+        dtype = compute_dtype(config.precision)
+        # Published DINO maps resize positions as their authors' code does, whatever format the weights are in.
+        interpolation = "dinomaly" if "dino-vit" in config.backbone else None
+        backbone = backbone or load_backbone(config.backbone, dtype=dtype, interpolation=interpolation)
+        networks = networks or load_networks(config, dtype)
+        sgn = make_sgn(networks.unet, _factor(networks), jnp.asarray(key), remat=config.remat, dtype=dtype)
+        return cls(config, backbone, networks, sgn, _embed_nothing(networks, config))
+
+    @classmethod
+    def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:
+        """The detector without arrays, to be filled from a checkpoint."""
+        dtype = compute_dtype(config.precision)
+        networks = abstract_networks(structure, config, dtype)
+        sgn = abstract_sgn(networks.unet.config, _factor(networks), remat=config.remat, dtype=dtype)
+        text = networks.text.config
+        empty: Any = jax.ShapeDtypeStruct((text.context, text.width), jnp.float32)
+        return cls(config, backbone, networks, sgn, empty)
+
+    @property
+    def views(self) -> dict[str, View]:
+        return {"image": View(self.config.image_size, self.config.image_size, "bilinear")}
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        return Networks(self.unet, self.autoencoder, self.text, self._identity).structure
+
+    @property
+    def encoder_identity(self) -> tuple:
+        return (self._identity, self.config.autoencoder is None)
+
+    def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
+        """Token ids int32 [b 77] of the captions, where captions are used."""
+        if self.config.captions != "always" and not (training and self.config.captions == "train"):
+            return {}
+        tokenize = tokenizer_of(self.config.stable_diffusion, self.config.tokenizer, self.text.config.context)
+        return {"caption": tokenize([record.caption for record in records])}
+
+    def encode(self, batch: Batch) -> Features:
+        """Moments of the VAE's posterior as tokens [b n 2c], the image itself, and the text tower's output.
+
+        In `extras`: "image" uint8 [b H W 3], and "text" float32 [b 77 d] where there are captions.
+        """
+        images = batch.images["image"]
+        moments = self.autoencoder.encode(self._to_pixels(_normalised(images)))
+        joined = jnp.concatenate([moments.mean, moments.logvar], axis=-1)
+        extras = {"image": images}
+        if "caption" in batch.extras:
+            extras["text"] = self.text(batch.extras["caption"]).hidden.astype(jnp.float32)
+        b, rows, columns, channels = joined.shape
+        return Features(joined.reshape(b, rows * columns, channels), (rows, columns), extras)
+
+    def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
+        """Mean squared error of the predicted noise, t uniform in 0..999 for each image (SPEC 1.6).
+
+        The posterior is sampled anew; the image is both target and hint.
+        """
+        posterior_key, t_key, noise_key = jax.random.split(key, 3)
+        z = self._latents(features, posterior_key)
+        t = jax.random.randint(t_key, z.shape[:1], 0, len(self._schedule))
+        noise = jax.random.normal(noise_key, z.shape)
+        noisy = add_noise(z, noise, self._schedule.alpha_bar_at(t))
+        hint = self.sgn.hint(_normalised(features.extras["image"]))
+        predicted = controlled_noise(self.unet, self.sgn, noisy, t, self._text(features), hint)
+        return jnp.square(predicted - noise).mean(), {}
+
+    def context(self, features: Features, batch: Batch) -> Context:
+        """The text tower's output "text" [b 77 d] for the captions, or for the empty text."""
+        return Context({"text": self._text(features)})
+
+    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features:
+        """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode (SPEC 1.8).
+
+        Returns:
+            Latents as tokens [b n c], and the "image" [b H W 3], ImageNet-normalised and not clamped.
+        """
+        config, schedule = self.config, self._schedule
+        posterior_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        z = self._latents(features, posterior_keys)
+        noise = normal_per_image(noise_keys, z.shape[1:])
+        noisy = add_noise(z, noise, schedule.alpha_bar_at(jnp.int32(config.start_timestep)))
+        hint, text = self.sgn.hint(_normalised(features.extras["image"])), context.arrays["text"]
+        guided = config.captions == "always" and config.guidance != 1
+        if guided:
+            # The same hint guides both; for an image without a caption both texts are "", and agree.
+            hint = jnp.concatenate([hint, hint])
+            text = jnp.concatenate([self._nothing(len(z)), text])
+
+        def denoise(x, t):
+            x = jnp.concatenate([x, x]) if guided else x
+            noise = controlled_noise(self.unet, self.sgn, x, jnp.broadcast_to(t, x.shape[:1]), text, hint)
+            if not guided:
+                return noise
+            without, given = jnp.split(noise, 2)
+            return without + config.guidance * (given - without)
+
+        timesteps = ldm_timesteps(config.start_timestep, config.sampling_steps)
+        clean = ddim(denoise, noisy, schedule, timesteps, last=float(schedule.alpha_bar[0]))
+        decoded = self.autoencoder.decode(clean / self.autoencoder.config.scaling_factor)
+        tokens = clean.reshape(len(clean), -1, clean.shape[-1])
+        return Features(tokens, features.grid, {"image": self._from_pixels(decoded)})
+
+    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+        """1 - cosine of the backbone's features of image and reconstruction (SPEC 1.9).
+
+        One map on the token grid of a ViT; the sum of the maps of three stages at the image's size otherwise.
+        """
+        assert reconstruction is not None
+        before, after = self._look(features, reconstruction)
+        maps = [1 - _cosine(x, y) for x, y in zip(before, after, strict=True)]
+        if len(maps) == 1:
+            return Prediction(maps[0])
+        size = self.config.image_size
+        total = jnp.zeros((len(maps[0]), size, size))
+        for map in maps:
+            rows, columns = (jnp.asarray(bilinear(n, size, True), jnp.float32) for n in map.shape[1:])
+            total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns)
+        return Prediction(total)
+
+    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
+        """Features of image and reconstruction on `grid`, and both pictures, uint8 [b H W 3]."""
+        assert reconstruction is not None
+        before, after = (
+            maps[-1].reshape(len(maps[-1]), -1, maps[-1].shape[-1]) for maps in self._look(features, reconstruction)
+        )
+        mean, std = _statistics()
+        redrawn = jnp.clip(255 * (reconstruction.extras["image"] * std + mean), 0, 255).round().astype(jnp.uint8)
+        return {"before": before, "after": after, "image": features.extras["image"], "reconstruction": redrawn}
+
+    @property
+    def _schedule(self):
+        return scaled_linear_schedule()
+
+    def _latents(self, features: Features, keys: Array) -> jax.Array:
+        """A draw of the posterior, scaled as the UNet takes it: [b h w c]."""
+        moments = jnp.asarray(features.tokens, jnp.float32).reshape(len(features.tokens), *features.grid, -1)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return self.autoencoder.config.scaling_factor * Moments(mean, logvar).sample(jnp.asarray(keys))
+
+    def _text(self, features: Features) -> Array:
+        given = features.extras.get("text")
+        return self._nothing(len(features.tokens)) if given is None else given
+
+    def _nothing(self, images: int) -> jax.Array:
+        return jnp.broadcast_to(self.empty[...][None], (images, *self.empty[...].shape))
+
+    def _to_pixels(self, normalised: jax.Array) -> jax.Array:
+        """ImageNet-normalised images as the autoencoder was trained to take them."""
+        if self.config.autoencoder is not None:
+            return normalised
+        mean, std = _statistics()
+        return 2 * (normalised * std + mean) - 1
+
+    def _from_pixels(self, pixels: jax.Array) -> jax.Array:
+        if self.config.autoencoder is not None:
+            return pixels
+        mean, std = _statistics()
+        return ((pixels + 1) / 2 - mean) / std
+
+    def _look(self, features: Features, reconstruction: Features) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
+        images = jnp.concatenate([_normalised(features.extras["image"]), reconstruction.extras["image"]])
+        network = self.backbone.network
+        if isinstance(network, ConvNet):
+            taps = network.taps(images, STAGES)
+            layers = [taps[stage].astype(jnp.float32) for stage in STAGES]
+        else:
+            tokens = network.patches(network(images)[0]).astype(jnp.float32)
+            layers = [tokens.reshape(len(images), *self.grid, -1)]
+        before, after = zip(*(jnp.split(layer, 2) for layer in layers), strict=True)
+        return list(before), list(after)
+
+
+def _factor(networks: Networks) -> int:
+    """Pixels of the image per latent."""
+    return 2 ** (len(networks.autoencoder.config.block_out_channels) - 1)
+
+
+def _embed_nothing(networks: Networks, config: VLMDiffConfig) -> jax.Array:
+    """The text tower's output float32 [77 d] for the empty text."""
+    text = networks.text.config
+    ids = tokenizer_of(config.stable_diffusion, config.tokenizer, text.context)([""])
+    graphdef, arrays = module_state.split(networks.text)
+    run = jax.jit(lambda arrays, ids: module_state.merge(graphdef, arrays)(ids).hidden)
+    return run(arrays, ids)[0].astype(jnp.float32)
+
+
+def _statistics() -> tuple[np.ndarray, np.ndarray]:
+    mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
+    return mean, std
+
+
+def _normalised(images: Array) -> jax.Array:
+    """uint8 [b H W 3] -> what autoencoder, SGN and backbone all take (SPEC 1.4)."""
+    mean, std = _statistics()
+    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+
+
+def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Over the last axis, with torch's guard against zeros."""
+    lengths = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
+    return (x * y).sum(-1) / jnp.maximum(lengths, 1e-8)
