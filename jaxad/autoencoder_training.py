@@ -1,0 +1,327 @@
+"""Autoencoder finetuning, the first stage of VLMDiff and DiAD (SPEC 1.5): a trainer on the loop that detectors use."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jaxad import module_state, parallel, viz
+from jaxad.autoencoder_loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
+from jaxad.checkpoint import CheckpointWriter
+from jaxad.config import FirstStageConfig, FirstStageTrainConfig, to_json
+from jaxad.data import TrainingOrder, batches, training_batches
+from jaxad.errors import ConfigError, DataError
+from jaxad.metrics_log import MetricsLog, summary_writer
+from jaxad.models.autoencoder_kl import AutoencoderKL, load_autoencoder, save_autoencoder
+from jaxad.models.lpips import holds_lpips, load_lpips
+from jaxad.models.normalisation import IMAGENET, INCEPTION
+from jaxad.models.patch_discriminator import holds_discriminator, load_discriminator, new_discriminator
+from jaxad.models.sd_checkpoints import find_part
+from jaxad.models.weights import Weights
+from jaxad.progress import Reporter
+from jaxad.train import TrainState, accumulated, train_loop
+from jaxad.types import Source, View
+from jaxad.workdir import Speed, claim
+
+FOLDER, PICTURE = "autoencoder", "reconstructions.png"
+"""What a run leaves in its workdir: the weights in diffusers layout; images, and reconstructions before and after."""
+VIEW = "image"
+SHOWN = 8
+"""Images reconstructed before and after."""
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """What `fit_autoencoder` leaves.
+
+    Attributes:
+        autoencoder: finetuned.
+        folder: its weights, as diffusers and `load_autoencoder` read them.
+        errors: mean absolute error of reconstructions before and after, in grey levels (0 to 255), over a few images.
+        seconds: of training.
+        images_per_second: None where nothing was trained, or too short to tell.
+    """
+
+    autoencoder: AutoencoderKL
+    folder: Path
+    errors: tuple[float, float]
+    seconds: float
+    images_per_second: float | None
+
+
+class AutoencoderTrainer:
+    """Trains an autoencoder, and maybe a discriminator against it.
+
+    The published training has an Adam for each network, with the same settings; Adam treats every parameter by itself,
+    so that one for both is the same. It judges a second reconstruction to train the discriminator, made after the
+    autoencoder's step; here both are trained on one, which saves a pass through the autoencoder.
+
+    Args:
+        networks: by name: "autoencoder", "lpips" for a perceptual loss, "discriminator" for an adversarial one.
+        config: weights of the loss, range of the pixels.
+        train: optimizer and accumulation.
+        mesh: devices.
+    """
+
+    def __init__(self, networks: Mapping[str, Any], config: FirstStageConfig, train: FirstStageTrainConfig, mesh: Mesh):
+        self.config, self.train, self._mesh = config, train, mesh
+        self._optimizer = optax.adam(train.rate, *train.betas)
+        self._graphdefs, arrays = {}, {}
+        for name, network in networks.items():
+            self._graphdefs[name], own = module_state.split(network)
+            arrays |= {f"{name}/{path}": array for path, array in own.items()}
+        self._loss = AutoencoderLoss(self._graphdefs, config)
+        fixed, self._params = module_state.select(arrays, (LPIPS,))
+        self._fixed = parallel.shard_parameters(fixed, mesh)
+        # Left to the compiler, the state would come out of a step in another layout than it went in.
+        self._sharding = parallel.parameter_shardings(jax.eval_shape(self._first_state, self._params), mesh)
+        outputs = (self._sharding, parallel.replicated(mesh))
+        self._step = jax.jit(self._compiled_step, donate_argnums=0, out_shardings=outputs)
+
+    def init(self) -> TrainState:
+        """State before the first step, on the mesh."""
+        params = parallel.shard_parameters(self._params, self._mesh)
+        return jax.jit(self._first_state, out_shardings=self._sharding)(params)
+
+    def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        """`batch`: uint8 [n h w 3], n images of all accumulated batches. Donates `state`."""
+        return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
+
+    def autoencoder(self, state: TrainState) -> AutoencoderKL:
+        """The autoencoder as trained so far, in every process."""
+        own, _ = module_state.select(state.params, (AUTOENCODER,))
+        arrays = {path.removeprefix(f"{AUTOENCODER}/"): array for path, array in parallel.to_host(own).items()}
+        return module_state.merge(self._graphdefs[AUTOENCODER], arrays)
+
+    def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
+        # Steps donate the state, so that it must share no buffer with the networks.
+        params = {path: jnp.copy(array) for path, array in params.items()}
+        return TrainState(params, self._optimizer.init(params), None, jnp.int32(0))
+
+    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], images: jax.Array, key: jax.Array):
+        active = (state.step >= self.config.discriminator_start).astype(jnp.float32)
+
+        def differentiate(images: jax.Array, key: jax.Array):
+            return self._loss({**state.params, **fixed}, normalised(images, self.config), key, active)
+
+        metrics, gradients = accumulated(differentiate, self.train.accumulate, images, key)
+        updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, None, state.step + 1), metrics
+
+
+def fit_autoencoder(
+    source: Source,
+    config: FirstStageConfig | None = None,
+    train: FirstStageTrainConfig | None = None,
+    *,
+    workdir: Path | str,
+    provenance: Mapping[str, Any] | None = None,
+    workers: int = 2,
+    reporter: Reporter | None = None,
+) -> AutoencoderRun:
+    """Finetunes an autoencoder on the images of `source` and keeps all in `workdir`.
+
+    A workdir with checkpoints of the same run is resumed; the result is bit-equal to an undisturbed run on the same
+    devices. With every checkpoint the folder `workdir/autoencoder` is written anew, so that a run that is stopped early
+    leaves a usable autoencoder; the next stage takes that folder.
+
+    Args:
+        source: normal images to train on.
+        config: where to start and the loss; None for the published setting.
+        train: how to train; None for the published setting.
+        workdir: folder of the run: config.json, metrics.csv, checkpoints/, autoencoder/, reconstructions.png.
+        provenance: JSON values recorded with the run, e.g. where the data came from.
+        workers: threads that decode images.
+        reporter: shows progress; None is silent.
+
+    Raises:
+        DataError: no images, or images that cannot be read.
+        WeightsError: no such weights, or weights that do not fit.
+        CheckpointError: the workdir holds a different run; lists the settings that differ.
+        ConfigError: impossible settings.
+    """
+    config, train = config or FirstStageConfig(), train or FirstStageTrainConfig()
+    config.check()
+    train.check()
+    if not len(source):
+        raise DataError(f"{source.name}: no normal training images")
+    if train.tensorboard:
+        summary_writer()
+    if reporter is None or not parallel.is_main_process():
+        reporter = Reporter(quiet=True)
+    mesh = parallel.make_mesh(train.fsdp)
+    parallel.check_batch_size(train.batch_size, mesh)
+    steps, workdir = train.steps_for(len(source)), Path(workdir)
+    networks = load_networks(config, train.seed, adversary=steps > config.discriminator_start)
+    start: AutoencoderKL = networks[AUTOENCODER]
+    _check_size(config, start)
+    data = {"source": source.name, "images": len(source), **(provenance or {})}
+    meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data}
+    claim(workdir, meta)
+    began = time.perf_counter()
+    with CheckpointWriter(workdir, train.keep_checkpoints) as writer:
+        resumed = writer.latest or 0
+        trainer = AutoencoderTrainer(networks, config, train, mesh)
+        state = trainer.init()
+        if resumed:
+            state = writer.restore_training(resumed, state)
+        if resumed == steps:
+            reporter.say(f"{workdir} is complete; nothing to train")
+        elif resumed:
+            reporter.say(f"resuming {workdir} after step {resumed}")
+
+        def save(step: int, state: TrainState) -> None:
+            writer.save_training(step, state, meta=meta)
+            _export(trainer.autoencoder(state), workdir / FOLDER)
+
+        speed = Speed(resumed, train.images)
+        if resumed < steps:
+            state = _train(trainer, state, source, workdir, mesh, resumed, steps, workers, speed, save, reporter)
+            save(steps, state)
+    result = trainer.autoencoder(state)
+    seconds = time.perf_counter() - began
+    errors = _compare(source, config, start, result, workdir / PICTURE, workers)
+    return AutoencoderRun(result, workdir / FOLDER, errors, seconds, speed.rate)
+
+
+def load_networks(config: FirstStageConfig, seed: int, *, adversary: bool) -> dict[str, Any]:
+    """The networks that take part in training, by name; LPIPS and discriminator from the start where it brings them.
+
+    Args:
+        config: which autoencoder, and which terms the loss has.
+        seed: of a new discriminator.
+        adversary: whether the run is long enough for the discriminator to count.
+
+    Raises:
+        WeightsError: no such weights, or weights that do not fit.
+        ConfigError: a perceptual loss without weights for it; says how to name them or do without.
+    """
+    found = find_part(config.source, "vae")
+    networks: dict[str, Any] = {AUTOENCODER: load_autoencoder(found, remat=config.remat)}
+    if config.perceptual_weight > 0:
+        networks[LPIPS] = load_lpips(_vgg(config, found), config.lpips)
+    if adversary and config.discriminator_weight > 0:
+        networks[DISCRIMINATOR] = (
+            load_discriminator(found)
+            if holds_discriminator(found)
+            else new_discriminator(seed, config.discriminator_layers, config.discriminator_width)
+        )
+    return networks
+
+
+def normalised(images: Any, config: FirstStageConfig) -> jax.Array:
+    """uint8 [b h w 3] in the range that the autoencoder is trained on, float32."""
+    mean, std = _statistics(config)
+    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+
+
+def _statistics(config: FirstStageConfig) -> tuple[jax.Array, jax.Array]:
+    chosen = IMAGENET if config.pixels == "imagenet" else INCEPTION
+    mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3) for values in (chosen.mean, chosen.std))
+    return mean, std
+
+
+def _vgg(config: FirstStageConfig, found: Weights) -> str | Weights:
+    if config.vgg is None and not holds_lpips(found):
+        raise ConfigError(
+            f"vgg = None: LPIPS needs VGG16, which {config.source} does not bring; give torchvision's file with "
+            "--model.vgg and that of LPIPS (vgg.pth) with --model.lpips, or --model.perceptual-weight 0 to do without"
+        )
+    return config.vgg or found
+
+
+def _check_size(config: FirstStageConfig, autoencoder: AutoencoderKL) -> None:
+    stride = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+    if config.image_size % stride:
+        raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of {stride} for {config.source}")
+
+
+def _train(trainer, state, source, workdir, mesh, resumed, steps, workers, speed, save, reporter) -> TrainState:
+    train, size = trainer.train, trainer.config.image_size
+    order = TrainingOrder([record.category for record in source.records], train.sampling, train.seed)
+    stream = training_batches(
+        source,
+        {VIEW: View(size, size)},
+        train.images,
+        order,
+        start=resumed,
+        steps=steps,
+        workers=workers,
+        rows=parallel.local_rows(train.images, mesh),
+    )
+    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if train.tensorboard else None)
+
+    def on_log(step: int, metrics: dict[str, float]) -> None:
+        rate = speed(step)
+        log.write(step, {**metrics, "images_per_second": rate if math.isfinite(rate) else None})
+        bar(step, metrics, rate)
+
+    # The loop asks for the batches in their order, from where it starts.
+    with reporter.steps("train", steps, resumed) as bar, log:
+        return train_loop(
+            trainer,
+            state,
+            lambda step: next(stream).batch.images[VIEW],
+            start=resumed,
+            steps=steps,
+            key=jax.random.key(train.seed),
+            log_every=train.log_every,
+            on_log=on_log,
+            save_every=train.checkpoint_every,
+            on_save=save,
+        )
+
+
+def _export(autoencoder: AutoencoderKL, folder: Path) -> None:
+    """Writes the weights beside those that are there, and then takes their place."""
+    if parallel.is_main_process():
+        new, old = (folder.with_name(f"{folder.name}.{kind}") for kind in ("new", "old"))
+        for left_over in (new, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+        save_autoencoder(autoencoder, new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    parallel.wait_for_others("autoencoder written")
+
+
+def _compare(source, config, before, after, picture: Path, workers: int) -> tuple[float, float]:
+    """Reconstructs a few images, evenly chosen, with both autoencoders; shows them one below the other."""
+    indices = sorted({round(place) for place in np.linspace(0, len(source) - 1, SHOWN)})
+    size = config.image_size
+    loaded = next(iter(batches(source, {VIEW: View(size, size)}, len(indices), workers=workers, indices=indices)))
+    images = np.asarray(loaded.batch.images[VIEW])
+    rows, errors = [images], []
+    graphdef, _ = module_state.split(before)
+    reconstruct = jax.jit(partial(_reconstruct, graphdef, config))
+    for autoencoder in (before, after):
+        arrays = parallel.to_host(module_state.split(autoencoder)[1])
+        answers = [np.asarray(reconstruct(arrays, image[None])) for image in images]
+        rows.append(np.concatenate(answers))
+        errors.append(float(np.abs(rows[-1].astype(float) - images).mean()))
+    if parallel.is_main_process():
+        shown = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+        viz.write_file(picture, viz.encode(shown, picture.suffix))
+    return errors[0], errors[1]
+
+
+def _reconstruct(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
+    """The mode's reconstruction, uint8 [b h w 3]."""
+    autoencoder = module_state.merge(graphdef, arrays)
+    mean, std = _statistics(config)
+    decoded = autoencoder.decode(autoencoder.encode(normalised(images, config)).mean)
+    return jnp.clip(jnp.round((decoded * std + mean) * 255), 0, 255).astype(jnp.uint8)
