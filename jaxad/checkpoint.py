@@ -6,10 +6,11 @@ A step's folder holds `model` (every array of the detector but the backbone), `b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from jaxad import __version__, module_state, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
-from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
+from jaxad.models.backbone import backbone_from_config
 from jaxad.precision import compute_dtype
 from jaxad.systems import system
 from jaxad.threshold import Threshold
@@ -90,7 +91,8 @@ class CheckpointWriter:
         _, arrays = module_state.split(detector)
         frozen, model = module_state.select(parallel.local(arrays), ("backbone",))
         backbone = _backbone(detector)
-        embedded = backbone is not None and sum(array.nbytes for array in frozen.values()) < EMBED_LIMIT
+        small = sum(array.nbytes for array in frozen.values()) < EMBED_LIMIT
+        embedded = backbone is not None and detector.embeds_backbone and small
         record = {
             "format": FORMAT,
             "jaxad": __version__,
@@ -195,7 +197,7 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     arrays = _read_arrays(folder / "model")
     network = None
     if meta["backbone"] is not None:
-        network, frozen = _restore_backbone(folder, meta["backbone"], backbone, compute_dtype(config.precision))
+        network, frozen = _restore_backbone(folder, detector_class, config, meta["backbone"], backbone)
         arrays |= {f"backbone/{path}": array for path, array in frozen.items()}
     # Checkpoints of systems without networks besides the backbone did not record a structure at first.
     abstract = detector_class.abstract(config, network, meta.get("structure", {}))
@@ -205,7 +207,7 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     problems += [
         f"{path}: shape {arrays[path].shape}, expected {expected[path].shape}"
         for path in sorted(expected.keys() & arrays.keys())
-        if arrays[path].shape != expected[path].shape and path not in detector_class.memories
+        if arrays[path].shape != expected[path].shape and path.split("/")[0] not in detector_class.memories
     ]
     if problems:
         raise CheckpointError("\n".join([f"{folder} does not fit its config:", *(f"  {p}" for p in sorted(problems))]))
@@ -227,28 +229,28 @@ def _read_arrays(folder: Path) -> dict[str, Any]:
     return {path: jnp.asarray(array) for path, array in arrays.items()}
 
 
-def _restore_backbone(
-    folder: Path, record: dict[str, Any], override: str | None, dtype: Literal["float32", "bfloat16"]
-):
+def _restore_backbone(folder: Path, detector_class: Any, config: Any, record: dict[str, Any], override: str | None):
     if override is None and record["embedded"]:
         frozen = _read_arrays(folder / "backbone")
-        network = backbone_from_config(record["config"], dtype=dtype)
+        network = backbone_from_config(record["config"], dtype=compute_dtype(config.precision))
         return network, {path.removeprefix("backbone/"): array for path, array in frozen.items()}
-    source = override or record["id"]
-    interpolation = record["config"]["shape"].get("interpolation")
     try:
-        network = load_backbone(source, dtype=dtype, interpolation=interpolation)
+        network = detector_class.restore_backbone(config, record, override)
     except JaxadError as error:
         raise CheckpointError(
             f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}"
         ) from error
     if network.sha256 != record["sha256"]:
         raise CheckpointError(
-            f"{source}: SHA-256 {network.sha256[:12]}... is not the backbone this checkpoint was trained on "
-            f"({record['id']}, {record['sha256'][:12]}...)"
+            f"{network.id}: SHA-256 {_shortened(network.sha256)} is not the backbone this checkpoint was trained on "
+            f"({record['id']}, {_shortened(record['sha256'])})"
         )
     return network, module_state.split(network)[1]
 
 
-def _backbone(detector: Detector) -> Backbone | None:
+def _shortened(hashes: str) -> str:
+    return re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", hashes)
+
+
+def _backbone(detector: Detector) -> Any:
     return getattr(detector, "backbone", None)

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from flax import nnx
 
+from jaxad.models.backbone import load_backbone
+from jaxad.precision import compute_dtype
 from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
 
 
@@ -22,7 +24,9 @@ class Detector(nnx.Module):
         trains: whether the system has a `loss`; the others only `remember`.
         frozen: names of the submodules that training never changes and `loss` does not read, e.g. ("backbone",).
         fixed: paths of what `loss` reads and training does not change either, e.g. parts of a pretrained network.
-        memories: paths of arrays whose shape depends on what was remembered.
+        memories: arrays, or lists of them, whose shapes depend on what was remembered.
+        needs_images: whether `fit` needs images; a zero-shot system does with the names of categories.
+        embeds_backbone: whether checkpoints may hold the backbone, where it is small.
         config_class: class of `config`.
         config: the frozen dataclass the detector was made from.
         categories: the categories it knows, in the order of their indices.
@@ -33,6 +37,8 @@ class Detector(nnx.Module):
     frozen: ClassVar[tuple[str, ...]] = ("backbone",)
     fixed: ClassVar[tuple[str, ...]] = ()
     memories: ClassVar[tuple[str, ...]] = ()
+    needs_images: ClassVar[bool] = True
+    embeds_backbone: ClassVar[bool] = True
     config_class: ClassVar[Any]
     config: Any
     categories: tuple[str, ...] = ()
@@ -62,6 +68,17 @@ class Detector(nnx.Module):
         """The detector without arrays, to be filled from a checkpoint; `structure` as the property gave it."""
         construct: Any = cls
         return nnx.eval_shape(lambda: construct(config, backbone, rngs=nnx.Rngs(0)))
+
+    @classmethod
+    def restore_backbone(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Any:
+        """The frozen networks of a checkpoint from where they were loaded at first, or from `override`.
+
+        `record` holds the attribute `id` of the backbone and what its `config_json` gave as "config".
+        """
+        interpolation = record["config"]["shape"].get("interpolation")
+        return load_backbone(
+            override or record["id"], dtype=compute_dtype(config.precision), interpolation=interpolation
+        )
 
     def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
         """What it asks to know of images besides their pixels, for `Batch.extras`: arrays [b ...], a row for each."""

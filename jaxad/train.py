@@ -237,7 +237,7 @@ def fit(
     """
     config = config or TrainConfig()
     config.check()
-    if not len(source):
+    if not len(source) and detector.needs_images:
         raise DataError(f"{source.name}: no normal training images")
     if features is not None and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")

@@ -2,6 +2,7 @@
 
 from jaxad.data.batches import LoadedBatch, batches, training_batches
 from jaxad.data.check import check
+from jaxad.data.class_names import ClassNames
 from jaxad.data.dataset import DataSet, load
 from jaxad.data.decode import decode_image, decode_mask, pixel_hash, resize, to_rgb
 from jaxad.data.demo import make_demo
@@ -14,6 +15,7 @@ from jaxad.data.sampling import TrainingOrder
 from jaxad.data.source import ImageSource
 
 __all__ = [
+    "ClassNames",
     "DataSet",
     "FolderSource",
     "ImageList",

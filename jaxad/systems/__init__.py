@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxad.errors import ConfigError
 
-NAMES = ("dpdiff", "patch-bank", "vlmdiff")
+NAMES = ("dpdiff", "patch-bank", "clipfusion", "vlmdiff")
 
 
 def system(name: str) -> Any:
@@ -23,6 +23,10 @@ def system(name: str) -> Any:
         from jaxad.systems.patch_bank import PatchBank
 
         return PatchBank
+    if name == "clipfusion":
+        from jaxad.systems.clipfusion import CLIPFusion
+
+        return CLIPFusion
     if name == "vlmdiff":
         from jaxad.systems.vlmdiff import VLMDiff
 

@@ -24,7 +24,7 @@ from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress
 from jaxad.memory.bank import bank_entries
 from jaxad.systems import clipfusion_maps as maps
-from jaxad.systems.clipfusion_networks import FusionNetworks, embed_texts, load_networks
+from jaxad.systems.clipfusion_networks import FusionNetworks, embed_texts, load_networks, sources
 from jaxad.systems.mapdiff import MapDiff
 from jaxad.systems.patchclip import PatchCLIP
 from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
@@ -60,6 +60,7 @@ class CLIPFusion(Detector):
     name: ClassVar[str] = "clipfusion"
     trains: ClassVar[bool] = False
     needs_images: ClassVar[bool] = False
+    embeds_backbone: ClassVar[bool] = False
     config_class: ClassVar[Any] = CLIPFusionConfig
     memories: ClassVar[tuple[str, ...]] = (*TEXTS, "clip_banks", "diffusion_banks")
 
@@ -67,9 +68,10 @@ class CLIPFusion(Detector):
         self, config: CLIPFusionConfig, backbone: FusionNetworks | None = None, *, rngs: nnx.Rngs | None = None
     ):
         config.check()
-        self.config = config
         self.categories = ()
         self.backbone = backbone or load_networks(config)
+        # What a checkpoint loads them from again.
+        self.config = config = dataclasses.replace(config, **sources(config, self.backbone.id))
         vision, vae, unet = self.backbone.vision, self.backbone.vae, self.backbone.unet
         self.patchclip = None if vision is None else PatchCLIP(config, vision.config)
         self.mapdiff = None if vae is None or unet is None else MapDiff(config, vae.config, unet.config)
@@ -102,8 +104,8 @@ class CLIPFusion(Detector):
         return cls(config or CLIPFusionConfig(), backbone)
 
     @classmethod
-    def load_backbone(cls, config: CLIPFusionConfig, override: str | None) -> FusionNetworks:
-        """The frozen networks for a checkpoint; `override` as `clip=SOURCE,diffusion=SOURCE`."""
+    def restore_backbone(cls, config: CLIPFusionConfig, record: Any, override: str | None) -> FusionNetworks:
+        """The networks that `config` names; `override` as `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
         return load_networks(config, override)
 
     @property
@@ -173,7 +175,7 @@ class CLIPFusion(Detector):
         if not len(source) and "language" not in self.config.modalities:
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
         self.categories = categories
-        texts = embed_texts(self.config, categories, self.backbone.id)
+        texts = embed_texts(self.config, categories)
         if texts.clip is not None:
             self.clip_texts = Memory(jnp.asarray(texts.clip))
         if texts.states is not None:

@@ -49,6 +49,10 @@ class FusionNetworks(nnx.Module):
         self.logit_scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
         self.id, self.sha256, self.bytes = id, sha256, bytes
 
+    def config_json(self) -> dict[str, str]:
+        """Nothing: their shapes lie with the weights, which no checkpoint holds."""
+        return {}
+
 
 class Texts(NamedTuple):
     """What both models are told; None of a model that does not judge."""
@@ -119,7 +123,7 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
     )
 
 
-def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...], override: str | None = None) -> Texts:
+def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
     """Text embeddings of the categories; the text towers are loaded for it and let go.
 
     Raises:
@@ -127,7 +131,7 @@ def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...], override:
         ConfigError: prompts that are too long.
     """
     dtype = jnp.dtype(compute_dtype(config.precision))
-    where = sources(config, override)
+    where = sources(config)
     clip, states = None, None
     if "clip" in where:
         weights = find_weights(where["clip"], prefer="open_clip")

@@ -76,7 +76,8 @@ class PatchCLIP:
         for side in self.windows:
             found[f"window {side}"] = window_embeddings(tower, pixels, maps.window_patches(self.grid, side))
         patches = value_patches(tower, pixels) if config.clip_map == "value" else output.patches
-        return found | {"class": output.embedding, "patches": patches}
+        found |= {"class": output.embedding, "patches": patches}
+        return found
 
     def language(self, features: Mapping[str, Array], texts: Array, scale: Array) -> tuple[jax.Array, jax.Array]:
         """Map [b s s] and score [b] by prompts.
