@@ -107,12 +107,11 @@ class Fusion(nnx.Module):
     """
 
     def __init__(self, above: list[int], lowest: list[int], *, dtype: Any, rngs: nnx.Rngs):
-        width = lowest[-1]
 
-        def down(source: int) -> nnx.Conv:
+        def down(source: int, width: int) -> nnx.Conv:
             return nnx.Conv(source, width, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
 
-        self.convs = nnx.List([nnx.List([down(source) for source in above]) for _ in lowest])
+        self.convs = nnx.List([nnx.List([down(source, width) for source in above]) for width in lowest])
 
     def __call__(self, above: list[jax.Array], lowest: list[jax.Array]) -> tuple[jax.Array, ...]:
         fused = []
