@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import tyro
 
 from jaxad import __version__
-from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig
+from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig, VLMDiffConfig, VLMDiffPreset
 from jaxad.errors import JaxadError
 
 Preset = Literal["paper", "small"]
@@ -29,8 +29,6 @@ class _FitData:
     """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     workdir: Path
     """Folder of the run; run the same command again to resume it."""
-    preset: Preset = "paper"
-    """Defaults of --model and --train: the published ones, or small ones for CPUs."""
     categories: tuple[str, ...] | None = None
     """Categories to use; all if not given."""
     data_dir: Path | None = None
@@ -53,6 +51,8 @@ class _FitData:
 class FitDPDiff(_FitData):
     """Train DPDiff-AD: one diffusion model, conditioned on prototypes, for all categories."""
 
+    preset: Preset = "paper"
+    """Defaults of --model and --train: the published ones, or small ones for CPUs."""
     model: DPDiffConfig = field(default_factory=DPDiffConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     system: ClassVar[str] = "dpdiff"
@@ -62,9 +62,25 @@ class FitDPDiff(_FitData):
 class FitPatchBank(_FitData):
     """Fill a nearest-patch memory bank (PatchCore's scoring), the baseline."""
 
+    preset: Preset = "paper"
+    """Defaults of --model: the published ones, or small ones for CPUs."""
     model: PatchBankConfig = field(default_factory=PatchBankConfig)
     train: ClassVar[None] = None
     system: ClassVar[str] = "patch-bank"
+
+
+@dataclass(frozen=True)
+class FitVLMDiff(_FitData):
+    """Train VLMDiff: Stable Diffusion, with captions and guided by the image itself, redraws parts as normal ones."""
+
+    preset: VLMDiffPreset = "paper"
+    """Defaults of --model and --train: the published ones, DiAD's (no captions, ResNet-50), or small ones for CPUs."""
+    captions: Path | None = None
+    """Captions of the training images in the published layout, a folder or file as `jaxad caption` writes it; those
+    stored with a prepared data set if not given."""
+    model: VLMDiffConfig = field(default_factory=VLMDiffConfig)
+    train: TrainConfig = field(default_factory=VLMDiffConfig.training)
+    system: ClassVar[str] = "vlmdiff"
 
 
 @dataclass(frozen=True)
@@ -223,7 +239,7 @@ class Models:
     """List the pretrained networks: parameters, the option that takes them, where their weights come from."""
 
 
-Fit = FitDPDiff | FitPatchBank
+Fit = FitDPDiff | FitPatchBank | FitVLMDiff
 Command = Demo | Fit | Evaluate | Predict | Check | Prepare | Convert | Models | Bench
 
 _DESCRIPTION = (
@@ -250,15 +266,27 @@ def parse(arguments: list[str]) -> Command:
     return command
 
 
-def _tree(preset: Preset) -> Any:
+def _tree(preset: str) -> Any:
     """All commands as a type for tyro; the preset supplies the defaults of what is not given."""
-    required: Any = {"data": tyro.MISSING, "workdir": tyro.MISSING, "preset": preset}
-    dpdiff = FitDPDiff(model=DPDiffConfig.preset(preset), train=TrainConfig.preset(preset), **required)
-    bank = FitPatchBank(model=PatchBankConfig.preset(preset), **required)
+    required: Any = {"data": tyro.MISSING, "workdir": tyro.MISSING}
+
+    def known(presets: Any) -> Any:
+        """The preset where the system has it; the default of the others is not used."""
+        return preset if preset in get_args(presets) else "paper"
+
+    own = known(Preset)
+    dpdiff = FitDPDiff(preset=own, model=DPDiffConfig.preset(own), train=TrainConfig.preset(own), **required)
+    bank = FitPatchBank(preset=own, model=PatchBankConfig.preset(own), **required)
+    own = known(VLMDiffPreset)
+    vlmdiff = FitVLMDiff(preset=own, model=VLMDiffConfig.preset(own), train=VLMDiffConfig.training(own), **required)
     # Type checkers know `|` between plain types only, hence Any.
     fit_dpdiff: Any = Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff", default=dpdiff)]
     demo: Any = Annotated[Demo, tyro.conf.subcommand("demo")]
-    fit = fit_dpdiff | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=bank)]
+    fit = (
+        fit_dpdiff
+        | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=bank)]
+        | Annotated[FitVLMDiff, tyro.conf.subcommand("vlmdiff", default=vlmdiff)]
+    )
     return (
         demo
         | Annotated[fit, tyro.conf.subcommand("fit", description=_FIT)]
@@ -272,12 +300,11 @@ def _tree(preset: Preset) -> Any:
     )
 
 
-def _preset(arguments: list[str]) -> Preset:
-    """The preset that the arguments name, "paper" where they name none; tyro complains of a name that is none."""
+def _preset(arguments: list[str]) -> str:
+    """The preset that the arguments name, "paper" where they name none; tyro complains of one the system has not."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--preset", nargs="?")
-    given = early.parse_known_args(arguments)[0].preset
-    return given if given in get_args(Preset) else "paper"
+    return early.parse_known_args(arguments)[0].preset or "paper"
 
 
 def _images_first(arguments: list[str]) -> list[str]:
@@ -331,7 +358,7 @@ def _how_to_resume(command: Command) -> str:
     """What to add to "stopped" where the same command goes on from what is there."""
     if isinstance(command, Prepare):
         return "; run the same command again for the rest, finished categories are kept"
-    if isinstance(command, FitDPDiff):
+    if isinstance(command, FitDPDiff | FitVLMDiff):
         workdir = command.workdir
     elif isinstance(command, Demo):
         workdir = command.out / DEMO_RUN

@@ -29,6 +29,7 @@ def run(command: Any) -> None:
         cli.Demo: demo,
         cli.FitDPDiff: fit,
         cli.FitPatchBank: fit,
+        cli.FitVLMDiff: fit,
         cli.Evaluate: evaluate,
         cli.Predict: predict,
         cli.Check: check,
@@ -69,6 +70,9 @@ def fit(command: cli.Fit) -> None:
     dataset = data.load(command.data, command.data_dir, config=data_config)
     reporter.say(dataset.summary())
     reporter.warn([str(problem) for problem in dataset.problems])
+    provenance = {"holdout": command.holdout, "preset": command.preset, "skipped": _skipped(dataset)}
+    if isinstance(command, cli.FitVLMDiff):
+        dataset, provenance["captions"] = _captioned(command, dataset, reporter)
     detector = system(command.system).create(config, key=_key(command.train.seed if command.train else 0))
     result = train.fit(
         detector,
@@ -78,7 +82,7 @@ def fit(command: cli.Fit) -> None:
         holdout=dataset.holdout,
         false_alarm=command.false_alarm,
         protocol=command.protocol,
-        provenance={"holdout": command.holdout, "preset": command.preset, "skipped": _skipped(dataset)},
+        provenance=provenance,
         workers=command.workers,
         reporter=reporter,
     )
@@ -376,12 +380,27 @@ def _key(seed: int):
 
 
 def _names(mine: Any, theirs: Any) -> tuple[str, str]:
-    titles = {"dpdiff": "DPDiff-AD", "patch-bank": "Patch bank"}
+    titles = {"dpdiff": "DPDiff-AD", "patch-bank": "Patch bank", "vlmdiff": "VLMDiff"}
     return titles[mine.detector.name], "" if theirs is None else titles[theirs.detector.name]
 
 
 def _skipped(dataset: DataSet) -> list[str]:
     return [problem.file for problem in dataset.problems if problem.fatal]
+
+
+def _captioned(command: cli.FitVLMDiff, dataset: DataSet, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
+    """The data set with the captions of `--captions`, and what to record of the training images' captions."""
+    from jaxad.data.captions import Captions, with_captions
+
+    source = None
+    if command.captions is not None:
+        captions, source = Captions.load(command.captions, "train"), str(command.captions)
+        train, holdout = (with_captions(part, captions) for part in (dataset.train, dataset.holdout))
+        dataset = dataclasses.replace(dataset, train=train, holdout=holdout)
+    missing = sum(not record.caption for record in dataset.train.records)
+    if missing and command.model.captions != "never":
+        reporter.warn([f'{missing} of {len(dataset.train)} training images have no caption; "" stands for it'])
+    return dataset, {"source": source, "missing": missing}
 
 
 def _next(command: cli.Fit, dataset: DataSet) -> str:

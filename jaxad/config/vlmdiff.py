@@ -19,8 +19,11 @@ class VLMDiffConfig:
     """What it starts from (paper): folder or Hugging Face id in diffusers layout, or one .ckpt or .safetensors file; or
     "random:WIDTH", small untrained networks whose autoencoder has the factor 4."""
     autoencoder: str | None = None
-    """Autoencoder finetuned on ImageNet-normalised images (paper), as `jaxad fit autoencoder` writes it; None for that
-    of `stable_diffusion`, which is given images from -1 to 1 (SPEC 1.5)."""
+    """Finetuned autoencoder (paper): a folder as `jaxad fit autoencoder` writes it, or an LDM .ckpt; None for that of
+    `stable_diffusion`."""
+    pixels: Literal["auto", "imagenet", "symmetric"] = "auto"
+    """Range of the autoencoder's images: normalised by ImageNet's mean and deviation (paper), or -1 to 1; "auto" is the
+    former for a finetuned autoencoder and the latter for Stable Diffusion's own (SPEC 1.5)."""
     tokenizer: str | None = None
     """Folder or id of the tokenizer; None for that of `stable_diffusion`, of a single file CLIP's."""
     ema: bool = False

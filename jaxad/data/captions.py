@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from jaxad.data.caption_files import read_captions, write_captions
+from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
 
-__all__ = ["DUPLICATE", "MISSING", "ORDER", "SURPLUS", "Captions", "write_captions"]
+__all__ = ["DUPLICATE", "MISSING", "ORDER", "SURPLUS", "Captions", "with_captions", "write_captions"]
 
 MISSING, SURPLUS, DUPLICATE, ORDER = "missing caption", "surplus caption", "duplicate caption", "other order"
 LISTED = 50
@@ -132,3 +135,15 @@ class Captions:
         if len(every) > LISTED:
             problems.append(Problem(kind, self.source, f"and {len(every) - LISTED} more", fatal))
         return problems
+
+
+def with_captions(source: ImageSource, captions: Captions) -> ImageSource:
+    """The same images with their captions in `Record.caption`, "" for those that have none.
+
+    Raises:
+        DataError: two captions of an image, or captions that stand in another order than the images (SPEC 1.7).
+    """
+    texts = captions.attach([record.identity for record in source.records], allow=(MISSING, SURPLUS)).texts
+    records = zip(source.records, texts, strict=True)
+    described: Any = source  # Every source is a dataclass of its own.
+    return dataclasses.replace(described, records=tuple(dataclasses.replace(r, caption=text) for r, text in records))

@@ -116,7 +116,7 @@ class VLMDiff(Detector):
 
     @property
     def encoder_identity(self) -> tuple:
-        return (self._identity, self.config.autoencoder is None)
+        return (self._identity, self._symmetric)
 
     def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
         """Token ids int32 [b 77] of the captions, where captions are used."""
@@ -217,6 +217,13 @@ class VLMDiff(Detector):
         return {"before": before, "after": after, "image": features.extras["image"], "reconstruction": redrawn}
 
     @property
+    def _symmetric(self) -> bool:
+        """Whether the autoencoder takes images from -1 to 1."""
+        if self.config.pixels == "auto":
+            return self.config.autoencoder is None
+        return self.config.pixels == "symmetric"
+
+    @property
     def _schedule(self):
         return scaled_linear_schedule()
 
@@ -235,13 +242,13 @@ class VLMDiff(Detector):
 
     def _to_pixels(self, normalised: jax.Array) -> jax.Array:
         """ImageNet-normalised images as the autoencoder was trained to take them."""
-        if self.config.autoencoder is not None:
+        if not self._symmetric:
             return normalised
         mean, std = _statistics()
         return 2 * (normalised * std + mean) - 1
 
     def _from_pixels(self, pixels: jax.Array) -> jax.Array:
-        if self.config.autoencoder is not None:
+        if not self._symmetric:
             return pixels
         mean, std = _statistics()
         return ((pixels + 1) / 2 - mean) / std

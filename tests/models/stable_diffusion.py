@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import safetensors.numpy
 
 from jaxad import module_state
 from jaxad.models.autoencoder_kl import abstract_autoencoder, save_autoencoder
+from jaxad.models.clip import abstract_text_tower
+from jaxad.models.clip_checkpoints import TEXT_LAYOUTS
+from jaxad.models.clip_config import TextConfig
 from jaxad.models.sd_checkpoints import autoencoder_key_maps, unet_key_map
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet, save_unet
 from jaxad.models.weights import to_torch
+from tests.models.clip_vocabulary import write_tokenizer
 
 UNET = UNetConfig(
     block_out_channels=(8, 16),
@@ -56,3 +61,29 @@ def write_single_file(file: Path, unet: UNetConfig, autoencoder: AutoencoderConf
     vae = to_torch(randomised(abstract_autoencoder(autoencoder)), autoencoder_key_maps(autoencoder)["ldm"])
     tensors |= {f"first_stage_model.{name}": tensor for name, tensor in vae.items()}
     safetensors.numpy.save_file(tensors, file)
+
+
+TEXT = TextConfig(12, depth=1, heads=2, hidden=24, vocabulary=526, projection=None, pool="end", end=525)
+
+
+def write_pipeline(folder: Path) -> None:
+    """A whole Stable Diffusion in diffusers layout: unet, vae, text_encoder and tokenizer."""
+    write_folder(folder)
+    vocabulary = write_tokenizer(folder / "tokenizer")
+    assert len(vocabulary) == TEXT.vocabulary
+    text = folder / "text_encoder"
+    text.mkdir()
+    config = {
+        "model_type": "clip_text_model",
+        "hidden_size": TEXT.width,
+        "intermediate_size": TEXT.hidden,
+        "num_hidden_layers": TEXT.depth,
+        "num_attention_heads": TEXT.heads,
+        "vocab_size": TEXT.vocabulary,
+        "max_position_embeddings": TEXT.context,
+        "eos_token_id": TEXT.end,
+        "hidden_act": TEXT.activation,
+    }
+    (text / "config.json").write_text(json.dumps(config))
+    tensors = to_torch(randomised(abstract_text_tower(TEXT)), TEXT_LAYOUTS["transformers, text_model"])
+    safetensors.numpy.save_file(tensors, text / "model.safetensors")
