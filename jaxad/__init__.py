@@ -26,6 +26,7 @@ _HOMES = {
     "Record": "types",
     "Source": "types",
     "View": "types",
+    "CLIPFusionConfig": "config",
     "DataConfig": "config",
     "DPDiffConfig": "config",
     "PatchBankConfig": "config",
@@ -33,6 +34,7 @@ _HOMES = {
     "VLMDiffConfig": "config",
     "JaxadError": "errors",
     "Detector": "detector",
+    "CLIPFusion": "systems.clipfusion",
     "DPDiff": "systems.dpdiff",
     "PatchBank": "systems.patch_bank",
     "VLMDiff": "systems.vlmdiff",
@@ -52,6 +54,7 @@ __all__ = [*_HOMES, "data"]  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:
     from jaxad import data as data
     from jaxad.checkpoint import restore as restore
+    from jaxad.config import CLIPFusionConfig as CLIPFusionConfig
     from jaxad.config import DataConfig as DataConfig
     from jaxad.config import DPDiffConfig as DPDiffConfig
     from jaxad.config import PatchBankConfig as PatchBankConfig
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from jaxad.predict import Predictor as Predictor
     from jaxad.predict import predict as predict
     from jaxad.report import write_report as write_report
+    from jaxad.systems.clipfusion import CLIPFusion as CLIPFusion
     from jaxad.systems.dpdiff import DPDiff as DPDiff
     from jaxad.systems.patch_bank import PatchBank as PatchBank
     from jaxad.systems.vlmdiff import VLMDiff as VLMDiff

@@ -12,7 +12,15 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import tyro
 
 from jaxad import __version__
-from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig, VLMDiffConfig, VLMDiffPreset
+from jaxad.config import (
+    CLIPFusionConfig,
+    CLIPFusionPreset,
+    DPDiffConfig,
+    PatchBankConfig,
+    TrainConfig,
+    VLMDiffConfig,
+    VLMDiffPreset,
+)
 from jaxad.errors import JaxadError
 
 Preset = Literal["paper", "small"]
@@ -83,6 +91,29 @@ class FitVLMDiff(_FitData):
     system: ClassVar[str] = "vlmdiff"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FitCLIPFusion(_FitData):
+    """Zero- and few-shot detection with CLIP and Stable Diffusion: remembers prompts and a few normal images."""
+
+    data: str = ""
+    """`folder:PATH` or what `jaxad prepare` made, as for other systems; not needed with --shots 0 and --classes."""
+    preset: CLIPFusionPreset = "clipfusion"
+    """Defaults of --model: the published ones, one of its models alone, a baseline, or another Stable Diffusion."""
+    shots: int = 0
+    """Normal images of each category that are remembered; with 0 only the categories' names matter."""
+    seed: int = 0
+    """Seed of the draw of these images; with --reference-lists the number of the run."""
+    classes: tuple[str, ...] | None = None
+    """Names of the categories; those of the data if not given."""
+    reference_lists: Path | None = None
+    """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draw; needs --holdout 0."""
+    protocol: Protocol = "winclip"
+    """Evaluation protocol in which the threshold is measured."""
+    model: CLIPFusionConfig = field(default_factory=CLIPFusionConfig)
+    train: ClassVar[None] = None
+    system: ClassVar[str] = "clipfusion"
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Evaluate a checkpoint on labelled images: report.json and report.html."""
@@ -104,7 +135,8 @@ class Evaluate:
     override: tuple[str, ...] = ()
     """Inference settings to change, e.g. `start_timestep=200 residual=cosine draws=4`."""
     backbone: str | None = None
-    """Folder or id to load the backbone from, where the checkpoint does not hold it."""
+    """Folder or id to load the backbone from, where the checkpoint does not hold it; of clipfusion
+    `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about unusable images: stop, or leave them out and say so in the report."""
     batch_size: int = 16
@@ -130,7 +162,8 @@ class Predict:
     map_format: Literal["npy", "tiff"] = "npy"
     """Format of the raw maps, 32-bit float."""
     backbone: str | None = None
-    """Folder or id to load the backbone from, where the checkpoint does not hold it."""
+    """Folder or id to load the backbone from, where the checkpoint does not hold it; of clipfusion
+    `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
     batch_size: int = 16
     """Images at once."""
     workers: int = 2
@@ -239,7 +272,7 @@ class Models:
     """List the pretrained networks: parameters, the option that takes them, where their weights come from."""
 
 
-Fit = FitDPDiff | FitPatchBank | FitVLMDiff
+Fit = FitDPDiff | FitPatchBank | FitVLMDiff | FitCLIPFusion
 Command = Demo | Fit | Evaluate | Predict | Check | Prepare | Convert | Models | Bench
 
 _DESCRIPTION = (
@@ -271,14 +304,16 @@ def _tree(preset: str) -> Any:
     required: Any = {"data": tyro.MISSING, "workdir": tyro.MISSING}
 
     def known(presets: Any) -> Any:
-        """The preset where the system has it; the default of the others is not used."""
-        return preset if preset in get_args(presets) else "paper"
+        """The preset where the system has it, else its first; the default of the others is not used."""
+        return preset if preset in get_args(presets) else get_args(presets)[0]
 
     own = known(Preset)
     dpdiff = FitDPDiff(preset=own, model=DPDiffConfig.preset(own), train=TrainConfig.preset(own), **required)
     bank = FitPatchBank(preset=own, model=PatchBankConfig.preset(own), **required)
     own = known(VLMDiffPreset)
     vlmdiff = FitVLMDiff(preset=own, model=VLMDiffConfig.preset(own), train=VLMDiffConfig.training(own), **required)
+    own = known(CLIPFusionPreset)
+    fusion = FitCLIPFusion(preset=own, model=CLIPFusionConfig.preset(own), workdir=required["workdir"])
     # Type checkers know `|` between plain types only, hence Any.
     fit_dpdiff: Any = Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff", default=dpdiff)]
     demo: Any = Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -286,6 +321,7 @@ def _tree(preset: str) -> Any:
         fit_dpdiff
         | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=bank)]
         | Annotated[FitVLMDiff, tyro.conf.subcommand("vlmdiff", default=vlmdiff)]
+        | Annotated[FitCLIPFusion, tyro.conf.subcommand("clipfusion", default=fusion)]
     )
     return (
         demo

@@ -30,6 +30,7 @@ def run(command: Any) -> None:
         cli.FitDPDiff: fit,
         cli.FitPatchBank: fit,
         cli.FitVLMDiff: fit,
+        cli.FitCLIPFusion: fit,
         cli.Evaluate: evaluate,
         cli.Predict: predict,
         cli.Check: check,
@@ -43,7 +44,7 @@ def run(command: Any) -> None:
 
 def fit(command: cli.Fit) -> None:
     """`jaxad fit`."""
-    from jaxad import data, parallel, train
+    from jaxad import data, parallel, shots, train
     from jaxad.systems import system
 
     config = command.model
@@ -62,15 +63,21 @@ def fit(command: cli.Fit) -> None:
                 settings.check()
         except ConfigError as error:
             problems.append(f"{flag}: {error}")
+    if isinstance(command, cli.FitCLIPFusion):
+        problems += shots.problems(command)
     _raise(problems)
 
     parallel.start_processes()
     reporter = Reporter(quiet=not parallel.is_main_process())
-    data_config = DataConfig(command.data, command.categories, command.holdout, command.on_bad, command.workers)
-    dataset = data.load(command.data, command.data_dir, config=data_config)
+    chosen: dict[str, Any] = {}
+    if isinstance(command, cli.FitCLIPFusion):
+        dataset, chosen = shots.load(command)
+    else:
+        data_config = DataConfig(command.data, command.categories, command.holdout, command.on_bad, command.workers)
+        dataset = data.load(command.data, command.data_dir, config=data_config)
     reporter.say(dataset.summary())
     reporter.warn([str(problem) for problem in dataset.problems])
-    provenance = {"holdout": command.holdout, "preset": command.preset, "skipped": _skipped(dataset)}
+    provenance = {**chosen, "holdout": command.holdout, "preset": command.preset, "skipped": _skipped(dataset)}
     if isinstance(command, cli.FitVLMDiff):
         dataset, provenance["captions"] = _captioned(command, dataset, reporter)
     detector = system(command.system).create(config, key=_key(command.train.seed if command.train else 0))
@@ -380,8 +387,11 @@ def _key(seed: int):
 
 
 def _names(mine: Any, theirs: Any) -> tuple[str, str]:
-    titles = {"dpdiff": "DPDiff-AD", "patch-bank": "Patch bank", "vlmdiff": "VLMDiff"}
-    return titles[mine.detector.name], "" if theirs is None else titles[theirs.detector.name]
+    def title(detector: Detector) -> str:
+        titles = {"dpdiff": "DPDiff-AD", "patch-bank": "Patch bank", "vlmdiff": "VLMDiff"}
+        return titles.get(detector.name) or detector.config.label
+
+    return title(mine.detector), "" if theirs is None else title(theirs.detector)
 
 
 def _skipped(dataset: DataSet) -> list[str]:
@@ -408,9 +418,11 @@ def _next(command: cli.Fit, dataset: DataSet) -> str:
     checkpoint, categories = ("--checkpoint", command.workdir), command.categories or ()
     if any(record.label is not None for record in dataset.test.records):
         out = ("--out", f"{command.workdir}-report", *(("--categories", *categories) if categories else ()))
+        out = (*out, *(("--protocol", command.protocol) if command.protocol != "exact-256" else ()))
         where = () if command.data_dir is None else ("--data-dir", command.data_dir)
         return _line("evaluate", *checkpoint, "--data", command.data, *where, *out)
-    return _line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions")
+    category = ("--category", "NAME") if isinstance(command, cli.FitCLIPFusion) else ()
+    return _line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
 
 
 def _listing(numbers: Mapping[str, int], most: int = 4) -> str:

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+import dataclasses
 
+from jaxad.data.folder import FolderSource
 from jaxad.errors import DataError
 from jaxad.types import Record
 
 
-class ClassNames:
-    """Categories as a source (jaxad.types.Source) that holds no image.
+@dataclasses.dataclass(frozen=True)
+class ClassNames(FolderSource):
+    """Categories as a source that holds no image.
 
-    Args:
-        categories: their names, in the order of their numbers.
+    Attributes:
+        names: of the categories, in the order of their numbers.
 
     Raises:
         DataError: no name, an empty one, or one twice.
     """
 
-    name = "class names"
-    records: Sequence[Record] = ()
+    name: str = dataclasses.field(default="class names", init=False)
+    records: tuple[Record, ...] = dataclasses.field(default=(), init=False)
+    names: tuple[str, ...]
 
-    def __init__(self, categories: Iterable[str]):
-        self.categories = tuple(categories)
-        if not self.categories or not all(self.categories) or len(set(self.categories)) < len(self.categories):
-            raise DataError(f"class names {list(self.categories)}: needs one or more, all different")
+    def __post_init__(self) -> None:
+        if not self.names or not all(self.names) or len(set(self.names)) < len(self.names):
+            raise DataError(f"class names {list(self.names)}: needs one or more, all different")
 
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, index: int) -> NoReturn:
-        """There is none."""
-        raise IndexError(f"{self.name}: no image {index}")
-
-    def mask(self, index: int) -> NoReturn:
-        """There is none."""
-        raise IndexError(f"{self.name}: no image {index}")
-
-    def fingerprint(self, index: int) -> NoReturn:
-        """There is none."""
-        raise IndexError(f"{self.name}: no image {index}")
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(self.names)

@@ -1,0 +1,48 @@
+"""What `jaxad fit clipfusion` adds to fitting: which images are remembered, or only whose names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from jaxad import cli
+from jaxad.config import DataConfig
+
+if TYPE_CHECKING:
+    from jaxad.data import DataSet
+
+
+def problems(command: cli.FitCLIPFusion) -> list[str]:
+    """Everything about shots and names that cannot work."""
+    found = [f"--shots {command.shots}: needs to be at least 0"] if command.shots < 0 else []
+    if command.shots > 0 and not command.data:
+        found.append(f"--shots {command.shots}: needs --data to take the images from")
+    if not command.data and not command.classes:
+        found.append("--classes: give the names of the categories, or --data that has them")
+    if command.classes and command.categories:
+        found.append("--classes, --categories: mean the same here; give one of them")
+    return found
+
+
+def load(command: cli.FitCLIPFusion) -> tuple[DataSet, dict[str, Any]]:
+    """The data with what is remembered as its training part, and what to record of the choice.
+
+    Raises:
+        DataError: unusable data, categories with too few images, or lists that do not fit.
+    """
+    from jaxad import data
+
+    if command.data:
+        categories = command.categories or command.classes
+        config = DataConfig(command.data, categories, command.holdout, command.on_bad, command.workers)
+        dataset = data.load(command.data, command.data_dir, config=config)
+    else:
+        none = data.FolderSource("no images", ())
+        dataset = data.DataSet("class names", none, none, none, command.classes or ())
+    if command.shots:
+        chosen = dataset.train.per_class(command.shots, command.seed, lists=command.reference_lists)
+    else:
+        chosen = data.ClassNames(dataset.categories)
+    lists = None if command.reference_lists is None else str(command.reference_lists)
+    record = {"shots": command.shots, "seed": command.seed, "reference_lists": lists}
+    return dataclasses.replace(dataset, train=chosen), record
