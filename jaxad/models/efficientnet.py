@@ -98,15 +98,19 @@ class EfficientNetConfig:
         defaults = {"width_coefficient": 2.0, "depth_coefficient": 3.1, "depth_divisor": 8, "hidden_dim": 2560}
         c = {**defaults, **needed, "depthwise_padding": (), "batch_norm_eps": 0.001, **config}
         given = {name: tuple(c[name]) if isinstance(c[name], list) else c[name] for name in needed}
-        wrong = [
+        problems = [
             f"{name} = {given[name]!r}: needs to be {value!r}" for name, value in needed.items() if given[name] != value
         ]
-        if wrong:
-            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in wrong)]))
         width, divisor = c["width_coefficient"], c["depth_divisor"]
+        stem, *widths = (scaled_width(channels, width, divisor) for channels in (32, *WIDTHS))
+        # Such a block adds its input in every other library, and does not in transformers.
+        if any(stride == 1 and a == b for stride, a, b in zip(STRIDES, (stem, *widths), widths, strict=False)):
+            problems.append(f"width_coefficient = {width}: a stage of stride 1 needs to be wider than the one before")
+        if problems:
+            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
         return cls(
-            stem=scaled_width(32, width, divisor),
-            widths=tuple(scaled_width(channels, width, divisor) for channels in WIDTHS),
+            stem=stem,
+            widths=tuple(widths),
             depths=tuple(math.ceil(c["depth_coefficient"] * number) for number in DEPTHS),
             head=c["hidden_dim"],
             padding="trailing",

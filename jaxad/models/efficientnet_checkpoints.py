@@ -139,7 +139,7 @@ def is_efficientnet(weights: Weights) -> bool:
     if "model_type" in config or "architecture" in config:
         architecture = str(config.get("architecture", ""))
         return config.get("model_type") == "efficientnet" or _TIMM.fullmatch(architecture) is not None
-    return _layout(_below_classifier(weights)) is not None
+    return find_layout(weights) is not None
 
 
 def load_efficientnet(weights: Weights, dtype: Any = jnp.float32) -> EfficientNet:
@@ -152,35 +152,30 @@ def load_efficientnet(weights: Weights, dtype: Any = jnp.float32) -> EfficientNe
     Raises:
         WeightsError: a config of another network, or weights that do not fit it.
     """
-    weights = _below_classifier(weights)
-    layout = _layout(weights)
+    layout = find_layout(weights)
     if layout is None:
         first = ", ".join(f"{_stem(names)} ({name})" for name, names in LAYOUTS.items())
         raise WeightsError(f"{weights}: no EfficientNet in a layout known here; holds none of {first}")
+    weights = _below_classifier(weights)
     if weights.config.get("model_type") == "efficientnet":
         config = EfficientNetConfig.from_huggingface(weights.config)
     else:
-        config = _inferred(weights, layout)
+        config = infer_config(weights, layout)
     return fill(abstract_efficientnet(config, dtype), weights, key_map(layout, config.depths), ignore=UNUSED)
 
 
-_TIMM = re.compile(r"(tf_)?efficientnet_(b[0-7]|lite[0-4])")
+def find_layout(weights: Weights) -> str | None:
+    """Which of `LAYOUTS` the tensors are named in."""
+    tensors = _below_classifier(weights).tensors
+    return next((name for name, names in LAYOUTS.items() if _stem(names) in tensors), None)
 
 
-def _below_classifier(weights: Weights) -> Weights:
-    return weights.under("efficientnet.") if weights.has("efficientnet.") else weights
+def infer_config(weights: Weights, layout: str) -> EfficientNetConfig:
+    """The shape that the tensors have; what they do not tell is as this layout's authors do it (table above).
 
-
-def _layout(weights: Weights) -> str | None:
-    return next((name for name, names in LAYOUTS.items() if _stem(names) in weights.tensors), None)
-
-
-def _stem(names: Names) -> str:
-    return f"{names.ends[0][1]}.weight"
-
-
-def _inferred(weights: Weights, layout: str) -> EfficientNetConfig:
-    """The shape that the tensors have; what they do not tell is as this layout's authors do it (table above)."""
+    Raises:
+        WeightsError: blocks that do not form seven stages.
+    """
     names, tensors = LAYOUTS[layout], weights.tensors
     stages = _numbered_stages(names, tensors) if "{number}" in names.block else _named_stages(names, tensors)
     if len(stages) != len(WIDTHS):
@@ -188,7 +183,7 @@ def _inferred(weights: Weights, layout: str) -> EfficientNetConfig:
     widths, depths = zip(*stages, strict=True)
     by_tensorflow = layout == "original"
     if layout == "timm":
-        by_tensorflow = str(weights.config.get("architecture", weights.files[0].name)).startswith("tf_")
+        by_tensorflow = str(weights.config.get("architecture") or weights.files[0].name).startswith("tf_")
     symmetric = not by_tensorflow and layout != "huggingface"
     return EfficientNetConfig(
         stem=tensors[_stem(names)].shape[0],
@@ -199,6 +194,17 @@ def _inferred(weights: Weights, layout: str) -> EfficientNetConfig:
         padding="symmetric" if symmetric else "same" if by_tensorflow else "trailing",
         norm_eps=1e-5 if symmetric and not (layout == "torchvision" and widths[-1] >= 512) else 1e-3,
     )
+
+
+_TIMM = re.compile(r"(tf_)?efficientnet_(b[0-7]|lite[0-4])")
+
+
+def _below_classifier(weights: Weights) -> Weights:
+    return weights.under("efficientnet.") if weights.has("efficientnet.") else weights
+
+
+def _stem(names: Names) -> str:
+    return f"{names.ends[0][1]}.weight"
 
 
 def _named_stages(names: Names, tensors: Mapping[str, Any]) -> list[tuple[int, int]]:

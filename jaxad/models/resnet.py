@@ -192,9 +192,6 @@ HUGGINGFACE: KeyMap = (
 UNUSED = ("*.num_batches_tracked", "fc.*", "classifier.*")
 """Tensors of such files that features do not depend on."""
 
-PUBLISHED: Mapping[str, ResNetConfig] = {f"microsoft/resnet-{n}": ResNetConfig.resnet(n) for n in LAYERS}
-"""Hub id -> shape of every ResNet that jaxad is checked against."""
-
 
 def is_resnet(weights: Weights) -> bool:
     """Whether these are of a ResNet, by their config.json or, without one, by their names."""

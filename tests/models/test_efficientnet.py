@@ -54,15 +54,15 @@ def test_torchvision_trains_the_large_ones_with_a_larger_epsilon(tmp_path):
 def test_config_of_transformers_tells_the_rest(tmp_path, prefix):
     config = {
         "model_type": "efficientnet",
-        "width_coefficient": 0.25,
-        "depth_coefficient": 1.0,
-        "hidden_dim": 320,
+        "width_coefficient": 0.5,
+        "depth_coefficient": 0.5,
+        "hidden_dim": 640,
         "depthwise_padding": [5],
         "batch_norm_eps": 0.01,
     }
     shape = EfficientNetConfig.from_huggingface(config)
-    assert shape.widths == (8, 8, 16, 24, 32, 48, 80)
-    assert (shape.stem, shape.head, shape.depths) == (8, 320, (1, 2, 2, 3, 3, 4, 1))
+    assert shape.widths == (8, 16, 24, 40, 56, 96, 160)
+    assert (shape.stem, shape.head, shape.depths) == (16, 640, (1, 1, 1, 2, 2, 2, 1))
     assert (shape.padding, shape.symmetric_blocks, shape.norm_eps) == ("trailing", (5,), 0.01)
     others = ("classifier.weight", "classifier.bias") if prefix else ()
     expected, tensors = tensors_of(shape, "huggingface", prefix=prefix, others=others)
@@ -73,8 +73,8 @@ def test_config_of_transformers_tells_the_rest(tmp_path, prefix):
 
 def test_settings_it_does_not_have_are_all_named():
     with pytest.raises(WeightsError) as caught:
-        EfficientNetConfig.from_huggingface({"hidden_act": "relu", "strides": [1, 1], "num_channels": 1})
-    for name in ("hidden_act = 'relu'", "strides = (1, 1)", "num_channels = 1"):
+        EfficientNetConfig.from_huggingface({"hidden_act": "relu", "strides": [1, 1], "width_coefficient": 0.1})
+    for name in ("hidden_act = 'relu'", "strides = (1, 1)", "width_coefficient = 0.1"):
         assert name in str(caught.value)
 
 
