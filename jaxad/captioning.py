@@ -1,0 +1,218 @@
+"""Captions by an image-text-to-text model (SPEC 1.7); the one place that imports torch, of the extra `caption`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxad.data.captions import ORDER, SURPLUS, Captions, write_captions
+from jaxad.errors import ConfigError, DataError
+from jaxad.types import Source
+
+PROMPTS = {
+    "pd": "Describe the visual features of image in detail with a focus on the main object, with around 60 words and "
+    "maybe 4 or 5 sentences.",
+    "pa": "Be a pixel level visual defect inspector, and describe whether there is a defect or not on the main object "
+    "itself, with around 60 words and maybe 4 or 5 sentences.",
+    "coco": "Describe the visual features of image in detail, with around 60 words and maybe 4 or 5 sentences.",
+}
+"""The published prompts, by the names that published folders have."""
+
+NUMBERED = ("coco", "coco_ad")
+"""Data sets whose published labels are image numbers; their configs share one name."""
+
+SETTINGS = "captioner.json"
+
+Captioner = Callable[[Sequence[np.ndarray]], list[str]]
+"""Images uint8 [h w 3] of any sizes -> a text for each."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What `caption` leaves.
+
+    Attributes:
+        folder: the captions, for `Captions.load` and `--captions` of other commands.
+        captions: as they are read back from there.
+        empty: images whose caption is empty.
+    """
+
+    folder: Path
+    captions: Captions
+    empty: tuple[str, ...]
+
+
+class HuggingFaceCaptioner:
+    """Greedy answers of an image-text-to-text model such as InternVL (its "-hf" weights), Qwen-VL, LLaVA or BLIP-2.
+
+    Only models whose code is part of transformers are loaded; code from the hub is never run.
+
+    Args:
+        model: hub id, or a folder with model and processor.
+        prompt: asked of every image.
+        max_new_tokens: longest answer.
+
+    Raises:
+        ConfigError: torch is not installed, or transformers cannot load such a model.
+    """
+
+    def __init__(self, model: str, prompt: str, *, max_new_tokens: int = 1024):
+        try:
+            import torch
+        except ImportError as error:
+            raise ConfigError("jaxad caption: needs torch; pip install 'jaxad[caption]'") from error
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self._torch: Any = torch
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
+        try:
+            self._processor: Any = AutoProcessor.from_pretrained(model, trust_remote_code=False)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            raise ConfigError(
+                f"--model {model}: transformers loads no image-text-to-text model from it; name a hub id or folder "
+                f"whose code is part of transformers, such as OpenGVLab/InternVL3-8B-hf: {error}"
+            ) from error
+        self._model = loaded.to(self._device).eval()
+        self._prompt, self._longest = prompt, max_new_tokens
+        # Answers begin where prompts end, which is one place for all only if padding comes first.
+        self._processor.tokenizer.padding_side = "left"
+        if self._processor.tokenizer.pad_token is None:
+            self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[str]:
+        """A text for each image uint8 [h w 3]."""
+        inputs = self._inputs([Image.fromarray(image) for image in images]).to(self._device, self._model.dtype)
+        with self._torch.inference_mode():
+            answers = self._model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=self._longest)
+        asked = inputs["input_ids"]
+        # Models that only decode repeat what they were asked.
+        if answers.shape[1] >= asked.shape[1] and bool((answers[:, : asked.shape[1]] == asked).all()):
+            answers = answers[:, asked.shape[1] :]
+        texts = self._processor.batch_decode(answers, skip_special_tokens=True)
+        return [" ".join(text.split()) for text in texts]
+
+    def _inputs(self, images: list[Image.Image]) -> Any:
+        if not getattr(self._processor, "chat_template", None):
+            return self._processor(images=images, text=[self._prompt] * len(images), padding=True, return_tensors="pt")
+        text = {"type": "text", "text": self._prompt}
+        chats = [[{"role": "user", "content": [{"type": "image", "image": image}, text]}] for image in images]
+        return self._processor.apply_chat_template(
+            chats,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+
+
+def caption(
+    source: Source,
+    captioner: Callable[[], Captioner],
+    *,
+    out_dir: Path | str,
+    data: str,
+    model: str,
+    prompt: str,
+    split: str = "train",
+    max_new_tokens: int = 1024,
+    batch_size: int = 8,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> Captioned:
+    """Captions every image of a source in the published layout; goes on where an earlier call stopped.
+
+    Args:
+        source: the images.
+        captioner: makes what describes them; called only if there are images left to describe.
+        out_dir: where the folder of captions is made.
+        data: name of the data set as `load` takes it, e.g. "mvtec_ad" or "folder:/my/parts".
+        model: what made the captions, for the folder's name and its settings.
+        prompt: "pd", "pa", "coco", or the text itself.
+        split: "train" or "test".
+        max_new_tokens: recorded; captions of another length limit do not mix with these.
+        batch_size: images described at once.
+        workers: threads that decode images.
+        progress: called with the number of images done since the last call, at first those of earlier calls.
+
+    Raises:
+        DataError: no images, the folder holds captions made otherwise or of other images, or the finished captions do
+            not fit the data set.
+    """
+    if not len(source):
+        raise DataError(f"{data}: no {split} images to caption")
+    ids = [record.identity for record in source.records]
+    name, vlm, short = data_name(data), model_name(model), prompt_name(prompt)
+    settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
+    _claim(Path(out_dir).expanduser() / f"{name}_captions_{vlm}_{short}", settings)
+
+    def texts(start: int) -> Iterator[str]:
+        if progress is not None:
+            progress(start)
+        describe = captioner()
+        with ThreadPoolExecutor(workers) as pool:
+            for first in range(start, len(ids), batch_size):
+                chosen = range(first, min(first + batch_size, len(ids)))
+                answers = describe(list(pool.map(lambda index: source[index].image, chosen)))
+                if len(answers) != len(chosen):
+                    raise DataError(f"{model}: {len(answers)} captions for {len(chosen)} images")
+                yield from answers
+                if progress is not None:
+                    progress(len(chosen))
+
+    folder = write_captions(out_dir, name, vlm, short, split, ids, texts)
+    captions = Captions.load(folder, split).attach(ids, allow=() if name not in NUMBERED else (SURPLUS, ORDER))
+    empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
+    return Captioned(folder, captions, empty)
+
+
+def prompt_text(prompt: str) -> str:
+    """What is asked: one of the published prompts by its name, or the text itself."""
+    return PROMPTS.get(prompt, prompt)
+
+
+def prompt_name(prompt: str) -> str:
+    """How folders name a prompt; a text of one's own by its hash."""
+    named = {text: name for name, text in PROMPTS.items()}
+    return named.get(prompt_text(prompt), f"text-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}")
+
+
+def model_name(model: str) -> str:
+    """How folders name a captioner: the last part of its id, in lower case, without the underscores of shards."""
+    return re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-")
+
+
+def data_name(data: str) -> str:
+    """How folders name a data set: that of its folder, or name and config joined by "_"."""
+    if data.startswith("folder:"):
+        return Path(data.removeprefix("folder:")).expanduser().resolve().name
+    first = data.partition("/")[0]
+    return first if first in NUMBERED else data.replace("/", "_")
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Records how captions are made, or checks that those there were made so."""
+    file = folder / SETTINGS
+    if file.is_file():
+        theirs = json.loads(file.read_text())
+        differing = [f"{name}: {theirs.get(name)!r} there, {value!r} now" for name, value in settings.items()]
+        differing = [line for line, name in zip(differing, settings, strict=True) if theirs.get(name) != settings[name]]
+        if differing:
+            listing = "\n  ".join([f"{folder} holds captions made otherwise; use another --out:", *differing])
+            raise DataError(listing)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(settings, indent=2) + "\n")
+    partial.replace(file)
