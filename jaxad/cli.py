@@ -16,6 +16,8 @@ from jaxad.config import (
     CLIPFusionConfig,
     CLIPFusionPreset,
     DPDiffConfig,
+    FirstStageConfig,
+    FirstStageTrainConfig,
     PatchBankConfig,
     TrainConfig,
     VLMDiffConfig,
@@ -32,7 +34,7 @@ DEMO_RUN = "run"
 
 
 @dataclass(frozen=True)
-class _FitData:
+class _FitImages:
     data: str
     """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     workdir: Path
@@ -43,16 +45,20 @@ class _FitData:
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     image_size: int | None = None
     """Side of the square input in pixels; short for --model.image-size, and goes before it."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What to do about unusable images: stop before training, or leave them out."""
+    workers: int = 2
+    """Threads that decode images."""
+
+
+@dataclass(frozen=True)
+class _FitData(_FitImages):
     holdout: float = 0.1
     """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
     false_alarm: float = 0.01
     """Share of normal images allowed above the threshold."""
     protocol: Protocol = "exact-256"
     """Evaluation protocol in which the threshold is measured."""
-    on_bad: Literal["stop", "skip"] = "stop"
-    """What to do about unusable images: stop before training, or leave them out."""
-    workers: int = 2
-    """Threads that decode images."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,47 @@ class FitCLIPFusion(_FitData):
     model: CLIPFusionConfig = field(default_factory=CLIPFusionConfig)
     train: ClassVar[None] = None
     system: ClassVar[str] = "clipfusion"
+
+
+@dataclass(frozen=True)
+class FitAutoencoder(_FitImages):
+    """Finetune Stable Diffusion's autoencoder, VLMDiff's first stage; leaves it in the workdir's folder autoencoder."""
+
+    preset: Preset = "paper"
+    """Defaults of --model and --train: the published ones, or small ones for CPUs."""
+    model: FirstStageConfig = field(default_factory=FirstStageConfig)
+    train: FirstStageTrainConfig = field(default_factory=FirstStageTrainConfig)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Describe images by an image-text-to-text model (extra `caption`), in the layout of VLMDiff's published captions.
+
+    Run the same command again to go on after an interruption.
+    """
+
+    data: str
+    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
+    model: str
+    """Hub id or folder of the model, e.g. OpenGVLab/InternVL3-8B-hf; its code must be part of transformers."""
+    out: Path
+    """Where the folder `DATA_captions_MODEL_PROMPT` is made."""
+    prompt: str = "pd"
+    """A published prompt: pd (describe), pa (look for defects) or coco; or a text of your own."""
+    split: Literal["train", "test"] = "train"
+    """Training images, all of them normal, or test images."""
+    categories: tuple[str, ...] | None = None
+    """Categories to caption; all if not given."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    max_new_tokens: int = 1024
+    """Longest caption."""
+    batch_size: int = 8
+    """Images at once."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What to do about unusable images: stop, or leave them out."""
+    workers: int = 2
+    """Threads that decode images."""
 
 
 @dataclass(frozen=True)
@@ -256,15 +303,24 @@ class Convert:
 class Bench:
     """Time a part of jaxad on this machine."""
 
-    what: Annotated[Literal["metrics", "input", "models"], tyro.conf.Positional]
+    what: Annotated[Literal["metrics", "input", "models", "clipfusion"], tyro.conf.Positional]
     """metrics: pixel metrics of ten million scores against an exact computation; input: images per second from disk to
-    a batch on the device; models: forward pass of every pretrained network at its published size, random weights."""
+    a batch on the device; models: forward pass of every pretrained network at its published size, random weights;
+    clipfusion: latency and operations of CLIPFusion's prediction, random weights."""
     networks: tuple[str, ...] | None = None
     """models: only these, named as `jaxad models` names them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """models: compute type."""
+    """models, clipfusion: compute type."""
     batch_size: int = 1
-    """models: images at once."""
+    """models, clipfusion: images at once."""
+    shots: tuple[int, ...] = (0, 1, 2, 4)
+    """clipfusion: numbers of references."""
+    preset: CLIPFusionPreset = "clipfusion"
+    """clipfusion: the published setting, one of its models alone, or a baseline."""
+    size: Literal["published", "one-pass", "tiny"] = "published"
+    """clipfusion: published; its networks with one state and one timestep; or networks of a few channels."""
+    count_only: bool = False
+    """clipfusion: count operations, run nothing."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +329,7 @@ class Models:
 
 
 Fit = FitDPDiff | FitPatchBank | FitVLMDiff | FitCLIPFusion
-Command = Demo | Fit | Evaluate | Predict | Check | Prepare | Convert | Models | Bench
+Command = Demo | Fit | FitAutoencoder | Caption | Evaluate | Predict | Check | Prepare | Convert | Models | Bench
 
 _DESCRIPTION = (
     "Visual anomaly detection in JAX. `jaxad COMMAND --help` explains a command, `jaxad --version` prints the version."
@@ -314,6 +370,9 @@ def _tree(preset: str) -> Any:
     vlmdiff = FitVLMDiff(preset=own, model=VLMDiffConfig.preset(own), train=VLMDiffConfig.training(own), **required)
     own = known(CLIPFusionPreset)
     fusion = FitCLIPFusion(preset=own, model=CLIPFusionConfig.preset(own), workdir=required["workdir"])
+    own = known(Preset)
+    settings = FirstStageConfig.preset(own), FirstStageTrainConfig.preset(own)
+    autoencoder = FitAutoencoder(preset=own, model=settings[0], train=settings[1], **required)
     # Type checkers know `|` between plain types only, hence Any.
     fit_dpdiff: Any = Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff", default=dpdiff)]
     demo: Any = Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -322,6 +381,7 @@ def _tree(preset: str) -> Any:
         | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=bank)]
         | Annotated[FitVLMDiff, tyro.conf.subcommand("vlmdiff", default=vlmdiff)]
         | Annotated[FitCLIPFusion, tyro.conf.subcommand("clipfusion", default=fusion)]
+        | Annotated[FitAutoencoder, tyro.conf.subcommand("autoencoder", default=autoencoder)]
     )
     return (
         demo
@@ -330,6 +390,7 @@ def _tree(preset: str) -> Any:
         | Annotated[Predict, tyro.conf.subcommand("predict")]
         | Annotated[Check, tyro.conf.subcommand("check")]
         | Annotated[Prepare, tyro.conf.subcommand("prepare")]
+        | Annotated[Caption, tyro.conf.subcommand("caption")]
         | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Models, tyro.conf.subcommand("models")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
@@ -394,7 +455,9 @@ def _how_to_resume(command: Command) -> str:
     """What to add to "stopped" where the same command goes on from what is there."""
     if isinstance(command, Prepare):
         return "; run the same command again for the rest, finished categories are kept"
-    if isinstance(command, FitDPDiff | FitVLMDiff):
+    if isinstance(command, Caption):
+        return "; run the same command again for the rest, finished captions are kept"
+    if isinstance(command, FitDPDiff | FitVLMDiff | FitAutoencoder):
         workdir = command.workdir
     elif isinstance(command, Demo):
         workdir = command.out / DEMO_RUN

@@ -25,12 +25,16 @@ def run(command: Any) -> None:
     Raises:
         JaxadError: anything a user can mend; printed without a traceback.
     """
+    from jaxad.first_stage_commands import caption, fit_autoencoder
+
     actions = {
         cli.Demo: demo,
         cli.FitDPDiff: fit,
         cli.FitPatchBank: fit,
         cli.FitVLMDiff: fit,
         cli.FitCLIPFusion: fit,
+        cli.FitAutoencoder: fit_autoencoder,
+        cli.Caption: caption,
         cli.Evaluate: evaluate,
         cli.Predict: predict,
         cli.Check: check,
@@ -50,7 +54,7 @@ def fit(command: cli.Fit) -> None:
     config = command.model
     if command.image_size is not None:
         config = dataclasses.replace(config, image_size=command.image_size)
-    problems = _count_problems(command, "workers")
+    problems = count_problems(command, "workers")
     if not 0 <= command.holdout < 1:
         problems.append(f"--holdout {command.holdout}: needs to be at least 0 and below 1")
     if not 0 < command.false_alarm < 1:
@@ -65,7 +69,7 @@ def fit(command: cli.Fit) -> None:
             problems.append(f"{flag}: {error}")
     if isinstance(command, cli.FitCLIPFusion):
         problems += shots.problems(command)
-    _raise(problems)
+    raise_problems(problems)
 
     parallel.start_processes()
     reporter = Reporter(quiet=not parallel.is_main_process())
@@ -77,7 +81,7 @@ def fit(command: cli.Fit) -> None:
         dataset = data.load(command.data, command.data_dir, config=data_config)
     reporter.say(dataset.summary())
     reporter.warn([str(problem) for problem in dataset.problems])
-    provenance = {**chosen, "holdout": command.holdout, "preset": command.preset, "skipped": _skipped(dataset)}
+    provenance = {**chosen, "holdout": command.holdout, "preset": command.preset, "skipped": skipped(dataset)}
     if isinstance(command, cli.FitVLMDiff):
         dataset, provenance["captions"] = _captioned(command, dataset, reporter)
     detector = system(command.system).create(config, key=_key(command.train.seed if command.train else 0))
@@ -103,10 +107,10 @@ def evaluate(command: cli.Evaluate) -> None:
     from jaxad.evaluate import figures, make_report, score
     from jaxad.report import write_report
 
-    problems = _count_problems(command, "batch_size", "workers")
+    problems = count_problems(command, "batch_size", "workers")
     if command.out.exists() and not command.out.is_dir():
         problems.append(f"--out {command.out}: is a file; give a folder")
-    _raise(problems)
+    raise_problems(problems)
     reporter = Reporter()
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone, **_overrides(command.override))
     other = None
@@ -160,9 +164,9 @@ def predict(command: cli.Predict) -> None:
     from jaxad.predict import check_readable, predict_stream
     from jaxad.prediction_folder import LINES, PredictionFolder
 
-    problems = _count_problems(command, "batch_size", "workers")
+    problems = count_problems(command, "batch_size", "workers")
     problems += [f"{path}: no such file or folder" for path in command.images if not path.exists()]
-    _raise(problems)
+    raise_problems(problems)
     reporter = Reporter()
     source = ImageList(list(command.images), command.category)
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone)
@@ -208,7 +212,7 @@ def check(command: cli.Check) -> None:
     """`jaxad check`; fails where a problem would stop a run."""
     from jaxad import data, viz
 
-    _raise(_count_problems(command, "workers"))
+    raise_problems(count_problems(command, "workers"))
     config = DataConfig(command.data, command.categories, 0.0, "skip", command.workers)
     dataset = data.load(command.data, command.data_dir, config=config, verify=True)
     print(dataset.summary())
@@ -236,7 +240,7 @@ def prepare(command: cli.Prepare) -> None:
         print(how_to(command.name))
         return
     pairs = [word.partition("=") for word in command.options]
-    _raise([f"--options {name}: needs the form NAME=VALUE" for name, separator, _ in pairs if not separator])
+    raise_problems([f"--options {name}: needs the form NAME=VALUE" for name, separator, _ in pairs if not separator])
     options = {name: value for name, _, value in pairs}
     found = store(
         command.name,
@@ -255,7 +259,7 @@ def prepare(command: cli.Prepare) -> None:
         number = sum(category.counts.values())
         print(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
     where = () if command.data_dir is None else ("--data-dir", command.data_dir)
-    print(f"next: {_line('check', '--data', data_name(command.name, command.size, options), *where)}")
+    print(f"next: {command_line('check', '--data', data_name(command.name, command.size, options), *where)}")
 
 
 def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
@@ -308,10 +312,10 @@ def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
     own = ("--data", "folder:/my/parts")
     print(
         f"\nThe report: {page}\n"
-        f"Judge images: {_line(*judge, '--category', 'brick')}\n"
+        f"Judge images: {command_line(*judge, '--category', 'brick')}\n"
         "Your own parts, in folders CATEGORY/train/good and, where you have them, CATEGORY/test/...:\n"
-        f"  {_line('fit', 'dpdiff', *own, '--workdir', 'runs/parts', '--preset', 'small')}\n"
-        f"  {_line('evaluate', '--checkpoint', 'runs/parts', *own, '--out', 'runs/parts-report')}"
+        f"  {command_line('fit', 'dpdiff', *own, '--workdir', 'runs/parts', '--preset', 'small')}\n"
+        f"  {command_line('evaluate', '--checkpoint', 'runs/parts', *own, '--out', 'runs/parts-report')}"
     )
 
 
@@ -338,7 +342,7 @@ def bench(command: cli.Bench) -> None:
     """`jaxad bench`."""
     from jaxad import bench as benchmarks
 
-    _raise(_count_problems(command, "batch_size"))
+    raise_problems(count_problems(command, "batch_size"))
     networks = [] if command.networks is None else ["--networks", *command.networks]
     options = ["--dtype", command.dtype, "--batch-size", str(command.batch_size), *networks]
     benchmarks.main([command.what, *(options if command.what == "models" else [])])
@@ -394,7 +398,7 @@ def _names(mine: Any, theirs: Any) -> tuple[str, str]:
     return title(mine.detector), "" if theirs is None else title(theirs.detector)
 
 
-def _skipped(dataset: DataSet) -> list[str]:
+def skipped(dataset: DataSet) -> list[str]:
     return [problem.file for problem in dataset.problems if problem.fatal]
 
 
@@ -420,9 +424,9 @@ def _next(command: cli.Fit, dataset: DataSet) -> str:
         out = ("--out", f"{command.workdir}-report", *(("--categories", *categories) if categories else ()))
         out = (*out, *(("--protocol", command.protocol) if command.protocol != "exact-256" else ()))
         where = () if command.data_dir is None else ("--data-dir", command.data_dir)
-        return _line("evaluate", *checkpoint, "--data", command.data, *where, *out)
+        return command_line("evaluate", *checkpoint, "--data", command.data, *where, *out)
     category = ("--category", "NAME") if isinstance(command, cli.FitCLIPFusion) else ()
-    return _line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
+    return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
 
 
 def _listing(numbers: Mapping[str, int], most: int = 4) -> str:
@@ -432,17 +436,17 @@ def _listing(numbers: Mapping[str, int], most: int = 4) -> str:
     return shown + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
 
 
-def _line(*words: object) -> str:
+def command_line(*words: object) -> str:
     """A command line of jaxad, quoted for a shell."""
     return shlex.join(["jaxad", *map(str, words)])
 
 
-def _count_problems(command: Any, *names: str) -> list[str]:
+def count_problems(command: Any, *names: str) -> list[str]:
     values = ((name.replace("_", "-"), getattr(command, name)) for name in names)
     return [f"--{flag} {value}: needs to be at least 1" for flag, value in values if value < 1]
 
 
-def _raise(problems: Sequence[str]) -> None:
+def raise_problems(problems: Sequence[str]) -> None:
     if problems:
         several = len(problems) > 1
         raise ConfigError("\n  ".join(["this cannot be run:", *problems]) if several else problems[0])

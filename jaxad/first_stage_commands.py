@@ -1,0 +1,90 @@
+"""What `jaxad fit autoencoder` and `jaxad caption` do, the steps that come before VLMDiff's training."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxad import cli
+from jaxad.config import DataConfig
+from jaxad.errors import ConfigError
+from jaxad.progress import Reporter
+
+
+def fit_autoencoder(command: cli.FitAutoencoder) -> None:
+    """`jaxad fit autoencoder`."""
+    from jaxad import autoencoder_training, data, parallel
+    from jaxad.commands import command_line, count_problems, raise_problems, skipped
+
+    config = command.model
+    if command.image_size is not None:
+        config = dataclasses.replace(config, image_size=command.image_size)
+    problems = count_problems(command, "workers")
+    if command.workdir.exists() and not command.workdir.is_dir():
+        problems.append(f"--workdir {command.workdir}: is a file; give a folder")
+    for flag, settings in (("--model", config), ("--train", command.train)):
+        try:
+            settings.check()
+        except ConfigError as error:
+            problems.append(f"{flag}: {error}")
+    raise_problems(problems)
+
+    parallel.start_processes()
+    reporter = Reporter(quiet=not parallel.is_main_process())
+    data_config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
+    dataset = data.load(command.data, command.data_dir, config=data_config)
+    reporter.warn([str(problem) for problem in dataset.problems])
+    steps = command.train.steps_for(len(dataset.train))
+    reporter.say(f"{len(dataset.train)} images, {steps} steps of {command.train.images} images")
+    run = autoencoder_training.fit_autoencoder(
+        dataset.train,
+        config,
+        command.train,
+        workdir=command.workdir,
+        provenance={"preset": command.preset, "skipped": skipped(dataset)},
+        workers=command.workers,
+        reporter=reporter,
+    )
+    before, after = run.errors
+    reporter.say(f"mean absolute error of reconstructions: {before:.2f} before, {after:.2f} after, of 255 grey levels")
+    reporter.say(f"see {command.workdir / autoencoder_training.PICTURE}: images, before, after")
+    where = () if command.data_dir is None else ("--data-dir", command.data_dir)
+    words = ("--data", command.data, *where, "--workdir", "runs/vlmdiff", "--model.autoencoder", run.folder)
+    reporter.say(f"next: {command_line('fit', 'vlmdiff', *words)}")
+
+
+def caption(command: cli.Caption) -> None:
+    """`jaxad caption`."""
+    from jaxad import captioning, data
+    from jaxad.commands import command_line, count_problems, raise_problems
+
+    raise_problems(count_problems(command, "batch_size", "max_new_tokens", "workers"))
+    prompt = captioning.prompt_text(command.prompt)
+    if not prompt.strip():
+        raise ConfigError("--prompt: is empty; give pd, pa, coco or a text")
+    reporter = Reporter()
+    config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
+    dataset = data.load(command.data, command.data_dir, config=config)
+    reporter.warn([str(problem) for problem in dataset.problems])
+    source = getattr(dataset, command.split)
+    with reporter.images("caption", len(source)) as progress:
+        found = captioning.caption(
+            source,
+            lambda: captioning.HuggingFaceCaptioner(command.model, prompt, max_new_tokens=command.max_new_tokens),
+            out_dir=command.out,
+            data=command.data,
+            model=command.model,
+            prompt=command.prompt,
+            split=command.split,
+            max_new_tokens=command.max_new_tokens,
+            batch_size=command.batch_size,
+            workers=command.workers,
+            progress=progress,
+        )
+    if found.empty:
+        listed = ", ".join(found.empty[:5]) + (f" and {len(found.empty) - 5} more" if len(found.empty) > 5 else "")
+        reporter.warn([f"{len(found.empty)} captions are empty: {listed}"])
+    words = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
+    print(f"{found.folder}: {len(found.captions)} captions of {words:.0f} words on average, in the data set's order")
+    if command.split == "train":
+        own = ("--data", command.data, "--captions", found.folder, "--workdir", "runs/vlmdiff")
+        print(f"next: {command_line('fit', 'vlmdiff', *own)}")

@@ -1,0 +1,107 @@
+"""The captioner on a small random model that transformers wrote."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
+from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
+from transformers import (  # noqa: E402
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+from jaxad.captioning import HuggingFaceCaptioner  # noqa: E402
+from jaxad.errors import ConfigError  # noqa: E402
+
+pytestmark = pytest.mark.parity
+
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "describe", "this", "part", "a", "grey", "bolt", "with"]
+CHAT = (
+    "{% for message in messages %}USER {% for item in message['content'] %}"
+    "{% if item['type'] == 'image' %}<image> {% else %}{{ item['text'] }} {% endif %}{% endfor %}{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A LLaVA of 2 layers with a vocabulary of words."""
+    words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, **special, extra_special_tokens={"image_token": "<image>"}
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    text = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=4, image_seq_length=4)
+    model = LlavaForConditionalGeneration(config)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.5
+    images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    processor = LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT,
+    )
+    target = tmp_path_factory.mktemp("llava")
+    model.save_pretrained(target)
+    processor.save_pretrained(target)
+    return target
+
+
+def test_greedy_answers_without_the_prompt_in_any_batch(folder):
+    images = [np.random.default_rng(seed).integers(0, 256, (20 + seed, 24, 3), np.uint8) for seed in range(3)]
+    captioner = HuggingFaceCaptioner(str(folder), "describe this part", max_new_tokens=6)
+    together = captioner(images)
+    assert together == [captioner([image])[0] for image in images]
+    assert together == captioner(images)
+    assert len(set(together)) > 1
+    assert all(len(text.split()) <= 6 for text in together)
+    longest = max(range(3), key=lambda place: len(together[place]))
+    assert together[longest]
+
+    # What the model says, computed without generate: the likeliest word again and again.
+    inputs = captioner._inputs([Image.fromarray(images[longest])])
+    ids = inputs["input_ids"]
+    assert captioner._processor.batch_decode(ids)[0].split()[-3:] == ["describe", "this", "part"]
+    with torch.no_grad():
+        for _ in range(6):
+            logits = captioner._model(
+                input_ids=ids, pixel_values=inputs["pixel_values"], attention_mask=torch.ones_like(ids)
+            ).logits
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+            if ids[0, -1] == 2:
+                break
+    answer = ids[0, inputs["input_ids"].shape[1] :]
+    assert captioner._processor.decode(answer, skip_special_tokens=True).split() == together[longest].split()
+
+
+def test_another_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ConfigError, match="no image-text-to-text model"):
+        HuggingFaceCaptioner(str(tmp_path), "pd")
