@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "states": STATES,
     "clip_blocks": (2, -1),
     "image_size": 16,
-    "diffusion_taps": ((201, 1), (801, 0)),
+    "diffusion_taps": ((201, 1), (401, 0)),
     "language_timesteps": (201, 401),
     "output_size": 20,
     "chunk": 16,
