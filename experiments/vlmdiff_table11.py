@@ -1,0 +1,47 @@
+"""VLMDiff, Table 11: which vision-language model describes the training images.
+
+Command (prepared data sets; one GPU; three folders of captions for each data set):
+    python -m experiments.vlmdiff_table11 --captions /data/captions
+
+The captions of a row are those of `{data}_captions_{vlm}..._pd` whose captioner's name begins as CAPTIONERS says, which
+holds for the authors' folders and for those of `jaxad caption`. The row of InternVL-2 is the run of `vlmdiff_results`.
+"""
+
+from __future__ import annotations
+
+import tyro
+
+from experiments.vlmdiff_rows import Mean, RowOptions, Table
+from jaxad.errors import ConfigError
+
+DATA = ("mvtec_ad", "visa")
+CAPTIONERS = {"Blip2": "blip", "DeepSeekv3-1.3B": "deepseek", "InternVL-2-8B": "internvl"}
+
+PUBLISHED = {
+    "mvtec_ad, Blip2": (89.8, 95.7, 88.6),
+    "mvtec_ad, DeepSeekv3-1.3B": (90.7, 95.5, 89.0),
+    "mvtec_ad, InternVL-2-8B": (90.6, 95.9, 89.4),
+    "visa, Blip2": (82.3, 97.0, 80.7),
+    "visa, DeepSeekv3-1.3B": (81.8, 96.8, 81.0),
+    "visa, InternVL-2-8B": (80.9, 97.0, 81.0),
+}
+"""The paper writes DeepSeekv3-1.3B; its code loads deepseek-vl-1.3b-chat (SPEC 1.7)."""
+
+
+def main(options: RowOptions) -> dict[str, Mean]:
+    """Runs every captioner and prints ours beside the published values; returns the means by row.
+
+    Raises:
+        ConfigError: no folder of captions; without one every row would be the same.
+    """
+    if options.captions is None:
+        raise ConfigError("--captions: Table 11 compares captions; name the folder that holds those of every captioner")
+    table = Table(options, PUBLISHED)
+    for data in options.data or DATA:
+        for name, vlm in CAPTIONERS.items():
+            table.row(f"{data}, {name}", data, vlm=vlm)
+    return table.rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(RowOptions, description=__doc__))

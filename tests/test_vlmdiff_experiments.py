@@ -1,0 +1,221 @@
+"""The published tables of VLMDiff as runnable experiments: their numbers, their runs on a toy Stable Diffusion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import (
+    vlmdiff_results,
+    vlmdiff_sampling,
+    vlmdiff_table9,
+    vlmdiff_table11,
+    vlmdiff_table12,
+    vlmdiff_table13,
+    vlmdiff_table14,
+    vlmdiff_table15,
+)
+from experiments.vlmdiff_captions import find
+from experiments.vlmdiff_rows import COCO_SPLITS, RowOptions, Table
+from jaxad.config import VLMDiffConfig
+from jaxad.data.captions import write_captions
+from jaxad.errors import CheckpointError, ConfigError, DataError
+from tests.models.stable_diffusion import write_pipeline
+from tfds_builders.listing import benchmark
+from tfds_builders.prepare import data_name
+
+TABLES = {
+    9: vlmdiff_table9,
+    11: vlmdiff_table11,
+    12: vlmdiff_table12,
+    13: vlmdiff_table13,
+    14: vlmdiff_table14,
+}
+SHORT = {data: (row[0], row[3], row[6]) for data, row in vlmdiff_results.PUBLISHED.items()}
+"""The results table in the columns of the others."""
+
+
+def mean(rows):
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def test_every_row_has_every_column():
+    assert {len(row) for row in vlmdiff_results.PUBLISHED.values()} == {len(vlmdiff_results.COLUMNS)}
+    rows = [row for table in TABLES.values() for row in table.PUBLISHED.values()]
+    rows += [row for method in vlmdiff_table15.PUBLISHED.values() for row in method.values()]
+    assert {len(row) for row in rows} == {3}
+
+
+def test_published_tables_agree_with_each_other():
+    """The same runs stand in several tables."""
+    for data in vlmdiff_table9.DATA:
+        assert vlmdiff_table9.PUBLISHED[f"{data}, VLMDiff, 300 epochs"] == SHORT[data]
+        assert vlmdiff_table11.PUBLISHED[f"{data}, InternVL-2-8B"] == SHORT[data]
+    assert vlmdiff_table13.PUBLISHED["DINO ViTS/8"] == SHORT["mvtec_ad"]
+    assert vlmdiff_table14.PUBLISHED["Avg, VLMDiff"] == SHORT["coco_ad"]
+    assert vlmdiff_table15.PUBLISHED["VLMDiff"]["mean"] == SHORT["real_iad"]
+
+
+@pytest.mark.parametrize("method", ["DiAD", "VLMDiff"])
+def test_published_means_are_those_of_their_rows(method):
+    splits = [vlmdiff_table14.PUBLISHED[f"{split}, {method}"] for split in vlmdiff_table14.SPLITS]
+    assert mean(splits) == pytest.approx(vlmdiff_table14.PUBLISHED[f"Avg, {method}"], abs=0.06)
+    rows = dict(vlmdiff_table15.PUBLISHED[method])
+    average = rows.pop("mean")
+    assert mean(rows.values()) == pytest.approx(average, abs=0.06)
+
+
+def test_names_are_those_of_data_sets_categories_and_rows():
+    assert tuple(vlmdiff_table15.PUBLISHED["VLMDiff"]) == (*benchmark("real_iad").categories, "mean")
+    assert vlmdiff_table15.PUBLISHED.keys() == {"DiAD", "VLMDiff"}
+    assert vlmdiff_table13.NETWORKS.keys() == vlmdiff_table13.PUBLISHED.keys()
+    (split,) = benchmark("coco_ad").options
+    assert [data_name("coco_ad", None, {"split": choice}) for choice in split.choices] == list(COCO_SPLITS)
+    rows = {f"{data}, {name}" for data in vlmdiff_table11.DATA for name in vlmdiff_table11.CAPTIONERS}
+    assert vlmdiff_table11.PUBLISHED.keys() == rows
+
+
+def test_epochs_become_steps():
+    """SPEC 1.6: 48 images a step; 300 epochs of MVTec-AD and VisA, 100 of the others."""
+    paper = VLMDiffConfig.training("paper")
+    table = Table(RowOptions(), {})
+    assert table.steps("mvtec_ad", 3_629, paper) == 22_682
+    assert table.steps("mvtec_ad", 3_629, paper, epochs=100) == 7_561
+    assert table.steps("real_iad", 36_465, paper) == 75_969
+    assert table.steps("coco_ad/all-split_1", 65_133, paper) == 135_694
+    assert Table(RowOptions(epochs=30), {}).steps("visa", 8_659, paper, epochs=100) == 1_804
+    assert Table(RowOptions(steps=9), {}).steps("visa", 8_659, paper, epochs=100) == 3
+    small = Table(RowOptions(preset="small"), {})
+    assert small.steps("folder:parts", 40, VLMDiffConfig.training("small")) == VLMDiffConfig.training("small").steps
+
+
+def captioned(root, parts, split, text, dataset="parts", vlm="internvl"):
+    ids = [record.identity for record in getattr(parts, split).records]
+    return write_captions(root, dataset, vlm, "pd", split, ids, lambda start: [text] * (len(ids) - start))
+
+
+def test_captions_are_found_by_published_names_and_ours(parts, tmp_path):
+    ours = captioned(tmp_path, parts, "train", "a disc", "mvtec_ad", "internvl3-8b-hf")
+    authors = captioned(tmp_path, parts, "train", "a disc", "realiad", "internvl")
+    captioned(tmp_path, parts, "train", "a disc", "mvtec", "blip")
+    coco = tmp_path / "annotations" / "captions_val2017_internvl.json"
+    coco.parent.mkdir()
+    coco.write_text("{}")
+    assert find(tmp_path, "mvtec_ad", "internvl", "train") == ours
+    assert find(tmp_path, "mvtec_ad", "blip", "train") == tmp_path / "mvtec_captions_blip_pd"
+    assert find(tmp_path, "real_iad", "internvl", "train") == authors
+    assert find(tmp_path, "coco_ad/all-split_1", "internvl", "test") == coco
+    with pytest.raises(DataError, match=r"visa_captions_internvl\.\.\._pd with train captions.*there is nothing"):
+        find(tmp_path, "visa", "internvl", "train")
+    with pytest.raises(DataError, match=r"with test captions.*there is nothing"):
+        find(tmp_path, "mvtec_ad", "internvl", "test")
+    captioned(tmp_path, parts, "train", "a disc", "mvtec", "internvl")
+    with pytest.raises(DataError, match=r"there is .*internvl3-8b-hf_pd, .*mvtec_captions_internvl_pd"):
+        find(tmp_path, "mvtec_ad", "internvl", "train")
+
+
+def test_table11_needs_captions():
+    with pytest.raises(ConfigError, match="--captions"):
+        vlmdiff_table11.main(RowOptions())
+
+
+def test_table15_reads_a_report(tmp_path, capsys):
+    values = {"image_auroc": 0.8, "pixel_auroc": 0.9, "aupro": None}
+    file = tmp_path / "report.json"
+    file.write_text(json.dumps({"protocol": "diad", "classes": {"vcpill": values}, "mean": values}))
+    rows = vlmdiff_table15.main(vlmdiff_table15.Table15(report=file))
+    assert rows == {"vlmdiff": {"vcpill": values, "mean": values}}
+    printed = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert ["vcpill", "ours", "80.0", "90.0", "-"] in printed
+    assert ["published", "83.5", "97.3", "85.2"] in printed
+    assert ["published", "78.0", "97.1", "87.7"] in printed
+    file.write_text(json.dumps({"protocol": "exact-256", "classes": {"vcpill": values}, "mean": values}))
+    with pytest.raises(DataError, match="protocol exact-256; the tables need diad"):
+        vlmdiff_table15.main(vlmdiff_table15.Table15(report=file))
+    file.write_text("[]")
+    with pytest.raises(DataError, match=r"no report\.json"):
+        vlmdiff_table15.main(vlmdiff_table15.Table15(report=file))
+
+
+@pytest.fixture(scope="module")
+def options(parts, tmp_path_factory):
+    """Two steps of everything, on a toy Stable Diffusion and made-up captions."""
+    folder = tmp_path_factory.mktemp("tables")
+    write_pipeline(folder / "sd")
+    name = Path(parts.name).name
+    for split in ("train", "test"):
+        captioned(folder / "captions", parts, split, "with a hole", name, "internvl2-8b")
+    return {
+        "out": folder / "runs",
+        "data": (parts.name,),
+        "captions": folder / "captions",
+        "preset": "small",
+        "stable_diffusion": str(folder / "sd"),
+        "autoencoder_steps": 2,
+        "backbone": "random:32x1x8",
+        "image_size": 32,
+        "steps": 3,
+    }
+
+
+@pytest.mark.slow
+def test_tables_share_autoencoder_and_runs(parts, options, capsys):
+    data, out = parts.name, options["out"]
+    lengths = vlmdiff_table9.main(RowOptions(**options))
+    assert list(lengths) == [f"{data}, VLMDiff, 100 epochs", f"{data}, VLMDiff, 300 epochs"]
+    (folder,) = [child for child in out.iterdir() if child.name != "reports"]
+    runs = {child.name for child in folder.iterdir()}
+    assert runs == {"autoencoder", "vlmdiff-internvl-1-steps", "vlmdiff-internvl-3-steps"}
+    workdir = folder / "vlmdiff-internvl-3-steps" / "seed-1"
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["config"]["autoencoder"] == str(folder / "autoencoder" / "autoencoder")
+    assert (config["train"]["steps"], config["train"]["seed"], config["protocol"]) == (3, 1, "diad")
+    capsys.readouterr()
+
+    # Text at test time, with guidance, changes the answer; nothing is trained again.
+    texts = vlmdiff_table12.main(RowOptions(**options))
+    told = capsys.readouterr()
+    assert "nothing to train" in told.err
+    assert "reconstruction error" in told.err
+    assert texts[f"{data}, no text"] == lengths[f"{data}, VLMDiff, 300 epochs"]
+    for metric, value in texts[f"{data}, difference"].items():
+        assert value == pytest.approx(texts[f"{data}, captions"][metric] - texts[f"{data}, no text"][metric])
+    reports = [json.loads(file.read_text()) for file in sorted((out / "reports").glob("*/seed-1/report.json"))]
+    assert {report["config"]["model"]["captions"] for report in reports} == {"train", "always"}
+    scores = {report["config"]["model"]["captions"]: report["classes"] for report in reports}
+    assert scores["always"] != scores["train"]
+
+    # Networks of any patch compare; 14 does not divide 32.
+    networks = ("random:32x1x8", "random:32x1", "random:resnet18")
+    compared = vlmdiff_table13.main(vlmdiff_table13.Table13(**options, networks=networks))
+    assert compared[f"{data}, random:32x1x8"] == texts[f"{data}, no text"]
+    assert len({tuple(row.values()) for row in compared.values()}) == 3
+
+    capsys.readouterr()
+    rows = vlmdiff_sampling.main(
+        vlmdiff_sampling.Sampling(workdir, data, timesteps=(999, 100), steps=(2,), batch_size=8)
+    )
+    assert [(row.start_timestep, row.sampling_steps) for row in rows] == [(999, 2), (100, 2)]
+    assert all((row.images_per_second or 0) > 0 for row in rows)
+    assert rows[0].mean != rows[1].mean
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+    with pytest.raises(CheckpointError, match=r"captions\.sha256"):
+        vlmdiff_table12.main(RowOptions(**{**options, "captions": None}))
+
+
+@pytest.mark.slow
+def test_diad_several_seeds_and_the_mean_of_splits(parts, options, tmp_path, capsys):
+    data = parts.name
+    changes = {"out": tmp_path, "autoencoder": "pretrained", "methods": ("diad",), "seeds": (1, 2), "steps": 1}
+    rows = vlmdiff_table14.main(RowOptions(**{**options, **changes}))
+    assert list(rows) == [f"{data}, DiAD", "Avg, DiAD"]
+    assert rows["Avg, DiAD"] == pytest.approx(rows[f"{data}, DiAD"])
+    printed = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[-4] for line in printed] == ["ours", "std", "ours", "published"]
+    configs = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/diad-1-steps/seed-*/config.json"))]
+    assert [config["train"]["seed"] for config in configs] == [1, 2]
+    assert {(config["config"]["captions"], config["config"]["autoencoder"]) for config in configs} == {("never", None)}
+    assert "captions" not in configs[0]["data"]
