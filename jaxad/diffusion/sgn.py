@@ -80,11 +80,10 @@ class HintEncoder(nnx.Module):
         if factor != 2**halvings or halvings >= len(HINT_WIDTHS):
             raise ConfigError(f"an autoencoder of factor {factor}: needs to be a power of 2 up to 8")
         widths = HINT_WIDTHS[: halvings + 1]
-        convs = [conv(3, widths[0], dtype=dtype, rngs=rngs), conv(widths[0], widths[0], dtype=dtype, rngs=rngs)]
+        convs = [conv(3, widths[0], dtype=dtype, rngs=rngs)]
         for above, below in itertools.pairwise(widths):
+            convs.append(conv(above, above, dtype=dtype, rngs=rngs))
             convs.append(conv(above, below, stride=2, dtype=dtype, rngs=rngs))
-            if below != HINT_WIDTHS[-1]:
-                convs.append(conv(below, below, dtype=dtype, rngs=rngs))
         self.convs = nnx.List(convs)
         self.zero_conv = conv(widths[-1], width, dtype=dtype, rngs=rngs)
 

@@ -1,0 +1,198 @@
+"""VLMDiff on a toy Stable Diffusion: what trains, what it is conditioned on, sampling, checkpoints, command line."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad import cli, commands, parallel
+from jaxad.config import VLMDiffConfig
+from jaxad.data import FolderSource
+from jaxad.data.captions import Captions, with_captions, write_captions
+from jaxad.diffusion.samplers import ldm_timesteps
+from jaxad.diffusion.schedule import scaled_linear_schedule
+from jaxad.errors import ConfigError, DataError
+from jaxad.features import Encoder, FeatureCache, cache_identity
+from jaxad.train import DetectorTrainer
+from tests.models.stable_diffusion import write_pipeline
+from tests.test_train import StopAt, Stopped, arrays, assert_bit_equal, rows
+
+TOY = {"backbone": "random:32x2x8", "image_size": 32, "sampling_steps": 2}
+CHANGED = {"steps": 4, "batch_size": 2, "learning_rate": 0.01, "log_every": 1, "checkpoint_every": 2}
+TRAIN = VLMDiffConfig.training(**CHANGED, accumulate=2)
+TRAINED = ("sgn/", "unet/up_blocks/", "unet/conv_norm_out/", "unet/conv_out/")
+"""SPEC 1.2: all of the SGN, the UNet's output_blocks and out."""
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("diffusion") / "sd"
+    write_pipeline(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def described(parts):
+    """All normal images, every second one with a caption."""
+    root = parts.train.records[0].file.parents[3]
+    images = jaxad.data.load(f"folder:{root}", config=jaxad.DataConfig(holdout=0.0)).train
+    ids = tuple(record.identity for record in images.records)
+    return with_captions(images, Captions("made up", ids[1::2], ("with a hole",) * len(ids[1::2])))
+
+
+def config(pipeline, **changes):
+    return VLMDiffConfig(**{"stable_diffusion": str(pipeline), **TOY, "remat": False} | changes)
+
+
+def create(pipeline, **changes):
+    return jaxad.VLMDiff.create(config(pipeline, **changes), key=jax.random.key(0))
+
+
+def command(*words):
+    commands.run(cli.parse([str(word) for word in words]))
+
+
+@pytest.fixture(scope="module")
+def workdir(pipeline, described, tmp_path_factory):
+    """An undisturbed run, by the command line."""
+    folder, root = tmp_path_factory.mktemp("vlmdiff"), described.records[0].file.parents[3]
+    captioned = [record for record in described.records if record.caption]
+    texts = [record.caption for record in captioned]
+    captions = write_captions(
+        folder, "parts", "toy", "pd", "train", [record.identity for record in captioned], lambda done: texts[done:]
+    )
+    flags = {f"--model.{name}": getattr(config(pipeline), name) for name in ("stable_diffusion", *TOY)}
+    flags |= {f"--train.{name}": getattr(TRAIN, name) for name in (*CHANGED, "accumulate")}
+    words = [word for name, value in flags.items() for word in (name.replace("_", "-"), value)]
+    data = ("--data", f"folder:{root}", "--holdout", "0", "--captions", captions)
+    command("fit", "vlmdiff", *data, "--workdir", folder / "run", "--model.no-remat", *words)
+    return folder / "run"
+
+
+def test_exactly_the_published_parameters_train(workdir, pipeline):
+    before, after = arrays(create(pipeline)), arrays(jaxad.restore(workdir).detector)
+    assert before.keys() == after.keys()
+    changed = {path for path in before if before[path].tobytes() != after[path].tobytes()}
+    assert [path for path in changed if not path.startswith(TRAINED)] == []
+    trainable = {path for path in before if path.startswith(TRAINED)}
+    # No gradient reaches the fusion and the zero convolutions above it (SPEC 1.3).
+    still = {path for path in trainable - changed if not path.startswith(("sgn/fusion/", "sgn/zero_convs/"))}
+    assert still == set()
+    assert not np.any(after["sgn/fusion/convs/0/0/kernel"])
+    assert {path.split("/")[2] for path in changed if path.startswith("sgn/zero_convs/")} == {"2", "3"}
+
+
+def test_only_what_trains_takes_optimizer_memory(pipeline):
+    model = create(pipeline)
+    trainer = DetectorTrainer(model, TRAIN, parallel.make_mesh())
+    state = jax.eval_shape(trainer.init)
+    everything = arrays(model)
+    assert state.params.keys() == {path for path in everything if path.startswith(TRAINED)}
+    moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
+    assert moments == 2 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_stopped_run_and_its_second_start_are_bit_equal_to_an_undisturbed_one(workdir, pipeline, described, tmp_path):
+    with pytest.raises(Stopped):
+        jaxad.fit(create(pipeline), described, TRAIN, reporter=StopAt(3), workdir=tmp_path / "run")
+    resumed = jaxad.fit(create(pipeline), described, TRAIN, workdir=tmp_path / "run")
+    assert_bit_equal(resumed.model, jaxad.restore(workdir).detector)
+    assert rows(resumed.workdir) == rows(workdir)
+
+
+def test_captions_change_what_the_loss_is_conditioned_on(pipeline, described, parts):
+    model = create(pipeline)
+    cached = FeatureCache.build(model, described, encoder=Encoder(model, mesh=parallel.make_mesh()))
+    features = cached[np.arange(4)]
+    assert features.extras["image"].dtype == np.uint8
+    assert cached.bytes == FeatureCache.size(model, len(described))
+    empty = np.asarray(model.empty[...])
+    same = [np.abs(text - empty).max() < 2e-3 * np.abs(empty).max() for text in features.extras["text"]]
+    assert same == [True, False, True, False]
+    silent = FolderSource(described.name, tuple(replace(record, caption="") for record in described.records))
+    assert cached.identity == cache_identity(model, described) != cache_identity(model, silent)
+    trainer = DetectorTrainer(model, TRAIN, parallel.make_mesh())
+    losses = []
+    for text in (features.extras["text"], np.broadcast_to(empty, features.extras["text"].shape)):
+        batch = features.replace(extras={**features.extras, "text": text})
+        losses.append(float(trainer.step(trainer.init(), batch, jax.random.key(0))[1]["loss"]))
+    assert abs(losses[0] - losses[1]) > 1e-4 * losses[0]
+
+
+def test_without_captions_there_is_one_empty_text(pipeline, described):
+    model = create(pipeline, captions="never")
+    assert model.annotate(described.records, training=True) == {}
+    assert create(pipeline).annotate(described.records, training=False) == {}
+    ids = create(pipeline, captions="always").annotate(described.records, training=False)["caption"]
+    assert ids.shape == (len(described), 77)
+    assert np.array_equal(ids[0], ids[2])
+    assert not np.array_equal(ids[0], ids[1])
+
+
+def test_timesteps_and_alpha_bars_are_the_published_ones():
+    """SPEC 1.8."""
+    assert ldm_timesteps(999, 10) == (901, 801, 701, 601, 501, 401, 301, 201, 101, 1)
+    assert ldm_timesteps(499, 5) == (401, 301, 201, 101, 1)
+    published = {
+        0: 0.99915,
+        1: 0.99830,
+        101: 0.89298,
+        201: 0.75214,
+        301: 0.58882,
+        401: 0.42288,
+        501: 0.27500,
+        601: 0.15982,
+        701: 0.08192,
+        801: 0.03655,
+        901: 0.01400,
+        999: 0.00466,
+    }
+    for t, alpha_bar in published.items():
+        assert scaled_linear_schedule().alpha_bar[t] == pytest.approx(alpha_bar, abs=5e-6)
+
+
+def test_impossible_sizes_and_settings_are_named(pipeline):
+    with pytest.raises(ConfigError, match="image_size = 39: needs to be a multiple of the autoencoder's 2"):
+        create(pipeline, image_size=39, backbone="random:32x2x13")
+    with pytest.raises(ConfigError, match=r"start_timestep = 1000[\s\S]*guidance|guidance[\s\S]*start_timestep = 1000"):
+        config(pipeline, start_timestep=1000, guidance=-1.0).check()
+    with pytest.raises(ConfigError, match="random:WIDTH"):
+        create("random:12")
+
+
+def test_presets():
+    assert VLMDiffConfig.preset("diad").captions == "never"
+    training = VLMDiffConfig.training("paper")
+    assert training.batch_size * training.accumulate == 48
+    assert (training.learning_rate, training.weight_decay, training.sampling) == (1e-5, 0.01, "size")
+    for name in ("paper", "diad", "small"):
+        VLMDiffConfig.preset(name).check()
+        VLMDiffConfig.training(name).check()
+
+
+def test_wrong_order_of_captions_is_refused(described):
+    ids = [record.identity for record in described.records][::-1]
+    with pytest.raises(DataError, match="other order"):
+        with_captions(described, Captions("made up", tuple(ids), ("",) * len(ids)))
+
+
+def test_a_checkpoint_needs_nothing_but_itself_up_to_the_report(workdir, pipeline, described, tmp_path):
+    meta = json.loads((workdir / "config.json").read_text())
+    assert meta["data"]["captions"]["missing"] == 12
+    assert meta["train"]["accumulate"] == 2
+    root, moved = described.records[0].file.parents[3], pipeline.with_name("elsewhere")
+    shutil.move(pipeline, moved)
+    try:
+        command(
+            "evaluate", "--checkpoint", workdir, "--data", f"folder:{root}", "--out", tmp_path, "--protocol", "diad"
+        )
+    finally:
+        shutil.move(moved, pipeline)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["config"]["captions"] == "train"
+    assert report["classes"]["disc"]["n_anomalous"] == 4
+    assert 0 <= report["mean"]["pixel_auroc"] <= 1
