@@ -3,6 +3,7 @@
 python -m jaxad.bench metrics [--pixels 10000000] [--regions 100]
 python -m jaxad.bench input
 python -m jaxad.bench models [--networks NAME ...] [--dtype bfloat16] [--batch-size 1]
+python -m jaxad.bench clipfusion [--shots 0 1 2 4] [--preset winclip] [--size one-pass] [--count-only]
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from jaxad import bench_input, bench_models
+from jaxad import bench_clipfusion, bench_input, bench_models
+from jaxad.config import CLIPFusionPreset
 from jaxad.metrics.classes import PIXEL_METRICS, ClassMetrics
 
 SIDE = 256
@@ -136,17 +138,24 @@ def _exact_aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> flo
 def main(arguments: list[str] | None = None) -> None:
     """Runs one benchmark and prints its result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m jaxad.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["metrics", "input", "models"])
+    parser.add_argument("benchmark", choices=["metrics", "input", "models", "clipfusion"])
     parser.add_argument("--pixels", type=int, default=10_000_000)
     parser.add_argument("--regions", type=int, default=100)
     parser.add_argument("--networks", nargs="*")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--shots", type=int, nargs="*", default=[0, 1, 2, 4])
+    parser.add_argument("--preset", choices=get_args(CLIPFusionPreset), default="clipfusion")
+    parser.add_argument("--size", choices=get_args(bench_clipfusion.Size), default="published")
+    parser.add_argument("--count-only", action="store_true")
     chosen = parser.parse_args(arguments)
     if chosen.benchmark == "input":
         bench_input.main()
     elif chosen.benchmark == "models":
         bench_models.main(chosen.networks, chosen.dtype, chosen.batch_size)
+    elif chosen.benchmark == "clipfusion":
+        settings = (chosen.preset, chosen.size, chosen.dtype, chosen.batch_size, chosen.count_only)
+        bench_clipfusion.main(chosen.shots, *settings)
     else:
         print(json.dumps(metrics_benchmark(chosen.pixels, chosen.regions), indent=2))
 

@@ -79,7 +79,7 @@ def compiled_forward(network: Network, dtype: Any, batch: int) -> tuple[Callable
     """A compiled forward pass with random weights and inputs, which waits for its end, and its operations."""
     graphdef, shapes = module_state.split(network.abstract(dtype))
     noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
-    arrays = {path: jnp.asarray(_draw(path, leaf.shape, noise), dtype) for path, leaf in shapes.items()}
+    arrays = {path: jnp.asarray(draw(path, leaf.shape, noise), dtype) for path, leaf in shapes.items()}
     inputs = [_input(leaf, batch, noise) for leaf in network.inputs]
 
     def forward(arrays: dict[str, Array], *inputs: Array) -> Any:
@@ -120,7 +120,7 @@ def main(names: Sequence[str] | None, dtype: Literal["float32", "bfloat16"], bat
         print(json.dumps(row), flush=True)
 
 
-def _draw(path: str, shape: tuple[int, ...], noise: np.ndarray) -> np.ndarray:
+def draw(path: str, shape: tuple[int, ...], noise: np.ndarray) -> np.ndarray:
     """Values that keep activations near unit size: a published size takes too long to draw one by one."""
     values = np.resize(noise, shape)
     if path.endswith(("/scale", "/gain", "/var")):
