@@ -342,10 +342,16 @@ def bench(command: cli.Bench) -> None:
     """`jaxad bench`."""
     from jaxad import bench as benchmarks
 
-    raise_problems(count_problems(command, "batch_size"))
+    problems = count_problems(command, "batch_size")
+    if not command.shots or min(command.shots) < 0:
+        problems.append(f"--shots {' '.join(map(str, command.shots))}: needs numbers of at least 0")
+    raise_problems(problems)
+    shared = ["--dtype", command.dtype, "--batch-size", str(command.batch_size)]
     networks = [] if command.networks is None else ["--networks", *command.networks]
-    options = ["--dtype", command.dtype, "--batch-size", str(command.batch_size), *networks]
-    benchmarks.main([command.what, *(options if command.what == "models" else [])])
+    shots = ["--shots", *map(str, command.shots), "--preset", command.preset, "--size", command.size]
+    counted = ["--count-only"] if command.count_only else []
+    options = {"models": [*shared, *networks], "clipfusion": [*shared, *shots, *counted]}
+    benchmarks.main([command.what, *options.get(command.what, [])])
 
 
 def models(command: cli.Models) -> None:
