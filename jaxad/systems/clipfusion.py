@@ -119,7 +119,8 @@ class CLIPFusion(Detector):
 
     @property
     def needs_category(self) -> bool:
-        return True
+        # Before there is any, `context` says what is missing.
+        return bool(self.categories)
 
     @property
     def encoder_identity(self) -> tuple:

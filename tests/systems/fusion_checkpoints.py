@@ -71,7 +71,7 @@ def write_diffusion(folder: Path, channels: int = 9, pad: str = "!</w>") -> Path
 
 
 def fusion_config(folder: Path, preset: str = "clipfusion", **changes: Any) -> CLIPFusionConfig:
-    """A preset on the networks that `write_clip` and `write_diffusion` put into `folder`/clip and `folder`/diffusion."""
+    """A preset on the networks that `write_clip` and `write_diffusion` put into folder/clip and folder/diffusion."""
     places = {"clip": str(folder / "clip"), "diffusion": str(folder / "diffusion")}
     # Presets that choose blocks of CLIP keep their choice.
     small = {k: v for k, v in CONFIG.items() if k != "clip_blocks" or preset not in ("clip-ac", "maskclip", "winclip")}

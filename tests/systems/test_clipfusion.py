@@ -1,0 +1,189 @@
+"""CLIPFusion on tiny random networks: what its numbers must not depend on, its checkpoints, its errors."""
+
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad import checkpoint, cli, commands
+from jaxad.config import CLIPFusionConfig
+from jaxad.data import ClassNames, ImageList
+from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.predict import Predictor
+from jaxad.systems.clipfusion import CLIPFusion
+from tests.systems.fusion_checkpoints import fusion_config, write_clip, write_diffusion
+
+FAST = {"language_timesteps": (201,), "diffusion_taps": ((201, 1),), "states": ("crack", "hole")}
+"""One call of the UNet."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    write_clip(folder / "clip")
+    write_diffusion(folder / "diffusion", channels=4)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def networks(folder):
+    return CLIPFusion.create(fusion_config(folder, **FAST)).backbone
+
+
+@pytest.fixture(scope="module")
+def references(parts):
+    return parts.train.per_class(2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def few(folder, networks, references):
+    return CLIPFusion.create(fusion_config(folder, **FAST), backbone=networks).remember(references)
+
+
+def judged(model, source, indices=None):
+    outputs = list(Predictor(model, "winclip", batch_size=2).stream(source, indices=indices))
+    return np.concatenate([o.scores for o in outputs]), np.concatenate([o.maps for o in outputs])
+
+
+def test_order_of_references_and_of_images_changes_nothing(folder, networks, few, references, parts):
+    indices = [9, 0, 13]
+    scores, maps = judged(few, parts.test, indices)
+    turned = references.select(range(len(references))[::-1])
+    other = CLIPFusion.create(fusion_config(folder, **FAST), backbone=networks).remember(turned)
+    assert other.categories == few.categories[::-1]
+    again, maps_again = judged(other, parts.test, indices[::-1])
+    np.testing.assert_allclose(again[::-1], scores, rtol=1e-4)
+    np.testing.assert_allclose(maps_again[::-1], maps, rtol=1e-3, atol=1e-5)
+
+
+def test_banks_hold_every_patch_of_the_references(few):
+    # 2 images of 3 x 3 patches; of 8 x 8 latents at the last up-block.
+    assert [bank[...].shape for bank in few.clip_banks] == [(2, 18, 16)] * 2
+    assert [bank[...].shape for bank in few.diffusion_banks] == [(2, 128, 8)]
+    assert all(np.isfinite(bank[...]).all() for bank in (*few.clip_banks, *few.diffusion_banks))
+
+
+def test_a_reference_is_no_anomaly_for_clip(folder, networks, references):
+    config = fusion_config(folder, "patchclip", modalities=("vision",))
+    model = CLIPFusion.create(config).remember(references)
+    _, maps = judged(model, references)
+    assert np.abs(maps).max() < 1e-5
+
+
+def test_zero_shot_needs_names_alone(folder, networks):
+    config = fusion_config(folder, **FAST)
+    model = CLIPFusion.create(config, backbone=networks).remember(ClassNames(("disc", "tile")))
+    assert not model.few_shot
+    assert (model.categories, model.clip_texts[...].shape) == (("disc", "tile"), (2, 2, 8))
+    assert model.queries[...].shape == (2, 2, 77, 12)
+
+
+def test_passes_go_no_deeper_than_needed(folder, networks):
+    changes = {"language_timesteps": (201, 801), "diffusion_taps": ((201, 1), (401, 0)), "memory_gb": 1e-9}
+    half = CLIPFusion.create(fusion_config(folder, **changes), backbone=networks).mapdiff
+    both, later = half._calls(language=True, vision=True)
+    assert (both.timesteps, both.taps) == ((201, 801), ((0, 0, "up_blocks.1"),))
+    assert (later.timesteps, later.sites, later.taps) == ((401,), (), ((1, 0, "up_blocks.0"),))
+    assert [call.taps for call in half._calls(language=True, vision=False)] == [()]
+    assert all("mid" not in site for site in both.sites)
+    assert half.at_once == 1
+
+
+def test_checkpoint_holds_banks_and_texts_but_no_networks(folder, few, parts, tmp_path):
+    model = CLIPFusion.create(few.config, backbone=few.backbone)
+    run = jaxad.fit(model, parts.train.per_class(2, seed=0), workdir=tmp_path / "run", protocol="winclip")
+    step = checkpoint.find_step(tmp_path / "run")
+    assert not (step / "backbone").exists()
+    restored = checkpoint.restore(tmp_path / "run").detector
+    for mine, theirs in zip(judged(run.model, parts.test, [0]), judged(restored, parts.test, [0]), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    write_clip(tmp_path / "clip")
+    moved = checkpoint.restore(tmp_path / "run", backbone=f"clip={tmp_path / 'clip'}").detector
+    assert moved.config.clip == str(tmp_path / "clip")
+    assert moved.config.diffusion == few.config.diffusion
+    write_diffusion(tmp_path / "other", channels=9)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        checkpoint.restore(tmp_path / "run", backbone=f"diffusion={tmp_path / 'other'}")
+    with pytest.raises(CheckpointError, match="--backbone"):
+        checkpoint.restore(tmp_path / "run", backbone=f"clip={tmp_path / 'missing'}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_image_size": 2}, "multiple of the 4 px patch"),
+        ({"image_size": 9}, "image_size = 9"),
+        ({"clip_blocks": (4,)}, "blocks 1 to 3"),
+        ({"diffusion_taps": ((201, 3),)}, "up-blocks 0 to 1"),
+        ({"attention_sides": (5,)}, "no such cross-attention"),
+        ({"map_prompt": "a photo"}, r"map_prompt.*\[state\]"),
+        ({"clip_prompt": "a photo"}, r"clip_prompt.*\[state\]"),
+        ({"class_states": ("cable",)}, "CATEGORY=WORDS"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(folder, networks, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        CLIPFusion.create(fusion_config(folder, **FAST | changes), backbone=networks)
+
+
+def test_what_cannot_be_remembered_or_judged_is_named(folder, few, references, parts):
+    with pytest.raises(DataError, match="category"):
+        CLIPFusion.create(few.config, backbone=few.backbone).remember(ImageList([np.zeros((8, 8, 3), np.uint8)]))
+    blind = CLIPFusion.create(fusion_config(folder, **FAST, modalities=("vision",)), backbone=few.backbone)
+    with pytest.raises(ConfigError, match="needs them"):
+        blind.remember(ClassNames(("disc",)))
+    with pytest.raises(ConfigError, match="--shots 0"):
+        CLIPFusion.create(fusion_config(folder, "clip-ac")).remember(references)
+    with pytest.raises(ConfigError, match="remember"):
+        jaxad.predict(CLIPFusion.create(few.config, backbone=few.backbone), parts.test.records[0].file)
+    with pytest.raises(DataError, match="knows disc, tile"):
+        jaxad.predict(few, parts.test.records[0].file, category="bolt")
+    with pytest.raises(DataError, match="disc has 7"):
+        parts.train.per_class(8)
+    with pytest.raises(ConfigError, match="clip=SOURCE"):
+        CLIPFusion.restore_backbone(few.config, {}, "somewhere")
+
+
+@pytest.mark.parametrize("preset", ["maskclip", "winclip", "clip-ac"])
+def test_baselines_judge(folder, references, parts, preset):
+    model = CLIPFusion.create(fusion_config(folder, preset))
+    assert model.mapdiff is None
+    model.remember(references if preset == "winclip" else ClassNames(("disc", "tile")))
+    scores, maps = judged(model, parts.test, [0, 9])
+    assert np.isfinite(maps).all()
+    assert ((scores > 0) & (scores < 1)).all()
+    # CLIP-AC has one number for an image.
+    assert (np.ptp(maps, axis=(1, 2)) < 1e-6).all() == (preset == "clip-ac")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--shots", "-1", "--data", "folder:x"], "--shots -1"),
+        (["--shots", "2", "--classes", "a"], "needs --data"),
+        ([], "--classes"),
+        (["--classes", "a", "--categories", "b", "--data", "folder:x"], "the same"),
+    ],
+)
+def test_commands_that_cannot_work(words, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        commands.run(cli.parse(["fit", "clipfusion", "--workdir", str(tmp_path / "run"), *words]))
+
+
+def test_command_line(folder, tmp_path):
+    names = ["--model.clip", str(folder / "clip"), "--shots", "0", "--classes", "disc", "tile"]
+    words = [
+        "fit",
+        "clipfusion",
+        "--preset",
+        "patchclip",
+        "--model.clip-blocks",
+        "2",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
+    command = cli.parse([*words, *names])
+    assert command.model == CLIPFusionConfig.preset("patchclip", clip=str(folder / "clip"), clip_blocks=(2,))
+    commands.run(command)
+    restored = checkpoint.restore(tmp_path / "run")
+    assert restored.detector.categories == ("disc", "tile")
+    assert (restored.meta["data"]["shots"], restored.meta["protocol"]) == (0, "winclip")
