@@ -1,0 +1,47 @@
+"""Latency and operations of CLIPFusion, on networks of a few channels."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from jaxad import bench, bench_clipfusion, cli, commands
+from jaxad.errors import ConfigError
+
+
+def test_operations_grow_with_references_alone():
+    none, two = bench_clipfusion.clipfusion_benchmark((0, 2), size="tiny", preset="patchclip", count_only=True)
+    assert "ms" not in none
+    assert none["parts"]["references"] == 0
+    assert two["parts"]["CLIP"] == none["parts"]["CLIP"] > 0
+    # Two blocks of 9 patches with 16 channels; lengths, minima and masks come on top of the products.
+    products = 2 * 2 * 9 * (2 * 9) * 16 / 1e9
+    assert products < two["parts"]["references"] < 1.5 * products
+    for row in (none, two):
+        assert row["gflop"] == pytest.approx(sum(row["parts"].values()))
+        assert row["parts"]["other"] > 0
+
+
+@pytest.mark.slow
+def test_prediction_is_timed_and_its_parts_make_the_whole(capsys):
+    bench.main(["clipfusion", "--size", "tiny", "--shots", "1"])
+    row = json.loads(capsys.readouterr().out)
+    assert row["parts"].keys() == {"CLIP", "autoencoder", "UNet", "references", "other"}
+    assert all(part > 0 for part in row["parts"].values())
+    assert row["parts"]["UNet"] > row["parts"]["autoencoder"]
+    assert 0 < row["ms"] < 60_000
+    assert "published_ms" not in row
+
+
+def test_command_names_shots_and_size(monkeypatch):
+    asked = []
+    monkeypatch.setattr("jaxad.bench.main", asked.append)
+    commands.run(cli.parse(["bench", "clipfusion", "--shots", "0", "4", "--preset", "winclip", "--count-only"]))
+    (words,) = asked
+    assert words[0] == "clipfusion"
+    assert words[words.index("--shots") :] == [
+        *("--shots", "0", "4", "--preset", "winclip", "--size", "published", "--count-only")
+    ]
+    with pytest.raises(ConfigError, match="--shots -1"):
+        commands.run(cli.parse(["bench", "clipfusion", "--shots", "-1"]))
