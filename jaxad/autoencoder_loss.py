@@ -29,7 +29,8 @@ from jaxad.types import Array
 AUTOENCODER, DISCRIMINATOR, LPIPS = "autoencoder", "discriminator", "lpips"
 """Names of the networks, before the paths of their arrays."""
 
-LAST_KERNEL = "decoder/conv_out/kernel"
+LAST = f"{AUTOENCODER}/decoder/conv_out"
+"""The decoder's last convolution."""
 LARGEST_WEIGHT = 1e4
 
 Arrays = Mapping[str, jax.Array]
@@ -72,22 +73,24 @@ class AutoencoderLoss:
         Returns:
             Metrics (scalars), and the gradients of all trained arrays.
         """
-        own, _ = module_state.select(arrays, (AUTOENCODER,))
+        last, body = module_state.select(module_state.select(arrays, (AUTOENCODER,))[0], (LAST,))
 
-        def reconstruct(own: Arrays) -> tuple[jax.Array, jax.Array]:
-            autoencoder = self._network(AUTOENCODER, own)
+        def features(body: Arrays) -> tuple[jax.Array, jax.Array]:
+            autoencoder = self._network(AUTOENCODER, {**body, **last})
             moments = autoencoder.encode(images)
-            return autoencoder.decode(moments.sample(key)), moments.kl().mean()
+            latents = autoencoder.post_quant_conv(moments.sample(key))
+            return autoencoder.decoder.features(latents), moments.kl().mean()
 
-        (fakes, kl), pull_back = jax.vjp(reconstruct, own)
+        def paint(last: Arrays, features: jax.Array) -> jax.Array:
+            return self._network(AUTOENCODER, {**body, **last}).decoder.conv_out(features)
+
+        # In two steps: the adaptive weight needs gradients of the last convolution alone.
+        (drawn, kl), back_through_body = jax.vjp(features, body)
+        fakes, back_through_last = jax.vjp(paint, last, drawn)
         (nll, metrics), slope = jax.value_and_grad(self._nll(arrays, images), has_aux=True)(fakes)
         loss, gradients = nll + self._config.kl_weight * kl, {}
         if DISCRIMINATOR in self._graphdefs:
             judges, _ = module_state.select(arrays, (DISCRIMINATOR,))
-
-            def of_last_kernel(slope: jax.Array) -> jax.Array:
-                # Of all that is pulled back here, the compiler keeps the way to one kernel.
-                return pull_back((slope, jnp.zeros_like(kl)))[0][f"{AUTOENCODER}/{LAST_KERNEL}"]
 
             def judged(judges: Arrays) -> jax.Array:
                 discriminator = self._network(DISCRIMINATOR, judges)
@@ -97,13 +100,15 @@ class AutoencoderLoss:
                 return -self._network(DISCRIMINATOR, judges)(fakes).mean()
 
             generator, generator_slope = jax.value_and_grad(generator_loss)(fakes)
-            kernels = of_last_kernel(slope), of_last_kernel(generator_slope)
-            weight = adaptive_weight(*kernels, self._config.discriminator_weight)
+            ours, theirs = (back_through_last(each)[0][f"{LAST}/kernel"] for each in (slope, generator_slope))
+            weight = adaptive_weight(ours, theirs, self._config.discriminator_weight)
             loss, slope = loss + active * weight * generator, slope + active * weight * generator_slope
             judgement, gradients = jax.value_and_grad(judged)(judges)
             gradients = jax.tree.map(lambda gradient: active * gradient, gradients)
             metrics |= {"generator": generator, "discriminator": judgement, "adaptive_weight": weight}
-        gradients |= pull_back((slope, jnp.full_like(kl, self._config.kl_weight)))[0]
+        of_last, of_features = back_through_last(slope)
+        (of_body,) = back_through_body((of_features, jnp.full_like(kl, self._config.kl_weight)))
+        gradients = {**gradients, **of_last, **of_body}
         metrics = {"loss": loss, **metrics, "kl": kl, "gradient_norm": optax.tree.norm(gradients)}
         return metrics, gradients
 

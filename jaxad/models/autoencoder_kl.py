@@ -128,10 +128,14 @@ class Decoder(nnx.Module):
 
     def __call__(self, latents: jax.Array) -> jax.Array:
         """[b h w 4] -> [b 8h 8w 3]."""
+        return self.conv_out(self.features(latents))
+
+    def features(self, latents: jax.Array) -> jax.Array:
+        """What the last convolution takes: [b h w 4] -> [b 8h 8w c]."""
         x = self.conv_in(latents)
         for block in (self.mid_block, *self.up_blocks):
             x = rematerialized(block, self.remat)(x)
-        return self.conv_out(nnx.silu(self.conv_norm_out(x)))
+        return nnx.silu(self.conv_norm_out(x))
 
 
 class DownBlock(nnx.Module):
