@@ -210,7 +210,7 @@ def test_ctrl_c_shows_no_traceback(tmp_path):
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=300)
     assert (process.returncode, errors) == (130, "\njaxad: stopped\n")
     assert time.monotonic() - began < 10
 

@@ -16,7 +16,8 @@ import pytest
 import experiments
 
 ROOT = Path(__file__).parents[1]
-EXPERIMENTS = [f"experiments.{module.name}" for module in pkgutil.iter_modules(experiments.__path__)]
+MODULES = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
+EXPERIMENTS = [f"experiments.{name}" for name in MODULES if not name.endswith("_rows")]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,8 @@ def test_wheel_works_outside_the_checkout(installed, tmp_path):
     )
     assert int(outside(installed, tmp_path, "-c", template)) > 1000
     assert (installed / "bin/jaxad").is_file()
-    for experiment in EXPERIMENTS:
-        assert "--data" in outside(installed, tmp_path, "-m", experiment, "--help")
+    assert "--data" in outside(installed, tmp_path, "-m", "experiments.dpdiff_table5", "--help")
+    assert "mvtec_ad" in outside(installed, tmp_path, "-c", "import tfds_builders.listing as l; print(*l.names())")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
