@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig, from_json, to_json
+from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig, VLMDiffConfig, from_json, to_json
 from jaxad.errors import ConfigError
 
-CONFIGS = [DPDiffConfig, PatchBankConfig, TrainConfig, DataConfig]
+CONFIGS = [VLMDiffConfig, DPDiffConfig, PatchBankConfig, TrainConfig, DataConfig]
 
 
 @pytest.mark.parametrize("cls", CONFIGS)

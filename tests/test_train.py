@@ -22,7 +22,7 @@ from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import FeatureCache
 from jaxad.metrics_log import MetricsLog
 from jaxad.progress import Reporter
-from jaxad.train import DetectorTrainer, make_optimizer
+from jaxad.train import DetectorTrainer, accumulated, make_optimizer
 from jaxad.types import Features
 from tests.toy import MODEL, TRAIN, toy_model, toy_training
 
@@ -218,6 +218,19 @@ def test_state_keeps_its_layout_from_step_to_step():
     layout = jax.tree.map(lambda array: array.sharding, state)
     state, _ = trainer.step(state, batch, jax.random.key(0))
     assert jax.tree.map(lambda array: array.sharding, state) == layout
+
+
+def test_gradients_of_several_batches_are_averaged():
+    batch = {"x": jnp.arange(6.0), "n": jnp.arange(6)}
+
+    def differentiate(batch, key):
+        return jax.value_and_grad(lambda w: ((w * batch["x"] + batch["n"]) ** 2).mean())(2.0)
+
+    whole, parts = differentiate(batch, None), accumulated(differentiate, 3, batch, jax.random.key(0))
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    seen = accumulated(lambda batch, key: batch["x"] * 3 ** batch["n"], 2, batch, jax.random.key(0))
+    # Images 0, 2, 4 make the first batch and 1, 3, 5 the second.
+    np.testing.assert_allclose(seen, [(0 + 1 * 3) / 2, (2 * 9 + 3 * 27) / 2, (4 * 81 + 5 * 243) / 2])
 
 
 def test_learning_rate_warms_up_and_decays():
