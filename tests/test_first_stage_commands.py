@@ -1,0 +1,63 @@
+"""`jaxad caption` and `jaxad fit autoencoder` from their command lines; their modules' tests do the work itself."""
+
+import sys
+
+import pytest
+
+from jaxad import autoencoder_training, captioning, cli
+from jaxad.autoencoder_training import AutoencoderRun
+from tests.parts import make_parts
+
+
+def jaxad(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["jaxad", *map(str, words)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return f"folder:{make_parts(tmp_path_factory.mktemp('shop') / 'parts', ('disc',), train=3, test=1)}"
+
+
+def test_caption(data, tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def made_up(model, prompt, *, max_new_tokens):
+        asked.update(model=model, prompt=prompt, max_new_tokens=max_new_tokens)
+        return lambda images: ["a dark disc", *[""] * (len(images) - 1)]
+
+    monkeypatch.setattr(captioning, "HuggingFaceCaptioner", made_up)
+    words = ("caption", "--data", data, "--model", "org/VLM", "--prompt", "pa", "--out", tmp_path)
+    assert jaxad(monkeypatch, *words, "--max-new-tokens", 50) == 0
+    assert asked == {"model": "org/VLM", "prompt": captioning.PROMPTS["pa"], "max_new_tokens": 50}
+    output = capsys.readouterr()
+    assert f"{tmp_path / 'parts_captions_vlm_pa'}: 3 captions of 1 words" in output.out
+    assert "--captions" in output.out
+    assert "2 captions are empty: disc/train/good/001.png, disc/train/good/002.png" in output.err
+    assert jaxad(monkeypatch, *words) == 1
+    assert "max_new_tokens: 50 there, 1024 now" in capsys.readouterr().err
+    assert jaxad(monkeypatch, *words, "--batch-size", 0) == 1
+    assert "--batch-size 0: needs to be at least 1" in capsys.readouterr().err
+
+
+def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def instead(source, config, train, *, workdir, **options):
+        calls.append((len(source), config, train))
+        return AutoencoderRun(None, workdir / "autoencoder", (50.0, 5.0), 1.0, None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(autoencoder_training, "fit_autoencoder", instead)
+    words = ("fit", "autoencoder", "--data", data, "--workdir", tmp_path / "run")
+    assert jaxad(monkeypatch, *words, "--preset", "small", "--image-size", 64, "--train.batch-size", 2) == 0
+    ((images, config, train),) = calls
+    assert (images, config.image_size, config.perceptual_weight, train.images) == (3, 64, 0.0, 2)
+    said = capsys.readouterr().err
+    assert "50.00 before, 5.00 after" in said
+    assert f"--model.autoencoder {tmp_path / 'run' / 'autoencoder'}" in said.replace("\n", " ")
+    assert jaxad(monkeypatch, *words, "--model.kl-weight", -1, "--train.epochs", 0, "--workers", 0) == 1
+    complaint = capsys.readouterr().err
+    assert all(name in complaint for name in ("kl_weight = -1", "epochs = 0", "--workers 0"))
+    assert len(calls) == 1
