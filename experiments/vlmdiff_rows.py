@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 import jaxad
-from experiments.vlmdiff_captions import described
+from experiments.vlmdiff_caption_rows import described
 from jaxad.autoencoder_training import fit_autoencoder
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.models.autoencoder_kl import save_autoencoder

@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 import jaxad
-from experiments.vlmdiff_captions import described
+from experiments.vlmdiff_caption_rows import described
 from experiments.vlmdiff_rows import PROTOCOL
 from jaxad.evaluate import score
 from jaxad.metrics import summarise

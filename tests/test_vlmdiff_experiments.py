@@ -17,7 +17,7 @@ from experiments import (
     vlmdiff_table14,
     vlmdiff_table15,
 )
-from experiments.vlmdiff_captions import find
+from experiments.vlmdiff_caption_rows import find
 from experiments.vlmdiff_rows import COCO_SPLITS, RowOptions, Table
 from jaxad.config import VLMDiffConfig
 from jaxad.data.captions import write_captions
@@ -156,66 +156,68 @@ def options(parts, tmp_path_factory):
         "autoencoder_steps": 2,
         "backbone": "random:32x1x8",
         "image_size": 32,
-        "steps": 3,
+        "steps": 2,
     }
 
 
 @pytest.mark.slow
 def test_tables_share_autoencoder_and_runs(parts, options, capsys):
     data, out = parts.name, options["out"]
-    lengths = vlmdiff_table9.main(RowOptions(**options))
-    assert list(lengths) == [f"{data}, VLMDiff, 100 epochs", f"{data}, VLMDiff, 300 epochs"]
+    texts = vlmdiff_table12.main(RowOptions(**options))
     (folder,) = [child for child in out.iterdir() if child.name != "reports"]
-    runs = {child.name for child in folder.iterdir()}
-    assert runs == {"autoencoder", "vlmdiff-internvl-1-steps", "vlmdiff-internvl-3-steps"}
-    workdir = folder / "vlmdiff-internvl-3-steps" / "seed-1"
+    assert {child.name for child in folder.iterdir()} == {"autoencoder", "vlmdiff-internvl-2-steps"}
+    workdir = folder / "vlmdiff-internvl-2-steps" / "seed-1"
     config = json.loads((workdir / "config.json").read_text())
     assert config["config"]["autoencoder"] == str(folder / "autoencoder" / "autoencoder")
-    assert (config["train"]["steps"], config["train"]["seed"], config["protocol"]) == (3, 1, "diad")
-    capsys.readouterr()
+    assert (config["train"]["steps"], config["train"]["seed"], config["protocol"]) == (2, 1, "diad")
+    assert "reconstruction error" in capsys.readouterr().err
 
-    # Text at test time, with guidance, changes the answer; nothing is trained again.
-    texts = vlmdiff_table12.main(RowOptions(**options))
-    told = capsys.readouterr()
-    assert "nothing to train" in told.err
-    assert "reconstruction error" in told.err
-    assert texts[f"{data}, no text"] == lengths[f"{data}, VLMDiff, 300 epochs"]
+    # Text at test time, with guidance, changes the answer.
     for metric, value in texts[f"{data}, difference"].items():
         assert value == pytest.approx(texts[f"{data}, captions"][metric] - texts[f"{data}, no text"][metric])
     reports = [json.loads(file.read_text()) for file in sorted((out / "reports").glob("*/seed-1/report.json"))]
-    assert {report["config"]["model"]["captions"] for report in reports} == {"train", "always"}
-    scores = {report["config"]["model"]["captions"]: report["classes"] for report in reports}
-    assert scores["always"] != scores["train"]
+    classes = {report["config"]["model"]["captions"]: report["classes"] for report in reports}
+    assert classes["always"] != classes["train"]
 
-    # Networks of any patch compare; 14 does not divide 32.
-    networks = ("random:32x1x8", "random:32x1", "random:resnet18")
+    # Nothing is trained again; a network whose patch does not divide the image compares too.
+    networks = ("random:32x1",)
     compared = vlmdiff_table13.main(vlmdiff_table13.Table13(**options, networks=networks))
-    assert compared[f"{data}, random:32x1x8"] == texts[f"{data}, no text"]
-    assert len({tuple(row.values()) for row in compared.values()}) == 3
+    assert capsys.readouterr().err.count("nothing to train") == 2
+    assert compared[f"{data}, random:32x1"] != texts[f"{data}, no text"]
 
-    capsys.readouterr()
-    rows = vlmdiff_sampling.main(
-        vlmdiff_sampling.Sampling(workdir, data, timesteps=(999, 100), steps=(2,), batch_size=8)
-    )
-    assert [(row.start_timestep, row.sampling_steps) for row in rows] == [(999, 2), (100, 2)]
-    assert all((row.images_per_second or 0) > 0 for row in rows)
-    assert rows[0].mean != rows[1].mean
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    (row,) = vlmdiff_sampling.main(vlmdiff_sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=8))
+    assert (row.start_timestep, row.sampling_steps) == (100, 2)
+    assert (row.images_per_second or 0) > 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["t", "steps"], ["100", "2"]]
 
     with pytest.raises(CheckpointError, match=r"captions\.sha256"):
         vlmdiff_table12.main(RowOptions(**{**options, "captions": None}))
 
 
-@pytest.mark.slow
-def test_diad_several_seeds_and_the_mean_of_splits(parts, options, tmp_path, capsys):
-    data = parts.name
-    changes = {"out": tmp_path, "autoencoder": "pretrained", "methods": ("diad",), "seeds": (1, 2), "steps": 1}
-    rows = vlmdiff_table14.main(RowOptions(**{**options, **changes}))
-    assert list(rows) == [f"{data}, DiAD", "Avg, DiAD"]
-    assert rows["Avg, DiAD"] == pytest.approx(rows[f"{data}, DiAD"])
-    printed = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[-4] for line in printed] == ["ours", "std", "ours", "published"]
-    configs = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("*/diad-1-steps/seed-*/config.json"))]
-    assert [config["train"]["seed"] for config in configs] == [1, 2]
-    assert {(config["config"]["captions"], config["config"]["autoencoder"]) for config in configs} == {("never", None)}
-    assert "captions" not in configs[0]["data"]
+def test_seeds_are_averaged_and_rows_are(capsys):
+    table = Table(RowOptions(), {"all": (50.0, 60.0, 70.0)})
+    seeds = [
+        {"image_auroc": 0.4, "pixel_auroc": 0.5, "aupro": None},
+        {"image_auroc": 0.6, "pixel_auroc": 0.5, "aupro": 1},
+    ]
+    table.show("one", seeds)
+    table.show("two", [{"image_auroc": 0.7, "pixel_auroc": 0.7, "aupro": 0.5}])
+    assert table.average("all", ["one", "two"]) == pytest.approx(
+        {"image_auroc": 0.6, "pixel_auroc": 0.6, "aupro": None}
+    )
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert printed == [
+        ["one", "ours", "50.0", "50.0", "-"],
+        ["std", "14.1", "0.0", "-"],
+        ["two", "ours", "70.0", "70.0", "50.0"],
+        ["all", "ours", "60.0", "60.0", "-"],
+        ["published", "50.0", "60.0", "70.0"],
+    ]
+
+
+def test_diad_is_its_preset_without_captions():
+    options = RowOptions(autoencoder="pretrained", image_size=512)
+    config = Table(options, {})._config("coco_ad", "diad")
+    assert config == VLMDiffConfig.preset("diad", image_size=512)
+    assert Table(options, {})._config("coco_ad", "vlmdiff").captions == "always"
+    assert Table(options, {})._config("visa", "vlmdiff") == VLMDiffConfig.preset("paper", image_size=512)
