@@ -202,6 +202,7 @@ def test_a_checkpoint_needs_nothing_but_itself_up_to_the_report(workdir, pipelin
     finally:
         shutil.move(moved, pipeline)
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["config"]["captions"] == "train"
+    assert report["config"]["model"]["captions"] == "train"
+    assert report["config"]["data"]["captions"]["missing"] == 12
     assert report["classes"]["disc"]["n_anomalous"] == 4
     assert 0 <= report["mean"]["pixel_auroc"] <= 1
