@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxad import cli
+from jaxad.command_checks import command_line, count_problems, raise_problems
 from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig, to_json
 from jaxad.errors import ConfigError, DataError
 from jaxad.progress import Reporter
 
 if TYPE_CHECKING:
-    from jaxad.data import DataSet
     from jaxad.data.demo import DemoCounts
     from jaxad.detector import Detector
 
@@ -26,6 +25,7 @@ def run(command: Any) -> None:
         JaxadError: anything a user can mend; printed without a traceback.
     """
     from jaxad.first_stage_commands import caption, fit_autoencoder
+    from jaxad.fit_command import fit
 
     actions = {
         cli.Demo: demo,
@@ -44,61 +44,6 @@ def run(command: Any) -> None:
         cli.Bench: bench,
     }
     actions[type(command)](command)
-
-
-def fit(command: cli.Fit) -> None:
-    """`jaxad fit`."""
-    from jaxad import data, parallel, shots, train
-    from jaxad.systems import system
-
-    config = command.model
-    if command.image_size is not None:
-        config = dataclasses.replace(config, image_size=command.image_size)
-    problems = count_problems(command, "workers")
-    if not 0 <= command.holdout < 1:
-        problems.append(f"--holdout {command.holdout}: needs to be at least 0 and below 1")
-    if not 0 < command.false_alarm < 1:
-        problems.append(f"--false-alarm {command.false_alarm}: needs to lie between 0 and 1")
-    if command.workdir.exists() and not command.workdir.is_dir():
-        problems.append(f"--workdir {command.workdir}: is a file; give a folder")
-    for flag, settings in (("--model", config), ("--train", command.train)):
-        try:
-            if settings is not None:
-                settings.check()
-        except ConfigError as error:
-            problems.append(f"{flag}: {error}")
-    if isinstance(command, cli.FitCLIPFusion):
-        problems += shots.problems(command)
-    raise_problems(problems)
-
-    parallel.start_processes()
-    reporter = Reporter(quiet=not parallel.is_main_process())
-    chosen: dict[str, Any] = {}
-    if isinstance(command, cli.FitCLIPFusion):
-        dataset, chosen = shots.load(command)
-    else:
-        data_config = DataConfig(command.data, command.categories, command.holdout, command.on_bad, command.workers)
-        dataset = data.load(command.data, command.data_dir, config=data_config)
-    reporter.say(dataset.summary())
-    reporter.warn([str(problem) for problem in dataset.problems])
-    provenance = {**chosen, "holdout": command.holdout, "preset": command.preset, "skipped": skipped(dataset)}
-    if isinstance(command, cli.FitVLMDiff):
-        dataset, provenance["captions"] = _captioned(command, dataset, reporter)
-    detector = system(command.system).create(config, key=_key(command.train.seed if command.train else 0))
-    result = train.fit(
-        detector,
-        dataset.train,
-        command.train,
-        workdir=command.workdir,
-        holdout=dataset.holdout,
-        false_alarm=command.false_alarm,
-        protocol=command.protocol,
-        provenance=provenance,
-        workers=command.workers,
-        reporter=reporter,
-    )
-    reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
-    reporter.say(f"next: {_next(command, dataset)}")
 
 
 def evaluate(command: cli.Evaluate) -> None:
@@ -404,58 +349,11 @@ def _names(mine: Any, theirs: Any) -> tuple[str, str]:
     return title(mine.detector), "" if theirs is None else title(theirs.detector)
 
 
-def skipped(dataset: DataSet) -> list[str]:
-    return [problem.file for problem in dataset.problems if problem.fatal]
-
-
-def _captioned(command: cli.FitVLMDiff, dataset: DataSet, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
-    """The data set with the captions of `--captions`, and what to record of the training images' captions."""
-    from jaxad.data.captions import Captions, with_captions
-
-    source = None
-    if command.captions is not None:
-        captions, source = Captions.load(command.captions, "train"), str(command.captions)
-        train, holdout = (with_captions(part, captions) for part in (dataset.train, dataset.holdout))
-        dataset = dataclasses.replace(dataset, train=train, holdout=holdout)
-    missing = sum(not record.caption for record in dataset.train.records)
-    if missing and command.model.captions != "never":
-        reporter.warn([f'{missing} of {len(dataset.train)} training images have no caption; "" stands for it'])
-    return dataset, {"source": source, "missing": missing}
-
-
-def _next(command: cli.Fit, dataset: DataSet) -> str:
-    """The command to run after a fit: evaluation where there are labels, else prediction."""
-    checkpoint, categories = ("--checkpoint", command.workdir), command.categories or ()
-    if any(record.label is not None for record in dataset.test.records):
-        out = ("--out", f"{command.workdir}-report", *(("--categories", *categories) if categories else ()))
-        out = (*out, *(("--protocol", command.protocol) if command.protocol != "exact-256" else ()))
-        where = () if command.data_dir is None else ("--data-dir", command.data_dir)
-        return command_line("evaluate", *checkpoint, "--data", command.data, *where, *out)
-    category = ("--category", "NAME") if isinstance(command, cli.FitCLIPFusion) else ()
-    return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
-
-
 def _listing(numbers: Mapping[str, int], most: int = 4) -> str:
     """What there is and how often, the commonest first: "900 x 900 (209), 448 x 448 (3)"."""
     ordered = sorted(numbers, key=lambda name: -numbers[name])
     shown = ", ".join(f"{name} ({numbers[name]})" for name in ordered[:most])
     return shown + (f" and {len(ordered) - most} more" if len(ordered) > most else "")
-
-
-def command_line(*words: object) -> str:
-    """A command line of jaxad, quoted for a shell."""
-    return shlex.join(["jaxad", *map(str, words)])
-
-
-def count_problems(command: Any, *names: str) -> list[str]:
-    values = ((name.replace("_", "-"), getattr(command, name)) for name in names)
-    return [f"--{flag} {value}: needs to be at least 1" for flag, value in values if value < 1]
-
-
-def raise_problems(problems: Sequence[str]) -> None:
-    if problems:
-        several = len(problems) > 1
-        raise ConfigError("\n  ".join(["this cannot be run:", *problems]) if several else problems[0])
 
 
 def _check_categories(detectors: Sequence[Detector], categories: Sequence[str], reporter: Reporter) -> None:

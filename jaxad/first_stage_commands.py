@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxad import cli
+from jaxad.command_checks import command_line, count_problems, fit_problems, raise_problems, skipped
 from jaxad.config import DataConfig
 from jaxad.errors import ConfigError
 from jaxad.progress import Reporter
@@ -13,20 +14,11 @@ from jaxad.progress import Reporter
 def fit_autoencoder(command: cli.FitAutoencoder) -> None:
     """`jaxad fit autoencoder`."""
     from jaxad import autoencoder_training, data, parallel
-    from jaxad.commands import command_line, count_problems, raise_problems, skipped
 
     config = command.model
     if command.image_size is not None:
         config = dataclasses.replace(config, image_size=command.image_size)
-    problems = count_problems(command, "workers")
-    if command.workdir.exists() and not command.workdir.is_dir():
-        problems.append(f"--workdir {command.workdir}: is a file; give a folder")
-    for flag, settings in (("--model", config), ("--train", command.train)):
-        try:
-            settings.check()
-        except ConfigError as error:
-            problems.append(f"{flag}: {error}")
-    raise_problems(problems)
+    raise_problems(fit_problems(command, config))
 
     parallel.start_processes()
     reporter = Reporter(quiet=not parallel.is_main_process())
@@ -55,7 +47,6 @@ def fit_autoencoder(command: cli.FitAutoencoder) -> None:
 def caption(command: cli.Caption) -> None:
     """`jaxad caption`."""
     from jaxad import captioning, data
-    from jaxad.commands import command_line, count_problems, raise_problems
 
     raise_problems(count_problems(command, "batch_size", "max_new_tokens", "workers"))
     prompt = captioning.prompt_text(command.prompt)

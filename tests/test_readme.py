@@ -19,7 +19,7 @@ COMMANDS = [part for part in PARTS if part.startswith("jaxad ")]
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command_line_is_understood(line):
     command = cli.parse(shlex.split(line)[1:])
-    assert type(command).__module__ == "jaxad.cli"
+    assert type(command).__module__ == "jaxad.cli_flags"
 
 
 def test_readme_shows_every_command():
