@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ from tests.parity.test_stable_diffusion import randomised as randomised_torch  #
 
 pytestmark = pytest.mark.parity
 
-LEVELS = {
+LEVELS: dict[str, Any] = {
     "block_out_channels": (16, 16, 32),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "layers_per_block": 1,
@@ -81,7 +82,10 @@ class Guided(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def theirs():
-    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    blocks: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+    }
     vae = AutoencoderKL(block_out_channels=(8, 8, 16), layers_per_block=1, norm_num_groups=4, **blocks)
     return randomised_torch(Guided()), randomised_torch(vae)
 
@@ -195,4 +199,4 @@ def test_map_of_three_layers_equals_torch(ours):
     found = model.score(None, Features(before[0], (8, 8)), Context()).map
     maps = [1 - F.cosine_similarity(to_nchw(x), to_nchw(y)) for x, y in zip(before, after, strict=True)]
     grown = [F.interpolate(map[:, None], (IMAGE, IMAGE), mode="bilinear", align_corners=True) for map in maps]
-    assert error(found, sum(grown)[:, 0].numpy()) < 1e-5
+    assert error(found, torch.stack(grown).sum(0)[:, 0].numpy()) < 1e-5

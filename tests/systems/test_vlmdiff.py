@@ -127,7 +127,7 @@ def test_captions_change_what_the_loss_is_conditioned_on(pipeline, described, pa
     trainer = DetectorTrainer(model, TRAIN, parallel.make_mesh())
     losses = []
     for text in (features.extras["text"], np.broadcast_to(empty, features.extras["text"].shape)):
-        batch = features.replace(extras={**features.extras, "text": text})
+        batch = replace(features, extras={**features.extras, "text": text})
         losses.append(float(trainer.step(trainer.init(), batch, jax.random.key(0))[1]["loss"]))
     assert abs(losses[0] - losses[1]) > 1e-4 * losses[0]
 
