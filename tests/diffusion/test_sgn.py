@@ -1,3 +1,5 @@
+import itertools
+
 """The SGN on a small random Stable Diffusion, and its shape at full size."""
 
 import math
@@ -81,7 +83,7 @@ def test_at_full_size_it_has_the_published_parameters():
     shapes = {path: array.shape for path, array in arrays.items()}
     hint = [shapes[f"hint/convs/{index}/kernel"][2:] for index in range(7)] + [shapes["hint/zero_conv/kernel"][2:]]
     widths = (3, 16, 16, 32, 32, 96, 96, 256, 320)
-    assert hint == list(zip(widths, widths[1:], strict=False))
+    assert hint == list(itertools.pairwise(widths))
     zero_convs = [shapes[f"zero_convs/{index}/kernel"][0] for index in range(12)]
     assert zero_convs == [320] * 4 + [640] * 3 + [1280] * 5
     assert shapes["middle_zero_conv/kernel"] == (1280, 1280)

@@ -2,7 +2,8 @@
 
 Torchvision has no CPU wheel everywhere, and importing its pure-Python part asks torch for operators that only its
 compiled part declares. They are declared here, without implementations: classification networks and transforms, all
-that parity tests use, never call them. Import this module before any of those libraries, and before transformers models.
+that parity tests use, never call them. Import this module before any of those libraries, and before models of
+transformers.
 """
 
 from __future__ import annotations
