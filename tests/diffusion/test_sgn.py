@@ -1,7 +1,6 @@
-import itertools
-
 """The SGN on a small random Stable Diffusion, and its shape at full size."""
 
+import itertools
 import math
 
 import jax
