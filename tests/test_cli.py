@@ -216,8 +216,10 @@ def test_ctrl_c_shows_no_traceback(tmp_path):
 
 
 _SLEEPER = """
-import sys, time
+import signal, sys, time
 from jaxad import cli, commands
+# What starts the tests may have told its children to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def run(command):
     print("ready", flush=True)
     time.sleep(60)
