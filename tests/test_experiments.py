@@ -55,8 +55,8 @@ def test_rows_change_what_they_say(parts, tmp_path, capsys):
     for seed in (0, 1):
         blocks = json.loads((tmp_path / "other-blocks" / f"seed-{seed}" / "config.json").read_text())
         rate = json.loads((tmp_path / "other-rate" / f"seed-{seed}" / "config.json").read_text())
-        assert blocks["model"]["blocks"] == [1, 2]
-        assert rate["model"]["blocks"] == "middle"
+        assert blocks["config"]["blocks"] == [1, 2]
+        assert rate["config"]["blocks"] == "middle"
         assert (blocks["train"]["seed"], rate["train"]["learning_rate"]) == (seed, 1e-5)
     names = [line.split()[-9] for line in capsys.readouterr().out.splitlines()[1:]]
     assert names == ["ours", "std", "published", "ours", "std"]

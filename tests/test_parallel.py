@@ -110,7 +110,8 @@ def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fs
     assert (results["decoded"], np.load(one_device / "out.npz")["decoded"]) == (14 + 8 + 8, 14 + 10 + 16)
     # As if killed before the last checkpoint: both resume from the one in the middle.
     shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "6")
-    before = {name: results[name] for name in results.files}
+    # What is on the disk is not decoded again.
+    before = {name: results[name] for name in results.files if name != "decoded"}
     finish(*processes())
     resumed = np.load(tmp_path / "two" / "out.npz")
     assert {name for name in before if not np.array_equal(resumed[name], before[name])} == set()
