@@ -9,24 +9,41 @@ No published numbers: the paper gives neither the depth of its DiT nor the lengt
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import tyro
 
 from experiments.dpdiff_rows import Mean, RowOptions, Table
 
+ROWS: dict[str, dict[str, Any]] = {
+    "preset": {},
+    "depth 1": {"depth": 1},
+    "depth 4": {"depth": 4},
+    "learning rate 5e-4": {"train": {"learning_rate": 5e-4}},
+    "learning rate 1e-4": {"train": {"learning_rate": 1e-4}},
+    "categories by size": {"train": {"sampling": "size"}},
+    "noise prediction": {"prediction": "epsilon"},
+    "all timesteps": {"train_timesteps": (0, 1000)},
+}
+"""What each row changes."""
 
-def main(options: RowOptions) -> dict[str, Mean]:
+
+@dataclass(frozen=True)
+class Training(RowOptions):
+    """Train and evaluate the settings."""
+
+    rows: tuple[str, ...] = tuple(ROWS)
+    """Which of them."""
+
+
+def main(options: Training) -> dict[str, Mean]:
     """Runs every setting and prints its means; returns them by row."""
     table = Table(options, {})
-    table.row("preset")
-    table.row("depth 1", depth=1)
-    table.row("depth 4", depth=4)
-    table.row("learning rate / 4", train={"learning_rate": table.train.learning_rate / 4})
-    table.row("learning rate 1e-4", train={"learning_rate": 1e-4})
-    table.row("categories by size", train={"sampling": "size"})
-    table.row("noise prediction", prediction="epsilon")
-    table.row("all timesteps", train_timesteps=(0, table.config.timesteps))
+    for name in options.rows:
+        table.row(name, **ROWS[name])
     return table.rows
 
 
 if __name__ == "__main__":
-    main(tyro.cli(RowOptions, description=__doc__))
+    main(tyro.cli(Training, description=__doc__))
