@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -25,6 +26,12 @@ hypothesis.settings.register_profile("jaxad", deadline=None)
 hypothesis.settings.load_profile("jaxad")
 
 TEST_DATA = Path(os.environ.get("JAXAD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Without torch a run that leaves parity out does not import it; one that asks for parity fails for want of it."""
+    without = importlib.util.find_spec("torch") is None and "not parity" in config.option.markexpr
+    return True if without and collection_path == Path(__file__).parent / "parity" else None
 
 
 def pytest_collection_modifyitems(items):

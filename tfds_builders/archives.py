@@ -258,8 +258,12 @@ def _refused(archive: Path, problems: list[Problem]) -> DataError:
 def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
         raise _damaged(archive, error) from error
+    except NotImplementedError as error:
+        # How zipfile names a method of compression that it does not know, such as Deflate64.
+        detail = f"packed in a way that Python cannot read ({error})"
+        raise DataError(f"{archive}: {detail}; unpack it with another tool and give the folder") from error
     except OSError as error:
         # gzip and bz2 report damage as an error without number; those of the system have one.
         if error.errno is None:

@@ -13,10 +13,8 @@ import argparse
 import gc
 from collections.abc import Callable
 
-import jax.numpy as jnp
-
-from tests.parity import torch_oracles  # noqa: F401  isort: skip
 import diffusers
+import jax.numpy as jnp
 import open_clip
 import timm
 import torch

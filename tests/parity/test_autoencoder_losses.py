@@ -8,6 +8,10 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torchvision.models import vgg16
 
 from jaxad import module_state
 from jaxad.autoencoder_loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
@@ -18,12 +22,6 @@ from jaxad.models.patch_discriminator import load_discriminator
 from jaxad.models.sd_checkpoints import autoencoder_key_maps
 from jaxad.models.vgg import abstract_vgg16, key_maps
 from jaxad.models.weights import find_weights, to_torch
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
-from diffusers import AutoencoderKL  # noqa: E402
-from torch import nn  # noqa: E402
-from torchvision.models import vgg16  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

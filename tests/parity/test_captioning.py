@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
-from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: E402
-from transformers import (  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
@@ -19,8 +17,8 @@ from transformers import (  # noqa: E402
     PreTrainedTokenizerFast,
 )
 
-from jaxad.captioning import HuggingFaceCaptioner  # noqa: E402
-from jaxad.errors import ConfigError  # noqa: E402
+from jaxad.captioning import HuggingFaceCaptioner
+from jaxad.errors import ConfigError
 
 pytestmark = pytest.mark.parity
 

@@ -6,18 +6,16 @@ import json
 
 import jax
 import numpy as np
+import open_clip
 import pytest
+import torch
+import transformers
 from flax import serialization
 
 from jaxad import module_state
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS
 from jaxad.models.clip_loading import load_clip, load_text_tower, load_vision_tower
 from jaxad.models.weights import find_weights, to_torch
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401, I001
-import open_clip  # noqa: E402
-import transformers  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import open_clip
 import pytest
+import torch
+import transformers
 
 from jaxad import module_state
 from jaxad.models.clip import abstract_clip, abstract_text_tower
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS, TEXT_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig, open_clip_config_of
 from jaxad.models.weights import to_torch
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401, I001
-import open_clip  # noqa: E402
-import transformers  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -6,15 +6,12 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
+import transformers
 
 from jaxad.models.clip_tokenizer import load_tokenizer, token_positions
 from tests.models.clip_vocabulary import byte_letters, write_tokenizer
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401, I001
-import open_clip  # noqa: E402
-import transformers  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -9,21 +9,19 @@ import json
 
 import jax
 import numpy as np
+import open_clip
 import pytest
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
 
 from jaxad import module_state
 from jaxad.data import ClassNames, ImageList, batches
 from jaxad.systems.clipfusion import CLIPFusion
 from jaxad.systems.clipfusion_maps import fuse
 from tests.systems.fusion_checkpoints import CONFIG, STATES, fusion_config, write_clip, write_diffusion
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
-import open_clip  # noqa: E402
-import transformers  # noqa: E402
-from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: E402
-from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

@@ -10,8 +10,15 @@ import math
 import jax
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
+import transformers
 from safetensors.torch import save_file
+from timm.models import efficientnet as timm_efficientnet
+from timm.models import resnet as timm_resnet
+from torchvision.models import efficientnet as tv_efficientnet
+from torchvision.models import resnet as tv_resnet
 
 from jaxad import module_state
 from jaxad.models import efficientnet_checkpoints, resnet
@@ -20,15 +27,6 @@ from jaxad.models.efficientnet import SCALES, EfficientNetConfig, abstract_effic
 from jaxad.models.efficientnet_checkpoints import find_layout, infer_config
 from jaxad.models.resnet import LAYERS, ResNetConfig, abstract_resnet
 from jaxad.models.weights import Weights, to_torch
-from tests.parity import torch_oracles  # noqa: F401
-
-import timm  # isort: skip
-import torchvision  # isort: skip
-import transformers  # isort: skip
-from timm.models import efficientnet as timm_efficientnet  # isort: skip
-from timm.models import resnet as timm_resnet  # isort: skip
-from torchvision.models import efficientnet as tv_efficientnet  # isort: skip
-from torchvision.models import resnet as tv_resnet  # isort: skip
 
 pytestmark = pytest.mark.parity
 

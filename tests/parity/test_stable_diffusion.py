@@ -9,6 +9,11 @@ import flax.serialization
 import jax
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
 
 from jaxad import module_state
 from jaxad.models.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
@@ -16,13 +21,6 @@ from jaxad.models.sd_checkpoints import autoencoder_key_maps, find_part, unet_ke
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet, load_unet, save_unet
 from jaxad.models.weights import to_torch
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
-from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: E402
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint  # noqa: E402
-from diffusers.models.attention_processor import AttnProcessor  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

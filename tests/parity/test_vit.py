@@ -9,6 +9,13 @@ import flax.serialization
 import jax
 import numpy as np
 import pytest
+import timm
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from timm.layers import SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from transformers.core_model_loading import revert_weight_conversion
 
 from jaxad import module_state
 from jaxad.models.key_map import to_torch
@@ -17,15 +24,6 @@ from jaxad.models.vit import abstract_vit, load_vit
 from jaxad.models.vit_checkpoints import HUGGINGFACE_DINOV2, HUGGINGFACE_VIT, ORIGINAL, TIMM, TIMM_REGISTERS, recognise
 from jaxad.models.vit_config import PUBLISHED, ViTConfig
 from jaxad.models.weights import Weights, find_weights
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
-import timm  # noqa: E402
-import transformers  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from timm.layers import SwiGLUPacked  # noqa: E402
-from timm.models.vision_transformer import VisionTransformer  # noqa: E402
-from transformers.core_model_loading import revert_weight_conversion  # noqa: E402
 
 pytestmark = pytest.mark.parity
 

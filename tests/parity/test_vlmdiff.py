@@ -9,6 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from jaxad import module_state
 from jaxad.config import VLMDiffConfig
@@ -24,15 +28,8 @@ from jaxad.systems.vlmdiff import VLMDiff
 from jaxad.systems.vlmdiff_networks import Networks
 from jaxad.types import Context, Features
 from tests.models.stable_diffusion import TEXT, randomised
-
-torch = pytest.importorskip("torch")
-from tests.parity import torch_oracles  # noqa: E402, F401  isort: skip
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from tests.parity.test_stable_diffusion import error, to_nchw, to_nhwc  # noqa: E402
-from tests.parity.test_stable_diffusion import randomised as randomised_torch  # noqa: E402
+from tests.parity.test_stable_diffusion import error, to_nchw, to_nhwc
+from tests.parity.test_stable_diffusion import randomised as randomised_torch
 
 pytestmark = pytest.mark.parity
 

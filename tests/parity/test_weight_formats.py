@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from tests.parity import torch_oracles  # noqa: F401  # isort: skip
-
 import argparse
 from collections import OrderedDict
 
 import flax.serialization
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from jaxad.errors import WeightsError
 from jaxad.models.convert import convert
 from jaxad.models.weights import find_weights, read_tensors
-
-torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.parity
 

@@ -177,6 +177,17 @@ def test_changed_bytes_of_a_zip(tmp_path):
     assert_nothing_unpacked(tmp_path, archive)
 
 
+def test_method_of_compression_that_zipfile_does_not_know(tmp_path):
+    archive = make_zip(tmp_path / "data.zip", CONTENT)
+    content = bytearray(archive.read_bytes())
+    for header, method in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(header) + method] = 9  # Deflate64, which Windows takes for files above 2 GB
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"data.zip: packed in a way that Python cannot read .*give the folder"):
+        extract(archive, tmp_path / "out")
+    assert_nothing_unpacked(tmp_path, archive)
+
+
 def test_folder_that_exists_is_left_alone(tmp_path):
     archive = make_zip(tmp_path / "data.zip", CONTENT)
     (tmp_path / "out").mkdir()
