@@ -87,6 +87,8 @@ class FitVLMDiff(_FitData):
     captions: Path | None = None
     """Captions of the training images in the published layout, a folder or file as `jaxad caption` writes it; those
     stored with a prepared data set if not given."""
+    protocol: Protocol = "diad"
+    """Evaluation protocol in which the threshold is measured."""
     model: VLMDiffConfig = field(default_factory=VLMDiffConfig)
     train: TrainConfig = field(default_factory=VLMDiffConfig.training)
     system: ClassVar[str] = "vlmdiff"

@@ -193,6 +193,7 @@ def test_a_checkpoint_needs_nothing_but_itself_up_to_the_report(workdir, pipelin
     meta = json.loads((workdir / "config.json").read_text())
     assert meta["data"]["captions"]["missing"] == 12
     assert meta["train"]["weight_decay"] == 0.01
+    assert meta["protocol"] == "diad"
     root, moved = described.records[0].file.parents[3], pipeline.with_name("elsewhere")
     shutil.move(pipeline, moved)
     try:
