@@ -19,7 +19,7 @@ class CLIPFusionConfig:
 
     The rows of SPEC 2.7 that are not here are the protocol's (`winclip`: 18 smoothing, 21 AUPR, 17 the masks), the
     command line's (20: --shots, --seed, --reference-lists) or have one form only: 3 (one conditional pass, no
-    guidance), 9 (taps behind the upsampler), 10 (features of unit length), 23 (images resized to a square, no crop).
+    guidance), 10 (features of unit length), 23 (images resized to a square, no crop).
     """
 
     label: str = "CLIPFusion"
@@ -94,6 +94,9 @@ class CLIPFusionConfig:
     attention to all tokens but the first (Attend-and-Excite). The score, Eq. 10, takes it as it is (SPEC 7)."""
     diffusion_taps: tuple[tuple[int, int], ...] = ((201, 3), (401, 2), (801, 1))
     """(timestep, up-block) of the features compared with the references (paper, Tables 5 and 6)."""
+    tap_place: Literal["block", "layers"] = "block"
+    """Where these are taken: from the block's end, behind its upsampler, or from its last layer before it, on a grid of
+    half the sides (SPEC 9). The last block has no upsampler."""
     vision_prompt: Literal["states", "last-state", "reference"] = "states"
     """Passes from which an image's features are taken: of all states, their distances averaged; of the last state; or
     one more with `reference_prompt` (SPEC 8)."""

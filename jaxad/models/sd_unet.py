@@ -23,6 +23,9 @@ from jaxad.types import Array
 Skips = tuple[jax.Array, ...]
 """Encoder outputs that the decoder still has to take, the next one last."""
 
+LAYERS = ".layers"
+"""Ends the name of a tap that is taken before its stage's resampling."""
+
 Maps = dict[int, jax.Array]
 """Cross-attention probabilities of a stage by the number of the transformer."""
 
@@ -90,7 +93,10 @@ class UNetEncoder(nnx.Module):
         for name in names:
             prefix = f"{name}.attentions."
             wanted = {int(site.removeprefix(prefix)): heads for site in sites if site.startswith(prefix)}
-            x, skips, found = self.stages[name](x, skips, temb, context, wanted)
+            stage = self.stages[name]
+            x, skips, found = stage(x, skips, temb, context, wanted)
+            outputs[name + LAYERS] = x
+            x, skips = stage.resample(x, skips)
             outputs[name] = x
             maps |= {f"{prefix}{index}": probabilities for index, probabilities in found.items()}
         return x, skips, outputs, maps
@@ -125,7 +131,8 @@ class UNet(UNetEncoder):
             latents: [b h w in_channels], any h and w.
             timesteps: [b], 0 to 999.
             context: text tokens [b k cross_attention_dim].
-            taps: stages whose outputs are wanted, such as "up_blocks.1" (after its upsampler, SPEC 2.5).
+            taps: stages whose outputs are wanted, such as "up_blocks.1" (after its upsampler, SPEC 2.5), or
+                "up_blocks.1.layers" (before it).
             attention_sites: cross-attentions whose probabilities are wanted, of `config.attention_sites`.
             heads: "mean" averages the probabilities over heads, "each" keeps them.
             output: False leaves out the output, and all stages behind the last one that is asked for.
@@ -164,13 +171,14 @@ class UNet(UNetEncoder):
     def _deepest(self, taps: Collection[str], sites: Collection[str], output: bool) -> int:
         """Number of the last stage that has to run."""
         stages = list(self.stages)
-        if strangers := sorted(set(taps) - set(stages)):
+        tapped = [tap.removesuffix(LAYERS) for tap in taps]
+        if strangers := sorted(set(tapped) - set(stages)):
             raise ConfigError(f"taps {strangers}: needs to be of {', '.join(stages)}")
         if strangers := sorted(set(sites) - set(self.config.attention_sites)):
             raise ConfigError(f"attention sites {strangers}: needs to be of {', '.join(self.config.attention_sites)}")
         if output:
             return len(stages) - 1
-        asked = [*taps, *(site.partition(".attentions")[0] for site in sites)]
+        asked = [*tapped, *(site.partition(".attentions")[0] for site in sites)]
         if not asked:
             raise ConfigError("output = False: name one or more taps or attention sites")
         return max(map(stages.index, asked))
@@ -193,7 +201,10 @@ class TimeEmbedding(nnx.Module):
 
 
 class Stage(nnx.Module):
-    """Layers of one resolution: ResNet blocks, and the transformer behind each where the level has attention."""
+    """Layers of one resolution, ResNet blocks with a transformer behind each where it has attention; then resampling.
+
+    Abstract: a call runs the layers, features [b h w c] -> (features, the skips then to be taken, the maps `wanted`).
+    """
 
     resnets: nnx.List[ResnetBlock]
     attentions: nnx.List[SpatialTransformer] | None
@@ -209,6 +220,10 @@ class Stage(nnx.Module):
             return (x, None) if self.attentions is None else self.attentions[index](x, context, heads)
 
         return rematerialized(run, self.remat)(x, temb, context)
+
+    def resample(self, x: jax.Array, skips: Skips) -> tuple[jax.Array, Skips]:
+        """What the next stage starts from: features at its resolution, and the skips."""
+        return x, skips
 
 
 class DownBlock(Stage):
@@ -227,15 +242,18 @@ class DownBlock(Stage):
     def __call__(
         self, x: jax.Array, skips: Skips, temb: jax.Array, context: jax.Array, wanted: Mapping[int, Heads]
     ) -> tuple[jax.Array, Skips, Maps]:
-        """Features after this level, the skips with those of this level, and the maps of the transformers `wanted`."""
+        """Features of this level, the skips with those of its layers, and the maps of the transformers `wanted`."""
         maps = {}
         for index in range(len(self.resnets)):
             x, maps[index] = self.layer(index, x, temb, context, wanted.get(index))
             skips = (*skips, x)
-        if self.downsampler is not None:
-            x = self.downsampler(x)
-            skips = (*skips, x)
         return x, skips, _found(maps)
+
+    def resample(self, x: jax.Array, skips: Skips) -> tuple[jax.Array, Skips]:
+        if self.downsampler is None:
+            return x, skips
+        x = self.downsampler(x)
+        return x, (*skips, x)
 
 
 class MidBlock(Stage):
@@ -273,17 +291,20 @@ class UpBlock(Stage):
     def __call__(
         self, x: jax.Array, skips: Skips, temb: jax.Array, context: jax.Array, wanted: Mapping[int, Heads]
     ) -> tuple[jax.Array, Skips, Maps]:
-        """Features after this level, the skips not yet taken, and the maps of the transformers `wanted`."""
+        """Features of this level, the skips not yet taken, and the maps of the transformers `wanted`."""
         maps = {}
         for index in range(len(self.resnets)):
             *rest, skip = skips
             skips = tuple(rest)
             x, maps[index] = self.layer(index, jnp.concatenate([x, skip], axis=-1), temb, context, wanted.get(index))
-        if self.upsampler is not None:
-            # An odd side was rounded up on the way down: its last row or column is dropped again.
-            _, rows, columns, _ = skips[-1].shape
-            x = self.upsampler(double(x)[:, :rows, :columns])
         return x, skips, _found(maps)
+
+    def resample(self, x: jax.Array, skips: Skips) -> tuple[jax.Array, Skips]:
+        if self.upsampler is None:
+            return x, skips
+        # An odd side was rounded up on the way down: its last row or column is dropped again.
+        _, rows, columns, _ = skips[-1].shape
+        return self.upsampler(double(x)[:, :rows, :columns]), skips
 
 
 def load_unet(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxad.config import CLIPFusionConfig
 from jaxad.models.autoencoder_kl import AutoencoderKL
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
-from jaxad.models.sd_unet import UNet
+from jaxad.models.sd_unet import LAYERS, UNet
 from jaxad.precision import compute_dtype
 from jaxad.systems import clipfusion_maps as maps
 from jaxad.systems.patchclip import Terms
@@ -48,7 +48,9 @@ class MapDiff:
         levels, factor = len(unet.block_out_channels), 2 ** (len(autoencoder.block_out_channels) - 1)
         self.grid = (config.image_size // factor, config.image_size // factor)
         self.sites = tuple(site for site in unet.attention_sites if self._used(site, levels))
-        self._tap_grids = [_halved(self.grid, max(levels - 2 - block, 0)) for _, block in config.diffusion_taps]
+        # An up-block works on its level's grid, and its upsampler, which the last one lacks, leads to the next.
+        up = 1 if config.tap_place == "block" else 0
+        self._tap_grids = [_halved(self.grid, max(levels - 1 - block - up, 0)) for _, block in config.diffusion_taps]
         self.problems = []
         if config.image_size % factor:
             self.problems.append(f"image_size = {config.image_size}: needs to be a multiple of {factor} pixels")
@@ -208,14 +210,18 @@ class MapDiff:
         calls = []
         if language:
             steps = tuple(dict.fromkeys(self.config.language_timesteps))
-            own = tuple((tap, steps.index(t), f"up_blocks.{block}") for tap, (t, block) in taps if t in steps)
+            own = tuple((tap, steps.index(t), self._stage(block)) for tap, (t, block) in taps if t in steps)
             calls.append(_Call(steps, self.sites, own))
             taps = [(tap, (t, block)) for tap, (t, block) in taps if t not in steps]
         for block in sorted({block for _, (_, block) in taps}):
             steps = tuple(dict.fromkeys(t for _, (t, other) in taps if other == block))
-            own = tuple((tap, steps.index(t), f"up_blocks.{block}") for tap, (t, other) in taps if other == block)
+            own = tuple((tap, steps.index(t), self._stage(block)) for tap, (t, other) in taps if other == block)
             calls.append(_Call(steps, (), own))
         return calls
+
+    def _stage(self, block: int) -> str:
+        """What the UNet calls the features of an up-block."""
+        return f"up_blocks.{block}{LAYERS if self.config.tap_place == 'layers' else ''}"
 
     def _used(self, site: str, levels: int) -> bool:
         part, _, rest = site.partition("_")

@@ -8,6 +8,7 @@ import pytest
 
 from jaxad import module_state
 from jaxad.errors import ConfigError, WeightsError
+from jaxad.models.sd_blocks import double
 from jaxad.models.sd_checkpoints import find_part, find_stable_diffusion, infer_unet_config
 from jaxad.models.sd_config import UNetConfig
 from jaxad.models.sd_unet import UNetEncoder, abstract_unet, load_unet, save_unet
@@ -37,6 +38,9 @@ def inputs():
     return generator.normal(size=(2, 5, 6, 4)), np.array([1, 801]), generator.normal(size=(2, 7, 12))
 
 
+PART = ["up_blocks.0", "up_blocks.0.layers"]
+
+
 @pytest.fixture(scope="module")
 def outputs(tiny, inputs):
     """All that the network gives, as one compiled program."""
@@ -51,7 +55,7 @@ def outputs(tiny, inputs):
         return {
             "whole": unet(latents, timesteps, context, taps=unet.stages, attention_sites=sites, heads="each"),
             "halves": unet.decode(unet.middle(h, temb, context), skips, temb, context),
-            "part": unet(latents, timesteps, context, taps=["up_blocks.0"], attention_sites=sites[:2], output=False),
+            "part": unet(latents, timesteps, context, taps=PART, attention_sites=sites[:2], output=False),
             "first skips": (skips[0], hinted),
         }
 
@@ -88,8 +92,14 @@ def test_features_are_outputs_of_stages(outputs):
 def test_without_output_only_what_is_asked_for(outputs):
     noise, features, _ = outputs["part"]
     assert noise is None
-    assert list(features) == ["up_blocks.0"]
+    assert list(features) == PART
     np.testing.assert_allclose(features["up_blocks.0"], outputs["whole"][1]["up_blocks.0"], rtol=0, atol=1e-5)
+
+
+def test_layers_are_tapped_before_their_upsampler(tiny, outputs):
+    features = outputs["part"][1]
+    up = tiny.up_blocks[0].upsampler(double(features["up_blocks.0.layers"])[:, :5, :6])
+    np.testing.assert_allclose(up, features["up_blocks.0"], rtol=0, atol=1e-5)
 
 
 def test_attention_probabilities(outputs):
@@ -112,7 +122,7 @@ def test_hint_joins_after_the_first_convolution(outputs):
 @pytest.mark.parametrize(
     ("request_", "stages"),
     [
-        ({"taps": ["up_blocks.0"]}, 4),
+        ({"taps": ["up_blocks.0.layers"]}, 4),
         ({"attention_sites": ["down_blocks.0.attentions.0"]}, 1),
         ({"taps": ["down_blocks.1"], "attention_sites": ["mid_block.attentions.0"]}, 3),
     ],

@@ -111,6 +111,8 @@ def record_outputs(unet):
     stages = {f"up_blocks.{index}": block for index, block in enumerate(unet.up_blocks)} | {"mid_block": unet.mid_block}
     for name, block in stages.items():
         block.register_forward_hook(lambda module, inputs, output, name=name: found.update({name: output}))
+    upsampler = unet.up_blocks[0].upsamplers[0]
+    upsampler.register_forward_pre_hook(lambda module, inputs: found.update({"up_blocks.0.layers": inputs[0]}))
     return found
 
 
@@ -123,7 +125,7 @@ def test_unet_equals_diffusers(kind, groups, sizes, tmp_path):
     theirs = unet(kind, norm_num_groups=groups)
     theirs.save_pretrained(tmp_path)
     ours = load_unet(tmp_path)
-    sites, taps = ours.config.attention_sites, ("mid_block", "up_blocks.0", "up_blocks.1")
+    sites, taps = ours.config.attention_sites, ("mid_block", "up_blocks.0.layers", "up_blocks.0", "up_blocks.1")
     run, arrays = jitted(ours, lambda u, *a: u(*a, taps=taps, attention_sites=sites, heads="each"))
     probabilities, outputs = record_probabilities(theirs), record_outputs(theirs)
     generator, worst = np.random.default_rng(0), {}

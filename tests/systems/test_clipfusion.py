@@ -1,5 +1,6 @@
 """CLIPFusion on tiny random networks: what its numbers must not depend on, its checkpoints, its errors."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -86,6 +87,21 @@ def test_passes_go_no_deeper_than_needed(folder, networks):
     assert [call.taps for call in half._calls(language=True, vision=False)] == [()]
     assert all("mid" not in site for site in both.sites)
     assert half.at_once == 1
+
+
+@pytest.mark.parametrize(("place", "patches"), [("block", 64), ("layers", 16)])
+def test_taps_behind_and_before_the_upsampler(folder, networks, place, patches):
+    config = fusion_config(folder, **FAST | {"diffusion_taps": ((201, 0), (201, 1)), "tap_place": place})
+    half = CLIPFusion.create(config, backbone=networks).mapdiff
+    latents, text, which = np.zeros((1, 8, 8, 4), np.float32), np.zeros((1, 77, 12), np.float32), np.zeros(1, int)
+    found = jax.eval_shape(lambda: half.references(networks.unet, latents, text))
+    # Two levels: only the first up-block has an upsampler.
+    assert [tokens.shape for tokens in found] == [(1, patches, 16), (1, 64, 8)]
+    texts = {"queries": text[:, None], "weights": np.ones((1, 1), np.float32)}
+    texts |= {"places": np.ones((1, 1, 1), int), "used": np.ones((1, 1, 1), bool)}
+    banks = [np.ones((1, *tokens.shape[1:]), np.float32) for tokens in found]
+    terms, _ = jax.eval_shape(lambda: half.terms(networks.unet, latents, texts, banks, which, True))
+    assert terms["vision"].shape == terms["language"].shape == (1, 20, 20)
 
 
 def test_checkpoint_holds_banks_and_texts_but_no_networks(folder, few, parts, tmp_path):
