@@ -22,10 +22,7 @@ import jaxad
 from experiments.vlmdiff_caption_rows import described
 from jaxad.autoencoder_training import fit_autoencoder
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
-from jaxad.models.autoencoder_kl import save_autoencoder
-from jaxad.precision import compute_dtype
 from jaxad.progress import Reporter
-from jaxad.systems.vlmdiff_networks import RANDOM, load_networks
 
 PROTOCOL = "diad"
 METRICS = ("image_auroc", "pixel_auroc", "aupro")
@@ -233,10 +230,6 @@ class Table:
             return self._autoencoders[data, method]
         options, source = self._options, self._dataset(data).train
         start = options.autoencoder_start or config.stable_diffusion
-        if start.startswith(RANDOM):
-            folder = options.out / "untrained" / _slug(start)
-            save_autoencoder(load_networks(config, compute_dtype(config.precision)).autoencoder, folder)
-            start = str(folder)
         loss: dict[str, Any] = {"source": start, "image_size": config.image_size, "vgg": options.vgg}
         loss |= {"lpips": options.lpips} | ({} if options.perceptual else {"perceptual_weight": 0.0})
         train = FirstStageTrainConfig.preset(options.preset, **({"batch_size": 4} if method == "diad" else {}))

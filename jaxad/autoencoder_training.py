@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import time
@@ -29,6 +30,7 @@ from jaxad.models.lpips import holds_lpips, load_lpips
 from jaxad.models.normalisation import IMAGENET, INCEPTION
 from jaxad.models.patch_discriminator import holds_discriminator, load_discriminator, new_discriminator
 from jaxad.models.sd_checkpoints import find_part
+from jaxad.models.sd_random import is_random, random_autoencoder
 from jaxad.models.weights import Weights
 from jaxad.progress import Reporter
 from jaxad.train import TrainState, accumulated, train_loop
@@ -40,6 +42,8 @@ FOLDER, PICTURE = "autoencoder", "reconstructions.png"
 VIEW = "image"
 SHOWN = 8
 """Images reconstructed before and after."""
+MEASURED = 256
+"""Most images whose latents the scaling factor is measured on."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class AutoencoderRun:
     """What `fit_autoencoder` leaves.
 
     Attributes:
-        autoencoder: finetuned.
+        autoencoder: finetuned; `autoencoder.config.scaling_factor` is what the next stage multiplies its latents by.
         folder: its weights, as diffusers and `load_autoencoder` read them.
         errors: mean absolute error of reconstructions before and after, in grey levels (0 to 255), over a few images.
         seconds: of training.
@@ -183,15 +187,25 @@ def fit_autoencoder(
         elif resumed:
             reporter.say(f"resuming {workdir} after step {resumed}")
 
-        def save(step: int, state: TrainState) -> None:
+        def finished(state: TrainState) -> AutoencoderKL:
+            autoencoder = trainer.autoencoder(state)
+            if config.measures_scale:
+                factor = measured_scale(autoencoder, source, config, workers)
+                autoencoder.config = dataclasses.replace(autoencoder.config, scaling_factor=factor)
+            return autoencoder
+
+        def save(step: int, state: TrainState) -> AutoencoderKL:
             writer.save_training(step, state, meta=meta)
-            _export(trainer.autoencoder(state), workdir / FOLDER)
+            autoencoder = finished(state)
+            _export(autoencoder, workdir / FOLDER)
+            return autoencoder
 
         speed = Speed(resumed, train.images)
         if resumed < steps:
             state = _train(trainer, state, source, workdir, mesh, resumed, steps, workers, speed, save, reporter)
-            save(steps, state)
-    result = trainer.autoencoder(state)
+            result = save(steps, state)
+        else:
+            result = finished(state)
     seconds = time.perf_counter() - began
     errors = _compare(source, config, start, result, workdir / PICTURE, workers)
     return AutoencoderRun(result, workdir / FOLDER, errors, seconds, speed.rate)
@@ -209,14 +223,18 @@ def load_networks(config: FirstStageConfig, seed: int, *, adversary: bool) -> di
         WeightsError: no such weights, or weights that do not fit.
         ConfigError: a perceptual loss without weights for it; says how to name them or do without.
     """
-    found = find_part(config.source, "vae")
-    networks: dict[str, Any] = {AUTOENCODER: load_autoencoder(found, remat=config.remat)}
+    if is_random(config.source):
+        found, autoencoder = None, random_autoencoder(config.source, remat=config.remat)
+    else:
+        found = find_part(config.source, "vae")
+        autoencoder = load_autoencoder(found, remat=config.remat)
+    networks: dict[str, Any] = {AUTOENCODER: autoencoder}
     if config.perceptual_weight > 0:
         networks[LPIPS] = load_lpips(_vgg(config, found), config.lpips)
     if adversary and config.discriminator_weight > 0:
         networks[DISCRIMINATOR] = (
             load_discriminator(found)
-            if holds_discriminator(found)
+            if found is not None and holds_discriminator(found)
             else new_discriminator(seed, config.discriminator_layers, config.discriminator_width)
         )
     return networks
@@ -234,13 +252,43 @@ def _statistics(config: FirstStageConfig) -> tuple[jax.Array, jax.Array]:
     return mean, std
 
 
-def _vgg(config: FirstStageConfig, found: Weights) -> str | Weights:
-    if config.vgg is None and not holds_lpips(found):
+def measured_scale(autoencoder: AutoencoderKL, source: Source, config: FirstStageConfig, workers: int = 2) -> float:
+    """1 / deviation of the latents drawn for images of `source`, as latent diffusion scales them (arXiv 2112.10752 G).
+
+    Computed without drawing: their variance is that of the means and the mean of the variances.
+    """
+    images = evenly_chosen(source, config, MEASURED, workers)
+    graphdef, arrays = module_state.split(autoencoder)
+    arrays = parallel.to_host(arrays)
+    sums = np.array([_sums(graphdef, config, arrays, image[None]) for image in images], np.float64)
+    first, second, variance = sums.mean(0)
+    return float((second - first**2 + variance) ** -0.5)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sums(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
+    """Mean of the latents' means, of their squares and of the variances: [3]."""
+    moments = module_state.merge(graphdef, arrays).encode(normalised(images, config))
+    return jnp.stack([moments.mean.mean(), jnp.square(moments.mean).mean(), jnp.exp(moments.logvar).mean()])
+
+
+def evenly_chosen(source: Source, config: FirstStageConfig, number: int, workers: int) -> np.ndarray:
+    """At most `number` images of `source`, uint8 [n h w 3], the same ones every time."""
+    indices = sorted({round(place) for place in np.linspace(0, len(source) - 1, number)})
+    view = {VIEW: View(config.image_size, config.image_size)}
+    loaded = next(iter(batches(source, view, len(indices), workers=workers, indices=indices)))
+    return np.asarray(loaded.batch.images[VIEW])
+
+
+def _vgg(config: FirstStageConfig, found: Weights | None) -> str | Weights:
+    if config.vgg is not None:
+        return config.vgg
+    if found is None or not holds_lpips(found):
         raise ConfigError(
             f"vgg = None: LPIPS needs VGG16, which {config.source} does not bring; give torchvision's file with "
             "--model.vgg and that of LPIPS (vgg.pth) with --model.lpips, or --model.perceptual-weight 0 to do without"
         )
-    return config.vgg or found
+    return found
 
 
 def _check_size(config: FirstStageConfig, autoencoder: AutoencoderKL) -> None:
@@ -301,10 +349,7 @@ def _export(autoencoder: AutoencoderKL, folder: Path) -> None:
 
 def _compare(source, config, before, after, picture: Path, workers: int) -> tuple[float, float]:
     """Reconstructs a few images, evenly chosen, with both autoencoders; shows them one below the other."""
-    indices = sorted({round(place) for place in np.linspace(0, len(source) - 1, SHOWN)})
-    size = config.image_size
-    loaded = next(iter(batches(source, {VIEW: View(size, size)}, len(indices), workers=workers, indices=indices)))
-    images = np.asarray(loaded.batch.images[VIEW])
+    images = evenly_chosen(source, config, SHOWN, workers)
     rows, errors = [images], []
     graphdef, _ = module_state.split(before)
     reconstruct = jax.jit(partial(_reconstruct, graphdef, config))

@@ -6,7 +6,7 @@ import dataclasses
 
 from jaxad import cli
 from jaxad.command_checks import command_line, count_problems, fit_problems, raise_problems, skipped
-from jaxad.config import DataConfig
+from jaxad.config import DataConfig, FirstStageConfig, VLMDiffConfig
 from jaxad.errors import ConfigError
 from jaxad.progress import Reporter
 
@@ -39,9 +39,21 @@ def fit_autoencoder(command: cli.FitAutoencoder) -> None:
     before, after = run.errors
     reporter.say(f"mean absolute error of reconstructions: {before:.2f} before, {after:.2f} after, of 255 grey levels")
     reporter.say(f"see {command.workdir / autoencoder_training.PICTURE}: images, before, after")
+    factor = run.autoencoder.config.scaling_factor
+    origin = "measured" if config.measures_scale else f"that of {config.source}"
+    reporter.say(f"scaling factor of the latents: {factor:.5g} ({origin}), in {run.folder / 'config.json'}")
     where = () if command.data_dir is None else ("--data-dir", command.data_dir)
-    words = ("--data", command.data, *where, "--workdir", "runs/vlmdiff", "--model.autoencoder", run.folder)
+    words = ("--data", command.data, *where, "--workdir", "runs/vlmdiff", *_second_stage(command, config))
+    words = (*words, "--model.autoencoder", run.folder)
     reporter.say(f"next: {command_line('fit', 'vlmdiff', *words)}")
+
+
+def _second_stage(command: cli.FitAutoencoder, config: FirstStageConfig) -> tuple[object, ...]:
+    """Flags of `jaxad fit vlmdiff` that make it see images as this autoencoder does."""
+    preset = () if command.preset == "paper" else ("--preset", command.preset)
+    second = VLMDiffConfig.preset(command.preset)
+    size = () if config.image_size == second.image_size else ("--image-size", config.image_size)
+    return (*preset, *size, *(() if config.pixels == "imagenet" else ("--model.pixels", config.pixels)))
 
 
 def caption(command: cli.Caption) -> None:

@@ -5,13 +5,14 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from jaxad import module_state
 from jaxad.autoencoder_loss import DISCRIMINATOR, LPIPS, adaptive_weight, hinge_loss
-from jaxad.autoencoder_training import fit_autoencoder, load_networks
+from jaxad.autoencoder_training import evenly_chosen, fit_autoencoder, load_networks, measured_scale, normalised
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.errors import CheckpointError, ConfigError, WeightsError
 from jaxad.models.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
@@ -163,6 +164,21 @@ def test_lpips_is_named_where_it_is_missing(start, tmp_path):
     safetensors.numpy.save_file(vgg, tmp_path / "vgg16.safetensors")
     with pytest.raises(WeightsError, match=r"lin0\.model\.1\.weight"):
         load_networks(FirstStageConfig(source=start, vgg=str(tmp_path / "vgg16.safetensors")), 0, adversary=False)
+
+
+def test_measured_scaling_factor_makes_unit_deviation(undisturbed, parts, start):
+    """And the next stage finds it in the folder; the published one is kept unless it is asked for."""
+    assert undisturbed[0].autoencoder.config.scaling_factor == 0.18215
+    config = FirstStageConfig(source=start, **CONFIG)
+    factor = measured_scale(undisturbed[0].autoencoder, parts.train, config)
+    images = evenly_chosen(parts.train, config, 256, 2)
+    assert len(images) == len(parts.train)
+    moments = undisturbed[0].autoencoder.encode(normalised(images, config))
+    latents = [moments.sample(jax.random.key(draw)) for draw in range(20)]
+    assert factor * np.std(latents) == pytest.approx(1, abs=0.01)
+    assert [config.measures_scale, FirstStageConfig(source="random:8").measures_scale] == [False, True]
+    assert FirstStageConfig(source=start, scaling_factor="measured").measures_scale
+    assert not FirstStageConfig(source="random:8", scaling_factor="kept").measures_scale
 
 
 def test_impossible_settings_are_listed(parts, start, tmp_path):

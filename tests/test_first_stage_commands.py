@@ -6,6 +6,8 @@ import pytest
 
 from jaxad import autoencoder_training, captioning, cli
 from jaxad.autoencoder_training import AutoencoderRun
+from jaxad.models.autoencoder_kl import abstract_autoencoder
+from jaxad.models.sd_config import AutoencoderConfig
 from tests.parts import make_parts
 
 
@@ -47,7 +49,8 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
 
     def instead(source, config, train, *, workdir, **options):
         calls.append((len(source), config, train))
-        return AutoencoderRun(None, workdir / "autoencoder", (50.0, 5.0), 1.0, None)  # type: ignore[arg-type]
+        autoencoder = abstract_autoencoder(AutoencoderConfig(block_out_channels=(32,), layers_per_block=1))
+        return AutoencoderRun(autoencoder, workdir / "autoencoder", (50.0, 5.0), 1.0, None)
 
     monkeypatch.setattr(autoencoder_training, "fit_autoencoder", instead)
     words = ("fit", "autoencoder", "--data", data, "--workdir", tmp_path / "run")
@@ -56,7 +59,9 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
     assert (images, config.image_size, config.perceptual_weight, train.images) == (3, 64, 0.0, 2)
     said = capsys.readouterr().err
     assert "50.00 before, 5.00 after" in said
-    assert f"--model.autoencoder {tmp_path / 'run' / 'autoencoder'}" in said.replace("\n", " ")
+    follow = f"--preset small --image-size 64 --model.autoencoder {tmp_path / 'run' / 'autoencoder'}"
+    assert follow in said.replace("\n", " ")
+    assert "scaling factor of the latents: 0.18215" in said
     assert jaxad(monkeypatch, *words, "--model.kl-weight", -1, "--train.epochs", 0, "--workers", 0) == 1
     complaint = capsys.readouterr().err
     assert all(name in complaint for name in ("kl_weight = -1", "epochs = 0", "--workers 0"))

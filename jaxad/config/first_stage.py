@@ -18,12 +18,18 @@ class FirstStageConfig:
 
     source: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
     """Autoencoder to start from: a folder or hub id in diffusers layout, of a pipeline or alone, or an LDM .ckpt, such
-    as latent diffusion's kl-f8 (paper), whose weights Stable Diffusion 1 has too."""
+    as latent diffusion's kl-f8 (paper), whose weights Stable Diffusion 1 has too; or "random:WIDTH", a small untrained
+    one of the factor 4."""
     image_size: int = 256
     """Side in pixels of the square images (paper)."""
     pixels: Literal["imagenet", "symmetric"] = "imagenet"
     """Range of images: normalised by ImageNet's mean and deviation, which VLMDiff's second stage expects (SPEC 1.4), or
     -1 to 1, as Stable Diffusion takes them."""
+    scaling_factor: Literal["auto", "kept", "measured"] = "auto"
+    """What the UNet multiplies latents by, left in the folder's config.json: "kept" is that of `source`, 0.18215 for
+    Stable Diffusion 1 and 2, which finetuning does not change (paper); "measured" is 1 / deviation of the latents of
+    training images, so that the UNet sees unit deviation (arXiv 2112.10752 G); "auto" is measured for "random:WIDTH"
+    and kept otherwise."""
     perceptual_weight: float = 1.0
     """Weight of LPIPS beside the absolute error (paper); 0 trains without it, and then needs no VGG weights."""
     vgg: str | None = None
@@ -49,6 +55,13 @@ class FirstStageConfig:
         """The published setting, or one for CPUs: half the sides, no LPIPS."""
         small = {"image_size": 128, "perceptual_weight": 0.0}
         return make_preset(cls, name, {"paper": {}, "small": small}, changes)
+
+    @property
+    def measures_scale(self) -> bool:
+        """Whether the latents' scaling factor is measured."""
+        if self.scaling_factor == "auto":
+            return self.source.startswith("random:")
+        return self.scaling_factor == "measured"
 
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
