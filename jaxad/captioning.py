@@ -28,9 +28,11 @@ PROMPTS = {
 """The published prompts, by the names that published folders have."""
 
 NUMBERED = ("coco", "coco_ad")
-"""Data sets whose published labels are image numbers; their configs share one name."""
+"""Data sets whose published labels are image numbers."""
 
 SETTINGS = "captioner.json"
+LONGEST = 60
+"""Characters of categories' names in the name of a folder; longer ones are replaced by their number and a hash."""
 
 Captioner = Callable[[Sequence[np.ndarray]], list[str]]
 """Images uint8 [h w 3] of any sizes -> a text for each."""
@@ -127,6 +129,7 @@ def caption(
     prompt: str,
     split: str = "train",
     max_new_tokens: int = 1024,
+    categories: Sequence[str] | None = None,
     batch_size: int = 8,
     workers: int = 2,
     progress: Callable[[int], None] | None = None,
@@ -142,6 +145,7 @@ def caption(
         prompt: "pd", "pa", "coco", or the text itself.
         split: "train" or "test".
         max_new_tokens: recorded; captions of another length limit do not mix with these.
+        categories: those that `source` was restricted to, None for all; each choice has a folder of its own.
         batch_size: images described at once.
         workers: threads that decode images.
         progress: called with the number of images done since the last call, at first those of earlier calls.
@@ -153,7 +157,8 @@ def caption(
     if not len(source):
         raise DataError(f"{data}: no {split} images to caption")
     ids = [record.identity for record in source.records]
-    name, vlm, short = data_name(data), model_name(model), prompt_name(prompt)
+    name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
+    numbered = data.partition("/")[0] in NUMBERED
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
     _claim(Path(out_dir).expanduser() / f"{name}_captions_{vlm}_{short}", settings)
 
@@ -171,8 +176,8 @@ def caption(
                 if progress is not None:
                     progress(len(chosen))
 
-    folder = write_captions(out_dir, name, vlm, short, split, ids, texts)
-    captions = Captions.load(folder, split).attach(ids, allow=() if name not in NUMBERED else (SURPLUS, ORDER))
+    folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
+    captions = Captions.load(folder, split).attach(ids, allow=(SURPLUS, ORDER) if numbered else ())
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)
 
@@ -193,12 +198,22 @@ def model_name(model: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-")
 
 
-def data_name(data: str) -> str:
-    """How folders name a data set: that of its folder, or name and config joined by "_"."""
+def data_name(data: str, categories: Sequence[str] | None = None) -> str:
+    """How folders name a data set: that of its folder, or name and config joined by "_", then the chosen categories.
+
+    Every split of COCO-AD has a folder of its own, such as coco_ad_all-split_1 beside coco_ad, which is split 0. The
+    authors caption all of COCO once (SPEC 1.7); such a file serves every split: its captions go by image number.
+    """
     if data.startswith("folder:"):
-        return Path(data.removeprefix("folder:")).expanduser().resolve().name
-    first = data.partition("/")[0]
-    return first if first in NUMBERED else data.replace("/", "_")
+        name = Path(data.removeprefix("folder:")).expanduser().resolve().name
+    else:
+        name = data.replace("/", "_")
+    if not categories:
+        return name
+    chosen = "-".join(sorted(set(categories)))
+    if len(chosen) > LONGEST:
+        chosen = f"{len(set(categories))}-categories-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
+    return f"{name}_{chosen}"
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:

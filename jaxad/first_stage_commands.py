@@ -79,6 +79,7 @@ def caption(command: cli.Caption) -> None:
             prompt=command.prompt,
             split=command.split,
             max_new_tokens=command.max_new_tokens,
+            categories=command.categories,
             batch_size=command.batch_size,
             workers=command.workers,
             progress=progress,
@@ -88,6 +89,11 @@ def caption(command: cli.Caption) -> None:
         reporter.warn([f"{len(found.empty)} captions are empty: {listed}"])
     words = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
     print(f"{found.folder}: {len(found.captions)} captions of {words:.0f} words on average, in the data set's order")
+    where = () if command.data_dir is None else ("--data-dir", command.data_dir)
+    own = ("--data", command.data, *where, "--captions", found.folder)
+    own = (*own, *(("--categories", *command.categories) if command.categories else ()))
     if command.split == "train":
-        own = ("--data", command.data, "--captions", found.folder, "--workdir", "runs/vlmdiff")
-        print(f"next: {command_line('fit', 'vlmdiff', *own)}")
+        print(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")
+    else:
+        rest = ("--checkpoint", "runs/vlmdiff", "--protocol", "diad", "--out", "runs/vlmdiff-report")
+        print(f"for a model that takes captions at test time: {command_line('evaluate', *own, *rest)}")

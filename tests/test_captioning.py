@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.vlmdiff_rows import COCO_SPLITS
 from jaxad import captioning
 from jaxad.captioning import PROMPTS, caption, data_name, model_name, prompt_name, prompt_text
+from jaxad.data.captions import Captions
 from jaxad.errors import ConfigError, DataError
 
 
@@ -118,20 +120,30 @@ def test_names_of_folders():
     assert model_name("/models/blip2_1_2") == "blip2-1-2"
     assert data_name("folder:/data/my parts/") == "my parts"
     assert data_name("mvtec_ad/bottle") == "mvtec_ad_bottle"
-    assert data_name("coco_ad/split0") == "coco_ad"
+    splits = [data_name(split) for split in COCO_SPLITS]
+    assert splits == ["coco_ad", "coco_ad_all-split_1", "coco_ad_all-split_2", "coco_ad_all-split_3"]
+    assert data_name("mvtec_ad", ("bottle",)) == "mvtec_ad_bottle"
+    assert data_name("mvtec_ad", ("cable", "bottle")) == "mvtec_ad_bottle-cable"
+    many = [data_name("mvtec_ad", [f"category{number}" for number in range(first, 15)]) for first in range(2)]
+    assert many[0].startswith("mvtec_ad_15-categories-")
+    assert many[0] != many[1]
 
 
 def test_image_numbers_as_labels(parts, tmp_path):
-    """COCO's labels are numbers, and configs of one data set share their captions' folder name."""
+    """COCO's labels are numbers; every split has its own folder, and another split's can be read from it by number."""
     records = tuple(
         dataclasses.replace(record, identity=f"train2017/{number:012d}.jpg")
         for number, record in enumerate(parts.train.records)
     )
     source = parts.train.select(range(len(records)))
     object.__setattr__(source, "records", records)
-    found = caption(source, Fake(), **settings(tmp_path, data="coco_ad/0", prompt="coco"))
-    assert found.folder.name == "coco_ad_captions_some-vlm-8b_coco"
-    labels = json.loads((found.folder / "train_labels_coco_ad_some-vlm-8b.json").read_text())
+    found = caption(source, Fake(), **settings(tmp_path, data="coco_ad/all-split_1", prompt="coco"))
+    assert found.folder.name == "coco_ad_all-split_1_captions_some-vlm-8b_coco"
+    labels = json.loads((found.folder / "train_labels_coco_ad_all-split_1_some-vlm-8b.json").read_text())
+    other = caption(source.select(range(4, 0, -1)), Fake(), **settings(tmp_path, data="coco_ad", prompt="coco"))
+    assert other.folder.name == "coco_ad_captions_some-vlm-8b_coco"
+    assert other.captions.texts == found.captions.texts[4:0:-1]
+    assert Captions.load(found.folder).attach(other.captions.ids).texts == other.captions.texts
     assert labels[3] == ["3"]
     assert found.captions.ids == tuple(record.identity for record in records)
 

@@ -48,6 +48,8 @@ def write_captions(
     split: str,
     ids: Sequence[str],
     texts: Callable[[int], Iterable[str]],
+    *,
+    numbered: bool = False,
 ) -> Path:
     """Writes captions in the published layout; can be interrupted at any time and goes on where it stopped.
 
@@ -55,12 +57,13 @@ def write_captions(
 
     Args:
         out_dir: where the folder `{dataset}_captions_{vlm}_{prompt}` is made.
-        dataset: name of the data set; for "coco" and "coco_ad" labels are image numbers.
+        dataset: name of the data set.
         vlm: short name of the captioner, e.g. "internvl".
         prompt: "pd" or "pa".
         split: "train" or "test".
         ids: paths of the images, relative to the data set.
         texts: given how many captions there are already, yields the captions of `ids` from there on.
+        numbered: labels are image numbers, as published for COCO.
 
     Returns:
         The folder, for `Captions.load`.
@@ -74,7 +77,6 @@ def write_captions(
         raise DataError(f"captioner {vlm!r}: needs a short name without / and without two numbers at its end")
     part = _Part(captions_file)
     journal = captions_file.with_suffix(".journal")
-    numbered = dataset in ("coco", "coco_ad")
     labels = [[str(int(PurePosixPath(image).stem))] if numbered else image for image in ids]
     if captions_file.exists():
         if read_json(part.labels) != labels:

@@ -232,7 +232,7 @@ def test_written_captions_are_read_back(tmp_path):
     ]
     assert Captions.load(folder).attach(IDS, allow=()).texts == TEXTS
     coco = write_captions(
-        tmp_path, "coco", "blip2", "pd", "test", ["val2017/000000000139.jpg"], lambda start: ["Ä room"]
+        tmp_path, "coco", "blip2", "pd", "test", ["val2017/000000000139.jpg"], lambda start: ["Ä room"], numbered=True
     )
     assert json.loads((coco / "test_labels_coco_blip2.json").read_text()) == [["139"]]
     assert Captions.load(coco, "test").attach(["val2017/000000000139.jpg"]).texts == ("Ä room",)
