@@ -139,7 +139,7 @@ class Caption:
     model: str
     """Hub id or folder of the model, e.g. OpenGVLab/InternVL3-8B-hf; its code must be part of transformers."""
     out: Path
-    """Where the folder `DATA_captions_MODEL_PROMPT` is made."""
+    """Where the folder `DATA_captions_MODEL_PROMPT` is made; chosen categories and splits have folders of their own."""
     prompt: str = "pd"
     """A published prompt: pd (describe), pa (look for defects) or coco; or a text of your own."""
     split: Literal["train", "test"] = "train"
@@ -176,6 +176,9 @@ class Evaluate:
     """Categories to evaluate; all if not given."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    captions: Path | None = None
+    """Captions of the test images in the published layout, a folder or file as `jaxad caption --split test` writes it,
+    for a vlmdiff that takes captions at test time; those stored with a prepared data set if not given."""
     override: tuple[str, ...] = ()
     """Inference settings to change, e.g. `start_timestep=200 residual=cosine draws=4`."""
     backbone: str | None = None
@@ -191,7 +194,10 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Judge images with a checkpoint: predictions.jsonl and pictures."""
+    """Judge images with a checkpoint: predictions.jsonl and pictures.
+
+    Images have no captions here; for a vlmdiff that takes captions at test time, "" stands for them.
+    """
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Images, or folders of images."""

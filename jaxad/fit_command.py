@@ -31,6 +31,8 @@ def fit(command: cli.Fit) -> None:
         problems.append(f"--false-alarm {command.false_alarm}: needs to lie between 0 and 1")
     if isinstance(command, cli.FitCLIPFusion):
         problems += shots.problems(command)
+    if isinstance(command, cli.FitVLMDiff) and command.captions is not None and command.model.captions == "never":
+        problems.append(f"--captions {command.captions}: not used with --model.captions never, which DiAD's preset has")
     raise_problems(problems)
 
     parallel.start_processes()
@@ -65,17 +67,13 @@ def fit(command: cli.Fit) -> None:
 
 def _captioned(command: cli.FitVLMDiff, dataset: DataSet, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
     """The data set with the captions of `--captions`, and what to record of the training images' captions."""
-    from jaxad.data.captions import Captions, with_captions
+    from jaxad.described import caption_record, described
 
-    source = None
-    if command.captions is not None:
-        captions, source = Captions.load(command.captions, "train"), str(command.captions)
-        train, holdout = (with_captions(part, captions) for part in (dataset.train, dataset.holdout))
-        dataset = dataclasses.replace(dataset, train=train, holdout=holdout)
-    missing = sum(not record.caption for record in dataset.train.records)
-    if missing and command.model.captions != "never":
-        reporter.warn([f'{missing} of {len(dataset.train)} training images have no caption; "" stands for it'])
-    return dataset, {"source": source, "missing": missing}
+    if command.model.captions == "never":
+        return dataset, {"source": None, "images": 0, "missing": 0}
+    train, holdout = (described(part, command.captions, "train") for part in (dataset.train, dataset.holdout))
+    record = caption_record(train, command.captions, "train", reporter)
+    return dataclasses.replace(dataset, train=train, holdout=holdout), record
 
 
 def _next(command: cli.Fit, dataset: DataSet) -> str:

@@ -1,0 +1,61 @@
+"""Captions of the images that a command reads: attached from files, their absence counted (SPEC 1.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxad.data import ImageSource
+from jaxad.data.captions import Captions, with_captions
+from jaxad.detector import Detector
+from jaxad.errors import ConfigError
+from jaxad.progress import Reporter
+
+
+def described(source: ImageSource, captions: Path | None, split: Literal["train", "test"]) -> ImageSource:
+    """The images with the captions of a folder or file; with those stored with them where `captions` is None.
+
+    Raises:
+        DataError: captions that cannot be read, two of one image, or another order than that of the images.
+    """
+    return source if captions is None else with_captions(source, Captions.load(captions, split))
+
+
+def caption_record(
+    source: ImageSource, captions: Path | None, split: Literal["train", "test"], reporter: Reporter
+) -> dict[str, Any]:
+    """What reports say of the captions of `source`: where they are from, and how many images have none, with a warning.
+
+    Returns:
+        "source" (None for those stored with the images), "images", "missing".
+    """
+    missing = sum(not record.caption for record in source.records)
+    if missing:
+        reporter.warn([f'{missing} of {len(source)} {split} images have no caption; "" stands for it'])
+    return {"source": None if captions is None else str(captions), "images": len(source), "missing": missing}
+
+
+def described_test(
+    test: ImageSource, captions: Path | None, detectors: Sequence[Detector], reporter: Reporter
+) -> tuple[ImageSource, dict[str, Any]]:
+    """The test images as `detectors` want them, and what reports say of it: "test_captions" where one wants captions.
+
+    Raises:
+        ConfigError: captions are given that no detector takes.
+        DataError: captions that do not fit the images.
+    """
+    if not any(takes_captions(detector) for detector in detectors):
+        if captions is not None:
+            raise ConfigError(
+                f"--captions {captions}: this detector takes no captions at test time; a VLMDiff does that was trained "
+                "with --model.captions always, or with --override captions=always"
+            )
+        return test, {}
+    test = described(test, captions, "test")
+    return test, {"test_captions": caption_record(test, captions, "test", reporter)}
+
+
+def takes_captions(detector: Detector) -> bool:
+    """Whether captions condition the detector at test time."""
+    return getattr(detector.config, "captions", None) == "always"
