@@ -49,6 +49,7 @@ def run(command: Any) -> None:
 def evaluate(command: cli.Evaluate) -> None:
     """`jaxad evaluate`."""
     from jaxad import checkpoint, data
+    from jaxad.described import described_test
     from jaxad.evaluate import figures, make_report, score
     from jaxad.report import write_report
 
@@ -69,7 +70,9 @@ def evaluate(command: cli.Evaluate) -> None:
     if not len(test):
         layout = "put normal ones into CATEGORY/test/good and defective ones into CATEGORY/test/DEFECT"
         raise DataError(f"{command.data}: no labelled test images; {layout}")
-    _check_categories([restored.detector, *([other.detector] if other else [])], test.categories, reporter)
+    detectors = [restored.detector, *([other.detector] if other else [])]
+    _check_categories(detectors, test.categories, reporter)
+    test, captions = described_test(test, command.captions, detectors, reporter)
 
     def scored(detector, what: str):
         with reporter.images(what, len(test)) as progress:
@@ -93,7 +96,7 @@ def evaluate(command: cli.Evaluate) -> None:
         dataset,
         threshold=threshold,
         baseline=None if theirs is None else make_report(theirs, dataset),
-        provenance={name: restored.meta[name] for name in ("train", "data", "step", "backbone")},
+        provenance={**{name: restored.meta[name] for name in ("train", "data", "step", "backbone")}, **captions},
     )
     page = write_report(
         command.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs, names=_names(mine, theirs))
@@ -106,6 +109,7 @@ def predict(command: cli.Predict) -> None:
     """`jaxad predict`."""
     from jaxad import checkpoint
     from jaxad.data import ImageList
+    from jaxad.described import takes_captions
     from jaxad.predict import check_readable, predict_stream
     from jaxad.prediction_folder import LINES, PredictionFolder
 
@@ -116,6 +120,8 @@ def predict(command: cli.Predict) -> None:
     source = ImageList(list(command.images), command.category)
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone)
     detector, threshold = restored.detector, restored.threshold
+    if takes_captions(detector):
+        reporter.warn(['this model takes captions at test time; predict has none, and "" stands for them'])
     known = ", ".join(detector.categories)
     if command.category and command.category not in detector.categories:
         raise ConfigError(f"--category {command.category}: the checkpoint knows {known}")
