@@ -21,6 +21,14 @@ def problems(command: cli.FitCLIPFusion) -> list[str]:
         found.append("--classes: give the names of the categories, or --data that has them")
     if command.classes and command.categories:
         found.append("--classes, --categories: mean the same here; give one of them")
+    if command.reference_lists is not None:
+        if not command.shots:
+            found.append(f"--reference-lists {command.reference_lists}: not used with --shots 0; give --shots")
+        if command.holdout > 0:
+            found.append(
+                f"--reference-lists {command.reference_lists}: names images of the whole training part; give "
+                f"--holdout 0 (now {command.holdout:g})"
+            )
     return found
 
 

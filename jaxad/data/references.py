@@ -5,8 +5,8 @@ Published choices lie in one file for each category, CATEGORY/selected_samples_p
     <run>-<k>: <entries>        WinCLIP's reimplementation; run from 0
     #<k>: <entries>             PromptAD; one choice for all runs
 
-Entries are separated by spaces, tabs or commas. They are stems of the category's training images ("018"), or else
-positions from 0 in their sorted list.
+Entries are separated by spaces, tabs or commas. They are stems of the category's training images ("018"), or, where
+none is one, positions from 0 in their sorted list, written without leading zeros.
 """
 
 from __future__ import annotations
@@ -74,9 +74,12 @@ def _entries(file: Path, k: int, run: int) -> list[str]:
 
 def _positions(entries: Sequence[str], stems: Sequence[str]) -> list[int]:
     places = {stem: place for place, stem in enumerate(stems)}
-    if all(entry in places for entry in entries):
-        return [places[entry] for entry in entries]
-    if all(entry.isdigit() and int(entry) < len(stems) for entry in entries):
-        return [int(entry) for entry in entries]
     strangers = [entry for entry in entries if entry not in places]
-    raise ValueError(f"no normal training images {', '.join(strangers)} (held out? load with holdout = 0)")
+    if len(strangers) == len(entries):
+        # A stem such as "018" whose image was held out must not pass for the 18th image.
+        numbers = [int(entry) for entry in entries if entry == "0" or re.fullmatch("[1-9][0-9]*", entry)]
+        if len(numbers) == len(entries) and max(numbers) < len(stems):
+            return numbers
+    if strangers:
+        raise ValueError(f"no normal training images {', '.join(strangers)} (held out? load with holdout = 0)")
+    return [places[entry] for entry in entries]

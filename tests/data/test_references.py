@@ -46,6 +46,16 @@ def test_a_run_of_its_own_goes_before_the_choice_for_all_runs(source, lists):
     assert stems(only.per_class(1, seed=0, lists=lists)) == {"pcb1": ["0010"]}
 
 
+@pytest.mark.parametrize(("entries", "strangers"), [("002", "002"), ("000 002", "002"), ("002 4", "002, 4")])
+def test_a_stem_held_out_is_no_position(source, lists, tree, entries, strangers):
+    """Of 000, 001, 002, 010, 011 the third is held out."""
+    tree.text("lists/bottle/selected_samples_per_run.txt", f"#{len(entries.split())}: {entries}")
+    left = source.select([0, 1, 3, 4])
+    assert [record.file.stem for record in left.records] == ["000", "001", "010", "011"]
+    with pytest.raises(DataError, match=rf"no normal training images {strangers} \(held out\?"):
+        left.per_class(len(entries.split()), lists=lists)
+
+
 def test_lists_that_do_not_fit_are_all_named(source, lists, tree):
     with pytest.raises(DataError) as caught:
         source.per_class(4, lists=lists)

@@ -178,6 +178,8 @@ def test_baselines_judge(folder, references, parts, preset):
         (["--shots", "2", "--classes", "a"], "needs --data"),
         ([], "--classes"),
         (["--classes", "a", "--categories", "b", "--data", "folder:x"], "the same"),
+        (["--shots", "1", "--data", "folder:x", "--reference-lists", "l"], r"lists l: .* give --holdout 0 \(now 0.1\)"),
+        (["--classes", "a", "--holdout", "0", "--reference-lists", "l"], "lists l: not used with --shots 0"),
     ],
 )
 def test_commands_that_cannot_work(words, message, tmp_path):
