@@ -24,10 +24,10 @@ from jaxad.models.clip_config import (
     open_clip_config_of,
     text_config_of,
 )
+from jaxad.models.sd_checkpoints import LDM_PREFIXES
 from jaxad.models.weights import Weights, choose_key_map, fill
 
-SD1_TEXT = "cond_stage_model.transformer."
-SD2_TEXT = "cond_stage_model.model."
+SD1_TEXT, SD2_TEXT = LDM_PREFIXES["text_encoder"]
 
 
 def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation | None = None) -> CLIP:
@@ -73,18 +73,18 @@ def load_text_tower(weights: Weights, dtype: Any = jnp.float32, activation: Acti
 
     Args:
         weights: what `find_weights` found: a CLIPTextModel with or without projection, such as the subfolder
-            `text_encoder` of a diffusers pipeline, a whole CLIP, or a .ckpt of Stable Diffusion 1.x or 2.x. Of the
-            latter's 24 blocks the last is left out, as it was in training.
+            `text_encoder` of a diffusers pipeline, a whole CLIP, or a .ckpt of Stable Diffusion 1.x or 2.x, whole or
+            what `find_part` found in it. Of the latter's 24 blocks the last is left out, as it was in training.
         dtype: compute type.
         activation: of the feed-forward layers, None for what the config or the kind of file says.
 
     Raises:
         WeightsError: the weights hold no such tower, do not fit their config, or need one.
     """
-    if weights.has(SD2_TEXT):
-        return _penultimate(weights.under(SD2_TEXT), dtype, activation or "gelu")
-    if weights.has(SD1_TEXT):
-        weights = weights.under(SD1_TEXT)
+    weights = next((weights.under(prefix) for prefix in (SD1_TEXT, SD2_TEXT) if weights.has(prefix)), weights)
+    if weights.prefix.endswith(SD2_TEXT):
+        return _penultimate(weights, dtype, activation or "gelu")
+    if weights.prefix.endswith(SD1_TEXT):
         config = text_config_of(weights.under("text_model.").tensors, "quick_gelu")
         key_map = TEXT_LAYOUTS["transformers, text_model"]
     else:

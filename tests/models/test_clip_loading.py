@@ -10,6 +10,7 @@ from jaxad.models.clip import abstract_clip
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig, VisionConfig
 from jaxad.models.clip_loading import load_clip, load_text_tower, load_vision_tower
+from jaxad.models.sd_checkpoints import find_part
 from jaxad.models.weights import find_weights, to_torch
 from tests.models.clip_checkpoints import HUGGINGFACE_CONFIG, OPEN_CLIP_CONFIG, as_open_clip, draw_clip, write
 
@@ -146,9 +147,13 @@ def test_text_tower_of_stable_diffusion_2_ckpt(full_vocabulary, tmp_path):
     tensors, drawn, _ = full_vocabulary
     inside = {f"cond_stage_model.model.{n}": x for n, x in tensors.items() if not n.startswith("visual.")}
     save_file(inside | {"model.diffusion_model.out.0.bias": np.zeros(3)}, tmp_path / "sd2.safetensors")
-    tower = load_text_tower(find_weights(tmp_path / "sd2.safetensors"))
-    assert (tower.config.depth, tower.config.projection, tower.config.activation) == (1, None, "gelu")
-    assert_tower(parameters(tower), drawn, "text", "blocks/1", "projection")
+    for weights in (
+        find_weights(tmp_path / "sd2.safetensors"),
+        find_part(tmp_path / "sd2.safetensors", "text_encoder"),
+    ):
+        tower = load_text_tower(weights)
+        assert (tower.config.depth, tower.config.projection, tower.config.activation) == (1, None, "gelu")
+        assert_tower(parameters(tower), drawn, "text", "blocks/1", "projection")
 
 
 def test_text_tower_of_stable_diffusion_1_ckpt(tmp_path):
@@ -166,10 +171,14 @@ def test_text_tower_of_stable_diffusion_1_ckpt(tmp_path):
     inside = {prefix + name: drawn(size=shape).astype(np.float32) for name, shape in shapes.items()}
     inside[prefix + "embeddings.position_ids"] = np.arange(5)[None]
     save_file(inside | {"first_stage_model.quant_conv.bias": np.zeros(3)}, tmp_path / "sd1.safetensors")
-    tower = load_text_tower(find_weights(tmp_path / "sd1.safetensors"))
-    assert tower.config == config
-    actual = parameters(tower)["blocks/1/attention/value/kernel"]
-    np.testing.assert_array_equal(actual, inside[f"{prefix}encoder.layers.1.self_attn.v_proj.weight"].T)
+    for weights in (
+        find_weights(tmp_path / "sd1.safetensors"),
+        find_part(tmp_path / "sd1.safetensors", "text_encoder"),
+    ):
+        tower = load_text_tower(weights)
+        assert tower.config == config
+        actual = parameters(tower)["blocks/1/attention/value/kernel"]
+        np.testing.assert_array_equal(actual, inside[f"{prefix}encoder.layers.1.self_attn.v_proj.weight"].T)
 
 
 def test_config_that_the_tensors_do_not_tell(tmp_path):
