@@ -38,9 +38,10 @@ def convert(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any]:
-    """Write weights as `model.safetensors`, or shards of it with their index, with config.json and manifest.json.
+    """Write weights as `model.safetensors`, or shards of it with their index, and manifest.json.
 
-    Names and layouts are those of torch. The folder appears when it is complete, or not at all.
+    Names and layouts are those of torch; config.json and preprocessor_config.json are copied. The folder appears when
+    it is complete, or not at all.
 
     Args:
         source: file, folder or hub id, as for `find_weights`.
@@ -69,8 +70,8 @@ def convert(
     partial.mkdir(parents=True)
     try:
         files = _write_tensors(partial, weights.tensors, dtypes, _shards(sizes, shard_bytes))
-        if weights.config_file:
-            shutil.copyfile(weights.config_file, partial / weights.config_file.name)
+        for file in weights.described_in:
+            shutil.copyfile(file, partial / file.name)
         manifest = {
             "jaxad": __version__,
             "source": {

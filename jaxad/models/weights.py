@@ -87,8 +87,8 @@ class Weights:
         files: the weight files in the order of their names.
         tensors: name -> array; each is mapped into memory when it is asked for.
         prefix: what the names in the files have before those in `tensors`.
-        config_file: where `config` was read from.
         preprocessor: content of preprocessor_config.json, empty where there is none.
+        described_in: the files that `config` and `preprocessor` were read from.
     """
 
     id: str
@@ -96,8 +96,8 @@ class Weights:
     files: tuple[Path, ...]
     tensors: Mapping[str, np.ndarray]
     prefix: str = ""
-    config_file: Path | None = None
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    described_in: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.id} below {self.prefix}" if self.prefix else self.id
@@ -180,6 +180,7 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
     config = _read_json(config_file) if config_file else {}
     preprocessor_file = place.find("preprocessor_config.json")
     preprocessor = _read_json(preprocessor_file) if preprocessor_file else {}
+    described_in = tuple(file for file in (config_file, preprocessor_file) if file)
     for file_name in files:
         if file := place.find(file_name):
             found, tensors = (file,), read_tensors(file)
@@ -187,7 +188,7 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
             found, tensors = _read_shards(place, index)
         else:
             continue
-        return Weights(name, config, found, tensors, config_file=config_file, preprocessor=preprocessor)
+        return Weights(name, config, found, tensors, preprocessor=preprocessor, described_in=described_in)
     raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
 
 

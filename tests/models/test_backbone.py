@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from safetensors.numpy import save_file
 
 from jaxad import module_state
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
+from jaxad.models.convert import convert
 from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
 from jaxad.models.resnet import TORCHVISION
+from jaxad.models.vit_checkpoints import HUGGINGFACE_VIT, ORIGINAL
 from jaxad.models.vit_config import ViTConfig
 from jaxad.models.weights import to_torch
 from tests.models.checkpoints import write_dinov2
@@ -173,6 +176,28 @@ def test_normalisation_is_read_from_the_folder_and_kept(tmp_path):
     again = backbone_from_config(json.loads(json.dumps(backbone.config_json())))
     assert again.normalisation == backbone.normalisation == Normalisation(tuple(mean), tuple(std / 2))
     assert again.network.config == BASIC
+
+
+def test_plain_vit_has_to_say_how_images_are_normalised(tmp_path):
+    """Its files are of DINO or of a supervised network alike, which are normalised differently."""
+    shape = ViTConfig(64, 1, 1, 8, image_size=16, hidden=32, layer_scale=False, norm_eps=1e-12)
+    tensors = to_torch(Backbone.random(shape, jax.random.key(0)).network, HUGGINGFACE_VIT)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+    config = {"model_type": "vit", **sizes, "image_size": 16, "patch_size": 8}
+    said = {"image_mean": IMAGENET.mean, "image_std": IMAGENET.std}
+    for name, others in (("silent", {}), ("dino", {"preprocessor_config": said})):
+        write_folder(tmp_path / name, tensors, config, **others)
+    with pytest.raises(WeightsError, match="no preprocessor_config"):
+        load_backbone(str(tmp_path / "silent"))
+    convert(tmp_path / "dino", tmp_path / "converted")
+    backbone = load_backbone(str(tmp_path / "converted"))
+    assert (backbone.normalisation, backbone.network.config) == (IMAGENET, shape)
+    original = to_torch(backbone.network, ORIGINAL)
+    save_file(original, tmp_path / "dino.safetensors")
+    save_file({**original, "head.weight": np.zeros((2, 64), np.float32)}, tmp_path / "supervised.safetensors")
+    assert load_backbone(str(tmp_path / "dino.safetensors")).normalisation == IMAGENET
+    with pytest.raises(WeightsError, match="no preprocessor_config"):
+        load_backbone(str(tmp_path / "supervised.safetensors"))
 
 
 def test_model_type_that_is_no_backbone_is_named(tmp_path):

@@ -84,6 +84,13 @@ def test_shards(source, tmp_path):
         np.testing.assert_array_equal(weights.tensors[name], tensor, strict=True)
 
 
+def test_what_describes_the_weights_comes_along(source, tmp_path):
+    (source / "preprocessor_config.json").write_text('{"image_mean": [0.1, 0.2, 0.3]}')
+    convert(source, tmp_path / "out")
+    weights = find_weights(tmp_path / "out")
+    assert (weights.config, weights.preprocessor) == ({"model_type": "net"}, {"image_mean": [0.1, 0.2, 0.3]})
+
+
 def test_lone_file(source, tmp_path):
     manifest = convert(source / "pytorch_model.bin", tmp_path / "out", license="MIT")
     assert manifest["license"] == "MIT"
