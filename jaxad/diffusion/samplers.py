@@ -26,16 +26,16 @@ def ddim_timesteps(start: int, steps: int) -> tuple[int, ...]:
 
 
 def ldm_timesteps(start: int, steps: int) -> tuple[int, ...]:
-    """`steps` timesteps from 1 up in equal strides, the last first: (999, 10) -> (901, 801, ..., 101, 1) (SPEC 1.8).
+    """`steps` evenly spaced timesteps down to 1, the first a stride below the noise: (999, 10) -> (901, ..., 101, 1).
 
-    Latent diffusion's own "uniform" timesteps; where the noise goes up to `start` below 999, those it reaches.
+    Where `steps` divides 1000 these are latent diffusion's "uniform" timesteps (SPEC 1.8). Elsewhere it rounds the
+    stride down and takes more steps than it is asked for, 31 for 30; here the strides differ by at most 1.
 
     Args:
         start: timestep of the noise, at least `steps`.
         steps: number of network evaluations, at least 1.
     """
-    stride = (start + 1) // steps
-    return tuple(1 + stride * i for i in reversed(range(steps)))
+    return tuple(1 + i * (start + 1) // steps for i in reversed(range(steps)))
 
 
 def ddim(denoise: Denoiser, x: Array, schedule: Schedule, timesteps: Sequence[int], *, last: float = 1.0) -> jax.Array:

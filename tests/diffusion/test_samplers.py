@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
+from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, ldm_timesteps, normal_per_image
 from jaxad.diffusion.schedule import Schedule, add_noise, linear_schedule
 
 SCHEDULE = linear_schedule()
@@ -36,6 +36,25 @@ def test_timesteps_fall_strictly_and_stay_above_zero(pair):
     assert timesteps[0] == start
     assert timesteps[-1] > 0
     assert all(a > b for a, b in pairwise(timesteps))
+
+
+def test_timesteps_of_latent_diffusion():
+    assert ldm_timesteps(499, 5) == (401, 301, 201, 101, 1)
+    assert ldm_timesteps(999, 30)[:3] == (967, 934, 901)
+    assert ldm_timesteps(10, 4) == (9, 6, 3, 1)
+
+
+@given(st.integers(1, 999).flatmap(lambda start: st.tuples(st.just(start), st.integers(1, start))))
+def test_timesteps_of_latent_diffusion_leave_no_gap_beyond_a_stride(pair):
+    start, steps = pair
+    timesteps = ldm_timesteps(start, steps)
+    assert len(timesteps) == steps
+    assert timesteps[-1] == 1
+    assert timesteps[0] <= start
+    strides = [a - b for a, b in pairwise((start + 1, *timesteps))]
+    assert min(strides) >= 1
+    assert max(strides[1:], default=strides[0]) - min(strides[1:], default=strides[0]) <= 1
+    assert strides[0] <= (start + 1) / steps
 
 
 @settings(max_examples=8, deadline=None)
