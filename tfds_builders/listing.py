@@ -88,6 +88,7 @@ class Benchmark:
         totals: (**options) -> official counts over all categories, empty where they are not known.
         masks_required: whether every anomalous image has a mask.
         options: choices that change what is listed; passed to the functions above by name.
+        category_of: (archive) -> the category that an official archive holds alone, by its path; None for others.
         checksums: SHA-256 by file name of official archives.
     """
 
@@ -104,6 +105,7 @@ class Benchmark:
     totals: Callable[..., Counts] = field(default=lambda **options: {})
     masks_required: bool = True
     options: tuple[Option, ...] = ()
+    category_of: Callable[[Path], str | None] = field(default=lambda archive: None)
     checksums: Mapping[str, str] = field(default_factory=dict)
 
     def categories_of(self, root: Path, **options: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata
 from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
 from tfds_builders.listing import Benchmark, Counts, benchmark, config_name, slug
-from tfds_builders.sources import Located, locate
+from tfds_builders.sources import locate
 
 SMALLEST = 32
 """Pixels of the smallest prepared size."""
@@ -90,34 +90,34 @@ def prepare(
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
     paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]
-    located = locate(data_set, paths, root_folder / "unpacked" / name, reporter)
-    listed, problems = _list(data_set, located.root, categories, chosen, partial)
-    if captions is not None:
-        listed, notes = attach_captions(listed, Path(captions).expanduser())
-        problems += notes
-    done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
-    waiting = [category for category in listed if done[category.name] is None]
-    if verify:
-        problems += _examine(waiting, problems, workers, reporter)
-    if fatal := [problem for problem in problems if problem.fatal]:
-        raise DataError(f"{data_set.title} cannot be prepared from {located.root}, {len(fatal)} problems:", fatal)
-    if not listed:
-        raise DataError(f"{located.root}: no image of the categories asked for. {data_set.how_to_obtain}")
-    reporter.warn([str(problem) for problem in problems])
-    _check_room(waiting, root_folder, size)
-    for category in waiting:
-        metadata = {
-            "fingerprint": category.fingerprint,
-            "source": str(paths[0]),
-            "sha256": dict(located.checksums),
-            "partial": partial,
-            "jaxad": __version__,
-        }
-        with _quiet(), reporter.images(category.name, len(category.samples)) as progress:
-            folder = _write(data_set, category, root_folder, size, chosen, workers, metadata, progress, beam)
-        done[category.name] = Prepared(category.name, folder, category.counts, kept=False)
-        reporter.say(f"{folder}: {described(category.counts)}")
-    _clean(located)
+    scratch = root_folder / "unpacked" / name
+    with locate(data_set, paths, scratch, reporter, categories) as located:
+        listed, problems = _list(data_set, located.root, categories, chosen, partial)
+        if captions is not None:
+            listed, notes = attach_captions(listed, Path(captions).expanduser())
+            problems += notes
+        done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
+        waiting = [category for category in listed if done[category.name] is None]
+        if verify:
+            problems += _examine(waiting, problems, workers, reporter)
+        if fatal := [problem for problem in problems if problem.fatal]:
+            raise DataError(f"{data_set.title} cannot be prepared from {located.root}, {len(fatal)} problems:", fatal)
+        if not listed:
+            raise DataError(f"{located.root}: no image of the categories asked for. {data_set.how_to_obtain}")
+        reporter.warn([str(problem) for problem in problems])
+        _check_room(waiting, root_folder, size)
+        for category in waiting:
+            metadata = {
+                "fingerprint": category.fingerprint,
+                "source": str(paths[0]),
+                "sha256": dict(located.checksums),
+                "partial": partial,
+                "jaxad": __version__,
+            }
+            with _quiet(), reporter.images(category.name, len(category.samples)) as progress:
+                folder = _write(data_set, category, root_folder, size, chosen, workers, metadata, progress, beam)
+            done[category.name] = Prepared(category.name, folder, category.counts, kept=False)
+            reporter.say(f"{folder}: {described(category.counts)}")
     return [found for found in done.values() if found is not None]
 
 
@@ -246,12 +246,6 @@ def _write(
 
 def _folder(data_set: Benchmark, category: Category, data_dir: Path, size: int | None, options: dict[str, str]) -> Path:
     return data_dir / data_set.name / config_name(data_set, category.name, size, **options) / VERSION
-
-
-def _clean(located: Located) -> None:
-    """Removes what was unpacked, now that all of it is stored."""
-    if located.scratch is not None:
-        shutil.rmtree(located.scratch)
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from filelock import FileLock, Timeout
 from jaxad.errors import DataError, Problem
 from jaxad.progress import Reporter
 from tfds_builders.archives import extract, is_archive, sha256, unpacked_size
-from tfds_builders.listing import Benchmark
+from tfds_builders.listing import Benchmark, slug
 
 DEPTH = 2
 """How many levels below the folder given the root, or archives, are looked for."""
@@ -27,22 +28,29 @@ class Located:
     Attributes:
         root: the folder whose layout the data set reads.
         checksums: SHA-256 by name of the archives it was unpacked from.
-        scratch: folder to remove when everything is prepared, None where nothing was unpacked.
     """
 
     root: Path
     checksums: Mapping[str, str]
-    scratch: Path | None
 
 
-def locate(data_set: Benchmark, sources: Sequence[Path], scratch: Path, reporter: Reporter) -> Located:
-    """Finds the root of a data set; unpacks archives if need be.
+@contextmanager
+def locate(
+    data_set: Benchmark,
+    sources: Sequence[Path],
+    scratch: Path,
+    reporter: Reporter,
+    categories: Sequence[str] | None = None,
+) -> Iterator[Located]:
+    """The root of a data set, for as long as the context lasts; unpacks archives if need be.
 
     Args:
         data_set: what to look for.
         sources: one folder, or archives.
-        scratch: folder to unpack into; archives unpacked there earlier are not unpacked again.
+        scratch: folder to unpack into, this process's alone in the context. Archives unpacked there earlier are not
+            unpacked again; it is removed at the end of a context without error.
         reporter: shows progress.
+        categories: official names or slugs of those wanted, None for all; archives of other categories alone are left.
 
     Raises:
         DataError: nothing there, not this data set, damaged or unsafe archives, wrong checksums, or too full a disk.
@@ -54,7 +62,8 @@ def locate(data_set: Benchmark, sources: Sequence[Path], scratch: Path, reporter
         raise DataError("--source takes one folder, or archives; not both, and not several folders")
     if folders:
         if (root := find_root(data_set, folders[0])) is not None:
-            return Located(root, {}, None)
+            yield Located(root, {})
+            return
         archives = _archives_in(folders[0])
         if not archives:
             raise DataError(f"{folders[0]}: not {data_set.title}. {data_set.how_to_obtain}")
@@ -64,12 +73,20 @@ def locate(data_set: Benchmark, sources: Sequence[Path], scratch: Path, reporter
         if strangers := [str(path) for path in archives if not is_archive(path)]:
             raise DataError(f"--source: neither folders nor archives: {', '.join(strangers)}")
         base = Path(os.path.commonpath([path.absolute().parent for path in archives]))
+    wanted = _wanted(data_set, archives, categories)
     scratch.mkdir(parents=True, exist_ok=True)
+    # Beside the folder: a lock within it would go with it, before it is let go.
+    lock = FileLock(scratch.with_name(f".{scratch.name}.lock"), timeout=0)
     try:
-        with FileLock(scratch / ".lock", timeout=0):
-            return _unpack(data_set, archives, base, folders, scratch, reporter)
+        lock.acquire()
     except Timeout as error:
-        raise DataError(f"{scratch}: another process is unpacking {data_set.name} there; wait for it") from error
+        message = f"{scratch}: another process is preparing {data_set.name} from archives there; wait for it"
+        raise DataError(message) from error
+    try:
+        yield _unpack(data_set, wanted, base, folders, scratch, reporter)
+        shutil.rmtree(scratch)
+    finally:
+        lock.release()
 
 
 def find_root(data_set: Benchmark, folder: Path) -> Path | None:
@@ -114,7 +131,22 @@ def _unpack(
     if root is None:
         names = ", ".join(archive.name for archive in archives[:5])
         raise DataError(f"{names}: not {data_set.title}, or not all of it. {data_set.how_to_obtain}")
-    return Located(root, {archive.name: digest for archive, digest in checksums.items()}, scratch)
+    return Located(root, {archive.name: digest for archive, digest in checksums.items()})
+
+
+def _wanted(data_set: Benchmark, archives: list[Path], categories: Sequence[str] | None) -> list[Path]:
+    """The archives without those that hold nothing but a category that is not asked for."""
+    if categories is None:
+        return archives
+    slugs = {slug(category) for category in categories}
+    held = {archive: data_set.category_of(archive) for archive in archives}
+    wanted = [archive for archive, category in held.items() if category is None or slug(category) in slugs]
+    if not wanted:
+        there = ", ".join(sorted(category for category in held.values() if category is not None))
+        raise DataError(
+            f"--source: no archive of {', '.join(categories)}, nor of the lists; there are those of {there}"
+        )
+    return wanted
 
 
 def _checksums(data_set: Benchmark, archives: list[Path], reporter: Reporter) -> dict[Path, str]:

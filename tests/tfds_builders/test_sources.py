@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from filelock import FileLock
 
 from jaxad.errors import DataError
 from jaxad.progress import Reporter
@@ -22,10 +23,16 @@ MVTEC = benchmark("mvtec_ad")
 
 @pytest.fixture
 def find(tmp_path):
-    def run(*paths: Path, name: str = "mvtec_ad") -> Located:
-        return locate(benchmark(name), paths, tmp_path / "scratch", Reporter(quiet=True))
+    """Locates as `prepare` does; what was located before is done with."""
+    with ExitStack() as held:
 
-    return run
+        def run(*paths: Path, name: str = "mvtec_ad", categories: Sequence[str] | None = None) -> Located:
+            held.close()
+            return held.enter_context(
+                locate(benchmark(name), paths, tmp_path / "scratch", Reporter(quiet=True), categories)
+            )
+
+        yield run
 
 
 def zipped(folder: Path, archive: Path, *, inside: str = "") -> Path:
@@ -41,7 +48,7 @@ def zipped(folder: Path, archive: Path, *, inside: str = "") -> Path:
 @pytest.mark.parametrize("below", ["", "mvtec_anomaly_detection/", "a/b/"])
 def test_root_in_the_folder_or_below(tree, find, below):
     tree.category(f"{below}bottle")
-    assert find(tree.root) == Located(tree.root / below, {}, None)
+    assert find(tree.root) == Located(tree.root / below, {})
 
 
 def test_folders_that_are_not_the_data_set(tree, find):
@@ -73,7 +80,7 @@ def test_archives_of_single_categories(tree, find, tmp_path):
     located = find(*archives)
     assert sorted(child.name for child in located.root.iterdir()) == ["bottle", "cable"]
     assert located.checksums == {archive.name: sha256(archive) for archive in archives}
-    assert located.scratch == tmp_path / "scratch"
+    assert located.root == tmp_path / "scratch/view"
     assert next(sample.image_id for sample in MVTEC.list_samples(located.root, "cable")) == "cable/train/good/000.png"
 
 
@@ -83,7 +90,7 @@ def test_folder_of_archives_keeps_their_places_and_what_lies_beside(tree, find):
     tree.category("data/cable")
     tree.text("data/readme.txt", "mine")
     # A category unpacked beside an archive makes the folder a root of its own, so it is the root below that counts.
-    assert find(tree.root).scratch is None
+    assert find(tree.root) == Located(tree.root / "data", {})
     zipped(tree.root / "data/cable", tree.root / "more/cable.zip", inside="data/cable/")
     located = find(tree.root)
     assert located.root.name == "data"
@@ -111,11 +118,42 @@ def test_one_category_in_two_archives(tree, find, tmp_path):
 def test_unpacked_archives_are_not_unpacked_again(tree, find, tmp_path, monkeypatch):
     tree.category("bottle")
     archive = zipped(tree.root / "bottle", tmp_path / "bottle.zip", inside="bottle/")
-    first = find(archive)
+    place = tmp_path / "scratch"
+    with pytest.raises(KeyboardInterrupt), locate(MVTEC, [archive], place, Reporter(quiet=True)) as first:
+        raise KeyboardInterrupt
     monkeypatch.setattr(sources, "extract", None)
     assert find(archive) == first
-    with FileLock(tmp_path / "scratch/.lock"), pytest.raises(DataError, match="another process is unpacking mvtec_ad"):
-        find(archive)
+
+
+def test_what_was_unpacked_is_one_process_s_until_it_is_done(tree, find, tmp_path):
+    tree.category("bottle")
+    archive = zipped(tree.root / "bottle", tmp_path / "bottle.zip", inside="bottle/")
+    place = tmp_path / "scratch"
+    with locate(MVTEC, [archive], place, Reporter(quiet=True)) as first:
+        with pytest.raises(DataError, match="another process is preparing mvtec_ad from archives there; wait for it"):
+            find(archive)
+        assert len(list(MVTEC.list_samples(first.root, "bottle"))) == 8
+        assert (first.root / "bottle/train/good/000.png").is_file()
+    assert not place.exists()
+    assert find(archive) == first
+
+
+def test_archives_of_other_categories_are_left(tree, find, tmp_path):
+    names = ("realiadvariety_jsons.zip", "realiadvariety_raw/D-sub.zip", "realiadvariety_raw/cup.zip")
+    tree.text("lists/Real-IAD_Variety_jsons/D-sub.json")
+    zipped(tree.root / "lists", tmp_path / "all" / names[0])
+    tree.image("images/D-sub/OK/S0001/x.png")
+    zipped(tree.root / "images", tmp_path / "all" / names[1])
+    (tmp_path / "all" / names[2]).write_bytes(b"would not unpack")
+    paths = [tmp_path / "all" / name for name in names]
+    for given in ([tmp_path / "all"], paths):
+        located = find(*given, name="real_iad_variety", categories=["D_sub"])
+        assert {*located.checksums} == {"realiadvariety_jsons.zip", "D-sub.zip"}
+        assert (located.root / "realiadvariety_raw/D-sub/OK/S0001/x.png").is_file()
+    with pytest.raises(DataError, match=r"no archive of mug, nor of the lists; there are those of D-sub, cup"):
+        find(*paths[1:], name="real_iad_variety", categories=["mug"])
+    with pytest.raises(DataError, match=r"cup.zip: a damaged archive"):
+        find(*paths, name="real_iad_variety")
 
 
 def test_archives_that_were_interrupted_are_unpacked_again(tree, find, tmp_path):

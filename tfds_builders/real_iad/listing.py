@@ -48,6 +48,8 @@ CATEGORIES = (
 )
 
 RESOLUTION = Option("resolution", ("px1024", "px512", "px256", "raw"), "which of the official sizes of the images")
+IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
+"""Folders of the images, one for each size."""
 PROTOCOL = Option(
     "protocol",
     ("multi_view", "single_view", "noisy_0", "noisy_10", "noisy_20", "noisy_40"),
@@ -75,8 +77,12 @@ def list_samples(root: Path, category: str, *, resolution: str, protocol: str) -
 def is_root(folder: Path) -> bool:
     """Whether a folder holds Real-IAD's images of some size and lists of some protocol."""
     lists = [folder / name for protocol in LISTS for name in _list_folders(protocol)]
-    images = [folder / f"realiad_{size}" for size in ("256", "512", "1024", "raw")]
-    return any(any(path.glob("*.json")) for path in lists) and any(path.is_dir() for path in images)
+    return any(any(path.glob("*.json")) for path in lists) and any((folder / name).is_dir() for name in IMAGES)
+
+
+def category_of(archive: Path) -> str | None:
+    """The category of an archive of images, which is named after it."""
+    return archive.stem if archive.parent.name in IMAGES else None
 
 
 def totals(*, resolution: str, protocol: str) -> Counts:
@@ -105,4 +111,5 @@ BENCHMARK = Benchmark(
     categories=CATEGORIES,
     totals=totals,
     options=(RESOLUTION, PROTOCOL),
+    category_of=category_of,
 )

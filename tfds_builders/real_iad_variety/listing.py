@@ -58,6 +58,11 @@ def is_root(folder: Path) -> bool:
     return lists and any((folder / name).is_dir() for name in FOLDERS.values())
 
 
+def category_of(archive: Path) -> str | None:
+    """The category of an archive of images, which is named after it."""
+    return archive.stem if archive.parent.name in FOLDERS.values() else None
+
+
 def totals(*, resolution: str) -> Counts:
     """Official number of training images, in either resolution; of the test images only the sum is known, 178,995."""
     return {("train", 0): 19_955}
@@ -78,4 +83,5 @@ BENCHMARK = Benchmark(
     find_categories=find_categories,
     totals=totals,
     options=(RESOLUTION,),
+    category_of=category_of,
 )
