@@ -78,7 +78,10 @@ def nearest_distance(
 
 
 class Reservoir:
-    """A uniform random sample of a stream of patches, in memory that does not grow with the stream (Vitter's R).
+    """A uniform random sample of a stream of patches, in memory that does not grow with the stream.
+
+    Every patch draws a priority in 0..1, and the `size` lowest stay. A newcomer is written over one that loses its
+    place; no other is moved.
 
     Args:
         size: patches kept.
@@ -86,22 +89,31 @@ class Reservoir:
     """
 
     def __init__(self, size: int, seed: int):
-        self._size, self._rng = size, np.random.default_rng(seed)
-        self._priority = np.zeros(0)
+        self._rng = np.random.default_rng(seed)
+        self._priority = np.full(size, np.inf)
+        # Of an empty place: behind every patch.
+        self._position = np.full(size, np.iinfo(np.int64).max)
+        self._seen = 0
         self._patches: np.ndarray | None = None
 
     def add(self, patches: np.ndarray) -> None:
         """Offer patches [m c]."""
-        priority = np.concatenate([self._priority, self._rng.random(len(patches))])
-        held = patches if self._patches is None else np.concatenate([self._patches, patches])
-        if len(held) > self._size:
-            keep = np.sort(np.argpartition(priority, self._size)[: self._size])
-            priority, held = priority[keep], held[keep]
-        self._priority, self._patches = priority, np.array(held)
+        size = len(self._priority)
+        if self._patches is None:
+            self._patches = np.empty((size, patches.shape[1]), patches.dtype)
+        priority = self._rng.random(len(patches))
+        kept = np.argpartition(np.concatenate([self._priority, priority]), size - 1)[:size]
+        winners = kept[kept >= size] - size
+        losers = np.delete(np.arange(size), kept[kept < size])
+        self._patches[losers], self._priority[losers] = patches[winners], priority[winners]
+        self._position[losers] = self._seen + winners
+        self._seen += len(patches)
 
     def patches(self) -> np.ndarray:
         """The sample [min(m, size) c], in the order of the stream."""
-        return np.zeros((0, 0), np.float32) if self._patches is None else self._patches
+        if self._patches is None:
+            return np.zeros((0, 0), np.float32)
+        return self._patches[np.argsort(self._position)[: self._seen]]
 
 
 def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 128) -> np.ndarray:
