@@ -120,6 +120,7 @@ def predict(command: cli.Predict) -> None:
     source = ImageList(list(command.images), command.category)
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone)
     detector, threshold = restored.detector, restored.threshold
+    reporter.warn(detector.notes)
     if takes_captions(detector):
         reporter.warn(['this model takes captions at test time; predict has none, and "" stands for them'])
     known = ", ".join(detector.categories)
@@ -317,7 +318,9 @@ def models(command: cli.Models) -> None:
 
 
 def print_table(report: dict[str, Any]) -> None:
-    """The metrics of every category, their mean and the baseline's mean, in percent on stdout."""
+    """The metrics of every category, their mean and the baseline's mean, in percent on stdout, and notes on them."""
+    from jaxad.results import notes_of
+
     rows = {**report["classes"], "mean": report["mean"]}
     if "baseline" in report:
         rows["baseline mean"] = report["baseline"]["mean"]
@@ -327,6 +330,8 @@ def print_table(report: dict[str, Any]) -> None:
     for name, values in rows.items():
         cells = ("-" if values[metric] is None else f"{100 * values[metric]:.1f}" for metric in _HEADS)
         print(f"{name:{first}} " + " ".join(f"{cell:>7}" for cell in cells))
+    for note in notes_of(report):
+        print(f"note: {note}")
 
 
 _HEADS = {

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxad.models.backbone import load_backbone
+from jaxad.models.sd_random import is_random
 from jaxad.precision import compute_dtype
 from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
 
@@ -62,6 +63,18 @@ class Detector(nnx.Module):
     def structure(self) -> dict[str, Any]:
         """Shapes of its pretrained networks besides the backbone, as JSON-ready values for `abstract`."""
         return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that belong beside its results, wherever they are shown."""
+        named = {name: value for name, value in vars(self.config).items() if isinstance(value, str)}
+        if backbone := getattr(self, "backbone", None):
+            named["backbone"] = backbone.id
+        random = ", ".join(f"{name} = {value}" for name, value in named.items() if is_random(value))
+        if not random:
+            return ()
+        weights = f"random weights in place of pretrained ones ({random})"
+        return (f"{self.name} was built on {weights}: its numbers say nothing about the method.",)
 
     @classmethod
     def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:

@@ -160,6 +160,7 @@ def make_report(
         "data": _describe(source),
         "mean": metrics.summarise(classes),
         "classes": classes,
+        "notes": list(scored.detector.notes),
     }
     if rate is not None:
         report["environment"]["timed"] = (

@@ -24,6 +24,7 @@ from jaxad.results import (
     PrototypeFigure,
     TsneInput,
     choose_cases,
+    notes_of,
     validate_report,
 )
 
@@ -84,6 +85,7 @@ def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
         report=report,
         evaluation=evaluation,
         system=system,
+        notes=[*notes_of(report), *report["data"].get("notes", [])],
         baseline=(evaluation.baseline or baseline.get("config", {}).get("system") or "baseline") if baseline else None,
         verdict=_verdict(report, operating),
         tiles=_tiles(report, operating),

@@ -158,15 +158,21 @@ def choose_cases(scores: np.ndarray, labels: np.ndarray) -> dict[Rank, int]:
     return {rank: int(i) for n, (rank, i) in enumerate(ranks.items()) if i not in list(ranks.values())[:n]}
 
 
+def notes_of(report: Mapping[str, Any]) -> list[str]:
+    """What a report says about its results and its baseline's, each sentence once."""
+    runs = (report, report.get("baseline") or {})
+    return list(dict.fromkeys(note for run in runs for note in run.get("notes", ())))
+
+
 def validate_report(report: Mapping[str, Any]) -> None:
     """Check a dictionary against the format of report.json (DESIGN 6).
 
     Required: `protocol` (name), `config`, `environment` {`versions`, `device`, `seconds`, `images_per_second`, and
     `timed`, what the rate counts, unless it is null}, `data` {`source`, `counts` {category: {name: number}}, `licence`,
-    `bad_files` [{`file`, `kind`, `detail`}]}, `mean`, `classes`. Optional: `protocol_description`,
-    `environment.timings` {stage: seconds}, `data.notes` [text], `std` beside any metrics, `pixel_error_bound` {metric:
-    largest effect of binning} in a class, `baseline` {`mean`, `classes`, and any of the others}. Further keys are
-    allowed; every number is finite.
+    `bad_files` [{`file`, `kind`, `detail`}]}, `mean`, `classes`. Optional: `notes` [text] on the results,
+    `protocol_description`, `environment.timings` {stage: seconds}, `data.notes` [text], `std` beside any metrics,
+    `pixel_error_bound` {metric: largest effect of binning} in a class, `baseline` {`mean`, `classes`, and any of the
+    others}. Further keys are allowed; every number is finite.
 
     Raises:
         ReportError: lists every key that is missing, of the wrong type or out of range.
@@ -191,7 +197,8 @@ _BAD_FILE = {"file": _TEXT, "kind": _TEXT, "detail": _TEXT}
 
 def _check_run(run: Mapping[str, Any], at: str, problems: list[str], *, required: bool) -> None:
     _keys(run, at, _RUN, problems, required=required)
-    _keys(run, at, {"protocol_description": _TEXT}, problems, required=False)
+    _keys(run, at, {"protocol_description": _TEXT, "notes": _LIST}, problems, required=False)
+    _texts(run.get("notes"), f"{at}notes", problems)
     if isinstance(environment := run.get("environment"), dict):
         _keys(environment, f"{at}environment.", _ENVIRONMENT, problems, required=required)
         _keys(environment, f"{at}environment.", {"timed": _TEXT, "timings": _OBJECT}, problems, required=False)
@@ -202,6 +209,7 @@ def _check_run(run: Mapping[str, Any], at: str, problems: list[str], *, required
     if isinstance(data := run.get("data"), dict):
         _keys(data, f"{at}data.", _DATA, problems, required=required)
         _keys(data, f"{at}data.", {"notes": _LIST}, problems, required=False)
+        _texts(data.get("notes"), f"{at}data.notes", problems)
         for category, counts in _items(data.get("counts")):
             if _typed(counts, f"{at}data.counts.{category}", *_OBJECT, problems):
                 _values(counts, f"{at}data.counts.{category}.", _COUNT, problems)
@@ -257,6 +265,11 @@ def _keys(
 def _values(values: Any, at: str, kind: tuple, problems: list[str]) -> None:
     for name, value in _items(values):
         _typed(value, f"{at}{name}", kind[0], kind[1], problems)
+
+
+def _texts(values: Any, at: str, problems: list[str]) -> None:
+    for i, value in enumerate(values if isinstance(values, list) else ()):
+        _typed(value, f"{at}[{i}]", *_TEXT, problems)
 
 
 def _items(values: Any) -> Sequence[tuple[str, Any]]:

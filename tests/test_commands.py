@@ -189,6 +189,8 @@ def test_evaluate_prints_the_table_and_takes_overrides(work, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["config"]["model"]["neighbours"], report["config"]["model"]["distance"]) == (2, "euclidean")
     assert tile[1] == f"{100 * report['mean']['image_auroc']:.1f}"
+    assert f"note: {report['notes'][0]}" in printed
+    assert "random weights" in report["notes"][0]
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ def test_the_report_has_its_format_and_every_category(report):
     assert report["config"]["system"] == "dpdiff"
     assert report["config"]["model"]["backbone"] == "random:32x2"
     assert report["config"]["threshold"]["false_alarm"] == 0.01
+    assert [note.startswith("dpdiff was built on random weights") for note in report["notes"]] == [True]
+    assert "backbone = random:32x2" in report["notes"][0]
     assert set(report["classes"]) == {"disc", "tile"}
     for values in report["classes"].values():
         assert (values["n_normal"], values["n_anomalous"], values["undefined"]) == (4, 4, {})

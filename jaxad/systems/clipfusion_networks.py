@@ -8,18 +8,30 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxad.config import CLIPFusionConfig
+from jaxad.config import CLIPFusionConfig, Precision
 from jaxad.errors import ConfigError
 from jaxad.memory.text import StateTexts, clip_embeddings, state_texts
 from jaxad.models.autoencoder_kl import AutoencoderKL, load_autoencoder
-from jaxad.models.clip import VisionTower
+from jaxad.models.clip import TextTower, VisionTower
 from jaxad.models.clip_loading import load_clip, load_text_tower
-from jaxad.models.clip_tokenizer import load_tokenizer
+from jaxad.models.clip_tokenizer import CLIPTokenizer, load_tokenizer
 from jaxad.models.sd_checkpoints import find_part, find_stable_diffusion
+from jaxad.models.sd_random import (
+    ByteTokenizer,
+    is_random,
+    random_autoencoder,
+    random_text_tower,
+    random_unet,
+    random_vision_tower,
+)
 from jaxad.models.sd_unet import UNet, load_unet
 from jaxad.models.weights import Weights, find_weights
 from jaxad.precision import compute_dtype
 from jaxad.types import Array
+
+LEVELS, CONTEXT = 4, 256
+"""Of untrained networks: levels of UNet and autoencoder, as many as the published taps need; and most tokens of a text,
+each of which is a byte."""
 
 
 class FusionNetworks(nnx.Module):
@@ -30,7 +42,7 @@ class FusionNetworks(nnx.Module):
         logit_scale: float32 scalar, what cosines are multiplied by before the softmax.
         vae, unet: of the Stable Diffusion.
         id: where they were loaded from, as `clip=SOURCE,diffusion=SOURCE`.
-        sha256: hashes of their weight files in the same form.
+        sha256: hashes of their weight files in the same form; the source itself of untrained ones.
         bytes: size of these files.
     """
 
@@ -93,33 +105,18 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
         WeightsError: weights cannot be found or do not fit.
         ConfigError: weights that the config cannot be used with.
     """
-    dtype = jnp.dtype(compute_dtype(config.precision))
     where = sources(config, override)
-    weights: dict[str, list[Weights]] = {}
-    vision = scale = vae = unet = None
-    if "clip" in where:
-        found = find_weights(where["clip"], prefer="open_clip")
-        clip = load_clip(found, dtype)
-        vision, scale, weights["clip"] = clip.vision, clip.scale(), [found]
-    if "diffusion" in where:
-        parts = find_stable_diffusion(where["diffusion"])
-        # Never trained, so that parameters need no more digits than the products have.
-        vae = load_autoencoder(parts.vae, dtype, param_dtype=dtype)
-        unet = load_unet(parts.unet, dtype, param_dtype=dtype)
-        weights["diffusion"] = [parts.unet, parts.vae]
-        if unet.config.in_channels not in (4, 9):
-            raise ConfigError(
-                f"diffusion = {where['diffusion']!r}: a UNet of {unet.config.in_channels} input channels; needs 4 "
-                "(latents) or 9 (inpainting)"
-            )
+    loaders = {"clip": _load_clip, "diffusion": _load_diffusion}
+    loaded = {name: loaders[name](source, config.precision) for name, source in where.items()}
+    (vision, scale), (vae, unet) = (loaded[name].networks if name in loaded else (None, None) for name in loaders)
     return FusionNetworks(
         vision,
         scale,
         vae,
         unet,
         id=",".join(f"{name}={source}" for name, source in where.items()),
-        sha256=",".join(f"{name}={'+'.join(_hashes(found))}" for name, found in weights.items()),
-        bytes=sum(file.stat().st_size for found in weights.values() for file in {f for w in found for f in w.files}),
+        sha256=",".join(f"{name}={found.sha256}" for name, found in loaded.items()),
+        bytes=sum(found.bytes for found in loaded.values()),
     )
 
 
@@ -134,19 +131,69 @@ def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
     where = sources(config)
     clip, states = None, None
     if "clip" in where:
-        weights = find_weights(where["clip"], prefer="open_clip")
-        tower = load_text_tower(weights, dtype)
-        tokenizer = load_tokenizer(
-            config.clip_tokenizer or where["clip"], context=tower.config.context, open_clip=weights.has("visual.")
-        )
+        tower, tokenizer = _clip_text(where["clip"], config.clip_tokenizer, dtype)
         clip = clip_embeddings(tower, tokenizer, categories, config)
     if "diffusion" in where:
-        tower = load_text_tower(find_part(where["diffusion"], "text_encoder"), dtype)
-        tokenizer = load_tokenizer(config.diffusion_tokenizer or where["diffusion"], context=tower.config.context)
+        tower, tokenizer = _diffusion_text(where["diffusion"], config.diffusion_tokenizer, dtype)
         states = state_texts(tower, tokenizer, categories, config)
     return Texts(clip, states)
 
 
-def _hashes(found: list[Weights]) -> list[str]:
-    """SHA-256 of each, once for networks that share a file."""
-    return list({weights.files: weights.sha256 for weights in found}.values())
+class _Loaded(NamedTuple):
+    """Networks of one model, and hash and size in bytes of their files; of untrained ones their name, and 0."""
+
+    networks: tuple[Any, Any]
+    sha256: str
+    bytes: int = 0
+
+
+def _load_clip(source: str, precision: Precision) -> _Loaded:
+    """Image tower and scale of the cosines."""
+    dtype = jnp.dtype(compute_dtype(precision))
+    if is_random(source):
+        return _Loaded((random_vision_tower(source, dtype), jnp.float32(100.0)), source)
+    weights = find_weights(source, prefer="open_clip")
+    clip = load_clip(weights, dtype)
+    return _Loaded((clip.vision, clip.scale()), *_account([weights]))
+
+
+def _load_diffusion(source: str, precision: Precision) -> _Loaded:
+    """Autoencoder and UNet."""
+    dtype = jnp.dtype(compute_dtype(precision))
+    # One pass of it stands against twelve of the UNet, and all of them hang on its latents (SPEC 2.7 row 2).
+    vae_dtype = jnp.dtype("float32") if precision == "auto" else dtype
+    if is_random(source):
+        vae = random_autoencoder(source, vae_dtype, levels=LEVELS)
+        return _Loaded((vae, random_unet(source, dtype, levels=LEVELS, in_channels=9)), source)
+    parts = find_stable_diffusion(source)
+    # Never trained, so that parameters need no more digits than the products have.
+    vae = load_autoencoder(parts.vae, vae_dtype, param_dtype=vae_dtype)
+    unet = load_unet(parts.unet, dtype, param_dtype=dtype)
+    if unet.config.in_channels not in (4, 9):
+        raise ConfigError(
+            f"diffusion = {source!r}: a UNet of {unet.config.in_channels} input channels; needs 4 (latents) or 9 "
+            "(inpainting)"
+        )
+    return _Loaded((vae, unet), *_account([parts.unet, parts.vae]))
+
+
+def _clip_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:
+    if is_random(source):
+        return random_text_tower(source, dtype, context=CONTEXT, projected=True), ByteTokenizer(CONTEXT)
+    weights = find_weights(source, prefer="open_clip")
+    tower = load_text_tower(weights, dtype)
+    context, open_clip = tower.config.context, weights.has("visual.")
+    return tower, load_tokenizer(tokenizer or source, context=context, open_clip=open_clip)
+
+
+def _diffusion_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:
+    if is_random(source):
+        return random_text_tower(source, dtype, context=CONTEXT), ByteTokenizer(CONTEXT)
+    tower = load_text_tower(find_part(source, "text_encoder"), dtype)
+    return tower, load_tokenizer(tokenizer or source, context=tower.config.context)
+
+
+def _account(found: list[Weights]) -> tuple[str, int]:
+    """Hashes joined by "+", once for networks that share a file, and size in bytes of all files."""
+    hashes = {weights.files: weights.sha256 for weights in found}.values()
+    return "+".join(hashes), sum(file.stat().st_size for file in {file for w in found for file in w.files})
