@@ -29,7 +29,7 @@ class Encoder:
     """A detector's frozen networks as one compiled program over images.
 
     Args:
-        detector: its `encode` is compiled with its present parameters.
+        detector: its `encode` is compiled with its present frozen networks, which alone are put on the devices.
         batch_size: images at once; rounded up to a multiple of the number of devices.
         workers: threads that decode images.
         mesh: devices; None for all.
@@ -41,8 +41,10 @@ class Encoder:
         self._workers = workers
         self._detector = detector
         graphdef, arrays = module_state.split(detector)
-        self._arrays = parallel.shard_parameters(arrays, self._mesh)
-        self._encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch))
+        frozen, others = module_state.select(arrays, detector.frozen)
+        self._arrays = parallel.shard_parameters(frozen, self._mesh)
+        absent = dict.fromkeys(others, np.zeros((0,), np.float32))
+        self._encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, {**absent, **arrays}).encode(batch))
 
     def stream(
         self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None

@@ -81,7 +81,10 @@ def parameter_shardings(arrays: Any, mesh: Mesh) -> Any:
 
 
 def shard_parameters(arrays: Any, mesh: Mesh) -> Any:
-    """Places a pytree of parameters or optimizer state on the mesh, each process holding the same values."""
+    """Places a pytree of parameters or optimizer state on the mesh, each process holding the same values.
+
+    What is where it belongs already is shared, not copied. Of a `jax.ShapeDtypeStruct` the sharding is noted alone.
+    """
     return jax.tree.map(_place, arrays, parameter_shardings(arrays, mesh))
 
 
@@ -111,7 +114,11 @@ def to_host(arrays: Any) -> Any:
     """A pytree of device arrays as numpy arrays in every process, gathered where they are spread over several."""
     if jax.process_count() == 1:
         return jax.device_get(arrays)
-    return jax.tree.map(lambda array: multihost_utils.process_allgather(array, tiled=True), arrays)
+
+    def gathered(array: Any) -> Any:
+        return np.asarray(array) if _is_local(array) else multihost_utils.process_allgather(array, tiled=True)
+
+    return jax.tree.map(gathered, arrays)
 
 
 def local(arrays: Any) -> Any:
@@ -131,7 +138,9 @@ def _is_local(array: Any) -> bool:
     return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
-def _place(array: Any, sharding: NamedSharding) -> jax.Array:
+def _place(array: Any, sharding: NamedSharding) -> Any:
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
     if jax.process_count() == 1 or not _is_local(array):
         return jax.device_put(array, sharding)
     host = np.asarray(array)

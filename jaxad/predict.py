@@ -77,6 +77,10 @@ class Predictor:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
         return parallel.to_host(self._compiled(self._arrays, parallel.shard_batch(batch, self.mesh)))
 
+    def trace(self, batch: Batch) -> jax.stages.Traced:
+        """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
+        return self._compiled.trace(self._arrays, parallel.shard_batch(batch, self.mesh))
+
     def stream(
         self,
         source: Source,

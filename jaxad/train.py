@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from flax import nnx, struct
 from jax.sharding import Mesh
 
 from jaxad import module_state, parallel
@@ -85,47 +85,61 @@ def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, C
 
 
 class DetectorTrainer:
-    """Trains the unfrozen parameters of a detector on cached features."""
+    """Trains the unfrozen parameters of a detector on cached features.
+
+    Puts on the devices what `loss` reads, and nothing else. For `trace` a detector without arrays
+    (`Detector.abstract`) will do.
+    """
 
     def __init__(self, detector: Detector, config: TrainConfig, mesh: Mesh):
-        self._detector, self._config, self._mesh = detector, config, mesh
+        self._config, self._mesh = config, mesh
         self._optimizer, self.learning_rate = make_optimizer(config)
         self._graphdef, arrays = module_state.split(detector)
-        frozen, rest = module_state.select(arrays, detector.frozen)
+        self._frozen, rest = module_state.select(arrays, detector.frozen)
         trained = module_state.parameter_paths(detector) - module_state.select(arrays, detector.fixed)[0].keys()
-        self._params = {path: array for path, array in rest.items() if path in trained}
-        others = {path: array for path, array in rest.items() if path not in trained}
-        # The loss sees features, never images: the backbone's arrays stay out of the step.
-        self._fixed = parallel.shard_parameters({**others, **jax.tree.map(lambda a: jnp.zeros((0,)), frozen)}, mesh)
+        self._first = {path: array for path, array in rest.items() if path in trained}
+        fixed = {path: array for path, array in rest.items() if path not in trained}
+        self._fixed = parallel.shard_parameters(fixed, mesh)
         # Left to the compiler, the state would come out of a step in another layout than it went in.
-        self._sharding = parallel.parameter_shardings(jax.eval_shape(self._first_state, self._params), mesh)
+        self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
+        self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         outputs = (self._sharding, parallel.replicated(mesh))
         self._step = jax.jit(self._compiled_step, donate_argnums=0, out_shardings=outputs)
 
     def init(self) -> TrainState:
         """State before the first step, on the mesh."""
-        params = parallel.shard_parameters(self._params, self._mesh)
-        return jax.jit(self._first_state, out_shardings=self._sharding)(params)
+        # Steps donate the state: placed from the device, it would share memory with the detector.
+        params = parallel.shard_parameters(parallel.to_host(self._first), self._mesh)
+        return jax.jit(self._first_state, donate_argnums=0, out_shardings=self._sharding)(params)
 
     def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
         """`batch`: Features of host arrays, equal in every process. Donates `state`."""
         return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
 
+    def trace(self, batch: Any) -> jax.stages.Traced:
+        """The step for a batch of such shapes, not yet compiled: for accounts of what it takes, and runs nothing."""
+        batch = parallel.shard_batch(batch, self._mesh)
+        return self._step.trace(self.abstract_state, self._fixed, batch, jax.random.key(0))
+
     def detector(self, state: TrainState) -> Detector:
-        """The detector with the parameters to evaluate: the moving average where there is one."""
+        """The detector with the parameters to evaluate: the moving average where there is one.
+
+        Its frozen networks are where those of the detector given are, and all else on the mesh.
+        """
         params = state.params if state.ema is None else state.ema
-        _, arrays = module_state.split(self._detector)
-        trained: Detector = module_state.merge(self._graphdef, {**arrays, **params})
+        trained: Detector = module_state.merge(self._graphdef, {**self._frozen, **self._fixed, **params})
         return trained
 
     def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
-        # Steps donate the state, so that it must share no buffer with the detector or within itself.
-        params, ema = ({path: jnp.copy(array) for path, array in params.items()} for _ in range(2))
-        return TrainState(params, self._optimizer.init(params), ema if self._config.ema else None, jnp.int32(0))
+        ema = {path: jnp.copy(array) for path, array in params.items()} if self._config.ema else None
+        return TrainState(dict(params), self._optimizer.init(params), ema, jnp.int32(0))
 
     def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
+        # The loss sees features, never images: what makes them stays out of the step.
+        absent = {path: jnp.zeros((0,)) for path in self._frozen}
+
         def loss(params, batch, key):
-            return module_state.merge(self._graphdef, {**fixed, **params}).loss(batch, key)
+            return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss(batch, key)
 
         differentiate = partial(jax.value_and_grad(loss, has_aux=True), state.params)
         if self._config.accumulate > 1:
@@ -218,7 +232,8 @@ def fit(
     devices. A workdir of a finished run is only loaded.
 
     Args:
-        detector: as created; its parameters are those of step 0.
+        detector: as created; its parameters are those of step 0. It keeps them, but in the host's memory, so that no
+            device holds any array twice; the trained detector is `Run.model`.
         source: normal images to train on.
         config: how to train; None for the published setting.
         workdir: folder of the run (DESIGN 6): config.json, metrics.csv, checkpoints/, features/ when cached on disk.
@@ -264,6 +279,7 @@ def fit(
             reporter.say(f"{workdir} is complete; nothing to train")
             return _load_run(workdir)
         if detector.trains:
+            _move_to_host(detector)
             cached = features or _features(detector, source, config, workdir, mesh, workers, reporter)
             detector, training, rate = _train(detector, source, cached, config, workdir, mesh, writer, meta, reporter)
         else:
@@ -287,10 +303,11 @@ def _train(detector, source, features, config, workdir, mesh, writer, meta, repo
     # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
     detector.prepare(features.stream())
     trainer = DetectorTrainer(detector, config, mesh)
-    state = trainer.init()
     if resumed:
-        state = writer.restore_training(resumed, state)
+        state = writer.restore_training(resumed, trainer.abstract_state)
         reporter.say(f"resuming {workdir} after step {resumed}")
+    else:
+        state = trainer.init()
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
     images = config.batch_size * config.accumulate
     log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
@@ -315,7 +332,16 @@ def _train(detector, source, features, config, workdir, mesh, writer, meta, repo
             save_every=config.checkpoint_every,
             on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
         )
-    return trainer.detector(state), state, speed.rate
+    graphdef, arrays = module_state.split(trainer.detector(state))
+    return module_state.merge(graphdef, parallel.shard_parameters(arrays, mesh)), state, speed.rate
+
+
+def _move_to_host(detector):
+    """Frees the devices of the detector's parameters: what training needs of them it places itself."""
+    parameters = [node for _, node in nnx.iter_graph(detector) if isinstance(node, nnx.Param)]
+    hosted = parallel.to_host([parameter.get_value() for parameter in parameters])
+    for parameter, value in zip(parameters, hosted, strict=True):
+        parameter.set_value(value)
 
 
 def _features(detector, source, config, workdir, mesh, workers, reporter):
