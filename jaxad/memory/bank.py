@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxad.types import Array
 
 Distance = Literal["cosine", "euclidean"]
+
+
+class Memory(nnx.Variable):
+    """An array that `remember` fills and whose size depends on what was seen; a vector while it is empty."""
+
+    @classmethod
+    def empty(cls) -> Memory:
+        """One that nothing has filled yet."""
+        return cls(jnp.zeros(1))
+
+    @property
+    def filled(self) -> bool:
+        """Whether something has."""
+        return self[...].ndim > 1
 
 
 def bank_entries(patches: Array, distance: Distance) -> Array:
@@ -19,6 +35,14 @@ def bank_entries(patches: Array, distance: Distance) -> Array:
     if distance == "euclidean":
         return patches
     return patches / np.maximum(np.linalg.norm(patches, axis=-1, keepdims=True), 1e-12)
+
+
+def stack_banks(groups: Sequence[Array]) -> np.ndarray:
+    """Entries [k_i c] of g banks as one array float32 [g k c], the smaller banks filled up with NaN."""
+    banks = np.full((len(groups), max(map(len, groups)), groups[0].shape[1]), np.nan, np.float32)
+    for bank, entries in zip(banks, groups, strict=True):
+        bank[: len(entries)] = entries
+    return banks
 
 
 def nearest_distance(

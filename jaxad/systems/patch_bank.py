@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from typing import Any, ClassVar, Self
 
 import jax
@@ -12,17 +14,13 @@ from flax import nnx
 from jaxad.config import PatchBankConfig
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, Progress
-from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
+from jaxad.memory.bank import Memory, Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
 from jaxad.models.backbone import Backbone
 from jaxad.systems.patch_detector import PatchDetector
 from jaxad.types import Array, Batch, Context, Features, Prediction, Source
 
 CANDIDATES = 5
 """A coreset is chosen from this many times as many random patches: the greedy search needs them all in memory."""
-
-
-class Memory(nnx.Variable):
-    """An array that `remember` fills and whose size depends on what was seen."""
 
 
 class PatchBank(PatchDetector):
@@ -38,7 +36,7 @@ class PatchBank(PatchDetector):
 
     def __init__(self, config: PatchBankConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
         super().__init__(config, backbone)
-        self.banks = Memory(jnp.full((1, 1, self.channels), jnp.nan))
+        self.banks = Memory.empty()
 
     @classmethod
     def create(
@@ -74,27 +72,27 @@ class PatchBank(PatchDetector):
             raise DataError(f"{source.name}: no normal images to remember")
         config = self.config
         self.categories = tuple(source.categories)
-        names = self.categories if config.per_category else ("",)
+        groups = [record.category if config.per_category else "" for record in source.records]
         kept = config.bank_size * (CANDIDATES if config.subsampling == "coreset" else 1)
-        reservoirs = {name: Reservoir(kept, config.seed) for name in names}
+        reservoirs = {
+            group: Reservoir(min(kept, images * math.prod(self.grid)), config.seed)
+            for group, images in Counter(groups).items()
+        }
         stream = (
             features.stream()
             if features is not None
             else (f for f, _ in Encoder(self).stream(source, progress=progress))
         )
         tokens = (np.asarray(image, np.float32) for batch in stream for image in batch.tokens)
-        for record, image in zip(source.records, tokens, strict=True):
-            reservoirs[record.category if config.per_category else ""].add(image)
-        patches = [reservoir.patches() for reservoir in reservoirs.values()]
+        for group, image in zip(groups, tokens, strict=True):
+            reservoirs[group].add(image)
+        names = self.categories if config.per_category else ("",)
+        entries = [bank_entries(reservoirs[name].patches(), config.distance) for name in names]
         if config.subsampling == "coreset":
-            keys = jax.random.split(jax.random.key(config.seed), len(patches))
-            patches = [
-                p[np.sort(greedy_coreset(p, config.bank_size, key))] for p, key in zip(patches, keys, strict=True)
-            ]
-        banks = np.full((len(patches), max(map(len, patches)), self.channels), np.nan, np.float32)
-        for bank, entries in zip(banks, patches, strict=True):
-            bank[: len(entries)] = bank_entries(entries, config.distance)
-        self.banks = Memory(jnp.asarray(banks))
+            keys = jax.random.split(jax.random.key(config.seed), len(entries))
+            chosen = [greedy_coreset(bank, config.bank_size, key) for bank, key in zip(entries, keys, strict=True)]
+            entries = [bank[np.sort(indices)] for bank, indices in zip(entries, chosen, strict=True)]
+        self.banks = Memory(jnp.asarray(stack_banks(entries)))
         return self
 
     def context(self, features: Features, batch: Batch) -> Context:

@@ -4,9 +4,10 @@ import pytest
 import jaxad
 from jaxad.config import PatchBankConfig
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import Encoder
+from jaxad.features import Encoder, FeatureCache
 from jaxad.predict import Predictor
 from jaxad.systems.patch_bank import PatchBank
+from jaxad.types import Features
 
 
 def bank(**changes):
@@ -63,6 +64,17 @@ def test_bank_keeps_patches_of_the_training_images_and_the_same_every_time(parts
     assert len(np.unique(kept, axis=0)) == 30
     for entry in kept:
         assert np.abs(known - entry).max(-1).min() < 1e-4
+
+
+def test_a_coreset_covers_the_directions_that_the_cosine_searches(parts):
+    model = bank(bank_size=4, subsampling="coreset", distance="cosine")
+    directions = np.arange(16 * len(parts.train)) % 4
+    tokens = 0.1 * np.eye(32, dtype=np.float32)[directions]
+    # One direction has patches of very different lengths, far from each other in any other space.
+    tokens *= np.where(directions == 0, np.arange(len(tokens)) + 1, 1)[:, None].astype(np.float32)
+    cache = FeatureCache(Features(tokens.reshape(-1, 16, 32), (4, 4)), "")
+    found = np.asarray(model.remember(parts.train, features=cache).banks[...])[0]
+    np.testing.assert_allclose(found[np.lexsort(found.T[::-1])][::-1], np.eye(4, 32), atol=1e-6)
 
 
 def test_other_seeds_keep_other_patches(parts):
