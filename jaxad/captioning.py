@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxad.data.captions import ORDER, SURPLUS, Captions, write_captions
+from jaxad.data.caption_files import write_captions
+from jaxad.data.captions import Captions
 from jaxad.errors import ConfigError, DataError
 from jaxad.types import Source
 
@@ -177,7 +178,7 @@ def caption(
                     progress(len(chosen))
 
     folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
-    captions = Captions.load(folder, split).attach(ids, allow=(SURPLUS, ORDER) if numbered else ())
+    captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)
 

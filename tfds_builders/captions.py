@@ -16,7 +16,7 @@ OTHER_PART = {"train_captions_": "test_captions_", "captions_train2017": "captio
 
 
 def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Category], list[Problem]]:
-    """Gives every training image its caption, and every test image, where there are captions of those.
+    """Gives training images their captions, and test images, where there are captions of those; "" to all others.
 
     Args:
         categories: all that is to be prepared.
@@ -24,10 +24,11 @@ def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Ca
             images is taken from beside it if it is there.
 
     Returns:
-        The categories with captions, and notes: captions of no image, images in another order.
+        The categories with captions, and notes: images without caption, captions of no image.
 
     Raises:
-        DataError: the captions cannot be read, or an image has none or several; everything is listed.
+        DataError: the captions cannot be read, stand in another order than the images, or an image has several;
+            everything is listed.
     """
     texts: dict[str, str] = {}
     problems: list[Problem] = []

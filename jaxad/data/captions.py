@@ -10,12 +10,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxad.data.caption_files import read_captions, write_captions
+from jaxad.data.caption_files import read_captions
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
-from jaxad.types import Record
-
-__all__ = ["DUPLICATE", "MISSING", "ORDER", "SURPLUS", "Captions", "with_captions", "write_captions"]
 
 MISSING, SURPLUS, DUPLICATE, ORDER = "missing caption", "surplus caption", "duplicate caption", "other order"
 LISTED = 50
@@ -58,10 +55,6 @@ class Captions:
         path = Path(path).expanduser()
         return cls(str(path), *read_captions(path, split))
 
-    def for_record(self, record: Record) -> str:
-        """The caption of an image by its identity, "" where there is none."""
-        return self._index.get(self._key(record.identity), "")
-
     def check(self, ids: Sequence[str]) -> list[Problem]:
         """Compares with the images of a data set.
 
@@ -69,17 +62,16 @@ class Captions:
             ids: paths of all images that should have a caption, relative to the data set, in its order.
 
         Returns:
-            Problems of kind "missing caption" and "duplicate caption" (fatal), "surplus caption" (its image is not
-            among `ids`; COCO's, which are of all its images, may be) and "other order" (the images that both have stand
-            in another order; not fatal, because captions are attached by image).
+            Fatal problems of kind "duplicate caption" and "other order" (the images that both have stand in another
+            order, as VLMDiff's loader refuses it too; COCO's, which go by image number, may); notes of kind "missing
+            caption" and "surplus caption" (its image is not among `ids`; COCO's, which are of all its images, may be).
         """
         keys = dict(zip(map(self._key, ids), ids, strict=True))
         root = self._root(keys)
         labels = [label.removeprefix(root) for label in self.ids]
         counts = Counter(labels)
-        problems = self._listed(
-            MISSING, (f"{image} has no caption" for key, image in keys.items() if key not in counts)
-        )
+        missing = (f"{image} has no caption" for key, image in keys.items() if key not in counts)
+        problems = self._listed(MISSING, missing, fatal=False)
         repeated = (f"{label} has {number} captions, keep one" for label, number in counts.items() if number > 1)
         problems += self._listed(DUPLICATE, repeated)
         # Those of COCO are of all its images, of which a split is a part.
@@ -91,24 +83,24 @@ class Captions:
         ours = [key for key in keys if key in counts]
         if not self.numbered and theirs != ours:
             place = next(place for place, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
-            detail = f"of the images in both, number {place} is {theirs[place]} here, but {ours[place]} in the data set"
-            problems.append(Problem(ORDER, self.source, detail, fatal=False))
+            detail = (
+                f"of the images in both, number {place} is {theirs[place]} here, but {ours[place]} in the data set; if "
+                "labels and captions belong together, sort both alike"
+            )
+            problems.append(Problem(ORDER, self.source, detail))
         return problems
 
-    def attach(self, ids: Sequence[str], *, allow: Collection[str] = (SURPLUS, ORDER)) -> Captions:
-        """The captions of a data set's images, under its own paths and in its order.
+    def attach(self, ids: Sequence[str]) -> Captions:
+        """The captions of a data set's images, under its own paths and in its order; "" for images without one.
 
         Args:
             ids: as for `check`.
-            allow: kinds of problems that do not matter. With (), captions and data set must agree entry by entry, as
-                VLMDiff's loader demands; with "missing caption", images without one get "".
 
         Raises:
-            DataError: any problem of another kind; all are listed.
+            DataError: every fatal problem of `check`.
         """
-        problems = [problem for problem in self.check(ids) if problem.kind not in allow]
-        if problems:
-            raise DataError(f"{self.source}: the captions do not fit the data set:", problems)
+        if fatal := [problem for problem in self.check(ids) if problem.fatal]:
+            raise DataError(f"{self.source}: the captions do not fit the data set:", fatal)
         root = self._root({self._key(image): image for image in ids})
         texts = (self._index.get(root + self._key(image), "") for image in ids)
         return Captions(self.source, tuple(ids), tuple(texts))
@@ -143,7 +135,7 @@ def with_captions(source: ImageSource, captions: Captions) -> ImageSource:
     Raises:
         DataError: two captions of an image, or captions that stand in another order than the images (SPEC 1.7).
     """
-    texts = captions.attach([record.identity for record in source.records], allow=(MISSING, SURPLUS)).texts
+    texts = captions.attach([record.identity for record in source.records]).texts
     records = zip(source.records, texts, strict=True)
     described: Any = source  # Every source is a dataclass of its own.
     return dataclasses.replace(described, records=tuple(dataclasses.replace(r, caption=text) for r, text in records))

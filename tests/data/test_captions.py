@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.data.captions import MISSING, Captions, write_captions
+from jaxad.data.caption_files import write_captions
+from jaxad.data.captions import MISSING, Captions
 from jaxad.errors import DataError
-from jaxad.types import Record
 
 IDS = ("zipper/train/good/002.png", "bottle/train/good/000.png", "bottle/train/good/001.png")
 TEXTS = ("a zipper", "a bottle", "another bottle")
@@ -26,10 +26,6 @@ def publish(root: Path, ids=IDS, texts=TEXTS, part: str = "", split: str = "trai
     return folder
 
 
-def record(identity: str) -> Record:
-    return Record(Path(identity), "c", identity=identity)
-
-
 def kinds(captions: Captions, ids) -> dict[str, list[str]]:
     found = {}
     for problem in captions.check(ids):
@@ -40,10 +36,8 @@ def kinds(captions: Captions, ids) -> dict[str, list[str]]:
 def test_a_folder(tmp_path):
     captions = Captions.load(publish(tmp_path))
     assert (captions.ids, captions.texts, captions.numbered) == (IDS, TEXTS, False)
-    assert captions.for_record(record(IDS[1])) == "a bottle"
-    assert captions.for_record(record("bottle/test/good/000.png")) == ""
     assert captions.check(IDS) == []
-    assert captions.attach(IDS, allow=()) == captions
+    assert captions.attach(IDS) == captions
     with pytest.raises(DataError, match=r"no file test_captions_\*\.json"):
         Captions.load(publish(tmp_path), "test")
 
@@ -99,10 +93,9 @@ def test_a_whole_file_beside_parts(tmp_path):
 
 def test_labels_with_the_folder_of_another_machine(tmp_path):
     captions = Captions.load(publish(tmp_path, [f"/mnt/data/mvtec/{i}" for i in IDS]))
-    attached = captions.attach(IDS, allow=())
-    assert attached.for_record(record(IDS[2])) == "another bottle"
+    assert captions.attach(IDS).texts == TEXTS
     windows = Captions.load(publish(tmp_path, ["C:\\data\\" + i.replace("/", "\\") for i in IDS]))
-    assert windows.attach(IDS, allow=()).texts == TEXTS
+    assert windows.attach(IDS).texts == TEXTS
 
 
 def test_everything_that_does_not_fit_is_listed(tmp_path):
@@ -113,31 +106,20 @@ def test_everything_that_does_not_fit_is_listed(tmp_path):
         "missing caption": ["a/4.png has no caption", "a/5.png has no caption"],
         "duplicate caption": ["a/1.png has 2 captions, keep one"],
         "surplus caption": ["b/9.png is no image of the data set"],
-        "other order": ["of the images in both, number 0 is a/2.png here, but a/1.png in the data set"],
+        "other order": [
+            "of the images in both, number 0 is a/2.png here, but a/1.png in the data set; if labels and captions "
+            "belong together, sort both alike"
+        ],
     }
+    assert [problem.kind for problem in captions.check(ours) if problem.fatal] == ["duplicate caption", "other order"]
     with pytest.raises(DataError) as caught:
         captions.attach(ours)
-    assert [problem.kind for problem in caught.value.problems] == ["missing caption"] * 2 + ["duplicate caption"]
-    with pytest.raises(DataError, match="other order") as caught:
-        captions.attach(ours, allow=())
-    assert len(caught.value.problems) == 5
+    assert [problem.kind for problem in caught.value.problems] == ["duplicate caption", "other order"]
 
 
-def test_another_order_is_attached_by_image(tmp_path):
+def test_missing_captions_are_empty(tmp_path):
     captions = Captions.load(publish(tmp_path))
-    ours = (IDS[1], IDS[2], IDS[0])
-    attached = captions.attach(ours)
-    assert (attached.ids, attached.texts) == (ours, ("a bottle", "another bottle", "a zipper"))
-    with pytest.raises(DataError, match="other order"):
-        captions.attach(ours, allow=())
-
-
-def test_missing_captions_may_be_allowed(tmp_path):
-    captions = Captions.load(publish(tmp_path))
-    assert captions.attach(("bottle/train/good/007.png", IDS[0]), allow=(MISSING, "surplus caption")).texts == (
-        "",
-        "a zipper",
-    )
+    assert captions.attach(("bottle/train/good/007.png", IDS[0])).texts == ("", "a zipper")
 
 
 def test_many_problems_are_counted(tmp_path):
@@ -156,8 +138,7 @@ def test_coco_annotations(tmp_path):
     # A split has only some of COCO's images, in another order.
     ids = ("train2017/000000000139.jpg", "train2017/000000000009.jpg")
     assert captions.attach(ids).texts == ("a room", "a bowl")
-    assert captions.attach(ids[:1], allow=("surplus caption",)).for_record(record(ids[0])) == "a room"
-    assert captions.for_record(record(ids[1])) == "a bowl"
+    assert captions.attach(ids[:1]).texts == ("a room",)
     twice = write(tmp_path, "captions_val2017_blip.json", {"annotations": [*entries, entries[0]]})
     assert kinds(Captions.load(twice), ids) == {"duplicate caption": ["000000000009 has 2 captions, keep one"]}
 
@@ -230,7 +211,7 @@ def test_written_captions_are_read_back(tmp_path):
         "train_captions_mvtec_internvl.json",
         "train_labels_mvtec_internvl.json",
     ]
-    assert Captions.load(folder).attach(IDS, allow=()).texts == TEXTS
+    assert Captions.load(folder).attach(IDS).texts == TEXTS
     coco = write_captions(
         tmp_path, "coco", "blip2", "pd", "test", ["val2017/000000000139.jpg"], lambda start: ["Ä room"], numbered=True
     )

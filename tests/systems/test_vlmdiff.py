@@ -12,7 +12,8 @@ import jaxad
 from jaxad import cli, commands, parallel
 from jaxad.config import VLMDiffConfig
 from jaxad.data import FolderSource
-from jaxad.data.captions import Captions, with_captions, write_captions
+from jaxad.data.caption_files import write_captions
+from jaxad.data.captions import Captions, with_captions
 from jaxad.diffusion.samplers import ldm_timesteps
 from jaxad.diffusion.schedule import scaled_linear_schedule
 from jaxad.errors import ConfigError, DataError

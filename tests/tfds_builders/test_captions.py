@@ -52,10 +52,10 @@ def test_training_images_alone(categories, tmp_path):
 @pytest.mark.parametrize("as_file", [False, True])
 def test_training_and_test_images(categories, tmp_path, as_file):
     file = write(tmp_path / "c", "train", TRAIN)
-    write(tmp_path / "c", "test", {"nut/2.png": "a broken nut", "bolt/2.png": "a broken bolt"})
+    write(tmp_path / "c", "test", {"bolt/2.png": "a broken bolt", "nut/2.png": "a broken nut"})
     found, notes = attach_captions(categories, file if as_file else tmp_path / "c")
     assert captions_of(found) == ["a bolt", "another bolt", "a broken bolt", "a nut", "", "a broken nut"]
-    assert [note.kind for note in notes] == ["other order"]
+    assert notes == []
 
 
 def test_coco_files(tmp_path):
@@ -73,12 +73,26 @@ def test_coco_files(tmp_path):
     assert captions_of(found) == ["", "val"]
 
 
+def test_images_without_caption_get_the_empty_one(categories, tmp_path):
+    write(tmp_path / "c", "train", {"bolt/1.png": "a", "screw/0.png": "b"})
+    write(tmp_path / "c", "test", {"bolt/2.png": "c"})
+    found, notes = attach_captions(categories, tmp_path / "c")
+    assert captions_of(found) == ["", "a", "c", "", "", ""]
+    assert [(note.kind, note.detail.split()[0], note.fatal) for note in notes] == [
+        ("missing caption", "bolt/0.png", False),
+        ("missing caption", "nut/0.png", False),
+        ("surplus caption", "screw/0.png", False),
+        ("missing caption", "nut/2.png", False),
+    ]
+
+
 def test_what_does_not_fit(categories, tmp_path):
-    write(tmp_path / "c", "train", {"bolt/0.png": "a", "screw/0.png": "b"})
-    write(tmp_path / "c", "test", {"bolt/2.png": "a"})
+    write(tmp_path / "c", "train", dict(reversed(TRAIN.items())))
+    write(tmp_path / "c", "test", {"nut/2.png": "a", "bolt/2.png": "a"})
     with pytest.raises(DataError) as caught:
         attach_captions(categories, tmp_path / "c")
-    assert [problem.detail.split()[0] for problem in caught.value.problems] == ["bolt/1.png", "nut/0.png", "nut/2.png"]
+    assert [problem.kind for problem in caught.value.problems] == ["other order"] * 2
+    assert "number 0 is nut/0.png here, but bolt/0.png in the data set" in str(caught.value)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no file train_captions_"):
         attach_captions(categories, tmp_path / "empty")
