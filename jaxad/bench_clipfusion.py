@@ -19,13 +19,14 @@ from jax.sharding import AxisType
 from jaxad import metrics, module_state
 from jaxad.bench_models import draw, fastest, peak_rate
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
+from jaxad.memory.bank import Memory
 from jaxad.models.autoencoder_kl import abstract_autoencoder
 from jaxad.models.clip import abstract_vision_tower
 from jaxad.models.clip_config import CLIPConfig, VisionConfig
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet
 from jaxad.predict import Predictor
-from jaxad.systems.clipfusion import CLIPFusion, Memory
+from jaxad.systems.clipfusion import CLIPFusion
 from jaxad.systems.clipfusion_maps import reference_distance
 from jaxad.systems.clipfusion_networks import FusionNetworks
 from jaxad.types import Array, Batch

@@ -83,10 +83,11 @@ def nearest_distance(
         empty = jnp.isnan(entries[..., 0])
         entries = jnp.where(empty[..., None], 0.0, entries)
         if groups == 1:
-            product, lengths, empty = tokens @ entries[0].T, jnp.square(entries).sum(-1)[:, None, :], empty[:, None, :]
+            product = jnp.matmul(tokens, entries[0].T, precision="highest")
+            lengths, empty = jnp.square(entries).sum(-1)[:, None, :], empty[:, None, :]
         else:
             own = entries[which]
-            product = jnp.einsum("bnc,bkc->bnk", tokens, own)
+            product = jnp.einsum("bnc,bkc->bnk", tokens, own, precision="highest")
             lengths, empty = jnp.square(own).sum(-1)[:, None, :], empty[which][:, None, :]
         # Both distances grow with this one, so that the search needs no root and no division.
         far = jnp.where(empty, jnp.inf, -product if distance == "cosine" else squares + lengths - 2 * product)
@@ -160,7 +161,7 @@ def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 1
     key_projection, key_first = jax.random.split(key)
     if projection < patches.shape[1]:
         matrix = jax.random.normal(key_projection, (patches.shape[1], projection)) / np.sqrt(projection)
-        patches = patches @ matrix
+        patches = jnp.matmul(patches, matrix, precision="highest")
     first = jax.random.randint(key_first, (), 0, patches.shape[0])
     return np.asarray(_k_centre(patches, first, size))
 
@@ -171,7 +172,7 @@ def _k_centre(points: Array, first: Array, size: int) -> jax.Array:
 
     def step(carry, _):
         nearest, newest = carry
-        distance = squares + squares[newest] - 2 * points @ points[newest]
+        distance = squares + squares[newest] - 2 * jnp.matmul(points, points[newest], precision="highest")
         nearest = jnp.minimum(nearest, distance).at[newest].set(-jnp.inf)
         return (nearest, jnp.argmax(nearest)), newest
 

@@ -65,7 +65,7 @@ class PrototypeExtractor(nnx.Module):
 
 def cosine_similarity(tokens: Array, prototypes: Array) -> jax.Array:
     """Cosine of every token with every prototype: [b n c], [b k c] -> [b n k] in -1..1."""
-    return jnp.einsum("bnc,bkc->bnk", _unit(tokens), _unit(prototypes))
+    return jnp.einsum("bnc,bkc->bnk", _unit(tokens), _unit(prototypes), precision="highest")
 
 
 def local_loss(tokens: Array, prototypes: Array) -> jax.Array:
@@ -117,7 +117,7 @@ def global_loss(
 
 def _squared_distance(tokens: Array, prototypes: Array) -> jax.Array:
     """[b n c], [b k c] -> [b n k]."""
-    product = jnp.einsum("bnc,bkc->bnk", tokens, prototypes)
+    product = jnp.einsum("bnc,bkc->bnk", tokens, prototypes, precision="highest")
     squares = jnp.square(tokens).sum(-1)[:, :, None] + jnp.square(prototypes).sum(-1)[:, None, :]
     return jnp.maximum(squares - 2 * product, 0.0)
 

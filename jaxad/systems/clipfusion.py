@@ -8,7 +8,6 @@ image -> CLIP: patches, class token ----- prompts, bank of references ----> lang
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -22,7 +21,7 @@ from jaxad.data.batches import batches
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress
-from jaxad.memory.bank import bank_entries
+from jaxad.memory.bank import Memory, bank_entries, stack_banks
 from jaxad.systems import clipfusion_maps as maps
 from jaxad.systems.clipfusion_networks import FusionNetworks, embed_texts, load_networks, sources
 from jaxad.systems.mapdiff import MapDiff
@@ -35,18 +34,6 @@ BATCH = 8
 
 TEXTS = ("clip_texts", "queries", "places", "used", "weights", "reference")
 """Memories that hold what the prompts of each category became."""
-
-
-class Memory(nnx.Variable):
-    """An array that `remember` fills and whose size depends on what was seen; a vector while it is empty."""
-
-    @classmethod
-    def empty(cls) -> Memory:
-        return cls(jnp.zeros(1))
-
-    @property
-    def filled(self) -> bool:
-        return self[...].ndim > 1
 
 
 class CLIPFusion(Detector):
@@ -268,12 +255,6 @@ class CLIPFusion(Detector):
                         bank[record.category if self.config.per_category else ""].append(image)
             if progress is not None:
                 progress(len(loaded.records))
-        return [_bank([np.concatenate(images) for images in bank.values()]) for bank in entries]
-
-
-def _bank(groups: Sequence[np.ndarray]) -> Memory:
-    """One bank for each group of patches [m c], filled up with NaN."""
-    bank = np.full((len(groups), max(map(len, groups)), groups[0].shape[1]), np.nan, np.float32)
-    for row, patches in zip(bank, groups, strict=True):
-        row[: len(patches)] = bank_entries(patches, "cosine")
-    return Memory(jnp.asarray(bank))
+        patches = [[np.concatenate(images) for images in bank.values()] for bank in entries]
+        banks = (stack_banks([bank_entries(group, "cosine") for group in groups]) for groups in patches)
+        return [Memory(jnp.asarray(bank)) for bank in banks]

@@ -30,7 +30,7 @@ def abnormality(embeddings: Array, texts: Array, scale: Array) -> jax.Array:
     x = embeddings.astype(jnp.float32)
     x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
     difference = jnp.asarray(texts)[:, 1] - jnp.asarray(texts)[:, 0]
-    return jax.nn.sigmoid(scale * jnp.einsum("bnd,bd->bn", x, difference))
+    return jax.nn.sigmoid(scale * jnp.einsum("bnd,bd->bn", x, difference, precision="highest"))
 
 
 def window_patches(grid: tuple[int, int], side: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def harmonic_patches(scores: Array, grid: tuple[int, int], side: int) -> jax.Arr
     patches = window_patches(grid, side)
     holds = np.zeros((len(patches), grid[0] * grid[1]), np.float32)
     np.put_along_axis(holds, patches, 1.0, axis=1)
-    inverse = (1 / jnp.maximum(jnp.asarray(scores), SMALL)) @ holds
+    inverse = jnp.matmul(1 / jnp.maximum(jnp.asarray(scores), SMALL), holds, precision="highest")
     return holds.sum(axis=0)[None] / inverse
 
 

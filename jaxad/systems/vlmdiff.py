@@ -203,7 +203,7 @@ class VLMDiff(Detector):
         total = jnp.zeros((len(maps[0]), size, size))
         for map in maps:
             rows, columns = (jnp.asarray(bilinear(n, size, True), jnp.float32) for n in map.shape[1:])
-            total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns)
+            total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns, precision="highest")
         return Prediction(total)
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
