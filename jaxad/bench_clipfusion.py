@@ -89,16 +89,16 @@ def clipfusion_benchmark(
         name ("other" are maps, fusion and post-processing). Unless only counted, also `ms` of one image, `share` of the
         device's peak (see `jaxad.bench_models`), `device`, and `published_ms` where the paper has it.
     """
-    config = _config(preset, size, dtype)
+    config = settings(preset, size, dtype)
     peak = None if count_only else peak_rate(jnp.dtype(dtype))
     unet: dict[bool, float] = {}
     for k in shots:
-        detector = _abstract(config, size, k)
+        detector = abstract_detector(config, size, k)
         parts = operations(detector, batch, unet)
         row: dict[str, Any] = {"preset": preset, "size": size, "dtype": dtype, "batch": batch, "shots": k}
         row |= {"gflop": sum(parts.values()), "parts": parts}
         if peak is not None:
-            seconds = fastest(_compiled(detector, batch), repeats) / batch
+            seconds = fastest(compiled_prediction(detector, batch), repeats) / batch
             row |= {"ms": 1e3 * seconds, "share": 1e9 * row["gflop"] / seconds / peak[0], "peak_from": peak[1]}
             row["device"] = jax.devices()[0].device_kind
             if size == "published" and k in PUBLISHED_MS.get(preset, {}):
@@ -183,12 +183,12 @@ def main(
         print(json.dumps(row), flush=True)
 
 
-def _config(preset: CLIPFusionPreset, size: Size, dtype: Literal["float32", "bfloat16"]) -> CLIPFusionConfig:
+def settings(preset: CLIPFusionPreset, size: Size, dtype: Literal["float32", "bfloat16"]) -> CLIPFusionConfig:
     changes = {"published": {}, "one-pass": ONE_PASS, "tiny": TINY}[size]
     return CLIPFusionConfig.preset(preset, **{**changes, "precision": dtype})
 
 
-def _shapes(size: Size) -> Shapes:
+def network_shapes(size: Size) -> Shapes:
     if size != "tiny":
         return Shapes(CLIPConfig.vit_b_16_plus_240().vision, AutoencoderConfig(), UNetConfig.sd2(inpainting=True))
     return Shapes(
@@ -207,9 +207,9 @@ def _shapes(size: Size) -> Shapes:
     )
 
 
-def _abstract(config: CLIPFusionConfig, size: Size, shots: int) -> CLIPFusion:
+def abstract_detector(config: CLIPFusionConfig, size: Size, shots: int) -> CLIPFusion:
     """A detector of one category whose networks have no arrays yet, with random texts and references."""
-    shapes, dtype = _shapes(size), jnp.dtype(config.precision)
+    shapes, dtype = network_shapes(size), jnp.dtype(config.precision)
     clip, diffusion = ("clip" in config.models), ("diffusion" in config.models)
     networks = FusionNetworks(
         abstract_vision_tower(shapes.vision, dtype) if clip else None,
@@ -260,7 +260,7 @@ def _with_config(detector: CLIPFusion, config: CLIPFusionConfig) -> CLIPFusion:
     return changed
 
 
-def _compiled(detector: CLIPFusion, batch: int) -> Callable[[], Any]:
+def compiled_prediction(detector: CLIPFusion, batch: int) -> Callable[[], Any]:
     """Prediction with random weights on one device, compiled at its first run; waits for scores and maps."""
     graphdef, shapes = module_state.split(detector)
     noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)

@@ -1,4 +1,4 @@
-"""CLIPFusion from the command line on real photos, on small untrained networks whose numbers mean nothing, as it says."""
+"""CLIPFusion from the command line on real photos: small untrained networks, and reports that say so."""
 
 from __future__ import annotations
 
