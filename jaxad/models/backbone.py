@@ -108,11 +108,7 @@ class Backbone(nnx.Module):
         Source: SPEC 3.1, Eq. 9; SPEC 3.4 row 26.
         """
         grid = self.grid(images.shape[1:3])
-        mean, std = (
-            np.array(values, np.float32).reshape(1, 1, 1, 3)
-            for values in (self.normalisation.mean, self.normalisation.std)
-        )
-        normalised = (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+        normalised = self.normalisation(images)
         if isinstance(self.network, ConvNet):
             stages = self.network.taps(normalised, blocks).values()
             joined = jnp.concatenate([to_grid(stage.astype(jnp.float32), grid) for stage in stages], axis=-1)

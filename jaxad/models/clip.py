@@ -17,11 +17,6 @@ from jaxad.models.positions import resize_positions
 from jaxad.models.vit import LayerScale
 from jaxad.types import Array
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-"""Of the images, in units of [0, 1], to be subtracted before they enter the tower."""
-STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of the images, to be divided by afterwards."""
-
 
 class VisionOutput(NamedTuple):
     """What an image tower says about images; everything but `tokens` and `taps` has passed the final norm.
@@ -29,15 +24,15 @@ class VisionOutput(NamedTuple):
     Attributes:
         tokens: [b 1+n c], class token and patches after the last block, before the final norm.
         pooled: [b c], the class token, or the mean of the patches where the tower pools so.
-        embedding: [b d], `pooled` in the space shared with texts; None for a tower without projection.
-        patches: [b n d], the patches in that space; None for a tower without projection.
+        embedding: [b d], `pooled` in the space shared with texts.
+        patches: [b n d], the patches in that space.
         taps: raw outputs [b 1+n c] of the blocks that were asked for, by their numbers.
     """
 
     tokens: jax.Array
     pooled: jax.Array
-    embedding: jax.Array | None
-    patches: jax.Array | None
+    embedding: jax.Array
+    patches: jax.Array
     taps: dict[int, jax.Array]
 
 
@@ -73,7 +68,7 @@ class VisionTower(nnx.Module):
         self.pre_norm = _norm(config, dtype, rngs) if config.pre_norm else None
         self.blocks = nnx.List([Block(config, causal=False, dtype=dtype, rngs=rngs) for _ in range(config.depth)])
         self.norm = _norm(config, dtype, rngs)
-        self.projection = _projection(config, dtype, rngs)
+        self.projection = nnx.Linear(config.width, config.projection, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -89,7 +84,7 @@ class VisionTower(nnx.Module):
         patches agree with texts where those of o do not. In the end the class token of x is that of o.
 
         Args:
-            images: float [b h w 3], less `MEAN`, divided by `STD`; h and w multiples of the patch.
+            images: float [b h w 3], normalised by `config.normalisation`; h and w multiples of the patch.
             taps: numbers of the blocks, counted from 0, whose outputs are wanted too.
             vv_blocks: number of the last blocks that have the second path; with 0 there is none.
             tapped_path: whose outputs `taps` are; before the first block of two paths both are the same.
@@ -100,7 +95,8 @@ class VisionTower(nnx.Module):
         Source: SPEC 2.3 (CLIP Surgery, arXiv 2304.05653; PromptAD).
         """
         depth = len(self.blocks)
-        self._check(taps)
+        if not set(taps) <= set(range(depth)):
+            raise ConfigError(f"taps = {sorted(taps)}: needs some of 0 to {depth - 1}")
         if not 0 <= vv_blocks <= depth:
             raise ConfigError(f"vv_blocks = {vv_blocks}: needs to be 0 to {depth}")
         tapped = {}
@@ -109,24 +105,9 @@ class VisionTower(nnx.Module):
             if index in taps:
                 tapped[index] = x if tapped_path == "vv" else o
         tokens = jnp.concatenate([o[:, :1], x[:, 1:]], axis=1) if vv_blocks else o
-        pooled = self._pool(o)
-        if self.projection is None:
-            return VisionOutput(tokens, pooled, None, None, tapped)
+        pooled = self.pool(o)
         patches = self.projection(self.norm(self.patches(tokens)))
         return VisionOutput(tokens, pooled, self.projection(pooled), patches, tapped)
-
-    def taps(self, images: Array, blocks: Collection[int]) -> dict[int, jax.Array]:
-        """Raw outputs [b 1+n c] of `blocks` for `images` [b h w 3]; blocks above the deepest of them do not run."""
-        self._check(blocks)
-        if not blocks:
-            raise ConfigError("blocks = []: needs one or more")
-        tapped = {}
-        for index, o, _ in self._walk(self.embed(images), 0):
-            if index in blocks:
-                tapped[index] = o
-            if index == max(blocks):
-                break
-        return tapped
 
     def embed(self, images: Array) -> jax.Array:
         """Input tokens [b 1+n c] of the first block for `images` [b h w 3]."""
@@ -165,16 +146,13 @@ class VisionTower(nnx.Module):
                 x = x + added
             yield index, o, x
 
-    def _pool(self, tokens: jax.Array) -> jax.Array:
+    def pool(self, tokens: jax.Array) -> jax.Array:
+        """What stands for all tokens [b 1+n c] of an image, or of a part of it: [b c]."""
         if self.config.pool == "class":
             return self.norm(tokens[:, 0])
         if self.config.norm_after_pool:
             return self.norm(self.patches(tokens).mean(axis=1))
         return self.norm(self.patches(tokens)).mean(axis=1)
-
-    def _check(self, blocks: Collection[int]) -> None:
-        if not set(blocks) <= set(range(len(self.blocks))):
-            raise ConfigError(f"blocks = {sorted(blocks)}: needs some of 0 to {len(self.blocks) - 1}")
 
 
 class TextTower(nnx.Module):
@@ -194,7 +172,8 @@ class TextTower(nnx.Module):
         causal = config.causal
         self.blocks = nnx.List([Block(config, causal=causal, dtype=dtype, rngs=rngs) for _ in range(config.depth)])
         self.norm = _norm(config, dtype, rngs)
-        self.projection = _projection(config, dtype, rngs)
+        d = config.projection
+        self.projection = None if d is None else nnx.Linear(config.width, d, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, ids: Array, skip: int = 0) -> TextOutput:
         """The whole tower.
@@ -352,9 +331,3 @@ def _one_key() -> Any:
 
 def _norm(config: VisionConfig | TextConfig, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
-
-
-def _projection(config: VisionConfig | TextConfig, dtype: Any, rngs: nnx.Rngs) -> nnx.Linear | None:
-    if config.projection is None:
-        return None
-    return nnx.Linear(config.width, config.projection, use_bias=False, dtype=dtype, rngs=rngs)

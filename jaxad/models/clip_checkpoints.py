@@ -88,26 +88,21 @@ TEXT_LAYOUTS: dict[str, KeyMap] = {
 }
 """The ways in which the tensors of a text tower are named; transformers 5 saves a CLIPTextModel in the first."""
 
-VISION_LAYOUTS: dict[str, KeyMap] = {
-    "transformers": (*_HUGGINGFACE_VISION, ("projection", "visual_projection", LINEAR)),
-    "transformers, vision_model": (
-        *_below("", "vision_model.", _HUGGINGFACE_VISION),
-        ("projection", "visual_projection", LINEAR),
-    ),
-    "open_clip": _below("", "visual.", _OPEN_CLIP_VISION),
-}
-"""The ways in which the tensors of an image tower are named."""
+_HUGGINGFACE_CLIP_VISION: KeyMap = (
+    *_below("", "vision_model.", _HUGGINGFACE_VISION),
+    ("projection", "visual_projection", LINEAR),
+)
 
 
-def _both(vision: str, text: str) -> KeyMap:
-    towers = (*_below("vision/", "", VISION_LAYOUTS[vision]), *_below("text/", "", TEXT_LAYOUTS[text]))
+def _both(vision: KeyMap, text: str) -> KeyMap:
+    towers = (*_below("vision/", "", vision), *_below("text/", "", TEXT_LAYOUTS[text]))
     return (*towers, ("logit_scale", "logit_scale", ARRAY))
 
 
 CLIP_LAYOUTS: dict[str, KeyMap] = {
-    "transformers": _both("transformers, vision_model", "transformers, text_model"),
-    "open_clip": _both("open_clip", "open_clip"),
-    "open_clip, text": _both("open_clip", "open_clip, text"),
+    "transformers": _both(_HUGGINGFACE_CLIP_VISION, "transformers, text_model"),
+    "open_clip": _both(_below("", "visual.", _OPEN_CLIP_VISION), "open_clip"),
+    "open_clip, text": _both(_below("", "visual.", _OPEN_CLIP_VISION), "open_clip, text"),
 }
 """The ways in which the tensors of a whole CLIP are named; OpenAI's own files are like open_clip's."""
 
@@ -116,9 +111,3 @@ BUFFERS = ("*position_ids", "*attn_mask", "input_resolution", "context_length", 
 
 NOT_TEXT = ("vision_model.*", "visual_projection.*", "visual.*", "logit_scale")
 """Tensors of a whole CLIP that its text tower has no use for."""
-
-NOT_VISION = (
-    *("text_model.*", "text_projection*", "text.*", "logit_scale"),
-    *("transformer.*", "token_embedding.*", "positional_embedding", "ln_final.*"),
-)
-"""Tensors of a whole CLIP that its image tower has no use for."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jaxad.errors import WeightsError
+from jaxad.models.normalisation import OPENAI_CLIP, Normalisation
 from jaxad.models.positions import Interpolation
 
 Activation = Literal["gelu", "quick_gelu"]
@@ -32,8 +33,8 @@ class VisionConfig:
     """Side of a patch in pixels."""
     image_size: int = 224
     """Side in pixels of the images whose grid the learned positions describe; any other size is interpolated."""
-    projection: int | None = 512
-    """Channels d of the embedding shared with texts, None for a tower without projection."""
+    projection: int = 512
+    """Channels d of the embedding shared with texts."""
     activation: Activation = "quick_gelu"
     """Of the feed-forward layer."""
     norm_eps: float = 1e-5
@@ -48,14 +49,15 @@ class VisionConfig:
     """Whether the final norm follows the mean over patches in place of preceding it."""
     interpolation: Interpolation = "bicubic"
     """How positions are resized to other grids: "bicubic" as transformers does, "antialias" as open_clip does."""
+    normalisation: Normalisation = OPENAI_CLIP
+    """How the tower takes images, which lies in a file of its own beside config.json."""
 
     @classmethod
-    def from_huggingface(cls, config: Mapping[str, Any], *, projected: bool) -> VisionConfig:
-        """The image tower that a config.json of transformers describes, a CLIPVisionModel's or a CLIPModel's.
+    def from_huggingface(cls, config: Mapping[str, Any]) -> VisionConfig:
+        """The image tower that the config.json of a CLIPModel describes.
 
         Args:
             config: content of config.json; fields it lacks have the class's default.
-            projected: whether the weights hold the projection.
 
         Raises:
             WeightsError: another model type, or settings this network does not have.
@@ -71,7 +73,7 @@ class VisionConfig:
             hidden=c["intermediate_size"],
             patch=c["patch_size"],
             image_size=c["image_size"],
-            projection=c["projection_dim"] if projected else None,
+            projection=c["projection_dim"],
             activation=c["hidden_act"],
             norm_eps=c["layer_norm_eps"],
         )
@@ -229,8 +231,7 @@ class CLIPConfig:
     @classmethod
     def from_huggingface(cls, config: Mapping[str, Any]) -> CLIPConfig:
         """The towers that the config.json of a CLIPModel describes; raises as they do."""
-        vision = VisionConfig.from_huggingface(config, projected=True)
-        return cls(vision, TextConfig.from_huggingface(config, projected=True))
+        return cls(VisionConfig.from_huggingface(config), TextConfig.from_huggingface(config, projected=True))
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> CLIPConfig:
@@ -313,12 +314,12 @@ def _huggingface(
 ) -> dict[str, Any]:
     """Fields of one tower in a config.json."""
     shared = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 512}
-    if config.get("model_type") == f"clip_{part}_model":
+    model_type = config.get("model_type")
+    if part == "text" and model_type == "clip_text_model":
         return {**shared, **defaults, **config}
-    if config.get("model_type") != "clip":
-        raise WeightsError(
-            f"config.json: model_type = {config.get('model_type')!r}: needs to be 'clip' or 'clip_{part}_model'"
-        )
+    if model_type != "clip":
+        needed = "'clip' or 'clip_text_model'" if part == "text" else "'clip'"
+        raise WeightsError(f"config.json: model_type = {model_type!r}: needs to be {needed}")
     # OpenAI's own files keep the fields in a second place too, which goes first.
     fields = {**(config.get(f"{part}_config") or {}), **(config.get(f"{part}_config_dict") or {})}
     return {**shared, **defaults, **fields, "projection_dim": config.get("projection_dim", 512)}

@@ -14,7 +14,7 @@ def window_embeddings(tower: VisionTower, images: Array, patches: np.ndarray) ->
     """What the tower says of each window when it sees its patches and the class token alone; one batch for all windows.
 
     Args:
-        tower: with a projection.
+        tower: the image tower.
         images: [b h w 3] as `VisionTower` takes them.
         patches: int [w m], the patches of each window.
 
@@ -28,7 +28,7 @@ def window_embeddings(tower: VisionTower, images: Array, patches: np.ndarray) ->
     x = x.reshape(b * windows, *x.shape[2:])
     for block in tower.blocks:
         x = block(x)
-    return _project(tower, tower.norm(x[:, 0])).reshape(b, windows, -1)
+    return tower.projection(tower.pool(x)).reshape(b, windows, -1)
 
 
 def value_patches(tower: VisionTower, images: Array) -> jax.Array:
@@ -40,8 +40,4 @@ def value_patches(tower: VisionTower, images: Array) -> jax.Array:
     x = x + (last.scale1(own) if last.scale1 else own)
     mixed = last.mlp(last.norm2(x))
     x = x + (last.scale2(mixed) if last.scale2 else mixed)
-    return _project(tower, tower.norm(tower.patches(x)))
-
-
-def _project(tower: VisionTower, x: jax.Array) -> jax.Array:
-    return x if tower.projection is None else tower.projection(x)
+    return tower.projection(tower.norm(tower.patches(x)))

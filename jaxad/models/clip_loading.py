@@ -7,23 +7,16 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxad.models.clip import (
-    CLIP,
-    TextTower,
-    VisionTower,
-    abstract_clip,
-    abstract_text_tower,
-    abstract_vision_tower,
-)
-from jaxad.models.clip_checkpoints import BUFFERS, CLIP_LAYOUTS, NOT_TEXT, NOT_VISION, TEXT_LAYOUTS, VISION_LAYOUTS
+from jaxad.models.clip import CLIP, TextTower, abstract_clip, abstract_text_tower
+from jaxad.models.clip_checkpoints import BUFFERS, CLIP_LAYOUTS, NOT_TEXT, TEXT_LAYOUTS
 from jaxad.models.clip_config import (
     Activation,
     CLIPConfig,
     TextConfig,
-    VisionConfig,
     open_clip_config_of,
     text_config_of,
 )
+from jaxad.models.normalisation import Normalisation
 from jaxad.models.sd_checkpoints import LDM_PREFIXES
 from jaxad.models.weights import Weights, choose_key_map, fill
 
@@ -35,8 +28,9 @@ def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation
 
     Args:
         weights: what `find_weights` found: a CLIPModel of transformers, a ViT of open_clip with or without its
-            open_clip_config.json, or OpenAI's own tensors. Ask for `prefer="open_clip"` where they may lie beside
-            timm's image tower.
+            open_clip_config.json, or OpenAI's own tensors. How it takes images, preprocessor_config.json or
+            open_clip_config.json says; else as OpenAI's. Ask for `prefer="open_clip"` where they may lie beside timm's
+            image tower.
         dtype: compute type.
         activation: of the feed-forward layers, None for what the config says. Weights of open_clip that come without a
             config are taken for "gelu", OpenAI's own for "quick_gelu"; tensors alone do not tell.
@@ -49,23 +43,13 @@ def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation
         config = CLIPConfig.from_huggingface(weights.config)
     else:
         config = CLIPConfig.from_open_clip(_open_clip_config(weights, layout))
+    normalisation = Normalisation.of(weights.preprocessor, weights.config, config.vision.normalisation)
+    vision = dataclasses.replace(config.vision, normalisation=normalisation)
+    config = dataclasses.replace(config, vision=vision)
     if activation:
-        vision = dataclasses.replace(config.vision, activation=activation)
+        vision = dataclasses.replace(vision, activation=activation)
         config = CLIPConfig(vision, dataclasses.replace(config.text, activation=activation))
     return fill(abstract_clip(config, dtype), weights, key_map, ignore=BUFFERS)
-
-
-def load_vision_tower(weights: Weights, dtype: Any = jnp.float32, activation: Activation | None = None) -> VisionTower:
-    """The image tower of a whole CLIP (see `load_clip`), or of a CLIPVisionModel with or without projection."""
-    layout, key_map = choose_key_map(weights, VISION_LAYOUTS)
-    if layout == "open_clip":
-        config = VisionConfig.from_open_clip(_open_clip_config(weights, layout))
-    else:
-        projected = "visual_projection.weight" in weights.tensors
-        config = VisionConfig.from_huggingface(weights.config, projected=projected)
-    if activation:
-        config = dataclasses.replace(config, activation=activation)
-    return fill(abstract_vision_tower(config, dtype), weights, key_map, ignore=(*BUFFERS, *NOT_VISION))
 
 
 def load_text_tower(weights: Weights, dtype: Any = jnp.float32, activation: Activation | None = None) -> TextTower:

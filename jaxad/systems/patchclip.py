@@ -7,10 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxad.config import CLIPFusionConfig
-from jaxad.models.clip import MEAN, STD, VisionTower
+from jaxad.models.clip import VisionTower
 from jaxad.models.clip_config import VisionConfig
 from jaxad.models.clip_dense import value_patches, window_embeddings
 from jaxad.systems import clipfusion_maps as maps
@@ -62,8 +61,7 @@ class PatchCLIP:
             "class" [b d] and "patches" [b n d] in the space shared with texts, and the features named in `banks`.
         """
         config = self.config
-        mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (MEAN, STD))
-        pixels = (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+        pixels = tower.config.normalisation(images)
         two_paths = "vv" in (config.clip_map, config.clip_block_path)
         vv_blocks = self.depth if config.vv_blocks is None else config.vv_blocks
         output = tower(

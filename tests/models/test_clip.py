@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +5,9 @@ import pytest
 
 from jaxad import module_state
 from jaxad.errors import ConfigError
-from jaxad.models import clip
 from jaxad.models.clip import abstract_clip, abstract_text_tower, abstract_vision_tower
 from jaxad.models.clip_config import CLIPConfig, TextConfig
+from jaxad.models.clip_dense import window_embeddings
 from jaxad.models.clip_loading import load_clip
 from jaxad.models.positions import resize_matrix
 from jaxad.models.weights import find_weights
@@ -98,14 +96,6 @@ def test_second_path_changes_patches_only(one_path, two_paths):
     assert np.abs(two_paths.patches - one_path.patches).max() > 0.1
 
 
-def test_blocks_above_the_deepest_tap_do_not_run(model, monkeypatch):
-    runs, call = [], clip.Block.__call__
-    monkeypatch.setattr(clip.Block, "__call__", lambda block, x: (runs.append(block), call(block, x))[1])
-    shapes = jax.eval_shape(lambda: model.vision.taps(IMAGES, (1, 0)))
-    assert runs == list(model.vision.blocks)[:2]
-    assert {block: tap.shape for block, tap in shapes.items()} == dict.fromkeys((0, 1), (2, 11, 24))
-
-
 def test_text_tower_equals_numpy_reference(model, read):
     *_, penultimate, expected = text_forward(draw_clip(), IDS)
     assert error(read.hidden, expected) < 1e-5
@@ -146,7 +136,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(weights, two_path
         assert 1e-4 < error(actual.astype(jnp.float32), np.asarray(exact)) < 0.1
 
 
-def test_tower_without_projection_norm_or_class_token():
+def test_tower_without_first_norm_or_class_token():
     """The parts in which CLIPA differs (open_clip's ViT-L-14-CLIPA)."""
     config = CLIPConfig.from_open_clip(
         {
@@ -158,26 +148,29 @@ def test_tower_without_projection_norm_or_class_token():
         }
     )
     assert (config.text.causal, config.text.pool, config.vision.activation) == (False, "last", "gelu")
-    graphdef, arrays = module_state.split(abstract_vision_tower(dataclasses.replace(config.vision, projection=None)))
+    graphdef, arrays = module_state.split(abstract_vision_tower(config.vision))
     assert "pre_norm/scale" not in arrays
-    assert "projection/kernel" not in arrays
     assert "blocks/0/scale2/gain" in arrays
-    images = np.zeros((1, 32, 32, 3), np.float32)
-    output = jax.eval_shape(lambda arrays: module_state.merge(graphdef, arrays)(images), arrays)
-    assert output.pooled.shape == (1, 8)
-    assert (output.embedding, output.patches) == (None, None)
+    rng = np.random.default_rng(0)
+    arrays = {path: rng.normal(size=array.shape).astype(np.float32) for path, array in arrays.items()}
+
+    @jax.jit
+    def embeddings(arrays, images):
+        tower = module_state.merge(graphdef, arrays)
+        return tower(images).embedding, window_embeddings(tower, images, np.arange(4)[None])
+
+    whole, window = embeddings(arrays, rng.normal(size=(2, 32, 32, 3)).astype(np.float32))
+    assert whole.shape == (2, 4)
+    np.testing.assert_allclose(window[:, 0], whole, rtol=1e-4)
 
 
 @pytest.mark.parametrize("blocks", [(3,), (-1, 0)])
 def test_blocks_that_do_not_exist_are_named(model, blocks):
-    for call in (model.vision, model.vision.taps):
-        with pytest.raises(ConfigError, match=r"blocks = \[.*\]: needs some of 0 to 2"):
-            call(IMAGES, blocks)
+    with pytest.raises(ConfigError, match=r"taps = \[.*\]: needs some of 0 to 2"):
+        model.vision(IMAGES, blocks)
 
 
 def test_impossible_requests_are_named(model):
-    with pytest.raises(ConfigError, match="needs one or more"):
-        model.vision.taps(IMAGES, ())
     with pytest.raises(ConfigError, match="vv_blocks = 4: needs to be 0 to 3"):
         model.vision(IMAGES, vv_blocks=4)
     with pytest.raises(ConfigError, match="skip = 2: needs to be 0 to 1"):
@@ -189,7 +182,7 @@ def test_impossible_requests_are_named(model):
 @pytest.mark.parametrize("size", [(4, 9), (3, 4), (0, 4)])
 def test_size_that_is_no_multiple_of_the_patch_is_named(model, size):
     with pytest.raises(ConfigError, match=f"{size[0]} x {size[1]} pixels.*multiples of 4"):
-        model.vision.taps(np.zeros((1, *size, 3)), (0,))
+        model.vision(np.zeros((1, *size, 3)))
 
 
 def test_id_beyond_the_vocabulary_gives_no_number(model):

@@ -9,13 +9,13 @@ from jaxad.errors import WeightsError
 from jaxad.models.clip import abstract_clip
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig, VisionConfig
-from jaxad.models.clip_loading import load_clip, load_text_tower, load_vision_tower
+from jaxad.models.clip_loading import load_clip, load_text_tower
+from jaxad.models.normalisation import OPENAI_CLIP, Normalisation
 from jaxad.models.sd_checkpoints import find_part
 from jaxad.models.weights import find_weights, to_torch
 from tests.models.clip_checkpoints import HUGGINGFACE_CONFIG, OPEN_CLIP_CONFIG, as_open_clip, draw_clip, write
 
 TEXT_CONFIG = {**HUGGINGFACE_CONFIG["text_config"], "model_type": "clip_text_model", "projection_dim": 8}
-VISION_CONFIG = {**HUGGINGFACE_CONFIG["vision_config"], "model_type": "clip_vision_model", "projection_dim": 8}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,22 @@ def test_open_clip_layout_holds_the_same(tensors, whole, tmp_path, nested):
         np.testing.assert_array_equal(array, whole[path], err_msg=path)
     assert model.vision.config.interpolation == "antialias"
     assert_tower(parameters(load_text_tower(weights)), whole, "text")
-    assert_tower(parameters(load_vision_tower(weights)), whole, "vision")
+
+
+def test_normalisation_is_the_checkpoints(tensors, tmp_path):
+    mean, std = [0.5, 0.4, 0.3], [0.25, 0.2, 0.1]
+    preprocess = {"mean": mean, "std": std, "interpolation": "bicubic"}
+    config = {"model_cfg": OPEN_CLIP_CONFIG, "preprocess_cfg": preprocess}
+    open_clip = write(tmp_path / "open_clip", as_open_clip(tensors), config, "open_clip_config.json")
+    transformers = write(tmp_path / "transformers", tensors, HUGGINGFACE_CONFIG)
+    assert load_clip(find_weights(transformers)).vision.config.normalisation == OPENAI_CLIP
+    (transformers / "preprocessor_config.json").write_text(json.dumps({"image_mean": mean, "image_std": std}))
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    for folder in (open_clip, transformers):
+        normalisation = load_clip(find_weights(folder)).vision.config.normalisation
+        assert normalisation == Normalisation((0.5, 0.4, 0.3), (0.25, 0.2, 0.1))
+        np.testing.assert_allclose(normalisation(images), (images / 255 - np.array(mean)) / np.array(std), atol=1e-5)
+        np.testing.assert_allclose(normalisation.inverse(normalisation(images)), images, atol=1e-4)
 
 
 def test_clip_beside_the_image_tower_of_timm(tensors, whole, tmp_path):
@@ -91,19 +106,9 @@ def test_text_tower_of_a_text_model(tensors, whole, tmp_path, prefix, projected)
     assert_tower(parameters(tower), whole, "text", *(() if projected else ("projection",)))
 
 
-@pytest.mark.parametrize("prefix", ["", "vision_model."])
-@pytest.mark.parametrize("projected", [False, True])
-def test_vision_tower_of_a_vision_model(tensors, whole, tmp_path, prefix, projected):
-    mine = {name.replace("vision_model.", prefix): x for name, x in tensors.items() if name.startswith("vision_model.")}
-    mine |= {"visual_projection.weight": tensors["visual_projection.weight"]} if projected else {}
-    tower = load_vision_tower(find_weights(write(tmp_path, mine, VISION_CONFIG)))
-    assert_tower(parameters(tower), whole, "vision", *(() if projected else ("projection",)))
-
-
-def test_towers_of_a_whole_clip(tensors, whole, tmp_path):
+def test_text_tower_of_a_whole_clip(tensors, whole, tmp_path):
     weights = find_weights(write(tmp_path, tensors, HUGGINGFACE_CONFIG))
     assert_tower(parameters(load_text_tower(weights)), whole, "text")
-    assert_tower(parameters(load_vision_tower(weights)), whole, "vision")
 
 
 def random_clip(vocabulary):
@@ -139,7 +144,7 @@ def test_openai_tensors_have_quick_gelu(full_vocabulary, tmp_path):
     sizes = {"input_resolution": np.array(6), "context_length": np.array(5), "vocab_size": np.array(49408)}
     save_file(full_vocabulary[0] | sizes, tmp_path / "openai.safetensors")
     weights = find_weights(tmp_path / "openai.safetensors")
-    towers = (load_clip(weights).vision, load_vision_tower(weights), load_text_tower(weights))
+    towers = (load_clip(weights).vision, load_text_tower(weights))
     assert {tower.config.activation for tower in towers} == {"quick_gelu"}
 
 
@@ -206,7 +211,7 @@ def test_config_of_another_size_is_refused(tensors, tmp_path, changes, message):
         load_clip(find_weights(write(tmp_path, tensors, config)))
 
 
-@pytest.mark.parametrize("config", [VISION_CONFIG, {}, {"model_type": "dinov2"}])
+@pytest.mark.parametrize("config", [{"model_type": "clip_vision_model"}, {}, {"model_type": "dinov2"}])
 def test_config_of_something_else_is_refused(tensors, tmp_path, config):
     weights = find_weights(write(tmp_path, tensors, config))
     with pytest.raises(WeightsError, match="needs to be 'clip' or 'clip_text_model'"):
@@ -222,7 +227,7 @@ def test_weights_of_something_else_are_refused(tmp_path):
 def test_impossible_config_lists_everything():
     vision = {"hidden_act": "relu", "num_channels": 4, "hidden_size": 30, "image_size": [8, 9]}
     with pytest.raises(WeightsError) as caught:
-        VisionConfig.from_huggingface({"model_type": "clip", "vision_config": vision}, projected=True)
+        VisionConfig.from_huggingface({"model_type": "clip", "vision_config": vision})
     for name in ("hidden_act = 'relu'", "num_channels = 4", "hidden_size = 30", "image_size = [8, 9]"):
         assert name in str(caught.value)
     with pytest.raises(WeightsError) as caught:
