@@ -6,7 +6,16 @@ from itertools import pairwise
 
 import pytest
 
-from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig, VLMDiffConfig, from_json, to_json
+from jaxad.config import (
+    CLIPFusionConfig,
+    DataConfig,
+    DPDiffConfig,
+    PatchBankConfig,
+    TrainConfig,
+    VLMDiffConfig,
+    from_json,
+    to_json,
+)
 from jaxad.errors import ConfigError
 
 CONFIGS = [VLMDiffConfig, DPDiffConfig, PatchBankConfig, TrainConfig, DataConfig]
@@ -43,6 +52,12 @@ def test_every_wrong_value_is_listed_at_once():
         (DPDiffConfig(depth=0, draws=0, beta_end=2.0, sinkhorn_epsilon=0.0), "depth draws beta_end sinkhorn_epsilon"),
         (DPDiffConfig(start_timestep=1000, train_timesteps=(5, 5)), "start_timestep train_timesteps"),
         (DPDiffConfig(start_timestep=2, blocks=(1, 1)), "sampling_steps blocks"),
+        (DPDiffConfig(blocks=[3, 3], depth="4"), "blocks depth"),  # type: ignore[arg-type]
+        (DPDiffConfig.preset("small", start_timestep=500), "start_timestep train_timesteps"),
+        (DPDiffConfig(train_timesteps=(100, 1000)), "start_timestep train_timesteps"),
+        (DPDiffConfig(train_timesteps=(1, 1000), sampler="ddpm"), "start_timestep train_timesteps"),
+        (CLIPFusionConfig(vv_blocks=0), "vv_blocks"),
+        (CLIPFusionConfig(diffusion_taps=([201, 3],)), "diffusion_taps"),  # type: ignore[arg-type]
         (DPDiffConfig(score="prototype", local_prototypes=0, global_prototypes=0), "local_prototypes"),
         (PatchBankConfig(bank_size=0, neighbours=9, chunk=4, blocks=()), "bank_size neighbours blocks"),
         (TrainConfig(steps=0, learning_rate=-1.0, clip_norm=0.0, ema=1.0), "steps learning_rate clip_norm ema"),

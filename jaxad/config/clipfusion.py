@@ -152,8 +152,7 @@ class CLIPFusionConfig:
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
         check_types(self)
-        problems = at_least(self, 1, ("output_size", "clip_image_size", "image_size", "chunk"))
-        problems += at_least(self, 0, ("vv_blocks",))
+        problems = at_least(self, 1, ("output_size", "clip_image_size", "image_size", "chunk", "vv_blocks"))
         for name in ("map_weight", "score_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(f"{name} = {getattr(self, name)}: needs to be 0 to 1")

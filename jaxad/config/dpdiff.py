@@ -57,13 +57,16 @@ class DPDiffConfig:
     denoiser: Literal["dit", "unet", "uvit"] = "dit"
     """Architecture of the denoiser: DiT (paper), U-Net or U-ViT (paper Table 9, SPEC 28)."""
     width: int | None = None
-    """Width of the denoiser; None takes the feature width, 3/8 of it for the U-Net's first level (SPEC 7, 28)."""
+    """Width of the denoiser; None takes the feature width (SPEC 7), 3/8 of it for the U-Net's first level (ours: the
+    whole width of SPEC 28 makes six times the parameters of the DiT that it is compared with)."""
     heads: int | None = None
-    """Attention heads of the denoiser; None for as many as leave 64 channels or more to each (SPEC 7: 12 of 768)."""
+    """Attention heads of the denoiser; None for as many as leave 64 channels or more to each (SPEC 7: 12 of 768). A
+    U-Net of default width has as many as a DiT, of 24 channels on its first level (ours)."""
     depth: int = 4
     """Blocks of the denoiser: 1 is fastest, 12 is DiT-B; the U-Net always has two levels of two (SPEC 7)."""
     mlp_ratio: float = 4.0
-    """Width of the feed-forward layers of a DiT or U-ViT over its own width (SPEC 7)."""
+    """Width of a DiT's feed-forward layers over its own width (SPEC 7); a U-ViT, whose blocks have no modulation, has 2
+    more (ours), a U-Net has none."""
     self_attention: bool = True
     """Self-attention in every block of a DiT, besides the prototype attention (SPEC 8)."""
 
@@ -125,6 +128,12 @@ class DPDiffConfig:
             problems.append(f"start_timestep = {self.start_timestep}: needs to be below timesteps = {self.timesteps}")
         if self.sampler == "ddim" and self.sampling_steps > self.start_timestep:
             problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
+        last = 0 if self.sampler == "ddpm" else round(self.start_timestep / max(self.sampling_steps, 1))
+        if self.score == "reconstruction" and not low <= last <= self.start_timestep < high:
+            problems.append(
+                f"start_timestep = {self.start_timestep}: sampling visits timesteps down to {last}, training draws "
+                f"train_timesteps = {low, high}, the second excluded"
+            )
         if self.denoiser != "dit" and not self.self_attention:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:

@@ -30,8 +30,28 @@ def from_json(cls: type[C], values: dict[str, Any]) -> C:
     Raises:
         ConfigError: unknown field names or values of a wrong type, all listed at once.
     """
+    given, problems = _read(cls, values)
+    raise_problems(cls.__name__, problems)
+    return cls(**given)
+
+
+def check_types(config: Any) -> None:
+    """Raises ConfigError listing every value that is of a wrong type or none of the choices."""
+    _, problems = _read(type(config), to_json(config))
+    # A list is what JSON has for a tuple; in a config it would make it unlike its own round trip, and not hashable.
+    values = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    problems += [f"{name} = {value!r}: needs to be a tuple, not a list" for name, value in values if _holds_list(value)]
+    raise_problems(type(config).__name__, problems)
+
+
+def _holds_list(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, tuple) and any(map(_holds_list, value)))
+
+
+def _read(cls: type, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values as the types of their fields, and what is wrong with the others."""
     hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name for f in dataclasses.fields(cls)}
     problems = [f"{name}: no such field in {cls.__name__}" for name in values if name not in known]
     given = {}
     for name in known & values.keys():
@@ -39,13 +59,7 @@ def from_json(cls: type[C], values: dict[str, Any]) -> C:
             given[name] = _typed(hints[name], values[name])
         except (TypeError, ValueError) as error:
             problems.append(f"{name} = {values[name]!r}: {error}")
-    raise_problems(cls.__name__, problems)
-    return cls(**given)
-
-
-def check_types(config: Any) -> None:
-    """Raises ConfigError listing every value that is of a wrong type or none of the choices."""
-    from_json(type(config), to_json(config))
+    return given, problems
 
 
 def _jsonable(value: Any) -> Any:
@@ -88,12 +102,18 @@ def _typed(hint: Any, value: Any) -> Any:
 
 
 def make_preset(cls: type[C], name: str, presets: dict[str, dict[str, Any]], changes: dict[str, Any]) -> C:
+    """The config of class `cls` that a preset's values make, with `changes` to them; not checked yet.
+
+    Raises:
+        ConfigError: a name that is none of `presets`.
+    """
     if name not in presets:
         raise ConfigError(f"preset {name!r}: {cls.__name__} has {', '.join(presets)}")
     return cls(**{**presets[name], **changes})
 
 
 def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
+    """A problem for each of these fields that is below `bound` or no number; None passes."""
     values = ((name, getattr(config, name)) for name in names)
     return [
         f"{name} = {value}: needs to be at least {bound}"
@@ -103,11 +123,13 @@ def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
 
 
 def repeated_blocks(blocks: Blocks) -> list[str]:
+    """A problem where block numbers are given but are none, or not all different."""
     if not isinstance(blocks, tuple) or (blocks and len(set(blocks)) == len(blocks)):
         return []
     return [f"blocks = {blocks}: needs one or more different block numbers"]
 
 
 def raise_problems(name: str, problems: list[str]) -> None:
+    """Raises ConfigError listing all problems of the config of that name, if there are any."""
     if problems:
         raise ConfigError("\n".join([f"{name} cannot be used:", *(f"  {problem}" for problem in problems)]))

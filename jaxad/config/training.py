@@ -51,7 +51,7 @@ class TrainConfig:
 
     @classmethod
     def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> TrainConfig:
-        """The published training, or the short one for CPUs, demos and tests (SPEC row 29)."""
+        """The published training, or the short one for CPUs, demos and tests (SPEC row 29, but 800 steps)."""
         small = {
             "steps": 800,
             "batch_size": 16,

@@ -56,7 +56,8 @@ def nearest_distance(
 ) -> jax.Array:
     """Mean distance of every token to its nearest entries in the bank of its image.
 
-    One scan over slices of the banks: memory is tokens x chunk, whatever the size of a bank.
+    One scan over slices of the banks: memory is tokens x chunk, whatever the size of a bank; with several banks also
+    images x chunk x c, every image's own slice.
 
     Args:
         tokens: [b n c].

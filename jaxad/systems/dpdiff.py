@@ -86,12 +86,12 @@ class DPDiff(PatchDetector):
         """Channel mean and standard deviation over the training tokens (SPEC row 3)."""
         if self.config.standardise != "channel":
             return
-        count, total, square = 0, 0.0, 0.0
+        count, mean, square = 0, 0.0, 0.0
         for tokens in (jnp.asarray(f.tokens, jnp.float32).reshape(-1, self.channels) for f in features):
             center = tokens.mean(0)
             spread = jnp.square(tokens - center[None]).sum(0)
-            count, total, square = _merge_moments((count, total, square), tokens.shape[0], center, spread)
-        self.channel_mean[...] = jnp.asarray(total, jnp.float32)
+            count, mean, square = _merge_moments((count, mean, square), tokens.shape[0], center, spread)
+        self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
         self.channel_std[...] = jnp.sqrt(jnp.asarray(square / max(count, 1), jnp.float32)) + 1e-6
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
