@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxad.data.decode import decode_image, decode_mask
+from jaxad.data.check import examine_mask
+from jaxad.data.decode import decode_image
 from jaxad.errors import DataError, Problem
 from tfds_builders.encode import mask_bytes
 from tfds_builders.listing import SPLITS, Benchmark, Counts, Sample
@@ -103,8 +104,7 @@ def examine(
     """Decodes all images and masks; memory stays that of a few.
 
     Returns:
-        Problems in the order of the samples: unreadable, truncated and unsupported images, unreadable masks, masks of
-        another size than their image, and, not fatal, masks that mark nothing.
+        Problems of single images and masks as `jaxad.data.check` lists them, in the order of the samples.
     """
 
     def look(sample: Sample) -> list[Problem]:
@@ -117,24 +117,13 @@ def examine(
 
 
 def _examine(sample: Sample) -> list[Problem]:
+    image = str(sample.image)
     try:
-        height, width = decode_image(sample.image).shape[:2]
+        size = decode_image(sample.image).shape[:2]
     except DataError as error:
         return list(error.problems)
-    name = str(sample.mask) if isinstance(sample.mask, Path) else f"mask of {sample.image}"
-    try:
-        encoded = mask_bytes(sample)
-        mask = decode_mask(encoded, name) if encoded else None
-    except DataError as error:
-        return [replace(p, kind="unreadable mask", detail=f"{p.kind}: {p.detail}") for p in error.problems]
-    if mask is None:
-        return []
-    if mask.shape != (height, width):
-        sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {width} x {height} ({sample.image})"
-        return [Problem("mask size", name, sizes)]
-    if sample.label == 1 and not mask.any():
-        return [Problem("empty mask", name, f"marks nothing, though {sample.image} is anomalous", fatal=False)]
-    return []
+    name = str(sample.mask) if isinstance(sample.mask, Path) else f"mask of {image}"
+    return examine_mask(lambda: mask_bytes(sample), name, image=image, size=size, label=sample.label).problems
 
 
 def _part(split: str, label: int) -> str:

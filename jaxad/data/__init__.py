@@ -1,7 +1,6 @@
 """Images in: safe decoding, folders and prepared data sets, the doctor, the hold-out, batches, the demo set."""
 
 from jaxad.data.batches import LoadedBatch, batches, training_batches
-from jaxad.data.check import check
 from jaxad.data.class_names import ClassNames
 from jaxad.data.dataset import DataSet, load
 from jaxad.data.decode import decode_image, decode_mask, pixel_hash, resize, to_rgb
@@ -24,7 +23,6 @@ __all__ = [
     "PreparedSource",
     "TrainingOrder",
     "batches",
-    "check",
     "decode_image",
     "decode_mask",
     "image_files",

@@ -1,4 +1,6 @@
-"""The data-set doctor: decodes every image and mask once and lists everything wrong, before anything is trained.
+"""The data-set doctor: decodes every image and mask and lists everything wrong, before anything is trained.
+
+`jaxad prepare` finds fault with images and masks by the same rules; it stores nothing while a fatal problem is left.
 
 problem                       fatal   what on_bad="skip" does
 unreadable image              yes     drops the image
@@ -7,12 +9,12 @@ decompression bomb            yes     drops the image
 unsupported mode              yes     drops the image
 unreadable mask               yes     drops the image
 mask size                     yes     drops the image (the mask is not the image's size)
-empty mask                    yes     drops the image (it is labelled anomalous, its mask marks nothing)
 mask on normal image          yes     drops the image (it is labelled normal, its mask marks a defect)
 duplicate in train and test   yes     drops the training copy (equal decoded pixels, whatever the files)
 mask without image            yes     ignores the mask
 empty category                yes     leaves the category out
 duplicate in train, in test   no      keeps both
+empty mask                    no      keeps it; labelled anomalous, but to pixel metrics it is normal all over
 image without mask            no      keeps it; other images of the category have masks
 grey mask                     no      keeps it; says by which rule its values count as defect
 no training image, unlabelled image, ignored file, ignored folder, small hold-out      no      notes
@@ -21,22 +23,16 @@ no training image, unlabelled image, ignored file, ignored folder, small hold-ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from jaxad.data.decode import image_kind, mask_levels, pixel_digest
-from jaxad.data.folder import FolderSource
-from jaxad.data.layout import scan
+from jaxad.data.decode import decode_mask_levels, image_kind, pixel_digest
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
-
-if TYPE_CHECKING:
-    from jaxad.data.dataset import DataSet
 
 
 class Finding(NamedTuple):
@@ -60,35 +56,19 @@ class Examination(NamedTuple):
     images: Mapping[str, Mapping[str, Mapping[str, int]]]
 
 
+class ExaminedMask(NamedTuple):
+    """What is wrong with a mask, and the lowest and the highest of its values above 0."""
+
+    problems: list[Problem]
+    levels: tuple[int, ...] = ()
+
+
 class _Examined(NamedTuple):
     digest: bytes | None
     problems: list[Problem]
     size: str = ""
     kind: str = ""
-    levels: tuple[int, ...] = ()  # the lowest and the highest of its mask above 0
-
-
-def check(data: DataSet | str | Path, *, categories: tuple[str, ...] | None = None, workers: int = 2) -> list[Problem]:
-    """Everything wrong with a data set, fatal problems first, each kind in the order of the images.
-
-    Args:
-        data: a folder in MVTec layout (with or without "folder:" before it), or a loaded data set, whose problems on
-            loading are included.
-        categories: categories of the folder to look at, None for all.
-        workers: threads that decode.
-
-    Raises:
-        DataError: the folder is missing or holds no category at all.
-    """
-    if isinstance(data, str | Path):
-        listing = scan(str(data).removeprefix("folder:"), categories)
-        parts: list[ImageSource] = [FolderSource("train", (*listing.train, *listing.validation))]
-        test, known = FolderSource("test", listing.test), listing.problems
-    else:
-        parts, test, known = [data.train, data.holdout], data.test, data.problems
-    found = examine(parts, test, workers=workers)
-    problems = [*known, *(finding.problem for finding in found.findings), *found.notes]
-    return sorted(dict.fromkeys(problems), key=lambda problem: not problem.fatal)
+    levels: tuple[int, ...] = ()
 
 
 def examine(train: Sequence[ImageSource], test: ImageSource, *, workers: int = 2) -> Examination:
@@ -116,38 +96,55 @@ def examine(train: Sequence[ImageSource], test: ImageSource, *, workers: int = 2
     return Examination(tuple(findings), _grey_masks(records, examined), _survey(records, examined))
 
 
+def examine_mask(
+    read: Callable[[], Path | bytes | None], name: str, *, image: str, size: tuple[int, ...], label: int | None
+) -> ExaminedMask:
+    """Decodes a mask and compares it with its image.
+
+    Args:
+        read: its file or encoded bytes, none where there is no mask; may raise DataError.
+        name: what messages call it.
+        image: what they call its image.
+        size: height and width of the image.
+        label: 1 where the image is anomalous, 0 where it is normal.
+
+    Returns:
+        Problems of kind "unreadable mask", "mask size", "mask on normal image" and, not fatal, "empty mask".
+    """
+    try:
+        encoded = read()
+        if not encoded:
+            return ExaminedMask([])
+        mask, values = decode_mask_levels(encoded, name)
+    except DataError as error:
+        return ExaminedMask(
+            [replace(p, kind="unreadable mask", detail=f"{p.kind}: {p.detail}") for p in error.problems]
+        )
+    problems = []
+    if mask.shape != size:
+        sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {size[1]} x {size[0]} ({image})"
+        problems.append(Problem("mask size", name, f"{sizes}; export it at the size of the image"))
+    if label == 1 and not mask.any():
+        detail = f"marks nothing, but {image} is labelled anomalous; draw it or move the image"
+        problems.append(Problem("empty mask", name, detail, fatal=False))
+    if label == 0 and mask.any():
+        detail = f"marks a defect in {image}, which is labelled normal; correct one of them"
+        problems.append(Problem("mask on normal image", name, detail))
+    return ExaminedMask(problems, tuple(sorted({*values[:1].tolist(), *values[-1:].tolist()})))
+
+
 def _examine(source: ImageSource, index: int) -> _Examined:
     record = source.records[index]
+    name = str(record.file)
     try:
         image = source[index].image
-        kind = image_kind(source.encoded(index), str(record.file))
+        kind = image_kind(source.encoded(index), name)
     except DataError as error:
         return _Examined(None, list(error.problems))
-    problem = partial(Problem, file=str(record.mask))
-    problems, levels = [], ()
-    encoded = source.encoded_mask(index)
-    if encoded is not None:
-        try:
-            mask = source.mask(index)
-            values = mask_levels(encoded, str(record.mask)).tolist()
-            levels = tuple(sorted({*values[:1], *values[-1:]}))
-            assert mask is not None
-        except DataError as error:
-            problems = [replace(p, kind="unreadable mask", detail=f"{p.kind}: {p.detail}") for p in error.problems]
-        else:
-            if mask.shape != image.shape[:2]:
-                sizes = (
-                    f"{mask.shape[1]} x {mask.shape[0]}, its image {image.shape[1]} x {image.shape[0]} ({record.file})"
-                )
-                problems.append(problem(kind="mask size", detail=f"{sizes}; export it at the size of the image"))
-            if record.label == 1 and not mask.any():
-                detail = f"marks nothing, but {record.file} is labelled anomalous; draw it or move the image"
-                problems.append(problem(kind="empty mask", detail=detail))
-            if record.label == 0 and mask.any():
-                detail = f"marks a defect in {record.file}, which is labelled normal; correct one of them"
-                problems.append(problem(kind="mask on normal image", detail=detail))
-    size = f"{image.shape[1]} x {image.shape[0]}"
-    return _Examined(pixel_digest(image), problems, size, kind, levels)
+    problems, levels = examine_mask(
+        lambda: source.encoded_mask(index), str(record.mask), image=name, size=image.shape[:2], label=record.label
+    )
+    return _Examined(pixel_digest(image), problems, f"{image.shape[1]} x {image.shape[0]}", kind, levels)
 
 
 def _grey_masks(records: Sequence[Record], examined: Sequence[_Examined]) -> tuple[Problem, ...]:

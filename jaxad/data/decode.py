@@ -70,13 +70,14 @@ def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
     return _read(source, name, _pil_to_mask)
 
 
-def mask_levels(source: Path | str | bytes, name: str = "") -> np.ndarray:
-    """The distinct values above 0 of a defect mask, ascending; several mean that it is no plain black and white mask.
+def decode_mask_levels(source: Path | str | bytes, name: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """A defect mask as `decode_mask` has it, and the distinct values above 0 of its file.
 
-    Values of a pixel's highest channel; `decode_mask` takes all of them as defect (of JPEG those above 127). Arguments
-    and errors as `decode_mask`.
+    Returns:
+        Mask bool [h w], and values [n] of a pixel's highest channel, ascending: several mean that the file is no plain
+        black and white mask. All of them are defect (of JPEG masks those above 127). Errors as `decode_image`.
     """
-    return _read(source, name, lambda image: np.setdiff1d(_pil_to_levels(image), 0))
+    return _read(source, name, lambda image: (_pil_to_mask(image), np.setdiff1d(_pil_to_levels(image), 0)))
 
 
 def image_kind(source: Path | str | bytes, name: str = "") -> str:

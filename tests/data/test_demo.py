@@ -9,7 +9,6 @@ import pytest
 
 from jaxad.config import DataConfig
 from jaxad.data import load
-from jaxad.data.check import check
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.demo import EDGE, FLOOR, KINDS, VERSION, DemoCounts, make_demo
 from jaxad.errors import DataError
@@ -32,8 +31,8 @@ def demo(tmp_path_factory):
 
 
 def test_it_is_a_sound_folder_in_mvtec_layout(demo):
-    assert check(demo) == []
     data = load(f"folder:{demo}", config=DataConfig(holdout=0))
+    assert data.problems == ()
     solar = {"train": 6, "holdout": 0, "test_normal": 2, "test_anomalous": 3, "masks": 0}
     texture = {"train": 9, "holdout": 0, "test_normal": 2, "test_anomalous": 12, "masks": 12}
     assert data.counts == {**dict.fromkeys(CATEGORIES[:3], texture), **dict.fromkeys(CATEGORIES[3:], solar)}

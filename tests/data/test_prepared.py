@@ -216,7 +216,7 @@ def test_check_examines_prepared_images(tree, tmp_path):
     tree.image("c/train/good/twin.png", seed=1)
     tree.image("c/test/good/twin.bmp", seed=1)
     tree.image("c/test/scratch/odd.png")
-    tree.mask("c/ground_truth/scratch/odd_mask.png", (5, 5), empty=True)
+    tree.mask("c/ground_truth/scratch/odd_mask.png", (5, 5))
     prepare(tree.root, tmp_path / "prepared")
     assert load("own_parts", tmp_path / "prepared").images == {}
     with pytest.raises(DataError) as caught:
@@ -225,7 +225,6 @@ def test_check_examines_prepared_images(tree, tmp_path):
     assert problems == {
         ("duplicate in train and test", "own_parts/c/c/train/good/twin.png"),
         ("mask size", "own_parts/c/c/test/scratch/odd.png#mask"),
-        ("empty mask", "own_parts/c/c/test/scratch/odd.png#mask"),
     }
     left = load("own_parts", tmp_path / "prepared", config=DataConfig(on_bad="skip", holdout=0))
     assert (len(left.train), len(left.test)) == (6, 5)

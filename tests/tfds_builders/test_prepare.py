@@ -19,9 +19,11 @@ from tensorflow_datasets.core import file_adapters
 
 from jaxad import cli
 from jaxad.data.decode import decode_image
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import ConfigError, DataError, Problem
 from tfds_builders import builder, listing
 from tfds_builders.encode import encode
+from tfds_builders.examine import examine
+from tfds_builders.listing import Sample
 from tfds_builders.prepare import prepare
 
 WRITE = file_adapters.ArrayRecordFileAdapter.write_examples
@@ -106,6 +108,20 @@ def test_masks_that_mark_nothing_are_a_warning(two, tree, jaxad, capsys):
     tree.mask("bottle/ground_truth/scratch/000_mask.png", empty=True)
     jaxad("mvtec_ad", "--source", two, "--partial")
     assert "000_mask.png: empty mask: marks nothing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_masks_made_on_the_way_are_examined_too(tree):
+    image = tree.image("x.png")
+    drawn = tree.mask("m.png").read_bytes()
+
+    def torn():
+        raise DataError("polygons are damaged", [Problem("wrong entry", "list.json", "x")])
+
+    samples = [Sample("test", image, "c", label, "", f"{label}", mask) for label, mask in ((0, drawn), (1, torn))]
+    assert [(problem.kind, problem.file, problem.fatal) for problem in examine(samples)] == [
+        ("mask on normal image", f"mask of {image}", True),
+        ("unreadable mask", "list.json", True),
+    ]
 
 
 def test_finished_categories_are_kept(two, tree, tmp_path, jaxad, capsys):
