@@ -20,7 +20,7 @@ from experiments import (
 from experiments.vlmdiff_caption_rows import find
 from experiments.vlmdiff_rows import COCO_SPLITS, RowOptions, Table
 from jaxad.config import VLMDiffConfig
-from jaxad.data.captions import write_captions
+from jaxad.data.caption_files import write_captions
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from tests.models.stable_diffusion import write_pipeline
 from tfds_builders.listing import benchmark
