@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -182,6 +183,14 @@ class CLIPFusionConfig:
                 problems.append(f"{name} = {value}: needs to be above 0")
         if self.attention_sides == ():
             problems.append("attention_sides = (): needs one or more sides, or None")
+        raise_problems("CLIPFusionConfig", problems)
+
+    def check_categories(self, categories: Sequence[str]) -> None:
+        """Raises ConfigError where `objects` or `class_states` speak of a category that is none of these."""
+        problems = []
+        for name in ("objects", "class_states"):
+            if strangers := [pair for pair in getattr(self, name) if _halves(pair)[0] not in categories]:
+                problems.append(f"{name} = {strangers}: no such category; there are {', '.join(categories)}")
         raise_problems("CLIPFusionConfig", problems)
 
     def words(self, category: str) -> str | None:

@@ -152,7 +152,8 @@ class CLIPFusion(Detector):
 
         Raises:
             DataError: the source names no category.
-            ConfigError: references that no term looks at, none where all terms do, or prompts that are too long.
+            ConfigError: references that no term looks at, none where all terms do, prompts that are too long, or
+                settings for a category that the source has not.
         """
         categories = tuple(source.categories)
         if not categories or not all(categories):
@@ -162,6 +163,7 @@ class CLIPFusion(Detector):
             raise ConfigError(f"{self.config.label} does not look at references: use none (--shots 0)")
         if not len(source) and "language" not in self.config.modalities:
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
+        self.config.check_categories(categories)
         self.categories = categories
         texts = embed_texts(self.config, categories)
         if texts.clip is not None:

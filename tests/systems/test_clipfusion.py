@@ -147,6 +147,10 @@ def test_what_cannot_be_remembered_or_judged_is_named(folder, few, references, p
     blind = CLIPFusion.create(fusion_config(folder, **FAST, modalities=("vision",)), backbone=few.backbone)
     with pytest.raises(ConfigError, match="needs them"):
         blind.remember(ClassNames(("disc",)))
+    words = {"objects": ("disc=coin", "disk=coin"), "class_states": ("tiles=crack",)}
+    typing_error = CLIPFusion.create(fusion_config(folder, **FAST, **words), backbone=few.backbone)
+    with pytest.raises(ConfigError, match=r"\['disk=coin'\]: no such category; there are disc, tile[\s\S]*tiles=crack"):
+        typing_error.remember(references)
     with pytest.raises(ConfigError, match="--shots 0"):
         CLIPFusion.create(fusion_config(folder, "clip-ac")).remember(references)
     with pytest.raises(ConfigError, match="remember"):
