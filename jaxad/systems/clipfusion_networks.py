@@ -10,7 +10,6 @@ from flax import nnx
 
 from jaxad.config import CLIPFusionConfig, Precision
 from jaxad.errors import ConfigError
-from jaxad.memory.text import StateTexts, clip_embeddings, state_texts
 from jaxad.models.autoencoder_kl import AutoencoderKL, load_autoencoder
 from jaxad.models.clip import TextTower, VisionTower
 from jaxad.models.clip_loading import load_clip, load_text_tower
@@ -27,6 +26,7 @@ from jaxad.models.sd_random import (
 from jaxad.models.sd_unet import UNet, load_unet
 from jaxad.models.weights import Weights, find_weights
 from jaxad.precision import compute_dtype
+from jaxad.systems.clipfusion_prompts import StateTexts, clip_embeddings, state_texts
 from jaxad.types import Array
 
 LEVELS, CONTEXT = 4, 256

@@ -15,13 +15,13 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
-from jaxad.diffusion.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.errors import ConfigError
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.precision import compute_dtype
+from jaxad.systems.dpdiff_denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
 from jaxad.systems.patch_detector import PatchDetector
 from jaxad.types import Array, Batch, Context, Features, Prediction
 

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import jaxad
-from jaxad.diffusion.denoiser import attention_heads
 from jaxad.errors import ConfigError
 from jaxad.models.resnet import ResNet
+from jaxad.systems.dpdiff_denoiser import attention_heads
 from tests.models.conv_checkpoints import BASIC, tensors_of
 from tests.toy import toy_model, toy_training
 

@@ -5,10 +5,10 @@ import pytest
 from jaxad import module_state
 from jaxad.config import CLIPFusionConfig
 from jaxad.errors import ConfigError
-from jaxad.memory.text import clip_embeddings, clip_prompts, object_words, state_texts
 from jaxad.models.clip import abstract_text_tower
 from jaxad.models.clip_config import TextConfig
 from jaxad.models.clip_tokenizer import load_tokenizer
+from jaxad.systems.clipfusion_prompts import clip_embeddings, clip_prompts, object_words, state_texts
 from tests.models.clip_vocabulary import write_tokenizer
 from tests.models.stable_diffusion import randomised
 

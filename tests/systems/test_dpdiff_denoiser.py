@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from jaxad import DPDiffConfig, module_state
-from jaxad.diffusion.denoiser import make_denoiser
+from jaxad.systems.dpdiff_denoiser import make_denoiser
 
 GRID, CHANNELS, PROTOTYPES = (3, 5), 16, 4
 
