@@ -1,0 +1,67 @@
+"""Captions that commands attach: their order, what is counted, what is refused."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from jaxad.data.captions import write_captions
+from jaxad.described import caption_record, described, described_test
+from jaxad.errors import ConfigError, DataError
+from jaxad.progress import Reporter
+
+
+def detector(captions):
+    return SimpleNamespace(config=SimpleNamespace(captions=captions))
+
+
+@pytest.fixture
+def said(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(Reporter, "warn", lambda _, messages: warnings.extend(messages))
+    return warnings
+
+
+def written(folder, ids, split="test"):
+    return write_captions(folder, "parts", "vlm", "pd", split, ids, lambda start: ["a disc"] * (len(ids) - start))
+
+
+def test_captions_of_test_images_are_attached_and_missing_ones_counted(parts, tmp_path, said):
+    ids = [record.identity for record in parts.test.records]
+    folder = written(tmp_path, ids[3:])
+    test, recorded = described_test(parts.test, folder, [detector("train"), detector("always")], Reporter())
+    assert [record.caption for record in test.records] == [""] * 3 + ["a disc"] * (len(ids) - 3)
+    assert recorded == {"test_captions": {"source": str(folder), "images": len(ids), "missing": 3}}
+    assert said == [f'3 of {len(ids)} test images have no caption; "" stands for it']
+
+
+def test_captions_stored_with_the_images_are_recorded(parts, said):
+    test, recorded = described_test(parts.test, None, [detector("always")], Reporter())
+    assert test is parts.test
+    assert recorded["test_captions"] == {"source": None, "images": len(test), "missing": len(test)}
+    assert len(said) == 1
+
+
+def test_detectors_without_captions_take_none(parts, tmp_path, said):
+    # Configs of other systems have no such field.
+    others = [detector("train"), SimpleNamespace(config=SimpleNamespace())]
+    assert described_test(parts.test, None, others, Reporter()) == (parts.test, {})
+    assert said == []
+    with pytest.raises(ConfigError, match=r"--captions .*captions=always"):
+        described_test(parts.test, tmp_path, others, Reporter())
+
+
+def test_another_order_is_refused(parts, tmp_path):
+    folder = written(tmp_path, [record.identity for record in parts.test.records][::-1])
+    with pytest.raises(DataError, match="other order"):
+        described_test(parts.test, folder, [detector("always")], Reporter())
+
+
+def test_record_of_training_captions(parts, tmp_path, said):
+    folder = written(tmp_path, [record.identity for record in parts.train.records], "train")
+    train = described(parts.train, folder, "train")
+    assert caption_record(train, folder, "train", Reporter()) == {
+        "source": str(folder),
+        "images": len(train),
+        "missing": 0,
+    }
+    assert said == []
