@@ -153,7 +153,7 @@ class Table:
         workdirs: Sequence[Path],
         *,
         vlm: str = "",
-        alter: Callable[[jaxad.VLMDiff], None] | None = None,
+        backbone: str | None = None,
         **changes: Any,
     ) -> Mean:
         """Evaluates a row's models on the test images, prints it and writes its reports.
@@ -162,7 +162,7 @@ class Table:
             name: of the row, as in the published table.
             data, vlm: as for `train`; test images have captions where the model asks for them.
             workdirs: of the models, one for each seed.
-            alter: what to change of each restored detector.
+            backbone: network that compares in place of the models' own.
             changes: fields of VLMDiffConfig that differ at inference.
         """
         dataset, options = self._dataset(data), self._options
@@ -170,8 +170,8 @@ class Table:
         for seed, workdir in zip(options.seeds, workdirs, strict=True):
             restored = jaxad.restore(workdir, **changes)
             detector: Any = restored.detector
-            if alter is not None:
-                alter(detector)
+            if backbone is not None:
+                detector = detector.with_backbone(backbone)
             if detector.config.captions == "always":
                 dataset = dataclasses.replace(dataset, test=self._described(data, vlm or options.vlm, "test"))
             with self._reporter.images(name, len(dataset.test)) as progress:

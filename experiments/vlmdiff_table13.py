@@ -7,25 +7,16 @@ Some networks, on one's own parts:
 
 Nothing depends on that network in training: one model is evaluated with all of them. The published DINOv2 saw its
 pixels in a wrong order (SPEC 1.9), so that its row cannot be compared. A network whose patch does not divide the image
-sees it resized to the next smaller multiple: DINOv2 252 of 256 px.
+sees it resized to the nearest multiple: DINOv2 252 of 256 px.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
-import jax
 import tyro
-from flax import nnx
 
-import jaxad
 from experiments.vlmdiff_rows import Mean, RowOptions, Table
-from jaxad.models.backbone import load_backbone
-from jaxad.models.convolution import ConvNet
-from jaxad.models.vit import ViT
-from jaxad.precision import compute_dtype
 
 DATA = "mvtec_ad"
 NETWORKS = {
@@ -60,43 +51,6 @@ class Table13(RowOptions):
     """DINO's dino_resnet50_pretrain.pth; its row is left out if not given."""
 
 
-class Resized(nnx.Module):
-    """A ViT that sees images at another size.
-
-    Args:
-        network: the ViT.
-        side: in pixels, a multiple of its patch.
-    """
-
-    def __init__(self, network: ViT, side: int):
-        self.network, self.side = network, side
-
-    def __call__(self, images: jax.Array) -> Any:
-        """The network on images [b h w 3] of any size."""
-        shape = (len(images), self.side, self.side, 3)
-        return self.network(jax.image.resize(images, shape, "bilinear", antialias=False))
-
-    def patches(self, tokens: jax.Array) -> jax.Array:
-        """Patch tokens [b n c] of all tokens."""
-        return self.network.patches(tokens)
-
-
-def compare_with(name: str, detector: jaxad.VLMDiff) -> None:
-    """Puts the network of that name in the place of the detector's own."""
-    dtype = compute_dtype(detector.config.precision)
-    # As VLMDiff does: DINO's authors' way to resize its positions.
-    backbone = load_backbone(name, dtype=dtype, interpolation="dinomaly" if "dino-vit" in name else None)
-    size = detector.config.image_size
-    if not isinstance(backbone.network, ConvNet):
-        size -= size % backbone.patch
-    detector.grid = backbone.grid(size)
-    if size != detector.config.image_size:
-        network: Any = Resized(backbone.network, size)  # type: ignore[arg-type]
-        backbone.network = network
-    detector.backbone = backbone
-    detector.config = replace(detector.config, backbone=name)
-
-
 def main(options: Table13) -> dict[str, Mean]:
     """Evaluates every network and prints ours beside the published values; returns the means by row."""
     table = Table(options, PUBLISHED)
@@ -108,7 +62,7 @@ def main(options: Table13) -> dict[str, Mean]:
             if source is None:
                 print(f"{title}: left out; give its weights with --dino-resnet50", flush=True)
                 continue
-            table.evaluate(title, data, workdirs, alter=partial(compare_with, source))
+            table.evaluate(title, data, workdirs, backbone=source)
     return table.rows
 
 

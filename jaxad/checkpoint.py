@@ -6,6 +6,7 @@ A step's folder holds `model` (every array of the detector but the backbone), `b
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ class Restored:
         threshold: as chosen by `fit`, None where there was no hold-out.
         meta: everything else that was recorded: "train", "data", "step", "protocol", versions.
         folder: the step's folder.
+        notes: what differs from what was saved, for users.
     """
 
     detector: Detector
     threshold: Threshold | None
     meta: dict[str, Any]
     folder: Path
+    notes: tuple[str, ...] = ()
 
 
 class CheckpointWriter:
@@ -100,15 +103,7 @@ class CheckpointWriter:
             "config": to_json(detector.config),
             "categories": list(detector.categories),
             "structure": detector.structure,
-            "backbone": None
-            if backbone is None
-            else {
-                "id": backbone.id,
-                "sha256": backbone.sha256,
-                "bytes": backbone.bytes,
-                "config": backbone.config_json(),
-                "embedded": embedded,
-            },
+            "backbone": None if backbone is None else _backbone_record(backbone, embedded),
             "threshold": None if threshold is None else threshold.to_json(),
             "step": step,
             **meta,
@@ -179,7 +174,8 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
 
     Args:
         checkpoint: a workdir (newest step) or one step's folder.
-        backbone: folder or id from which to load the backbone instead; its hash must be the recorded one.
+        backbone: folder or id from which to load the backbone instead; its hash must be the recorded one. For systems
+            that may swap it (`Detector.swaps_backbone`) also another network; the threshold is then left out.
         config_changes: fields of the detector's config to change, e.g. start_timestep=200. Only fields that change no
             parameter make sense; others are reported as a mismatch.
 
@@ -195,9 +191,14 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
     config.check()
     arrays = _read_arrays(folder / "model")
-    network = None
+    network, notes = None, ()
     if meta["backbone"] is not None:
         network, frozen = _restore_backbone(folder, detector_class, config, meta["backbone"], backbone)
+        if not _is_recorded(network, meta["backbone"]):
+            left_out = "; the threshold, measured with the latter, is left out" if meta["threshold"] else ""
+            notes = (f"{network.id} compares in place of {meta['backbone']['id']}{left_out}",)
+            config = dataclasses.replace(config, backbone=network.id)
+            meta = {**meta, "backbone": _backbone_record(network, embedded=False), "threshold": None}
         arrays |= {f"backbone/{path}": array for path, array in frozen.items()}
     # Checkpoints of systems without networks besides the backbone did not record a structure at first.
     abstract = detector_class.abstract(config, network, meta.get("structure", {}))
@@ -214,7 +215,7 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     detector = module_state.merge(graphdef, arrays)
     detector.categories = tuple(meta["categories"])
     threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
-    return Restored(detector, threshold, meta, folder)
+    return Restored(detector, threshold, meta, folder, notes)
 
 
 def _read_arrays(folder: Path) -> dict[str, Any]:
@@ -240,12 +241,27 @@ def _restore_backbone(folder: Path, detector_class: Any, config: Any, record: di
         raise CheckpointError(
             f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}"
         ) from error
-    if network.sha256 != record["sha256"]:
+    if not _is_recorded(network, record) and not (override and detector_class.swaps_backbone):
         raise CheckpointError(
             f"{network.id}: SHA-256 {_shortened(network.sha256)} is not the backbone this checkpoint was trained on "
             f"({record['id']}, {_shortened(record['sha256'])})"
         )
     return network, module_state.split(network)[1]
+
+
+def _backbone_record(backbone: Any, embedded: bool) -> dict[str, Any]:
+    return {
+        "id": backbone.id,
+        "sha256": backbone.sha256,
+        "bytes": backbone.bytes,
+        "config": backbone.config_json(),
+        "embedded": embedded,
+    }
+
+
+def _is_recorded(backbone: Any, record: Mapping[str, Any]) -> bool:
+    # Untrained networks have no file to hash; their names say what they are.
+    return backbone.sha256 == record["sha256"] and (bool(backbone.sha256) or backbone.id == record["id"])
 
 
 def _shortened(hashes: str) -> str:

@@ -28,6 +28,7 @@ class Detector(nnx.Module):
         memories: arrays, or lists of them, whose shapes depend on what was remembered.
         needs_images: whether `fit` needs images; a zero-shot system does with the names of categories.
         embeds_backbone: whether checkpoints may hold the backbone, where it is small.
+        swaps_backbone: whether another backbone may take the place of the one it was trained with.
         config_class: class of `config`.
         config: the frozen dataclass the detector was made from.
         categories: the categories it knows, in the order of their indices.
@@ -40,6 +41,7 @@ class Detector(nnx.Module):
     memories: ClassVar[tuple[str, ...]] = ()
     needs_images: ClassVar[bool] = True
     embeds_backbone: ClassVar[bool] = True
+    swaps_backbone: ClassVar[bool] = False
     config_class: ClassVar[Any]
     config: Any
     categories: tuple[str, ...] = ()

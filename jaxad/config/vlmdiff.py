@@ -30,9 +30,10 @@ class VLMDiffConfig:
     """Start from the UNet's moving average, where a .ckpt has both (paper: no)."""
     backbone: str = "facebook/dino-vits8"
     """Network whose features of image and reconstruction are compared: a ViT's last output after the final norm
-    (paper), or a convolutional network's outputs at strides 4, 8 and 16 (DiAD)."""
+    (paper), or a convolutional network's outputs at strides 4, 8 and 16 (DiAD). A ViT whose patch does not divide the
+    image sees it resized to the nearest multiple, DINOv2 252 of 256 px (ours; SPEC 1.9)."""
     image_size: int = 256
-    """Side in pixels of the square input (paper); a multiple of the backbone's patch and the autoencoder's factor."""
+    """Side in pixels of the square input (paper); a multiple of the autoencoder's factor."""
     captions: Literal["train", "always", "never"] = "train"
     """When captions condition the UNet: in training (paper), also at test time (paper, for COCO-AD), or never (DiAD).
     Without one, the text is ""."""

@@ -7,6 +7,7 @@ map = 1 - cosine of frozen features of image and image^
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -50,6 +51,7 @@ class VLMDiff(Detector):
     config_class: ClassVar[Any] = VLMDiffConfig
     frozen: ClassVar[tuple[str, ...]] = ("backbone", "autoencoder", "text")
     fixed: ClassVar[tuple[str, ...]] = ("unet/time_embedding", "unet/conv_in", "unet/down_blocks", "unet/mid_block")
+    swaps_backbone: ClassVar[bool] = True
 
     def __init__(self, config: VLMDiffConfig, backbone: Backbone, networks: Networks, sgn: Any, empty: Any):
         config.check()
@@ -60,7 +62,8 @@ class VLMDiff(Detector):
         self._identity = networks.identity
         self.sgn = sgn
         self.empty = Constant(empty)
-        self.grid = backbone.grid(config.image_size)
+        self._side = _compared_side(backbone, config.image_size)
+        self.grid = backbone.grid(self._side)
         factor = _factor(networks)
         if config.image_size % factor:
             raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of the autoencoder's {factor}")
@@ -89,9 +92,7 @@ class VLMDiff(Detector):
         config = config or VLMDiffConfig()
         config.check()
         dtype = compute_dtype(config.precision)
-        # Published DINO maps resize positions as their authors' code does, whatever format the weights are in.
-        interpolation = "dinomaly" if "dino-vit" in config.backbone else None
-        backbone = backbone or load_backbone(config.backbone, dtype=dtype, interpolation=interpolation)
+        backbone = backbone or _comparing_network(config.backbone, config)
         networks = networks or load_networks(config, dtype)
         sgn = make_sgn(networks.unet, _factor(networks), jnp.asarray(key), remat=config.remat, dtype=dtype)
         return cls(config, backbone, networks, sgn, _embed_nothing(networks, config))
@@ -105,6 +106,33 @@ class VLMDiff(Detector):
         text = networks.text.config
         empty: Any = jax.ShapeDtypeStruct((text.context, text.width), jnp.float32)
         return cls(config, backbone, networks, sgn, empty)
+
+    @classmethod
+    def restore_backbone(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Backbone:
+        """As for any detector; `override` may also name another network, which then compares."""
+        backbone = super().restore_backbone(config, record, override)
+        if override is None or backbone.sha256 == record["sha256"]:
+            return backbone
+        return _comparing_network(override, config)
+
+    def with_backbone(self, backbone: str | Backbone) -> VLMDiff:
+        """The same model, trained or not, with another network that compares image and reconstruction (paper Table 13).
+
+        Nothing else depends on that network, so that nothing is trained again; but a threshold holds for one network.
+
+        Args:
+            backbone: as `VLMDiffConfig.backbone` names it, or loaded.
+
+        Raises:
+            WeightsError: there is no such network.
+        """
+        if isinstance(backbone, str):
+            backbone = _comparing_network(backbone, self.config)
+        config = dataclasses.replace(self.config, backbone=backbone.id)
+        networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
+        other = VLMDiff(config, backbone, networks, self.sgn, self.empty[...])
+        other.categories = self.categories
+        return other
 
     @property
     def views(self) -> dict[str, View]:
@@ -256,6 +284,8 @@ class VLMDiff(Detector):
     def _look(self, features: Features, reconstruction: Features) -> tuple[list[jax.Array], list[jax.Array]]:
         """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
         images = jnp.concatenate([_normalised(features.extras["image"]), reconstruction.extras["image"]])
+        if self._side != self.config.image_size:
+            images = jax.image.resize(images, (len(images), self._side, self._side, 3), "bilinear", antialias=False)
         network = self.backbone.network
         if isinstance(network, ConvNet):
             taps = network.taps(images, STAGES)
@@ -265,6 +295,22 @@ class VLMDiff(Detector):
             layers = [tokens.reshape(len(images), *self.grid, -1)]
         before, after = zip(*(jnp.split(layer, 2) for layer in layers), strict=True)
         return list(before), list(after)
+
+
+def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
+    # Published DINO maps resize positions as their authors' code does, whatever format the weights are in.
+    interpolation = "dinomaly" if "dino-vit" in name else None
+    return load_backbone(name, dtype=compute_dtype(config.precision), interpolation=interpolation)
+
+
+def _compared_side(backbone: Backbone, image_size: int) -> int:
+    """Side in pixels at which the backbone sees images: of a ViT the nearest multiple of its patch, 252 of 256 for 14.
+
+    The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order (SPEC 1.9).
+    """
+    if isinstance(backbone.network, ConvNet):
+        return image_size
+    return max(round(image_size / backbone.patch), 1) * backbone.patch
 
 
 def _factor(networks: Networks) -> int:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +19,9 @@ from jaxad.diffusion.samplers import ldm_timesteps
 from jaxad.diffusion.schedule import scaled_linear_schedule
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, cache_identity
+from jaxad.models.normalisation import IMAGENET
 from jaxad.train import DetectorTrainer
+from jaxad.types import Context, Features
 from tests.models.stable_diffusion import write_pipeline
 from tests.test_train import arrays, assert_bit_equal, rows
 
@@ -171,6 +174,32 @@ def test_impossible_sizes_and_settings_are_named(pipeline):
         config(pipeline, start_timestep=1000, guidance=-1.0).check()
     with pytest.raises(ConfigError, match="random:WIDTH"):
         create("random:12")
+
+
+def test_another_network_compares(pipeline, workdir):
+    """Its patch of 12 px does not divide 32 px: it sees 36 px, the nearest multiple."""
+    other = "random:16x1x12"
+    model = create(pipeline).with_backbone(other)
+    assert (model.config.backbone, model.grid) == (other, (3, 3))
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    redrawn = generator.normal(size=(1, 32, 32, 3)).astype(np.float32)
+    features = Features(np.zeros((1, 256, 8), np.float32), (16, 16), {"image": image})
+    found = model.score(features, replace(features, extras={"image": redrawn}), Context()).map
+    mean, std = (np.array(values).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
+    seen = [jax.image.resize(x, (1, 36, 36, 3), "bilinear") for x in ((image / 255 - mean) / std, redrawn)]
+    network: Any = model.backbone.network
+    before, after = (np.asarray(network.patches(network(x.astype(np.float32))[0])) for x in seen)
+    lengths = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+    expected = 1 - (before * after).sum(-1) / lengths
+    np.testing.assert_allclose(found.reshape(1, 9), expected, atol=1e-5)
+
+    restored = jaxad.restore(workdir, backbone=other)
+    detector: Any = restored.detector
+    assert (detector.grid, detector.categories) == ((3, 3), ("disc", "tile"))
+    assert restored.meta["backbone"]["id"] == detector.config.backbone == other
+    assert restored.threshold is None
+    assert "random:16x1x12 compares in place of random:32x2x8" in restored.notes[0]
 
 
 def test_presets():
