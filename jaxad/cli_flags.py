@@ -182,8 +182,8 @@ class Evaluate:
     override: tuple[str, ...] = ()
     """Inference settings to change, e.g. `start_timestep=200 residual=cosine draws=4`."""
     backbone: str | None = None
-    """Folder or id to load the backbone from, where the checkpoint does not hold it; of clipfusion
-    `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
+    """Folder or id to load the backbone from, where the checkpoint does not hold it; of vlmdiff also of another network
+    that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about unusable images: stop, or leave them out and say so in the report."""
     batch_size: int = 16
@@ -212,8 +212,8 @@ class Predict:
     map_format: Literal["npy", "tiff"] = "npy"
     """Format of the raw maps, 32-bit float."""
     backbone: str | None = None
-    """Folder or id to load the backbone from, where the checkpoint does not hold it; of clipfusion
-    `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
+    """Folder or id to load the backbone from, where the checkpoint does not hold it; of vlmdiff also of another network
+    that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
     batch_size: int = 16
     """Images at once."""
     workers: int = 2

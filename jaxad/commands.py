@@ -59,6 +59,7 @@ def evaluate(command: cli.Evaluate) -> None:
     raise_problems(problems)
     reporter = Reporter()
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone, **_overrides(command.override))
+    reporter.warn(restored.notes)
     other = None
     if command.baseline is not None:
         same_backbone = checkpoint.read_meta(command.baseline)["backbone"] == restored.meta["backbone"]
@@ -119,6 +120,7 @@ def predict(command: cli.Predict) -> None:
     reporter = Reporter()
     source = ImageList(list(command.images), command.category)
     restored = checkpoint.restore(command.checkpoint, backbone=command.backbone)
+    reporter.warn(restored.notes)
     detector, threshold = restored.detector, restored.threshold
     reporter.warn(detector.notes)
     if takes_captions(detector):
