@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from jaxad import config, module_state
 from jaxad.config import Blocks
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models import embedded
-from jaxad.models.convolution import PATCH, ConvNet, to_grid
+from jaxad.models.convolution import ConvNet
 from jaxad.models.efficientnet import SCALES, EfficientNet, EfficientNetConfig, abstract_efficientnet
 from jaxad.models.efficientnet_checkpoints import is_efficientnet, load_efficientnet
 from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
@@ -68,10 +67,7 @@ class Backbone(nnx.Module):
         self.normalisation = normalisation
         self.id, self.sha256, self.bytes = id, sha256, bytes
         self.dtype: DType = dtype
-        if isinstance(network, ConvNet):
-            self.depth, self.patch = len(network.stages), PATCH
-        else:
-            self.depth, self.patch = network.config.depth, network.config.patch
+        self.depth, self.patch = network.depth, network.patch
 
     @classmethod
     def random(cls, shape: Shape, key: jax.Array, *, id: str = "random", dtype: DType = "float32") -> Backbone:
@@ -107,15 +103,7 @@ class Backbone(nnx.Module):
 
         Source: SPEC 3.1, Eq. 9; SPEC 3.4 row 26.
         """
-        grid = self.grid(images.shape[1:3])
-        normalised = self.normalisation(images)
-        if isinstance(self.network, ConvNet):
-            stages = self.network.taps(normalised, blocks).values()
-            joined = jnp.concatenate([to_grid(stage.astype(jnp.float32), grid) for stage in stages], axis=-1)
-            return joined.reshape(len(images), -1, joined.shape[-1])
-        tapped = self.network.taps(normalised, blocks)
-        tokens = [self.network.patches(tap).astype(jnp.float32) for tap in tapped.values()]
-        return functools.reduce(jnp.add, tokens) / len(tokens)
+        return self.network.features(self.normalisation(images), blocks)
 
     def select_blocks(self, blocks: Blocks = None) -> tuple[int, ...]:
         """The numbers of the blocks that make the features.
@@ -127,21 +115,15 @@ class Backbone(nnx.Module):
         Raises:
             ConfigError: a block that this network does not have.
         """
-        if blocks is None or blocks == "middle":
-            if isinstance(self.network, ConvNet):
-                return self.network.tapped_stages
-            first = self.depth // 2 if blocks is None else self.depth // 3
-            last = self.depth if blocks is None else max(2 * self.depth // 3, first + 1)
-            return tuple(range(first, last))
+        if not isinstance(blocks, tuple):
+            return self.network.usual_blocks(blocks)
         if strangers := [block for block in blocks if not 0 <= block < self.depth]:
             raise ConfigError(f"blocks = {blocks}: {self.id} has blocks 0 to {self.depth - 1}, not {strangers}")
         return blocks
 
     def width(self, blocks: tuple[int, ...]) -> int:
         """Channels c of the features of `blocks`."""
-        if isinstance(self.network, ConvNet):
-            return sum(self.network.widths[block] for block in blocks)
-        return self.network.config.width
+        return self.network.features_width(blocks)
 
     def grid(self, image_size: int | tuple[int, ...]) -> tuple[int, int]:
         """Rows and columns (h, w) of the features of an image of that side, or that (height, width), in pixels.

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxad.errors import ConfigError
 from jaxad.models.attention import attention
 from jaxad.models.clip_config import Activation, CLIPConfig, TextConfig, VisionConfig
-from jaxad.models.positions import resize_positions
+from jaxad.models.positions import patch_grid, resize_positions
 from jaxad.models.vit import LayerScale
 from jaxad.types import Array
 
@@ -126,10 +126,7 @@ class VisionTower(nnx.Module):
         Raises:
             ConfigError: a side that is no multiple of the patch.
         """
-        patch = self.config.patch
-        if min(size) < patch or any(side % patch for side in size):
-            raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides need to be multiples of {patch}")
-        return size[0] // patch, size[1] // patch
+        return patch_grid(size, self.config.patch)
 
     def patches(self, tokens: jax.Array) -> jax.Array:
         """Patch tokens [b n c] of all tokens [b 1+n c]."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.errors import ConfigError
+from jaxad.models.positions import patch_grid
 from jaxad.types import Array
 
 Padding = Literal["symmetric", "same", "trailing"]
@@ -130,11 +131,38 @@ class ConvNet(nnx.Module):
                 tapped[index] = x
         return tapped
 
-    @property
-    def tapped_stages(self) -> tuple[int, ...]:
+    def features(self, images: Array, stages: Collection[int]) -> jax.Array:
+        """Outputs of `stages` on the grid of stride 16, by averages or bilinearly, side by side: float32 [b n c].
+
+        Source: SPEC 3.4 row 26.
+        """
+        grid = self.grid((images.shape[1], images.shape[2]))
+        tapped = self.taps(images, stages).values()
+        joined = jnp.concatenate([to_grid(stage.astype(jnp.float32), grid) for stage in tapped], axis=-1)
+        return joined.reshape(len(images), -1, joined.shape[-1])
+
+    def features_width(self, stages: Collection[int]) -> int:
+        """Channels c of the features of `stages`."""
+        return sum(self.widths[stage] for stage in stages)
+
+    def usual_blocks(self, part: Literal["middle"] | None = None) -> tuple[int, ...]:
         """Numbers of the stages that end at strides 4, 8 and 16, each the last of its stride (SPEC 3.4 row 26)."""
         last = {stride: index for index, stride in enumerate(self.strides)}
         return tuple(last[stride] for stride in TAPPED_STRIDES)
+
+    def maps(self, images: Array) -> list[jax.Array]:
+        """Outputs of the stages that end at strides 4, 8 and 16 for `images` [b h w 3], each float32 [b h' w' c]."""
+        return [stage.astype(jnp.float32) for stage in self.taps(images, self.usual_blocks()).values()]
+
+    @property
+    def depth(self) -> int:
+        """Number of stages."""
+        return len(self.stages)
+
+    @property
+    def patch(self) -> int:
+        """Pixels of the image per feature."""
+        return PATCH
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns (h, w) of the token grid of an image of `size` (height, width) in pixels.
@@ -142,9 +170,7 @@ class ConvNet(nnx.Module):
         Raises:
             ConfigError: a side that is no multiple of 16.
         """
-        if min(size) < PATCH or any(side % PATCH for side in size):
-            raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides need to be multiples of {PATCH}")
-        return size[0] // PATCH, size[1] // PATCH
+        return patch_grid(size, PATCH)
 
 
 def to_grid(x: jax.Array, grid: tuple[int, int]) -> jax.Array:

@@ -1,6 +1,7 @@
-"""Resizing the learned position embeddings of a Vision Transformer to another grid (SPEC 0.2 and 6.1).
+"""The grid of patches, and resizing a Vision Transformer's learned position embeddings to it (SPEC 0.2 and 6.1).
 
-Every variant is separable, so that each is a matrix per axis, made once in numpy; the network only multiplies by it.
+Every variant of resizing is separable, so that each is a matrix per axis, made once in numpy; the network only
+multiplies by it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,21 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
+from jaxad.errors import ConfigError
 from jaxad.types import Array
 
 Interpolation = Literal["bicubic", "antialias", "dinomaly"]
+
+
+def patch_grid(size: tuple[int, int], patch: int) -> tuple[int, int]:
+    """Rows and columns (h, w) of the patches of an image of `size` (height, width) in pixels.
+
+    Raises:
+        ConfigError: a side that is no multiple of the patch.
+    """
+    if min(size) < patch or any(side % patch for side in size):
+        raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides need to be multiples of {patch}")
+    return size[0] // patch, size[1] // patch
 
 
 def resize_matrix(old: int, new: int, interpolation: Interpolation) -> np.ndarray:

@@ -6,10 +6,11 @@ Sources: arXiv 2304.07193, 2309.16588, 2104.14294, 2010.11929. Shapes: vit_confi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from flax import nnx
 from jaxad import module_state
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.attention import attention
-from jaxad.models.positions import Interpolation, resize_positions
+from jaxad.models.positions import Interpolation, patch_grid, resize_positions
 from jaxad.models.vit_checkpoints import UNUSED, recognise
 from jaxad.models.vit_config import ViTConfig
 from jaxad.models.weights import Weights, fill
@@ -71,6 +72,26 @@ class ViT(nnx.Module):
                 tapped[index] = x
         return tapped
 
+    def features(self, images: Array, blocks: Collection[int]) -> jax.Array:
+        """Patch tokens after `blocks`, without final norm, their mean over the blocks: float32 [b n c] (SPEC 3.1)."""
+        tokens = [self.patches(tap).astype(jnp.float32) for tap in self.taps(images, blocks).values()]
+        return functools.reduce(jnp.add, tokens) / len(tokens)
+
+    def features_width(self, blocks: Collection[int]) -> int:
+        """Channels c of the features of `blocks`."""
+        return self.config.width
+
+    def usual_blocks(self, part: Literal["middle"] | None = None) -> tuple[int, ...]:
+        """Numbers of the blocks from half the depth on, or of those of its middle third (SPEC 3.4 row 27)."""
+        first = self.depth // 3 if part else self.depth // 2
+        last = max(2 * self.depth // 3, first + 1) if part else self.depth
+        return tuple(range(first, last))
+
+    def maps(self, images: Array) -> list[jax.Array]:
+        """What the whole network says of `images` [b h w 3]: its patches after the final norm, float32 [b h' w' c]."""
+        patches = self.patches(self(images)[0]).astype(jnp.float32)
+        return [patches.reshape(len(images), *self.grid((images.shape[1], images.shape[2])), -1)]
+
     def embed(self, images: Array) -> jax.Array:
         """Input tokens [b 1+r+n c] of `images` [b h w 3]; registers have no position (SPEC 6.1)."""
         grid = self.grid((images.shape[1], images.shape[2]))
@@ -83,16 +104,23 @@ class ViT(nnx.Module):
         leading = jnp.broadcast_to(leading, (len(images), *leading.shape[1:]))
         return jnp.concatenate([leading.astype(patches.dtype), patches + positions.astype(patches.dtype)], axis=1)
 
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return self.config.depth
+
+    @property
+    def patch(self) -> int:
+        """Pixels of the image per feature."""
+        return self.config.patch
+
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns (h, w) of the patches of an image of `size` (height, width) in pixels.
 
         Raises:
             ConfigError: a side that is no multiple of the patch.
         """
-        patch = self.config.patch
-        if min(size) < patch or any(side % patch for side in size):
-            raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides need to be multiples of {patch}")
-        return size[0] // patch, size[1] // patch
+        return patch_grid(size, self.patch)
 
     def patches(self, tokens: jax.Array) -> jax.Array:
         """Patch tokens [b n c] of all tokens [b 1+r+n c]."""

@@ -104,6 +104,9 @@ def test_published_shapes():
 def test_features_end_at_the_last_stage_of_each_stride():
     network = abstract_efficientnet(SMALL)
     assert network.strides == (2, 4, 8, 16, 16, 32, 32)
-    assert network.tapped_stages == (1, 2, 4)
-    output, taps = jax.eval_shape(lambda network, x: network(x, (0, 5)), network, np.zeros((1, 64, 96, 3)))
+    assert network.usual_blocks() == (1, 2, 4)
+    images = np.zeros((1, 64, 96, 3))
+    maps = jax.eval_shape(lambda network, x: network.maps(x), network, images)
+    assert [x.shape for x in maps] == [(1, 16, 24, 16), (1, 8, 12, 24), (1, 4, 6, 40)]
+    output, taps = jax.eval_shape(lambda network, x: network(x, (0, 5)), network, images)
     assert (output.shape, taps[0].shape, taps[5].shape) == ((1, 2, 3, 64), (1, 32, 48, 8), (1, 2, 3, 48))
