@@ -11,7 +11,6 @@ to 21 of the paper are the `classes` of these reports, in those of clipfusion_ta
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -20,12 +19,13 @@ from typing import Any
 import numpy as np
 
 import jaxad
+from experiments.rows import Mean, combined, deviation, head, percent, slug
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
 from jaxad.data import DataSet
 from jaxad.evaluate import make_report, score
+from jaxad.metrics import METRICS as REPORTED
 from jaxad.progress import Reporter
 from jaxad.report import write_report
-from jaxad.results import METRICS as REPORTED
 from jaxad.systems.clipfusion_networks import FusionNetworks, load_networks, sources
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
@@ -34,8 +34,6 @@ METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 Values = tuple[float | None, ...]
 Published = Mapping[str, Mapping[str, Values]]
 """By benchmark and row, percent in the order of `METRICS`; None where the paper says nothing."""
-
-Mean = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def run(
     """
     chosen = [row for row in rows if options.shots is None or row.shots in options.shots]
     runner, found = _Runner(options), {}
-    print(f"{'data':16} {'row':28} {'':14} " + " ".join(f"{name:>11}" for name in METRICS))
+    print(f"{'data':16} {'row':28} {'':14} {head(METRICS)}")
     for data in options.data:
         benchmark = next((name for name in published if name in data), "mvtec_ad")
         found[data] = {}
@@ -158,7 +156,7 @@ class _Runner:
         self._datasets: dict[tuple, DataSet] = {}
 
     def folder(self, data: str, row: Row) -> Path:
-        return self._options.out / _slug(data) / _slug(row.name)
+        return self._options.out / slug(data) / slug(row.name)
 
     def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
         """One for each seed, those of earlier runs where they are of the same settings."""
@@ -210,25 +208,19 @@ class _Runner:
 
 def _joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means of the metrics of one category (or of all) over seeds, and `std` where there are several."""
-    joined: dict[str, Any] = {}
-    deviations: dict[str, float | None] = {}
-    reasons: dict[str, str] = {}
-    for name in (*REPORTED, "mad"):
-        values = [result[name] for result in results]
-        if missing := [result for result, value in zip(results, values, strict=True) if value is None]:
-            joined[name] = deviations[name] = None
-            reasons |= {name: missing[0].get("undefined", {}).get(name, "undefined for every category")}
-        else:
-            joined[name], deviations[name] = float(np.mean(values)), float(np.std(values, ddof=1 if values[1:] else 0))
+    columns = {name: [result[name] for result in results] for name in REPORTED}
+    joined: dict[str, Any] = {name: combined(values, np.mean) for name, values in columns.items()}
+    reasons = {}
+    for name, values in columns.items():
+        if None in values:
+            first = results[values.index(None)]
+            reasons[name] = first.get("undefined", {}).get(name, "undefined for every category")
     if reasons or "undefined" in results[0]:
         joined["undefined"] = reasons
-    return {**joined, "std": deviations} if len(results) > 1 else joined
+    if len(results) > 1:
+        joined["std"] = {name: combined(values, deviation) for name, values in columns.items()}
+    return joined
 
 
 def _print(data: str, row: str, title: str, values: Sequence[float | None]) -> None:
-    cells = " ".join("          -" if value is None else f"{100 * value:11.1f}" for value in values)
-    print(f"{Path(data).name:16} {row:28} {title:14} {cells}", flush=True)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"\W+", "-", text).strip("-")
+    print(f"{Path(data).name:16} {row:28} {title:14} {percent(values)}", flush=True)

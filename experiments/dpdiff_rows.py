@@ -5,35 +5,27 @@ Not an experiment itself; `dpdiff_table5.py` and its neighbours call `Table.row`
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 import jaxad
+from experiments.rows import Lines, Mean, slug
 from jaxad.evaluate import score
 from jaxad.features import FeatureCache
-from jaxad.metrics import summarise
+from jaxad.metrics import METRICS, summarise
 from jaxad.models.backbone import load_backbone
 from jaxad.precision import compute_dtype
 from jaxad.progress import Reporter
 
-METRICS = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "mad")
-"""Columns, macro means over the categories; published values stand in this order, in percent."""
 
-Mean = dict[str, float | None]
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Preset and length of the runs of a table."""
 
-
-@dataclass(frozen=True)
-class RowOptions:
-    """Data, preset and length of the runs of a table."""
-
-    data: str
-    """`folder:PATH` of categories in MVTec layout, a prepared data set, or `demo`."""
     out: Path
     """Folder of the runs."""
     preset: Literal["paper", "small"] = "paper"
@@ -52,8 +44,18 @@ class RowOptions:
     """Every row is trained once for each; more than one gives mean and standard deviation."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(RunOptions):
+    """Data, preset and length of the runs of a table."""
+
+    data: str
+    """`folder:PATH` of categories in MVTec layout, a prepared data set, or `demo`."""
+
+
 class Table:
     """Trains and evaluates rows and prints ours beside the published ones.
+
+    Columns are `jaxad.metrics.METRICS`, macro means over the categories; published values stand in this order.
 
     Attributes:
         config, train: settings of a row that changes nothing.
@@ -67,14 +69,14 @@ class Table:
         self.train = jaxad.TrainConfig.preset(options.preset)
         self.train = replace(self.train, steps=options.steps or self.train.steps)
         self.rows: dict[str, Mean] = {}
-        self._options, self._published = options, published
+        self._options = options
         self._dataset = jaxad.data.load(
             options.data, options.data_dir, config=jaxad.DataConfig(holdout=options.holdout)
         )
         self._reporter = Reporter()
         self._backbone: tuple[Any, Any] = (None, None)
         self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
-        print(f"{'row':28} {'':10} " + " ".join(f"{name:>11}" for name in METRICS))
+        self._lines = Lines(METRICS, published, width=28)
 
     def row(
         self, name: str, *, run: str = "", train: dict | None = None, restored: dict | None = None, **model: Any
@@ -88,7 +90,7 @@ class Table:
             restored: fields of DPDiffConfig that differ at inference only.
             model: fields of DPDiffConfig that differ.
         """
-        folder = self._options.out / re.sub(r"\W+", "-", run or name)
+        folder = self._options.out / slug(run or name)
         config = replace(self.config, **model)
         means = []
         for seed in self._options.seeds:
@@ -108,8 +110,7 @@ class Table:
             with self._reporter.images(name, len(self._dataset.test)) as progress:
                 scored = score(model_, self._dataset.test, features=features["test"], progress=progress)
             means.append(summarise(scored.results()))
-        self.rows[name] = {metric: _mean([mean[metric] for mean in means]) for metric in METRICS}
-        self._print(name, means)
+        self.rows[name] = self._lines.show(name, means)
 
     def _loaded(self, config: jaxad.DPDiffConfig):
         wanted = (config.backbone, compute_dtype(config.precision))
@@ -128,27 +129,3 @@ class Table:
                     caches[part] = FeatureCache.build(detector, source, folder=folder, progress=progress)
             self._features = (wanted, caches)
         return self._features[1]
-
-    def _print(self, name: str, means: list[Mean]) -> None:
-        mean = self.rows[name]
-        print(f"{name:28} {'ours':10} {_percent([mean[metric] for metric in METRICS])}", flush=True)
-        if len(means) > 1:
-            spread = [_deviation([mean[metric] for mean in means]) for metric in METRICS]
-            print(f"{'':28} {'std':10} {_percent(spread)}", flush=True)
-        if name in self._published:
-            values = " ".join(f"{value:11.1f}" for value in self._published[name])
-            print(f"{'':28} {'published':10} {values}", flush=True)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
-
-
-def _deviation(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.std(known, ddof=1)) if len(known) == len(values) else None
-
-
-def _percent(values: Sequence[float | None]) -> str:
-    return " ".join("          -" if value is None else f"{100 * value:11.1f}" for value in values)

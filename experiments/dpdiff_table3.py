@@ -3,19 +3,17 @@
 Command (prepared data sets, see `jaxad prepare`; one GPU; without --benchmarks all of them):
     python -m experiments.dpdiff_table3 --out runs/benchmarks --benchmarks mvtec_ad visa
 
-Steps follow SPEC 3.4 row 23: 40,000, and 100,000 for Real-IAD and Real-IAD Variety. Published values are macro means
-over the categories in percent; those of other methods stand in the paper.
+Without --steps there are as many as SPEC 3.4 row 23 has: 40,000, and 100,000 for Real-IAD and Real-IAD Variety.
+Published values are macro means over the categories in percent; those of other methods stand in the paper.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, fields
 
 import tyro
 
-from experiments.dpdiff_rows import Mean, RowOptions, Table
+from experiments.dpdiff_rows import Mean, RowOptions, RunOptions, Table
 
 PUBLISHED = {
     "mvtec_ad": (99.5, 99.9, 99.1, 98.7, 65.6, 64.8, 95.9, 89.1),
@@ -30,37 +28,22 @@ PUBLISHED = {
 """Table 3; for the 160 categories of Real-IAD Variety Table 1, for the first 30, 60 and 100 of them Table 2."""
 
 
-@dataclass(frozen=True)
-class Benchmarks:
+@dataclass(frozen=True, kw_only=True)
+class Benchmarks(RunOptions):
     """Train and evaluate one model for each benchmark."""
 
-    out: Path
-    """Folder of the runs."""
     benchmarks: tuple[str, ...] = tuple(PUBLISHED)
     """Prepared data sets."""
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-    preset: Literal["paper", "small"] = "paper"
-    """Defaults of model and training."""
-    steps: int | None = None
-    """Optimizer steps of each run; 40,000 or 100,000 if not given."""
-    backbone: str | None = None
-    """Folder or id of the backbone; the preset's if not given."""
-    image_size: int | None = None
-    """Side of the square input in pixels; the preset's if not given."""
-    seeds: tuple[int, ...] = (0,)
-    """Every benchmark is trained once for each."""
 
 
 def main(options: Benchmarks) -> dict[str, Mean]:
     """Runs every benchmark and prints ours beside the published values; returns the means by benchmark."""
     rows: dict[str, Mean] = {}
+    shared = {setting.name: getattr(options, setting.name) for setting in fields(RunOptions)}
     for name in options.benchmarks:
         steps = options.steps or (100_000 if name.startswith("real_iad") else 40_000)
-        shared = {"backbone": options.backbone, "image_size": options.image_size, "seeds": options.seeds}
-        folder = options.out / name.replace("/", "-")
-        settings = RowOptions(name, folder, options.preset, steps, data_dir=options.data_dir, **shared)
-        table = Table(settings, PUBLISHED)
+        changes = {"data": name, "out": options.out / name.replace("/", "-"), "steps": steps}
+        table = Table(RowOptions(**{**shared, **changes}), PUBLISHED)
         table.row(name)
         rows |= table.rows
     return rows

@@ -16,26 +16,19 @@ from pathlib import Path
 
 import tyro
 
-import jaxad
+from experiments.rows import Mean, head, percent
+from experiments.sweep import SweepOptions, sweep
 from experiments.vlmdiff_caption_rows import described
 from experiments.vlmdiff_rows import PROTOCOL
-from jaxad.evaluate import score
-from jaxad.metrics import summarise
 from jaxad.progress import Reporter
 
 COLUMNS = ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Sweep start timestep and number of steps of a checkpoint."""
+class Sampling(SweepOptions):
+    """Sweep start timestep and number of steps of a checkpoint of VLMDiff."""
 
-    checkpoint: Path
-    """A workdir or one step's folder of VLMDiff."""
-    data: str
-    """Prepared data set, or `folder:PATH` of categories in MVTec layout."""
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     captions: Path | None = None
     """Folder of caption folders, for a model that takes captions at test time; see `vlmdiff_rows`."""
     vlm: str = "internvl"
@@ -55,24 +48,23 @@ class Row:
     start_timestep: int
     sampling_steps: int
     images_per_second: float | None
-    mean: dict[str, float | None]
+    mean: Mean
 
 
 def main(options: Sampling) -> list[Row]:
     """Prints speed and metrics of every setting, in percent."""
     reporter, rows = Reporter(), []
-    dataset = jaxad.data.load(options.data, options.data_dir, config=jaxad.DataConfig(holdout=0.0))
-    test = described(dataset.test, options.captions, options.data, options.vlm, "test")
-    print(f"{'t':>4} {'steps':>5} {'images/s':>9} " + " ".join(f"{name:>11}" for name in COLUMNS))
-    for start, steps in itertools.product(options.timesteps, options.steps):
-        detector = jaxad.restore(options.checkpoint, start_timestep=start, sampling_steps=steps).detector
-        with reporter.images(f"t {start}, {steps} steps", len(test)) as progress:
-            scored = score(detector, test, protocol=PROTOCOL, batch_size=options.batch_size, progress=progress)
-        mean = summarise(scored.results())
+    test = described(options.load().test, options.captions, options.data, options.vlm, "test")
+    print(f"{'t':>4} {'steps':>5} {'images/s':>9} {head(COLUMNS)}")
+    grid = itertools.product(options.timesteps, options.steps)
+    settings = [{"start_timestep": start, "sampling_steps": steps} for start, steps in grid]
+    scoring = {"protocol": PROTOCOL, "batch_size": options.batch_size}
+    results = sweep(options.checkpoint, test, settings, reporter, **scoring)
+    for setting, (scored, mean) in zip(settings, results, strict=True):
         rate = scored.images / scored.seconds if scored.images else None
-        cells = ("-" if value is None else f"{100 * value:.1f}" for value in map(mean.get, COLUMNS))
         speed = "-" if rate is None else f"{rate:.2f}"
-        print(f"{start:4} {steps:5} {speed:>9} " + " ".join(f"{cell:>11}" for cell in cells), flush=True)
+        start, steps = setting.values()
+        print(f"{start:4} {steps:5} {speed:>9} {percent([mean[name] for name in COLUMNS])}", flush=True)
         rows.append(Row(start, steps, rate, mean))
     return rows
 

@@ -20,8 +20,8 @@ from experiments import (
 )
 from experiments.clipfusion_rows import METRICS, RowOptions, over_seeds
 from jaxad.config import CLIPFusionConfig
+from jaxad.metrics import METRICS as REPORTED
 from jaxad.report import validate_report
-from jaxad.results import METRICS as REPORTED
 from tests.systems.fusion_checkpoints import CONFIG, write_clip, write_diffusion
 
 TABLES = (
@@ -98,7 +98,7 @@ def test_options_reach_every_row_that_does_not_set_them_itself(tmp_path):
 
 
 def made_up_report(seed, auroc, recall=0.5):
-    values = dict.fromkeys((*REPORTED, "mad"), 0.5) | {"image_auroc": auroc, "aupro": recall}
+    values = dict.fromkeys(REPORTED, 0.5) | {"image_auroc": auroc, "aupro": recall}
     reasons = {} if recall is not None else {"aupro": "no defect"}
     counts = {"n_normal": 1, "n_anomalous": 1, "undefined": reasons}
     return {

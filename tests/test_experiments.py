@@ -15,7 +15,8 @@ from experiments import (
     dpdiff_table8,
     dpdiff_table9,
 )
-from experiments.dpdiff_rows import METRICS, RowOptions, Table
+from experiments.dpdiff_rows import RowOptions, Table
+from jaxad.metrics import METRICS
 
 
 def test_figure6_evaluates_every_setting(trained, parts, capsys):
@@ -31,7 +32,8 @@ def test_figure6_evaluates_every_setting(trained, parts, capsys):
 
 
 def toy_rows(parts, out, **changes):
-    return RowOptions(parts.name, out, preset="small", steps=2, backbone="random:48x8", image_size=56, **changes)
+    small = {"preset": "small", "steps": 2, "backbone": "random:48x8", "image_size": 56}
+    return RowOptions(data=parts.name, out=out, **small, **changes)
 
 
 @pytest.mark.slow

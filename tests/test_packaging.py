@@ -17,7 +17,7 @@ import experiments
 
 ROOT = Path(__file__).parents[1]
 MODULES = [module.name for module in pkgutil.iter_modules(experiments.__path__)]
-EXPERIMENTS = [f"experiments.{name}" for name in MODULES if not name.endswith("_rows")]
+EXPERIMENTS = [f"experiments.{name}" for name in MODULES if not name.endswith("rows") and name != "sweep"]
 
 
 @pytest.fixture(scope="module")

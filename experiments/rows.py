@@ -1,0 +1,69 @@
+"""What the tables of all systems share: means over seeds, lines in percent beside the published ones, folder names.
+
+Not an experiment itself; `dpdiff_rows.py` and its neighbours use it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Mean = dict[str, float | None]
+"""Metrics, 0..1, by name; None where one is undefined."""
+
+
+class Lines:
+    """Prints the rows of a table, ours beside the published ones.
+
+    Args:
+        metrics: the columns.
+        published: percent in the order of `metrics`, by row.
+        width: of the rows' names, in characters.
+    """
+
+    def __init__(self, metrics: Sequence[str], published: Mapping[str, Sequence[float]], *, width: int):
+        self._metrics, self._published, self._width = metrics, published, width
+        print(f"{'row':{width}} {'':10} " + head(metrics))
+
+    def show(self, name: str, means: Sequence[Mapping[str, float | None]]) -> Mean:
+        """Prints a row from the metrics of every seed; returns their means."""
+        columns = {metric: [one[metric] for one in means] for metric in self._metrics}
+        mean = {metric: combined(values, np.mean) for metric, values in columns.items()}
+        self._line(name, "ours", list(mean.values()))
+        if len(means) > 1:
+            self._line("", "std", [combined(values, deviation) for values in columns.values()])
+        if name in self._published:
+            self._line("", "published", [value / 100 for value in self._published[name]])
+        return mean
+
+    def _line(self, name: str, title: str, values: Sequence[float | None]) -> None:
+        print(f"{name:{self._width}} {title:10} {percent(values)}", flush=True)
+
+
+def combined(values: Sequence[float | None], how: Callable[[Any], Any]) -> float | None:
+    """`how` of the values; None where one is undefined."""
+    known = [value for value in values if value is not None]
+    return float(how(known)) if len(known) == len(values) else None
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Standard deviation (n - 1)."""
+    return float(np.std(values, ddof=1))
+
+
+def head(metrics: Sequence[str]) -> str:
+    """Names of metrics above the columns of `percent`."""
+    return " ".join(f"{name:>11}" for name in metrics)
+
+
+def percent(values: Sequence[float | None], width: int = 11) -> str:
+    """Values 0..1 as columns of percent, "-" for None."""
+    return " ".join(f"{'-':>{width}}" if value is None else f"{100 * value:{width}.1f}" for value in values)
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder."""
+    return re.sub(r"\W+", "-", name).strip("-")
