@@ -26,14 +26,10 @@ from jaxad.errors import ConfigError
 from jaxad.metrics.operators import bilinear
 from jaxad.models.autoencoder_kl import Moments
 from jaxad.models.backbone import Backbone, load_backbone
-from jaxad.models.convolution import ConvNet
-from jaxad.models.normalisation import IMAGENET
+from jaxad.models.normalisation import IMAGENET, INCEPTION
 from jaxad.precision import compute_dtype
 from jaxad.systems.vlmdiff_networks import Networks, abstract_networks, load_networks, tokenizer_of
 from jaxad.types import Array, Batch, Context, Features, Prediction, Record, View
-
-STAGES = (0, 1, 2)
-"""Stages of a convolutional backbone that are compared: strides 4, 8 and 16 (SPEC 1.9)."""
 
 
 class Constant(nnx.Variable):
@@ -159,7 +155,7 @@ class VLMDiff(Detector):
         In `extras`: "image" uint8 [b H W 3], and "text" float32 [b 77 d] where there are captions.
         """
         images = batch.images["image"]
-        moments = self.autoencoder.encode(self._to_pixels(_normalised(images)))
+        moments = self.autoencoder.encode((INCEPTION if self._symmetric else IMAGENET)(images))
         joined = jnp.concatenate([moments.mean, moments.logvar], axis=-1)
         extras = {"image": images}
         if "caption" in batch.extras:
@@ -177,7 +173,7 @@ class VLMDiff(Detector):
         t = jax.random.randint(t_key, z.shape[:1], 0, len(self._schedule))
         noise = jax.random.normal(noise_key, z.shape)
         noisy = add_noise(z, noise, self._schedule.alpha_bar_at(t))
-        hint = self.sgn.hint(_normalised(features.extras["image"]))
+        hint = self.sgn.hint(IMAGENET(features.extras["image"]))
         predicted = controlled_noise(self.unet, self.sgn, noisy, t, self._text(features), hint)
         return jnp.square(predicted - noise).mean(), {}
 
@@ -196,7 +192,7 @@ class VLMDiff(Detector):
         z = self._latents(features, posterior_keys)
         noise = normal_per_image(noise_keys, z.shape[1:])
         noisy = add_noise(z, noise, schedule.alpha_bar_at(jnp.int32(config.start_timestep)))
-        hint, text = self.sgn.hint(_normalised(features.extras["image"])), context.arrays["text"]
+        hint, text = self.sgn.hint(IMAGENET(features.extras["image"])), context.arrays["text"]
         guided = config.captions == "always" and config.guidance != 1
         if guided:
             # The same hint guides both; for an image without a caption both texts are "", and agree.
@@ -214,8 +210,8 @@ class VLMDiff(Detector):
         timesteps = ldm_timesteps(config.start_timestep, config.sampling_steps)
         clean = ddim(denoise, noisy, schedule, timesteps, last=float(schedule.alpha_bar[0]))
         decoded = self.autoencoder.decode(clean / self.autoencoder.config.scaling_factor)
-        tokens = clean.reshape(len(clean), -1, clean.shape[-1])
-        return Features(tokens, features.grid, {"image": self._from_pixels(decoded)})
+        image = IMAGENET(INCEPTION.inverse(decoded)) if self._symmetric else decoded
+        return Features(clean.reshape(len(clean), -1, clean.shape[-1]), features.grid, {"image": image})
 
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
         """1 - cosine of the backbone's features of image and reconstruction (SPEC 1.9).
@@ -240,8 +236,7 @@ class VLMDiff(Detector):
         before, after = (
             maps[-1].reshape(len(maps[-1]), -1, maps[-1].shape[-1]) for maps in self._look(features, reconstruction)
         )
-        mean, std = _statistics()
-        redrawn = jnp.clip(255 * (reconstruction.extras["image"] * std + mean), 0, 255).round().astype(jnp.uint8)
+        redrawn = jnp.clip(IMAGENET.inverse(reconstruction.extras["image"]), 0, 255).round().astype(jnp.uint8)
         return {"before": before, "after": after, "image": features.extras["image"], "reconstruction": redrawn}
 
     @property
@@ -268,32 +263,12 @@ class VLMDiff(Detector):
     def _nothing(self, images: int) -> jax.Array:
         return jnp.broadcast_to(self.empty[...][None], (images, *self.empty[...].shape))
 
-    def _to_pixels(self, normalised: jax.Array) -> jax.Array:
-        """ImageNet-normalised images as the autoencoder was trained to take them."""
-        if not self._symmetric:
-            return normalised
-        mean, std = _statistics()
-        return 2 * (normalised * std + mean) - 1
-
-    def _from_pixels(self, pixels: jax.Array) -> jax.Array:
-        if not self._symmetric:
-            return pixels
-        mean, std = _statistics()
-        return ((pixels + 1) / 2 - mean) / std
-
     def _look(self, features: Features, reconstruction: Features) -> tuple[list[jax.Array], list[jax.Array]]:
         """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
-        images = jnp.concatenate([_normalised(features.extras["image"]), reconstruction.extras["image"]])
+        images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
         if self._side != self.config.image_size:
             images = jax.image.resize(images, (len(images), self._side, self._side, 3), "bilinear", antialias=False)
-        network = self.backbone.network
-        if isinstance(network, ConvNet):
-            taps = network.taps(images, STAGES)
-            layers = [taps[stage].astype(jnp.float32) for stage in STAGES]
-        else:
-            tokens = network.patches(network(images)[0]).astype(jnp.float32)
-            layers = [tokens.reshape(len(images), *self.grid, -1)]
-        before, after = zip(*(jnp.split(layer, 2) for layer in layers), strict=True)
+        before, after = zip(*(jnp.split(layer, 2) for layer in self.backbone.network.maps(images)), strict=True)
         return list(before), list(after)
 
 
@@ -304,12 +279,10 @@ def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
 
 
 def _compared_side(backbone: Backbone, image_size: int) -> int:
-    """Side in pixels at which the backbone sees images: of a ViT the nearest multiple of its patch, 252 of 256 for 14.
+    """Side in pixels at which the backbone sees images: the nearest multiple of its patch, 252 of 256 for 14.
 
     The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order (SPEC 1.9).
     """
-    if isinstance(backbone.network, ConvNet):
-        return image_size
     return max(round(image_size / backbone.patch), 1) * backbone.patch
 
 
@@ -325,17 +298,6 @@ def _embed_nothing(networks: Networks, config: VLMDiffConfig) -> jax.Array:
     graphdef, arrays = module_state.split(networks.text)
     run = jax.jit(lambda arrays, ids: module_state.merge(graphdef, arrays)(ids).hidden)
     return run(arrays, ids)[0].astype(jnp.float32)
-
-
-def _statistics() -> tuple[np.ndarray, np.ndarray]:
-    mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
-    return mean, std
-
-
-def _normalised(images: Array) -> jax.Array:
-    """uint8 [b H W 3] -> what autoencoder, SGN and backbone all take (SPEC 1.4)."""
-    mean, std = _statistics()
-    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
 
 
 def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
