@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 
 import jaxad
+from experiments.rows import Lines, Mean, combined, slug
 from experiments.vlmdiff_caption_rows import described
 from jaxad.autoencoder_training import fit_autoencoder
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
@@ -35,7 +35,6 @@ COCO_SPLITS = ("coco_ad", "coco_ad/all-split_1", "coco_ad/all-split_2", "coco_ad
 
 Method = Literal["vlmdiff", "diad"]
 TITLES: Mapping[Method, str] = {"vlmdiff": "VLMDiff", "diad": "DiAD"}
-Mean = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,11 @@ class Table:
     def __init__(self, options: RowOptions, published: Mapping[str, Sequence[float]], metrics=METRICS):
         self.rows: dict[str, Mean] = {}
         self.reports: dict[str, list[dict[str, Any]]] = {}
-        self._options, self._published, self._metrics = options, published, metrics
+        self._options, self._metrics = options, metrics
         self._reporter = Reporter()
         self._datasets: dict[str, jaxad.data.DataSet] = {}
         self._autoencoders: dict[tuple[str, Method], str] = {}
-        print(f"{'row':32} {'':10} " + " ".join(f"{name:>11}" for name in metrics))
+        self._lines = Lines(metrics, published, width=32)
 
     def row(
         self, name: str, data: str, *, method: Method = "vlmdiff", epochs: int | None = None, vlm: str = ""
@@ -177,22 +176,14 @@ class Table:
             with self._reporter.images(name, len(dataset.test)) as progress:
                 provenance = {part: restored.meta[part] for part in ("train", "data", "step")}
                 report = jaxad.evaluate(detector, dataset, protocol=PROTOCOL, provenance=provenance, progress=progress)
-            jaxad.write_report(options.out / "reports" / _slug(name) / f"seed-{seed}", report)
+            jaxad.write_report(options.out / "reports" / slug(name) / f"seed-{seed}", report)
             self.reports[name].append(report)
         return self.show(name, [report["mean"] for report in self.reports[name]])
 
     def show(self, name: str, means: Sequence[Mapping[str, float | None]]) -> Mean:
         """Prints a row, ours beside the published one, from the means of every seed."""
-        mean = {metric: combined([one[metric] for one in means], np.mean) for metric in self._metrics}
-        self.rows[name] = mean
-        print(f"{name:32} {'ours':10} {_percent(mean.values())}", flush=True)
-        if len(means) > 1:
-            spread = [combined([one[metric] for one in means], _deviation) for metric in self._metrics]
-            print(f"{'':32} {'std':10} {_percent(spread)}", flush=True)
-        if name in self._published:
-            values = " ".join(f"{value:11.1f}" for value in self._published[name])
-            print(f"{'':32} {'published':10} {values}", flush=True)
-        return mean
+        self.rows[name] = self._lines.show(name, means)
+        return self.rows[name]
 
     def average(self, name: str, rows: Sequence[str]) -> Mean:
         """Prints the mean of rows as a row of its own."""
@@ -265,26 +256,8 @@ class Table:
         return self._datasets[data]
 
     def _folder(self, data: str) -> Path:
-        return self._options.out / _slug(data)
-
-
-def combined(values: Sequence[float | None], how: Callable[[Any], Any]) -> float | None:
-    """`how` of the values; None where one is undefined."""
-    known = [value for value in values if value is not None]
-    return float(how(known)) if len(known) == len(values) else None
-
-
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1))
+        return self._options.out / slug(data)
 
 
 def _short(data: str) -> bool:
     return data.partition("/")[0] in SHORT
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"\W+", "-", name).strip("-")
-
-
-def _percent(values: Any) -> str:
-    return " ".join("          -" if value is None else f"{100 * value:11.1f}" for value in values)

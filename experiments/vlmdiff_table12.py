@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import tyro
 
-from experiments.vlmdiff_rows import METRICS, Mean, RowOptions, Table, combined
+from experiments.rows import combined
+from experiments.vlmdiff_rows import METRICS, Mean, RowOptions, Table
 
 DATA = ("mvtec_ad", "visa")
 
