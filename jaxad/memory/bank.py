@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.memory.cosine import unit
 from jaxad.types import Array
 
 Distance = Literal["cosine", "euclidean"]
@@ -75,9 +76,7 @@ def nearest_distance(
     padding = -size % chunk
     banks = jnp.pad(banks, ((0, 0), (0, padding), (0, 0)), constant_values=jnp.nan)
     slices = jnp.moveaxis(banks.reshape(groups, -1, chunk, channels), 1, 0)
-    tokens = tokens.astype(jnp.float32)
-    if distance == "cosine":
-        tokens = tokens * jax.lax.rsqrt(jnp.maximum(jnp.square(tokens).sum(-1, keepdims=True), 1e-24))
+    tokens = unit(tokens) if distance == "cosine" else jnp.asarray(tokens, jnp.float32)
     squares = jnp.square(tokens).sum(-1)[:, :, None]
 
     def step(best, entries):

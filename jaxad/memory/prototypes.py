@@ -9,6 +9,7 @@ from ott.geometry import geometry
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 
+from jaxad.memory.cosine import unit
 from jaxad.models.attention import attention
 from jaxad.precision import Linear
 from jaxad.types import Array
@@ -65,7 +66,7 @@ class PrototypeExtractor(nnx.Module):
 
 def cosine_similarity(tokens: Array, prototypes: Array) -> jax.Array:
     """Cosine of every token with every prototype: [b n c], [b k c] -> [b n k] in -1..1."""
-    return jnp.einsum("bnc,bkc->bnk", _unit(tokens), _unit(prototypes), precision="highest")
+    return jnp.einsum("bnc,bkc->bnk", unit(tokens), unit(prototypes), precision="highest")
 
 
 def local_loss(tokens: Array, prototypes: Array) -> jax.Array:
@@ -120,8 +121,3 @@ def _squared_distance(tokens: Array, prototypes: Array) -> jax.Array:
     product = jnp.einsum("bnc,bkc->bnk", tokens, prototypes, precision="highest")
     squares = jnp.square(tokens).sum(-1)[:, :, None] + jnp.square(prototypes).sum(-1)[:, None, :]
     return jnp.maximum(squares - 2 * product, 0.0)
-
-
-def _unit(x: Array) -> jax.Array:
-    x = jnp.asarray(x, jnp.float32)
-    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.memory.bank import nearest_distance
+from jaxad.memory.cosine import unit
 from jaxad.types import Array
 
 SMALL = 1e-6
@@ -27,10 +28,8 @@ def abnormality(embeddings: Array, texts: Array, scale: Array) -> jax.Array:
     Returns:
         float32 [b n], 0..1.
     """
-    x = embeddings.astype(jnp.float32)
-    x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
     difference = jnp.asarray(texts)[:, 1] - jnp.asarray(texts)[:, 0]
-    return jax.nn.sigmoid(scale * jnp.einsum("bnd,bd->bn", x, difference, precision="highest"))
+    return jax.nn.sigmoid(scale * jnp.einsum("bnd,bd->bn", unit(embeddings), difference, precision="highest"))
 
 
 def window_patches(grid: tuple[int, int], side: int) -> np.ndarray:

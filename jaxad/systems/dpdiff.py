@@ -18,6 +18,7 @@ from jaxad.config import DPDiffConfig
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.errors import ConfigError
+from jaxad.memory.cosine import cosine
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.precision import compute_dtype
@@ -161,7 +162,7 @@ class DPDiff(PatchDetector):
         elif self.config.residual == "squared":
             residual = jnp.square(reconstruction.tokens - x).sum(-1)
         else:
-            residual = 1 - _cosine(self._unstandardise(reconstruction.tokens), self._unstandardise(x))
+            residual = 1 - cosine(self._unstandardise(reconstruction.tokens), self._unstandardise(x))
         return Prediction(residual.reshape(-1, *features.grid))
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
@@ -226,11 +227,6 @@ def _check_heads(**settings: tuple[int, int]) -> None:
     ]
     if problems:
         raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
-
-
-def _cosine(x: Array, y: Array) -> jax.Array:
-    product = (x * y).sum(-1)
-    return product * jax.lax.rsqrt(jnp.square(x).sum(-1) * jnp.square(y).sum(-1) + 1e-12)
 
 
 def _concatenate(arrays: dict[str, Array]) -> jax.Array | None:

@@ -23,6 +23,7 @@ from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
 from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
 from jaxad.diffusion.sgn import abstract_sgn, controlled_noise, make_sgn
 from jaxad.errors import ConfigError
+from jaxad.memory.cosine import cosine
 from jaxad.metrics.operators import bilinear
 from jaxad.models.autoencoder_kl import Moments
 from jaxad.models.backbone import Backbone, load_backbone
@@ -220,7 +221,7 @@ class VLMDiff(Detector):
         """
         assert reconstruction is not None
         before, after = self._look(features, reconstruction)
-        maps = [1 - _cosine(x, y) for x, y in zip(before, after, strict=True)]
+        maps = [1 - cosine(x, y) for x, y in zip(before, after, strict=True)]
         if len(maps) == 1:
             return Prediction(maps[0])
         size = self.config.image_size
@@ -298,9 +299,3 @@ def _embed_nothing(networks: Networks, config: VLMDiffConfig) -> jax.Array:
     graphdef, arrays = module_state.split(networks.text)
     run = jax.jit(lambda arrays, ids: module_state.merge(graphdef, arrays)(ids).hidden)
     return run(arrays, ids)[0].astype(jnp.float32)
-
-
-def _cosine(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Over the last axis, with torch's guard against zeros."""
-    lengths = jnp.linalg.norm(x, axis=-1) * jnp.linalg.norm(y, axis=-1)
-    return (x * y).sum(-1) / jnp.maximum(lengths, 1e-8)

@@ -1,0 +1,16 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad.memory.cosine import cosine, unit
+
+
+def test_cosine_and_unit_agree_with_float64_and_take_zeros():
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    x[0, 0], y[1] = 0, -3 * x[1]
+    lengths = np.linalg.norm(x.astype(np.float64), axis=-1), np.linalg.norm(y.astype(np.float64), axis=-1)
+    expected = (x.astype(np.float64) * y).sum(-1) / np.maximum(lengths[0] * lengths[1], 1e-30)
+    np.testing.assert_allclose(cosine(x, y), expected, atol=3e-7)
+    np.testing.assert_allclose((unit(x) * unit(y)).sum(-1), expected, atol=3e-7)
+    assert cosine(x, y).dtype == unit(x.astype(jnp.bfloat16)).dtype == jnp.float32
+    assert np.isfinite(jax.grad(lambda x: cosine(x, y).sum())(jnp.asarray(x))).all()
