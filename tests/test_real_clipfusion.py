@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -37,26 +39,31 @@ def data(real_data, tmp_path_factory) -> Path:
     return root
 
 
-def evaluated(run: Path, data: Path, name: str) -> dict:
-    """The report of a run, which is the same when it is made once more."""
-    found = []
-    for time in ("first", "second"):
-        out = run.parent / f"{name}-{time}"
-        protocol = ("--protocol", "winclip")
-        jaxad("evaluate", "--checkpoint", run, "--data", f"folder:{data}", "--out", out, *protocol, *SIX)
-        found.append(json.loads((out / "report.json").read_text()))
-        assert "built on random weights" in (out / "report.html").read_text("utf-8")
-    validate_report(found[0])
-    assert found[0]["classes"] == found[1]["classes"]
-    return found[0]
+@pytest.fixture(autouse=True)
+def quick_compiles():
+    """Networks of a few channels are not worth optimising."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def evaluated(run: Path, data: Path) -> dict:
+    out = run.parent / f"{run.name}-report"
+    protocol = ("--protocol", "winclip")
+    jaxad("evaluate", "--checkpoint", run, "--data", f"folder:{data}", "--out", out, *protocol, *SIX)
+    report = json.loads((out / "report.json").read_text())
+    validate_report(report)
+    assert report["notes"][0] in html.unescape((out / "report.html").read_text("utf-8"))
+    return report
 
 
 def test_two_shots_and_none(data, tmp_path, capsys):
     few, zero, again = tmp_path / "few", tmp_path / "zero", tmp_path / "again"
     jaxad("fit", "clipfusion", "--shots", 2, "--data", f"folder:{data}", "--workdir", few, *SMALL)
+    # Without images there is nothing to draw.
     for run, seed in ((zero, 0), (again, 7)):
         jaxad("fit", "clipfusion", "--shots", 0, "--seed", seed, "--classes", *DEFECTS, "--workdir", run, *SMALL)
-    reports = {run.name: evaluated(run, data, f"{run.name}-report") for run in (few, zero)}
+    reports = {run.name: evaluated(run, data) for run in (few, zero, again)}
 
     said = "random weights in place of pretrained ones (clip = random:8, diffusion = random:8)"
     for report in reports.values():
@@ -64,17 +71,15 @@ def test_two_shots_and_none(data, tmp_path, capsys):
         assert list(report["classes"]) == list(DEFECTS)
         for values in report["classes"].values():
             assert (values["n_normal"], values["n_anomalous"], values["undefined"]) == (3, 3, {})
-    assert capsys.readouterr().out.count(f"note: {reports['few']['notes'][0]}") == 4
-    assert reports["few"]["classes"] != reports["zero"]["classes"]
+    assert capsys.readouterr().out.count(f"note: {reports['few']['notes'][0]}") == 3
+    assert reports["again"]["classes"] == reports["zero"]["classes"] != reports["few"]["classes"]
     assert [reports[name]["config"]["data"]["shots"] for name in ("few", "zero")] == [2, 0]
 
-    detectors = {run.name: checkpoint.restore(run).detector for run in (few, zero, again)}
-    assert [detector.few_shot for detector in detectors.values()] == [True, False, False]
+    remembered = checkpoint.restore(few).detector
     # Two images: CLIP's 15 x 15 patches of two blocks; UNet features on 8 x 8 latents or half of that.
-    assert [bank[...].shape for bank in detectors["few"].clip_banks] == [(2, 450, 8)] * 2
-    assert [bank[...].shape[:2] for bank in detectors["few"].diffusion_banks] == [(2, 128), (2, 128), (2, 32)]
-    # Without images there is nothing to draw.
-    np.testing.assert_array_equal(detectors["zero"].queries[...], detectors["again"].queries[...])
+    assert [bank[...].shape for bank in remembered.clip_banks] == [(2, 450, 8)] * 2
+    assert [bank[...].shape[:2] for bank in remembered.diffusion_banks] == [(2, 128), (2, 128), (2, 32)]
+    assert not checkpoint.restore(zero).detector.few_shot
 
     images = [data / "grid" / "test" / part for part in ("good", DEFECTS["grid"])]
     flags = ("--category", "grid", "--save", "map", *SIX)
