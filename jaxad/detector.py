@@ -35,7 +35,7 @@ class Detector(nnx.Module):
     """
 
     name: ClassVar[str]
-    trains: ClassVar[bool] = True
+    trains: bool = True
     frozen: ClassVar[tuple[str, ...]] = ("backbone",)
     fixed: ClassVar[tuple[str, ...]] = ()
     memories: ClassVar[tuple[str, ...]] = ()

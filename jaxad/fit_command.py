@@ -69,7 +69,7 @@ def _captioned(command: cli.FitVLMDiff, dataset: DataSet, reporter: Reporter) ->
     """The data set with the captions of `--captions`, and what to record of the training images' captions."""
     from jaxad.described import caption_record, described
 
-    if command.model.captions == "never":
+    if command.model.captions == "never" or (command.model.captions == "train" and command.model.trained):
         return dataset, {"source": None, "images": 0, "missing": 0}
     train, holdout = (described(part, command.captions, "train") for part in (dataset.train, dataset.holdout))
     record = caption_record(train, command.captions, "train", reporter)

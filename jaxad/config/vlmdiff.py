@@ -21,9 +21,14 @@ class VLMDiffConfig:
     autoencoder: str | None = None
     """Finetuned autoencoder (paper): a folder as `jaxad fit autoencoder` writes it, or an LDM .ckpt; None for that of
     `stable_diffusion`."""
+    checkpoint: str | None = None
+    """A checkpoint of VLMDiff's or DiAD's authors (.ckpt), built or trained, in place of `stable_diffusion`,
+    `autoencoder` and an SGN that is yet to learn: all of them are in it."""
+    trained: bool = False
+    """Whether `checkpoint` is trained; then fit trains nothing and only chooses the threshold."""
     pixels: Literal["auto", "imagenet", "symmetric"] = "auto"
     """Range of the autoencoder's images: normalised by ImageNet's mean and deviation (paper), or -1 to 1; "auto" is the
-    former for a finetuned autoencoder and the latter for Stable Diffusion's own (SPEC 1.5)."""
+    former for a finetuned autoencoder and that of `checkpoint`, the latter for Stable Diffusion's own (SPEC 1.5)."""
     tokenizer: str | None = None
     """Folder or id of the tokenizer; None for that of `stable_diffusion`, of a single file CLIP's."""
     ema: bool = False
@@ -82,6 +87,10 @@ class VLMDiffConfig:
         problems += at_least(self, 0, ("guidance",))
         if self.start_timestep > 999:
             problems.append(f"start_timestep = {self.start_timestep}: needs to be at most 999")
+        if self.checkpoint is not None and self.autoencoder is not None:
+            problems.append(f"autoencoder = {self.autoencoder!r}: checkpoint = {self.checkpoint!r} has its own")
+        if self.trained and self.checkpoint is None:
+            problems.append("trained = True: needs checkpoint, the file of the trained model")
         if self.sampling_steps > self.start_timestep:
             problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
         raise_problems("VLMDiffConfig", problems)

@@ -45,7 +45,7 @@ class CLIPFusion(Detector):
     """
 
     name: ClassVar[str] = "clipfusion"
-    trains: ClassVar[bool] = False
+    trains: bool = False
     needs_images: ClassVar[bool] = False
     embeds_backbone: ClassVar[bool] = False
     config_class: ClassVar[Any] = CLIPFusionConfig

@@ -30,7 +30,7 @@ class PatchBank(PatchDetector):
     """
 
     name: ClassVar[str] = "patch-bank"
-    trains: ClassVar[bool] = False
+    trains: bool = False
     config_class: ClassVar[Any] = PatchBankConfig
     memories: ClassVar[tuple[str, ...]] = ("banks",)
 

@@ -8,7 +8,8 @@ map = 1 - cosine of frozen features of image and image^
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
@@ -30,7 +31,8 @@ from jaxad.models.backbone import Backbone, load_backbone
 from jaxad.models.normalisation import IMAGENET, INCEPTION
 from jaxad.precision import compute_dtype
 from jaxad.systems.vlmdiff_networks import Networks, abstract_networks, load_networks, tokenizer_of
-from jaxad.types import Array, Batch, Context, Features, Prediction, Record, View
+from jaxad.systems.vlmdiff_published import load_published
+from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
 
 
 class Constant(nnx.Variable):
@@ -54,6 +56,7 @@ class VLMDiff(Detector):
         config.check()
         self.config = config
         self.categories = ()
+        self.trains = not config.trained
         self.backbone = backbone
         self.unet, self.autoencoder, self.text = networks.unet, networks.autoencoder, networks.text
         self._identity = networks.identity
@@ -61,7 +64,7 @@ class VLMDiff(Detector):
         self.empty = Constant(empty)
         self._side = _compared_side(backbone, config.image_size)
         self.grid = backbone.grid(self._side)
-        factor = _factor(networks)
+        factor = networks.factor
         if config.image_size % factor:
             raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of the autoencoder's {factor}")
 
@@ -80,7 +83,8 @@ class VLMDiff(Detector):
             config: settings; None for the published ones.
             key: PRNG key of the hint encoder's parameters, the only ones that are drawn.
             backbone: the network that compares, if it is already loaded; else `config.backbone` is loaded.
-            networks: those of Stable Diffusion, if they are already loaded; else `config.stable_diffusion` is.
+            networks: those of Stable Diffusion, if they are already loaded; else `config.stable_diffusion` is. Neither
+                is used with `config.checkpoint`.
 
         Raises:
             ConfigError: impossible settings, all listed, or an image size that a network cannot take.
@@ -90,16 +94,37 @@ class VLMDiff(Detector):
         config.check()
         dtype = compute_dtype(config.precision)
         backbone = backbone or _comparing_network(config.backbone, config)
-        networks = networks or load_networks(config, dtype)
-        sgn = make_sgn(networks.unet, _factor(networks), jnp.asarray(key), remat=config.remat, dtype=dtype)
+        if config.checkpoint is not None:
+            networks, sgn = load_published(config.checkpoint, dtype, remat=config.remat)
+        else:
+            networks = networks or load_networks(config, dtype)
+            sgn = make_sgn(networks.unet, networks.factor, jnp.asarray(key), remat=config.remat, dtype=dtype)
         return cls(config, backbone, networks, sgn, _embed_nothing(networks, config))
+
+    @classmethod
+    def from_published(
+        cls, path: str | Path, config: VLMDiffConfig | None = None, *, backbone: Backbone | None = None
+    ) -> Self:
+        """The finished detector of a checkpoint of VLMDiff's or DiAD's authors, ready to evaluate.
+
+        Args:
+            path: as `VLMDiffConfig.checkpoint`.
+            config: other settings, such as those of the preset "diad"; None for VLMDiff's.
+            backbone: the network that compares, if it is already loaded.
+
+        Raises:
+            WeightsError: no such file, or parts that are missing or do not fit, all listed.
+            ConfigError: settings that cannot be combined with a checkpoint.
+        """
+        config = dataclasses.replace(config or VLMDiffConfig(), checkpoint=str(path), trained=True)
+        return cls.create(config, key=jax.random.key(0), backbone=backbone)
 
     @classmethod
     def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:
         """The detector without arrays, to be filled from a checkpoint."""
         dtype = compute_dtype(config.precision)
         networks = abstract_networks(structure, config, dtype)
-        sgn = abstract_sgn(networks.unet.config, _factor(networks), remat=config.remat, dtype=dtype)
+        sgn = abstract_sgn(networks.unet.config, networks.factor, remat=config.remat, dtype=dtype)
         text = networks.text.config
         empty: Any = jax.ShapeDtypeStruct((text.context, text.width), jnp.float32)
         return cls(config, backbone, networks, sgn, empty)
@@ -147,7 +172,7 @@ class VLMDiff(Detector):
         """Token ids int32 [b 77] of the captions, where captions are used."""
         if self.config.captions != "always" and not (training and self.config.captions == "train"):
             return {}
-        tokenize = tokenizer_of(self.config.stable_diffusion, self.config.tokenizer, self.text.config.context)
+        tokenize = tokenizer_of(self.config, self.text.config.context)
         return {"caption": tokenize([record.caption for record in records])}
 
     def encode(self, batch: Batch) -> Features:
@@ -163,6 +188,16 @@ class VLMDiff(Detector):
             extras["text"] = self.text(batch.extras["caption"]).hidden.astype(jnp.float32)
         b, rows, columns, channels = joined.shape
         return Features(joined.reshape(b, rows * columns, channels), (rows, columns), extras)
+
+    def remember(
+        self, source: Source, *, features: Any | None = None, progress: Callable[[int], None] | None = None
+    ) -> Self:
+        """Nothing: a published checkpoint that is trained is taken as it is."""
+        if self.trains:
+            return super().remember(source, features=features, progress=progress)
+        if progress is not None:
+            progress(len(source))
+        return self
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean squared error of the predicted noise, t uniform in 0..999 for each image (SPEC 1.6).
@@ -244,7 +279,7 @@ class VLMDiff(Detector):
     def _symmetric(self) -> bool:
         """Whether the autoencoder takes images from -1 to 1."""
         if self.config.pixels == "auto":
-            return self.config.autoencoder is None
+            return self.config.autoencoder is None and self.config.checkpoint is None
         return self.config.pixels == "symmetric"
 
     @property
@@ -287,15 +322,10 @@ def _compared_side(backbone: Backbone, image_size: int) -> int:
     return max(round(image_size / backbone.patch), 1) * backbone.patch
 
 
-def _factor(networks: Networks) -> int:
-    """Pixels of the image per latent."""
-    return 2 ** (len(networks.autoencoder.config.block_out_channels) - 1)
-
-
 def _embed_nothing(networks: Networks, config: VLMDiffConfig) -> jax.Array:
     """The text tower's output float32 [77 d] for the empty text."""
     text = networks.text.config
-    ids = tokenizer_of(config.stable_diffusion, config.tokenizer, text.context)([""])
+    ids = tokenizer_of(config, text.context)([""])
     graphdef, arrays = module_state.split(networks.text)
     run = jax.jit(lambda arrays, ids: module_state.merge(graphdef, arrays)(ids).hidden)
     return run(arrays, ids)[0].astype(jnp.float32)

@@ -37,6 +37,11 @@ class Networks:
     identity: tuple[str, ...]
 
     @property
+    def factor(self) -> int:
+        """Pixels of the image per latent."""
+        return 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
+
+    @property
     def structure(self) -> dict[str, Any]:
         """Shapes and identity as JSON-ready values, for `abstract_networks`."""
         parts = {"unet": self.unet, "autoencoder": self.autoencoder, "text": self.text}
@@ -75,13 +80,19 @@ def abstract_networks(structure: Mapping[str, Any], config: VLMDiffConfig, dtype
     )
 
 
-@functools.lru_cache(maxsize=2)
-def tokenizer_of(source: str, tokenizer: str | None, context: int) -> Callable[[Sequence[str]], np.ndarray]:
-    """What turns texts into ids int32 [b context] for the text tower of `source`.
+def tokenizer_of(config: VLMDiffConfig, context: int) -> Callable[[Sequence[str]], np.ndarray]:
+    """What turns texts into ids int32 [b context] for the text tower.
 
     Raises:
         WeightsError: the tokenizer's files cannot be found.
     """
+    if config.checkpoint is not None:
+        return _tokenizer(config.checkpoint, config.tokenizer or DEFAULT, context)
+    return _tokenizer(config.stable_diffusion, config.tokenizer, context)
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer(source: str, tokenizer: str | None, context: int) -> Callable[[Sequence[str]], np.ndarray]:
     if is_random(source):
         return ByteTokenizer(context)
     if tokenizer is None:
