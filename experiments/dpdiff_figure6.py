@@ -19,6 +19,7 @@ import jaxad
 from experiments.rows import Mean, percent
 from experiments.sweep import SweepOptions, sweep
 from jaxad.features import FeatureCache
+from jaxad.metrics import LABELS
 from jaxad.progress import Reporter
 
 
@@ -47,9 +48,8 @@ def main(options: Figure6) -> list[tuple[dict[str, Any], Mean]]:
         reporter.warn([f"left out: start timesteps {unknown}, training drew those below {end}"])
     with reporter.images("features", len(test)) as progress:
         features = FeatureCache.build(detector, test, progress=progress)
-    print(
-        f"{'t':>4} {'steps':>5} {'draws':>5} {'residual':>8} {'evaluations':>11} {'I-AUROC':>8} {'P-AP':>6} {'mAD':>6}"
-    )
+    auroc, ap, mad = (LABELS[metric].short for metric in ("image_auroc", "pixel_ap", "mad"))
+    print(f"{'t':>4} {'steps':>5} {'draws':>5} {'residual':>8} {'evaluations':>11} {auroc:>8} {ap:>6} {mad:>6}")
     names = ("start_timestep", "sampling_steps", "draws", "residual")
     grid = itertools.product(known, options.steps, options.draws, options.residuals)
     settings: list[dict[str, Any]] = [dict(zip(names, values, strict=True)) for values in grid]

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from jaxad.metrics.curves import thinned
+
 WIDTH, HEIGHT = 260, 210
+POINTS = 120
+"""Of a curve."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 8, 34
 
 
@@ -42,7 +46,7 @@ class _Axis:
 
 
 def unit_chart(lines: Sequence[Line], x_label: str, y_label: str, *, diagonal: bool = False) -> Markup:
-    """Curves on the unit square, thinned to 120 points each; `diagonal` draws the line of pure chance."""
+    """Curves on the unit square, thinned to `POINTS` each; `diagonal` draws the line of pure chance."""
     x, y = _axes(0, 1, 0, 1)
     ticks = (0, 0.5, 1)
     parts = [_grid_x(x, ticks, _short), _grid_y(y, ticks, _short), _labels(x_label, y_label)]
@@ -120,17 +124,6 @@ def scatter_chart(
     return _svg(parts, title, width=side, height=side)
 
 
-def thin(x: np.ndarray, y: np.ndarray, points: int = 120) -> tuple[np.ndarray, np.ndarray]:
-    """At most `points` of the curve's points, evenly spaced along its length, the first and last among them."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    if x.size <= points:
-        return x, y
-    length = np.concatenate([[0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], points - 1)))
-    chosen = np.unique(np.append(np.minimum(chosen, x.size - 1), x.size - 1))
-    return x[chosen], y[chosen]
-
-
 def _star(radius: float = 6.0) -> str:
     angles = np.arange(10) * np.pi / 5 - np.pi / 2
     corners = (
@@ -151,7 +144,7 @@ def _axes(
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:
-    return "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in zip(*thin(x, y), strict=True))
+    return "M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in thinned(np.stack([x, y], axis=1), POINTS))
 
 
 def _grid_x(axis: _Axis, ticks: Sequence[float], text) -> Markup:

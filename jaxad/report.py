@@ -14,10 +14,8 @@ from scipy.stats import binomtest
 
 from jaxad import report_figures as figures
 from jaxad import viz
+from jaxad.metrics import IMAGE_METRICS, LABELS, METRICS, PIXEL_METRICS
 from jaxad.results import (
-    IMAGE_METRICS,
-    METRICS,
-    PIXEL_METRICS,
     Case,
     Curves,
     Evaluation,
@@ -38,17 +36,6 @@ __all__ = [
     "validate_report",
     "write_report",
 ]
-
-_LABELS = {
-    "image_auroc": ("Image", "AUROC"),
-    "image_ap": ("Image", "AP"),
-    "image_f1max": ("Image", "F1-max"),
-    "pixel_auroc": ("Pixel", "AUROC"),
-    "pixel_ap": ("Pixel", "AP"),
-    "pixel_f1max": ("Pixel", "F1-max"),
-    "aupro": ("Pixel", "AUPRO"),
-    "mad": ("Mean", "mAD"),
-}
 
 
 def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Evaluation | None = None) -> Path:
@@ -81,7 +68,7 @@ def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
     baseline = report.get("baseline")
     system = evaluation.system or report["config"].get("system") or "Anomaly detector"
     table, operating = _table(report), _operating(evaluation)
-    return environment.from_string(template, {"labels": _LABELS}).render(
+    return environment.from_string(template, {"labels": LABELS}).render(
         report=report,
         evaluation=evaluation,
         system=system,
@@ -110,7 +97,7 @@ def _metrics_shown(report: Mapping[str, Any]) -> list[str]:
     """All metrics, without the pixel ones where no category has any."""
     classes = report["classes"].values()
     pixel = any(metrics[name] is not None for metrics in classes for name in PIXEL_METRICS)
-    return [*(METRICS if pixel else IMAGE_METRICS), "mad"]
+    return list(METRICS) if pixel else [*IMAGE_METRICS, "mad"]
 
 
 def _table(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,13 +181,14 @@ def _verdict(report: Mapping[str, Any], operating: dict[str, Any] | None) -> dic
     ranked = [(metrics["image_auroc"], name) for name, metrics in report["classes"].items()]
     ranked = sorted((value, name) for value, name in ranked if value is not None)
     other = (report.get("baseline") or {}).get("mean", {})
-    deltas = {name: delta for name in METRICS if (delta := _delta(mean[name], other.get(name)))["sign"]}
+    seven = (*IMAGE_METRICS, *PIXEL_METRICS)
+    deltas = {name: delta for name in seven if (delta := _delta(mean[name], other.get(name)))["sign"]}
     return {
         "headline": headline,
         "weakest": ranked[0] if len(ranked) > 1 else None,
         "compared": len(deltas),
         "better": sum(delta["sign"] == "better" for delta in deltas.values()),
-        "leads": [(" ".join(_LABELS[name]), deltas[name]) for name in ("image_auroc", "pixel_ap") if name in deltas],
+        "leads": [(" ".join(LABELS[name][:2]), deltas[name]) for name in ("image_auroc", "pixel_ap") if name in deltas],
     }
 
 
@@ -215,7 +203,7 @@ def _tiles(report: Mapping[str, Any], operating: dict[str, Any] | None) -> list[
             continue
         delta = _delta(mean[name], (report.get("baseline") or {}).get("mean", {}).get(name))
         note = f"{delta['delta']} points" if delta["delta"] else "mean of categories"
-        label = " ".join(_LABELS[name]) if name != "mad" else "mAD"
+        label = " ".join(LABELS[name][:2]) if name != "mad" else "mAD"
         tiles.append({"label": label, "value": mean[name], "note": note, "sign": delta["sign"]})
     return tiles
 

@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxad.errors import ReportError
+from jaxad.metrics import METRICS
 
 if TYPE_CHECKING:
     from jaxad.types import Record
-
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
-METRICS = (*IMAGE_METRICS, *PIXEL_METRICS)
-"""The seven metrics, by the names they have in report.json."""
 
 Rank = Literal["best", "median", "worst"]
 Curve = tuple[np.ndarray, np.ndarray]
@@ -229,9 +225,8 @@ def _check_run(run: Mapping[str, Any], at: str, problems: list[str], *, required
 
 
 def _check_metrics(metrics: Mapping[str, Any], at: str, problems: list[str]) -> None:
-    names = (*METRICS, "mad")
-    _keys(metrics, at, dict.fromkeys(names, _MAYBE_NUMBER), problems, required=True)
-    numbers = ((name, metrics.get(name)) for name in names)
+    _keys(metrics, at, dict.fromkeys(METRICS, _MAYBE_NUMBER), problems, required=True)
+    numbers = ((name, metrics.get(name)) for name in METRICS)
     outside = [(name, n) for name, n in numbers if isinstance(n, int | float) and not -1e-9 <= n <= 1 + 1e-9]
     problems += [f"{at}{name} = {number}: needs to lie between 0 and 1" for name, number in outside]
     _keys(metrics, at, {"std": _OBJECT, "undefined": _OBJECT}, problems, required=False)
@@ -246,7 +241,7 @@ def _check_class(metrics: Mapping[str, Any], at: str, problems: list[str]) -> No
     reasons = metrics.get("undefined")
     if not isinstance(reasons, dict):
         return
-    for name in (*METRICS, "mad"):
+    for name in METRICS:
         if name in metrics and metrics[name] is None and not reasons.get(name):
             problems.append(f"{at}undefined.{name}: missing; it says why {name} is null")
     problems += [f"{at}undefined.{name}: {name} is not null" for name in reasons if metrics.get(name) is not None]

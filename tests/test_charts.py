@@ -10,17 +10,6 @@ import numpy as np
 from jaxad import charts
 
 
-def test_thin_keeps_the_ends_and_the_corner_of_a_long_curve():
-    x = np.concatenate([np.zeros(5000), np.linspace(0, 1, 5000)])
-    y = np.concatenate([np.linspace(0, 1, 5000), np.ones(5000)])
-    tx, ty = charts.thin(x, y)
-    assert tx.size <= 120
-    assert (tx[0], ty[0], tx[-1], ty[-1]) == (0, 0, 1, 1)
-    assert np.min(tx + (1 - ty)) < 0.02
-    short = charts.thin(x[:7], y[:7])
-    np.testing.assert_array_equal(short[1], y[:7])
-
-
 def test_unit_chart_is_xml_and_escapes_names():
     line = charts.Line(np.array([0, 1]), np.array([0, 1]), "image", "<b>image</b>")
     svg = charts.unit_chart([line], "recall", "precision", diagonal=True)

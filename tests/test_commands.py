@@ -15,9 +15,10 @@ from PIL import Image
 from jaxad import cli, commands
 from jaxad.data.demo import DemoCounts
 from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.metrics import METRICS
 from jaxad.models.catalogue import networks
 from jaxad.prediction_folder import picture_names
-from jaxad.results import METRICS, validate_report
+from jaxad.results import validate_report
 from tests import toy
 from tests.parts import make_parts
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ReportError
-from jaxad.results import METRICS, choose_cases, validate_report
+from jaxad.metrics import IMAGE_METRICS, METRICS, PIXEL_METRICS
+from jaxad.results import choose_cases, validate_report
 from tests.test_report import make_report
 
 
@@ -61,8 +62,9 @@ def test_each_rule_is_checked(change, message):
         validate_report(report)
 
 
-def test_metric_names_are_the_seven():
-    assert len(METRICS) == len(set(METRICS)) == 7
+def test_metric_names_are_the_seven_and_their_mean():
+    assert len(set(METRICS)) == 8
+    assert (*IMAGE_METRICS, *PIXEL_METRICS, "mad") == METRICS
 
 
 def test_cases_of_a_category_with_a_missed_defect():

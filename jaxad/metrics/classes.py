@@ -20,11 +20,8 @@ from jaxad.metrics.curves import (
     roc_points,
 )
 from jaxad.metrics.grids import AuproGrid, aupro_grid, f1_grid
+from jaxad.metrics.names import IMAGE_METRICS, METRICS, PIXEL_METRICS
 from jaxad.metrics.pixels import Measure, PixelScores
-
-IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
-METRICS = (*IMAGE_METRICS, *PIXEL_METRICS, "mad")
 
 
 @dataclass(frozen=True)

@@ -83,18 +83,18 @@ def roc(steps: Steps) -> tuple[np.ndarray, np.ndarray]:
 
 def roc_points(steps: Steps, most: int) -> np.ndarray:
     """At most `most` points (FPR, TPR) of the ROC curve, [k 2], for plots."""
-    return _thinned(np.stack(roc(steps), axis=1), most)
+    return thinned(np.stack(roc(steps), axis=1), most)
 
 
 def pr_points(steps: Steps, most: int) -> np.ndarray:
     """At most `most` points (recall, precision) of the precision-recall curve, [k 2], from (0, 1), for plots."""
     tp, fp = np.cumsum(steps.positives), np.cumsum(steps.negatives)
     points = np.stack([tp / tp[-1], tp / (tp + fp)], axis=1)
-    return _thinned(np.concatenate([[[0.0, 1.0]], points]), most)
+    return thinned(np.concatenate([[[0.0, 1.0]], points]), most)
 
 
-def _thinned(points: np.ndarray, most: int) -> np.ndarray:
-    """Points of a curve at about equal distances along it, both ends kept."""
+def thinned(points: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of a curve's points [m 2], at about equal distances along it, both ends kept."""
     if len(points) <= most:
         return points
     length = np.concatenate([[0.0], np.abs(np.diff(points, axis=0)).sum(axis=1).cumsum()])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jaxad.metrics.curves import auroc, average_precision, exact_steps, f1_max, pr_points, roc_points
+from jaxad.metrics.curves import auroc, average_precision, exact_steps, f1_max, pr_points, roc_points, thinned
 from tests import oracles
 
 scored = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 1)), min_size=2, max_size=60).filter(
@@ -39,6 +39,9 @@ def test_thinned_points_stay_on_the_curve_and_keep_its_ends():
     assert len(few) <= 50
     assert {tuple(point) for point in few} <= {tuple(point) for point in whole}
     np.testing.assert_array_equal(few[[0, -1]], [[0, 0], [1, 1]])
+    corner = np.concatenate([np.linspace([0, 0], [0, 1], 5000), np.linspace([0, 1], [1, 1], 5000)])
+    assert np.abs(thinned(corner, 120) - [0, 1]).sum(axis=1).min() < 0.02
+    np.testing.assert_array_equal(thinned(corner[:7], 120), corner[:7])
     assert np.abs(np.trapezoid(few[:, 1], few[:, 0]) - auroc(steps)) < 2e-3
 
 
