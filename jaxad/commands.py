@@ -321,6 +321,7 @@ def models(command: cli.Models) -> None:
 
 def print_table(report: dict[str, Any]) -> None:
     """The metrics of every category, their mean and the baseline's mean, in percent on stdout, and notes on them."""
+    from jaxad.metrics import LABELS
     from jaxad.results import notes_of
 
     rows = {**report["classes"], "mean": report["mean"]}
@@ -328,24 +329,12 @@ def print_table(report: dict[str, Any]) -> None:
         rows["baseline mean"] = report["baseline"]["mean"]
     first = max(map(len, ("category", *rows)))
     print(f"protocol {report['protocol']}, percent; I image, P pixel")
-    print(f"{'category':{first}} " + " ".join(f"{head:>7}" for head in _HEADS.values()))
+    print(f"{'category':{first}} " + " ".join(f"{label.short:>7}" for label in LABELS.values()))
     for name, values in rows.items():
-        cells = ("-" if values[metric] is None else f"{100 * values[metric]:.1f}" for metric in _HEADS)
+        cells = ("-" if values[metric] is None else f"{100 * values[metric]:.1f}" for metric in LABELS)
         print(f"{name:{first}} " + " ".join(f"{cell:>7}" for cell in cells))
     for note in notes_of(report):
         print(f"note: {note}")
-
-
-_HEADS = {
-    "image_auroc": "I-AUROC",
-    "image_ap": "I-AP",
-    "image_f1max": "I-F1max",
-    "pixel_auroc": "P-AUROC",
-    "pixel_ap": "P-AP",
-    "pixel_f1max": "P-F1max",
-    "aupro": "AUPRO",
-    "mad": "mAD",
-}
 
 
 def _key(seed: int):
