@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 FlatState = dict[str, Any]
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def abstract(make: Callable[[Any], Module]) -> Module:
+    """The module that `make(rngs)` makes, without arrays, to be filled."""
+    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
+    rngs = types.SimpleNamespace(params=lambda: jax.random.key(0))
+    return nnx.eval_shape(lambda: make(rngs))
+
+
+def drawn(module: Module, generator: np.random.Generator, deviation: float = 0.02) -> Module:
+    """The module with random parameters, by numpy because compiling its own initialisers takes seconds.
+
+    Args:
+        module: with or without arrays.
+        generator: draws them.
+        deviation: of all but kernels, whose deviation keeps that of what they are multiplied by; gains and variances
+            vary about 1, all others about 0.
+    """
+    graphdef, parameters = split(module)
+    arrays = {}
+    for path, parameter in parameters.items():
+        mean = 1.0 * path.endswith(("/scale", "/gain", "/var"))
+        spread = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else deviation
+        arrays[path] = jnp.asarray(generator.normal(mean, spread, parameter.shape), parameter.dtype)
+    return merge(graphdef, arrays)
 
 
 def split(module: nnx.Module) -> tuple[nnx.GraphDef, FlatState]:

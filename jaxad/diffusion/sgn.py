@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import types
 from typing import Any
 
 import jax
@@ -160,9 +159,7 @@ def make_sgn(unet: UNet, factor: int, key: jax.Array, *, remat: bool = False, dt
 
 def abstract_sgn(config: UNetConfig, factor: int, *, remat: bool = False, dtype: Any = jnp.float32) -> SGN:
     """The network's structure without arrays, to be filled."""
-    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
-    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
-    return nnx.eval_shape(lambda: SGN(config, factor, remat=remat, dtype=dtype, rngs=rngs))
+    return module_state.abstract(lambda rngs: SGN(config, factor, remat=remat, dtype=dtype, rngs=rngs))
 
 
 def _instance_norm(x: jax.Array, eps: float = 1e-5) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
+from jaxad import module_state
 from jaxad.models.key_map import choose_key_map, fill
 from jaxad.models.sd_blocks import ResnetBlock, SpatialAttention, conv, double, group_norm, rematerialized
 from jaxad.models.sd_checkpoints import (
@@ -218,9 +218,7 @@ def save_autoencoder(autoencoder: AutoencoderKL, folder: str | Path) -> None:
 
 def abstract_autoencoder(config: AutoencoderConfig, dtype: Any = jnp.float32, *, remat: bool = False) -> AutoencoderKL:
     """The network's structure without arrays, to be filled."""
-    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
-    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
-    return nnx.eval_shape(lambda: AutoencoderKL(config, remat=remat, dtype=dtype, rngs=rngs))
+    return module_state.abstract(lambda rngs: AutoencoderKL(config, remat=remat, dtype=dtype, rngs=rngs))
 
 
 def _resnet(config: AutoencoderConfig, n_in: int, n_out: int, **options: Any) -> ResnetBlock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -71,19 +70,11 @@ class Backbone(nnx.Module):
 
     @classmethod
     def random(cls, shape: Shape, key: jax.Array, *, id: str = "random", dtype: DType = "float32") -> Backbone:
-        """An untrained backbone, for tests and for experiments that need one.
-
-        Drawn by numpy, because compiling the network's own initialisers takes seconds.
-        """
-        graphdef, parameters = module_state.split(_abstract(shape, dtype))
+        """An untrained backbone, for tests and for experiments that need one."""
         generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        arrays = {}
-        for path, parameter in parameters.items():
-            about_one = path.endswith(("/scale", "/gain", "/var"))
-            deviation = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else 0.02
-            arrays[path] = jnp.asarray(generator.normal(1.0 * about_one, deviation, parameter.shape), parameter.dtype)
-        bytes = sum(array.nbytes for array in arrays.values())
-        return cls(module_state.merge(graphdef, arrays), id=id, sha256="", bytes=bytes, dtype=dtype)
+        network = module_state.drawn(_abstract(shape, dtype), generator)
+        bytes = sum(array.nbytes for array in module_state.split(network)[1].values())
+        return cls(network, id=id, sha256="", bytes=bytes, dtype=dtype)
 
     def features(self, images: Array, blocks: tuple[int, ...]) -> jax.Array:
         """Features of `blocks` on one grid; blocks above the deepest of them do not run.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxad import module_state
 from jaxad.errors import ConfigError
 from jaxad.models.attention import attention
 from jaxad.models.clip_config import Activation, CLIPConfig, TextConfig, VisionConfig
@@ -308,22 +308,17 @@ class MLP(nnx.Module):
 
 def abstract_clip(config: CLIPConfig, dtype: Any = jnp.float32) -> CLIP:
     """Both towers' structure without arrays, to be filled."""
-    return nnx.eval_shape(lambda: CLIP(config, dtype=dtype, rngs=_one_key()))
+    return module_state.abstract(lambda rngs: CLIP(config, dtype=dtype, rngs=rngs))
 
 
 def abstract_vision_tower(config: VisionConfig, dtype: Any = jnp.float32) -> VisionTower:
     """The image tower's structure without arrays, to be filled."""
-    return nnx.eval_shape(lambda: VisionTower(config, dtype=dtype, rngs=_one_key()))
+    return module_state.abstract(lambda rngs: VisionTower(config, dtype=dtype, rngs=rngs))
 
 
 def abstract_text_tower(config: TextConfig, dtype: Any = jnp.float32) -> TextTower:
     """The text tower's structure without arrays, to be filled."""
-    return nnx.eval_shape(lambda: TextTower(config, dtype=dtype, rngs=_one_key()))
-
-
-def _one_key() -> Any:
-    """One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters."""
-    return types.SimpleNamespace(params=lambda: jax.random.key(0))
+    return module_state.abstract(lambda rngs: TextTower(config, dtype=dtype, rngs=rngs))
 
 
 def _norm(config: VisionConfig | TextConfig, dtype: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:

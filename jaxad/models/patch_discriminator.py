@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +114,4 @@ def new_discriminator(seed: int, layers: int = 3, width: int = 64) -> PatchDiscr
 
 def abstract_discriminator(layers: int = 3, width: int = 64, inputs: int = 3) -> PatchDiscriminator:
     """The structure without arrays, to be filled."""
-    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
-    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
-    return nnx.eval_shape(lambda: PatchDiscriminator(layers, width, inputs, rngs=rngs))
+    return module_state.abstract(lambda rngs: PatchDiscriminator(layers, width, inputs, rngs=rngs))

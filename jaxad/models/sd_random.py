@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -100,11 +99,4 @@ def _width(source: str) -> int:
 
 
 def _drawn(network: Any, seed: int) -> Any:
-    """The network with random parameters, by numpy because compiling its own initialisers takes seconds."""
-    graphdef, parameters = module_state.split(network)
-    generator, arrays = np.random.default_rng(seed), {}
-    for path, parameter in parameters.items():
-        deviation = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else 0.02
-        values = generator.normal(1.0 * path.endswith("/scale"), deviation, parameter.shape)
-        arrays[path] = jnp.asarray(values, parameter.dtype)
-    return module_state.merge(graphdef, arrays)
+    return module_state.drawn(network, np.random.default_rng(seed))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxad import module_state
 from jaxad.errors import ConfigError
 from jaxad.models.key_map import fill
 from jaxad.models.sd_blocks import Heads, ResnetBlock, SpatialTransformer, conv, double, group_norm, rematerialized
@@ -346,10 +346,8 @@ def abstract_unet(
     config: UNetConfig, dtype: Any = jnp.float32, *, remat: bool = False, encoder_only: bool = False
 ) -> Any:
     """A UNet's structure, or that of its encoder alone, without arrays, to be filled."""
-    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
-    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
     network = UNetEncoder if encoder_only else UNet
-    return nnx.eval_shape(lambda: network(config, remat=remat, dtype=dtype, rngs=rngs))
+    return module_state.abstract(lambda rngs: network(config, remat=remat, dtype=dtype, rngs=rngs))
 
 
 def _resnet(config: UNetConfig, n_in: int, n_out: int, **options: Any) -> ResnetBlock:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import types
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxad import module_state
 from jaxad.models.sd_blocks import conv
 from jaxad.models.weights import CONV, KeyMap, Weights, choose_key_map, fill
 from jaxad.types import Array
@@ -93,6 +91,4 @@ def load_vgg16(weights: Weights) -> VGG16:
 
 def abstract_vgg16(widths: tuple[int, ...] = WIDTHS) -> VGG16:
     """The network's structure without arrays, to be filled."""
-    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
-    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
-    return nnx.eval_shape(lambda: VGG16(widths, rngs=rngs))
+    return module_state.abstract(lambda rngs: VGG16(widths, rngs=rngs))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import types
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -245,6 +244,4 @@ def parameter_count(config: ViTConfig) -> int:
 
 def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:
     """The network's structure without arrays, to be filled."""
-    # One key for all: drawing from nnx.Rngs under a trace takes time quadratic in the number of parameters.
-    rngs: Any = types.SimpleNamespace(params=lambda: jax.random.key(0))
-    return nnx.eval_shape(lambda: ViT(config, dtype=dtype, rngs=rngs))
+    return module_state.abstract(lambda rngs: ViT(config, dtype=dtype, rngs=rngs))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
@@ -36,14 +34,7 @@ AUTOENCODER = AutoencoderConfig(block_out_channels=(8, 16), layers_per_block=1, 
 
 def randomised(abstract: Any, seed: int = 0) -> Any:
     """The module with parameters drawn such that no branch vanishes."""
-    graphdef, parameters = module_state.split(abstract)
-    generator = np.random.default_rng(seed)
-    arrays = {}
-    for path, parameter in parameters.items():
-        deviation = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else 0.2
-        values = generator.normal(1.0 * path.endswith("/scale"), deviation, parameter.shape)
-        arrays[path] = jnp.asarray(values, parameter.dtype)
-    return module_state.merge(graphdef, arrays)
+    return module_state.drawn(abstract, np.random.default_rng(seed), deviation=0.2)
 
 
 def write_folder(folder: Path, unet: UNetConfig = UNET, autoencoder: AutoencoderConfig = AUTOENCODER) -> None:
