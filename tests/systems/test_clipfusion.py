@@ -1,16 +1,19 @@
 """CLIPFusion on tiny random networks: what its numbers must not depend on, its checkpoints, its errors."""
 
+from typing import get_args
+
 import jax
 import numpy as np
 import pytest
 
 import jaxad
-from jaxad import checkpoint, cli, commands
-from jaxad.config import CLIPFusionConfig
+from jaxad import checkpoint, cli, commands, module_state
+from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
 from jaxad.data import ClassNames, ImageList
-from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.errors import CheckpointError, ConfigError, DataError, WeightsError
 from jaxad.predict import Predictor
 from jaxad.systems.clipfusion import CLIPFusion
+from jaxad.systems.clipfusion_networks import load_networks
 from tests.systems.fusion_checkpoints import fusion_config, write_clip, write_diffusion
 
 FAST = {"language_timesteps": (201,), "diffusion_taps": ((201, 1),), "states": ("crack", "hole")}
@@ -189,6 +192,49 @@ def test_baselines_judge(folder, references, parts, preset):
 def test_commands_that_cannot_work(words, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         commands.run(cli.parse(["fit", "clipfusion", "--workdir", str(tmp_path / "run"), *words]))
+
+
+@pytest.mark.parametrize(("precision", "autoencoder"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_autoencoder_computes_in_float32_unless_told(folder, monkeypatch, precision, autoencoder):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    places = ({"diffusion": str(folder / "diffusion")}, {"diffusion": "random:8"})
+    for place in places:
+        config = CLIPFusionConfig.preset("mapdiff", precision=precision, **place)
+        loaded = load_networks(config)
+        assert (loaded.vae.dtype, loaded.unet.dtype) == (autoencoder, "bfloat16")
+        if place == places[0]:
+            types = [
+                {array.dtype.name for array in module_state.split(part)[1].values()}
+                for part in (loaded.vae, loaded.unet)
+            ]
+            assert types == [{autoencoder}, {"bfloat16"}]
+
+
+def test_untrained_networks_fit_the_published_settings():
+    config = CLIPFusionConfig(clip="random:8", diffusion="random:8")
+    model, other = (CLIPFusion.create(config) for _ in range(2))
+    assert (model.backbone.id, model.backbone.bytes) == ("clip=random:8,diffusion=random:8", 0)
+    assert model.backbone.sha256 == other.backbone.sha256
+    assert (model.patchclip.grid, model.mapdiff.grid) == ((15, 15), (64, 64))
+    for first, second in zip(*(module_state.split(m.backbone)[1].values() for m in (model, other)), strict=True):
+        np.testing.assert_array_equal(first, second)
+    with pytest.raises(ConfigError, match=r"random:12.*random:WIDTH"):
+        CLIPFusion.create(CLIPFusionConfig.preset("patchclip", clip="random:12"))
+
+
+def test_checkpoints_of_another_kind_are_refused(folder, tmp_path):
+    with pytest.raises(WeightsError, match="unet"):
+        CLIPFusion.create(fusion_config(folder, "patchclip", clip=str(folder / "diffusion" / "unet")))
+    with pytest.raises(WeightsError, match="unet: no such folder"):
+        CLIPFusion.create(fusion_config(folder, "mapdiff", diffusion=str(folder / "clip")))
+    write_diffusion(tmp_path, channels=5)
+    with pytest.raises(ConfigError, match="5 input channels"):
+        CLIPFusion.create(fusion_config(folder, "mapdiff", diffusion=str(tmp_path)))
+
+
+def test_presets_have_rows_of_their_own():
+    labels = [CLIPFusionConfig.preset(name).label for name in get_args(CLIPFusionPreset)]
+    assert len(set(labels)) == len(labels)
 
 
 def test_command_line(folder, tmp_path):

@@ -69,6 +69,12 @@ def test_fusion():
     np.testing.assert_allclose(maps.fuse({"clip": terms["clip"]}, 0.25, "sum"), 4)
 
 
+def test_distance_to_several_references_is_the_least():
+    tokens, banks, which = draw(1, 4, 5) - 0.5, 1 - draw(1, 12, 5), jnp.zeros(1, int)
+    each = [maps.reference_distance(tokens, bank, which, 2) for bank in np.split(banks, 3, axis=1)]
+    np.testing.assert_allclose(maps.reference_distance(tokens, banks, which, 5), np.min(each, axis=0), atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 20])
 def test_chunks_change_nothing(size):
     rows = {"x": jnp.arange(14.0).reshape(7, 2), "y": jnp.arange(7)}
