@@ -37,7 +37,9 @@ def drawn(module: Module, generator: np.random.Generator, deviation: float = 0.0
     for path, parameter in parameters.items():
         mean = 1.0 * path.endswith(("/scale", "/gain", "/var"))
         spread = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else deviation
-        arrays[path] = jnp.asarray(generator.normal(mean, spread, parameter.shape), parameter.dtype)
+        values = np.asarray(generator.normal(mean, spread, parameter.shape), parameter.dtype)
+        # Not converted by jax, which compiles that for every shape.
+        arrays[path] = jnp.asarray(values)
     return merge(graphdef, arrays)
 
 
