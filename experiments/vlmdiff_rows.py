@@ -7,7 +7,6 @@ trained twice: tables that are given the same --out share autoencoders and runs.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,8 +122,7 @@ class Table:
         options, vlm = self._options, vlm or self._options.vlm
         if method == "vlmdiff":
             kind, source = f"{method}-{vlm}", self._described(data, vlm, "train")
-            texts = "\0".join(record.caption for record in source.records)
-            provenance = {"captions": {"vlm": vlm, "sha256": hashlib.sha256(texts.encode()).hexdigest()}}
+            provenance = {"captions": {"vlm": vlm}}
         else:
             kind, source, provenance = method, self._dataset(data).train, {}
         config = self._config(data, method)

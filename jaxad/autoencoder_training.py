@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,11 @@ from jaxad import module_state, parallel, viz
 from jaxad.autoencoder_loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
 from jaxad.checkpoint import CheckpointWriter
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig, to_json
-from jaxad.data import TrainingOrder, batches, training_batches
+from jaxad.data import LoadedBatch, TrainingOrder, batches, training_batches
 from jaxad.errors import ConfigError, DataError
-from jaxad.metrics_log import MetricsLog, summary_writer
+from jaxad.files import write_whole
+from jaxad.loop import run_steps
+from jaxad.metrics_log import summary_writer
 from jaxad.models.autoencoder_kl import AutoencoderKL, load_autoencoder, save_autoencoder
 from jaxad.models.lpips import holds_lpips, load_lpips
 from jaxad.models.normalisation import IMAGENET, INCEPTION
@@ -33,9 +34,9 @@ from jaxad.models.sd_checkpoints import find_part
 from jaxad.models.sd_random import is_random, random_autoencoder
 from jaxad.models.weights import Weights
 from jaxad.progress import Reporter
-from jaxad.train import TrainState, accumulated, train_loop
+from jaxad.train import TrainState, accumulated
 from jaxad.types import Source, View
-from jaxad.workdir import Speed, claim
+from jaxad.workdir import claim, content_hash
 
 FOLDER, PICTURE = "autoencoder", "reconstructions.png"
 """What a run leaves in its workdir: the weights in diffusers layout; images, and reconstructions before and after."""
@@ -156,6 +157,7 @@ def fit_autoencoder(
         WeightsError: no such weights, or weights that do not fit.
         CheckpointError: the workdir holds a different run; lists the settings that differ.
         ConfigError: impossible settings.
+        TrainingError: the loss is not finite.
     """
     config, train = config or FirstStageConfig(), train or FirstStageTrainConfig()
     config.check()
@@ -172,10 +174,11 @@ def fit_autoencoder(
     networks = load_networks(config, train.seed, adversary=steps > config.discriminator_start)
     start: AutoencoderKL = networks[AUTOENCODER]
     _check_size(config, start)
-    data = {"source": source.name, "images": len(source), **(provenance or {})}
+    content = {"images": content_hash(source, workers=workers)}
+    data = {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content}
     meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data}
     claim(workdir, meta)
-    began = time.perf_counter()
+    began, rate = time.perf_counter(), None
     with CheckpointWriter(workdir, train.keep_checkpoints) as writer:
         resumed = writer.latest or 0
         trainer = AutoencoderTrainer(networks, config, train, mesh)
@@ -187,28 +190,37 @@ def fit_autoencoder(
         elif resumed:
             reporter.say(f"resuming {workdir} after step {resumed}")
 
-        def finished(state: TrainState) -> AutoencoderKL:
+        def export(state: TrainState) -> AutoencoderKL:
             autoencoder = trainer.autoencoder(state)
             if config.measures_scale:
                 factor = measured_scale(autoencoder, source, config, workers)
                 autoencoder.config = dataclasses.replace(autoencoder.config, scaling_factor=factor)
-            return autoencoder
-
-        def save(step: int, state: TrainState) -> AutoencoderKL:
-            writer.save_training(step, state, meta=meta)
-            autoencoder = finished(state)
             _export(autoencoder, workdir / FOLDER)
             return autoencoder
 
-        speed = Speed(resumed, train.images)
+        def save(step: int, state: TrainState) -> None:
+            writer.save_training(step, state, meta=meta)
+            export(state)
+
         if resumed < steps:
-            state = _train(trainer, state, source, workdir, mesh, resumed, steps, workers, speed, save, reporter)
-            result = save(steps, state)
-        else:
-            result = finished(state)
+            stream = _batches(source, config, train, mesh, resumed, steps, workers)
+            state, rate = run_steps(
+                trainer,
+                state,
+                lambda step: next(stream).batch.images[VIEW],
+                train,
+                resumed=resumed,
+                steps=steps,
+                workdir=workdir,
+                on_save=save,
+                reporter=reporter,
+            )
+            writer.save_training(steps, state, meta=meta)
+        # Also where a run was stopped between its last step and this.
+        result = export(state)
     seconds = time.perf_counter() - began
     errors = _compare(source, config, start, result, workdir / PICTURE, workers)
-    return AutoencoderRun(result, workdir / FOLDER, errors, seconds, speed.rate)
+    return AutoencoderRun(result, workdir / FOLDER, errors, seconds, rate)
 
 
 def load_networks(config: FirstStageConfig, seed: int, *, adversary: bool) -> dict[str, Any]:
@@ -297,40 +309,27 @@ def _check_size(config: FirstStageConfig, autoencoder: AutoencoderKL) -> None:
         raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of {stride} for {config.source}")
 
 
-def _train(trainer, state, source, workdir, mesh, resumed, steps, workers, speed, save, reporter) -> TrainState:
-    train, size = trainer.train, trainer.config.image_size
+def _batches(
+    source: Source,
+    config: FirstStageConfig,
+    train: FirstStageTrainConfig,
+    mesh: Mesh,
+    start: int,
+    steps: int,
+    workers: int,
+) -> Iterator[LoadedBatch]:
+    """The batches of the steps that are left, in their order."""
     order = TrainingOrder([record.category for record in source.records], train.sampling, train.seed)
-    stream = training_batches(
+    return training_batches(
         source,
-        {VIEW: View(size, size)},
+        {VIEW: View(config.image_size, config.image_size)},
         train.images,
         order,
-        start=resumed,
+        start=start,
         steps=steps,
         workers=workers,
         rows=parallel.local_rows(train.images, mesh),
     )
-    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if train.tensorboard else None)
-
-    def on_log(step: int, metrics: dict[str, float]) -> None:
-        rate = speed(step)
-        log.write(step, {**metrics, "images_per_second": rate if math.isfinite(rate) else None})
-        bar(step, metrics, rate)
-
-    # The loop asks for the batches in their order, from where it starts.
-    with reporter.steps("train", steps, resumed) as bar, log:
-        return train_loop(
-            trainer,
-            state,
-            lambda step: next(stream).batch.images[VIEW],
-            start=resumed,
-            steps=steps,
-            key=jax.random.key(train.seed),
-            log_every=train.log_every,
-            on_log=on_log,
-            save_every=train.checkpoint_every,
-            on_save=save,
-        )
 
 
 def _export(autoencoder: AutoencoderKL, folder: Path) -> None:
@@ -360,7 +359,7 @@ def _compare(source, config, before, after, picture: Path, workers: int) -> tupl
         errors.append(float(np.abs(rows[-1].astype(float) - images).mean()))
     if parallel.is_main_process():
         shown = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-        viz.write_file(picture, viz.encode(shown, picture.suffix))
+        write_whole(picture, viz.encode(shown, picture.suffix))
     return errors[0], errors[1]
 
 

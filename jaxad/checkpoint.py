@@ -1,12 +1,14 @@
 """Checkpoints of a run by Orbax: written atomically in the background, restored exactly, readable without their source.
 
 A step's folder holds `model` (every array of the detector but the backbone), `backbone` (below 200 MB), `training`
-(optimizer state and, with EMA, the raw parameters) and `meta` (configs, categories, threshold, provenance).
+(raw parameters, optimizer state and moving average: all that going on takes), `meta` (configs, categories, provenance)
+and, once the run is at its end, complete.json (the threshold).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from jaxad.systems import system
 from jaxad.threshold import Threshold
 
 FORMAT = 1
+COMPLETE = "complete.json"
 EMBED_LIMIT = 200_000_000
 """Backbones below this many bytes travel inside every checkpoint (DESIGN 4.9)."""
 
@@ -59,7 +62,8 @@ class CheckpointWriter:
 
     def __init__(self, workdir: Path, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+        self._folder = (workdir / "checkpoints").absolute()
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -79,7 +83,6 @@ class CheckpointWriter:
         detector: Detector,
         *,
         meta: Mapping[str, Any],
-        threshold: Threshold | None = None,
         training: Any = None,
     ) -> None:
         """Starts writing a step; returns as soon as the arrays are copied.
@@ -88,7 +91,6 @@ class CheckpointWriter:
             step: optimizer steps done, 0 for systems that do not train.
             detector: with the parameters to evaluate.
             meta: JSON values kept beside the arrays.
-            threshold: decision rule, where one was chosen.
             training: pytree needed to go on: optimizer state, raw parameters.
         """
         _, arrays = module_state.split(detector)
@@ -104,7 +106,8 @@ class CheckpointWriter:
             "categories": list(detector.categories),
             "structure": detector.structure,
             "backbone": None if backbone is None else _backbone_record(backbone, embedded),
-            "threshold": None if threshold is None else threshold.to_json(),
+            "threshold": None,
+            "complete": False,
             "step": step,
             **meta,
         }
@@ -114,6 +117,20 @@ class CheckpointWriter:
         if training is not None:
             items["training"] = ocp.args.StandardSave(training)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def complete(self, step: int, threshold: Threshold | None) -> None:
+        """Records, beside the last step, that the run is at its end, and the decision rule where one was chosen.
+
+        A file of its own, so that the step is safe before the rule is chosen.
+        """
+        self._manager.wait_until_finished()
+        if parallel.is_main_process():
+            record = {"complete": True, "threshold": None if threshold is None else threshold.to_json()}
+            file = self._folder / str(step) / COMPLETE
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(record))
+            temporary.replace(file)
+        parallel.wait_for_others("run complete")
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
         """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config"."""
@@ -162,6 +179,8 @@ def read_meta(checkpoint: Path | str) -> dict[str, Any]:
     folder = find_step(checkpoint)
     try:
         meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
+        if (folder / COMPLETE).is_file():
+            meta |= json.loads((folder / COMPLETE).read_text())
     except Exception as error:  # Orbax raises whatever its storage raises.
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
     if meta.get("format", 0) > FORMAT:

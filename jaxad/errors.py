@@ -18,6 +18,10 @@ class CheckpointError(JaxadError):
     """A checkpoint or workdir is missing, damaged, of another system or of a newer format."""
 
 
+class TrainingError(JaxadError, ArithmeticError):
+    """Training or its result is of no use, e.g. a loss that is not finite; the message names step and term."""
+
+
 class WeightsError(JaxadError):
     """Pretrained weights do not fit the network; the message lists every difference at once."""
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxad import module_state, parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
-from jaxad.errors import DataError
+from jaxad.errors import DataError, TrainingError
 from jaxad.types import Batch, Features, Record, Source
 
 Progress = Callable[[int], None]
@@ -37,7 +37,7 @@ class Encoder:
 
     def __init__(self, detector: Detector, *, batch_size: int = 32, workers: int = 2, mesh: Mesh | None = None):
         self._mesh = mesh or parallel.make_mesh()
-        self._batch_size = batch_size + -batch_size % self._mesh.size
+        self.batch_size = batch_size + -batch_size % self._mesh.size
         self._workers = workers
         self._detector = detector
         graphdef, arrays = module_state.split(detector)
@@ -54,8 +54,8 @@ class Encoder:
         Yields:
             Features as numpy arrays of the real images (padding cut off), and the batch they came from.
         """
-        rows, views = parallel.local_rows(self._batch_size, self._mesh), self._detector.views
-        for loaded in batches(source, views, self._batch_size, workers=self._workers, indices=indices, rows=rows):
+        rows, views = parallel.local_rows(self.batch_size, self._mesh), self._detector.views
+        for loaded in batches(source, views, self.batch_size, workers=self._workers, indices=indices, rows=rows):
             loaded = annotated(self._detector, loaded, training=True)
             batch = parallel.shard_batch(loaded.batch, self._mesh)
             features = parallel.to_host(self._encode(self._arrays, batch))
@@ -66,7 +66,10 @@ class Encoder:
 
 
 class LiveFeatures:
-    """Features computed anew at every access, for training without a cache; same access as `FeatureCache`."""
+    """Features computed anew at every access, for training without a cache; same access as `FeatureCache`.
+
+    Rounded as those of a cache are.
+    """
 
     def __init__(self, encoder: Encoder, source: Source):
         self._encoder, self._source = encoder, source
@@ -76,12 +79,12 @@ class LiveFeatures:
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
         """Features of the images with these numbers, numpy [b ...], float32 where they are not integers."""
-        parts = [features for features, _ in self._encoder.stream(self._source, indices=[int(i) for i in indices])]
-        return jax.tree.map(lambda *arrays: _widened(np.concatenate(arrays)), *parts)
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *self.stream([int(index) for index in indices]))
 
-    def stream(self) -> Iterator[Features]:
-        """All features in order, in batches."""
-        return (features for features, _ in self._encoder.stream(self._source))
+    def stream(self, indices: Sequence[int] | None = None) -> Iterator[Features]:
+        """All features in order, or those of the images `indices`, in batches."""
+        for features, loaded in self._encoder.stream(self._source, indices=indices):
+            yield jax.tree.map(_widened, _rounded(features, loaded.records))
 
 
 class FeatureCache:
@@ -140,6 +143,7 @@ class FeatureCache:
 
         Raises:
             DataError: the folder's disk has too little room; says how much is needed.
+            TrainingError: features that are not finite.
         """
         identity = cache_identity(detector, source)
         spec = _abstract(detector)
@@ -159,8 +163,8 @@ class FeatureCache:
         leaves, structure = jax.tree.flatten(spec)
         arrays = [allocate(number, leaf) for number, leaf in enumerate(leaves)] if writes else []
         start = 0
-        for features, _ in (encoder or Encoder(detector)).stream(source, progress=progress):
-            leaves = jax.tree.leaves(features)
+        for features, loaded in (encoder or Encoder(detector)).stream(source, progress=progress):
+            leaves = jax.tree.leaves(_rounded(features, loaded.records))
             for array, leaf in zip(arrays, leaves, strict=False):
                 array[start : start + len(leaf)] = leaf
             start += len(leaves[0])
@@ -210,6 +214,21 @@ def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> Loa
 def _stored(leaf: Any) -> np.dtype:
     """The type in which an array of features is kept."""
     return np.dtype(np.float16) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype)
+
+
+def _rounded(features: Features, records: Sequence[Record]) -> Features:
+    """The features in the types in which they are kept, all of them finite."""
+    with np.errstate(over="ignore"):
+        kept = jax.tree.map(lambda array: np.asarray(array, _stored(array)), features)
+    floats = [array for array in jax.tree.leaves(kept) if array.dtype == np.float16]
+    finite = [np.isfinite(array).reshape(len(array), -1).all(1) for array in floats]
+    bad = [str(record.file) for place, record in enumerate(records) if not all(each[place] for each in finite)]
+    if bad:
+        raise TrainingError(
+            f"features that are not finite, or too large for float16, of {', '.join(bad)}: the frozen network does not "
+            "fit such images, or its weights are damaged; try --model.precision float32"
+        )
+    return kept
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

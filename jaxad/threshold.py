@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.detector import Detector
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import ConfigError, DataError, TrainingError
 from jaxad.predict import Predictor
 from jaxad.types import Source
 
@@ -113,6 +113,7 @@ def choose_threshold(
     Raises:
         DataError: no images, or anomalous ones among them.
         ConfigError: an impossible rate.
+        TrainingError: scores or maps that are not finite.
     """
     if not 0 < false_alarm < 1:
         raise ConfigError(f"false_alarm = {false_alarm}: needs to lie between 0 and 1")
@@ -128,6 +129,12 @@ def choose_threshold(
         medians.extend(np.median(output.maps, axis=(1, 2)))
         categories.extend(record.category for record in output.loaded.records)
     scores, peaks, medians, names = np.array(scores), np.array(peaks), np.array(medians), np.array(categories)
+    if not (finite := np.isfinite(scores) & np.isfinite(peaks) & np.isfinite(medians)).all():
+        files = ", ".join(str(record.file) for record, good in zip(source.records, finite, strict=True) if not good)
+        raise TrainingError(
+            f"scores or maps of {(~finite).sum()} of {len(source)} normal images are not finite, no threshold can be "
+            f"chosen: {files}. Fit anew, with a lower --train.learning-rate or with --model.precision float32"
+        )
     groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
     limits = {
         name: Limits(

@@ -1,18 +1,16 @@
 """Training: one jitted step with donated state over the mesh, on features computed once; resumes exactly.
 
-`fit` is for detectors. `train_loop` runs any trainer with `step(state, batch, key) -> (state, metrics)`.
+`fit` is for detectors; what else trains has its own, on the same loop (`jaxad.loop`).
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +25,12 @@ from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
 from jaxad.errors import DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity
-from jaxad.metrics_log import MetricsLog, summary_writer
+from jaxad.loop import run_steps
+from jaxad.metrics_log import summary_writer
 from jaxad.progress import Reporter
 from jaxad.threshold import Threshold, choose_threshold
 from jaxad.types import Source
-from jaxad.workdir import Speed, claim
+from jaxad.workdir import claim, content_hash
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,6 @@ class TrainState:
     opt_state: Any
     ema: dict[str, jax.Array] | None
     step: jax.Array
-
-
-class Trainer(Protocol):
-    """Anything that `train_loop` can run."""
-
-    def step(self, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Mapping[str, jax.Array]]:
-        """One optimizer step; metrics are scalars left on the device."""
-        ...
 
 
 def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
@@ -171,47 +162,6 @@ def accumulated(differentiate: Callable[..., Any], parts: int, batch: Any, key: 
     return jax.tree.map(lambda a: a / parts, total)
 
 
-def train_loop(
-    trainer: Trainer,
-    state: Any,
-    batch_at: Callable[[int], Any],
-    *,
-    start: int,
-    steps: int,
-    key: jax.Array,
-    log_every: int,
-    on_log: Callable[[int, dict[str, float]], None],
-    save_every: int,
-    on_save: Callable[[int, Any], None],
-) -> Any:
-    """Steps from `start` to `steps`; the next batch is made while the device works.
-
-    Args:
-        trainer: see `Trainer`.
-        state: as after `start` steps.
-        batch_at: batch of a step counted from 0; a pure function of the step.
-        key: each step folds in its number, so that a resumed run draws the same noise.
-        on_log: called with the number of steps done and their metrics, the only point that waits for the device.
-        on_save: called every `save_every` steps, but not after the last.
-
-    Returns:
-        The state after `steps` steps.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(batch_at, start) if start < steps else None
-        for step in range(start, steps):
-            assert upcoming is not None
-            batch = upcoming.result()
-            upcoming = pool.submit(batch_at, step + 1) if step + 1 < steps else None
-            state, metrics = trainer.step(state, batch, jax.random.fold_in(key, step))
-            done = step + 1
-            if done % log_every == 0 or done == steps:
-                on_log(done, {name: float(value) for name, value in parallel.to_host(metrics).items()})
-            if done % save_every == 0 and done < steps:
-                on_save(done, state)
-    return state
-
-
 def fit(
     detector: Detector,
     source: Source,
@@ -228,8 +178,8 @@ def fit(
 ) -> Run:
     """Trains a detector, or lets it remember, chooses its threshold, and keeps all in `workdir`.
 
-    A workdir with checkpoints of the same run is resumed; the result is bit-equal to an undisturbed run on the same
-    devices. A workdir of a finished run is only loaded.
+    A workdir with checkpoints of the same run, on the same images wherever they lie, is resumed; the result is
+    bit-equal to an undisturbed run on the same devices. A workdir of a finished run is only loaded.
 
     Args:
         detector: as created; its parameters are those of step 0. It keeps them, but in the host's memory, so that no
@@ -249,6 +199,7 @@ def fit(
         DataError: no images, or images that cannot be read.
         CheckpointError: the workdir holds a different run; lists the settings that differ.
         ConfigError: impossible settings.
+        TrainingError: the loss, or scores of the hold-out, are not finite.
     """
     config = config or TrainConfig()
     config.check()
@@ -258,34 +209,42 @@ def fit(
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
     if config.tensorboard:
         summary_writer()
-    workdir = Path(workdir)
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
-    mesh = parallel.make_mesh(config.fsdp)
+    run = _Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
     if detector.trains:
-        parallel.check_batch_size(config.batch_size, mesh)
+        parallel.check_batch_size(config.batch_size, run.mesh)
+    content = {"images": content_hash(source, detector.annotate(source.records, training=True), workers=workers)}
+    if holdout is not None and len(holdout):
+        content["holdout"] = content_hash(holdout, workers=workers)
     meta = {
         "train": to_json(config) if detector.trains else None,
-        "data": {"source": source.name, "images": len(source), **(provenance or {})},
+        "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},
         "protocol": protocol,
         "false_alarm": false_alarm,
     }
-    claim(workdir, {"system": detector.name, "config": to_json(detector.config), **meta})
+    claim(run.workdir, {"system": detector.name, "config": to_json(detector.config), **meta})
     detector.categories = tuple(source.categories)
-    began = time.perf_counter()
-    with CheckpointWriter(workdir, config.keep_checkpoints) as writer:
+    began, rate = time.perf_counter(), None
+    with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
         final = config.steps if detector.trains else 0
         if writer.latest == final:
-            reporter.say(f"{workdir} is complete; nothing to train")
-            return _load_run(workdir)
-        if detector.trains:
+            restored = restore(run.workdir)
+            detector = restored.detector
+            # Runs did not record at first that they were complete; their last step was written at the very end.
+            if restored.meta.get("complete", True):
+                reporter.say(f"{run.workdir} is complete; nothing to train")
+                return Run(detector, restored.threshold, run.workdir, 0.0, None)
+        elif detector.trains:
             _move_to_host(detector)
-            cached = features or _features(detector, source, config, workdir, mesh, workers, reporter)
-            detector, training, rate = _train(detector, source, cached, config, workdir, mesh, writer, meta, reporter)
+            cached = features or _features(detector, source, config, run)
+            detector, training, rate = _train(detector, source, cached, config, run, writer, meta)
+            writer.save(final, detector, meta=meta, training=training)
         else:
             with reporter.images("remember", len(source)) as progress:
                 detector.remember(source, features=features, progress=progress)
-            training, rate = None, None
+            writer.save(final, detector, meta=meta)
+        # What can go wrong from here on costs no step.
         threshold = None
         if holdout is not None and len(holdout):
             with reporter.images("threshold", len(holdout)) as progress:
@@ -293,50 +252,58 @@ def fit(
                     detector, holdout, false_alarm=false_alarm, protocol=protocol, workers=workers, progress=progress
                 )
             reporter.warn(threshold.warnings)
-        writer.save(final, detector, meta=meta, threshold=threshold, training=training)
-    return Run(detector, threshold, workdir, time.perf_counter() - began, rate)
+        writer.complete(final, threshold)
+    return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
 
 
-def _train(detector, source, features, config, workdir, mesh, writer, meta, reporter):
+@dataclass(frozen=True)
+class _Place:
+    """Where a run takes place."""
+
+    workdir: Path
+    mesh: Mesh
+    workers: int
+    reporter: Reporter
+
+
+def _train(
+    detector: Detector,
+    source: Source,
+    features: FeatureCache | LiveFeatures,
+    config: TrainConfig,
+    run: _Place,
+    writer: CheckpointWriter,
+    meta: Mapping[str, Any],
+) -> tuple[Detector, TrainState, float | None]:
     """Statistics, then steps -> (detector to evaluate, training state to keep, images per second)."""
     resumed = writer.latest or 0
     # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
     detector.prepare(features.stream())
-    trainer = DetectorTrainer(detector, config, mesh)
+    trainer = DetectorTrainer(detector, config, run.mesh)
     if resumed:
         state = writer.restore_training(resumed, trainer.abstract_state)
-        reporter.say(f"resuming {workdir} after step {resumed}")
+        run.reporter.say(f"resuming {run.workdir} after step {resumed}")
     else:
         state = trainer.init()
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
     images = config.batch_size * config.accumulate
-    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
-    speed = Speed(resumed, images)
-
-    def on_log(step: int, metrics: dict[str, float]) -> None:
-        row = {"learning_rate": float(trainer.learning_rate(step - 1)), **metrics}
-        rate = speed(step)
-        log.write(step, {**row, "images_per_second": rate if math.isfinite(rate) else None})
-        bar(step, metrics, rate)
-
-    with reporter.steps("train", config.steps, resumed) as bar, log:
-        state = train_loop(
-            trainer,
-            state,
-            lambda step: features[order.batch(step, images)],
-            start=resumed,
-            steps=config.steps,
-            key=jax.random.key(config.seed),
-            log_every=config.log_every,
-            on_log=on_log,
-            save_every=config.checkpoint_every,
-            on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
-        )
+    state, rate = run_steps(
+        trainer,
+        state,
+        lambda step: features[order.batch(step, images)],
+        config,
+        resumed=resumed,
+        steps=config.steps,
+        workdir=run.workdir,
+        on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
+        columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
+        reporter=run.reporter,
+    )
     graphdef, arrays = module_state.split(trainer.detector(state))
-    return module_state.merge(graphdef, parallel.shard_parameters(arrays, mesh)), state, speed.rate
+    return module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh)), state, rate
 
 
-def _move_to_host(detector):
+def _move_to_host(detector: Detector) -> None:
     """Frees the devices of the detector's parameters: what training needs of them it places itself."""
     parameters = [node for _, node in nnx.iter_graph(detector) if isinstance(node, nnx.Param)]
     hosted = parallel.to_host([parameter.get_value() for parameter in parameters])
@@ -344,21 +311,17 @@ def _move_to_host(detector):
         parameter.set_value(value)
 
 
-def _features(detector, source, config, workdir, mesh, workers, reporter):
-    encoder = Encoder(detector, workers=workers, mesh=mesh)
-    size = FeatureCache.size(detector, len(source))
-    where = config.cache
+def _features(detector: Detector, source: Source, config: TrainConfig, run: _Place) -> FeatureCache | LiveFeatures:
+    """The features of all images, where `config.cache` wants them."""
+    size, where = FeatureCache.size(detector, len(source)), config.cache
     if where == "auto":
         where = "memory" if size <= config.cache_limit_gb * 1e9 else "disk"
+    at_once = config.batch_size * config.accumulate if where == "off" else len(source)
+    encoder = Encoder(detector, batch_size=min(32, at_once), workers=run.workers, mesh=run.mesh)
     if where == "off":
-        reporter.say(f"{len(source)} images; features are computed anew at every step (--train.cache off)")
+        run.reporter.say(f"{len(source)} images; features are computed anew at every step (--train.cache off)")
         return LiveFeatures(encoder, source)
-    reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
-    folder = workdir / "features" if where == "disk" else None
-    with reporter.images("features", len(source)) as progress:
+    run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
+    folder = run.workdir / "features" if where == "disk" else None
+    with run.reporter.images("features", len(source)) as progress:
         return FeatureCache.build(detector, source, folder=folder, encoder=encoder, progress=progress)
-
-
-def _load_run(workdir: Path) -> Run:
-    restored = restore(workdir)
-    return Run(restored.detector, restored.threshold, workdir, 0.0, None)

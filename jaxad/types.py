@@ -60,7 +60,8 @@ class Source(Protocol):
 
     `records` and `categories` cost nothing to read; `source[i]` decodes image i; `mask(i)` decodes its defect mask to
     bool [h w] at the mask file's own size, or gives None where the image has none; `fingerprint(i)` is text that
-    differs where the content of image i does, found without decoding it.
+    differs where the content of image i does, found without decoding it; `digest(i)`, 16 bytes, is a hash of the
+    content alone, the same wherever a copy of the image lies.
     """
 
     @property
@@ -79,6 +80,8 @@ class Source(Protocol):
     def mask(self, index: int) -> np.ndarray | None: ...
 
     def fingerprint(self, index: int) -> str: ...
+
+    def digest(self, index: int) -> bytes: ...
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxad import parallel
 from jaxad.errors import CheckpointError
+from jaxad.types import Source
+
+
+def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int = 2) -> str:
+    """SHA-256 of what a run takes from a source, wherever its files lie: images, their categories and their order.
+
+    Args:
+        source: reads every file that has no digest yet.
+        annotations: what else the run takes from its records (`Detector.annotate`), arrays with a row for each.
+        workers: threads that read files.
+    """
+    hasher = hashlib.sha256("\0".join(source.categories).encode())
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        digests = pool.map(source.digest, range(len(source)))
+        for record, digest in zip(source.records, digests, strict=True):
+            hasher.update(f"\n{record.category}\0".encode() + digest)
+    for name, array in sorted((annotations or {}).items()):
+        hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()
 
 
 def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
@@ -17,7 +40,8 @@ def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
 
     Args:
         workdir: the run's folder, made if need be.
-        settings: JSON-ready values that a resumed run must share with the one it resumes.
+        settings: JSON-ready values that a resumed run must share with the one it resumes. Of "data" only "sha256",
+            {part: `content_hash`}, has to be the same; all else there says where the images are from.
 
     Raises:
         CheckpointError: the folder holds another run, all differing settings listed, or something else.
@@ -26,6 +50,12 @@ def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
     file = workdir / "config.json"
     if file.is_file():
         theirs = json.loads(file.read_text())
+        recorded = theirs["data"].get("sha256")
+        if recorded == mine["data"]["sha256"]:
+            theirs["data"] = mine["data"]
+        elif recorded is None:
+            # Runs did not record at first what their images were.
+            theirs["data"]["sha256"] = mine["data"]["sha256"]
         differences = [
             f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new
         ]

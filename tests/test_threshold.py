@@ -1,5 +1,6 @@
 import json
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 
 import jaxad
 from jaxad.data import FolderSource
-from jaxad.errors import ConfigError, DataError
-from jaxad.predict import Predictor
+from jaxad.errors import ConfigError, DataError, TrainingError
+from jaxad.predict import Output, Predictor
 from jaxad.threshold import Threshold, choose_threshold, conformal_quantile
 
 scores = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=60)
@@ -89,3 +90,16 @@ def test_no_holdout_image_is_called_anomalous_by_its_own_limit(trained, parts):
         prediction = jaxad.predict(trained.model, record.file, threshold=trained.threshold, category=record.category)[0]
         assert not prediction.anomalous
         assert not prediction.mask.any()
+
+
+def test_scores_and_maps_that_are_not_finite_choose_nothing(trained, parts, monkeypatch):
+    def stream(self, source, **options):
+        maps = np.zeros((len(source), 2, 2), np.float32)
+        maps[1, 0, 1] = np.nan
+        yield Output(np.arange(len(source)) * np.float32(1), maps, SimpleNamespace(records=source.records))
+
+    monkeypatch.setattr(Predictor, "stream", stream)
+    with pytest.raises(TrainingError, match="1 of 10 normal images") as error:
+        choose_threshold(trained.model, parts.holdout)
+    assert str(parts.holdout.records[1].file) in str(error.value)
+    assert str(parts.holdout.records[2].file) not in str(error.value)

@@ -34,8 +34,7 @@ class FolderSource(ImageSource):
 
     def digest(self, index: int) -> bytes:
         """16 bytes (BLAKE2b) of the file's content."""
-        with self.records[index].file.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
+        return file_digest(self.records[index].file)
 
     def fingerprint(self, index: int) -> str:
         """The file's path, size and date of change."""
@@ -44,6 +43,12 @@ class FolderSource(ImageSource):
     def select(self, indices: Iterable[int], name: str | None = None) -> FolderSource:
         """The images at `indices`, in that order, under another name if one is given."""
         return FolderSource(name or self.name, tuple(self.records[index] for index in indices))
+
+
+def file_digest(file: Path) -> bytes:
+    """16 bytes (BLAKE2b) of a file's content."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
 
 
 def file_fingerprint(file: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.decode import pixel_digest, to_rgb
-from jaxad.data.folder import file_fingerprint
+from jaxad.data.folder import file_digest, file_fingerprint
 from jaxad.data.layout import image_files
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample
@@ -70,3 +70,8 @@ class ImageList:
         """Path, size and date of change of a file; the pixels of an image that was given decoded."""
         image = self._images[index]
         return file_fingerprint(image) if isinstance(image, Path) else pixel_digest(self[index].image).hex()
+
+    def digest(self, index: int) -> bytes:
+        """16 bytes (BLAKE2b) of a file's content; those of the pixels of an image that was given decoded."""
+        image = self._images[index]
+        return file_digest(image) if isinstance(image, Path) else pixel_digest(self[index].image)

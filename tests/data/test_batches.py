@@ -48,6 +48,9 @@ class Counting:
     def fingerprint(self, index: int) -> str:
         return str(index)
 
+    def digest(self, index: int) -> bytes:
+        return bytes([index] * 16)
+
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_content(source, workers):
