@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaxad.data.captions import write_captions
+from jaxad.data.caption_files import write_captions
 from jaxad.described import caption_record, described, described_test
 from jaxad.errors import ConfigError, DataError
 from jaxad.progress import Reporter
