@@ -17,6 +17,7 @@ from PIL import Image
 from jaxad.data.caption_files import write_captions
 from jaxad.data.captions import Captions
 from jaxad.errors import ConfigError, DataError
+from jaxad.files import write_whole
 from jaxad.types import Source
 
 PROMPTS = {
@@ -228,7 +229,4 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
             listing = "\n  ".join([f"{folder} holds captions made otherwise; use another --out:", *differing])
             raise DataError(listing)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n")
-    partial.replace(file)
+    write_whole(file, json.dumps(settings, indent=2) + "\n")

@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxad import viz
 from jaxad.errors import ConfigError
+from jaxad.files import write_whole
 from jaxad.predict import ImagePrediction
 from jaxad.threshold import Threshold
 
@@ -69,7 +70,7 @@ class PredictionFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         with self._scratch:
             if kind is None:
-                viz.write_file(self._new / LINES, "".join(f"{line}\n" for line in self._lines).encode())
+                write_whole(self._new / LINES, "".join(f"{line}\n" for line in self._lines))
                 self._replace()
 
     def add(self, image: np.ndarray, prediction: ImagePrediction) -> None:

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from jaxad import report_figures as figures
 from jaxad import viz
+from jaxad.files import write_whole
 from jaxad.metrics import IMAGE_METRICS, LABELS, METRICS, PIXEL_METRICS
 from jaxad.results import (
     Case,
@@ -57,8 +58,8 @@ def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Eva
     validate_report(report)
     page = _page(report, evaluation or Evaluation())
     out_dir = Path(out_dir)
-    viz.write_file(out_dir / "report.json", (json.dumps(report, indent=2, allow_nan=False) + "\n").encode())
-    return viz.write_file(out_dir / "report.html", page.encode())
+    write_whole(out_dir / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    return write_whole(out_dir / "report.html", page)
 
 
 def _page(report: dict[str, Any], evaluation: Evaluation) -> str:

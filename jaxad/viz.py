@@ -7,9 +7,7 @@ middle of the colours is the decision threshold. A normal image therefore stays 
 from __future__ import annotations
 
 import io
-import os
-import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from jaxad.errors import JaxadError
+from jaxad.files import write_whole
 
-FileId = tuple[int, int]
 Palette = Literal["inferno", "viridis"]
 
 OUTLINE = (64, 224, 208)
@@ -122,17 +120,6 @@ def panels(
     return {**pictures, "map": heat(fit(map, image.shape[:2]), low=low, high=high), "overlay": heated}
 
 
-def tile(pictures: Sequence[np.ndarray], *, gap: int = 6, background: int = 255) -> np.ndarray:
-    """The pictures uint8 [h w 3] side by side at the height of the first, `gap` pixels of grey `background` between."""
-    height = pictures[0].shape[0]
-    row = []
-    for picture in pictures:
-        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-        row += [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)]
-        row += [np.full((height, gap, 3), background, np.uint8)]
-    return np.concatenate(row[:-1], axis=1)
-
-
 def hottest_box(map: np.ndarray, threshold: float) -> list[int] | None:
     """Box around the 8-connected region above `threshold` that holds the hottest pixel of the map [h w].
 
@@ -167,11 +154,6 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
     )
 
 
-def identities(files: Iterable[str | Path]) -> frozenset[FileId]:
-    """What `protect` takes: the input files that must not be overwritten, known by device and inode, not by name."""
-    return frozenset(identity for file in files if (identity := _identity(Path(file))) is not None)
-
-
 def save_overlay(
     path: str | Path,
     image: np.ndarray,
@@ -181,24 +163,23 @@ def save_overlay(
     high: float,
     alpha: float = 0.55,
     threshold: float | None = None,
-    protect: Collection[FileId] = (),
 ) -> Path:
     """Write `overlay` as PNG or JPEG, with the outline of what lies above the pixel `threshold` if one is given.
 
     Raises:
-        JaxadError: the path has another extension, or is an input file (see `identities`).
+        JaxadError: the path has another extension.
     """
     picture = overlay(image, map, low=low, high=high, alpha=alpha)
     if threshold is not None:
         picture = contour(picture, fit(map, image.shape[:2]) > threshold)
-    return write_file(path, encode(picture, Path(path).suffix), protect=protect)
+    return write_whole(path, encode(picture, Path(path).suffix))
 
 
-def save_map(path: str | Path, map: np.ndarray, *, protect: Collection[FileId] = ()) -> Path:
+def save_map(path: str | Path, map: np.ndarray) -> Path:
     """Write the map [h w] as float32, unscaled, at its own size: `.npy`, or `.tif`/`.tiff` with one 32-bit channel.
 
     Raises:
-        JaxadError: the path has another extension, or is an input file (see `identities`).
+        JaxadError: the path has another extension.
     """
     buffer, suffix = io.BytesIO(), Path(path).suffix.lower()
     if suffix == ".npy":
@@ -207,18 +188,18 @@ def save_map(path: str | Path, map: np.ndarray, *, protect: Collection[FileId] =
         Image.fromarray(_finite(map)).save(buffer, "TIFF", compression="tiff_deflate")
     else:
         raise JaxadError(f"{path}: maps are saved as .npy, .tif or .tiff")
-    return write_file(path, buffer.getvalue(), protect=protect)
+    return write_whole(path, buffer.getvalue())
 
 
-def save_mask(path: str | Path, mask: np.ndarray, *, protect: Collection[FileId] = ()) -> Path:
+def save_mask(path: str | Path, mask: np.ndarray) -> Path:
     """Write the mask [h w] as an 8-bit grey PNG of 0 and 255, at its own size.
 
     Raises:
-        JaxadError: the path has another extension, or is an input file (see `identities`).
+        JaxadError: the path has another extension.
     """
     if Path(path).suffix.lower() != ".png":
         raise JaxadError(f"{path}: masks are saved as .png")
-    return write_file(path, encode(mask_picture(mask)[..., 0], ".png"), protect=protect)
+    return write_whole(path, encode(mask_picture(mask)[..., 0], ".png"))
 
 
 def encode(picture: np.ndarray, suffix: str, *, quality: int = 85) -> bytes:
@@ -231,25 +212,6 @@ def encode(picture: np.ndarray, suffix: str, *, quality: int = 85) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, name, **options)
     return buffer.getvalue()
-
-
-def write_file(path: str | Path, content: bytes, *, protect: Collection[FileId] = ()) -> Path:
-    """Write a file whole or not at all, making its folder, and never over one of the `protect`ed files.
-
-    Raises:
-        JaxadError: the path is one of the protected files, also through a link.
-    """
-    path = Path(path)
-    if _identity(path) in protect:
-        raise JaxadError(f"{path} is an input file and would be overwritten: choose another output folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path
 
 
 def _strength(map: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -266,11 +228,3 @@ def _finite(map: np.ndarray) -> np.ndarray:
 def _fit_mask(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
     inside = (np.asarray(mask) > 0).astype(np.uint8)
     return cv2.resize(inside, (int(size[1]), int(size[0])), interpolation=cv2.INTER_NEAREST) > 0
-
-
-def _identity(path: Path) -> FileId | None:
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_dev, status.st_ino

@@ -7,7 +7,7 @@ import pytest
 
 import jaxad
 
-BASIS = {"types", "errors", "config", "precision", "module_state", "__version__"}
+BASIS = {"types", "errors", "files", "config", "precision", "module_state", "__version__"}
 LAYERS = {
     "config": set(),
     "data": set(),

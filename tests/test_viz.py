@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -109,13 +107,6 @@ def test_panels_have_one_size_and_no_mask_where_there_is_none():
     assert "mask" not in viz.panels(IMAGE, None, map, low=0, high=1)
 
 
-def test_tile_puts_pictures_of_different_size_side_by_side():
-    row = viz.tile([IMAGE, IMAGE[:20, :30], viz.mask_picture(np.ones((40, 10)))], gap=4)
-    assert row.shape == (40, 60 + 4 + 60 + 4 + 10, 3)
-    np.testing.assert_array_equal(row[:, :60], IMAGE)
-    assert (row[:, 60:64] == 255).all()
-
-
 def test_fit_uses_half_pixel_centres():
     fitted = viz.fit(np.array([[0.0, 1.0]]), (1, 4))
     np.testing.assert_allclose(fitted, [[0.0, 0.25, 0.75, 1.0]])
@@ -173,32 +164,3 @@ def test_other_extensions_are_refused(tmp_path, save, name):
     with pytest.raises(JaxadError, match="saved as"):
         save(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("link", [None, "symlink", "hardlink"])
-def test_input_files_are_never_overwritten(tmp_path, link):
-    source = tmp_path / "part.png"
-    Image.fromarray(IMAGE).save(source)
-    target = source
-    if link:
-        target = tmp_path / "other.png"
-        (os.symlink if link == "symlink" else os.link)(source, target)
-    content = source.read_bytes()
-    protect = viz.identities([source, tmp_path / "absent.png"])
-    with pytest.raises(JaxadError, match="input file"):
-        viz.save_mask(target, np.ones((4, 4)), protect=protect)
-    assert source.read_bytes() == content
-    viz.save_mask(tmp_path / "mask.png", np.ones((4, 4)), protect=protect)
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = viz.write_file(tmp_path / "a.txt", b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        viz.write_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -266,20 +266,6 @@ def builder_for(
     return tfds.builder_from_directory(folder)
 
 
-def prepared(name: str, data_dir: str | Path | None = None, size: int | None = None, **options: str) -> tuple[str, ...]:
-    """Official names of the categories that are prepared, in official order; alphabetical where the source decides."""
-    data_set = benchmark(name)
-    chosen = data_set.choose(options)
-    found = []
-    for folder in sorted((data_root(data_dir) / name).glob(f"*/{VERSION}")):
-        if (folder / constants.DATASET_INFO_FILENAME).is_file():
-            metadata = read_metadata(tfds.builder_from_directory(folder))
-            if metadata["size"] == size and metadata["options"] == chosen:
-                found.append(metadata["category"])
-    official = {category: number for number, category in enumerate(data_set.categories)}
-    return tuple(sorted(found, key=lambda category: (official.get(category, len(official)), category)))
-
-
 def read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
     """What `jaxad prepare` noted of a category: category, size, options, licence, fingerprint, source, sha256, ..."""
     return cast(dict[str, Any], builder.info.metadata)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from jaxad.data.json_files import Faults, parse_json, read_json
 from jaxad.errors import DataError, Problem
+from jaxad.files import write_whole
 
 _SHARD = re.compile(r"(?P<stem>.+?)_(?P<start>\d+)_(?P<end>\d+)")
 _PEOPLE = re.compile(r"captions_(train|val)2017\.json")
@@ -97,10 +98,8 @@ def write_captions(
     if len(done) < len(ids):
         raise DataError(f"{journal}: {len(done)} captions for {len(ids)} images; call again for the others")
     # The captions come last: where they are, the labels are too.
-    for file, content in ((part.labels, labels), (captions_file, done)):
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        partial.replace(file)
+    write_whole(part.labels, json.dumps(labels))
+    write_whole(captions_file, json.dumps(done))
     journal.unlink()
     return folder
 

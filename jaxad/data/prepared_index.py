@@ -20,6 +20,7 @@ from typing import Any
 
 from jaxad.data.decode import decode_mask
 from jaxad.errors import DataError
+from jaxad.files import write_whole
 
 FILE = "jaxad_index.json"
 FORMAT = 1
@@ -85,11 +86,7 @@ def read_index(folder: Path, *, workers: int = 2) -> Index:
     }
     for file in places:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            # Several processes may make the same index at once; each replaces it as a whole.
-            temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(content), "utf-8")
-            temporary.replace(file)
+            write_whole(file, json.dumps(content))
             break
         except OSError:
             continue

@@ -1,0 +1,29 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+
+def write_whole(path: str | Path, content: bytes | str) -> Path:
+    """Writes a file, text as UTF-8, and makes its folder; until all of it is there the old file stays, or none.
+
+    Several processes may write the same file at once: each replaces it as a whole.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
