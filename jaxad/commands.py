@@ -164,7 +164,8 @@ def predict(command: cli.Predict) -> None:
 
 def check(command: cli.Check) -> None:
     """`jaxad check`; fails where a problem would stop a run."""
-    from jaxad import data, viz
+    from jaxad import data
+    from jaxad.files import write_whole
 
     raise_problems(count_problems(command, "workers"))
     config = DataConfig(command.data, command.categories, 0.0, "skip", command.workers)
@@ -178,7 +179,7 @@ def check(command: cli.Check) -> None:
     if command.out is not None:
         problems = [dataclasses.asdict(problem) for problem in dataset.problems]
         content = {"data": dataset.name, "counts": dataset.counts, "images": dataset.images, "problems": problems}
-        viz.write_file(command.out, (json.dumps(content, indent=2) + "\n").encode())
+        write_whole(command.out, json.dumps(content, indent=2) + "\n")
     if fatal:
         number = f"{len(fatal)} problem{'s' if len(fatal) > 1 else ''}"
         raise DataError(f"{number} would stop a run; mend, or leave out with --on-bad skip of fit and evaluate")
