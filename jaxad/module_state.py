@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -38,8 +37,8 @@ def drawn(module: Module, generator: np.random.Generator, deviation: float = 0.0
         mean = 1.0 * path.endswith(("/scale", "/gain", "/var"))
         spread = math.prod(parameter.shape[:-1]) ** -0.5 if path.endswith("/kernel") else deviation
         values = np.asarray(generator.normal(mean, spread, parameter.shape), parameter.dtype)
-        # Not converted by jax, which compiles that for every shape.
-        arrays[path] = jnp.asarray(values)
+        # Other ways to make it an array of jax compile a program for every shape.
+        arrays[path] = jax.device_put(values)
     return merge(graphdef, arrays)
 
 
