@@ -16,12 +16,12 @@ from jaxad.autoencoder_training import evenly_chosen, fit_autoencoder, load_netw
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.errors import CheckpointError, ConfigError, WeightsError
 from jaxad.models.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
+from jaxad.models.key_map import to_torch
 from jaxad.models.lpips import LINEARS, abstract_lpips
 from jaxad.models.patch_discriminator import key_map, new_discriminator
 from jaxad.models.sd_checkpoints import autoencoder_key_maps
 from jaxad.models.sd_config import AutoencoderConfig
 from jaxad.models.vgg import key_maps
-from jaxad.models.weights import to_torch
 from tests.models.stable_diffusion import randomised
 
 SHAPE = AutoencoderConfig(block_out_channels=(4,), layers_per_block=1, norm_num_groups=2)
@@ -110,6 +110,13 @@ def test_killed_and_resumed_is_bit_equal(undisturbed, parts, start, tmp_path):
     assert all(np.array_equal(array, expected[path]) for path, array in arrays_of(again.autoencoder).items())
     with pytest.raises(CheckpointError, match=r"train\.steps: 4 there, 5 now"):
         fit(parts, start, tmp_path / "run", steps=5)
+
+
+def test_a_run_is_no_detector_and_says_what_it_is(undisturbed):
+    workdir = undisturbed.folder.parent
+    for place in (workdir, max((workdir / "checkpoints").iterdir(), key=lambda step: int(step.name))):
+        with pytest.raises(CheckpointError, match=re.escape(f"{undisturbed.folder}; give that to")):
+            jaxad.restore(place)
 
 
 def test_published_schedule():

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxad.models.attention import attention
+from jaxad.models.timesteps import timestep_embedding
 from jaxad.precision import Linear
 from jaxad.types import Array
-
-
-def timestep_embedding(t: Array, width: int = 256, max_period: float = 1e4) -> jax.Array:
-    """Sinusoids of t [b], cosines first -> float32 [b width] (SPEC 3.2, DIT)."""
-    frequency = jnp.exp(-math.log(max_period) * jnp.arange(width // 2, dtype=jnp.float32) / (width // 2))
-    angle = t.astype(jnp.float32)[:, None] * frequency[None, :]
-    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
 def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, linear, sincos_positions
+from jaxad.models.activations import gelu
 from jaxad.types import Array
 
 
@@ -45,7 +46,7 @@ class PrototypeUViTBlock(nnx.Module):
         if self.prototype_attention is not None:
             assert prototypes is not None
             x = x + self.prototype_attention(self.norms[1](x), prototypes)
-        return x + self.mlp_out(nnx.gelu(self.mlp_in(self.norms[-1](x)), approximate=False))
+        return x + self.mlp_out(gelu(self.mlp_in(self.norms[-1](x))))
 
 
 class PrototypeUViT(nnx.Module):

@@ -16,9 +16,10 @@ from jaxad.models.clip_config import (
     open_clip_config_of,
     text_config_of,
 )
+from jaxad.models.key_map import choose_key_map, fill
 from jaxad.models.normalisation import Normalisation
 from jaxad.models.sd_checkpoints import LDM_PREFIXES
-from jaxad.models.weights import Weights, choose_key_map, fill
+from jaxad.models.weights import Weights
 
 SD1_TEXT, SD2_TEXT = LDM_PREFIXES["text_encoder"]
 

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 
 from jaxad.errors import WeightsError
 from jaxad.models.efficientnet import WIDTHS, EfficientNet, EfficientNetConfig, abstract_efficientnet
-from jaxad.models.weights import BATCH_NORM, CONV, CONV1X1_AS_LINEAR, KeyMap, Weights, fill
+from jaxad.models.key_map import BATCH_NORM, CONV, CONV1X1_AS_LINEAR, KeyMap, fill
+from jaxad.models.weights import Weights
 
 
 @dataclass(frozen=True)

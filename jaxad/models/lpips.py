@@ -11,8 +11,9 @@ import numpy as np
 from flax import nnx
 
 from jaxad.errors import WeightsError
+from jaxad.models.key_map import KeyMap, Leaf, fill
 from jaxad.models.vgg import VGG16, WIDTHS, abstract_vgg16, load_vgg16
-from jaxad.models.weights import KeyMap, Leaf, Weights, fill, find_weights
+from jaxad.models.weights import Weights, find_weights
 from jaxad.types import Array
 
 SHIFT = (-0.030, -0.088, -0.188)

@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 
 from jaxad import module_state
-from jaxad.models.weights import CONV, NORM, KeyMap, Weights, fill
+from jaxad.models.key_map import CONV, NORM, KeyMap, fill
+from jaxad.models.weights import Weights
 from jaxad.types import Array
 
 EPS = 1e-5

@@ -14,7 +14,8 @@ from flax import nnx
 
 from jaxad.errors import WeightsError
 from jaxad.models.convolution import ConvNet, ConvNorm, max_pool
-from jaxad.models.weights import BATCH_NORM, CONV, KeyMap, Weights, fill
+from jaxad.models.key_map import BATCH_NORM, CONV, KeyMap, fill
+from jaxad.models.weights import Weights
 from jaxad.types import Array
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

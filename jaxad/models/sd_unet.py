@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from jaxad.models.key_map import fill
 from jaxad.models.sd_blocks import Heads, ResnetBlock, SpatialTransformer, conv, double, group_norm, rematerialized
 from jaxad.models.sd_checkpoints import find_part, infer_unet_config, is_ldm, unet_key_map, write_diffusers
 from jaxad.models.sd_config import UNetConfig
+from jaxad.models.timesteps import timestep_embedding
 from jaxad.models.weights import Weights
 from jaxad.types import Array
 
@@ -193,11 +193,7 @@ class TimeEmbedding(nnx.Module):
         self.linear_2 = nnx.Linear(4 * width, 4 * width, dtype=dtype, rngs=rngs)
 
     def __call__(self, timesteps: Array) -> jax.Array:
-        half = self.width // 2
-        frequency = jnp.exp(-math.log(1e4) * jnp.arange(half, dtype=jnp.float32) / half)
-        angle = jnp.asarray(timesteps, jnp.float32)[:, None] * frequency[None, :]
-        waves = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-        return self.linear_2(nnx.silu(self.linear_1(waves)))
+        return self.linear_2(nnx.silu(self.linear_1(timestep_embedding(timesteps, self.width))))
 
 
 class Stage(nnx.Module):

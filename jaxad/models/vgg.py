@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad import module_state
+from jaxad.models.key_map import CONV, KeyMap, choose_key_map, fill
 from jaxad.models.sd_blocks import conv
-from jaxad.models.weights import CONV, KeyMap, Weights, choose_key_map, fill
+from jaxad.models.weights import Weights
 from jaxad.types import Array
 
 WIDTHS = (64, 128, 256, 512, 512)

@@ -16,52 +16,9 @@ import numpy as np
 from jaxad.errors import WeightsError
 from jaxad.models.checkpoint_place import Place, open_place
 from jaxad.models.flax_msgpack import is_flax_msgpack, read_flax_msgpack
-from jaxad.models.key_map import (
-    ARRAY,
-    BATCH_NORM,
-    CONV,
-    CONV1X1_AS_LINEAR,
-    EMBEDDING,
-    LINEAR,
-    LINEAR_AS_CONV1X1,
-    MATRIX,
-    NORM,
-    KeyMap,
-    Layout,
-    Leaf,
-    choose_key_map,
-    fill,
-    leading_axes,
-    split_linear,
-    to_torch,
-)
 from jaxad.models.mapped_file import LazyTensors, RenamedTensors, damaged
 from jaxad.models.safetensors_file import is_safetensors, read_safetensors
 from jaxad.models.torch_pickle import is_torch_pickle, read_torch_pickle
-
-__all__ = [
-    "ARRAY",
-    "BATCH_NORM",
-    "CONV",
-    "CONV1X1_AS_LINEAR",
-    "EMBEDDING",
-    "LINEAR",
-    "LINEAR_AS_CONV1X1",
-    "MATRIX",
-    "NORM",
-    "KeyMap",
-    "Layout",
-    "Leaf",
-    "Weights",
-    "choose_key_map",
-    "fill",
-    "find_weights",
-    "leading_axes",
-    "read_tensors",
-    "sha256",
-    "split_linear",
-    "to_torch",
-]
 
 CONFIGS = ("config.json", "open_clip_config.json")
 FILES = (

@@ -6,7 +6,8 @@ from flax import nnx
 
 from jaxad import module_state
 from jaxad.diffusion.dit import PrototypeDiT
-from jaxad.diffusion.layers import attention, sincos_positions, timestep_embedding
+from jaxad.diffusion.layers import attention, sincos_positions
+from jaxad.models.timesteps import timestep_embedding
 
 GRID, CHANNELS, PROTOTYPES = (2, 3), 12, 4
 

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 from jaxad.models import efficientnet_checkpoints, resnet
 from jaxad.models.backbone import Backbone
 from jaxad.models.efficientnet import EfficientNetConfig
+from jaxad.models.key_map import to_torch
 from jaxad.models.resnet import ResNetConfig
-from jaxad.models.weights import to_torch
 
 BASIC = ResNetConfig(stem=8, widths=(8, 8, 16, 24), depths=(2, 1, 1, 1), bottleneck=False)
 BOTTLENECK = ResNetConfig(stem=8, widths=(16, 32, 48, 64), depths=(2, 1, 1, 1))

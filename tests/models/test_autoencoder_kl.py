@@ -10,9 +10,10 @@ import safetensors.numpy
 from jaxad import module_state
 from jaxad.errors import WeightsError
 from jaxad.models.autoencoder_kl import Moments, abstract_autoencoder, load_autoencoder, save_autoencoder
+from jaxad.models.key_map import to_torch
 from jaxad.models.sd_checkpoints import autoencoder_key_maps, infer_autoencoder_config
 from jaxad.models.sd_config import AutoencoderConfig
-from jaxad.models.weights import find_weights, to_torch
+from jaxad.models.weights import find_weights
 from tests.models.stable_diffusion import AUTOENCODER, UNET, randomised, write_folder, write_single_file
 
 LDM = AutoencoderConfig(block_out_channels=(32, 64, 64), layers_per_block=2)

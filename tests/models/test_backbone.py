@@ -12,11 +12,11 @@ from jaxad import module_state
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.convert import convert
+from jaxad.models.key_map import to_torch
 from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
 from jaxad.models.resnet import TORCHVISION
 from jaxad.models.vit_checkpoints import HUGGINGFACE_VIT, ORIGINAL
 from jaxad.models.vit_config import ViTConfig
-from jaxad.models.weights import to_torch
 from tests.models.checkpoints import write_dinov2
 from tests.models.conv_checkpoints import BASIC, SMALL, tensors_of, write_folder
 

@@ -10,9 +10,10 @@ from jaxad.models.clip import abstract_clip
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig, VisionConfig
 from jaxad.models.clip_loading import load_clip, load_text_tower
+from jaxad.models.key_map import to_torch
 from jaxad.models.normalisation import OPENAI_CLIP, Normalisation
 from jaxad.models.sd_checkpoints import find_part
-from jaxad.models.weights import find_weights, to_torch
+from jaxad.models.weights import find_weights
 from tests.models.clip_checkpoints import HUGGINGFACE_CONFIG, OPEN_CLIP_CONFIG, as_open_clip, draw_clip, write
 
 TEXT_CONFIG = {**HUGGINGFACE_CONFIG["text_config"], "model_type": "clip_text_model", "projection_dim": 8}

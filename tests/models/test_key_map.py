@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxad import module_state
 from jaxad.errors import WeightsError
-from jaxad.models.weights import (
+from jaxad.models.key_map import (
     ARRAY,
     BATCH_NORM,
     CONV,
@@ -19,13 +19,13 @@ from jaxad.models.weights import (
     LINEAR_AS_CONV1X1,
     MATRIX,
     NORM,
-    Weights,
     choose_key_map,
     fill,
     leading_axes,
     split_linear,
     to_torch,
 )
+from jaxad.models.weights import Weights
 
 
 class Block(nnx.Module):

@@ -60,7 +60,8 @@ PEAK = """
     from flax import nnx
     from jaxad import module_state
     from jaxad.models.safetensors_file import write_safetensors
-    from jaxad.models.weights import LINEAR, fill, find_weights
+    from jaxad.models.key_map import LINEAR, fill
+    from jaxad.models.weights import find_weights
 
     names, file = [f"{i}.weight" for i in range(48)], Path("net.safetensors")
     write_safetensors(file, dict.fromkeys(names, np.ones((2048, 2048), np.float16)))

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from jaxad import module_state
+from jaxad.models.key_map import to_torch
 from jaxad.models.patch_discriminator import BatchStatisticsNorm, abstract_discriminator, key_map, new_discriminator
-from jaxad.models.weights import to_torch
 
 
 def test_published_shape():

@@ -17,11 +17,12 @@ from jaxad import module_state
 from jaxad.autoencoder_loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
 from jaxad.config import FirstStageConfig
 from jaxad.models.autoencoder_kl import load_autoencoder, save_autoencoder
+from jaxad.models.key_map import to_torch
 from jaxad.models.lpips import load_lpips
 from jaxad.models.patch_discriminator import load_discriminator
 from jaxad.models.sd_checkpoints import autoencoder_key_maps
 from jaxad.models.vgg import abstract_vgg16, key_maps
-from jaxad.models.weights import find_weights, to_torch
+from jaxad.models.weights import find_weights
 
 pytestmark = pytest.mark.parity
 

@@ -15,7 +15,8 @@ from flax import serialization
 from jaxad import module_state
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS
 from jaxad.models.clip_loading import load_clip, load_text_tower
-from jaxad.models.weights import find_weights, to_torch
+from jaxad.models.key_map import to_torch
+from jaxad.models.weights import find_weights
 
 pytestmark = pytest.mark.parity
 

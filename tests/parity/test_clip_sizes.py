@@ -12,7 +12,7 @@ from jaxad import module_state
 from jaxad.models.clip import abstract_clip, abstract_text_tower
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS, TEXT_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig, open_clip_config_of
-from jaxad.models.weights import to_torch
+from jaxad.models.key_map import to_torch
 
 pytestmark = pytest.mark.parity
 

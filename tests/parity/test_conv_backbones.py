@@ -25,8 +25,9 @@ from jaxad.models import efficientnet_checkpoints, resnet
 from jaxad.models.backbone import load_backbone
 from jaxad.models.efficientnet import SCALES, EfficientNetConfig, abstract_efficientnet, scaled_width
 from jaxad.models.efficientnet_checkpoints import find_layout, infer_config
+from jaxad.models.key_map import to_torch
 from jaxad.models.resnet import LAYERS, ResNetConfig, abstract_resnet
-from jaxad.models.weights import Weights, to_torch
+from jaxad.models.weights import Weights
 
 pytestmark = pytest.mark.parity
 

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from jaxad import module_state
 from jaxad.models.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
+from jaxad.models.key_map import to_torch
 from jaxad.models.sd_checkpoints import autoencoder_key_maps, find_part, unet_key_map
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet, load_unet, save_unet
-from jaxad.models.weights import to_torch
 
 pytestmark = pytest.mark.parity
 

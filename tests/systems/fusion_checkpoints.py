@@ -13,7 +13,7 @@ from jaxad.config import CLIPFusionConfig
 from jaxad.models.clip import abstract_clip, abstract_text_tower
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS, TEXT_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig
-from jaxad.models.weights import to_torch
+from jaxad.models.key_map import to_torch
 from tests.models.clip_vocabulary import write_tokenizer
 from tests.models.stable_diffusion import UNET, randomised, write_folder
 

@@ -15,10 +15,10 @@ from jaxad.models.autoencoder_kl import abstract_autoencoder
 from jaxad.models.clip import abstract_text_tower
 from jaxad.models.clip_checkpoints import TEXT_LAYOUTS
 from jaxad.models.clip_config import TextConfig
+from jaxad.models.key_map import to_torch
 from jaxad.models.sd_checkpoints import autoencoder_key_maps, unet_key_map
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet
-from jaxad.models.weights import to_torch
 from tests.models.clip_vocabulary import write_tokenizer
 from tests.models.stable_diffusion import randomised
 from tests.models.torch_files import tensor_of, write_torch
