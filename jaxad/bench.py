@@ -4,6 +4,7 @@ python -m jaxad.bench metrics [--pixels 10000000] [--regions 100]
 python -m jaxad.bench input
 python -m jaxad.bench models [--networks NAME ...] [--dtype bfloat16] [--batch-size 1]
 python -m jaxad.bench clipfusion [--shots 0 1 2 4] [--preset winclip] [--size one-pass] [--count-only]
+python -m jaxad.bench vlmdiff [--devices 1 8] [--micro-batches 1 4 12] [--remat on off] [--count-only]
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, get_args
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from jaxad import bench_clipfusion, bench_input, bench_models
+from jaxad import bench_clipfusion, bench_input, bench_models, bench_vlmdiff
 from jaxad.config import CLIPFusionPreset
 from jaxad.metrics.classes import PIXEL_METRICS, ClassMetrics
 
@@ -138,7 +139,7 @@ def _exact_aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> flo
 def main(arguments: list[str] | None = None) -> None:
     """Runs one benchmark and prints its result as JSON."""
     parser = argparse.ArgumentParser(prog="python -m jaxad.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["metrics", "input", "models", "clipfusion"])
+    parser.add_argument("benchmark", choices=["metrics", "input", "models", "clipfusion", "vlmdiff"])
     parser.add_argument("--pixels", type=int, default=10_000_000)
     parser.add_argument("--regions", type=int, default=100)
     parser.add_argument("--networks", nargs="*")
@@ -147,6 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shots", type=int, nargs="*", default=[0, 1, 2, 4])
     parser.add_argument("--preset", choices=get_args(CLIPFusionPreset), default="clipfusion")
     parser.add_argument("--size", choices=get_args(bench_clipfusion.Size), default="published")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--micro-batches", type=int, nargs="+", default=[1, 4, 12])
+    parser.add_argument("--remat", choices=["on", "off"], nargs="+", default=["on"])
     parser.add_argument("--count-only", action="store_true")
     chosen = parser.parse_args(arguments)
     if chosen.benchmark == "input":
@@ -156,6 +160,10 @@ def main(arguments: list[str] | None = None) -> None:
     elif chosen.benchmark == "clipfusion":
         settings = (chosen.preset, chosen.size, chosen.dtype, chosen.batch_size, chosen.count_only)
         bench_clipfusion.main(chosen.shots, *settings)
+    elif chosen.benchmark == "vlmdiff":
+        remat = [word == "on" for word in chosen.remat]
+        settings = (chosen.devices, chosen.micro_batches, remat, chosen.dtype, chosen.size, chosen.count_only)
+        bench_vlmdiff.main(*settings)
     else:
         print(json.dumps(metrics_benchmark(chosen.pixels, chosen.regions), indent=2))
 

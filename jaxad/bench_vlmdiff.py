@@ -1,4 +1,4 @@
-"""What VLMDiff takes: memory of each device and operations of its training step and its prediction, with random weights.
+"""What VLMDiff takes: memory of each device, and operations, of its training step and its prediction.
 
 `jaxad bench vlmdiff`. The account is of the programs that `jaxad fit` and `jaxad predict` run, lowered for a GPU and
 compiled, but never run, so that a published size needs no memory for its arrays and any machine can tell what eight
@@ -7,10 +7,12 @@ devices would hold. Where there is an accelerator both programs are timed too.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -64,20 +66,20 @@ PUBLISHED = Shapes(
 )
 TINY = Shapes(
     UNetConfig(
-        block_out_channels=(8, 16),
+        block_out_channels=(8, 64),
         layers_per_block=1,
-        down_attention=(False, True),
-        up_attention=(True, False),
-        heads=(2, 4),
+        down_attention=(False, False),
+        up_attention=(False, False),
+        heads=(2, 2),
         cross_attention_dim=16,
         norm_num_groups=4,
     ),
-    AutoencoderConfig(block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4),
+    AutoencoderConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4),
     TextConfig(16, depth=1, heads=2, hidden=32, vocabulary=300, projection=None),
-    ViTConfig(16, 1, 2, 8, image_size=32, hidden=32),
-    32,
+    ViTConfig(16, 1, 2, 8, image_size=16, hidden=32),
+    16,
 )
-"""For tests: a few channels, a factor of 2."""
+"""For tests: few layers, a factor of 2, and some kernels that are large enough to be sharded."""
 
 
 def vlmdiff_benchmark(
@@ -104,11 +106,11 @@ def vlmdiff_benchmark(
         count_only: whether nothing is run; on a CPU the published size never is.
 
     Yields:
-        Rows with `program`, `devices`, `fsdp`, `micro_batch`, `accumulate`, `remat`, `dtype`; `parameters` by what becomes
-        of them; `gb` of each device in 1e9 bytes by part, `temporaries` as far as the compiler knows them, `total`;
-        of the training step also `gradients` and `kept` in 1e9 bytes, which are among the temporaries; `fits`, whether
-        the total and 1 GB are at most so many GB; `tflop` of one image; `compiled_by` and `compile_seconds`. What is
-        timed has `images_per_second` and `device`.
+        Rows with `program`, `devices`, `fsdp`, `micro_batch`, `accumulate`, `remat`, `dtype`; `parameters` by what
+        becomes of them; `gb` of each device in 1e9 bytes by part, `temporaries` as far as the compiler knows them,
+        `total`; of the training step also `gradients` and `kept` in 1e9 bytes, which are among the temporaries;
+        `fits`, whether the total and 1 GB are at most so many GB; `tflop` of one image; `compiled_by` and
+        `compile_seconds`. What is timed has `images_per_second` and `device`.
 
     Raises:
         ConfigError: more devices than there are or can be.
@@ -149,23 +151,22 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
         The part of a row of `vlmdiff_benchmark` that it is about.
     """
     trainer = DetectorTrainer(detector, config, mesh)
-    features = parallel.shard_batch(_features(detector, config.batch_size * config.accumulate), mesh)
-    trained, fixed, frozen = _divided(detector, trainer)
+    inputs = parallel.shard_batch(features(detector, config.batch_size * config.accumulate), mesh)
+    divided = divide(detector, trainer)
     gb = {
-        "parameters": _held(trainer.abstract_state.params),
-        "optimizer": _held(trainer.abstract_state.opt_state),
-        "fixed": _held(parallel.shard_parameters(fixed, mesh)),
-        "batch": _held(features),
+        "parameters": held(trainer.abstract_state.params),
+        "optimizer": held(trainer.abstract_state.opt_state),
+        "fixed": held(parallel.shard_parameters(divided["fixed"], mesh)),
+        "batch": held(inputs),
     }
-    account = _account(trainer.trace(features), mesh, gb)
-    counts = {"trained": trained, "fixed": fixed, "frozen": frozen}
-    account["parameters"] = {name: sum(leaf.size for leaf in some.values()) for name, some in counts.items()}
-    # A sum of gradients goes from micro-batch to micro-batch.
+    account = _account(trainer.trace(inputs), mesh, gb)
+    account["parameters"] = {name: sum(leaf.size for leaf in part.values()) for name, part in divided.items()}
+    # Their sum goes from micro-batch to micro-batch.
     account["gradients"] = gb["parameters"] * (2 if config.accumulate > 1 else 1)
-    account["kept"] = kept(detector, trained, config.batch_size // mesh.size)
+    account["kept"] = kept(detector, divided["trained"], config.batch_size // mesh.size)
     if timed:
         real = DetectorTrainer(_drawn(detector), config, mesh)
-        batch = jax.tree.map(partial(_random, np.random.default_rng(0)), features)
+        batch = jax.tree.map(partial(_random, np.random.default_rng(0)), inputs)
         state, key = [real.init()], jax.random.key(0)
 
         def step() -> None:
@@ -181,8 +182,8 @@ def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> di
     mesh = _mesh(1, 1)
     arrays, inputs = module_state.split(detector)[1], _inputs(detector, batch)
     gb = {
-        "parameters": _held(parallel.shard_parameters(arrays, mesh)),
-        "batch": _held(parallel.shard_batch(inputs, mesh)),
+        "parameters": held(parallel.shard_parameters(arrays, mesh)),
+        "batch": held(parallel.shard_batch(inputs, mesh)),
     }
     account = _account(Predictor(detector, PROTOCOL, batch_size=batch, mesh=mesh).trace(inputs), mesh, gb)
     account["parameters"] = {"all": sum(leaf.size for leaf in arrays.values())}
@@ -197,7 +198,7 @@ def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> di
 def training_operations(detector: VLMDiff) -> float:
     """Operations in 1e12 that training spends on one image, by the compiler's account of the step; runs nothing."""
     trainer = DetectorTrainer(detector, VLMDiffConfig.training(batch_size=1, accumulate=1), _mesh(1, 1))
-    return _operations(trainer.trace(_features(detector, 1)))
+    return _operations(trainer.trace(features(detector, 1)))
 
 
 def prediction_operations(detector: VLMDiff) -> float:
@@ -206,7 +207,7 @@ def prediction_operations(detector: VLMDiff) -> float:
     whole = _operations(Predictor(detector, PROTOCOL, batch_size=1, mesh=_mesh(1, 1)).trace(inputs))
     graphdef, arrays = module_state.split(detector)
     unet = detector.unet.config
-    side = _features(detector, 1).grid[0]
+    side = features(detector, 1).grid[0]
     latents = jax.ShapeDtypeStruct((1, side, side, unet.in_channels), jnp.float32)
     text = jax.ShapeDtypeStruct((1, detector.text.config.context, unet.cross_attention_dim), jnp.float32)
     hint = jax.ShapeDtypeStruct((1, side, side, unet.block_out_channels[0]), jnp.float32)
@@ -219,19 +220,19 @@ def prediction_operations(detector: VLMDiff) -> float:
     return whole + (steps - 1) * _operations(jax.jit(denoise).trace(arrays, latents, text, hint))
 
 
-def kept(detector: VLMDiff, trained: Sequence[str] | dict[str, Any], batch: int) -> float:
-    """What differentiating the loss of `batch` images keeps from the forward pass for the backward pass, in 1e9 bytes."""
+def kept(detector: VLMDiff, trained: Collection[str], batch: int) -> float:
+    """What differentiating the loss of `batch` images keeps of the forward pass for the backward pass, in 1e9 bytes."""
     graphdef, arrays = module_state.split(detector)
     params = {path: array for path, array in arrays.items() if path in trained}
     others = {path: array for path, array in arrays.items() if path not in trained}
 
-    def forward(params: Any, others: Any, features: Features) -> Any:
+    def forward(params: Any, others: Any, inputs: Features) -> Any:
         def loss(params: Any) -> Any:
-            return module_state.merge(graphdef, {**others, **params}).loss(features, jax.random.key(0))
+            return module_state.merge(graphdef, {**others, **params}).loss(inputs, jax.random.key(0))
 
         return jax.vjp(loss, params, has_aux=True)[1]
 
-    jaxpr = jax.make_jaxpr(forward)(params, others, _features(detector, batch)).jaxpr
+    jaxpr = jax.make_jaxpr(forward)(params, others, features(detector, batch)).jaxpr
     given = set(jaxpr.invars)
     saved = {variable for variable in jaxpr.outvars if isinstance(variable, Var) and variable not in given}
     return sum(variable.aval.size * variable.aval.dtype.itemsize for variable in saved) / 1e9
@@ -248,11 +249,18 @@ def abstract_vlmdiff(size: Size, dtype: Literal["float32", "bfloat16"], remat: b
     return VLMDiff.abstract(config, backbone, {**structure, "identity": []})
 
 
-def _divided(detector: VLMDiff, trainer: DetectorTrainer) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """What is trained, what the loss only reads, and what it does not read."""
+def divide(detector: VLMDiff, trainer: DetectorTrainer) -> dict[str, dict[str, Any]]:
+    """The arrays by path that are "trained", those that the loss only reads ("fixed"), and those that it does not."""
     frozen, rest = module_state.select(module_state.split(detector)[1], detector.frozen)
     trained = {path: leaf for path, leaf in rest.items() if path in trainer.abstract_state.params}
-    return trained, {path: leaf for path, leaf in rest.items() if path not in trained}, frozen
+    fixed = {path: leaf for path, leaf in rest.items() if path not in trained}
+    return {"trained": trained, "fixed": fixed, "frozen": frozen}
+
+
+def held(arrays: Any) -> float:
+    """What placed arrays, or their shapes, take of one device, in 1e9 bytes."""
+    leaves = jax.tree.leaves(arrays)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves) / 1e9
 
 
 def _inputs(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
@@ -263,8 +271,8 @@ def _inputs(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
     return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=extras)
 
 
-def _features(detector: VLMDiff, batch: int) -> Any:
-    """What the cache gives to the training step."""
+def features(detector: VLMDiff, batch: int) -> Features:
+    """Shapes of what the feature cache gives to the training step for so many images."""
     graphdef, arrays = module_state.split(detector)
     inputs = _inputs(detector, batch, captions=True)
     return jax.eval_shape(lambda arrays, inputs: module_state.merge(graphdef, arrays).encode(inputs), arrays, inputs)
@@ -279,12 +287,6 @@ def _mesh(devices: int, fsdp: int) -> Mesh:
         )
     auto = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=auto, devices=found[:devices])
-
-
-def _held(arrays: Any) -> float:
-    """1e9 bytes on one device."""
-    leaves = jax.tree.leaves(arrays)
-    return sum(int(np.prod(a.sharding.shard_shape(a.shape))) * a.dtype.itemsize for a in leaves) / 1e9
 
 
 def _account(traced: jax.stages.Traced, mesh: Mesh, parts: dict[str, float]) -> dict[str, Any]:
@@ -359,11 +361,9 @@ def main(
     count_only: bool,
 ) -> None:
     """Prints one line of JSON for each row as soon as it is known; then, for readers, a table to stderr."""
-    try:
+    # If jax runs already, its devices will have to do.
+    with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(devices))
-    except RuntimeError:
-        # jax runs already: its devices will have to do.
-        pass
     rows = []
     for row in vlmdiff_benchmark(devices, micro_batches, remat, dtype=dtype, size=size, count_only=count_only):
         print(json.dumps(row), flush=True)

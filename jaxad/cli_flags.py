@@ -24,29 +24,55 @@ Preset = Literal["paper", "small"]
 Protocol = Literal["exact-256", "exact-448", "diad", "ader", "dinomaly", "winclip"]
 Save = Literal["overlay", "map", "mask"]
 
-DEMO_RUN = "run"
-"""Folder of the demo's training run, below its --out."""
+
+class _Command:
+    """What can be said of every command."""
+
+    keeps: ClassVar[str] = ""
+    """What an interrupted command has finished, and finds again when it is run once more."""
+
+    @property
+    def run_folder(self) -> Path | None:
+        """Folder of the training run that the command begins or resumes, None where it does neither."""
+        return None
 
 
-@dataclass(frozen=True)
-class _FitImages:
+@dataclass(frozen=True, kw_only=True)
+class _Data(_Command):
     data: str
     """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
-    workdir: Path
-    """Folder of the run; run the same command again to resume it."""
     categories: tuple[str, ...] | None = None
     """Categories to use; all if not given."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-    image_size: int | None = None
-    """Side of the square input in pixels; short for --model.image-size, and goes before it."""
-    on_bad: Literal["stop", "skip"] = "stop"
-    """What to do about unusable images: stop before training, or leave them out."""
     workers: int = 2
     """Threads that decode images."""
 
+    @property
+    def chosen_categories(self) -> tuple[str, ...] | None:
+        """The categories to load, None for all."""
+        return self.categories
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
+class _UsableData(_Data):
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What to do about unusable images: stop before any work, or leave them out and record them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FitImages(_UsableData):
+    workdir: Path
+    """Folder of the run; run the same command again to resume it."""
+    image_size: int | None = None
+    """Side of the square input in pixels; short for --model.image-size, and goes before it."""
+
+    @property
+    def run_folder(self) -> Path:
+        return self.workdir
+
+
+@dataclass(frozen=True, kw_only=True)
 class _FitData(_FitImages):
     holdout: float = 0.1
     """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
@@ -56,7 +82,7 @@ class _FitData(_FitImages):
     """Evaluation protocol in which the threshold is measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitDPDiff(_FitData):
     """Train DPDiff-AD: one diffusion model, conditioned on prototypes, for all categories."""
 
@@ -67,7 +93,7 @@ class FitDPDiff(_FitData):
     system: ClassVar[str] = "dpdiff"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitPatchBank(_FitData):
     """Fill a nearest-patch memory bank (PatchCore's scoring), the baseline."""
 
@@ -78,7 +104,7 @@ class FitPatchBank(_FitData):
     system: ClassVar[str] = "patch-bank"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitVLMDiff(_FitData):
     """Train VLMDiff: Stable Diffusion, with captions and guided by the image itself, redraws parts as normal ones."""
 
@@ -116,8 +142,12 @@ class FitCLIPFusion(_FitData):
     train: ClassVar[None] = None
     system: ClassVar[str] = "clipfusion"
 
+    @property
+    def chosen_categories(self) -> tuple[str, ...] | None:
+        return self.categories or self.classes
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class FitAutoencoder(_FitImages):
     """Finetune Stable Diffusion's autoencoder, VLMDiff's first stage; leaves it in the workdir's folder autoencoder."""
 
@@ -127,15 +157,13 @@ class FitAutoencoder(_FitImages):
     train: FirstStageTrainConfig = field(default_factory=FirstStageTrainConfig)
 
 
-@dataclass(frozen=True)
-class Caption:
+@dataclass(frozen=True, kw_only=True)
+class Caption(_UsableData):
     """Describe images by an image-text-to-text model (extra `caption`), in the layout of VLMDiff's published captions.
 
     Run the same command again to go on after an interruption.
     """
 
-    data: str
-    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     model: str
     """Hub id or folder of the model, e.g. OpenGVLab/InternVL3-8B-hf; its code must be part of transformers."""
     out: Path
@@ -144,38 +172,25 @@ class Caption:
     """A published prompt: pd (describe), pa (look for defects) or coco; or a text of your own."""
     split: Literal["train", "test"] = "train"
     """Training images, all of them normal, or test images."""
-    categories: tuple[str, ...] | None = None
-    """Categories to caption; all if not given."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     max_new_tokens: int = 1024
     """Longest caption."""
     batch_size: int = 8
     """Images at once."""
-    on_bad: Literal["stop", "skip"] = "stop"
-    """What to do about unusable images: stop, or leave them out."""
-    workers: int = 2
-    """Threads that decode images."""
+    keeps: ClassVar[str] = "finished captions"
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(_UsableData):
     """Evaluate a checkpoint on labelled images: report.json and report.html."""
 
     checkpoint: Path
     """A workdir (its newest step) or one step's folder."""
-    data: str
-    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     out: Path
     """Folder of the report."""
     protocol: Protocol = "exact-256"
     """How maps, masks and scores are made comparable; results of different protocols are not."""
     baseline: Path | None = None
     """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
-    categories: tuple[str, ...] | None = None
-    """Categories to evaluate; all if not given."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     captions: Path | None = None
     """Captions of the test images in the published layout, a folder or file as `jaxad caption --split test` writes it,
     for a vlmdiff that takes captions at test time; those stored with a prepared data set if not given."""
@@ -184,16 +199,12 @@ class Evaluate:
     backbone: str | None = None
     """Folder or id to load the backbone from, where the checkpoint does not hold it; of vlmdiff also of another network
     that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
-    on_bad: Literal["stop", "skip"] = "stop"
-    """What to do about unusable images: stop, or leave them out and say so in the report."""
     batch_size: int = 16
     """Images at once."""
-    workers: int = 2
-    """Threads that decode images."""
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(_Command):
     """Judge images with a checkpoint: predictions.jsonl and pictures.
 
     Images have no captions here; for a vlmdiff that takes captions at test time, "" stands for them.
@@ -220,24 +231,17 @@ class Predict:
     """Threads that decode images."""
 
 
-@dataclass(frozen=True)
-class Check:
+@dataclass(frozen=True, kw_only=True)
+class Check(_Data):
     """Examine a data set: counts, sizes, modes, unreadable images, masks that do not fit, duplicates, leaks."""
 
-    data: str
-    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
-    categories: tuple[str, ...] | None = None
-    """Categories to examine; all if not given."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     out: Path | None = None
     """Also write counts, sizes, modes and problems to this file, as JSON."""
-    workers: int = 2
-    """Threads that decode images."""
+    on_bad: ClassVar[Literal["stop", "skip"]] = "skip"
 
 
 @dataclass(frozen=True)
-class Prepare:
+class Prepare(_Command):
     """Check a benchmark's official files and store them in TFDS's format, once for all methods.
 
     NAME is anomaly_folder (a folder of your own), btad, coco_ad, mpdd, mvtec_ad, mvtec_loco, real_iad, real_iad_variety
@@ -268,10 +272,11 @@ class Prepare:
     """Decode every image before anything is stored."""
     beam: tuple[str, ...] | None = None
     """Store by an Apache Beam pipeline with these options, e.g. `runner=DirectRunner` (extra `beam`)."""
+    keeps: ClassVar[str] = "finished categories"
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(_Command):
     """Train, evaluate and report on real images that come with the `demo` extra; minutes on two cores."""
 
     out: Path
@@ -281,9 +286,13 @@ class Demo:
     seed: int = 0
     """Seed of parameters, order and noise."""
 
+    @property
+    def run_folder(self) -> Path:
+        return self.out / "run"
+
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(_Command):
     """Rewrite pretrained weights of any supported format as safetensors, with a manifest of where they came from."""
 
     source: Annotated[str, tyro.conf.Positional]
@@ -303,17 +312,18 @@ class Convert:
 
 
 @dataclass(frozen=True)
-class Bench:
+class Bench(_Command):
     """Time a part of jaxad on this machine."""
 
-    what: Annotated[Literal["metrics", "input", "models", "clipfusion"], tyro.conf.Positional]
+    what: Annotated[Literal["metrics", "input", "models", "clipfusion", "vlmdiff"], tyro.conf.Positional]
     """metrics: pixel metrics of ten million scores against an exact computation; input: images per second from disk to
     a batch on the device; models: forward pass of every pretrained network at its published size, random weights;
-    clipfusion: latency and operations of CLIPFusion's prediction, random weights."""
+    clipfusion: latency and operations of CLIPFusion's prediction, random weights; vlmdiff: memory and operations of
+    VLMDiff's training step and prediction, from compiled programs."""
     networks: tuple[str, ...] | None = None
     """models: only these, named as `jaxad models` names them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """models, clipfusion: compute type."""
+    """models, clipfusion, vlmdiff: compute type."""
     batch_size: int = 1
     """models, clipfusion: images at once."""
     shots: tuple[int, ...] = (0, 1, 2, 4)
@@ -321,15 +331,23 @@ class Bench:
     preset: CLIPFusionPreset = "clipfusion"
     """clipfusion: the published setting, one of its models alone, or a baseline."""
     size: Literal["published", "one-pass", "tiny"] = "published"
-    """clipfusion: published; its networks with one state and one timestep; or networks of a few channels."""
+    """clipfusion, vlmdiff: published; networks of a few channels; or, for clipfusion, the published networks with one
+    state and one timestep."""
+    devices: tuple[int, ...] = (1, 8)
+    """vlmdiff: numbers of devices; the machine needs none of them to tell what they would hold."""
+    micro_batches: tuple[int, ...] = (1, 4, 12)
+    """vlmdiff: images that a device holds at once."""
+    remat: tuple[Literal["on", "off"], ...] = ("on",)
+    """vlmdiff: whether training computes activations again instead of keeping them."""
     count_only: bool = False
-    """clipfusion: count operations, run nothing."""
+    """clipfusion, vlmdiff: count, run nothing; on a CPU vlmdiff's published size is only counted in any case."""
 
 
 @dataclass(frozen=True)
-class Models:
+class Models(_Command):
     """List the pretrained networks: parameters, the option that takes them, where their weights come from."""
 
 
+DataCommand = _UsableData | Check
 Fit = FitDPDiff | FitPatchBank | FitVLMDiff | FitCLIPFusion
 Command = Demo | Fit | FitAutoencoder | Caption | Evaluate | Predict | Check | Prepare | Convert | Models | Bench

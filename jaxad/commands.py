@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from jaxad import cli
-from jaxad.command_checks import command_line, count_problems, raise_problems
-from jaxad.config import DataConfig, DPDiffConfig, PatchBankConfig, TrainConfig, to_json
+from jaxad import cli_flags as cli
+from jaxad.command_checks import command_line, count_problems, load_data, raise_problems
+from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig, to_json
 from jaxad.errors import ConfigError, DataError
 from jaxad.progress import Reporter
 
@@ -24,6 +25,7 @@ def run(command: Any) -> None:
     Raises:
         JaxadError: anything a user can mend; printed without a traceback.
     """
+    from jaxad import described, shots
     from jaxad.first_stage_commands import caption, fit_autoencoder
     from jaxad.fit_command import fit
 
@@ -31,8 +33,8 @@ def run(command: Any) -> None:
         cli.Demo: demo,
         cli.FitDPDiff: fit,
         cli.FitPatchBank: fit,
-        cli.FitVLMDiff: fit,
-        cli.FitCLIPFusion: fit,
+        cli.FitVLMDiff: partial(fit, own_problems=described.problems, load=described.load),
+        cli.FitCLIPFusion: partial(fit, own_problems=shots.problems, load=shots.load),
         cli.FitAutoencoder: fit_autoencoder,
         cli.Caption: caption,
         cli.Evaluate: evaluate,
@@ -48,7 +50,7 @@ def run(command: Any) -> None:
 
 def evaluate(command: cli.Evaluate) -> None:
     """`jaxad evaluate`."""
-    from jaxad import checkpoint, data
+    from jaxad import checkpoint
     from jaxad.described import described_test
     from jaxad.evaluate import figures, make_report, score
     from jaxad.report import write_report
@@ -62,10 +64,9 @@ def evaluate(command: cli.Evaluate) -> None:
     reporter.warn(restored.notes)
     other = None
     if command.baseline is not None:
-        same_backbone = checkpoint.read_meta(command.baseline)["backbone"] == restored.meta["backbone"]
+        same_backbone = checkpoint.read_meta(command.baseline).get("backbone") == restored.meta["backbone"]
         other = checkpoint.restore(command.baseline, backbone=command.backbone if same_backbone else None)
-    config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
-    dataset = data.load(command.data, command.data_dir, config=config)
+    dataset = load_data(command)
     reporter.warn([str(problem) for problem in dataset.problems])
     test = dataset.test.select(i for i, record in enumerate(dataset.test.records) if record.label is not None)
     if not len(test):
@@ -99,9 +100,7 @@ def evaluate(command: cli.Evaluate) -> None:
         baseline=None if theirs is None else make_report(theirs, dataset),
         provenance={**{name: restored.meta[name] for name in ("train", "data", "step", "backbone")}, **captions},
     )
-    page = write_report(
-        command.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs, names=_names(mine, theirs))
-    )
+    page = write_report(command.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs))
     print_table(report)
     print(f"see {page}")
 
@@ -131,7 +130,9 @@ def predict(command: cli.Predict) -> None:
     if detector.needs_category and not command.category:
         raise ConfigError(f"--category: this {detector.name} needs it; the checkpoint knows {known}")
     if threshold is None:
-        reporter.warn(["the checkpoint has no threshold (fit with --holdout above 0): scores only, no decisions"])
+        reporter.warn(
+            ["the checkpoint has no threshold (run fit with --holdout above 0 to its end): scores only, no decisions"]
+        )
     elif not command.category and len(detector.categories) > 1:
         reporter.say(f"one threshold for all categories; --category NAME takes that of one: {known}")
     results = PredictionFolder(
@@ -164,12 +165,10 @@ def predict(command: cli.Predict) -> None:
 
 def check(command: cli.Check) -> None:
     """`jaxad check`; fails where a problem would stop a run."""
-    from jaxad import data
     from jaxad.files import write_whole
 
     raise_problems(count_problems(command, "workers"))
-    config = DataConfig(command.data, command.categories, 0.0, "skip", command.workers)
-    dataset = data.load(command.data, command.data_dir, config=config, verify=True)
+    dataset = load_data(command, verify=True)
     print(dataset.summary())
     for category, counts in dataset.images.items():
         print(f"{category}: " + "; ".join(_listing(counts[name]) for name in ("sizes", "kinds")))
@@ -245,7 +244,7 @@ def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
         detector,
         dataset.train,
         settings,
-        workdir=command.out / cli.DEMO_RUN,
+        workdir=command.run_folder,
         holdout=dataset.holdout,
         features=features,
         reporter=reporter,
@@ -260,7 +259,7 @@ def demo(command: cli.Demo, *, counts: DemoCounts | None = None) -> None:
     report = make_report(
         mine, dataset, threshold=run.threshold, baseline=make_report(theirs, dataset), provenance=provenance
     )
-    evaluation = figures(mine, threshold=run.threshold, baseline=theirs, names=_names(mine, theirs))
+    evaluation = figures(mine, threshold=run.threshold, baseline=theirs)
     page = write_report(command.out / "report", report, evaluation=evaluation)
     print_table(report)
     judge = ("predict", folder / "brick" / "test", "--checkpoint", run.workdir, "--out", command.out / "predictions")
@@ -300,12 +299,25 @@ def bench(command: cli.Bench) -> None:
     problems = count_problems(command, "batch_size")
     if not command.shots or min(command.shots) < 0:
         problems.append(f"--shots {' '.join(map(str, command.shots))}: needs numbers of at least 0")
+    for flag, numbers in (("--devices", command.devices), ("--micro-batches", command.micro_batches)):
+        if not numbers or min(numbers) < 1:
+            problems.append(f"{flag} {' '.join(map(str, numbers))}: needs numbers of at least 1")
+    if not command.remat:
+        problems.append("--remat: needs on, off or both")
+    if command.what == "vlmdiff" and command.size == "one-pass":
+        problems.append("--size one-pass: vlmdiff has published and tiny")
     raise_problems(problems)
     shared = ["--dtype", command.dtype, "--batch-size", str(command.batch_size)]
     networks = [] if command.networks is None else ["--networks", *command.networks]
     shots = ["--shots", *map(str, command.shots), "--preset", command.preset, "--size", command.size]
     counted = ["--count-only"] if command.count_only else []
-    options = {"models": [*shared, *networks], "clipfusion": [*shared, *shots, *counted]}
+    account = ["--dtype", command.dtype, "--size", command.size, "--remat", *command.remat]
+    account += ["--devices", *map(str, command.devices), "--micro-batches", *map(str, command.micro_batches)]
+    options = {
+        "models": [*shared, *networks],
+        "clipfusion": [*shared, *shots, *counted],
+        "vlmdiff": [*account, *counted],
+    }
     benchmarks.main([command.what, *options.get(command.what, [])])
 
 
@@ -342,14 +354,6 @@ def _key(seed: int):
     import jax
 
     return jax.random.key(seed)
-
-
-def _names(mine: Any, theirs: Any) -> tuple[str, str]:
-    def title(detector: Detector) -> str:
-        titles = {"dpdiff": "DPDiff-AD", "patch-bank": "Patch bank", "vlmdiff": "VLMDiff"}
-        return titles.get(detector.name) or detector.config.label
-
-    return title(mine.detector), "" if theirs is None else title(theirs.detector)
 
 
 def _listing(numbers: Mapping[str, int], most: int = 4) -> str:
