@@ -19,6 +19,7 @@ from jaxad import module_state, parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, TrainingError
+from jaxad.files import write_whole
 from jaxad.types import Batch, Features, Record, Source
 
 Progress = Callable[[int], None]
@@ -173,9 +174,7 @@ class FeatureCache:
         if writes:
             for array in arrays:
                 array.flush()  # type: ignore[union-attr]
-            temporary = folder / "features.tmp"
-            temporary.write_text(json.dumps({"identity": identity}))
-            temporary.replace(folder / "features.json")
+            write_whole(folder / "features.json", json.dumps({"identity": identity}))
         parallel.wait_for_others("features written")
         finished = cls._open(folder, identity, spec)
         assert finished is not None

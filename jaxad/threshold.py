@@ -151,7 +151,8 @@ def choose_threshold(
 
 def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
     """One warning that names every category with too few normal images for the rate; none where all have enough."""
-    needed = math.ceil(1 / false_alarm)
+    # Of so many the highest is the quantile; rounded, because 1 / 0.07 may be a little more in floating point.
+    needed = max(1, math.ceil(round(1 / false_alarm - 1, 9)))
     few = {name or "all together": limit.normals for name, limit in limits.items() if limit.normals < needed}
     if not few:
         return ()

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxad import parallel
 from jaxad.errors import CheckpointError
+from jaxad.files import write_whole
 from jaxad.types import Source
 
 
@@ -67,10 +68,7 @@ def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new --workdir")
     parallel.wait_for_others("workdir checked")
     if parallel.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(mine, indent=2))
-        temporary.replace(file)
+        write_whole(file, json.dumps(mine, indent=2))
     parallel.wait_for_others("workdir claimed")
 
 

@@ -10,11 +10,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from jaxad.data.decode import decode_image, decode_mask
+from jaxad.data.orientation import upright_size
 from jaxad.errors import DataError, Problem
 from tfds_builders.listing import Sample
-
-TURNED = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
 
 
 def encode(sample: Sample, size: int | None = None) -> tuple[bytes, bytes]:
@@ -36,12 +34,12 @@ def encode(sample: Sample, size: int | None = None) -> tuple[bytes, bytes]:
     """
     image = read(sample.image)
     mask = mask_bytes(sample)
-    if size is not None and min(upright_size(image, sample.image)) > size:
+    if size is not None and min(_size(image, sample.image)) > size:
         pixels = decode_image(image, str(sample.image))
         height, width = _reduced(pixels.shape[:2], size)
         image = _save(pixels, (width, height), jpeg=_is_jpeg(image))
         mask = mask and _nearest(mask, (width, height), str(sample.mask))
-    return image, mask if mask or sample.label != 0 else zeros(*upright_size(image, sample.image))
+    return image, mask if mask or sample.label != 0 else zeros(*_size(image, sample.image))
 
 
 def read(file: Path) -> bytes:
@@ -60,17 +58,6 @@ def mask_bytes(sample: Sample) -> bytes:
     if callable(sample.mask):
         return sample.mask()
     return sample.mask or b""
-
-
-def upright_size(image: bytes, file: Path) -> tuple[int, int]:
-    """Width and height of an encoded image, turned as its EXIF orientation says, without decoding it."""
-    try:
-        with Image.open(io.BytesIO(image)) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(0x0112) in TURNED
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError("an image cannot be used:", [Problem("unreadable image", str(file), str(error))]) from error
-    return (height, width) if turned else (width, height)
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,6 +81,15 @@ def union(files: tuple[Path, ...]) -> bytes:
     if problems:
         raise DataError("masks of one image differ in size:", problems)
     return _png(Image.fromarray(np.any(masks, axis=0).astype(np.uint8) * 255))
+
+
+def _size(image: bytes, file: Path) -> tuple[int, int]:
+    """Width and height of an encoded image as it is to be seen, without decoding it."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            return upright_size(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError("an image cannot be used:", [Problem("unreadable image", str(file), str(error))]) from error
 
 
 def _reduced(shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def load(
         name: "folder:PATH" of a folder in MVTec layout (jaxad.data.layout), "demo", or a prepared data set
             (jaxad.data.prepared): "mvtec_ad", "mvtec_ad/bottle", "real_iad_variety/s1".
         data_dir: folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets by default.
-        config: categories, hold-out, what to do about bad images, threads; `config.source` is not read.
+        config: categories, hold-out, what to do about bad images, threads.
         cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
         verify: decode everything first (jaxad.data.check); False only lists the images. None does so for folders, which
             may change at any time, and where bad images are to be skipped, but trusts a prepared data set.
@@ -172,7 +172,7 @@ def _assemble(
     holdout = normal.select(sorted(held), f"{name}/holdout")
     categories = tuple(sorted({*train.categories, *test.categories}))
     if config.holdout > 0:
-        problems += _small_holdouts(root, train, holdout)
+        problems += _small_holdouts(root, train, holdout, validation)
     return DataSet(name, train, holdout, test, categories, problems=tuple(problems), images=found.images)
 
 
@@ -187,18 +187,18 @@ def _held_out(normal: ImageSource, validation: frozenset[Record], config: DataCo
     return own | {others[index] for index in held}
 
 
-def _small_holdouts(root: Path, train: ImageSource, holdout: ImageSource, enough: int = 5) -> list[Problem]:
+def _small_holdouts(
+    root: Path, train: ImageSource, holdout: ImageSource, validation: frozenset[Record], enough: int = 5
+) -> list[Problem]:
     held = Counter(record.category for record in holdout.records)
-    return [
-        Problem(
-            "small hold-out",
-            str(root),
-            f"{category} holds out {held[category]} images, not {enough}: never more than half of them are held out",
-            fatal=False,
-        )
-        for category in train.categories
-        if held[category] < enough
-    ]
+    provided = {record.category for record in holdout.records if record in validation}
+    problems = []
+    for category in train.categories:
+        if held[category] < enough:
+            why = "its validation images" if category in provided else "never more than half of them are held out"
+            detail = f"{category} holds out {held[category]} images, not {enough}: {why}"
+            problems.append(Problem("small hold-out", str(root), detail, fatal=False))
+    return problems
 
 
 def _licence(folders: list[Path]) -> str:

@@ -25,8 +25,9 @@ from typing import Any, BinaryIO, TypeVar
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from jaxad.data.orientation import turn_of, upright
 from jaxad.errors import DataError, Problem
 from jaxad.types import View
 
@@ -39,8 +40,6 @@ EXTENSIONS = frozenset(
 )
 T = TypeVar("T")
 
-UPRIGHT = 1
-"""Value of EXIF's orientation for an image that is stored as it is to be seen."""
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -168,7 +167,7 @@ def _plain_jpeg(image: Image.Image, stream: BinaryIO) -> Any:
     OpenCV and PIL use the same decoder and give the same pixels (tested), but PIL takes twice as long to hand out an
     array, holding back other threads. OpenCV says nothing of a truncated file, hence the look at its end.
     """
-    if image.format != "JPEG" or image.mode not in ("RGB", "L") or _orientation(image) != UPRIGHT:
+    if image.format != "JPEG" or image.mode not in ("RGB", "L") or turn_of(image) is not None:
         return None
     stream.seek(0)
     encoded = stream.read()
@@ -180,15 +179,6 @@ def _plain_jpeg(image: Image.Image, stream: BinaryIO) -> Any:
     except cv2.error:
         return None
     return pixels if pixels is not None and pixels.shape == (image.height, image.width, 3) else None
-
-
-def _orientation(image: Image.Image) -> int:
-    return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # PIL would copy an image that is upright already.
-    return image if _orientation(image) == UPRIGHT else ImageOps.exif_transpose(image)
 
 
 def _named(name: str, work: Callable[[], T]) -> T:
@@ -217,7 +207,7 @@ def _is_wide(image: Image.Image) -> bool:
 
 def _pil_to_rgb(image: Image.Image) -> np.ndarray:
     wide = _is_wide(image)
-    image = _upright(image)
+    image = upright(image)
     if wide:
         return _array_to_rgb(np.asarray(image).astype(np.uint16), "image")
     if image.mode in ("I", "F"):
@@ -236,9 +226,8 @@ def _pil_to_mask(image: Image.Image) -> np.ndarray:
 
 
 def _pil_to_levels(image: Image.Image) -> np.ndarray:
-    upright = _upright(image)
     one_number = _is_wide(image) or image.mode in ("I", "F")
-    return np.asarray(upright) if one_number else _pil_to_rgb(upright).max(axis=-1)
+    return np.asarray(upright(image)) if one_number else _pil_to_rgb(image).max(axis=-1)
 
 
 def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:

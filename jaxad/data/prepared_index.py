@@ -1,9 +1,9 @@
 """What is in a prepared data set, without its images: read once from the shards, kept beside them as one JSON file.
 
 TFDS keeps the records of a split in the order of a hash, with everything known of an image beside its bytes. Listing a
-data set would therefore mean reading all of it. `entries` does so once for each config and leaves `jaxad_index.json` in
-the config's folder, or in the user's cache where that folder cannot be written. An index of other shards than those
-that are there is made anew.
+data set would therefore mean reading all of it. `read_index` does so once for each config and leaves
+`jaxad_index.json` in the config's folder, or in the user's cache where that folder cannot be written. An index of other
+shards than those that are there is made anew.
 """
 
 from __future__ import annotations

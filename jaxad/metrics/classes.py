@@ -86,7 +86,7 @@ class ClassMetrics:
     ) -> None:
         """Add a batch of images; on an error nothing of it is added.
 
-        Arguments:
+        Args:
             scores: float [b], higher is more anomalous.
             labels: int [b], 0 normal, 1 anomalous.
             maps: float32 [b h w], None where the system gives none: pixel metrics are then undefined.
@@ -183,7 +183,7 @@ class ClassMetrics:
     def curves(self, most: int = 500) -> dict[str, np.ndarray]:
         """Curve points for plots, of those curves that are defined.
 
-        Arguments:
+        Args:
             most: points of each pixel curve at most; image curves are complete.
 
         Returns:
@@ -242,7 +242,7 @@ class ClassMetrics:
 def summarise(classes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """Macro mean over categories of each metric, leaving out those where it is undefined.
 
-    Arguments:
+    Args:
         classes: `ClassMetrics.result()` of each category.
 
     Returns:

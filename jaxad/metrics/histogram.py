@@ -30,7 +30,7 @@ class ScoreHistogram:
     n distinct scores need about 1.8 resolution (1 + ln(n / resolution)) cells after a compaction and half as many more
     between two of them: with the default resolution 1.6 and 2.4 MB for n = 1e7. Tied scores need fewer.
 
-    Arguments:
+    Args:
         resolution: how finely ranks are told apart.
     """
 
@@ -64,7 +64,7 @@ class ScoreHistogram:
     def add(self, scores: np.ndarray, mass: np.ndarray | None = None) -> None:
         """Count scores. Working memory is about 40 bytes for each of them: feed half a million at a time.
 
-        Arguments:
+        Args:
             scores: float32 [n], finite.
             mass: float64 [n], positive; None for 1 each.
         """

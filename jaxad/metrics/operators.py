@@ -15,7 +15,7 @@ import numpy as np
 def bilinear(size: int, target: int, align_corners: bool = False) -> np.ndarray:
     """Linear interpolation from `size` to `target` samples, [target size], not antialiased (torch's conventions).
 
-    Arguments:
+    Args:
         size, target: lengths of input and output.
         align_corners: sample i lies at i (size - 1) / (target - 1); otherwise at (i + 1/2) size / target - 1/2.
     """
@@ -39,7 +39,7 @@ def crop(size: int, kept: int) -> np.ndarray:
 def gaussian(size: int, sigma: float, radius: int, boundary: str) -> np.ndarray:
     """Normalised Gaussian of `radius` samples to each side, [size size].
 
-    Arguments:
+    Args:
         boundary: "reflect" mirrors at the outer edge of the last sample (scipy's default); "zero" pads with zeros.
     """
     offsets = np.arange(-radius, radius + 1)
@@ -71,7 +71,7 @@ def average_pool(size: int, window: int, repeats: int = 1) -> np.ndarray:
 def separable(rows: np.ndarray, columns: np.ndarray, maps: jax.typing.ArrayLike) -> jax.Array:
     """Apply one matrix to each axis of every map.
 
-    Arguments:
+    Args:
         rows: [H h].
         columns: [W w].
         maps: [b h w].

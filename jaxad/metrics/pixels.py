@@ -38,7 +38,7 @@ def between(worst: float, best: float) -> Measure:
 class PixelScores:
     """Pixel scores of one category so far.
 
-    Arguments:
+    Args:
         filled_regions: whether region weights cover the holes of regions (SPEC 4.2, WinCLIP).
         resolution: of the histograms; errors are of the order of its inverse.
     """

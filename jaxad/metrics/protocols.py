@@ -74,7 +74,7 @@ class Protocol:
     def postprocess(self, maps: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
         """Everything that happens to maps.
 
-        Arguments:
+        Args:
             maps: float32 [b h w], a `Prediction.map` at the system's own resolution.
 
         Returns:
@@ -106,7 +106,7 @@ class Protocol:
     def resize_mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask as bool [size size].
 
-        Arguments:
+        Args:
             mask: bool [h w] at the mask file's own size, True on defects.
 
         Raises:
@@ -126,7 +126,7 @@ class Protocol:
     def image_label(self, label: int, mask: np.ndarray | None) -> int:
         """The label an image is evaluated under: 0 or 1.
 
-        Arguments:
+        Args:
             label: the data set's.
             mask: the resized mask, None where unknown; `label` then decides under every protocol.
         """

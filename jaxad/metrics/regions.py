@@ -14,7 +14,7 @@ from scipy import ndimage
 def region_weights(mask: np.ndarray, filled: bool = False) -> tuple[np.ndarray, int]:
     """Weight of each pixel, and the number of regions.
 
-    Arguments:
+    Args:
         mask: bool [h w], True on defects.
         filled: count overlap with each region's holes filled, but divide by its area without them, as the WinCLIP code
             does (SPEC 4.2): pixels in holes get a weight, and a region can then overlap by more than 1.

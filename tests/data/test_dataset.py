@@ -95,6 +95,9 @@ def test_validation_images_are_the_hold_out_of_their_category(parts, tree):
         f"screw/validation/good/{index}.png" for index in range(3)
     ]
     assert data.counts["screw"]["train"] == 20
+    reasons = {problem.detail.partition(" ")[0]: problem.detail for problem in data.problems}
+    assert reasons["screw"] == "screw holds out 3 images, not 5: its validation images"
+    assert reasons["cap"].endswith("never more than half of them are held out")
     assert data.counts["cap"] == {"train": 1, "holdout": 1, "test_normal": 0, "test_anomalous": 0, "masks": 0}
 
 

@@ -12,18 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from jaxad.data.orientation import turn_of
 from jaxad.errors import ConfigError
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What EXIF orientations ask for."""
 
 
 def draw_mask(image: Path, height: int, width: int, segmentations: Sequence[Any]) -> bytes:
@@ -49,7 +39,7 @@ def draw_mask(image: Path, height: int, width: int, segmentations: Sequence[Any]
 def _png(mask: np.ndarray, image: Path) -> bytes:
     drawn = Image.fromarray(mask)
     with Image.open(image) as opened:
-        turn = TURNS.get(opened.getexif().get(0x0112, 1))
+        turn = turn_of(opened)
         if turn is not None and opened.size == drawn.size:
             drawn = drawn.transpose(turn)
     stream = io.BytesIO()
