@@ -24,6 +24,7 @@ from jaxad import __version__, module_state, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
+from jaxad.files import write_whole
 from jaxad.models.backbone import backbone_from_config
 from jaxad.precision import compute_dtype
 from jaxad.systems import system
@@ -126,10 +127,7 @@ class CheckpointWriter:
         self._manager.wait_until_finished()
         if parallel.is_main_process():
             record = {"complete": True, "threshold": None if threshold is None else threshold.to_json()}
-            file = self._folder / str(step) / COMPLETE
-            temporary = file.with_suffix(".tmp")
-            temporary.write_text(json.dumps(record))
-            temporary.replace(file)
+            write_whole(self._folder / str(step) / COMPLETE, json.dumps(record))
         parallel.wait_for_others("run complete")
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ def test_unknown_categories_fall_back_to_the_pooled_limits(trained):
 
 def test_too_few_normal_images_are_warned_about(trained):
     (warning,) = trained.threshold.warnings
-    assert "a false-alarm rate of 0.01 needs 100 hold-out images" in warning
+    assert "a false-alarm rate of 0.01 needs 99 hold-out images" in warning
     assert "all together 10, disc 5, tile 5" in warning
 
 
