@@ -22,7 +22,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from jaxad import bench_clipfusion, bench_input, bench_models, bench_vlmdiff
 from jaxad.config import CLIPFusionPreset
-from jaxad.metrics.classes import PIXEL_METRICS, ClassMetrics
+from jaxad.metrics import PIXEL_METRICS, ClassMetrics
 
 SIDE = 256
 BATCH = 16
@@ -31,7 +31,7 @@ BATCH = 16
 def metrics_benchmark(pixels: int = 10_000_000, regions: int = 100) -> dict[str, Any]:
     """Time, memory and error of the streaming pixel metrics on maps of 0.5 + 0.01 z, defects raised by 0.015.
 
-    Arguments:
+    Args:
         pixels: scores in all, in maps of 256 x 256 fed 16 at a time; rounded up to whole maps.
         regions: square defects, one to a map while there are maps enough.
 
