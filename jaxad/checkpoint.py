@@ -25,6 +25,7 @@ from jaxad.config import from_json, to_json
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.files import write_whole
+from jaxad.files import write_whole
 from jaxad.models.backbone import backbone_from_config
 from jaxad.precision import compute_dtype
 from jaxad.systems import system
@@ -155,7 +156,7 @@ def find_step(checkpoint: Path | str) -> Path:
         CheckpointError: nothing there, or nothing complete.
     """
     folder = Path(checkpoint).absolute()
-    if (folder / "meta").is_dir() and (folder / "model").is_dir():
+    if (folder / "meta").is_dir() and folder.name.isdigit():
         return folder
     root = folder / "checkpoints"
     if not root.is_dir():
@@ -200,6 +201,11 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
         CheckpointError: missing, damaged, of another format, or arrays that do not fit; lists every difference.
     """
     folder, meta = find_step(checkpoint), read_meta(checkpoint)
+    if not (folder / "model").is_dir():
+        raise CheckpointError(
+            f"{checkpoint}: holds no detector but the training of `jaxad fit {meta['system']}`, whose result is the "
+            f"folder {folder.parents[1] / meta['system']}; give that to `jaxad fit vlmdiff --model.autoencoder`"
+        )
     try:
         detector_class = system(meta["system"])
         from_json(detector_class.config_class, meta["config"])

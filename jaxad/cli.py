@@ -11,7 +11,6 @@ import tyro
 
 from jaxad import __version__
 from jaxad.cli_flags import (
-    DEMO_RUN,
     Bench,
     Caption,
     Check,
@@ -165,15 +164,8 @@ def _run(command: Command) -> int:
 
 def _how_to_resume(command: Command) -> str:
     """What to add to "stopped" where the same command goes on from what is there."""
-    if isinstance(command, Prepare):
-        return "; run the same command again for the rest, finished categories are kept"
-    if isinstance(command, Caption):
-        return "; run the same command again for the rest, finished captions are kept"
-    if isinstance(command, FitDPDiff | FitVLMDiff | FitAutoencoder):
-        workdir = command.workdir
-    elif isinstance(command, Demo):
-        workdir = command.out / DEMO_RUN
-    else:
-        return ""
-    resumable = any(step.name.isdigit() for step in (workdir / "checkpoints").glob("*"))
+    if command.keeps:
+        return f"; run the same command again for the rest, {command.keeps} are kept"
+    steps = () if command.run_folder is None else (command.run_folder / "checkpoints").glob("*")
+    resumable = any(step.name.isdigit() for step in steps)
     return "; run the same command again to go on from the last checkpoint" if resumable else ""

@@ -1,4 +1,4 @@
-"""What commands share: problems of their flags, all raised at once, and command lines to show."""
+"""What commands share: problems of their flags, all raised at once, their data, and command lines to show."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jaxad.config import DataConfig
 from jaxad.errors import ConfigError
 
 if TYPE_CHECKING:
+    from jaxad.cli_flags import DataCommand
     from jaxad.data import DataSet
 
 
@@ -37,6 +39,25 @@ def raise_problems(problems: Sequence[str]) -> None:
     if problems:
         several = len(problems) > 1
         raise ConfigError("\n  ".join(["this cannot be run:", *problems]) if several else problems[0])
+
+
+def load_data(command: DataCommand, holdout: float = 0.0, *, verify: bool | None = None) -> DataSet:
+    """The data set that a command names, as `jaxad.data.load` gives it.
+
+    Raises:
+        DataError: no such data, or problems with it.
+    """
+    from jaxad import data
+
+    config = DataConfig(command.chosen_categories, holdout, command.on_bad, command.workers)
+    return data.load(command.data, command.data_dir, config=config, verify=verify)
+
+
+def data_flags(command: DataCommand) -> tuple[object, ...]:
+    """The flags of a command that say which images it reads, for the command to run next."""
+    where = () if command.data_dir is None else ("--data-dir", command.data_dir)
+    categories = ("--categories", *command.chosen_categories) if command.chosen_categories else ()
+    return ("--data", command.data, *where, *categories, *(("--on-bad", "skip") if command.on_bad == "skip" else ()))
 
 
 def skipped(dataset: DataSet) -> list[str]:

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from jaxad.data import ImageSource
-from jaxad.data.captions import Captions, with_captions
-from jaxad.detector import Detector
+from jaxad import cli_flags as cli
+from jaxad.command_checks import load_data
 from jaxad.errors import ConfigError
 from jaxad.progress import Reporter
+
+if TYPE_CHECKING:
+    from jaxad.data import DataSet, ImageSource
+    from jaxad.detector import Detector
+
+
+def problems(command: cli.FitVLMDiff) -> list[str]:
+    """Everything about captions for training that cannot work."""
+    if command.captions is not None and command.model.captions == "never":
+        return [f"--captions {command.captions}: not used with --model.captions never, which DiAD's preset has"]
+    return []
+
+
+def load(command: cli.FitVLMDiff, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
+    """The data with the captions of `--captions`, and what to record of those of the training images.
+
+    Raises:
+        DataError: unusable data, or captions that do not fit the images.
+    """
+    dataset = load_data(command, command.holdout)
+    if command.model.captions == "never" or (command.model.captions == "train" and command.model.trained):
+        return dataset, {"captions": {"source": None, "images": 0, "missing": 0}}
+    train, holdout = (described(part, command.captions, "train") for part in (dataset.train, dataset.holdout))
+    record = caption_record(train, command.captions, "train", reporter)
+    return dataclasses.replace(dataset, train=train, holdout=holdout), {"captions": record}
 
 
 def described(source: ImageSource, captions: Path | None, split: Literal["train", "test"]) -> ImageSource:
@@ -19,6 +44,8 @@ def described(source: ImageSource, captions: Path | None, split: Literal["train"
     Raises:
         DataError: captions that cannot be read, two of one image, or another order than that of the images.
     """
+    from jaxad.data.captions import Captions, with_captions
+
     return source if captions is None else with_captions(source, Captions.load(captions, split))
 
 

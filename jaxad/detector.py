@@ -22,7 +22,9 @@ class Detector(nnx.Module):
 
     Attributes:
         name: the system's name on the command line, e.g. "dpdiff".
+        title: its name as it is printed, e.g. "DPDiff-AD".
         trains: whether the system has a `loss`; the others only `remember`.
+        grid: rows and columns of the patches that `explain` shows; only of systems that reconstruct.
         frozen: names of the submodules that training never changes and `loss` does not read, e.g. ("backbone",).
         fixed: paths of what `loss` reads and training does not change either, e.g. parts of a pretrained network.
         memories: arrays, or lists of them, whose shapes depend on what was remembered.
@@ -35,6 +37,8 @@ class Detector(nnx.Module):
     """
 
     name: ClassVar[str]
+    title: str
+    grid: tuple[int, int]
     trains: bool = True
     frozen: ClassVar[tuple[str, ...]] = ("backbone",)
     fixed: ClassVar[tuple[str, ...]] = ()

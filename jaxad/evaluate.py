@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -28,14 +29,16 @@ class Scored:
     """An evaluation in progress: metrics of every category, and the few images that figures need.
 
     Attributes:
-        detector, protocol, source: as given to `evaluate`.
+        detector, source, protocol: as given to `evaluate`.
         classes: `metrics.ClassMetrics` by category.
-        seconds, images: of the inference alone, the first batch (which compiles) left out of both.
+        predictor: the compiled detector.
+        seconds, images: of the inference alone, without the first batch, which compiles, and the second, which is under
+            way when the first is done.
     """
 
-    def __init__(self, detector: Detector, source: Source, protocol: str):
-        self.detector, self.source = detector, source
-        self.protocol = metrics.protocol(protocol)
+    def __init__(self, detector: Detector, source: Source, predictor: Predictor):
+        self.detector, self.source, self.predictor = detector, source, predictor
+        self.protocol = predictor.protocol
         self.classes = {name: self.protocol.class_metrics() for name in source.categories}
         self.indices: dict[str, list[int]] = {name: [] for name in source.categories}
         self.normal_values: dict[str, list[np.ndarray]] = {name: [] for name in source.categories}
@@ -118,16 +121,17 @@ def score(
             f"{source.name}: {len(unlabelled)} images have no label; evaluation needs test/good and test/DEFECT",
             [Problem("no label", file, "whether it is normal is not known") for file in unlabelled],
         )
-    scored = Scored(detector, source, protocol)
-    began: float | None = None
     predictor = Predictor(detector, protocol, batch_size=batch_size)
-    for output in predictor.stream(source, features=features, workers=workers, progress=progress):
+    scored, began = Scored(detector, source, predictor), 0.0
+    outputs = predictor.stream(source, features=features, workers=workers, progress=progress)
+    for number, output in enumerate(outputs):
         scored.add(output)
-        if began is None:
+        if number == 0:
             began = time.perf_counter()
-        elif features is None:
+        # The second batch is under way by then.
+        elif number > 1 and features is None:
             scored.images += len(output.scores)
-    scored.seconds = time.perf_counter() - began if began is not None else 0.0
+    scored.seconds = time.perf_counter() - began
     return scored
 
 
@@ -164,7 +168,7 @@ def make_report(
     }
     if rate is not None:
         report["environment"]["timed"] = (
-            "decoding, network, post-processing and metrics of the test images after the first batch, "
+            "decoding, network, post-processing and metrics of the test images after the first two batches, "
             f"{scored.images} images"
         )
     if baseline is not None:
@@ -177,7 +181,6 @@ def figures(
     *,
     threshold: Threshold | None = None,
     baseline: Scored | None = None,
-    names: tuple[str, str] = ("", ""),
 ) -> Evaluation:
     """What the HTML report shows beyond report.json; predicts the few images of the gallery once more.
 
@@ -185,7 +188,6 @@ def figures(
         scored: a finished pass.
         threshold: drawn into histograms and overlays.
         baseline: a finished pass of the comparison detector.
-        names: how to print detector and baseline; "" takes their system names.
     """
     seen = [name for name, state in scored.classes.items() if len(state.labels)]
     chosen = {
@@ -193,9 +195,8 @@ def figures(
         for name in seen
     }
     ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
-    predictor = Predictor(scored.detector, scored.protocol.name, batch_size=min(8, max(len(ranks), 1)))
     cases = []
-    for output in predictor.stream(scored.source, indices=list(ranks)):
+    for output in scored.predictor.stream(scored.source, indices=list(ranks)):
         loaded = output.loaded
         for index, record, map, value in zip(loaded.indices, loaded.records, output.maps, output.scores, strict=True):
             image, mask = scored.source[index].image, scored.source.mask(index)
@@ -206,10 +207,10 @@ def figures(
         normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
         if normal is not None or name in limits:
             heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
-    prototypes, tsne = _explanations(scored, predictor, ranks)
+    prototypes, tsne = _explanations(scored, ranks)
     return Evaluation(
-        system=names[0],
-        baseline=names[1],
+        system=scored.detector.title,
+        baseline="" if baseline is None else baseline.detector.title,
         curves={name: _curves(scored.classes[name]) for name in seen},
         baseline_curves={}
         if baseline is None
@@ -231,7 +232,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
-def _explanations(scored: Scored, predictor: Predictor, ranks: Mapping[int, Any]):
+def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[PrototypeFigure], TsneInput | None]:
     """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
     records = scored.source.records
     pairs = []
@@ -240,7 +241,7 @@ def _explanations(scored: Scored, predictor: Predictor, ranks: Mapping[int, Any]
         pairs += defective[:1] + [i for i in members if records[i].label == 0][:1]
     names = scored.detector.prototype_names
     prototypes, before, after, anomalous, categories = [], [], [], [], []
-    for index, arrays in zip(pairs, predictor.explain(scored.source, pairs), strict=True):
+    for index, arrays in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
         record, mask = records[index], scored.source.mask(index)
         if "similarity" in arrays:
             image = scored.source[index].image
@@ -248,7 +249,7 @@ def _explanations(scored: Scored, predictor: Predictor, ranks: Mapping[int, Any]
         # Without a mask nobody can say which patches of a defective image are defective.
         if "before" not in arrays or (record.label and mask is None):
             continue
-        marked = _patch_labels(mask, getattr(scored.detector, "grid", (1, len(arrays["before"]))))
+        marked = _patch_labels(mask, scored.detector.grid)
         before.append(arrays["before"])
         after.append(arrays["after"])
         anomalous.append(marked)
@@ -291,10 +292,7 @@ def _describe(source: Source | DataSet) -> dict[str, Any]:
 
 
 def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
-    limits = {
-        name or "(pooled)": {field: float(f"{value:.4g}") for field, value in vars(limit).items()}
-        for name, limit in threshold.limits.items()
-    }
+    limits = {name or "(pooled)": dataclasses.asdict(limit) for name, limit in threshold.limits.items()}
     return {"false_alarm": threshold.false_alarm, "limits": limits, "warnings": list(threshold.warnings)}
 
 

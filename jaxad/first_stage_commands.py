@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxad import cli
-from jaxad.command_checks import command_line, count_problems, fit_problems, raise_problems, skipped
-from jaxad.config import DataConfig, FirstStageConfig, VLMDiffConfig
+from jaxad import cli_flags as cli
+from jaxad.command_checks import (
+    command_line,
+    count_problems,
+    data_flags,
+    fit_problems,
+    load_data,
+    raise_problems,
+    skipped,
+)
+from jaxad.config import FirstStageConfig, VLMDiffConfig
 from jaxad.errors import ConfigError
 from jaxad.progress import Reporter
 
 
 def fit_autoencoder(command: cli.FitAutoencoder) -> None:
     """`jaxad fit autoencoder`."""
-    from jaxad import autoencoder_training, data, parallel
+    from jaxad import autoencoder_training, parallel
 
     config = command.model
     if command.image_size is not None:
@@ -22,8 +30,7 @@ def fit_autoencoder(command: cli.FitAutoencoder) -> None:
 
     parallel.start_processes()
     reporter = Reporter(quiet=not parallel.is_main_process())
-    data_config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
-    dataset = data.load(command.data, command.data_dir, config=data_config)
+    dataset = load_data(command)
     reporter.warn([str(problem) for problem in dataset.problems])
     steps = command.train.steps_for(len(dataset.train))
     reporter.say(f"{len(dataset.train)} images, {steps} steps of {command.train.images} images")
@@ -42,8 +49,7 @@ def fit_autoencoder(command: cli.FitAutoencoder) -> None:
     factor = run.autoencoder.config.scaling_factor
     origin = "measured" if config.measures_scale else f"that of {config.source}"
     reporter.say(f"scaling factor of the latents: {factor:.5g} ({origin}), in {run.folder / 'config.json'}")
-    where = () if command.data_dir is None else ("--data-dir", command.data_dir)
-    words = ("--data", command.data, *where, "--workdir", "runs/vlmdiff", *_second_stage(command, config))
+    words = (*data_flags(command), "--workdir", "runs/vlmdiff", *_second_stage(command, config))
     words = (*words, "--model.autoencoder", run.folder)
     reporter.say(f"next: {command_line('fit', 'vlmdiff', *words)}")
 
@@ -58,15 +64,14 @@ def _second_stage(command: cli.FitAutoencoder, config: FirstStageConfig) -> tupl
 
 def caption(command: cli.Caption) -> None:
     """`jaxad caption`."""
-    from jaxad import captioning, data
+    from jaxad import captioning
 
     raise_problems(count_problems(command, "batch_size", "max_new_tokens", "workers"))
     prompt = captioning.prompt_text(command.prompt)
     if not prompt.strip():
         raise ConfigError("--prompt: is empty; give pd, pa, coco or a text")
     reporter = Reporter()
-    config = DataConfig(command.data, command.categories, 0.0, command.on_bad, command.workers)
-    dataset = data.load(command.data, command.data_dir, config=config)
+    dataset = load_data(command)
     reporter.warn([str(problem) for problem in dataset.problems])
     source = getattr(dataset, command.split)
     with reporter.images("caption", len(source)) as progress:
@@ -89,9 +94,7 @@ def caption(command: cli.Caption) -> None:
         reporter.warn([f"{len(found.empty)} captions are empty: {listed}"])
     words = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
     print(f"{found.folder}: {len(found.captions)} captions of {words:.0f} words on average, in the data set's order")
-    where = () if command.data_dir is None else ("--data-dir", command.data_dir)
-    own = ("--data", command.data, *where, "--captions", found.folder)
-    own = (*own, *(("--categories", *command.categories) if command.categories else ()))
+    own = (*data_flags(command), "--captions", found.folder)
     if command.split == "train":
         print(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")
     else:

@@ -17,20 +17,31 @@ SMALLEST_SHARDED = 2**14
 """Arrays with fewer elements are replicated: sharding them costs more than it saves."""
 
 
+_NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
 def start_processes() -> None:
     """Joins the other processes of a multi-host run; does nothing on a single host.
 
     A run is multi-host where a cluster environment is found (TPU pods, Slurm, Open MPI: see jax.distributed) or where
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set. Call before any other use of jax.
+
+    Raises:
+        ConfigError: some of these variables are missing, or are no numbers.
     """
     if jax.distributed.is_initialized():
         return
-    if "JAX_COORDINATOR_ADDRESS" in os.environ:
-        jax.distributed.initialize(
-            coordinator_address=os.environ["JAX_COORDINATOR_ADDRESS"],
-            num_processes=int(os.environ["JAX_NUM_PROCESSES"]),
-            process_id=int(os.environ["JAX_PROCESS_ID"]),
-        )
+    given = {name: os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", *_NUMBERS) if name in os.environ}
+    if given:
+        problems = [f"{name}: missing" for name in ("JAX_COORDINATOR_ADDRESS", *_NUMBERS) if name not in given]
+        problems += [
+            f"{name} = {given[name]}: needs to be a number" for name in _NUMBERS if not given.get(name, "0").isdecimal()
+        ]
+        if problems:
+            known = ", ".join(f"{name}={value}" for name, value in given.items())
+            raise ConfigError("\n  ".join([f"environment of a run on several hosts ({known}):", *problems]))
+        address, processes, number = given.values()
+        jax.distributed.initialize(address, num_processes=int(processes), process_id=int(number))
     elif {"TPU_WORKER_HOSTNAMES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys():
         several = ("," in os.environ.get("TPU_WORKER_HOSTNAMES", "")) or any(
             int(os.environ.get(name, "1")) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")

@@ -217,11 +217,15 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]
             if isinstance(value, dict):
                 yield from flat(value, f"{at}{name}.")
             else:
-                yield f"{at}{name}", value if isinstance(value, str) else json.dumps(value)
+                yield f"{at}{name}", _setting(value)
 
     plain = {name: value for name, value in config.items() if not isinstance(value, dict)}
     groups = {"run": plain} if plain else {}
-    return [
-        (name, list(flat(values)))
-        for name, values in {**groups, **{k: config[k] for k in config.keys() - plain}}.items()
-    ]
+    groups |= {name: value for name, value in config.items() if name not in plain}
+    return [(name, list(flat(values))) for name, values in groups.items()]
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from jaxad import cli
-from jaxad.config import DataConfig
+from jaxad import cli_flags as cli
+from jaxad.command_checks import load_data
 
 if TYPE_CHECKING:
     from jaxad.data import DataSet
+    from jaxad.progress import Reporter
 
 
 def problems(command: cli.FitCLIPFusion) -> list[str]:
@@ -32,7 +33,7 @@ def problems(command: cli.FitCLIPFusion) -> list[str]:
     return found
 
 
-def load(command: cli.FitCLIPFusion) -> tuple[DataSet, dict[str, Any]]:
+def load(command: cli.FitCLIPFusion, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
     """The data with what is remembered as its training part, and what to record of the choice.
 
     Raises:
@@ -41,9 +42,7 @@ def load(command: cli.FitCLIPFusion) -> tuple[DataSet, dict[str, Any]]:
     from jaxad import data
 
     if command.data:
-        categories = command.categories or command.classes
-        config = DataConfig(command.data, categories, command.holdout, command.on_bad, command.workers)
-        dataset = data.load(command.data, command.data_dir, config=config)
+        dataset = load_data(command, command.holdout)
     else:
         none = data.FolderSource("no images", ())
         dataset = data.DataSet("class names", none, none, none, command.classes or ())

@@ -68,8 +68,8 @@ def test_flags_of_design_section_3():
     assert (fit.model.backbone, fit.train.batch_size, fit.image_size) == ("/weights/dinov2", 8, 224)
     assert (fit.holdout, fit.false_alarm, fit.categories, fit.on_bad) == (0.2, 0.05, ("screw", "nut"), "skip")
     evaluate = cli.parse(["evaluate", "--checkpoint", "run", "--data", "demo", "--out", "report"])
-    assert evaluate == cli.Evaluate(Path("run"), "demo", Path("report"), protocol="exact-256")
-    assert cli.parse(["check", "--data", "demo"]) == cli.Check("demo")
+    assert evaluate == cli.Evaluate(checkpoint=Path("run"), data="demo", out=Path("report"), protocol="exact-256")
+    assert cli.parse(["check", "--data", "demo"]) == cli.Check(data="demo")
     assert cli.parse(["demo", "--out", "demo"]) == cli.Demo(Path("demo"))
     assert cli.parse(["bench", "metrics"]) == cli.Bench("metrics")
 
@@ -182,14 +182,15 @@ def test_interruption_is_130_and_says_how_to_go_on_where_that_is_possible(monkey
     stop = KeyboardInterrupt()
     assert ends_with(monkeypatch, stop, fit) == 130
     assert capsys.readouterr().err == "\njaxad: stopped\n"
-    for folder in (run, demo / cli.DEMO_RUN):
+    for folder in (run, demo / "run"):
         (folder / "checkpoints" / "250").mkdir(parents=True)
-    for resumable in (fit, ["demo", "--out", str(demo)]):
+    for resumable in (fit, ["fit", "patch-bank", *fit[2:]], ["demo", "--out", str(demo)]):
         assert ends_with(monkeypatch, stop, resumable) == 130
         assert "run the same command again" in capsys.readouterr().err
-    for final in (["fit", "patch-bank", *fit[2:]], ["check", "--data", "demo"]):
-        assert ends_with(monkeypatch, stop, final) == 130
-        assert capsys.readouterr().err == "\njaxad: stopped\n"
+    assert ends_with(monkeypatch, stop, ["caption", "--data", "demo", "--model", "org/VLM", "--out", "texts"]) == 130
+    assert "finished captions are kept" in capsys.readouterr().err
+    assert ends_with(monkeypatch, stop, ["check", "--data", "demo"]) == 130
+    assert capsys.readouterr().err == "\njaxad: stopped\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])

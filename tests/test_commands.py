@@ -6,7 +6,10 @@ import json
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +18,12 @@ from PIL import Image
 from jaxad import cli, commands
 from jaxad.data.demo import DemoCounts
 from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.fit_command import next_command
 from jaxad.metrics import METRICS
 from jaxad.models.catalogue import networks
 from jaxad.prediction_folder import picture_names
 from jaxad.results import validate_report
+from jaxad.types import Record
 from tests import toy
 from tests.parts import make_parts
 
@@ -110,7 +115,24 @@ def test_fit_names_the_next_command_ready_to_be_copied(work, capsys):
     assert "complete; nothing to train" in said
     line = next(line for line in said.splitlines() if line.startswith("next: "))
     command = cli.parse(shlex.split(line.removeprefix("next: "))[1:])
-    assert command == cli.Evaluate(work / "my run", data, Path(f"{work}/my run-report"))
+    assert command == cli.Evaluate(checkpoint=work / "my run", data=data, out=Path(f"{work}/my run-report"))
+
+
+@pytest.mark.parametrize(("system", "flag"), [("dpdiff", "--categories"), ("clipfusion", "--classes")])
+def test_the_next_command_reads_the_same_images(system, flag):
+    source = shlex.split(f"--data mvtec_ad --data-dir 'my data' --on-bad skip {flag} 'metal nut' screw")
+    command: Any = cli.parse(["fit", system, "--workdir", "run", "--protocol", "diad", *source])
+    record = Record(Path("a.png"), "screw")
+    for label, needs_category in ((0, False), (None, True), (None, False)):
+        dataset: Any = SimpleNamespace(test=SimpleNamespace(records=[replace(record, label=label)]))
+        result: Any = SimpleNamespace(model=SimpleNamespace(needs_category=needs_category))
+        parsed: Any = cli.parse(shlex.split(next_command(command, dataset, result))[1:])
+        if label is None:
+            assert parsed.category == ("NAME" if needs_category else "")
+            assert parsed.checkpoint == Path("run")
+        else:
+            assert (parsed.data, parsed.data_dir, parsed.on_bad) == ("mvtec_ad", Path("my data"), "skip")
+            assert (parsed.categories, parsed.protocol) == (("metal nut", "screw"), "diad")
 
 
 def test_fit_on_data_without_test_images_names_predict_next(work, tmp_path, capsys):

@@ -1,4 +1,6 @@
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from jaxad import metrics
 from jaxad.data import FolderSource
 from jaxad.errors import DataError, ProtocolError
 from jaxad.evaluate import figures, make_report, score
-from jaxad.predict import Predictor
+from jaxad.predict import Output, Predictor
 from jaxad.results import validate_report
 from tests.oracles import image_metrics, pixel_metrics
 
@@ -17,15 +19,18 @@ SEVEN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "p
 
 @pytest.fixture(scope="module")
 def report(trained, parts):
-    return jaxad.evaluate(trained.model, parts, threshold=trained.threshold)
+    noted = replace(parts, notes={"notes": ["Its defects are drawn."]})
+    return jaxad.evaluate(trained.model, noted, threshold=trained.threshold)
 
 
-def test_the_report_has_its_format_and_every_category(report):
+def test_the_report_has_its_format_and_every_category(report, trained):
     validate_report(report)
     assert report["protocol"] == "exact-256"
     assert report["config"]["system"] == "dpdiff"
     assert report["config"]["model"]["backbone"] == "random:32x2"
     assert report["config"]["threshold"]["false_alarm"] == 0.01
+    assert report["config"]["threshold"]["limits"]["tile"] == asdict(trained.threshold.limits["tile"])
+    assert report["data"]["notes"] == ["Its defects are drawn."]
     assert [note.startswith("dpdiff was built on random weights") for note in report["notes"]] == [True]
     assert "backbone = random:32x2" in report["notes"][0]
     assert set(report["classes"]) == {"disc", "tile"}
@@ -88,6 +93,24 @@ def test_images_without_label_are_all_named_before_work_starts(trained, parts):
     for i in (1, 4):
         assert str(records[i].file) in str(error.value)
     assert str(records[0].file) not in str(error.value)
+
+
+def test_the_speed_is_that_of_the_batches_after_the_second(trained, parts, monkeypatch):
+    """A clock that moves by reading and by counting a batch alone."""
+    now = [0.0]
+
+    def stream(self, source, **options):
+        for first in range(0, 16, 5):
+            now[0] += 100 if first == 0 else 3
+            indices = tuple(range(first, min(first + 5, 16)))
+            records = [source.records[index] for index in indices]
+            maps = np.random.default_rng(first).random((len(indices), 256, 256), np.float32)
+            yield Output(maps.max((1, 2)), maps, SimpleNamespace(records=records, indices=indices))
+
+    monkeypatch.setattr(Predictor, "stream", stream)
+    monkeypatch.setattr(sys.modules["jaxad.evaluate"], "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    scored = score(trained.model, parts)
+    assert (scored.images, scored.seconds) == (6, 9)
 
 
 def test_no_test_images_is_an_error(trained):

@@ -53,7 +53,7 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
         return AutoencoderRun(autoencoder, workdir / "autoencoder", (50.0, 5.0), 1.0, None)
 
     monkeypatch.setattr(autoencoder_training, "fit_autoencoder", instead)
-    words = ("fit", "autoencoder", "--data", data, "--workdir", tmp_path / "run")
+    words = ("fit", "autoencoder", "--data", data, "--categories", "disc", "--workdir", tmp_path / "run")
     assert jaxad(monkeypatch, *words, "--preset", "small", "--image-size", 64, "--train.batch-size", 2) == 0
     ((images, config, train),) = calls
     assert (images, config.image_size, config.perceptual_weight, train.images) == (3, 64, 0.0, 2)
@@ -61,6 +61,7 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
     assert "50.00 before, 5.00 after" in said
     follow = f"--preset small --image-size 64 --model.autoencoder {tmp_path / 'run' / 'autoencoder'}"
     assert follow in said.replace("\n", " ")
+    assert "--categories disc" in said
     assert "scaling factor of the latents: 0.18215" in said
     assert jaxad(monkeypatch, *words, "--model.kl-weight", -1, "--train.epochs", 0, "--workers", 0) == 1
     complaint = capsys.readouterr().err

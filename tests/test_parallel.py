@@ -19,6 +19,16 @@ from jaxad.predict import Predictor
 from tests.test_train import rows
 from tests.toy import MODEL, TRAIN, toy_model
 
+
+def test_half_an_environment_of_several_hosts_is_refused(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    with pytest.raises(ConfigError) as error:
+        parallel.start_processes()
+    assert "JAX_PROCESS_ID: missing" in str(error.value)
+    assert "JAX_NUM_PROCESSES = two: needs to be a number" in str(error.value)
+
+
 WIDE = MODEL | {"backbone": "random:64x1"}
 SHORT = TRAIN | {"steps": 6, "batch_size": 8, "ema": None, "checkpoint_every": 3}
 

@@ -83,8 +83,6 @@ class TrainConfig:
 class DataConfig:
     """Which images, and which of them are kept out of training (DESIGN 4.10)."""
 
-    source: str = ""
-    """`folder:PATH` of a folder in MVTec layout, or the name of a prepared data set."""
     categories: tuple[str, ...] | None = None
     """Categories to use, None for all."""
     holdout: float = 0.1

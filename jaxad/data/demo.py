@@ -114,12 +114,23 @@ def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
-    """What a demo data set says of itself, {} for any other folder."""
+    """What a demo data set says of itself, as sentences under "notes"; {} for any other folder."""
     try:
         notes = json.loads((folder / NOTES).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return notes if isinstance(notes, dict) and notes.get("made_by") == "jaxad" else {}
+    if not isinstance(notes, dict) or notes.get("made_by") != "jaxad":
+        return {}
+    return {**notes, "notes": _sentences(notes["categories"])}
+
+
+def _sentences(categories: dict[str, Any]) -> list[str]:
+    """What reports say of the defects."""
+    found = []
+    for kind, remark in (("drawn", "are drawn, not real"), ("real", "are real; where they are is not known")):
+        if names := [name for name, note in categories.items() if note["defects"] == kind]:
+            found.append(f"The defects of {', '.join(names)} {remark}.")
+    return found
 
 
 def _notes(counts: DemoCounts, seed: int) -> dict[str, Any]:

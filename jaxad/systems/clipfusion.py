@@ -59,6 +59,7 @@ class CLIPFusion(Detector):
         self.backbone = backbone or load_networks(config)
         # What a checkpoint loads them from again.
         self.config = config = dataclasses.replace(config, **sources(config, self.backbone.id))
+        self.title = config.label
         vision, vae, unet = self.backbone.vision, self.backbone.vae, self.backbone.unet
         self.patchclip = None if vision is None else PatchCLIP(config, vision.config)
         self.mapdiff = None if vae is None or unet is None else MapDiff(config, vae.config, unet.config)

@@ -39,6 +39,7 @@ class DPDiff(PatchDetector):
     """
 
     name: ClassVar[str] = "dpdiff"
+    title: str = "DPDiff-AD"
     config_class: ClassVar[Any] = DPDiffConfig
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):

@@ -30,6 +30,7 @@ class PatchBank(PatchDetector):
     """
 
     name: ClassVar[str] = "patch-bank"
+    title: str = "Patch bank"
     trains: bool = False
     config_class: ClassVar[Any] = PatchBankConfig
     memories: ClassVar[tuple[str, ...]] = ("banks",)

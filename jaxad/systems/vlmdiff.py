@@ -47,6 +47,7 @@ class VLMDiff(Detector):
     """
 
     name: ClassVar[str] = "vlmdiff"
+    title: str = "VLMDiff"
     config_class: ClassVar[Any] = VLMDiffConfig
     frozen: ClassVar[tuple[str, ...]] = ("backbone", "autoencoder", "text")
     fixed: ClassVar[tuple[str, ...]] = ("unet/time_embedding", "unet/conv_in", "unet/down_blocks", "unet/mid_block")

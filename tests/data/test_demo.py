@@ -44,6 +44,8 @@ def test_it_says_which_defects_are_drawn_and_who_owns_what(demo):
     data = load(f"folder:{demo}", config=DataConfig(holdout=0))
     drawn = {name: note["defects"] for name, note in data.notes["categories"].items()}
     assert drawn == {**dict.fromkeys(CATEGORIES[:3], "drawn"), **dict.fromkeys(CATEGORIES[3:], "real")}
+    assert [note.split(" are ")[1][:5] for note in data.notes["notes"]] == ["drawn", "real;"]
+    assert all(name in data.notes["notes"][0] for name in CATEGORIES[:3])
     assert "CC BY-NC-SA 4.0" in data.licence
     assert "CC0" in data.licence
 
