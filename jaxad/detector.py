@@ -80,7 +80,7 @@ class Detector(nnx.Module):
         if not random:
             return ()
         weights = f"random weights in place of pretrained ones ({random})"
-        return (f"{self.name} was built on {weights}: its numbers say nothing about the method.",)
+        return (f"{self.title} was built on {weights}: its numbers say nothing about the method.",)
 
     @classmethod
     def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:

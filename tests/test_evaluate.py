@@ -31,7 +31,7 @@ def test_the_report_has_its_format_and_every_category(report, trained):
     assert report["config"]["threshold"]["false_alarm"] == 0.01
     assert report["config"]["threshold"]["limits"]["tile"] == asdict(trained.threshold.limits["tile"])
     assert report["data"]["notes"] == ["Its defects are drawn."]
-    assert [note.startswith("dpdiff was built on random weights") for note in report["notes"]] == [True]
+    assert [note.startswith("DPDiff-AD was built on random weights") for note in report["notes"]] == [True]
     assert "backbone = random:32x2" in report["notes"][0]
     assert set(report["classes"]) == {"disc", "tile"}
     for values in report["classes"].values():
