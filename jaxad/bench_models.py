@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -16,8 +17,16 @@ from jaxad.errors import ConfigError
 from jaxad.models.catalogue import Network, networks
 from jaxad.types import Array
 
-PUBLISHED_PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "L4": 121e12, "TPU v4": 275e12}
-"""Dense bfloat16 operations per second by part of the device's name, from the makers' data sheets."""
+PUBLISHED_PEAKS = {
+    r"H100 80GB HBM3": 989.4e12,
+    r"H100 PCIe": 756e12,
+    r"H200$": 989.4e12,
+    r"A100\b": 312e12,
+    r"L4$": 121e12,
+    r"TPU v4$": 275e12,
+}
+"""Dense bfloat16 operations per second from the makers' data sheets, by a pattern of the device's name, which has to
+tell variants apart: an L40S is no L4, and an H100 on a PCIe card is slower than one on a board."""
 
 
 def models_benchmark(
@@ -105,13 +114,18 @@ def fastest(run: Callable[[], Any], repeats: int) -> float:
 def peak_rate(dtype: Any) -> tuple[float, str]:
     """Operations per second that the device can reach, and where that is known from."""
     kind = jax.devices()[0].device_kind
-    published = next((rate for name, rate in PUBLISHED_PEAKS.items() if name in kind), None)
+    published = published_peak(kind)
     if published is not None and dtype == jnp.bfloat16:
         return published, f"data sheet of {kind}"
     side = 2048 if jax.default_backend() == "cpu" else 8192
     matrix = jnp.asarray(np.random.default_rng(0).standard_normal((side, side)), dtype)
     product = jax.jit(lambda a: a @ a)
     return 2 * side**3 / fastest(lambda: product(matrix).block_until_ready(), 5), f"matrix product of side {side}"
+
+
+def published_peak(kind: str) -> float | None:
+    """Dense bfloat16 operations per second of a device of that name, None where no data sheet is known."""
+    return next((rate for name, rate in PUBLISHED_PEAKS.items() if re.search(rf"\b{name}", kind)), None)
 
 
 def main(names: Sequence[str] | None, dtype: Literal["float32", "bfloat16"], batch: int) -> None:

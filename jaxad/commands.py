@@ -26,6 +26,7 @@ def run(command: Any) -> None:
         JaxadError: anything a user can mend; printed without a traceback.
     """
     from jaxad import described, shots
+    from jaxad.bench import bench
     from jaxad.first_stage_commands import caption, fit_autoencoder
     from jaxad.fit_command import fit
 
@@ -290,35 +291,6 @@ def convert(command: cli.Convert) -> None:
         Reporter().warn(["the source states no licence; --license NAME records it in the manifest"])
     kinds = ", ".join(f"{count} {dtype}" for dtype, count in manifest["dtypes"].items())
     print(f"{command.destination}: {manifest['tensors']} tensors ({kinds}), {manifest['bytes'] / 1e6:.1f} MB")
-
-
-def bench(command: cli.Bench) -> None:
-    """`jaxad bench`."""
-    from jaxad import bench as benchmarks
-
-    problems = count_problems(command, "batch_size")
-    if not command.shots or min(command.shots) < 0:
-        problems.append(f"--shots {' '.join(map(str, command.shots))}: needs numbers of at least 0")
-    for flag, numbers in (("--devices", command.devices), ("--micro-batches", command.micro_batches)):
-        if not numbers or min(numbers) < 1:
-            problems.append(f"{flag} {' '.join(map(str, numbers))}: needs numbers of at least 1")
-    if not command.remat:
-        problems.append("--remat: needs on, off or both")
-    if command.what == "vlmdiff" and command.size == "one-pass":
-        problems.append("--size one-pass: vlmdiff has published and tiny")
-    raise_problems(problems)
-    shared = ["--dtype", command.dtype, "--batch-size", str(command.batch_size)]
-    networks = [] if command.networks is None else ["--networks", *command.networks]
-    shots = ["--shots", *map(str, command.shots), "--preset", command.preset, "--size", command.size]
-    counted = ["--count-only"] if command.count_only else []
-    account = ["--dtype", command.dtype, "--size", command.size, "--remat", *command.remat]
-    account += ["--devices", *map(str, command.devices), "--micro-batches", *map(str, command.micro_batches)]
-    options = {
-        "models": [*shared, *networks],
-        "clipfusion": [*shared, *shots, *counted],
-        "vlmdiff": [*account, *counted],
-    }
-    benchmarks.main([command.what, *options.get(command.what, [])])
 
 
 def models(command: cli.Models) -> None:

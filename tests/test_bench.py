@@ -1,23 +1,46 @@
-import json
+"""`jaxad bench`: which benchmark runs, with what; the benchmarks have tests of their own."""
 
-from jaxad import bench, bench_input
+import pytest
+
+from jaxad import cli, commands
+from jaxad.errors import ConfigError
+
+DEFAULTS = {
+    "metrics": (),
+    "input": (),
+    "models": (None, "float32", 1),
+    "clipfusion": ((0, 1, 2, 4), "clipfusion", "published", "float32", 1, False),
+    "vlmdiff": ((1, 8), (1, 4, 12), [True], "float32", "published", False),
+}
 
 
-def test_metrics_benchmark_measures_time_memory_and_error(capsys):
-    bench.main(["metrics", "--pixels", "1000000", "--regions", "100"])
-    result = json.loads(capsys.readouterr().out)
-    assert result["pixels"] == 16 * 256**2
-    assert result["regions"] == 100
-    assert 0 < result["seconds"] < 60
-    assert 0 < result["state_mb"] < result["peak_mb"] < 100
-    for name, error in result["error"].items():
-        assert error <= result["bound"][name] + 1e-12
-        assert error < 1e-4
+def asked(monkeypatch, *words):
+    """The settings with which the benchmark that the command names is called."""
+    calls = []
+    monkeypatch.setattr(f"jaxad.bench_{words[0]}.main", lambda *settings: calls.append(settings))
+    commands.run(cli.parse(["bench", *words]))
+    (settings,) = calls
+    return settings
 
 
-def test_input_benchmark_has_a_row_for_every_format_and_size():
-    rows = bench_input.input_benchmark(images={32: (2, 5), 500: (1, 2)}, workers=2, passes=1)
-    assert [(row["format"], row["side"]) for row in rows] == [("jpg", 32), ("png", 32), ("jpg", 500), ("png", 500)]
-    assert all(row[f"{part}_per_second"] > 0 for part in ("images", "seeded") for row in rows)
-    assert all(row[name] > 0 for name in ("cpu_ms", "seeded_cpu_ms") for row in rows)
-    assert 0.05 < rows[2]["megabytes"] < rows[3]["megabytes"] < 1
+@pytest.mark.parametrize("what", DEFAULTS)
+def test_each_benchmark_runs_with_its_settings(monkeypatch, what):
+    assert asked(monkeypatch, what) == DEFAULTS[what]
+
+
+def test_flags_reach_the_benchmark(monkeypatch):
+    words = ("--networks", "ResNet-18", "--dtype", "bfloat16", "--batch-size", "2")
+    assert asked(monkeypatch, "models", *words) == (("ResNet-18",), "bfloat16", 2)
+    words = ("--shots", "0", "4", "--preset", "winclip", "--size", "one-pass", "--count-only")
+    assert asked(monkeypatch, "clipfusion", *words) == ((0, 4), "winclip", "one-pass", "float32", 1, True)
+    words = ("--devices", "8", "--micro-batches", "2", "--remat", "on", "off", "--size", "tiny", "--count-only")
+    assert asked(monkeypatch, "vlmdiff", *words) == ((8,), (2,), [True, False], "float32", "tiny", True)
+
+
+def test_flags_that_cannot_work_are_all_named():
+    words = ["--batch-size", "0", "--shots", "-1", "--devices", "0", "--micro-batches", "0"]
+    with pytest.raises(ConfigError) as error:
+        commands.run(cli.parse(["bench", "models", *words]))
+    assert all(f"{flag} {value}" in str(error.value) for flag, value in zip(words[::2], words[1::2], strict=True))
+    with pytest.raises(ConfigError, match="one-pass"):
+        commands.run(cli.parse(["bench", "vlmdiff", "--size", "one-pass"]))

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from jaxad import bench, bench_clipfusion, cli, commands
-from jaxad.errors import ConfigError
+from jaxad import bench_clipfusion
 
 
 def test_operations_grow_with_references_alone():
@@ -25,23 +24,10 @@ def test_operations_grow_with_references_alone():
 
 @pytest.mark.slow
 def test_prediction_is_timed_and_its_parts_make_the_whole(capsys):
-    bench.main(["clipfusion", "--size", "tiny", "--shots", "1"])
+    bench_clipfusion.main((1,), "clipfusion", "tiny", "float32", 1, False)
     row = json.loads(capsys.readouterr().out)
     assert row["parts"].keys() == {"CLIP", "autoencoder", "UNet", "references", "other"}
     assert all(part > 0 for part in row["parts"].values())
     assert row["parts"]["UNet"] > row["parts"]["autoencoder"]
     assert 0 < row["ms"] < 60_000
     assert "published_ms" not in row
-
-
-def test_command_names_shots_and_size(monkeypatch):
-    asked = []
-    monkeypatch.setattr("jaxad.bench.main", asked.append)
-    commands.run(cli.parse(["bench", "clipfusion", "--shots", "0", "4", "--preset", "winclip", "--count-only"]))
-    (words,) = asked
-    assert words[0] == "clipfusion"
-    assert words[words.index("--shots") :] == [
-        *("--shots", "0", "4", "--preset", "winclip", "--size", "published", "--count-only")
-    ]
-    with pytest.raises(ConfigError, match="--shots -1"):
-        commands.run(cli.parse(["bench", "clipfusion", "--shots", "-1"]))

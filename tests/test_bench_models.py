@@ -39,3 +39,16 @@ def test_row_counts_operations_of_one_image(small):
 def test_unknown_network_is_named(small):
     with pytest.raises(ConfigError, match=r"ResNet-7.*small"):
         list(bench_models.models_benchmark(["ResNet-7"]))
+
+
+def test_published_peaks_are_those_of_the_variant():
+    known = {
+        "NVIDIA H100 80GB HBM3": 989.4e12,
+        "NVIDIA H100 PCIe": 756e12,
+        "NVIDIA H200": 989.4e12,
+        "NVIDIA L4": 121e12,
+    }
+    known |= dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe"), 312e12)
+    strange = ("NVIDIA L40S", "NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA GH200 480GB", "TPU v4 lite", "cpu")
+    for kind, rate in (known | dict.fromkeys(strange)).items():
+        assert bench_models.published_peak(kind) == rate, kind

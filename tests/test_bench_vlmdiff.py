@@ -11,7 +11,7 @@ import sys
 import jax
 import pytest
 
-from jaxad import bench_vlmdiff, cli, commands, module_state, parallel
+from jaxad import bench_vlmdiff, module_state, parallel
 from jaxad.config import VLMDiffConfig
 from jaxad.errors import ConfigError
 from jaxad.train import DetectorTrainer
@@ -91,13 +91,3 @@ def test_recomputing_costs_operations_and_keeps_less():
 def test_more_devices_than_there_can_be_are_an_error():
     with pytest.raises(ConfigError, match=r"--devices 64: there are 2.*JAX_NUM_CPU_DEVICES=64"):
         next(bench_vlmdiff.vlmdiff_benchmark((1, 64), size="tiny"))
-
-
-def test_flags_reach_the_benchmark(monkeypatch):
-    asked = []
-    monkeypatch.setattr("jaxad.bench_vlmdiff.main", lambda *settings: asked.append(settings))
-    words = ["bench", "vlmdiff", "--devices", "1", "4", "--micro-batches", "2", "--remat", "on", "off", "--count-only"]
-    commands.run(cli.parse([*words, "--dtype", "bfloat16"]))
-    assert asked == [([1, 4], [2], [True, False], "bfloat16", "published", True)]
-    with pytest.raises(ConfigError, match=r"--devices 0[\s\S]*--size one-pass"):
-        commands.run(cli.parse(["bench", "vlmdiff", "--devices", "0", "--size", "one-pass"]))

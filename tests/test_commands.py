@@ -425,17 +425,6 @@ def test_errors_are_of_the_documented_classes(work, tmp_path):
         jaxad("check", *data, "--workers", 0)
 
 
-def test_bench_prints_its_result(monkeypatch):
-    asked = []
-    monkeypatch.setattr("jaxad.bench.main", asked.append)
-    jaxad("bench", "metrics")
-    jaxad("bench", "models", "--networks", "ResNet-18", "--dtype", "bfloat16", "--batch-size", 2)
-    options = ["--dtype", "bfloat16", "--batch-size", "2", "--networks", "ResNet-18"]
-    assert asked == [["metrics"], ["models", *options]]
-    with pytest.raises(ConfigError):
-        jaxad("bench", "models", "--batch-size", 0)
-
-
 def test_models_lists_every_network(capsys):
     jaxad("models")
     lines = capsys.readouterr().out.splitlines()
