@@ -51,10 +51,10 @@ def _holds_list(value: Any) -> bool:
 def _read(cls: type, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The values as the types of their fields, and what is wrong with the others."""
     hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}
+    known = [f.name for f in dataclasses.fields(cls)]
     problems = [f"{name}: no such field in {cls.__name__}" for name in values if name not in known]
     given = {}
-    for name in known & values.keys():
+    for name in (name for name in known if name in values):
         try:
             given[name] = _typed(hints[name], values[name])
         except (TypeError, ValueError) as error:

@@ -1,7 +1,12 @@
-"""Every pretrained network that jaxad has, at its published size: `jaxad models` and `jaxad bench models`."""
+"""The published networks that jaxad is checked against and timed with: `jaxad models` and `jaxad bench models`.
+
+Others load as well: EfficientNet-B7, Lite3 and Lite4, Stable Diffusion 2 with 4 input channels, further CLIPs of these
+kinds; and VGG16, which only losses of the autoencoder use.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +23,7 @@ from jaxad.models.resnet import ResNetConfig, abstract_resnet
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_unet import abstract_unet
 from jaxad.models.vit import abstract_vit
-from jaxad.models.vit_config import ViTConfig
+from jaxad.models.vit_config import PUBLISHED
 
 Shapes = tuple[jax.ShapeDtypeStruct, ...]
 
@@ -71,7 +76,7 @@ class Network:
     Attributes:
         name: what it is called.
         source: hub id or file name of its weights; any local copy does as well.
-        use: option of the command line that takes it.
+        use: options of the command line that take it.
         abstract: makes its structure without arrays; takes the compute type.
         inputs: shapes of the forward pass of one image or text, as it is benchmarked.
         forward: the whole forward pass of (module, *inputs).
@@ -96,34 +101,18 @@ def networks() -> tuple[Network, ...]:
 
 
 def _vits() -> list[Network]:
-    def vit(name: str, source: str, config: ViTConfig, size: int) -> Network:
-        return Network(name, source, "--model.backbone", partial(abstract_vit, config), _image(size), _output)
-
-    dinov2 = [
-        vit(
-            f"DINOv2-{size[0].upper() if size != 'giant' else 'g'}/14" + (" registers" if registers else ""),
-            f"facebook/dinov2-{'with-registers-' if registers else ''}{size}",
-            ViTConfig.dinov2(size, registers),
-            448,
+    sizes = {"DINOv2": 448, "DINO": 256, "ViT": 224}
+    return [
+        Network(
+            name,
+            source,
+            "--model.backbone",
+            partial(abstract_vit, config),
+            _image(sizes[re.split("[ -]", name)[0]]),
+            _output,
         )
-        for size in ("small", "base", "large", "giant")
-        for registers in (0, 4)
+        for name, (source, config) in PUBLISHED.items()
     ]
-    dino = [
-        vit(
-            f"DINO {'S' if size == 'small' else 'B'}/{patch}",
-            f"facebook/dino-vit{size[0]}{patch}",
-            ViTConfig.dino(size, patch),
-            256,
-        )
-        for size in ("small", "base")
-        for patch in (16, 8)
-    ]
-    supervised = [
-        vit(f"ViT-{size[0].upper()}/16", f"google/vit-{size}-patch16-224", ViTConfig.vit(size), 224)
-        for size in ("base", "large")
-    ]
-    return dinov2 + dino + supervised
 
 
 def _convolutional() -> list[Network]:
@@ -168,6 +157,9 @@ def _clips() -> list[Network]:
 
 
 def _stable_diffusion() -> list[Network]:
+    def use(source: str) -> str:
+        return "--model.diffusion" if "inpainting" in source else "--model.diffusion, --model.stable-diffusion"
+
     def unet(name: str, source: str, config: UNetConfig) -> Network:
         inputs = (
             jax.ShapeDtypeStruct((1, 64, 64, config.in_channels), jnp.float32),
@@ -175,11 +167,11 @@ def _stable_diffusion() -> list[Network]:
             jax.ShapeDtypeStruct((1, 77, config.cross_attention_dim), jnp.float32),
         )
         abstract = partial(abstract_unet, config)
-        return Network(name, f"{source} (unet)", "--model.diffusion", abstract, inputs, _output)
+        return Network(name, f"{source} (unet)", use(source), abstract, inputs, _output)
 
     def text(name: str, source: str, version: Any) -> Network:
         abstract = partial(abstract_text_tower, TextConfig.stable_diffusion(version))
-        return Network(name, f"{source} (text_encoder)", "--model.diffusion", abstract, _text(), _hidden)
+        return Network(name, f"{source} (text_encoder)", use(source), abstract, _text(), _hidden)
 
     sd15, sd2 = "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd2-community/stable-diffusion-2-inpainting"
     return [
@@ -188,7 +180,7 @@ def _stable_diffusion() -> list[Network]:
         Network(
             "SD AutoencoderKL",
             f"{sd15} (vae)",
-            "--model.diffusion",
+            use(sd15),
             partial(abstract_autoencoder, AutoencoderConfig()),
             _image(512),
             _reconstruction,

@@ -253,9 +253,16 @@ def open_clip_config_of(tensors: Mapping[str, Any], quick_gelu: bool, text: str 
 
     Source: SPEC 6.4. Heads are 64 wide, but in the image towers of ViT-H, g, bigG and e there are 16.
     """
+    _refuse_without(
+        tensors,
+        *(f"{text}{name}" for name in ("text_projection", "token_embedding.weight", "positional_embedding")),
+        f"{text}transformer.resblocks.0.mlp.c_fc.weight",
+    )
     problems = []
     config = {"embed_dim": tensors[f"{text}text_projection"].shape[1], "quick_gelu": quick_gelu}
     if "visual.class_embedding" in tensors:
+        first = "visual.transformer.resblocks.0.mlp.c_fc.weight"
+        _refuse_without(tensors, "visual.conv1.weight", "visual.positional_embedding", first)
         width, _, patch, _ = tensors["visual.conv1.weight"].shape
         side = round((len(tensors["visual.positional_embedding"]) - 1) ** 0.5)
         if "visual.ln_pre.weight" not in tensors:
@@ -280,7 +287,13 @@ def open_clip_config_of(tensors: Mapping[str, Any], quick_gelu: bool, text: str 
 
 
 def text_config_of(tensors: Mapping[str, Any], activation: Activation) -> TextConfig:
-    """The text tower of weights in the layout of transformers that have no config.json, as in files of LDM."""
+    """The text tower of weights in the layout of transformers that have no config.json, as in files of LDM.
+
+    Raises:
+        WeightsError: tensors are missing that tell its shape.
+    """
+    tables = ("embeddings.token_embedding.weight", "embeddings.position_embedding.weight")
+    _refuse_without(tensors, *tables, "encoder.layers.0.mlp.fc1.weight")
     width = tensors["embeddings.token_embedding.weight"].shape[1]
     return TextConfig(
         width=width,
@@ -302,6 +315,11 @@ def _open_clip_transformer(tensors: Mapping[str, Any], prefix: str, width: int) 
         "mlp_ratio": (len(tensors[f"{prefix}resblocks.0.mlp.c_fc.weight"]) + 0.5) / width,
         "ls_init_value": 1.0 if f"{prefix}resblocks.0.ls_1.gamma" in tensors else None,
     }
+
+
+def _refuse_without(tensors: Mapping[str, Any], *names: str) -> None:
+    missing = [f"{name}: missing" for name in names if name not in tensors]
+    _refuse("no config, and tensors that would tell the shape of the network", missing)
 
 
 def _count(names: Iterable[str], prefix: str) -> int:

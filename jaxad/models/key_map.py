@@ -81,17 +81,6 @@ def split_linear(part: int, parts: int, joint: str = ".") -> Layout:
     }
 
 
-def leading_axes(count: int) -> Layout:
-    """An array that has `count` leading axes of length 1 more in the module than in the file."""
-    return {
-        "": Leaf(
-            "",
-            lambda tensor: tensor.reshape((1,) * count + tensor.shape),
-            lambda array: array.reshape(array.shape[count:]),
-        )
-    }
-
-
 def _squeezed(tensor: np.ndarray) -> np.ndarray:
     return tensor.squeeze((2, 3)).T
 
@@ -114,14 +103,10 @@ CONV: Layout = _conv(lambda tensor: tensor.transpose(_CONV_TO_FLAX), lambda kern
 """Weight [o i h w] to kernel [h w i o]; depthwise and grouped convolutions too."""
 CONV1X1_AS_LINEAR: Layout = _conv(_squeezed, _unsqueezed)
 """Weight [o i 1 1] of a convolution to kernel [i o] of a linear layer."""
-LINEAR_AS_CONV1X1: Layout = _conv(lambda tensor: tensor.T[None, None], lambda kernel: kernel.squeeze((0, 1)).T)
-"""Weight [o i] of a linear layer to kernel [1 1 i o] of a convolution."""
 NORM: Layout = {"scale": Leaf(".weight"), "bias": Leaf(".bias")}
 """Layer norm or group norm."""
 BATCH_NORM: Layout = {**NORM, "mean": Leaf(".running_mean"), "var": Leaf(".running_var")}
 """Batch norm with its statistics; its `num_batches_tracked` is to be ignored."""
-EMBEDDING: Layout = {"embedding": Leaf(".weight")}
-"""Table of nnx.Embed."""
 
 
 def choose_key_map(weights: Weights, key_maps: Mapping[str, KeyMap]) -> tuple[str, KeyMap]:

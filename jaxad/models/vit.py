@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -234,12 +233,6 @@ def load_vit(weights: Weights, dtype: Any = jnp.float32, interpolation: Interpol
             raise
         differences = ", ".join(checkpoint.contradictions)
         raise WeightsError(f"{error}\n  config.json is that of another network: {differences}") from None
-
-
-def parameter_count(config: ViTConfig) -> int:
-    """Number of parameters of a network of that shape, without the mask token that only pretraining uses."""
-    _, parameters = module_state.split(abstract_vit(config))
-    return sum(math.prod(parameter.shape) for parameter in parameters.values())
 
 
 def abstract_vit(config: ViTConfig, dtype: Any = jnp.float32) -> ViT:

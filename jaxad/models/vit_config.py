@@ -188,14 +188,23 @@ def _swiglu_width(width: int, ratio: float) -> int:
     return (int(int(width * ratio) * 2 / 3) + 7) // 8 * 8
 
 
-PUBLISHED: Mapping[str, ViTConfig] = {
-    **{f"facebook/dinov2-{size}": ViTConfig.dinov2(size) for size in _SIZES},
-    **{f"facebook/dinov2-with-registers-{size}": ViTConfig.dinov2(size, registers=4) for size in _SIZES},
+PUBLISHED: Mapping[str, tuple[str, ViTConfig]] = {
     **{
-        f"facebook/dino-vit{size[0]}{patch}": ViTConfig.dino(size, patch)
-        for size in ("small", "base")
+        f"DINOv2-{letter}/14{' registers' if registers else ''}": (
+            f"facebook/dinov2-{'with-registers-' if registers else ''}{size}",
+            ViTConfig.dinov2(size, registers),
+        )
+        for size, letter in (("small", "S"), ("base", "B"), ("large", "L"), ("giant", "g"))
+        for registers in (0, 4)
+    },
+    **{
+        f"DINO {letter}/{patch}": (f"facebook/dino-vit{letter.lower()}{patch}", ViTConfig.dino(size, patch))
+        for size, letter in (("small", "S"), ("base", "B"))
         for patch in (16, 8)
     },
-    **{f"google/vit-{size}-patch16-224": ViTConfig.vit(size) for size in ("base", "large")},
+    **{
+        f"ViT-{letter}/16": (f"google/vit-{size}-patch16-224", ViTConfig.vit(size))
+        for size, letter in (("base", "B"), ("large", "L"))
+    },
 }
-"""Hub id -> preset of every published Vision Transformer that jaxad is checked against."""
+"""Name -> hub id and preset of the published Vision Transformers that jaxad is checked against."""

@@ -198,6 +198,27 @@ def test_config_that_the_tensors_do_not_tell(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("lacking", "held", "missing"),
+    [
+        ("embeddings.position_embedding.weight", "cond_stage_model.transformer.text_model.", "encoder.layers.0.mlp"),
+        ("text_projection", "cond_stage_model.model.", "positional_embedding"),
+        ("visual.conv1.weight", "", "visual.positional_embedding"),
+    ],
+)
+def test_tensors_that_would_tell_the_config_are_named(full_vocabulary, tmp_path, lacking, held, missing):
+    names = [name for name in full_vocabulary[0] if not name.startswith((lacking, missing))]
+    if "transformer.text_model" in held:
+        names = ["embeddings.token_embedding.weight", "encoder.layers.0.layer_norm1.bias"]
+    save_file(
+        {held + name: full_vocabulary[0].get(name, np.ones((2, 2))) for name in names}, tmp_path / "net.safetensors"
+    )
+    with pytest.raises(WeightsError) as caught:
+        (load_text_tower if held else load_clip)(find_weights(tmp_path / "net.safetensors"))
+    assert f"{lacking}: missing" in str(caught.value)
+    assert missing in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"patch_size": 2}, r"patch_embedding.weight: shape \[24, 3, 4, 4\] does not fit vision/patch_embed/kernel"),

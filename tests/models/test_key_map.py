@@ -14,14 +14,11 @@ from jaxad.models.key_map import (
     BATCH_NORM,
     CONV,
     CONV1X1_AS_LINEAR,
-    EMBEDDING,
     LINEAR,
-    LINEAR_AS_CONV1X1,
     MATRIX,
     NORM,
     choose_key_map,
     fill,
-    leading_axes,
     split_linear,
     to_torch,
 )
@@ -38,25 +35,25 @@ class Net(nnx.Module):
     """One module of every layout."""
 
     def __init__(self, rngs):
-        self.token = nnx.Param(np.zeros((1, 1, 4), np.float32))
+        self.token = nnx.Param(np.zeros(4, np.float32))
         self.conv = nnx.Conv(3, 4, (5, 2), rngs=rngs)
         self.depthwise = nnx.Conv(4, 4, (3, 3), feature_group_count=4, use_bias=False, rngs=rngs)
         self.batch_norm = nnx.BatchNorm(4, rngs=rngs)
         self.proj_in = nnx.Linear(4, 6, rngs=rngs)
-        self.proj_out = nnx.Conv(6, 4, (1, 1), rngs=rngs)
+        self.proj_out = nnx.Linear(6, 4, rngs=rngs)
         self.embed = nnx.Embed(7, 4, rngs=rngs)
         self.blocks = nnx.List([Block(rngs), Block(rngs)])
         self.head = nnx.Linear(4, 3, use_bias=False, rngs=rngs)
 
 
 KEY_MAP = (
-    ("token", "class_token", leading_axes(2)),
+    ("token", "class_token", ARRAY),
     ("conv", "conv", CONV),
     ("depthwise", "depthwise", CONV),
     ("batch_norm", "bn", BATCH_NORM),
     ("proj_in", "proj_in", CONV1X1_AS_LINEAR),
-    ("proj_out", "proj_out", LINEAR_AS_CONV1X1),
-    ("embed", "embed", EMBEDDING),
+    ("proj_out", "proj_out", LINEAR),
+    ("embed/embedding", "embed.weight", ARRAY),
     ("blocks/{}/norm", "layer.{}.ln", NORM),
     ("blocks/1/norm", "last.ln", NORM),
     ("blocks/{}/query", "layer.{}.attn.in_proj", split_linear(0, 3, "_")),
@@ -109,12 +106,12 @@ def test_every_layout_fills_its_parameters(abstract, tensors):
         not {path: a.shape for path, a in arrays.items()}.items()
         ^ {path: a.shape for path, a in module_state.split(abstract)[1].items()}.items()
     )
-    np.testing.assert_array_equal(arrays["token"][0, 0], tensors["class_token"])
+    np.testing.assert_array_equal(arrays["token"], tensors["class_token"])
     np.testing.assert_array_equal(arrays["conv/kernel"][4, 1, 2, 3], tensors["conv.weight"][3, 2, 4, 1])
     np.testing.assert_array_equal(arrays["depthwise/kernel"][2, 1, 0, 3], tensors["depthwise.weight"][3, 0, 2, 1])
     np.testing.assert_array_equal(arrays["batch_norm/var"], tensors["bn.running_var"])
     np.testing.assert_array_equal(arrays["proj_in/kernel"], tensors["proj_in.weight"][:, :, 0, 0].T)
-    np.testing.assert_array_equal(arrays["proj_out/kernel"][0, 0], tensors["proj_out.weight"].T)
+    np.testing.assert_array_equal(arrays["proj_out/kernel"], tensors["proj_out.weight"].T)
     np.testing.assert_array_equal(arrays["embed/embedding"], tensors["embed.weight"])
     np.testing.assert_array_equal(arrays["head/kernel"], tensors["head"])
     for part, name in enumerate(("query", "key", "value")):

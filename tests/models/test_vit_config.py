@@ -38,8 +38,9 @@ def test_dino_differs_from_hugging_faces_copy_in_epsilon_and_positions():
 
 def test_every_published_network_is_listed():
     assert len(PUBLISHED) == 8 + 4 + 2
-    assert PUBLISHED["facebook/dino-vitb16"] == ViTConfig.dino("base", 16)
-    assert PUBLISHED["facebook/dinov2-with-registers-giant"] == ViTConfig.dinov2("giant", registers=4)
+    assert PUBLISHED["DINO B/16"] == ("facebook/dino-vitb16", ViTConfig.dino("base", 16))
+    giant = ("facebook/dinov2-with-registers-giant", ViTConfig.dinov2("giant", registers=4))
+    assert PUBLISHED["DINOv2-g/14 registers"] == giant
 
 
 @pytest.mark.parametrize("preset", [ViTConfig.dinov2, ViTConfig.dino, ViTConfig.vit])

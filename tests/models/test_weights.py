@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from jaxad import module_state
 from jaxad.errors import WeightsError
 from jaxad.models import weights as loader
+from jaxad.models.key_map import choose_key_map, to_torch
 from jaxad.models.vit import load_vit
 from jaxad.models.vit_checkpoints import LAYOUTS
 from jaxad.models.weights import Weights, find_weights, read_tensors
@@ -374,7 +375,7 @@ def test_hub_that_does_not_answer_is_waited_for_once(hub):
 @pytest.mark.real
 def test_real_weights_return_bit_equal(real_data):
     weights = find_weights(real_data / "weights" / "dinov2-small")
-    back = loader.to_torch(load_vit(weights), loader.choose_key_map(weights, LAYOUTS)[1])
+    back = to_torch(load_vit(weights), choose_key_map(weights, LAYOUTS)[1])
     assert set(weights.tensors) - set(back) == {"embeddings.mask_token"}
     for name, tensor in back.items():
         np.testing.assert_array_equal(tensor.astype(np.float16), weights.tensors[name], strict=True)

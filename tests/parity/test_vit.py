@@ -269,9 +269,8 @@ def published_by_transformers(hub_id, config):
     return revert_weight_conversion(model, model.state_dict())
 
 
-@pytest.mark.parametrize("hub_id", PUBLISHED)
-def test_full_size_has_the_tensors_of_the_torch_class(hub_id):
-    config = PUBLISHED[hub_id]
+@pytest.mark.parametrize(("hub_id", "config"), PUBLISHED.values(), ids=PUBLISHED)
+def test_full_size_has_the_tensors_of_the_torch_class(hub_id, config):
     expected = {
         name: tuple(tensor.shape)
         for name, tensor in published_by_transformers(hub_id, config).items()
