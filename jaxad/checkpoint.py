@@ -25,7 +25,6 @@ from jaxad.config import from_json, to_json
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.files import write_whole
-from jaxad.files import write_whole
 from jaxad.models.backbone import backbone_from_config
 from jaxad.precision import compute_dtype
 from jaxad.systems import system
