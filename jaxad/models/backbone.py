@@ -217,22 +217,15 @@ def _load_network(weights: Weights, dtype: DType, interpolation: Interpolation |
 def _usual_normalisation(weights: Weights, network: ViT | ConvNet) -> Normalisation:
     """That of networks of this kind, for checkpoints that do not say.
 
-    Raises:
-        WeightsError: a plain ViT whose files do not say.
+    ImageNet's (SPEC 3.4 row 5), but for networks that most authors trained otherwise: Vision Transformers with a
+    classifier, which are supervised, and EfficientNet-Lite.
     """
     if isinstance(network, EfficientNet):
         return INCEPTION if network.config.lite and network.config.padding == "same" else IMAGENET
-    plain = any(name.endswith("encoder.layer.0.layernorm_before.weight") for name in weights.tensors)
-    classifies = "head.weight" in weights.tensors and "architecture" not in weights.config
-    if not plain and not classifies:
-        return IMAGENET
-    if not weights.preprocessor:
-        raise WeightsError(
-            f"{weights}: no preprocessor_config.json, and Vision Transformers of such files were trained on images "
-            "normalised one way or another; put it beside the weights, with image_mean and image_std: "
-            "[0.485, 0.456, 0.406] and [0.229, 0.224, 0.225] for DINO, three times 0.5 for most supervised ones"
-        )
-    return INCEPTION
+    supervised = isinstance(network, ViT) and not weights.tensors.keys().isdisjoint(
+        ("head.weight", "classifier.weight")
+    )
+    return INCEPTION if supervised and "architecture" not in weights.config else IMAGENET
 
 
 def _abstract(shape: Shape, dtype: DType) -> ViT | ConvNet:

@@ -178,26 +178,24 @@ def test_normalisation_is_read_from_the_folder_and_kept(tmp_path):
     assert again.network.config == BASIC
 
 
-def test_plain_vit_has_to_say_how_images_are_normalised(tmp_path):
-    """Its files are of DINO or of a supervised network alike, which are normalised differently."""
+def test_vit_that_does_not_say_how_images_are_normalised(tmp_path):
+    """As DINO without a classifier, as supervised networks with one."""
     shape = ViTConfig(64, 1, 1, 8, image_size=16, hidden=32, layer_scale=False, norm_eps=1e-12)
     tensors = to_torch(Backbone.random(shape, jax.random.key(0)).network, HUGGINGFACE_VIT)
     sizes = {"hidden_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
     config = {"model_type": "vit", **sizes, "image_size": 16, "patch_size": 8}
-    said = {"image_mean": IMAGENET.mean, "image_std": IMAGENET.std}
+    said = {"image_mean": (0.1, 0.2, 0.3), "image_std": IMAGENET.std}
     for name, others in (("silent", {}), ("dino", {"preprocessor_config": said})):
         write_folder(tmp_path / name, tensors, config, **others)
-    with pytest.raises(WeightsError, match="no preprocessor_config"):
-        load_backbone(str(tmp_path / "silent"))
+    assert load_backbone(str(tmp_path / "silent")).normalisation == IMAGENET
     convert(tmp_path / "dino", tmp_path / "converted")
     backbone = load_backbone(str(tmp_path / "converted"))
-    assert (backbone.normalisation, backbone.network.config) == (IMAGENET, shape)
+    assert (backbone.normalisation.mean, backbone.network.config) == ((0.1, 0.2, 0.3), shape)
     original = to_torch(backbone.network, ORIGINAL)
     save_file(original, tmp_path / "dino.safetensors")
     save_file({**original, "head.weight": np.zeros((2, 64), np.float32)}, tmp_path / "supervised.safetensors")
     assert load_backbone(str(tmp_path / "dino.safetensors")).normalisation == IMAGENET
-    with pytest.raises(WeightsError, match="no preprocessor_config"):
-        load_backbone(str(tmp_path / "supervised.safetensors"))
+    assert load_backbone(str(tmp_path / "supervised.safetensors")).normalisation == INCEPTION
 
 
 def test_model_type_that_is_no_backbone_is_named(tmp_path):
