@@ -8,6 +8,7 @@ devices would hold. Where there is an accelerator both programs are timed too.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import sys
@@ -44,11 +45,17 @@ RESERVED_GB = 1.0
 """Of a card, for the CUDA context and the workspaces of its libraries."""
 
 NOTE = (
-    "Parameters, optimizer, fixed, batch: exact. Temporaries (activations and gradients): as XLA's CPU compiler plans "
-    "the program that a GPU would get. A GPU's compiler fuses more and computes bfloat16 products without a float32 "
-    "copy of their inputs, but takes workspaces and other layouts for convolutions; of its temporaries the gradients "
-    "and what differentiation keeps from the forward pass (kept) are the floor."
+    "Parameters, optimizer, fixed and batch are exact. Temporaries (activations and gradients) are what XLA's compiler "
+    "plans, ordering operations for little memory; without a GPU it is that for CPUs, given the program that a GPU "
+    "would get. A GPU's fuses more, but takes workspaces and other layouts for convolutions. As CPUs emulate bfloat16 "
+    "in float32, the temporaries are then those of the float32 program, and the casts of all parameters come on top: "
+    "the total is rather too large."
 )
+COMPILER_OPTIONS = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+}
+"""For CPUs: machine code is of no use here; and operations are ordered as on GPUs, where memory is what is scarce."""
 
 
 class Shapes(NamedTuple):
@@ -94,7 +101,7 @@ def vlmdiff_benchmark(
 ) -> Iterator[dict[str, Any]]:
     """Accounts of the prediction on one device, and of the training step on each number of devices.
 
-    With several devices there are two accounts: every device holds everything (fsdp 1), or each its share (fsdp n).
+    Several devices each hold their share of what is trained (fsdp); without that each holds as much as a single one.
 
     Args:
         devices: numbers of devices; more than there are become virtual ones of the CPU.
@@ -106,36 +113,31 @@ def vlmdiff_benchmark(
         count_only: whether nothing is run; on a CPU the published size never is.
 
     Yields:
-        Rows with `program`, `devices`, `fsdp`, `micro_batch`, `accumulate`, `remat`, `dtype`; `parameters` by what
-        becomes of them; `gb` of each device in 1e9 bytes by part, `temporaries` as far as the compiler knows them,
-        `total`; of the training step also `gradients` and `kept` in 1e9 bytes, which are among the temporaries;
-        `fits`, whether the total and 1 GB are at most so many GB; `tflop` of one image; `compiled_by` and
-        `compile_seconds`. What is timed has `images_per_second` and `device`.
+        Rows with `program`, `size`, `dtype`, `devices`, `micro_batch`, `accumulate`, `remat`; `parameters` by what
+        becomes of them; `gb` of each device in 1e9 bytes by part and in `total`, of which `NOTE` says what they are;
+        of the training step also `gradients` and `kept` in 1e9 bytes, which are among the temporaries; `fits`, whether
+        the total and 1 GB are at most so many GB; `tflop` of one image; `compiled_by` and `compile_seconds`. What is
+        timed has `images_per_second` and `device`.
 
     Raises:
         ConfigError: more devices than there are or can be.
     """
+    meshes = [_mesh(number) for number in devices]
     timed = not count_only and (size == "tiny" or jax.default_backend() != "cpu")
     common = {"size": size, "dtype": dtype}
-    for number in devices:
-        _mesh(number, 1)
     batch = max(micro_batches)
-    row = common | {"program": "prediction", "devices": 1, "fsdp": 1, "micro_batch": batch}
+    row = common | {"program": "prediction", "devices": 1, "micro_batch": batch}
     yield row | prediction_account(abstract_vlmdiff(size, dtype), batch, timed)
     operations: dict[bool, float] = {}
-    for number in devices:
-        for fsdp in sorted({1, number}):
-            mesh = _mesh(number, fsdp)
-            for again in remat:
-                for batch in micro_batches:
-                    detector = abstract_vlmdiff(size, dtype, again)
-                    config = VLMDiffConfig.training(batch_size=batch * number, accumulate=accumulate, fsdp=fsdp)
-                    if again not in operations:
-                        operations[again] = training_operations(detector)
-                    row = common | {"program": "training step", "devices": number, "fsdp": fsdp, "micro_batch": batch}
-                    row |= {"accumulate": accumulate, "remat": again}
-                    measured = training_account(detector, config, mesh, timed and number <= jax.device_count())
-                    yield row | measured | {"tflop": operations[again]}
+    for mesh, again, batch in itertools.product(meshes, remat, micro_batches):
+        detector = abstract_vlmdiff(size, dtype, again)
+        changes = {"batch_size": batch * mesh.size, "accumulate": accumulate, "fsdp": mesh.size}
+        if again not in operations:
+            operations[again] = training_operations(detector)
+        row = common | {"program": "training step", "devices": mesh.size, "micro_batch": batch}
+        row |= {"accumulate": accumulate, "remat": again, "tflop": operations[again]}
+        exists = mesh.size <= jax.device_count()
+        yield row | training_account(detector, VLMDiffConfig.training(**changes), mesh, timed and exists)
 
 
 def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
@@ -150,7 +152,7 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
     Returns:
         The part of a row of `vlmdiff_benchmark` that it is about.
     """
-    trainer = DetectorTrainer(detector, config, mesh)
+    trainer = DetectorTrainer(_compilable(detector, mesh), config, mesh)
     inputs = parallel.shard_batch(features(detector, config.batch_size * config.accumulate), mesh)
     divided = divide(detector, trainer)
     gb = {
@@ -159,10 +161,10 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
         "fixed": held(parallel.shard_parameters(divided["fixed"], mesh)),
         "batch": held(inputs),
     }
+    gb["casts"] = _casts(detector, mesh, gb["parameters"] + gb["fixed"])
     account = _account(trainer.trace(inputs), mesh, gb)
     account["parameters"] = {name: sum(leaf.size for leaf in part.values()) for name, part in divided.items()}
-    # Their sum goes from micro-batch to micro-batch.
-    account["gradients"] = gb["parameters"] * (2 if config.accumulate > 1 else 1)
+    account["gradients"] = gb["parameters"]
     account["kept"] = kept(detector, divided["trained"], config.batch_size // mesh.size)
     if timed:
         real = DetectorTrainer(_drawn(detector), config, mesh)
@@ -179,13 +181,15 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
 
 def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> dict[str, Any]:
     """Memory and operations of the prediction of `batch` images on one device; arguments as for `training_account`."""
-    mesh = _mesh(1, 1)
+    mesh = _mesh(1)
     arrays, inputs = module_state.split(detector)[1], _inputs(detector, batch)
     gb = {
         "parameters": held(parallel.shard_parameters(arrays, mesh)),
         "batch": held(parallel.shard_batch(inputs, mesh)),
     }
-    account = _account(Predictor(detector, PROTOCOL, batch_size=batch, mesh=mesh).trace(inputs), mesh, gb)
+    gb["casts"] = _casts(detector, mesh, gb["parameters"])
+    predictor = Predictor(_compilable(detector, mesh), PROTOCOL, batch_size=batch, mesh=mesh)
+    account = _account(predictor.trace(inputs), mesh, gb)
     account["parameters"] = {"all": sum(leaf.size for leaf in arrays.values())}
     account["tflop"] = prediction_operations(detector)
     if timed:
@@ -197,14 +201,14 @@ def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> di
 
 def training_operations(detector: VLMDiff) -> float:
     """Operations in 1e12 that training spends on one image, by the compiler's account of the step; runs nothing."""
-    trainer = DetectorTrainer(detector, VLMDiffConfig.training(batch_size=1, accumulate=1), _mesh(1, 1))
+    trainer = DetectorTrainer(detector, VLMDiffConfig.training(batch_size=1, accumulate=1), _mesh(1))
     return _operations(trainer.trace(features(detector, 1)))
 
 
 def prediction_operations(detector: VLMDiff) -> float:
     """Operations in 1e12 of the prediction of one image; runs nothing."""
     inputs, steps = _inputs(detector, 1), detector.config.sampling_steps
-    whole = _operations(Predictor(detector, PROTOCOL, batch_size=1, mesh=_mesh(1, 1)).trace(inputs))
+    whole = _operations(Predictor(detector, PROTOCOL, batch_size=1, mesh=_mesh(1)).trace(inputs))
     graphdef, arrays = module_state.split(detector)
     unet = detector.unet.config
     side = features(detector, 1).grid[0]
@@ -240,7 +244,10 @@ def kept(detector: VLMDiff, trained: Collection[str], batch: int) -> float:
 
 def abstract_vlmdiff(size: Size, dtype: Literal["float32", "bfloat16"], remat: bool = True) -> VLMDiff:
     """The detector without arrays."""
-    shapes = PUBLISHED if size == "published" else TINY
+    return _abstract(PUBLISHED if size == "published" else TINY, dtype, remat)
+
+
+def _abstract(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool) -> VLMDiff:
     config = VLMDiffConfig(image_size=shapes.image_size, precision=dtype, remat=remat)
     networks = {"unet": shapes.unet, "autoencoder": shapes.autoencoder, "text": shapes.text}
     values = {"network": "vit", "shape": to_json(shapes.backbone), "normalisation": to_json(IMAGENET), "dtype": dtype}
@@ -278,7 +285,7 @@ def features(detector: VLMDiff, batch: int) -> Features:
     return jax.eval_shape(lambda arrays, inputs: module_state.merge(graphdef, arrays).encode(inputs), arrays, inputs)
 
 
-def _mesh(devices: int, fsdp: int) -> Mesh:
+def _mesh(devices: int) -> Mesh:
     found = jax.devices() if devices <= jax.device_count() else jax.devices("cpu")
     if devices > len(found):
         raise ConfigError(
@@ -286,19 +293,35 @@ def _mesh(devices: int, fsdp: int) -> Mesh:
             f"jax yet, or JAX_NUM_CPU_DEVICES={devices} in the environment"
         )
     auto = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=auto, devices=found[:devices])
+    return jax.make_mesh((1, devices), ("data", "fsdp"), axis_types=auto, devices=found[:devices])
+
+
+def _on_cpu(mesh: Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+def _compilable(detector: VLMDiff, mesh: Mesh) -> VLMDiff:
+    """The detector, or on a CPU, which emulates bfloat16, the same in float32."""
+    if not _on_cpu(mesh):
+        return detector
+    config, networks = detector.config, (detector.unet.config, detector.autoencoder.config, detector.text.config)
+    shapes = Shapes(*networks, detector.backbone.network.config, config.image_size)
+    return _abstract(shapes, "float32", config.remat)
+
+
+def _casts(detector: VLMDiff, mesh: Mesh, read: float) -> float:
+    """What parameters in bfloat16 take beside those in float32, where the compiler's plan does not know of them."""
+    return read / 2 if detector.config.precision == "bfloat16" and _on_cpu(mesh) else 0.0
 
 
 def _account(traced: jax.stages.Traced, mesh: Mesh, parts: dict[str, float]) -> dict[str, Any]:
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    began = time.perf_counter()
+    on_cpu, began = _on_cpu(mesh), time.perf_counter()
     lowered = traced.lower(lowering_platforms=("cuda",) if on_cpu else None)
-    # Machine code for a CPU is of no use here.
-    compiled = lowered.compile({"xla_backend_optimization_level": 0} if on_cpu else None)
+    compiled = lowered.compile(COMPILER_OPTIONS if on_cpu else None)
     seconds = time.perf_counter() - began
     stats: Any = compiled.memory_analysis()
     new = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    total = (stats.argument_size_in_bytes + new + stats.temp_size_in_bytes) / 1e9
+    total = (stats.argument_size_in_bytes + new + stats.temp_size_in_bytes) / 1e9 + parts["casts"]
     return {
         "gb": {**parts, "temporaries": stats.temp_size_in_bytes / 1e9, "total": total},
         "fits": {str(card): total + RESERVED_GB <= card for card in CARDS_GB},
@@ -335,12 +358,12 @@ def _random(generator: np.random.Generator, leaf: Any) -> np.ndarray:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table in Markdown."""
-    heads = ["program", "devices", "fsdp", "images at once", "remat", "GB per device", "of them temporaries", "kept"]
+    heads = ["program", "devices", "images at once", "remat", "GB per device", "temporaries", "kept"]
     heads += [*(f"fits {card} GB" for card in CARDS_GB), "TFLOP an image", "images/s"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
         gb, kept = row["gb"], row.get("kept")
-        line = [row["program"], row["devices"], row["fsdp"], row["micro_batch"], _yes(row.get("remat"))]
+        line = [row["program"], row["devices"], row["micro_batch"], _yes(row.get("remat"))]
         line += [f"{gb['total']:.1f}", f"{gb['temporaries']:.1f}", "" if kept is None else f"{kept:.1f}"]
         line += [*map(_yes, row["fits"].values()), f"{row['tflop']:.2f}"]
         speed = row.get("images_per_second")

@@ -61,23 +61,23 @@ def test_fsdp_divides_the_unet_and_its_optimizer_state_over_the_devices(detector
 
 @pytest.mark.slow
 def test_command_accounts_for_eight_devices_on_any_machine():
-    command = ["bench", "vlmdiff", "--size", "tiny", "--devices", "1", "8", "--micro-batches", "1", "--remat", "on"]
+    command = ["bench", "vlmdiff", "--size", "tiny", "--devices", "1", "8", "--micro-batches", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
         [sys.executable, "-m", "jaxad", *command], env=environment, capture_output=True, text=True, check=True
     )
-    prediction, one, eight, shared = map(json.loads, done.stdout.splitlines())
-    assert "| training step | 8 | 8 | 1 | yes |" in done.stderr
-    assert prediction["images_per_second"] > 0 < one["images_per_second"]
-    for row in (prediction, one, eight, shared):
+    prediction, one, eight = map(json.loads, done.stdout.splitlines())
+    assert "| training step | 8 | 1 | yes |" in done.stderr
+    for row in (prediction, one, eight):
+        assert row["images_per_second"] > 0
         # Besides its parts a program takes a key, a step and whether images are real, and gives a few scalars.
-        assert sum(row["gb"].values()) - 2 * row["gb"]["total"] == pytest.approx(-row["gb"]["total"], abs=5e-6)
+        assert sum(row["gb"].values()) == pytest.approx(2 * row["gb"]["total"], abs=5e-6)
         assert row["fits"] == {"24": True, "80": True}
     assert one["gb"]["optimizer"] == pytest.approx(2 * one["gb"]["parameters"], rel=1e-3)
     assert one["gb"]["parameters"] * 1e9 == 4 * one["parameters"]["trained"]
-    assert eight["gb"]["parameters"] == one["gb"]["parameters"] > 4 * shared["gb"]["parameters"]
-    assert one["parameters"] == eight["parameters"] == shared["parameters"]
-    assert shared["gb"]["total"] < one["gb"]["total"]
+    assert one["parameters"] == eight["parameters"]
+    assert 6 * eight["gb"]["optimizer"] < one["gb"]["optimizer"]
+    assert eight["gb"]["total"] < one["gb"]["total"]
 
 
 @pytest.mark.slow
