@@ -131,13 +131,13 @@ def vlmdiff_benchmark(
     operations: dict[bool, float] = {}
     for mesh, again, batch in itertools.product(meshes, remat, micro_batches):
         detector = abstract_vlmdiff(size, dtype, again)
-        changes = {"batch_size": batch * mesh.size, "accumulate": accumulate, "fsdp": mesh.size}
+        changes: dict[str, Any] = {"batch_size": batch * mesh.size, "accumulate": accumulate, "fsdp": mesh.size}
         if again not in operations:
             operations[again] = training_operations(detector)
         row = common | {"program": "training step", "devices": mesh.size, "micro_batch": batch}
         row |= {"accumulate": accumulate, "remat": again, "tflop": operations[again]}
         exists = mesh.size <= jax.device_count()
-        yield row | training_account(detector, VLMDiffConfig.training(**changes), mesh, timed and exists)
+        yield row | training_account(detector, VLMDiffConfig.training("paper", **changes), mesh, timed and exists)
 
 
 def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
@@ -239,7 +239,8 @@ def kept(detector: VLMDiff, trained: Collection[str], batch: int) -> float:
     jaxpr = jax.make_jaxpr(forward)(params, others, features(detector, batch)).jaxpr
     given = set(jaxpr.invars)
     saved = {variable for variable in jaxpr.outvars if isinstance(variable, Var) and variable not in given}
-    return sum(variable.aval.size * variable.aval.dtype.itemsize for variable in saved) / 1e9
+    shapes: list[Any] = [variable.aval for variable in saved]
+    return sum(shape.size * shape.dtype.itemsize for shape in shapes) / 1e9
 
 
 def abstract_vlmdiff(size: Size, dtype: Literal["float32", "bfloat16"], remat: bool = True) -> VLMDiff:

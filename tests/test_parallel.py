@@ -157,6 +157,20 @@ def test_large_arrays_are_divided_along_their_largest_even_axis():
     assert parallel.parameter_sharding(np.zeros((256, 256)), parallel.make_mesh()).spec == PartitionSpec()
 
 
+def test_what_is_on_a_device_already_is_not_copied():
+    array = jnp.ones((64, 64)) + 1
+    placed = parallel.shard_parameters({"a": array}, parallel.make_mesh())["a"]
+    pointers = {shard.data.unsafe_buffer_pointer() for shard in placed.addressable_shards}
+    assert len(pointers) == 2
+    assert array.unsafe_buffer_pointer() in pointers
+
+
+def test_shapes_are_placed_without_arrays():
+    placed = parallel.shard_parameters(jax.ShapeDtypeStruct((64, 256), jnp.float32), parallel.make_mesh(2))
+    assert isinstance(placed, jax.ShapeDtypeStruct)
+    assert placed.sharding.spec == PartitionSpec(None, "fsdp")
+
+
 def test_batches_are_divided_over_all_devices():
     mesh = parallel.make_mesh(2)
     batch = parallel.shard_batch({"x": np.arange(8.0)}, mesh)
