@@ -89,7 +89,7 @@ def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int
     folder = Path(folder).expanduser()
     notes = _notes(counts or DemoCounts(), seed)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        if read_notes(folder) == notes:
+        if _recorded(folder) == notes:
             return folder
         raise DataError(f"{folder}: holds something other than this demo data set; remove it or choose another folder")
     cells, textures = _package_data("elpv_dataset", "elpv-dataset"), _package_data("skimage", "scikit-image")
@@ -108,20 +108,24 @@ def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int
             os.replace(root, folder)
         except OSError:
             # Another process may have written it in the meantime.
-            if read_notes(folder) != notes:
+            if _recorded(folder) != notes:
                 raise
     return folder
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
     """What a demo data set says of itself, as sentences under "notes"; {} for any other folder."""
+    notes = _recorded(folder)
+    return {**notes, "notes": _sentences(notes["categories"])} if notes else {}
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What `make_demo` wrote beside the images; {} in any other folder."""
     try:
         notes = json.loads((folder / NOTES).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(notes, dict) or notes.get("made_by") != "jaxad":
-        return {}
-    return {**notes, "notes": _sentences(notes["categories"])}
+    return notes if isinstance(notes, dict) and notes.get("made_by") == "jaxad" else {}
 
 
 def _sentences(categories: dict[str, Any]) -> list[str]:
