@@ -45,11 +45,11 @@ RESERVED_GB = 1.0
 """Of a card, for the CUDA context and the workspaces of its libraries."""
 
 NOTE = (
-    "Parameters, optimizer, fixed and batch are exact. Temporaries (activations and gradients) are what XLA's compiler "
-    "plans, ordering operations for little memory; without a GPU it is that for CPUs, given the program that a GPU "
-    "would get. A GPU's fuses more, but takes workspaces and other layouts for convolutions. As CPUs emulate bfloat16 "
-    "in float32, the temporaries are then those of the float32 program, and the casts of all parameters come on top: "
-    "the total is rather too large."
+    "Exact but for the temporaries (activations and gradients), which are what XLA's compiler plans, ordering "
+    "operations for little memory; without a GPU it is that for CPUs, given the program that a GPU would get. A GPU's "
+    "fuses more, but takes workspaces and other layouts for convolutions. As CPUs emulate bfloat16 in float32, the "
+    "temporaries are then those of the float32 program, and the casts of all parameters come on top: the total is "
+    "rather too large. So it is for several devices, where a CPU's compiler sums gradients before it divides them."
 )
 COMPILER_OPTIONS = {
     "xla_backend_optimization_level": 0,
@@ -115,9 +115,9 @@ def vlmdiff_benchmark(
     Yields:
         Rows with `program`, `size`, `dtype`, `devices`, `micro_batch`, `accumulate`, `remat`; `parameters` by what
         becomes of them; `gb` of each device in 1e9 bytes by part and in `total`, of which `NOTE` says what they are;
-        of the training step also `gradients` and `kept` in 1e9 bytes, which are among the temporaries; `fits`, whether
-        the total and 1 GB are at most so many GB; `tflop` of one image; `compiled_by` and `compile_seconds`. What is
-        timed has `images_per_second` and `device`.
+        `arguments`, the same of what the program reads; of the training step also `gradients` and `kept`, which are
+        among the temporaries; `fits`, whether the total and 1 GB are at most so many GB; `tflop` of one
+        image; `compiled_by` and `compile_seconds`. What is timed has `images_per_second` and `device`.
 
     Raises:
         ConfigError: more devices than there are or can be.
@@ -321,10 +321,12 @@ def _account(traced: jax.stages.Traced, mesh: Mesh, parts: dict[str, float]) -> 
     compiled = lowered.compile(COMPILER_OPTIONS if on_cpu else None)
     seconds = time.perf_counter() - began
     stats: Any = compiled.memory_analysis()
-    new = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    total = (stats.argument_size_in_bytes + new + stats.temp_size_in_bytes) / 1e9 + parts["casts"]
+    results = (stats.output_size_in_bytes - stats.alias_size_in_bytes) / 1e9
+    gb = {**parts, "results": results, "temporaries": stats.temp_size_in_bytes / 1e9}
+    total = sum(gb.values())
     return {
-        "gb": {**parts, "temporaries": stats.temp_size_in_bytes / 1e9, "total": total},
+        "gb": {**gb, "total": total},
+        "arguments": stats.argument_size_in_bytes / 1e9,
         "fits": {str(card): total + RESERVED_GB <= card for card in CARDS_GB},
         "compiled_by": "XLA for CPU" if on_cpu else mesh.devices.flat[0].device_kind,
         "compile_seconds": seconds,

@@ -70,9 +70,15 @@ def test_command_accounts_for_eight_devices_on_any_machine():
     assert "| training step | 8 | 1 | yes |" in done.stderr
     for row in (prediction, one, eight):
         assert row["images_per_second"] > 0
-        # Besides its parts a program takes a key, a step and whether images are real, and gives a few scalars.
-        assert sum(row["gb"].values()) == pytest.approx(2 * row["gb"]["total"], abs=5e-6)
+        assert sum(row["gb"].values()) == pytest.approx(2 * row["gb"]["total"])
         assert row["fits"] == {"24": True, "80": True}
+    # Compiled, a step takes on each device what was counted, and the number of the step and a key.
+    for row in (one, eight):
+        counted = sum(row["gb"][part] for part in ("parameters", "optimizer", "fixed", "batch"))
+        assert row["arguments"] == pytest.approx(counted, abs=1e-7)
+        assert row["gb"]["results"] < 1e-5
+    # No text is read where there are no captions to judge by.
+    assert 0.9 * prediction["gb"]["parameters"] < prediction["arguments"] < prediction["gb"]["parameters"]
     assert one["gb"]["optimizer"] == pytest.approx(2 * one["gb"]["parameters"], rel=1e-3)
     assert one["gb"]["parameters"] * 1e9 == 4 * one["parameters"]["trained"]
     assert one["parameters"] == eight["parameters"]
