@@ -49,7 +49,9 @@ NOTE = (
     "operations for little memory; without a GPU it is that for CPUs, given the program that a GPU would get. A GPU's "
     "fuses more, but takes workspaces and other layouts for convolutions. As CPUs emulate bfloat16 in float32, the "
     "temporaries are then those of the float32 program, and the casts of all parameters come on top: the total is "
-    "rather too large. So it is for several devices, where a CPU's compiler sums gradients before it divides them."
+    "rather too large. So it is for several devices, where a CPU's compiler sums gradients before it divides them, and "
+    "for remat, from which it gains little: what remat should spare is the difference in what is kept from the forward "
+    "pass for the gradient (kept)."
 )
 COMPILER_OPTIONS = {
     "xla_backend_optimization_level": 0,

@@ -72,10 +72,10 @@ def test_command_accounts_for_eight_devices_on_any_machine():
         assert row["images_per_second"] > 0
         assert sum(row["gb"].values()) == pytest.approx(2 * row["gb"]["total"])
         assert row["fits"] == {"24": True, "80": True}
-    # Compiled, a step takes on each device what was counted, and the number of the step and a key.
+    # Compiled, a step takes on each device what was counted, but for the empty text, and the step's number and a key.
     for row in (one, eight):
         counted = sum(row["gb"][part] for part in ("parameters", "optimizer", "fixed", "batch"))
-        assert row["arguments"] == pytest.approx(counted, abs=1e-7)
+        assert row["arguments"] == pytest.approx(counted, abs=1e-5)
         assert row["gb"]["results"] < 1e-5
     # No text is read where there are no captions to judge by.
     assert 0.9 * prediction["gb"]["parameters"] < prediction["arguments"] < prediction["gb"]["parameters"]
