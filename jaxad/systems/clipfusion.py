@@ -22,6 +22,7 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress
 from jaxad.memory.bank import Memory, bank_entries, stack_banks
+from jaxad.precision import compute_dtype
 from jaxad.systems import clipfusion_maps as maps
 from jaxad.systems.clipfusion_networks import FusionNetworks, embed_texts, load_networks, sources
 from jaxad.systems.mapdiff import MapDiff
@@ -113,8 +114,8 @@ class CLIPFusion(Detector):
     @property
     def encoder_identity(self) -> tuple:
         c = self.config
-        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents, c.precision)
-        return (self.backbone.sha256, settings)
+        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents)
+        return (self.backbone.sha256, settings, compute_dtype(c.precision))
 
     @property
     def few_shot(self) -> bool:
@@ -173,10 +174,10 @@ class CLIPFusion(Detector):
             queries, places, used, weights, reference = map(jnp.asarray, texts.states)
             self.queries, self.places, self.used = Memory(queries), Memory(places), Memory(used)
             self.weights, self.reference = Memory(weights), Memory(reference)
-        if len(source):
-            banks = self._banks(source, progress)
-            self.clip_banks = nnx.List(banks[: len(self.clip_banks)])
-            self.diffusion_banks = nnx.List(banks[len(self.clip_banks) :])
+        # Without references too: those of an earlier call belong to other categories.
+        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
+        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
+        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
         return self
 
     def context(self, features: Features, batch: Batch) -> Context:

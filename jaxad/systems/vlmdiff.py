@@ -167,7 +167,7 @@ class VLMDiff(Detector):
 
     @property
     def encoder_identity(self) -> tuple:
-        return (self._identity, self._symmetric)
+        return (self._identity, self._symmetric, compute_dtype(self.config.precision))
 
     def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
         """Token ids int32 [b 77] of the captions, where captions are used."""

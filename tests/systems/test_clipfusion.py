@@ -11,6 +11,7 @@ from jaxad import checkpoint, cli, commands, module_state
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
 from jaxad.data import ClassNames, ImageList
 from jaxad.errors import CheckpointError, ConfigError, DataError, WeightsError
+from jaxad.memory.bank import Memory
 from jaxad.predict import Predictor
 from jaxad.systems.clipfusion import CLIPFusion
 from jaxad.systems.clipfusion_networks import load_networks
@@ -79,6 +80,10 @@ def test_zero_shot_needs_names_alone(folder, networks):
     assert not model.few_shot
     assert (model.categories, model.clip_texts[...].shape) == (("disc", "tile"), (2, 2, 8))
     assert model.queries[...].shape == (2, 2, 77, 12)
+    for banks in (model.clip_banks, model.diffusion_banks):
+        banks[0] = Memory(np.ones((1, 3, 4), np.float32))
+    assert model.few_shot
+    assert not model.remember(ClassNames(("disc",))).few_shot
 
 
 def test_passes_go_no_deeper_than_needed(folder, networks):
