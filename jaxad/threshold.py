@@ -14,6 +14,8 @@ from jaxad.errors import ConfigError, DataError, TrainingError
 from jaxad.predict import Predictor
 from jaxad.types import Source
 
+ROUNDING = 1e-5
+"""How far, relatively, a score may move with the batch that an image is in; limits lie so much higher."""
 POOLED = ""
 """Key of the limits measured on the normal images of all categories together."""
 
@@ -101,7 +103,7 @@ def choose_threshold(
     """Measures the limits on normal images that the detector has not seen.
 
     The image limit is the conformal quantile of the image scores; the pixel limit that of each image's highest pixel,
-    so that at most that share of normal images shows any marked pixel.
+    so that at most that share of normal images shows any marked pixel. Both are raised by `ROUNDING`.
 
     Args:
         detector: trained, or with its memory filled.
@@ -138,8 +140,8 @@ def choose_threshold(
     groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
     limits = {
         name: Limits(
-            conformal_quantile(scores[members], false_alarm),
-            conformal_quantile(peaks[members], false_alarm),
+            _limit(scores[members], false_alarm),
+            _limit(peaks[members], false_alarm),
             float(np.median(medians[members])),
             int(members.sum()),
         )
@@ -147,6 +149,12 @@ def choose_threshold(
     }
     images = tuple(record.identity for record in source.records)
     return Threshold(false_alarm, protocol, limits, images, _few(limits, false_alarm))
+
+
+def _limit(scores: np.ndarray, false_alarm: float) -> float:
+    """The quantile, raised so that the image it was measured on stays below in any other batch."""
+    quantile = conformal_quantile(scores, false_alarm)
+    return quantile + ROUNDING * abs(quantile)
 
 
 def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
