@@ -1,6 +1,6 @@
 """The data-set doctor: decodes every image and mask and lists everything wrong, before anything is trained.
 
-`jaxad prepare` finds fault with images and masks by the same rules; it stores nothing while a fatal problem is left.
+`jaxad prepare` finds fault with images and masks by the same rules, but stores official images whose mask is empty.
 
 problem                       fatal   what on_bad="skip" does
 unreadable image              yes     drops the image
@@ -9,12 +9,12 @@ decompression bomb            yes     drops the image
 unsupported mode              yes     drops the image
 unreadable mask               yes     drops the image
 mask size                     yes     drops the image (the mask is not the image's size)
+empty mask                    yes     drops the image (it is labelled anomalous, its mask marks nothing)
 mask on normal image          yes     drops the image (it is labelled normal, its mask marks a defect)
 duplicate in train and test   yes     drops the training copy (equal decoded pixels, whatever the files)
 mask without image            yes     ignores the mask
 empty category                yes     leaves the category out
 duplicate in train, in test   no      keeps both
-empty mask                    no      keeps it; labelled anomalous, but to pixel metrics it is normal all over
 image without mask            no      keeps it; other images of the category have masks
 grey mask                     no      keeps it; says by which rule its values count as defect
 no training image, unlabelled image, ignored file, ignored folder, small hold-out      no      notes
@@ -109,7 +109,7 @@ def examine_mask(
         label: 1 where the image is anomalous, 0 where it is normal.
 
     Returns:
-        Problems of kind "unreadable mask", "mask size", "mask on normal image" and, not fatal, "empty mask".
+        Problems of kind "unreadable mask", "mask size", "empty mask" and "mask on normal image".
     """
     try:
         encoded = read()
@@ -126,7 +126,7 @@ def examine_mask(
         problems.append(Problem("mask size", name, f"{sizes}; export it at the size of the image"))
     if label == 1 and not mask.any():
         detail = f"marks nothing, but {image} is labelled anomalous; draw it or move the image"
-        problems.append(Problem("empty mask", name, detail, fatal=False))
+        problems.append(Problem("empty mask", name, detail))
     if label == 0 and mask.any():
         detail = f"marks a defect in {image}, which is labelled normal; correct one of them"
         problems.append(Problem("mask on normal image", name, detail))

@@ -100,6 +100,7 @@ FATAL = {
     "unsupported mode": unsupported,
     "mask size": mask_size,
     "unreadable mask": unreadable_mask,
+    "empty mask": empty_mask,
     "mask on normal image": mask_on_normal,
     "duplicate in train and test": leaked,
     "mask without image": stray_mask,
@@ -108,7 +109,6 @@ FATAL = {
 NOTES = {
     "duplicate in train": same_in_train,
     "duplicate in test": same_in_test,
-    "empty mask": empty_mask,
     "image without mask": no_mask,
     "grey mask": grey_mask,
 }
@@ -118,6 +118,7 @@ DROPPED = {
     "unsupported mode": "c/train/good/float.tif",
     "mask size": "c/test/scratch/odd.png",
     "unreadable mask": "c/test/scratch/odd.png",
+    "empty mask": "c/test/scratch/odd.png",
     "mask on normal image": "c/test/good/odd.png",
     "duplicate in train and test": "c/train/good/leak.bmp",
 }
@@ -160,9 +161,7 @@ def test_notes_neither_stop_nor_drop(tree, kind):
     NOTES[kind](tree)
     data = load(f"folder:{tree.root}", config=DataConfig(holdout=0))
     assert [problem.kind for problem in data.problems] == [kind]
-    assert len(data.train) + len(data.test) == 8 + {"empty mask": 1, "image without mask": 1, "grey mask": 1}.get(
-        kind, 2
-    )
+    assert len(data.train) + len(data.test) == 8 + {"image without mask": 1, "grey mask": 1}.get(kind, 2)
 
 
 def test_decompression_bomb(tree, monkeypatch):
@@ -177,14 +176,14 @@ def test_decompression_bomb(tree, monkeypatch):
 def test_every_bad_file_is_in_one_message(tree):
     tree.category("c")
     tree.category("d")
-    files = [str(make(tree)) for kind, make in FATAL.items() if kind != "unreadable mask"]
+    files = [str(make(tree)) for kind, make in FATAL.items() if kind not in ("unreadable mask", "empty mask")]
     notes = [str(make(tree)) for make in (no_mask,)]
     with pytest.raises(DataError) as caught:
         load(f"folder:{tree.root}")
     message = str(caught.value)
     assert all(file in message for file in files)
     assert not any(note in message for note in notes)
-    assert {problem.kind for problem in caught.value.problems} == set(FATAL) - {"unreadable mask"}
+    assert {problem.kind for problem in caught.value.problems} == set(FATAL) - {"unreadable mask", "empty mask"}
     problems = check(tree.root, workers=4)
     assert {problem.file for problem in problems} == {*files, *notes}
     assert [problem.fatal for problem in problems] == [True] * len(files) + [False]
