@@ -271,7 +271,7 @@ def measured_scale(autoencoder: AutoencoderKL, source: Source, config: FirstStag
     """
     images = evenly_chosen(source, config, MEASURED, workers)
     graphdef, arrays = module_state.split(autoencoder)
-    arrays = parallel.to_host(arrays)
+    arrays = jax.device_put(parallel.to_host(arrays))
     sums = np.array([_sums(graphdef, config, arrays, image[None]) for image in images], np.float64)
     first, second, variance = sums.mean(0)
     return float((second - first**2 + variance) ** -0.5)
@@ -353,7 +353,7 @@ def _compare(source, config, before, after, picture: Path, workers: int) -> tupl
     graphdef, _ = module_state.split(before)
     reconstruct = jax.jit(partial(_reconstruct, graphdef, config))
     for autoencoder in (before, after):
-        arrays = parallel.to_host(module_state.split(autoencoder)[1])
+        arrays = jax.device_put(parallel.to_host(module_state.split(autoencoder)[1]))
         answers = [np.asarray(reconstruct(arrays, image[None])) for image in images]
         rows.append(np.concatenate(answers))
         errors.append(float(np.abs(rows[-1].astype(float) - images).mean()))
