@@ -184,11 +184,13 @@ def main(
 
 
 def settings(preset: CLIPFusionPreset, size: Size, dtype: Literal["float32", "bfloat16"]) -> CLIPFusionConfig:
+    """The preset's settings; for a smaller size fewer passes, for "tiny" also smaller images."""
     changes = {"published": {}, "one-pass": ONE_PASS, "tiny": TINY}[size]
     return CLIPFusionConfig.preset(preset, **{**changes, "precision": dtype})
 
 
 def network_shapes(size: Size) -> Shapes:
+    """Shapes of CLIP's image tower, autoencoder and UNet: the published ones but for "tiny"."""
     if size != "tiny":
         return Shapes(CLIPConfig.vit_b_16_plus_240().vision, AutoencoderConfig(), UNetConfig.sd2(inpainting=True))
     return Shapes(
