@@ -28,7 +28,7 @@ from jaxad.loop import run_steps
 from jaxad.metrics_log import summary_writer
 from jaxad.models.autoencoder_kl import AutoencoderKL, load_autoencoder, save_autoencoder
 from jaxad.models.lpips import holds_lpips, load_lpips
-from jaxad.models.normalisation import IMAGENET, INCEPTION
+from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
 from jaxad.models.patch_discriminator import holds_discriminator, load_discriminator, new_discriminator
 from jaxad.models.sd_checkpoints import find_part
 from jaxad.models.sd_random import is_random, random_autoencoder
@@ -254,14 +254,11 @@ def load_networks(config: FirstStageConfig, seed: int, *, adversary: bool) -> di
 
 def normalised(images: Any, config: FirstStageConfig) -> jax.Array:
     """uint8 [b h w 3] in the range that the autoencoder is trained on, float32."""
-    mean, std = _statistics(config)
-    return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+    return _normalisation(config)(images)
 
 
-def _statistics(config: FirstStageConfig) -> tuple[jax.Array, jax.Array]:
-    chosen = IMAGENET if config.pixels == "imagenet" else INCEPTION
-    mean, std = (jnp.asarray(values, jnp.float32).reshape(1, 1, 1, 3) for values in (chosen.mean, chosen.std))
-    return mean, std
+def _normalisation(config: FirstStageConfig) -> Normalisation:
+    return IMAGENET if config.pixels == "imagenet" else INCEPTION
 
 
 def measured_scale(autoencoder: AutoencoderKL, source: Source, config: FirstStageConfig, workers: int = 2) -> float:
@@ -366,6 +363,5 @@ def _compare(source, config, before, after, picture: Path, workers: int) -> tupl
 def _reconstruct(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
     """The mode's reconstruction, uint8 [b h w 3]."""
     autoencoder = module_state.merge(graphdef, arrays)
-    mean, std = _statistics(config)
     decoded = autoencoder.decode(autoencoder.encode(normalised(images, config)).mean)
-    return jnp.clip(jnp.round((decoded * std + mean) * 255), 0, 255).astype(jnp.uint8)
+    return jnp.clip(_normalisation(config).inverse(decoded).round(), 0, 255).astype(jnp.uint8)

@@ -218,7 +218,7 @@ def abstract_detector(config: CLIPFusionConfig, size: Size, shots: int) -> CLIPF
         jnp.float32(100.0) if clip else None,
         abstract_autoencoder(shapes.vae, dtype) if diffusion else None,
         abstract_unet(shapes.unet, dtype) if diffusion else None,
-        id=",".join(f"{name}=random" for name in config.models),
+        sources=dict.fromkeys(config.models, "random"),
         sha256="",
         bytes=0,
     )

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 NOISE_SEED = 0
 """Seed of all inference noise; images differ by the hash of their pixels (DESIGN 4.3)."""
 
-
 FAINT = 0.8
 """Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
 

@@ -24,14 +24,13 @@ from jaxad.features import FeatureCache, Progress
 from jaxad.memory.bank import Memory, bank_entries, stack_banks
 from jaxad.precision import compute_dtype
 from jaxad.systems import clipfusion_maps as maps
-from jaxad.systems.clipfusion_networks import FusionNetworks, embed_texts, load_networks, sources
+from jaxad.systems.clipfusion_networks import FusionNetworks, embed_texts, load_networks
 from jaxad.systems.mapdiff import MapDiff
 from jaxad.systems.patchclip import PatchCLIP
 from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
 
 BATCH = 8
 """References that are encoded at once."""
-
 
 TEXTS = ("clip_texts", "queries", "places", "used", "weights", "reference")
 """Memories that hold what the prompts of each category became."""
@@ -59,11 +58,14 @@ class CLIPFusion(Detector):
         self.categories = ()
         self.backbone = backbone or load_networks(config)
         # What a checkpoint loads them from again.
-        self.config = config = dataclasses.replace(config, **sources(config, self.backbone.id))
+        self.config = config = dataclasses.replace(config, **dict(self.backbone.sources))
         self.title = config.label
         vision, vae, unet = self.backbone.vision, self.backbone.vae, self.backbone.unet
         self.patchclip = None if vision is None else PatchCLIP(config, vision.config)
         self.mapdiff = None if vae is None or unet is None else MapDiff(config, vae.config, unet.config)
+        given = [name for name, half in (("clip", self.patchclip), ("diffusion", self.mapdiff)) if half]
+        if set(given) != set(config.models):
+            raise ConfigError(f"models = {config.models}: the networks given are those of {', '.join(given) or 'none'}")
         if problems := [problem for half in (self.patchclip, self.mapdiff) if half for problem in half.problems]:
             raise ConfigError("\n".join(["CLIPFusionConfig does not fit its networks:", *(f"  {p}" for p in problems)]))
         self.clip_texts, self.queries, self.places = Memory.empty(), Memory.empty(), Memory.empty()

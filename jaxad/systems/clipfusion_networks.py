@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -41,8 +42,8 @@ class FusionNetworks(nnx.Module):
         vision: CLIP's image tower.
         logit_scale: float32 scalar, what cosines are multiplied by before the softmax.
         vae, unet: of the Stable Diffusion.
-        id: where they were loaded from, as `clip=SOURCE,diffusion=SOURCE`.
-        sha256: hashes of their weight files in the same form; the source itself of untrained ones.
+        sources: where each model was loaded from, as pairs of name and source.
+        sha256: hashes of their weight files in the form of `id`; the source itself of untrained ones.
         bytes: size of these files.
     """
 
@@ -53,13 +54,19 @@ class FusionNetworks(nnx.Module):
         vae: AutoencoderKL | None,
         unet: UNet | None,
         *,
-        id: str,
+        sources: Mapping[str, str],
         sha256: str,
         bytes: int,
     ):
         self.vision, self.vae, self.unet = vision, vae, unet
         self.logit_scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
-        self.id, self.sha256, self.bytes = id, sha256, bytes
+        self.sources = tuple(sources.items())
+        self.sha256, self.bytes = sha256, bytes
+
+    @property
+    def id(self) -> str:
+        """Where they were loaded from, as `clip=SOURCE,diffusion=SOURCE`."""
+        return ",".join(f"{name}={source}" for name, source in self.sources)
 
     def config_json(self) -> dict[str, str]:
         """Nothing: their shapes lie with the weights, which no checkpoint holds."""
@@ -78,8 +85,7 @@ def sources(config: CLIPFusionConfig, override: str | None = None) -> dict[str, 
 
     Args:
         config: names them.
-        override: `clip=SOURCE`, `diffusion=SOURCE` or both with a comma between them, in place of the config's; what
-            `FusionNetworks.id` holds.
+        override: `clip=SOURCE`, `diffusion=SOURCE` or both with a comma between them, in place of the config's.
 
     Raises:
         ConfigError: `override` is not of that form.
@@ -114,7 +120,7 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
         scale,
         vae,
         unet,
-        id=",".join(f"{name}={source}" for name, source in where.items()),
+        sources=where,
         sha256=",".join(f"{name}={found.sha256}" for name, found in loaded.items()),
         bytes=sum(found.bytes for found in loaded.values()),
     )

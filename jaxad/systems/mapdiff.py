@@ -269,9 +269,12 @@ def _halved(grid: tuple[int, int], times: int) -> tuple[int, int]:
 
 
 def _pass_bytes(unet: UNetConfig, grid: tuple[int, int], item: int) -> int:
-    """Estimate of what one pass of one image holds: the skips, the widest layer's work, one head's attention."""
-    tokens, widths = grid[0] * grid[1], unet.block_out_channels
-    skips = sum(
-        (unet.layers_per_block + 1) * width * (tokens >> (2 * level)) * item for level, width in enumerate(widths)
-    )
-    return skips + 64 * tokens * widths[0] + 4 * tokens * tokens
+    """Estimate of what one pass of one image holds: the skips, the widest layer's work, the largest attention."""
+    widths = unet.block_out_channels
+    tokens = [(grid[0] * grid[1]) >> (2 * level) for level in range(len(widths))]
+    skips = sum((unet.layers_per_block + 1) * width * n * item for n, width in zip(tokens, widths, strict=True))
+    # Before and after the softmax; only CPUs take one head at a time (`jaxad.models.attention`).
+    heads = [1] * len(tokens) if jax.default_backend() == "cpu" else unet.heads
+    attends = [down or up for down, up in zip(unet.down_attention, reversed(unet.up_attention), strict=True)]
+    logits = (count * n * n * (4 + item) for count, n, has in zip(heads, tokens, attends, strict=True) if has)
+    return skips + 64 * tokens[0] * widths[0] + max(logits, default=0)

@@ -29,6 +29,7 @@ from jaxad.metrics.operators import bilinear
 from jaxad.models.autoencoder_kl import Moments
 from jaxad.models.backbone import Backbone, load_backbone
 from jaxad.models.normalisation import IMAGENET, INCEPTION
+from jaxad.models.vit_config import ViTConfig
 from jaxad.precision import compute_dtype
 from jaxad.systems.vlmdiff_networks import Networks, abstract_networks, load_networks, tokenizer_of
 from jaxad.systems.vlmdiff_published import load_published
@@ -310,9 +311,12 @@ class VLMDiff(Detector):
 
 
 def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
-    # Published DINO maps resize positions as their authors' code does, whatever format the weights are in.
-    interpolation = "dinomaly" if "dino-vit" in name else None
-    return load_backbone(name, dtype=compute_dtype(config.precision), interpolation=interpolation)
+    backbone = load_backbone(name, dtype=compute_dtype(config.precision))
+    shape = backbone.network.config
+    if isinstance(shape, ViTConfig) and not shape.layer_scale:
+        # DINO: published maps resize positions as its authors' code does, whatever format the weights are in.
+        backbone.network.config = dataclasses.replace(shape, interpolation="dinomaly")
+    return backbone
 
 
 def _compared_side(backbone: Backbone, image_size: int) -> int:

@@ -142,6 +142,7 @@ def test_checkpoint_holds_banks_and_texts_but_no_networks(folder, few, parts, tm
         ({"map_prompt": "a photo"}, r"map_prompt.*\[state\]"),
         ({"clip_prompt": "a photo"}, r"clip_prompt.*\[state\]"),
         ({"class_states": ("cable",)}, "CATEGORY=WORDS"),
+        ({"models": ("clip",)}, "given are those of clip, diffusion"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(folder, networks, changes, message):

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import jaxad
-from jaxad import cli, commands, parallel
+from jaxad import cli, commands, module_state, parallel
 from jaxad.config import VLMDiffConfig
 from jaxad.data import FolderSource
 from jaxad.data.caption_files import write_captions
@@ -19,7 +20,11 @@ from jaxad.diffusion.samplers import ldm_timesteps
 from jaxad.diffusion.schedule import scaled_linear_schedule
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, cache_identity
+from jaxad.models.key_map import to_torch
 from jaxad.models.normalisation import IMAGENET
+from jaxad.models.vit import abstract_vit
+from jaxad.models.vit_checkpoints import HUGGINGFACE_VIT
+from jaxad.models.vit_config import ViTConfig
 from jaxad.train import DetectorTrainer
 from jaxad.types import Context, Features
 from tests.models.stable_diffusion import write_pipeline
@@ -200,6 +205,19 @@ def test_another_network_compares(pipeline, workdir):
     assert restored.meta["backbone"]["id"] == detector.config.backbone == other
     assert restored.threshold is None
     assert "random:16x1x12 compares in place of random:32x2x8" in restored.notes[0]
+
+
+def test_dino_resizes_positions_as_its_authors_do_under_any_name(pipeline, tmp_path):
+    shape = ViTConfig(16, 1, 2, patch=8, image_size=24, hidden=32, layer_scale=False, norm_eps=1e-12)
+    network = module_state.drawn(abstract_vit(shape), np.random.default_rng(0))
+    safetensors.numpy.save_file(to_torch(network, HUGGINGFACE_VIT), tmp_path / "model.safetensors")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = {"model_type": "vit", **sizes, "patch_size": 8, "image_size": 24}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    first, other = create(pipeline, backbone=str(tmp_path)), create(pipeline).with_backbone(str(tmp_path))
+    for model in (first, other):
+        assert model.backbone.network.config == replace(shape, interpolation="dinomaly")
+    assert create(pipeline).backbone.network.config.interpolation == "bicubic"
 
 
 def test_presets():
