@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from jaxad.types import Array
 
+CACHED = 1 << 21
+"""Logits that a CPU holds at once at most: 8 MB in float32, about what its caches do."""
+
 
 def attention(query: Array, key: Array, value: Array, heads: int, *, causal: bool = False) -> jax.Array:
     """softmax(Q K^T / sqrt(d)) V for every head, the softmax in float32.
@@ -23,25 +26,46 @@ def attention(query: Array, key: Array, value: Array, heads: int, *, causal: boo
         [b n c] of the type of `value`. GPUs and TPUs run jax.nn.dot_product_attention, which XLA compiles for them.
     """
     q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
-    on_cpu = functools.partial(_head_by_head, causal=causal)
+    few = q.shape[0] * q.shape[1] * k.shape[1] <= CACHED
+    on_cpu = functools.partial(_head_by_head, causal=causal) if few or causal else _block_by_block
     elsewhere = functools.partial(jax.nn.dot_product_attention, is_causal=causal)
     y = jax.lax.platform_dependent(q, k, v, cpu=on_cpu, default=elsewhere)
     return y.reshape(query.shape)
 
 
 def _head_by_head(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool) -> jax.Array:
-    """Attention of q, k, v [b n heads d]; over twice as fast on CPUs, whose caches hold one head's logits.
+    """Attention of q, k, v [b n heads d], the logits of one head at a time."""
+    seen = jnp.tril(jnp.ones((1, q.shape[1], k.shape[1]), bool)) if causal else None
+    outputs = [_mixed(q[:, :, head], k[:, :, head], v[:, :, head], seen) for head in range(q.shape[2])]
+    return jnp.stack(outputs, axis=2)
+
+
+def _block_by_block(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """The same for many tokens: one image, head and block of queries at a time, computed again for the gradient."""
+    b, n, heads, d = q.shape
+    keys = k.shape[1]
+    rows = n if n * keys <= CACHED else max(CACHED // (2 * keys), 1)
+    q = jnp.pad(q, ((0, 0), (0, -n % rows), (0, 0), (0, 0)))
+    q, k, v = (x.swapaxes(1, 2).reshape(b * heads, -1, d) for x in (q, k, v))
+    block = jax.checkpoint(_mixed)
+
+    def of_head(arrays: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        queries, k, v = arrays
+        return jax.lax.map(lambda q: block(q, k, v), queries.reshape(-1, rows, d))
+
+    y = jax.lax.map(of_head, (q, k, v))
+    return y.reshape(b, heads, -1, d)[:, :, :n].swapaxes(1, 2)
+
+
+def _mixed(q: jax.Array, k: jax.Array, v: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+    """Attention of one head, q [... n d], k and v [... k d]; `seen` is False where a query does not see a key.
 
     Dividing by the sum after the product with V spares a pass over the logits.
     """
-    outputs = []
-    seen = jnp.tril(jnp.ones((1, q.shape[1], k.shape[1]), bool)) if causal else None
-    for head in range(q.shape[2]):
-        scaled = q[:, :, head] * q.shape[-1] ** -0.5
-        logits = jnp.einsum("bqd,bkd->bqk", scaled, k[:, :, head], preferred_element_type=jnp.float32)
-        if seen is not None:
-            logits = jnp.where(seen, logits, -jnp.inf)
-        weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-        mixed = jnp.einsum("bqk,bkd->bqd", weights.astype(v.dtype), v[:, :, head], preferred_element_type=jnp.float32)
-        outputs.append((mixed / weights.sum(-1, keepdims=True)).astype(v.dtype))
-    return jnp.stack(outputs, axis=2)
+    scaled = q * q.shape[-1] ** -0.5
+    logits = jnp.einsum("...qd,...kd->...qk", scaled, k, preferred_element_type=jnp.float32)
+    if seen is not None:
+        logits = jnp.where(seen, logits, -jnp.inf)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    mixed = jnp.einsum("...qk,...kd->...qd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (mixed / weights.sum(-1, keepdims=True)).astype(v.dtype)

@@ -1,8 +1,11 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxad.models import attention as module
 from jaxad.models.attention import attention
 
 
@@ -17,6 +20,24 @@ def test_attention_on_cpus_equals_the_usual_one(dtype, keys):
     assert actual.dtype == dtype
     tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
     np.testing.assert_allclose(actual.astype(np.float32), expected.astype(np.float32), atol=tolerance)
+
+
+@pytest.mark.parametrize("cached", [130, 60], ids=["whole heads", "blocks of queries"])
+def test_many_tokens_on_cpus_are_attended_to_block_by_block(monkeypatch, cached):
+    """Output and gradients equal those of a few tokens, also where the last block is not full."""
+    q, k, v = np.random.default_rng(3).normal(size=(3, 2, 11, 24)).astype(np.float32)
+
+    def run():
+        def squares(q, k, v):
+            y = attention(q, k, v, 3)
+            return jnp.square(y).sum(), y
+
+        return jax.value_and_grad(squares, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    expected = run()
+    monkeypatch.setattr(module, "CACHED", cached)
+    assert "scan" in str(jax.make_jaxpr(lambda q, k, v: attention(q, k, v, 3))(q, k, v))
+    jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), run(), expected)
 
 
 def test_causal_attention_on_cpus_equals_the_usual_one():
