@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType
 
 from jaxad import metrics, module_state
-from jaxad.bench_models import draw, fastest, peak_rate
+from jaxad.bench_models import counted_operations, draw, fastest, peak_rate
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
 from jaxad.memory.bank import Memory
 from jaxad.models.autoencoder_kl import abstract_autoencoder
@@ -127,8 +127,7 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
         def program(arrays: Any, *given: Any) -> Any:
             return run(module_state.merge(graphdef, arrays), *given)
 
-        costs: Any = jax.jit(program).lower(arrays, *given).cost_analysis()
-        return float(costs["flops"]) / batch / 1e9
+        return counted_operations(jax.jit(program).trace(arrays, *given)) / batch / 1e9
 
     def whole(d: CLIPFusion, inputs: Batch) -> Any:
         features = d.encode(inputs)

@@ -24,7 +24,7 @@ from jax.extend.core import Var
 from jax.sharding import AxisType, Mesh
 
 from jaxad import module_state, parallel
-from jaxad.bench_models import draw, fastest
+from jaxad.bench_models import counted_operations, draw, fastest
 from jaxad.config import TrainConfig, VLMDiffConfig, to_json
 from jaxad.diffusion.sgn import controlled_noise
 from jaxad.errors import ConfigError
@@ -336,8 +336,7 @@ def _account(traced: jax.stages.Traced, mesh: Mesh, parts: dict[str, float]) -> 
 
 
 def _operations(traced: jax.stages.Traced) -> float:
-    costs: Any = traced.lower().cost_analysis()
-    return float(costs["flops"]) / 1e12
+    return counted_operations(traced) / 1e12
 
 
 def _speed(run: Callable[[], Any], images: int) -> dict[str, Any]:
