@@ -169,6 +169,19 @@ def test_what_cannot_be_remembered_or_judged_is_named(folder, few, references, p
         CLIPFusion.restore_backbone(few.config, {}, "somewhere")
 
 
+@pytest.mark.slow
+def test_bfloat16_is_near_float32(folder, few, parts):
+    """Both models, all terms, with autoencoder and UNet in bfloat16."""
+    low = CLIPFusion.create(dataclasses.replace(few.config, precision="bfloat16"))
+    low.categories = few.categories
+    for name in CLIPFusion.memories:
+        setattr(low, name, getattr(few, name))
+    (scores, maps), (exact_scores, exact) = (judged(model, parts.test, [9, 0]) for model in (low, few))
+    assert np.isfinite(maps).all()
+    assert 1e-4 < np.abs(maps - exact).max() / np.sqrt(np.mean(np.square(exact))) < 0.1
+    np.testing.assert_allclose(scores, exact_scores, rtol=0.03)
+
+
 @pytest.mark.parametrize("preset", ["maskclip", "winclip", "clip-ac"])
 def test_baselines_judge(folder, references, parts, preset):
     model = CLIPFusion.create(fusion_config(folder, preset))

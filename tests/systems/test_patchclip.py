@@ -175,8 +175,8 @@ def test_bfloat16_is_near_float32(model, images, prediction):
         setattr(low, name, getattr(model, name))
     scores, maps = judged(low, images)
     assert maps.dtype == np.float32
-    assert 1e-5 < np.abs(maps - prediction[1]).max() / np.sqrt(np.mean(np.square(prediction[1]))) < 0.03
-    np.testing.assert_allclose(scores, prediction[0], rtol=0.03)
+    assert 1e-5 < np.abs(maps - prediction[1]).max() / np.sqrt(np.mean(np.square(prediction[1]))) < 0.02
+    np.testing.assert_allclose(scores, prediction[0], rtol=0.02)
 
 
 def test_harmonic_fusion_is_of_maps_and_the_score_has_its_own():
