@@ -215,7 +215,8 @@ def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> Loa
         if size is not None and min(size) < least
     ]
     if small:
-        raise DataError(f"{detector.name} needs images whose shorter side is at least {least} pixels:", small)
+        needs = f"{detector.name} needs images whose shorter side is at least {least} pixels"
+        raise DataError(f"{needs}; leave these out or give larger ones:", small)
     padding = len(loaded.batch.valid) - len(loaded.records)
     extras = detector.annotate(loaded.records, training=training)
     extras = {name: np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1))) for name, array in extras.items()}
