@@ -158,12 +158,13 @@ def test_one_bank_for_all_categories_holds_those_of_each(model, references, imag
 
 def test_references_are_no_anomalies_turned_or_not(model):
     generator = np.random.default_rng(4)
-    pictures = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(4)]
-    seen = ImageList(pictures[:2], "disc")
+    pictures = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(6)]
+    # As many as those of the other detectors here, so that they are one program.
+    seen = ImageList(pictures[:4], "disc")
     remembering = variant(model, seen, rotations=True, modalities=("vision",))
-    assert [bank[...].shape for bank in remembering.clip_banks] == [(1, 4 * 18, 16)] * 2
-    turned = [np.rot90(picture, turns) for turns, picture in enumerate(pictures[:2] * 2)]
-    scores, maps = judged(remembering, ImageList([*turned, *pictures[2:]], "disc"))
+    assert [bank[...].shape for bank in remembering.clip_banks] == [(1, 4 * 36, 16)] * 2
+    turned = [np.rot90(picture, turns) for turns, picture in enumerate(pictures[:4])]
+    scores, maps = judged(remembering, ImageList([*turned, *pictures[4:]], "disc"))
     assert np.abs(maps[:4]).max() < 1e-5
     assert scores[4:].min() > 1e-3
 
