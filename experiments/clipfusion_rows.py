@@ -3,14 +3,16 @@
 Not an experiment itself; `clipfusion_table1.py` and its neighbours say which rows there are and what was published.
 
 Every run leaves report.json and report.html under --out/DATA/ROW/seed-N, and the means and standard deviations over the
-seeds under --out/DATA/ROW; a run whose report is there with the same settings is not repeated. The per-class tables 14
-to 21 of the paper are the `classes` of these reports, in those of clipfusion_table1. A compilation cache
+seeds under --out/DATA/ROW; a run whose report is there with the same settings is not repeated. What lies at the place
+of the networks may have changed since: which weights such a report is of is said then. The per-class tables 14 to 21 of
+the paper are the `classes` of these reports, in those of clipfusion_table1. A compilation cache
 (JAX_COMPILATION_CACHE_DIR) spares compiling the same program for every seed.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,6 +24,7 @@ import jaxad
 from experiments.rows import Mean, combined, deviation, head, percent, slug
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
 from jaxad.data import DataSet
+from jaxad.errors import ConfigError
 from jaxad.evaluate import make_report, score
 from jaxad.metrics import METRICS as REPORTED
 from jaxad.progress import Reporter
@@ -54,7 +57,8 @@ class RowOptions:
     diffusion: str | None = None
     """Folder, file or id of Stable Diffusion; the preset's if not given."""
     model: CLIPFusionConfig = field(default_factory=CLIPFusionConfig)
-    """What differs from the defaults here differs in every row that does not set it itself."""
+    """What differs from the defaults here differs in every row that does not set it itself, by its preset or beside
+    it."""
     shots: tuple[int, ...] | None = None
     """Only rows of so many shots; all if not given."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -87,10 +91,10 @@ class Row:
 
     def config(self, options: RowOptions) -> CLIPFusionConfig:
         """Its settings under these options."""
-        default = CLIPFusionConfig()
+        default, preset = CLIPFusionConfig(), CLIPFusionConfig.preset(self.preset)
         names = [setting.name for setting in fields(CLIPFusionConfig)]
-        given = {name: getattr(options.model, name) for name in names}
-        given = {name: value for name, value in given.items() if value != getattr(default, name)}
+        free = [name for name in names if getattr(preset, name) == getattr(default, name)]
+        given = {name: getattr(options.model, name) for name in free}
         given |= {name: value for name in ("clip", "diffusion") if (value := getattr(options, name)) is not None}
         return CLIPFusionConfig.preset(self.preset, **{**given, **self.changes})
 
@@ -129,6 +133,15 @@ def run(
     return found
 
 
+def of_images(published: Published, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
+    """The classification columns of published values, of some rows."""
+    names = [row.name for row in rows]
+    return {
+        benchmark: {name: (*values[:2], None, None) for name, values in lines.items() if name in names}
+        for benchmark, lines in published.items()
+    }
+
+
 def over_seeds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One report with means over the reports of several seeds, and their standard deviations as `std` (n - 1).
 
@@ -161,7 +174,13 @@ class _Runner:
     def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
         """One for each seed, those of earlier runs where they are of the same settings."""
         seeds = self._options.seeds if row.shots else self._options.seeds[:1]
-        return [self._report(data, row, seed) for seed in seeds]
+        reports = [self._report(data, row, seed) for seed in seeds]
+        if len({report["config"]["weights"] for report in reports}) > 1:
+            raise ConfigError(
+                f"{self.folder(data, row)}: the seeds were run with different weights, see `weights` in their "
+                "report.json; delete the folders seed-N of the old ones, and run this again"
+            )
+        return reports
 
     def _report(self, data: str, row: Row, seed: int) -> dict[str, Any]:
         options, config, dataset = self._options, row.config(self._options), self._dataset(data, row.category)
@@ -174,6 +193,8 @@ class _Runner:
             report = json.loads(file.read_text("utf-8"))
             same = {name: report["config"].get(name) for name in wanted} == wanted
             if same and report["protocol"] == options.protocol and report["data"]["counts"] == dataset.counts:
+                weights = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", report["config"]["weights"])
+                self._reporter.say(f"{file}: kept from before; SHA-256 of its weights: {weights}")
                 return report
         if row.shots:
             remembered = dataset.train.per_class(row.shots, seed, lists=options.reference_lists)

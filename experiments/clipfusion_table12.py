@@ -2,12 +2,10 @@
 
 Command (prepared data sets, see `jaxad prepare`; one GPU):
     python -m experiments.clipfusion_table12 --out runs/clipfusion-table12
-Table 8, which is the first row of Table 13:
-    python -m experiments.clipfusion_table12 --out runs/clipfusion-table12 --data mvtec_ad --shots 1
 
-All three are the same runs: segmentation (Table 12) in the pixel metrics, classification (Tables 8 and 13) in the image
-metrics. What Table 12 calls AUPR has the values of AUPRO and is printed there (SPEC 0.4). IIPAD, which the paper
-compares with, is not built here; its numbers stand in the paper.
+All three are the same runs: segmentation (Table 12) in the pixel metrics, classification (Tables 8 and 13, alone:
+clipfusion_table8 and clipfusion_table13) in the image metrics. What Table 12 calls AUPR has the values of AUPRO and is
+printed there (SPEC 0.4). IIPAD, which the paper compares with, is not built here; its numbers stand in the paper.
 """
 
 from __future__ import annotations

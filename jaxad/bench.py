@@ -13,6 +13,7 @@ def bench(command: cli.Bench) -> None:
         ConfigError: flags that cannot work, all of them.
     """
     raise_problems(_problems(command))
+    dtype = "bfloat16" if command.dtype == "bfloat16" else "float32"
     # Each needs other libraries, and one says how many devices jax has before jax runs.
     if command.what == "metrics":
         from jaxad import bench_metrics
@@ -25,18 +26,18 @@ def bench(command: cli.Bench) -> None:
     elif command.what == "models":
         from jaxad import bench_models
 
-        bench_models.main(command.networks, command.dtype, command.batch_size)
+        bench_models.main(command.networks, dtype, command.batch_size)
     elif command.what == "clipfusion":
         from jaxad import bench_clipfusion
 
-        settings = (command.preset, command.size, command.dtype, command.batch_size, command.count_only)
+        settings = (command.preset, command.size, command.dtype or "auto", command.batch_size, command.count_only)
         bench_clipfusion.main(command.shots, *settings)
     else:
         from jaxad import bench_vlmdiff
 
         remat = [word == "on" for word in command.remat]
         size = "tiny" if command.size == "tiny" else "published"
-        settings = (command.dtype, size, command.count_only)
+        settings = (dtype, size, command.count_only)
         bench_vlmdiff.main(command.devices, command.micro_batches, remat, *settings)
 
 
@@ -49,6 +50,8 @@ def _problems(command: cli.Bench) -> list[str]:
             problems.append(f"{flag} {' '.join(map(str, numbers))}: needs numbers of at least 1")
     if not command.remat:
         problems.append("--remat: needs on, off or both")
+    if command.what in ("models", "vlmdiff") and command.dtype == "auto":
+        problems.append(f"--dtype auto: {command.what} has float32 and bfloat16")
     if command.what == "vlmdiff" and command.size == "one-pass":
         problems.append("--size one-pass: vlmdiff has published and tiny")
     return problems

@@ -18,7 +18,7 @@ from jax.sharding import AxisType
 
 from jaxad import metrics, module_state
 from jaxad.bench_models import counted_operations, draw, fastest, peak_rate
-from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
+from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, Precision
 from jaxad.memory.bank import Memory
 from jaxad.models.autoencoder_kl import abstract_autoencoder
 from jaxad.models.clip import abstract_vision_tower
@@ -28,7 +28,7 @@ from jaxad.models.sd_unet import abstract_unet
 from jaxad.predict import Predictor
 from jaxad.systems.clipfusion import CLIPFusion
 from jaxad.systems.clipfusion_maps import reference_distance
-from jaxad.systems.clipfusion_networks import FusionNetworks
+from jaxad.systems.clipfusion_networks import FusionNetworks, compute_types
 from jaxad.types import Array, Batch
 
 Size = Literal["published", "one-pass", "tiny"]
@@ -68,7 +68,7 @@ def clipfusion_benchmark(
     *,
     preset: CLIPFusionPreset = "clipfusion",
     size: Size = "published",
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Precision = "auto",
     batch: int = 1,
     repeats: int = 5,
     count_only: bool = False,
@@ -79,23 +79,28 @@ def clipfusion_benchmark(
         shots: references of the image's category.
         preset: of CLIPFusionConfig.
         size: "published"; "one-pass", the published networks with one state and one timestep; "tiny", for tests.
-        dtype: compute type.
+        dtype: compute type; "auto" for those that users' runs have on this device.
         batch: images at once.
         repeats: timed runs after the first; the fastest counts.
         count_only: whether nothing is run, so that no array of a network's size is made.
 
     Yields:
-        For each number of shots `preset`, `size`, `dtype`, `batch`, `shots`; `gflop` of one image and its parts by
-        name ("other" are maps, fusion and post-processing). Unless only counted, also `ms` of one image, `share` of the
-        device's peak (see `jaxad.bench_models`), `device`, and `published_ms` where the paper has it.
+        For each number of shots `preset`, `size`, `dtype`, `types` of the networks, `batch`, `shots`; `gflop` of one
+        image and its parts by name ("other" are maps, fusion and post-processing). Unless only counted, also `ms` of
+        one image, `share` of the device's peak (see `jaxad.bench_models`), `device`, and `published_ms` where the paper
+        has it.
     """
     config = settings(preset, size, dtype)
-    peak = None if count_only else peak_rate(jnp.dtype(dtype))
+    types = compute_types(dtype)
+    # Of the type that the UNet and CLIP share, which do nearly all of the work.
+    peak = None if count_only else peak_rate(types["UNet"])
+    used = [name for name in types if ("clip" if name == "CLIP" else "diffusion") in config.models]
     unet: dict[bool, float] = {}
     for k in shots:
         detector = abstract_detector(config, size, k)
         parts = operations(detector, batch, unet)
         row: dict[str, Any] = {"preset": preset, "size": size, "dtype": dtype, "batch": batch, "shots": k}
+        row |= {"types": {name: str(types[name]) for name in used}}
         row |= {"gflop": sum(parts.values()), "parts": parts}
         if peak is not None:
             seconds = fastest(compiled_prediction(detector, batch), repeats) / batch
@@ -172,7 +177,7 @@ def main(
     shots: Sequence[int],
     preset: CLIPFusionPreset,
     size: Size,
-    dtype: Literal["float32", "bfloat16"],
+    dtype: Precision,
     batch: int,
     count_only: bool,
 ) -> None:
@@ -182,7 +187,7 @@ def main(
         print(json.dumps(row), flush=True)
 
 
-def settings(preset: CLIPFusionPreset, size: Size, dtype: Literal["float32", "bfloat16"]) -> CLIPFusionConfig:
+def settings(preset: CLIPFusionPreset, size: Size, dtype: Precision) -> CLIPFusionConfig:
     """The preset's settings; for a smaller size fewer passes, for "tiny" also smaller images."""
     changes = {"published": {}, "one-pass": ONE_PASS, "tiny": TINY}[size]
     return CLIPFusionConfig.preset(preset, **{**changes, "precision": dtype})
@@ -210,13 +215,13 @@ def network_shapes(size: Size) -> Shapes:
 
 def abstract_detector(config: CLIPFusionConfig, size: Size, shots: int) -> CLIPFusion:
     """A detector of one category whose networks have no arrays yet, with random texts and references."""
-    shapes, dtype = network_shapes(size), jnp.dtype(config.precision)
+    shapes, types = network_shapes(size), compute_types(config.precision)
     clip, diffusion = ("clip" in config.models), ("diffusion" in config.models)
     networks = FusionNetworks(
-        abstract_vision_tower(shapes.vision, dtype) if clip else None,
+        abstract_vision_tower(shapes.vision, types["CLIP"]) if clip else None,
         jnp.float32(100.0) if clip else None,
-        abstract_autoencoder(shapes.vae, dtype) if diffusion else None,
-        abstract_unet(shapes.unet, dtype) if diffusion else None,
+        abstract_autoencoder(shapes.vae, types["autoencoder"]) if diffusion else None,
+        abstract_unet(shapes.unet, types["UNet"]) if diffusion else None,
         sources=dict.fromkeys(config.models, "random"),
         sha256="",
         bytes=0,
@@ -265,13 +270,16 @@ def compiled_prediction(detector: CLIPFusion, batch: int) -> Callable[[], Any]:
     """Prediction with random weights on one device, compiled at its first run; waits for scores and maps."""
     graphdef, shapes = module_state.split(detector)
     noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
-    # As CLIPFusion holds them: Stable Diffusion in the compute type, CLIP in float32.
-    frozen, dtype = ("backbone/vae/", "backbone/unet/"), jnp.dtype(detector.config.precision)
+    types = compute_types(detector.config.precision)
+    # As CLIPFusion holds them: Stable Diffusion in its compute types, CLIP in float32.
+    held = {"backbone/vae/": types["autoencoder"], "backbone/unet/": types["UNet"]}
+
+    def filled(path: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        dtype = next((dtype for part, dtype in held.items() if path.startswith(part)), leaf.dtype)
+        return jnp.asarray(draw(path, leaf.shape, noise), dtype)
+
     arrays = {
-        path: jnp.asarray(draw(path, leaf.shape, noise), dtype if path.startswith(frozen) else leaf.dtype)
-        if isinstance(leaf, jax.ShapeDtypeStruct)
-        else leaf
-        for path, leaf in shapes.items()
+        path: filled(path, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for path, leaf in shapes.items()
     }
     auto = AxisType.Auto
     mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(auto, auto), devices=jax.devices()[:1])

@@ -15,6 +15,7 @@ from jaxad.config import (
     FirstStageConfig,
     FirstStageTrainConfig,
     PatchBankConfig,
+    Precision,
     TrainConfig,
     VLMDiffConfig,
     VLMDiffPreset,
@@ -322,8 +323,9 @@ class Bench(_Command):
     VLMDiff's training step and prediction, from compiled programs."""
     networks: tuple[str, ...] | None = None
     """models: only these, named as `jaxad models` names them."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """models, clipfusion, vlmdiff: compute type."""
+    dtype: Precision | None = None
+    """models, clipfusion, vlmdiff: compute type, float32 if not given; clipfusion takes auto as well, the types that
+    other commands compute in on this device, and does if not given."""
     batch_size: int = 1
     """models, clipfusion: images at once."""
     shots: tuple[int, ...] = (0, 1, 2, 4)

@@ -56,6 +56,11 @@ class Detector(nnx.Module):
         raise TypeError(f"{type(self).__name__} does not define views")
 
     @property
+    def smallest_side(self) -> int:
+        """Pixels that the shorter side of every image needs at least, before it is resized."""
+        return 1
+
+    @property
     def needs_category(self) -> bool:
         """Whether an image can only be judged when its category is known (`batch.category`)."""
         return False

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxad import module_state, parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
-from jaxad.errors import DataError, TrainingError
+from jaxad.errors import DataError, Problem, TrainingError
 from jaxad.files import write_whole
 from jaxad.types import Batch, Features, Record, Source
 
@@ -203,7 +203,20 @@ def cache_identity(detector: Detector, source: Source) -> str:
 
 
 def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> LoadedBatch:
-    """The batch with `Batch.extras` as the detector asks for them."""
+    """The batch with `Batch.extras` as the detector asks for them.
+
+    Raises:
+        DataError: images of this host that are smaller than the detector can judge; names all of the batch.
+    """
+    least, sizes = detector.smallest_side, zip(loaded.records, loaded.sizes, strict=True)
+    small = [
+        Problem("small image", str(record.file), f"{size[1]} x {size[0]} pixels")
+        for record, size in sizes
+        if size is not None and min(size) < least
+    ]
+    if small:
+        needs = f"{detector.name} needs images whose shorter side is at least {least} pixels"
+        raise DataError(f"{needs}; leave these out or give larger ones:", small)
     padding = len(loaded.batch.valid) - len(loaded.records)
     extras = detector.annotate(loaded.records, training=training)
     extras = {name: np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1))) for name, array in extras.items()}

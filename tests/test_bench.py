@@ -9,7 +9,7 @@ DEFAULTS = {
     "metrics": (),
     "input": (),
     "models": (None, "float32", 1),
-    "clipfusion": ((0, 1, 2, 4), "clipfusion", "published", "float32", 1, False),
+    "clipfusion": ((0, 1, 2, 4), "clipfusion", "published", "auto", 1, False),
     "vlmdiff": ((1, 8), (1, 4, 12), [True], "float32", "published", False),
 }
 
@@ -31,7 +31,7 @@ def test_each_benchmark_runs_with_its_settings(monkeypatch, what):
 def test_flags_reach_the_benchmark(monkeypatch):
     words = ("--networks", "ResNet-18", "--dtype", "bfloat16", "--batch-size", "2")
     assert asked(monkeypatch, "models", *words) == (("ResNet-18",), "bfloat16", 2)
-    words = ("--shots", "0", "4", "--preset", "winclip", "--size", "one-pass", "--count-only")
+    words = ("--shots", "0", "4", "--preset", "winclip", "--size", "one-pass", "--dtype", "float32", "--count-only")
     assert asked(monkeypatch, "clipfusion", *words) == ((0, 4), "winclip", "one-pass", "float32", 1, True)
     words = ("--devices", "8", "--micro-batches", "2", "--remat", "on", "off", "--size", "tiny", "--count-only")
     assert asked(monkeypatch, "vlmdiff", *words) == ((8,), (2,), [True, False], "float32", "tiny", True)
@@ -42,5 +42,5 @@ def test_flags_that_cannot_work_are_all_named():
     with pytest.raises(ConfigError) as error:
         commands.run(cli.parse(["bench", "models", *words]))
     assert all(f"{flag} {value}" in str(error.value) for flag, value in zip(words[::2], words[1::2], strict=True))
-    with pytest.raises(ConfigError, match="one-pass"):
-        commands.run(cli.parse(["bench", "vlmdiff", "--size", "one-pass"]))
+    with pytest.raises(ConfigError, match=r"--dtype auto: vlmdiff[\s\S]*one-pass"):
+        commands.run(cli.parse(["bench", "vlmdiff", "--size", "one-pass", "--dtype", "auto"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import pytest
 
 from jaxad import bench_clipfusion
@@ -12,6 +13,7 @@ from jaxad import bench_clipfusion
 def test_operations_grow_with_references_alone():
     none, two = bench_clipfusion.clipfusion_benchmark((0, 2), size="tiny", preset="patchclip", count_only=True)
     assert "ms" not in none
+    assert (none["dtype"], none["types"]) == ("auto", {"CLIP": "float32"})
     assert none["parts"]["references"] == 0
     assert two["parts"]["CLIP"] == none["parts"]["CLIP"] > 0
     # Two blocks of 9 patches with 16 channels; lengths, minima and masks come on top of the products.
@@ -20,6 +22,14 @@ def test_operations_grow_with_references_alone():
     for row in (none, two):
         assert row["gflop"] == pytest.approx(sum(row["parts"].values()))
         assert row["parts"]["other"] > 0
+
+
+def test_networks_have_the_types_that_users_have_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for dtype, autoencoder in (("auto", "float32"), ("bfloat16", "bfloat16")):
+        config = bench_clipfusion.settings("clipfusion", "tiny", dtype)
+        networks = bench_clipfusion.abstract_detector(config, "tiny", 0).backbone
+        assert (networks.vae.dtype, networks.unet.dtype) == (autoencoder, "bfloat16")
 
 
 @pytest.mark.slow

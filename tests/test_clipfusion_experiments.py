@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,31 +10,40 @@ import pytest
 from experiments import (
     clipfusion_rows,
     clipfusion_table1,
+    clipfusion_table2,
     clipfusion_table3,
     clipfusion_table4,
     clipfusion_table5,
     clipfusion_table6,
+    clipfusion_table8,
     clipfusion_table9,
     clipfusion_table10,
     clipfusion_table11,
     clipfusion_table12,
+    clipfusion_table13,
 )
-from experiments.clipfusion_rows import METRICS, RowOptions, over_seeds
-from jaxad.config import CLIPFusionConfig
+from experiments.clipfusion_rows import METRICS, Row, RowOptions, over_seeds
+from experiments.rows import slug
+from jaxad.config import CLIPFusionConfig, DataConfig, to_json
+from jaxad.data import load
+from jaxad.errors import ConfigError
 from jaxad.metrics import METRICS as REPORTED
 from jaxad.report import validate_report
 from tests.systems.fusion_checkpoints import CONFIG, write_clip, write_diffusion
 
 TABLES = (
     clipfusion_table1,
+    clipfusion_table2,
     clipfusion_table3,
     clipfusion_table4,
     clipfusion_table5,
     clipfusion_table6,
+    clipfusion_table8,
     clipfusion_table9,
     clipfusion_table10,
     clipfusion_table11,
     clipfusion_table12,
+    clipfusion_table13,
 )
 MAPDIFF = (clipfusion_table5, clipfusion_table6, clipfusion_table9, clipfusion_table10)
 """Tables on MapDiff alone, whose last row is its published setting."""
@@ -78,6 +88,16 @@ def test_tables_agree_where_they_hold_the_same_runs():
         assert list(deviations) == [name for name in main if not name.endswith("0-shot")]
 
 
+def test_tables_of_classification_are_those_of_the_paper():
+    two, eight, thirteen = (t.PUBLISHED for t in (clipfusion_table2, clipfusion_table8, clipfusion_table13))
+    assert two["visa"]["CLIP-AC, 0-shot"] == (59.3, 67.0, None, None)
+    assert two["mvtec_ad"]["CLIPFusion, 4-shot"] == (96.9, 98.6, None, None)
+    assert [len(lines) for lines in two.values()] == [9, 9]
+    assert clipfusion_table2.SPREAD["mvtec_ad"]["WinCLIP, 1-shot"] == (2.0, 0.9, None, None)
+    assert eight == {"mvtec_ad": {"one for all, 1-shot": (94.5, 97.3, None, None)}}
+    assert thirteen["visa"]["one for all, 4-shot"] == (88.3, 90.0, None, None)
+
+
 def test_last_rows_of_ablations_are_the_published_setting(tmp_path):
     options = RowOptions(tmp_path)
     assert clipfusion_table3.ROWS[-1].config(options) == clipfusion_table4.ROWS[-1].config(options)
@@ -95,6 +115,43 @@ def test_options_reach_every_row_that_does_not_set_them_itself(tmp_path):
     assert first.states == ("damage",)
     assert clipfusion_table3.ROWS[1].config(options).states == ("rust",)
     assert clipfusion_table3.ROWS[1].config(options).models == ("diffusion",)
+
+
+def test_options_leave_presets_what_they_are(tmp_path):
+    model = CLIPFusionConfig(clip_blocks=(3, 8), models=("clip",), chunk=7)
+    options = RowOptions(tmp_path, diffusion="/my/sd", model=model)
+    rows = {row.name: row.config(options) for row in (*clipfusion_table1.ROWS, *clipfusion_table3.ROWS)}
+    assert rows["WinCLIP, 1-shot"].clip_blocks == CLIPFusionConfig.preset("winclip").clip_blocks == (-1,)
+    assert rows["CLIPFusion, 1-shot"].clip_blocks == (3, 8)
+    assert rows["diffusion"].models == ("diffusion",)
+    assert {(config.chunk, config.diffusion) for config in rows.values()} == {(7, "/my/sd")}
+    assert Row("other", "sd15").config(options).diffusion == "/my/sd"
+
+
+def kept_report(options, row, data, seed, weights):
+    """Leaves a report as an earlier run of that row with these weights would."""
+    dataset = load(data, config=DataConfig(holdout=0.0))
+    settings = {"system": "clipfusion", "model": to_json(row.config(options)), "row": row.name, "shots": row.shots}
+    settings |= {"seed": seed, "reference_lists": None, "threshold": None, "weights": weights}
+    report = {"config": settings, "protocol": "winclip", "data": {"counts": dataset.counts}}
+    folder = options.out / slug(data) / slug(row.name) / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+def test_runs_that_are_kept_say_their_weights_and_those_of_two_are_not_mixed(parts, tmp_path, capsys):
+    options, row = RowOptions(tmp_path, (parts.name,), seeds=(0, 1)), Row("CLIP", "patchclip")
+    for seed, digit in enumerate("ab"):
+        kept_report(options, row, parts.name, seed, f"clip={64 * digit}")
+    with pytest.raises(ConfigError, match="different weights"):
+        clipfusion_rows._Runner(options).reports(parts.name, row)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"kept from before; SHA-256 of its weights: clip={12 * digit}" for digit in "ab"
+    ]
+    alone = dataclasses.replace(options, seeds=(1,))
+    (report,) = clipfusion_rows._Runner(alone).reports(parts.name, row)
+    assert report["config"]["weights"] == f"clip={64 * 'b'}"
 
 
 def made_up_report(seed, auroc, recall=0.5):

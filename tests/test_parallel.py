@@ -33,10 +33,10 @@ WIDE = MODEL | {"backbone": "random:64x1"}
 SHORT = TRAIN | {"steps": 6, "batch_size": 8, "ema": None, "checkpoint_every": 3}
 
 
-def start(folder, data, *, devices, train, environment=None, workdir=None):
+def start(folder, data, *, devices, train, model=WIDE, environment=None):
     """Starts `tests.worker` on that many virtual devices."""
     folder.mkdir(exist_ok=True)
-    settings = {"data": str(data), "workdir": str(workdir or folder / "run"), "model": WIDE, "train": train}
+    settings = {"data": str(data), "workdir": str(folder / "run"), "model": model, "train": train}
     file = folder / f"settings{(environment or {}).get('JAX_PROCESS_ID', '')}.json"
     file.write_text(json.dumps(settings | {"out": str(folder / "out.npz")}))
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
@@ -47,6 +47,16 @@ def start(folder, data, *, devices, train, environment=None, workdir=None):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def start_two(folder, data, **settings):
+    """Starts two of them, of one device each, as one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    for number in range(2):
+        environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number)}
+        yield start(folder, data, devices=1, environment=environment, **settings)
 
 
 def finish(*processes):
@@ -102,17 +112,8 @@ def test_eight_devices_train_and_predict_like_one(data, one_device, tmp_path, fs
 @pytest.mark.slow
 @pytest.mark.parametrize(("fsdp", "cache"), [(1, "memory"), (2, "disk")])
 def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fsdp, cache):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
     train = SHORT | {"fsdp": fsdp, "cache": cache}
-
-    def processes():
-        for number in range(2):
-            environment = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number)}
-            yield start(tmp_path / "two", data, devices=1, train=train, environment=environment)
-
-    finish(*processes())
+    finish(*start_two(tmp_path / "two", data, train=train))
     results = assert_equivalent(tmp_path / "two", one_device)
     assert results["devices"] == 2
     # The first decodes the first half of every batch: 7 of 14 training images in one of 14, 8 of 10 hold-out images in
@@ -122,10 +123,26 @@ def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fs
     shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "6")
     # Training images whose features are on the disk are not decoded again.
     before = {name: results[name] for name in results.files} | {"decoded": 23 - (7 if cache == "disk" else 0)}
-    finish(*processes())
+    finish(*start_two(tmp_path / "two", data, train=train))
     resumed = np.load(tmp_path / "two" / "out.npz")
     assert {name for name in before if not np.array_equal(resumed[name], before[name])} == set()
     assert [int(row["step"]) for row in rows(tmp_path / "two" / "run")] == list(range(1, 7))
+
+
+@pytest.mark.slow
+def test_two_processes_remember_like_one(data, tmp_path):
+    """Three references of each of two categories: each process encodes those of one."""
+    small = {"clip": "random:8", "output_size": 40}
+    finish(start(tmp_path / "one", data, devices=1, train=None, model=small))
+    finish(*start_two(tmp_path / "two", data, train=None, model=small))
+    one, two = (np.load(tmp_path / name / "out.npz") for name in ("one", "two"))
+    assert (one["devices"], two["devices"]) == (1, 2)
+    # Half of six references, of ten hold-out images in one batch of 16 and of 16 test images in two of 8.
+    assert (one["decoded"], two["decoded"]) == (6 + 10 + 16, 3 + 8 + 8)
+    banks = [name for name in one.files if "clip_banks" in name]
+    assert [one[name].shape for name in banks] == [(2, 3 * 225, 8)] * 2
+    for name in (*banks, "scores", "maps", "limits"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow

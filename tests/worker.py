@@ -1,7 +1,7 @@
-"""Trains and predicts in a process of its own: `python -m tests.worker SETTINGS.json`.
+"""Trains, or remembers, and predicts in a process of its own: `python -m tests.worker SETTINGS.json`.
 
-Settings: `data` folder, `workdir`, `model` and `train` configs, and `out`, the file for scores, maps, parameters and
-the number of images that the first process decoded.
+Settings: `data` folder, `workdir`, `model` and `train` configs, or `train` null for PatchCLIP with three references of
+each category, and `out`, the file for scores, maps, parameters and the number of images that the first process decoded.
 """
 
 from __future__ import annotations
@@ -23,15 +23,20 @@ def main(settings: dict) -> None:
 
     import jaxad
     from jaxad import module_state
+    from jaxad.config import CLIPFusionConfig
     from jaxad.data import ImageSource
     from jaxad.predict import Predictor
 
     ds = jaxad.data.load(f"folder:{settings['data']}")
     decoded, decode = [], ImageSource.__getitem__
     ImageSource.__getitem__ = lambda source, index: decoded.append(index) or decode(source, index)
-    model = jaxad.DPDiff.create(jaxad.DPDiffConfig(**settings["model"]), key=jax.random.key(0))
-    config = jaxad.TrainConfig(**settings["train"])
-    run = jaxad.fit(model, ds.train, config, workdir=settings["workdir"], holdout=ds.holdout)
+    if settings["train"] is None:
+        model = jaxad.CLIPFusion.create(CLIPFusionConfig.preset("patchclip", **settings["model"]))
+        source, config = ds.train.per_class(3), None
+    else:
+        model = jaxad.DPDiff.create(jaxad.DPDiffConfig(**settings["model"]), key=jax.random.key(0))
+        source, config = ds.train, jaxad.TrainConfig(**settings["train"])
+    run = jaxad.fit(model, source, config, workdir=settings["workdir"], holdout=ds.holdout)
     outputs = list(Predictor(run.model, batch_size=8).stream(ds.test))
     arrays = module_state.split(run.model)[1]
     shards = {path: array.addressable_shards[0].data.shape for path, array in arrays.items()}

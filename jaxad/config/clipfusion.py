@@ -34,7 +34,10 @@ class CLIPFusionConfig:
     score_weight: float = 0.75
     """Weight alpha of CLIP in the image score (paper Eq. 9)."""
     fusion: Literal["sum", "harmonic"] = "sum"
-    """Prompts and references of one model are added (paper), or joined by their harmonic mean (WinCLIP, PromptAD)."""
+    """In the map, prompts and references of one model are added (paper), or joined by their harmonic mean (PromptAD,
+    reimplementations of WinCLIP)."""
+    score_fusion: Literal["sum", "harmonic"] = "sum"
+    """The same in the image score: added (paper; WinCLIP's mean ranks alike), or their harmonic mean (PromptAD)."""
     output_size: int = 400
     """Side in pixels to which all maps are resized, bilinearly, before they are fused (SPEC 17)."""
 
@@ -94,15 +97,16 @@ class CLIPFusionConfig:
     """Attention to a state of several tokens: mean or maximum of theirs, or the last one's (SPEC 6)."""
     attention_norm: Literal["minmax", "max", "none", "resoftmax"] = "minmax"
     """Scale of the attention map in Eq. 4: to [0, 1], divided by its maximum, as it is, or a softmax over 100 times the
-    attention to all tokens but the first (Attend-and-Excite). The score, Eq. 10, takes it as it is (SPEC 7)."""
+    attention to all tokens but the first (Attend-and-Excite). The score, Eq. 10, takes it as it is (SPEC 7). A sum over
+    the cross-attentions in place of their mean (SPEC 5) would change nothing under "minmax", "max" and in Eq. 10."""
     diffusion_taps: tuple[tuple[int, int], ...] = ((201, 3), (401, 2), (801, 1))
     """(timestep, up-block) of the features compared with the references (paper, Tables 5 and 6)."""
     tap_place: Literal["block", "layers"] = "block"
     """Where these are taken: from the block's end, behind its upsampler, or from its last layer before it, on a grid of
     half the sides (SPEC 9). The last block has no upsampler."""
     vision_prompt: Literal["states", "last-state", "reference"] = "states"
-    """Passes from which an image's features are taken: of all states, their distances averaged; of the last state; or
-    one more with `reference_prompt` (SPEC 8)."""
+    """Passes from which an image's features are taken: of all states, their distances averaged; of the last of the
+    category's states, by default "damage"; or one more with `reference_prompt` (SPEC 8)."""
     memory_gb: float = 8.0
     """Activations of the UNet held at once, estimated, in 1e9 bytes: all passes in one call, or as many as fit."""
 

@@ -56,17 +56,17 @@ class CLIPTokenizer:
             int32 [b context]: start, text, end, padding.
 
         Raises:
-            ConfigError: a text too long with `truncate` off; names it.
+            ConfigError: texts too long with `truncate` off; names them all.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
+        found, most = [self.ids(text) for text in texts], self.context - 2
+        long = {text: len(ids) for text, ids in zip(texts, found, strict=True) if len(ids) > most}
+        if long and not truncate:
+            listed = (f"  prompt {text!r}: {count} tokens" for text, count in long.items())
+            raise ConfigError("\n".join([f"the text tower takes {most} tokens; these are more:", *listed]))
         rows = np.full((len(texts), self.context), self.pad, np.int32)
-        for row, text in zip(rows, texts, strict=True):
-            ids = self.ids(text)
-            if len(ids) > self.context - 2 and not truncate:
-                raise ConfigError(
-                    f"prompt {text!r}: {len(ids)} tokens are more than the {self.context - 2} that the text tower takes"
-                )
-            ids = [self.start, *ids[: self.context - 2], self.end]
+        for row, ids in zip(rows, found, strict=True):
+            ids = [self.start, *ids[:most], self.end]
             row[: len(ids)] = ids
         return rows
 

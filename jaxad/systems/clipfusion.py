@@ -20,7 +20,7 @@ from jaxad.config import CLIPFusionConfig
 from jaxad.data.batches import batches
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import FeatureCache, Progress
+from jaxad.features import FeatureCache, Progress, annotated
 from jaxad.memory.bank import Memory, bank_entries, stack_banks
 from jaxad.precision import compute_dtype
 from jaxad.systems import clipfusion_maps as maps
@@ -107,6 +107,12 @@ class CLIPFusion(Detector):
         if self.mapdiff:
             found["diffusion"] = View(self.config.image_size, self.config.image_size, "bilinear")
         return found
+
+    @property
+    def smallest_side(self) -> int:
+        # A patch of CLIP or a latent: what has fewer pixels than one of them shows the networks nothing, once enlarged.
+        clip = self.patchclip.size // self.patchclip.grid[0] if self.patchclip else 1
+        return max(clip, self.config.image_size // self.mapdiff.grid[0] if self.mapdiff else 1)
 
     @property
     def needs_category(self) -> bool:
@@ -197,7 +203,8 @@ class CLIPFusion(Detector):
         config = self.config
         terms, scores = self.terms(features, context)
         return Prediction(
-            maps.fuse(terms, config.map_weight, config.fusion), maps.fuse(scores, config.score_weight, config.fusion)
+            maps.fuse(terms, config.map_weight, config.fusion),
+            maps.fuse(scores, config.score_weight, config.score_fusion),
         )
 
     def terms(
@@ -250,6 +257,7 @@ class CLIPFusion(Detector):
         size = min(BATCH, len(source))
         size += -size % mesh.size
         for loaded in batches(source, self.views, size, rows=parallel.local_rows(size, mesh)):
+            loaded = annotated(self, loaded, training=True)
             numbers = [self.categories.index(record.category) for record in loaded.records]
             category = np.array(numbers + [0] * (size - len(numbers)), np.int32)
             for turns in range(4 if self.config.rotations else 1):

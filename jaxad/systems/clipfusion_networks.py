@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxad.config import CLIPFusionConfig, Precision
@@ -126,6 +127,14 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
     )
 
 
+def compute_types(precision: Precision) -> dict[str, np.dtype]:
+    """Types in which networks compute: "CLIP", "autoencoder" and "UNet"."""
+    dtype = jnp.dtype(compute_dtype(precision))
+    # One pass of it stands against twelve of the UNet, and all of them hang on its latents (SPEC 2.7 row 2).
+    autoencoder = jnp.dtype("float32") if precision == "auto" else dtype
+    return {"CLIP": dtype, "autoencoder": autoencoder, "UNet": dtype}
+
+
 def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
     """Text embeddings of the categories; the text towers are loaded for it and let go.
 
@@ -155,7 +164,7 @@ class _Loaded(NamedTuple):
 
 def _load_clip(source: str, precision: Precision) -> _Loaded:
     """Image tower and scale of the cosines."""
-    dtype = jnp.dtype(compute_dtype(precision))
+    dtype = compute_types(precision)["CLIP"]
     if is_random(source):
         return _Loaded((random_vision_tower(source, dtype), jnp.float32(100.0)), source)
     weights = find_weights(source, prefer="open_clip")
@@ -165,9 +174,8 @@ def _load_clip(source: str, precision: Precision) -> _Loaded:
 
 def _load_diffusion(source: str, precision: Precision) -> _Loaded:
     """Autoencoder and UNet."""
-    dtype = jnp.dtype(compute_dtype(precision))
-    # One pass of it stands against twelve of the UNet, and all of them hang on its latents (SPEC 2.7 row 2).
-    vae_dtype = jnp.dtype("float32") if precision == "auto" else dtype
+    types = compute_types(precision)
+    dtype, vae_dtype = types["UNet"], types["autoencoder"]
     if is_random(source):
         vae = random_autoencoder(source, vae_dtype, levels=LEVELS)
         return _Loaded((vae, random_unet(source, dtype, levels=LEVELS, in_channels=9)), source)

@@ -125,7 +125,7 @@ def state_texts(
     Raises:
         ConfigError: a prompt that is too long for the tower, or a state without tokens of its own.
     """
-    prompts, places, counts = [], [], []
+    prompts, phrases, counts = [], [], []
     for category in categories:
         before, _, after = (
             part.replace(OBJECT, object_words(category, config)) for part in config.map_prompt.partition(STATE)
@@ -133,9 +133,11 @@ def state_texts(
         states = config.states_of(category)
         counts.append(len(states))
         prompts += [f"{before}{state}{after}" for state in states]
-        places += [token_positions(tokenizer, before, state) for state in states]
+        phrases += [(before, state) for state in states]
     references = [config.reference_prompt.replace(OBJECT, object_words(name, config)) for name in categories]
-    hidden = _run(tower, tokenizer([*prompts, *references], truncate=False), "hidden")
+    ids = tokenizer([*prompts, *references], truncate=False)
+    places = [token_positions(tokenizer, *phrase) for phrase in phrases]
+    hidden = _run(tower, ids, "hidden")
     most, longest = max(counts), max(map(len, places))
     starts = np.cumsum([0, *counts[:-1]])
     # Row of each category's states; those it lacks are its last one again.

@@ -140,7 +140,8 @@ def write(folder: Path, tensors: dict[str, np.ndarray], config: dict, name: str 
 def vision_forward(
     tensors: dict[str, np.ndarray], images: np.ndarray, positions: np.ndarray, vv_blocks: int
 ) -> dict[str, np.ndarray]:
-    """Tokens, pooled, embedding, patches, and the outputs of every block along both paths, "o0" and "x0" and so on."""
+    """Tokens, pooled, embedding, patches, the first block's input, "embedded", and every block's outputs along both
+    paths, "o0" and "x0" and so on."""
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     b, height, width, _ = images.shape
     kernel = weights["vision_model.embeddings.patch_embedding.weight"]
@@ -153,7 +154,7 @@ def vision_forward(
     leading = np.tile(weights["vision_model.embeddings.class_embedding"] + learned[0], (b, 1, 1))
     tokens = np.concatenate([leading, patches.reshape(b, -1, WIDTH["vision"]) + positions], axis=1)
     o = x = _norm(weights, "vision_model.pre_layrnorm", tokens)
-    outputs = {}
+    outputs = {"embedded": o}
     for index in range(DEPTH["vision"]):
         layer = f"vision_model.encoder.layers.{index}"
         u = _norm(weights, f"{layer}.layer_norm1", o)
@@ -168,6 +169,27 @@ def vision_forward(
     final = _norm(weights, "vision_model.post_layernorm", tokens)
     shared = final @ weights["visual_projection.weight"].T
     return {**outputs, "tokens": tokens, "pooled": final[:, 0], "embedding": shared[:, 0], "patches": shared[:, 1:]}
+
+
+def value_forward(tensors: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+    """Patches in the space shared with texts, by the last block's values in place of its attention, of its input."""
+    weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    layer = f"vision_model.encoder.layers.{DEPTH['vision'] - 1}"
+    own = _linear(weights, f"{layer}.self_attn.v_proj", _norm(weights, f"{layer}.layer_norm1", tokens))
+    x = tokens + _linear(weights, f"{layer}.self_attn.out_proj", own)
+    x = x + _feed_forward(weights, layer, x)
+    return (_norm(weights, "vision_model.post_layernorm", x) @ weights["visual_projection.weight"].T)[:, 1:]
+
+
+def window_forward(tensors: dict[str, np.ndarray], tokens: np.ndarray, patches: list[int]) -> np.ndarray:
+    """The class token in the space shared with texts, where the blocks see it and some of the patches alone."""
+    weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    x = tokens[:, [0, *(1 + patch for patch in patches)]]
+    for index in range(DEPTH["vision"]):
+        layer = f"vision_model.encoder.layers.{index}"
+        x = x + _attention(weights, layer, _norm(weights, f"{layer}.layer_norm1", x), "qkv")
+        x = x + _feed_forward(weights, layer, x)
+    return _norm(weights, "vision_model.post_layernorm", x[:, 0]) @ weights["visual_projection.weight"].T
 
 
 def text_forward(tensors: dict[str, np.ndarray], ids: np.ndarray) -> list[np.ndarray]:

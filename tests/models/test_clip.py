@@ -7,7 +7,7 @@ from jaxad import module_state
 from jaxad.errors import ConfigError
 from jaxad.models.clip import abstract_clip, abstract_text_tower, abstract_vision_tower
 from jaxad.models.clip_config import CLIPConfig, TextConfig
-from jaxad.models.clip_dense import window_embeddings
+from jaxad.models.clip_dense import value_patches, window_embeddings
 from jaxad.models.clip_loading import load_clip
 from jaxad.models.positions import resize_matrix
 from jaxad.models.weights import find_weights
@@ -20,7 +20,9 @@ from tests.models.clip_checkpoints import (
     VOCABULARY,
     draw_clip,
     text_forward,
+    value_forward,
     vision_forward,
+    window_forward,
     write,
 )
 
@@ -162,6 +164,24 @@ def test_tower_without_first_norm_or_class_token():
     whole, window = embeddings(arrays, rng.normal(size=(2, 32, 32, 3)).astype(np.float32))
     assert whole.shape == (2, 4)
     np.testing.assert_allclose(window[:, 0], whole, rtol=1e-4)
+
+
+def test_windows_and_values_equal_numpy_reference(model):
+    # All windows of 2 x 2 patches on a grid of 2 x 5.
+    windows = np.array([[column, column + 1, 5 + column, 6 + column] for column in range(4)])
+    graphdef, arrays = module_state.split(model.vision)
+
+    @jax.jit
+    def dense(arrays, images):
+        tower = module_state.merge(graphdef, arrays)
+        return window_embeddings(tower, images, windows), value_patches(tower, images)
+
+    with jax.default_matmul_precision("highest"):
+        found, values = dense(arrays, IMAGES)
+    expected = vision_forward(draw_clip(), IMAGES, expected_positions(), 0)
+    for number, patches in enumerate(windows.tolist()):
+        assert error(found[:, number], window_forward(draw_clip(), expected["embedded"], patches)) < 1e-5
+    assert error(values, value_forward(draw_clip(), expected["o1"])) < 1e-5
 
 
 @pytest.mark.parametrize("blocks", [(3,), (-1, 0)])

@@ -74,6 +74,8 @@ def remember(reference, folder, clip_images, images):
     for state in STATES:
         hidden, ids = text(f"a close-up cropped png photo of a metal nut with {state} for anomaly segmentation")
         own = tokenizer(state, add_special_tokens=False).input_ids
+        # As published: "crack" is one token, "residue" two.
+        assert len(own) == {"crack": 1, "residue": 2}[state]
         (start,) = [i for i in range(len(ids)) if ids[i : i + len(own)] == own]
         queries.append(hidden)
         places.append(slice(start, start + len(own)))
@@ -84,7 +86,7 @@ def remember(reference, folder, clip_images, images):
     return Memory(texts, torch.stack(queries), places, *banks)
 
 
-@pytest.mark.parametrize(("shots", "memory_gb"), [(0, 1e-9), (2, 8.0)], ids=["0 shots, pass by pass", "2 shots"])
+@pytest.mark.parametrize(("shots", "memory_gb"), [(0, 8.0), (2, 1e-9)], ids=["0 shots", "2 shots, pass by pass"])
 def test_every_map_and_score(folder, images, reference, shots, memory_gb, record_property):
     model = CLIPFusion.create(fusion_config(folder, clip_blocks=(2, 3), memory_gb=memory_gb))
     with jax.default_matmul_precision("highest"):

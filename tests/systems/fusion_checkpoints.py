@@ -14,6 +14,7 @@ from jaxad.models.clip import abstract_clip, abstract_text_tower
 from jaxad.models.clip_checkpoints import CLIP_LAYOUTS, TEXT_LAYOUTS
 from jaxad.models.clip_config import CLIPConfig, TextConfig
 from jaxad.models.key_map import to_torch
+from tests.models import clip_vocabulary
 from tests.models.clip_vocabulary import write_tokenizer
 from tests.models.stable_diffusion import UNET, randomised, write_folder
 
@@ -29,12 +30,14 @@ CONFIG: dict[str, Any] = {
     "output_size": 20,
     "chunk": 16,
 }
-"""Settings for these networks; "residue" is several tokens, "crack" one."""
+"""Settings for these networks; "residue" is two tokens, as for the published ones, "crack" one."""
+
+MERGES = (*clip_vocabulary.MERGES, "r e", "re s", "res i")
 
 
 def write_clip(folder: Path) -> Path:
     """A CLIP of 3 blocks and 3 x 3 patches as open_clip_config.json and weights, and its tokenizer."""
-    vocabulary = write_tokenizer(folder)
+    vocabulary = write_tokenizer(folder, MERGES)
     config = {
         "embed_dim": 8,
         "vision_cfg": {"image_size": SIDE, "patch_size": PATCH, "width": 16, "layers": DEPTH, "head_width": 8},
@@ -50,7 +53,7 @@ def write_clip(folder: Path) -> Path:
 def write_diffusion(folder: Path, channels: int = 9, pad: str = "!</w>") -> Path:
     """A Stable Diffusion of two levels: unet, vae, text_encoder and tokenizer, which pads as SD 2 does or by `pad`."""
     write_folder(folder, dataclasses.replace(UNET, in_channels=channels))
-    vocabulary = write_tokenizer(folder / "tokenizer", pad=pad)
+    vocabulary = write_tokenizer(folder / "tokenizer", MERGES, pad=pad)
     config = {
         "model_type": "clip_text_model",
         "hidden_size": UNET.cross_attention_dim,

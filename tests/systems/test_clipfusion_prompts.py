@@ -20,6 +20,21 @@ def vocabulary(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def tokenizers(vocabulary, tmp_path_factory):
+    """By what they fill texts up with: as Stable Diffusion 2, open_clip and Stable Diffusion 1.5 do."""
+    folder = tmp_path_factory.mktemp("end")
+    write_tokenizer(folder)
+    found = {
+        "!": load_tokenizer(vocabulary[0]),
+        "0": load_tokenizer(vocabulary[0], open_clip=True),
+        "end": load_tokenizer(folder),
+    }
+    assert len({tokenizer.pad for tokenizer in found.values()}) == 3
+    assert found["end"].pad == found["end"].end
+    return found
+
+
+@pytest.fixture(scope="module")
 def tower(vocabulary):
     shape = TextConfig(
         width=8, depth=1, heads=2, hidden=8, vocabulary=vocabulary[1], projection=4, end=vocabulary[1] - 1
@@ -65,10 +80,10 @@ def test_directions_are_means_of_what_the_tower_says(vocabulary, tower):
     assert found.shape == (2, 2, 4)
 
 
-@pytest.mark.parametrize("open_clip", [False, True], ids=["padded by !", "padded by 0"])
+@pytest.mark.parametrize("padding", ["!", "0", "end"])
 @pytest.mark.parametrize("category", ["nut", "metal_nut"])
-def test_states_are_found_whatever_the_objects_words_and_the_padding(vocabulary, tower, category, open_clip):
-    tokenizer = load_tokenizer(vocabulary[0], open_clip=open_clip)
+def test_states_are_found_whatever_the_objects_words_and_the_padding(tokenizers, tower, category, padding):
+    tokenizer = tokenizers[padding]
     config = CLIPFusionConfig(states=("crack", "residue"), map_prompt="a [object] with [state] now")
     texts = state_texts(tower, tokenizer, (category,), config)
     ids = tokenizer(f"a {object_words(category, config)} with residue now")[0]
@@ -97,5 +112,12 @@ def test_long_prompts_are_refused(vocabulary, tower):
     tokenizer = load_tokenizer(vocabulary[0])
     with pytest.raises(ConfigError, match="tokens"):
         clip_embeddings(tower, tokenizer, ("x" * 90,), CLIPFusionConfig())
-    with pytest.raises(ConfigError, match="takes"):
-        state_texts(tower, tokenizer, ("x" * 90,), CLIPFusionConfig(map_prompt="a [object] with [state]"))
+    config = CLIPFusionConfig(map_prompt="a [object] with [state]", states=("crack", "hole"))
+    with pytest.raises(ConfigError, match="takes 75 tokens") as error:
+        state_texts(tower, tokenizer, ("x" * 90, "nut"), config)
+    # Every prompt of that category and none of the other.
+    assert [line.rpartition(" with ")[2] for line in str(error.value).splitlines()[1:3]] == [
+        "crack': 93 tokens",
+        "hole': 93 tokens",
+    ]
+    assert len(str(error.value).splitlines()) == 4
