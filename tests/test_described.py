@@ -1,12 +1,14 @@
 """Captions that commands attach: their order, what is counted, what is refused."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from jaxad import cli
 from jaxad.data.caption_files import write_captions
 from jaxad.data.captions import Captions
-from jaxad.described import caption_record, captions_flags, described, described_test
+from jaxad.described import caption_record, captions_flags, described, described_test, load
 from jaxad.errors import ConfigError, DataError
 from jaxad.progress import Reporter
 
@@ -75,6 +77,20 @@ def test_captions_of_another_data_set_are_refused(parts, tmp_path):
         DataError, match=r"none of the 16 test images has .*screw/test/good/000\.png, .*disc/test/blot/000"
     ):
         described_test(parts.test, folder, [detector("always")], Reporter())
+
+
+def test_the_threshold_of_a_finished_checkpoint_comes_with_a_warning(parts, said, monkeypatch):
+    """Its authors' training may have seen the hold-out."""
+    monkeypatch.setattr("jaxad.described.load_data", lambda command, holdout: parts)
+    words = ["fit", "vlmdiff", "--data", "demo", "--workdir", "run", "--model.checkpoint", "authors.ckpt"]
+    finished: Any = cli.parse([*words, "--model.trained"])
+    assert load(finished, Reporter())[0] is parts
+    (warning,) = said
+    assert "authors may have trained on" in warning
+    said.clear()
+    unfinished: Any = cli.parse(words)
+    load(unfinished, Reporter())
+    assert said == ['14 of 14 train images have no caption; "" stands for it']
 
 
 def test_flags_of_the_evaluation_name_the_captions_that_it_needs(tmp_path):
