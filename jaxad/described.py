@@ -86,10 +86,8 @@ def caption_record(
     """
     missing = sum(not record.caption for record in source.records)
     if captions is not None and missing and missing == len(source):
-        raise DataError(
-            f"{captions.source}: none of the {missing} {split} images has a caption there; labels begin with "
-            f"{next(iter(captions.ids), 'none at all')}, the images with {source.records[0].identity}"
-        )
+        begin = captions.unlike([record.identity for record in source.records])
+        raise DataError(f"{captions.source}: none of the {missing} {split} images has a caption there; {begin}")
     if missing:
         reporter.warn([f'{missing} of {len(source)} {split} images have no caption; "" stands for it'])
     if captions is not None:

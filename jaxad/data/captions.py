@@ -96,6 +96,10 @@ class Captions:
         root = self._root(known)
         return [label for label in dict.fromkeys(label.removeprefix(root) for label in self.ids) if label not in known]
 
+    def unlike(self, ids: Sequence[str]) -> str:
+        """How labels and images begin, for messages where none fits another."""
+        return f"labels begin with {next(iter(self.ids), 'none at all')}, the images with {next(iter(ids), 'none')}"
+
     def attach(self, ids: Sequence[str]) -> Captions:
         """The captions of a data set's images, under its own paths and in its order; "" for images without one.
 
