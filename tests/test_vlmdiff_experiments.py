@@ -266,7 +266,7 @@ def test_tables_share_autoencoder_and_runs(parts, options, capsys):
     assert capsys.readouterr().err.count("nothing to train") == 2
     assert compared[f"{data}, random:32x1"] != texts[f"{data}, no text"]
 
-    (row,) = vlmdiff_sampling.main(vlmdiff_sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=8))
+    (row,) = vlmdiff_sampling.main(vlmdiff_sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=4))
     assert (row.start_timestep, row.sampling_steps) == (100, 2)
     assert (row.images_per_second or 0) > 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["t", "steps"], ["100", "2"]]
