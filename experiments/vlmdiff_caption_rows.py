@@ -8,11 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 from jaxad.captioning import data_name
 from jaxad.data import ImageSource
-from jaxad.data.captions import Captions, with_captions
+from jaxad.data.captions import Captions
+from jaxad.described import caption_record
+from jaxad.described import described as attached
 from jaxad.errors import DataError
+from jaxad.progress import Reporter
 
 AUTHORS = {"mvtec_ad": "mvtec", "coco_ad": "coco"}
 """Names of data sets in the folders of VLMDiff's authors, where they differ from ours by more than an underscore."""
@@ -20,7 +24,9 @@ COCO_PART = {"train": "train", "test": "val"}
 """What COCO calls its parts."""
 
 
-def described(source: ImageSource, root: Path | None, data: str, vlm: str, split: str) -> ImageSource:
+def described(
+    source: ImageSource, root: Path | None, data: str, vlm: str, split: Literal["train", "test"], reporter: Reporter
+) -> tuple[ImageSource, dict[str, Any]]:
     """The images with the captions found below `root`; with those that they have where `root` is None.
 
     Args:
@@ -29,11 +35,17 @@ def described(source: ImageSource, root: Path | None, data: str, vlm: str, split
         data: name of the data set, as `jaxad.data.load` takes it.
         vlm: how the captioner's name begins.
         split: "train" or "test".
+        reporter: warns of images without caption and of captions without image.
+
+    Returns:
+        The images, and what reports say of their captions: captioner "vlm", and what `caption_record` returns.
 
     Raises:
         DataError: no such captions, several, or captions that do not fit the images.
     """
-    return source if root is None else with_captions(source, Captions.load(find(root, data, vlm, split), split))
+    captions = None if root is None else Captions.load(find(root, data, vlm, split), split)
+    images = attached(source, captions)
+    return images, {"vlm": vlm, **caption_record(images, captions, split, reporter)}
 
 
 def find(root: Path, data: str, vlm: str, split: str) -> Path:

@@ -21,6 +21,11 @@ from experiments.rows import Lines, Mean, combined, slug
 from experiments.vlmdiff_caption_rows import described
 from jaxad.autoencoder_training import fit_autoencoder
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
+from jaxad.described import takes_captions
+from jaxad.errors import ConfigError
+from jaxad.models.lpips import holds_lpips
+from jaxad.models.sd_checkpoints import find_part
+from jaxad.models.sd_random import is_random
 from jaxad.progress import Reporter
 
 PROTOCOL = "diad"
@@ -62,7 +67,7 @@ class RowOptions:
     or file for all data sets."""
     autoencoder_start: str | None = None
     """Where finetuning starts: latent diffusion's kl-f8 .ckpt (paper), which brings LPIPS; Stable Diffusion's own
-    autoencoder if not given."""
+    autoencoder if not given, which then needs `vgg` or `--no-perceptual`."""
     autoencoder_steps: int | None = None
     """Optimizer steps of finetuning; if not given those of 100 epochs, or 10 for Real-IAD and COCO-AD."""
     perceptual: bool = True
@@ -118,11 +123,16 @@ class Table:
 
         Returns:
             The workdirs.
+
+        Raises:
+            ConfigError: the autoencoder is to be finetuned with LPIPS, and no option says where that is.
         """
         options, vlm = self._options, vlm or self._options.vlm
+        if (data, method) not in self._autoencoders:
+            check_lpips(options)
         if method == "vlmdiff":
-            kind, source = f"{method}-{vlm}", self._described(data, vlm, "train")
-            provenance = {"captions": {"vlm": vlm}}
+            source, captions = self._described(data, vlm, "train")
+            kind, provenance = f"{method}-{vlm}", {"captions": captions}
         else:
             kind, source, provenance = method, self._dataset(data).train, {}
         config = self._config(data, method)
@@ -162,17 +172,18 @@ class Table:
             backbone: network that compares in place of the models' own.
             changes: fields of VLMDiffConfig that differ at inference.
         """
-        dataset, options = self._dataset(data), self._options
+        dataset, options, captions = self._dataset(data), self._options, {}
         self.reports[name] = []
         for seed, workdir in zip(options.seeds, workdirs, strict=True):
             restored = jaxad.restore(workdir, **changes)
             detector: Any = restored.detector
             if backbone is not None:
                 detector = detector.with_backbone(backbone)
-            if detector.config.captions == "always":
-                dataset = dataclasses.replace(dataset, test=self._described(data, vlm or options.vlm, "test"))
+            if takes_captions(detector) and not captions:
+                test, record = self._described(data, vlm or options.vlm, "test")
+                dataset, captions = dataclasses.replace(dataset, test=test), {"test_captions": record}
             with self._reporter.images(name, len(dataset.test)) as progress:
-                provenance = {part: restored.meta[part] for part in ("train", "data", "step")}
+                provenance = {**{part: restored.meta[part] for part in ("train", "data", "step")}, **captions}
                 report = jaxad.evaluate(detector, dataset, protocol=PROTOCOL, provenance=provenance, progress=progress)
             jaxad.write_report(options.out / "reports" / slug(name) / f"seed-{seed}", report)
             self.reports[name].append(report)
@@ -238,14 +249,12 @@ class Table:
         self._autoencoders[data, method] = str(run.folder)
         return str(run.folder)
 
-    def _described(self, data: str, vlm: str, split: Literal["train", "test"]) -> jaxad.data.ImageSource:
-        """The images of a split with their captions; says how many have none."""
+    def _described(
+        self, data: str, vlm: str, split: Literal["train", "test"]
+    ) -> tuple[jaxad.data.ImageSource, dict[str, Any]]:
+        """The images of a split with their captions, and what reports say of these."""
         source = getattr(self._dataset(data), split)
-        source = described(source, self._options.captions, data, vlm, split)
-        if missing := sum(not record.caption for record in source.records):
-            of = f"{missing} of {len(source)} {split} images"
-            self._reporter.warn([f'{data}: {of} have no caption of {vlm}; "" stands for it'])
-        return source
+        return described(source, self._options.captions, data, vlm, split, self._reporter)
 
     def _dataset(self, data: str) -> jaxad.data.DataSet:
         if data not in self._datasets:
@@ -255,6 +264,24 @@ class Table:
 
     def _folder(self, data: str) -> Path:
         return self._options.out / slug(data)
+
+
+def check_lpips(options: RowOptions) -> None:
+    """Before any work: whether finetuning knows where its LPIPS is.
+
+    Raises:
+        ConfigError: it does not; names the options that say it.
+    """
+    weight = FirstStageConfig.preset(options.preset).perceptual_weight
+    if options.autoencoder != "finetune" or not options.perceptual or not weight or options.vgg is not None:
+        return
+    start = options.autoencoder_start
+    if start is None or is_random(start) or not holds_lpips(find_part(start, "vae")):
+        raise ConfigError(
+            f"finetuning the autoencoder needs LPIPS, which {start or 'that of Stable Diffusion'} does not bring; give "
+            "--autoencoder-start kl-f8.ckpt (paper), or --vgg and --lpips, torchvision's VGG16 and vgg.pth of the "
+            "package lpips, or --no-perceptual to do without; or --autoencoder with a finetuned one"
+        )
 
 
 def _short(data: str) -> bool:

@@ -5,7 +5,8 @@ Command (a checkpoint of `jaxad fit vlmdiff` or of a table's run; one GPU):
 
 Evaluates one checkpoint under every setting; nothing is trained. Published is t = 999 in 10 steps, the first row, of
 which 6.8 % of an image's signal is left (SPEC 1.8). Less noise keeps more of the image, its defects too. Images per
-second are of the whole evaluation (decoding, networks, metrics) after its first batch, which compiles.
+second are of the whole evaluation (decoding, networks, metrics) after its first two batches: the first compiles,
+and the second is under way by then.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Sampling(SweepOptions):
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: its metrics, 0..1, and images per second (None where there is only one batch)."""
+    """One setting: its metrics, 0..1, and images per second (None where there are no more than two batches)."""
 
     start_timestep: int
     sampling_steps: int
@@ -54,7 +55,9 @@ class Row:
 def main(options: Sampling) -> list[Row]:
     """Prints speed and metrics of every setting, in percent."""
     reporter, rows = Reporter(), []
-    test = described(options.load().test, options.captions, options.data, options.vlm, "test")
+    test = options.load().test
+    if options.captions is not None:
+        test, _ = described(test, options.captions, options.data, options.vlm, "test", reporter)
     print(f"{'t':>4} {'steps':>5} {'images/s':>9} {head(COLUMNS)}")
     grid = itertools.product(options.timesteps, options.steps)
     settings = [{"start_timestep": start, "sampling_steps": steps} for start, steps in grid]

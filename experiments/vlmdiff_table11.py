@@ -1,16 +1,21 @@
 """VLMDiff, Table 11: which vision-language model describes the training images.
 
 Command (prepared data sets; one GPU; three folders of captions for each data set):
-    python -m experiments.vlmdiff_table11 --captions /data/captions
+    python -m experiments.vlmdiff_table11 --captions /data/captions --autoencoder-start kl-f8.ckpt
 
 The captions of a row are those of `{data}_captions_{vlm}..._pd` whose captioner's name begins as CAPTIONERS says, which
 holds for the authors' folders and for those of `jaxad caption`. The row of InternVL-2 is the run of `vlmdiff_results`.
+
+The published captioner OpenGVLab/InternVL2-8B brings its own code, which `jaxad caption` never runs: unless one has
+captions that it made elsewhere, those of OpenGVLab/InternVL3-8B-hf stand for them, since both names begin alike. Each
+row therefore says from which folder its captions were.
 """
 
 from __future__ import annotations
 
 import tyro
 
+from experiments.vlmdiff_caption_rows import find
 from experiments.vlmdiff_rows import Mean, RowOptions, Table
 from jaxad.errors import ConfigError
 
@@ -33,13 +38,16 @@ def main(options: RowOptions) -> dict[str, Mean]:
 
     Raises:
         ConfigError: no folder of captions; without one every row would be the same.
+        DataError: those of a captioner are missing.
     """
     if options.captions is None:
         raise ConfigError("--captions: Table 11 compares captions; name the folder that holds those of every captioner")
     table = Table(options, PUBLISHED)
-    for data in options.data or DATA:
-        for name, vlm in CAPTIONERS.items():
-            table.row(f"{data}, {name}", data, vlm=vlm)
+    captioners = [(data, name, vlm) for data in options.data or DATA for name, vlm in CAPTIONERS.items()]
+    folders = [find(options.captions, data, vlm, "train") for data, _, vlm in captioners]
+    for (data, name, vlm), folder in zip(captioners, folders, strict=True):
+        table.row(f"{data}, {name}", data, vlm=vlm)
+        print(f"{'':32} {'captions':10} {folder}", flush=True)
     return table.rows
 
 

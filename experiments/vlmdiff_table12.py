@@ -1,7 +1,7 @@
 """VLMDiff, Table 12: captions at test time, too, make it worse.
 
 Command (prepared data sets; one GPU; captions of training and test images):
-    python -m experiments.vlmdiff_table12 --captions /data/captions
+    python -m experiments.vlmdiff_table12 --captions /data/captions --autoencoder-start kl-f8.ckpt
 
 Evaluates the models of 300 epochs without captions (as published) and with those of the test images and guidance 9.
 Published are the differences alone, which we read as points.

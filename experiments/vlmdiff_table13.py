@@ -1,9 +1,11 @@
-"""VLMDiff, Table 13: the network whose features of image and reconstruction are compared.
+r"""VLMDiff, Table 13: the network whose features of image and reconstruction are compared.
 
 Command (prepared MVTec-AD; one GPU; weights come from the hub, those of DINO R50 from its authors' file):
-    python -m experiments.vlmdiff_table13 --captions /data/captions --dino-resnet50 dino_resnet50_pretrain.pth
+    python -m experiments.vlmdiff_table13 --captions /data/captions --autoencoder-start kl-f8.ckpt \
+        --dino-resnet50 dino_resnet50_pretrain.pth
 Some networks, on one's own parts:
-    python -m experiments.vlmdiff_table13 --data folder:/my/parts --networks facebook/dino-vits16 /weights/resnet18
+    python -m experiments.vlmdiff_table13 --data folder:/my/parts --autoencoder runs/ae/autoencoder \
+        --networks facebook/dino-vits16 /weights/resnet18
 
 Nothing depends on that network in training: one model is evaluated with all of them. The published DINOv2 saw its
 pixels in a wrong order (SPEC 1.9), so that its row cannot be compared. A network whose patch does not divide the image

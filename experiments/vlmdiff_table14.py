@@ -1,7 +1,8 @@
-"""VLMDiff, Table 14: the four splits of COCO-AD after 100 epochs, captions at test time too.
+r"""VLMDiff, Table 14: the four splits of COCO-AD after 100 epochs, captions at test time too.
 
 Command (`jaxad prepare coco_ad`, and again with --options split=split_1, split_2, split_3; one GPU):
-    python -m experiments.vlmdiff_table14 --captions /data/captions --methods vlmdiff diad
+    python -m experiments.vlmdiff_table14 --captions /data/captions --autoencoder-start kl-f8.ckpt \
+        --methods vlmdiff diad
 
 Each split is a model of its own and one class. `--data` replaces the splits by other data sets. Captions are COCO
 annotation files `captions_{train,val}2017_{vlm}.json`, of all images, or a folder of the published layout. We compare

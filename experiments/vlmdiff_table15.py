@@ -1,7 +1,7 @@
 """VLMDiff, Tables 15 and 16: every category of Real-IAD, one model for all, 100 epochs.
 
 Command (prepared Real-IAD; one GPU; the two tables are one run):
-    python -m experiments.vlmdiff_table15 --captions /data/captions
+    python -m experiments.vlmdiff_table15 --captions /data/captions --autoencoder-start kl-f8.ckpt
 From the report of a finished run, e.g. of `vlmdiff_results` or `jaxad evaluate --protocol diad`:
     python -m experiments.vlmdiff_table15 --report runs/vlmdiff/reports/real_iad/seed-1/report.json
 

@@ -1,7 +1,7 @@
 """VLMDiff, Tables 9 and 10: MVTec-AD and VisA after 100 and after 300 epochs.
 
 Command (prepared data sets; one GPU; without --methods VLMDiff alone):
-    python -m experiments.vlmdiff_table9 --captions /data/captions --methods vlmdiff diad
+    python -m experiments.vlmdiff_table9 --captions /data/captions --autoencoder-start kl-f8.ckpt --methods vlmdiff diad
 One's own parts, from a finetuned autoencoder:
     python -m experiments.vlmdiff_table9 --data folder:/my/parts --captions captions --autoencoder runs/ae/autoencoder
 

@@ -91,7 +91,8 @@ class AutoencoderTrainer:
         fixed, self._params = module_state.select(arrays, (LPIPS,))
         self._fixed = parallel.shard_parameters(fixed, mesh)
         # Left to the compiler, the state would come out of a step in another layout than it went in.
-        self._sharding = parallel.parameter_shardings(jax.eval_shape(self._first_state, self._params), mesh)
+        self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._params), mesh)
+        self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         outputs = (self._sharding, parallel.replicated(mesh))
         self._step = jax.jit(self._compiled_step, donate_argnums=0, out_shardings=outputs)
 
@@ -103,6 +104,11 @@ class AutoencoderTrainer:
     def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
         """`batch`: uint8 [n h w 3], n images of all accumulated batches. Donates `state`."""
         return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
+
+    def trace(self, batch: Any) -> jax.stages.Traced:
+        """The step for a batch of such shapes, not yet compiled; networks without arrays will do."""
+        batch = parallel.shard_batch(batch, self._mesh)
+        return self._step.trace(self.abstract_state, self._fixed, batch, jax.random.key(0))
 
     def autoencoder(self, state: TrainState) -> AutoencoderKL:
         """The autoencoder as trained so far, in every process."""

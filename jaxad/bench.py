@@ -37,7 +37,7 @@ def bench(command: cli.Bench) -> None:
 
         remat = [word == "on" for word in command.remat]
         size = "tiny" if command.size == "tiny" else "published"
-        settings = (dtype, size, command.count_only)
+        settings = (dtype, size, command.count_only, command.programs, command.batch_size)
         bench_vlmdiff.main(command.devices, command.micro_batches, remat, *settings)
 
 
@@ -48,6 +48,8 @@ def _problems(command: cli.Bench) -> list[str]:
     for flag, numbers in (("--devices", command.devices), ("--micro-batches", command.micro_batches)):
         if not numbers or min(numbers) < 1:
             problems.append(f"{flag} {' '.join(map(str, numbers))}: needs numbers of at least 1")
+    if not command.programs:
+        problems.append("--programs: needs one or more of prediction, training, autoencoder")
     if not command.remat:
         problems.append("--remat: needs on, off or both")
     if command.what in ("models", "vlmdiff") and command.dtype == "auto":

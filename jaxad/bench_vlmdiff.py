@@ -1,8 +1,8 @@
-"""What VLMDiff takes: memory of each device, and operations, of its training step and its prediction.
+"""What VLMDiff takes: memory of each device, and operations, of its prediction and of the training steps of its stages.
 
 `jaxad bench vlmdiff`. The account is of the programs that `jaxad fit` and `jaxad predict` run, lowered for a GPU and
 compiled, but never run, so that a published size needs no memory for its arrays and any machine can tell what eight
-devices would hold. Where there is an accelerator both programs are timed too.
+devices would hold. Where there is an accelerator that holds as much, they are timed too.
 """
 
 from __future__ import annotations
@@ -10,28 +10,39 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Var
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from jaxad import module_state, parallel
-from jaxad.bench_models import counted_operations, draw, fastest
-from jaxad.config import TrainConfig, VLMDiffConfig, to_json
+from jaxad.autoencoder_loss import AUTOENCODER, LPIPS
+from jaxad.autoencoder_training import AutoencoderTrainer
+from jaxad.bench_account import (
+    CARDS_GB,
+    NOTE,
+    account_of,
+    drawn,
+    held,
+    mesh_of,
+    on_cpu,
+    operations,
+    random_like,
+    speed,
+)
+from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig, to_json
 from jaxad.diffusion.sgn import controlled_noise
-from jaxad.errors import ConfigError
+from jaxad.models.autoencoder_kl import abstract_autoencoder
 from jaxad.models.backbone import backbone_from_config
 from jaxad.models.clip_config import TextConfig
+from jaxad.models.lpips import abstract_lpips
 from jaxad.models.normalisation import IMAGENET
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
+from jaxad.models.vgg import WIDTHS as VGG_WIDTHS
 from jaxad.models.vit_config import ViTConfig
 from jaxad.predict import Predictor
 from jaxad.systems.vlmdiff import VLMDiff
@@ -39,25 +50,8 @@ from jaxad.train import DetectorTrainer
 from jaxad.types import Batch, Features
 
 Size = Literal["published", "tiny"]
+Program = Literal["prediction", "training", "autoencoder"]
 PROTOCOL = "diad"
-CARDS_GB = (24, 80)
-RESERVED_GB = 1.0
-"""Of a card, for the CUDA context and the workspaces of its libraries."""
-
-NOTE = (
-    "Exact but for the temporaries (activations and gradients), which are what XLA's compiler plans, ordering "
-    "operations for little memory; without a GPU it is that for CPUs, given the program that a GPU would get. A GPU's "
-    "fuses more, but takes workspaces and other layouts for convolutions. As CPUs emulate bfloat16 in float32, the "
-    "temporaries are then those of the float32 program, and the casts of all parameters come on top: the total is "
-    "rather too large. So it is for several devices, where a CPU's compiler sums gradients before it divides them, and "
-    "for remat, from which it gains little: what remat should spare is the difference in what is kept from the forward "
-    "pass for the gradient (kept)."
-)
-COMPILER_OPTIONS = {
-    "xla_backend_optimization_level": 0,
-    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
-}
-"""For CPUs: machine code is of no use here; and operations are ordered as on GPUs, where memory is what is scarce."""
 
 
 class Shapes(NamedTuple):
@@ -96,21 +90,25 @@ def vlmdiff_benchmark(
     micro_batches: Sequence[int] = (1, 4, 12),
     remat: Sequence[bool] = (True,),
     *,
+    programs: Sequence[Program] = get_args(Program),
+    batch_size: int = 1,
     accumulate: int = 4,
     dtype: Literal["float32", "bfloat16"] = "float32",
     size: Size = "published",
     count_only: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Accounts of the prediction on one device, and of the training step on each number of devices.
+    """Accounts of the prediction and of autoencoder finetuning on one device, and of training on numbers of devices.
 
     Several devices each hold their share of what is trained (fsdp); without that each holds as much as a single one.
 
     Args:
         devices: numbers of devices; more than there are become virtual ones of the CPU.
-        micro_batches: images that a device holds at once; the prediction is judged at the largest.
-        remat: whether activations are computed again for the gradient.
+        micro_batches: images that a device holds at once while training.
+        remat: whether training computes activations again for the gradient.
+        programs: which of them.
+        batch_size: images of a prediction.
         accumulate: micro-batches of a step (published: 4 of 12 images).
-        dtype: compute type; parameters are float32.
+        dtype: compute type; parameters are float32, and the autoencoder's training is.
         size: "published", or "tiny", for tests.
         count_only: whether nothing is run; on a CPU the published size never is.
 
@@ -118,28 +116,31 @@ def vlmdiff_benchmark(
         Rows with `program`, `size`, `dtype`, `devices`, `micro_batch`, `accumulate`, `remat`; `parameters` by what
         becomes of them; `gb` of each device in 1e9 bytes by part and in `total`, of which `NOTE` says what they are;
         `arguments`, the same of what the program reads; of the training step also `gradients` and `kept`, which are
-        among the temporaries; `fits`, whether the total and 1 GB are at most so many GB; `tflop` of one
-        image; `compiled_by` and `compile_seconds`. What is timed has `images_per_second` and `device`.
+        among the temporaries; `fits`, whether the total and 1 GB are at most so many GB; `tflop` of one image, and of
+        all images of an optimizer step `step_tflop`; `compiled_by` and `compile_seconds`. What is timed has
+        `images_per_second` and `device`; what is too large for the device has `not_timed`, which says so.
 
     Raises:
         ConfigError: more devices than there are or can be.
     """
-    meshes = [_mesh(number) for number in devices]
+    meshes = [mesh_of(number) for number in devices]
     timed = not count_only and (size == "tiny" or jax.default_backend() != "cpu")
-    common = {"size": size, "dtype": dtype}
-    batch = max(micro_batches)
-    row = common | {"program": "prediction", "devices": 1, "micro_batch": batch}
-    yield row | prediction_account(abstract_vlmdiff(size, dtype), batch, timed)
-    operations: dict[bool, float] = {}
+    if "prediction" in programs:
+        row = {"program": "prediction", "size": size, "dtype": dtype, "devices": 1, "micro_batch": batch_size}
+        yield row | prediction_account(abstract_vlmdiff(size, dtype), batch_size, timed)
+    if "autoencoder" in programs:
+        row = {"program": "autoencoder step", "size": size, "dtype": "float32", "devices": 1}
+        yield row | autoencoder_account(size, FirstStageTrainConfig(), mesh_of(1), timed)
+    if "training" not in programs:
+        return
+    costs = {again: training_operations(abstract_vlmdiff(size, dtype, again)) for again in remat}
     for mesh, again, batch in itertools.product(meshes, remat, micro_batches):
-        detector = abstract_vlmdiff(size, dtype, again)
-        changes: dict[str, Any] = {"batch_size": batch * mesh.size, "accumulate": accumulate, "fsdp": mesh.size}
-        if again not in operations:
-            operations[again] = training_operations(detector)
-        row = common | {"program": "training step", "devices": mesh.size, "micro_batch": batch}
-        row |= {"accumulate": accumulate, "remat": again, "tflop": operations[again]}
+        images, tflop = batch * mesh.size, costs[again]
+        config = VLMDiffConfig.training("paper", batch_size=images, accumulate=accumulate, fsdp=mesh.size)
+        row = {"program": "training step", "size": size, "dtype": dtype, "devices": mesh.size, "micro_batch": batch}
+        row |= {"accumulate": accumulate, "remat": again, "tflop": tflop, "step_tflop": tflop * images * accumulate}
         exists = mesh.size <= jax.device_count()
-        yield row | training_account(detector, VLMDiffConfig.training("paper", **changes), mesh, timed and exists)
+        yield row | training_account(abstract_vlmdiff(size, dtype, again), config, mesh, timed and exists)
 
 
 def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
@@ -164,26 +165,62 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
         "batch": held(inputs),
     }
     gb["casts"] = _casts(detector, mesh, gb["parameters"] + gb["fixed"])
-    account = _account(trainer.trace(inputs), mesh, gb)
+    account = account_of(trainer.trace(inputs), mesh, gb)
     account["parameters"] = {name: sum(leaf.size for leaf in part.values()) for name, part in divided.items()}
     account["gradients"] = gb["parameters"]
     account["kept"] = kept(detector, divided["trained"], config.batch_size // mesh.size)
     if timed:
-        real = DetectorTrainer(_drawn(detector), config, mesh)
-        batch = jax.tree.map(partial(_random, np.random.default_rng(0)), inputs)
-        state, key = [real.init()], jax.random.key(0)
-
-        def step() -> None:
-            state[0], metrics = real.step(state[0], batch, key)
-            jax.block_until_ready((state, metrics))
-
-        account |= _speed(step, config.batch_size * config.accumulate)
+        images = config.batch_size * config.accumulate
+        account |= speed(account, lambda: _steps(DetectorTrainer(drawn(detector), config, mesh), inputs), images)
     return account
+
+
+def autoencoder_account(size: Size, train: FirstStageTrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
+    """Memory and operations of a step of autoencoder finetuning with LPIPS, before a discriminator joins (SPEC 1.5).
+
+    Args:
+        size: as for `vlmdiff_benchmark`.
+        train: batch size, accumulation.
+        mesh, timed: as for `training_account`.
+    """
+    shapes = PUBLISHED if size == "published" else TINY
+    widths = VGG_WIDTHS if size == "published" else (8,) * len(VGG_WIDTHS)
+    networks = {AUTOENCODER: abstract_autoencoder(shapes.autoencoder), LPIPS: abstract_lpips(widths)}
+    config = FirstStageConfig(image_size=shapes.image_size)
+    trainer = AutoencoderTrainer(networks, config, train, mesh)
+    images: Any = jax.ShapeDtypeStruct((train.images, config.image_size, config.image_size, 3), jnp.uint8)
+    counts = {name: sum(leaf.size for leaf in module_state.split(part)[1].values()) for name, part in networks.items()}
+    gb = {
+        "parameters": held(trainer.abstract_state.params),
+        "optimizer": held(trainer.abstract_state.opt_state),
+        "fixed": 4 * counts[LPIPS] / 1e9,
+        "batch": held(parallel.shard_batch(images, mesh)),
+    }
+    traced = trainer.trace(images)
+    tflop = operations(traced) / train.batch_size
+    account = {"micro_batch": train.batch_size, "accumulate": train.accumulate, "remat": config.remat, "tflop": tflop}
+    account |= {"step_tflop": tflop * train.images, **account_of(traced, mesh, gb)}
+    account |= {"parameters": {"trained": counts[AUTOENCODER], "fixed": counts[LPIPS]}, "gradients": gb["parameters"]}
+    if timed:
+        real = {name: drawn(part) for name, part in networks.items()}
+        account |= speed(account, lambda: _steps(AutoencoderTrainer(real, config, train, mesh), images), train.images)
+    return account
+
+
+def _steps(trainer: DetectorTrainer | AutoencoderTrainer, inputs: Any) -> Callable[[], None]:
+    """What does an optimizer step on random inputs of such shapes, one after the other."""
+    state, batch, key = [trainer.init()], random_like(inputs), jax.random.key(0)
+
+    def step() -> None:
+        state[0], metrics = trainer.step(state[0], batch, key)
+        jax.block_until_ready((state, metrics))
+
+    return step
 
 
 def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> dict[str, Any]:
     """Memory and operations of the prediction of `batch` images on one device; arguments as for `training_account`."""
-    mesh = _mesh(1)
+    mesh = mesh_of(1)
     arrays, inputs = module_state.split(detector)[1], _inputs(detector, batch)
     gb = {
         "parameters": held(parallel.shard_parameters(arrays, mesh)),
@@ -191,26 +228,29 @@ def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> di
     }
     gb["casts"] = _casts(detector, mesh, gb["parameters"])
     predictor = Predictor(_compilable(detector, mesh), PROTOCOL, batch_size=batch, mesh=mesh)
-    account = _account(predictor.trace(inputs), mesh, gb)
+    account = account_of(predictor.trace(inputs), mesh, gb)
     account["parameters"] = {"all": sum(leaf.size for leaf in arrays.values())}
     account["tflop"] = prediction_operations(detector)
     if timed:
-        predictor = Predictor(_drawn(detector), PROTOCOL, batch_size=batch, mesh=mesh)
-        images = jax.tree.map(partial(_random, np.random.default_rng(0)), inputs)
-        account |= _speed(lambda: predictor(images), batch)
+
+        def prepare() -> Callable[[], Any]:
+            real, images = Predictor(drawn(detector), PROTOCOL, batch_size=batch, mesh=mesh), random_like(inputs)
+            return lambda: real(images)
+
+        account |= speed(account, prepare, batch)
     return account
 
 
 def training_operations(detector: VLMDiff) -> float:
     """Operations in 1e12 that training spends on one image, by the compiler's account of the step; runs nothing."""
-    trainer = DetectorTrainer(detector, VLMDiffConfig.training(batch_size=1, accumulate=1), _mesh(1))
-    return _operations(trainer.trace(features(detector, 1)))
+    trainer = DetectorTrainer(detector, VLMDiffConfig.training(batch_size=1, accumulate=1), mesh_of(1))
+    return operations(trainer.trace(features(detector, 1)))
 
 
 def prediction_operations(detector: VLMDiff) -> float:
     """Operations in 1e12 of the prediction of one image; runs nothing."""
     inputs, steps = _inputs(detector, 1), detector.config.sampling_steps
-    whole = _operations(Predictor(detector, PROTOCOL, batch_size=1, mesh=_mesh(1)).trace(inputs))
+    whole = operations(Predictor(detector, PROTOCOL, batch_size=1, mesh=mesh_of(1)).trace(inputs))
     graphdef, arrays = module_state.split(detector)
     unet = detector.unet.config
     side = features(detector, 1).grid[0]
@@ -223,7 +263,7 @@ def prediction_operations(detector: VLMDiff) -> float:
         return controlled_noise(merged.unet, merged.sgn, latents, jnp.zeros(1, jnp.int32), text, hint)
 
     # The account counts the body of a loop once.
-    return whole + (steps - 1) * _operations(jax.jit(denoise).trace(arrays, latents, text, hint))
+    return whole + (steps - 1) * operations(jax.jit(denoise).trace(arrays, latents, text, hint))
 
 
 def kept(detector: VLMDiff, trained: Collection[str], batch: int) -> float:
@@ -267,12 +307,6 @@ def divide(detector: VLMDiff, trainer: DetectorTrainer) -> dict[str, dict[str, A
     return {"trained": trained, "fixed": fixed, "frozen": frozen}
 
 
-def held(arrays: Any) -> float:
-    """What placed arrays, or their shapes, take of one device, in 1e9 bytes."""
-    leaves = jax.tree.leaves(arrays)
-    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves) / 1e9
-
-
 def _inputs(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
     shape: Any = jax.ShapeDtypeStruct
     images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
@@ -288,24 +322,9 @@ def features(detector: VLMDiff, batch: int) -> Features:
     return jax.eval_shape(lambda arrays, inputs: module_state.merge(graphdef, arrays).encode(inputs), arrays, inputs)
 
 
-def _mesh(devices: int) -> Mesh:
-    found = jax.devices() if devices <= jax.device_count() else jax.devices("cpu")
-    if devices > len(found):
-        raise ConfigError(
-            f"--devices {devices}: there are {len(found)}; virtual ones need a process of their own that has not used "
-            f"jax yet, or JAX_NUM_CPU_DEVICES={devices} in the environment"
-        )
-    auto = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((1, devices), ("data", "fsdp"), axis_types=auto, devices=found[:devices])
-
-
-def _on_cpu(mesh: Mesh) -> bool:
-    return mesh.devices.flat[0].platform == "cpu"
-
-
 def _compilable(detector: VLMDiff, mesh: Mesh) -> VLMDiff:
     """The detector, or on a CPU, which emulates bfloat16, the same in float32."""
-    if not _on_cpu(mesh):
+    if not on_cpu(mesh):
         return detector
     config, networks = detector.config, (detector.unet.config, detector.autoencoder.config, detector.text.config)
     shapes = Shapes(*networks, detector.backbone.network.config, config.image_size)
@@ -314,64 +333,22 @@ def _compilable(detector: VLMDiff, mesh: Mesh) -> VLMDiff:
 
 def _casts(detector: VLMDiff, mesh: Mesh, read: float) -> float:
     """What parameters in bfloat16 take beside those in float32, where the compiler's plan does not know of them."""
-    return read / 2 if detector.config.precision == "bfloat16" and _on_cpu(mesh) else 0.0
-
-
-def _account(traced: jax.stages.Traced, mesh: Mesh, parts: dict[str, float]) -> dict[str, Any]:
-    on_cpu, began = _on_cpu(mesh), time.perf_counter()
-    lowered = traced.lower(lowering_platforms=("cuda",) if on_cpu else None)
-    compiled = lowered.compile(COMPILER_OPTIONS if on_cpu else None)
-    seconds = time.perf_counter() - began
-    stats: Any = compiled.memory_analysis()
-    results = (stats.output_size_in_bytes - stats.alias_size_in_bytes) / 1e9
-    gb = {**parts, "results": results, "temporaries": stats.temp_size_in_bytes / 1e9}
-    total = sum(gb.values())
-    return {
-        "gb": {**gb, "total": total},
-        "arguments": stats.argument_size_in_bytes / 1e9,
-        "fits": {str(card): total + RESERVED_GB <= card for card in CARDS_GB},
-        "compiled_by": "XLA for CPU" if on_cpu else mesh.devices.flat[0].device_kind,
-        "compile_seconds": seconds,
-    }
-
-
-def _operations(traced: jax.stages.Traced) -> float:
-    return counted_operations(traced) / 1e12
-
-
-def _speed(run: Callable[[], Any], images: int) -> dict[str, Any]:
-    rate, device = images / fastest(run, 3), jax.devices()[0]
-    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
-    measured = {"images_per_second": rate, "device": device.device_kind}
-    return measured if peak is None else {**measured, "peak_gb_so_far": peak / 1e9}
-
-
-def _drawn(detector: VLMDiff) -> VLMDiff:
-    """The detector with random weights."""
-    graphdef, shapes = module_state.split(detector)
-    noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
-    arrays = {path: draw(path, leaf.shape, noise).astype(leaf.dtype) for path, leaf in shapes.items()}
-    return module_state.merge(graphdef, arrays)
-
-
-def _random(generator: np.random.Generator, leaf: Any) -> np.ndarray:
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-        return generator.standard_normal(leaf.shape, np.float32).astype(leaf.dtype)
-    return generator.integers(0, 2 if leaf.dtype == jnp.bool_ else 256, leaf.shape).astype(leaf.dtype)
+    return read / 2 if detector.config.precision == "bfloat16" and on_cpu(mesh) else 0.0
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table in Markdown."""
     heads = ["program", "devices", "images at once", "remat", "GB per device", "temporaries", "kept"]
-    heads += [*(f"fits {card} GB" for card in CARDS_GB), "TFLOP an image", "images/s"]
+    heads += [*(f"fits {card} GB" for card in CARDS_GB), "TFLOP an image", "a step", "images/s"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
         gb, kept = row["gb"], row.get("kept")
         line = [row["program"], row["devices"], row["micro_batch"], _yes(row.get("remat"))]
         line += [f"{gb['total']:.1f}", f"{gb['temporaries']:.1f}", "" if kept is None else f"{kept:.1f}"]
-        line += [*map(_yes, row["fits"].values()), f"{row['tflop']:.2f}"]
-        speed = row.get("images_per_second")
-        lines.append([str(cell) for cell in line] + ["" if speed is None else f"{speed:.1f}"])
+        step, rate = row.get("step_tflop"), row.get("images_per_second")
+        line += [*map(_yes, row["fits"].values()), f"{row['tflop']:.2f}", "" if step is None else f"{step:.1f}"]
+        line += [row.get("not_timed", "") if rate is None else f"{rate:.1f}"]
+        lines.append([str(cell) for cell in line])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -386,13 +363,20 @@ def main(
     dtype: Literal["float32", "bfloat16"],
     size: Size,
     count_only: bool,
+    programs: Sequence[Program],
+    batch_size: int,
 ) -> None:
-    """Prints one line of JSON for each row as soon as it is known; then, for readers, a table to stderr."""
+    """Prints one line of JSON for each row as soon as it is known; at the end, for readers, a table to stderr."""
     # If jax runs already, its devices will have to do.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(devices))
+    options: Any = {"dtype": dtype, "size": size, "count_only": count_only}
+    options |= {"programs": programs, "batch_size": batch_size}
     rows = []
-    for row in vlmdiff_benchmark(devices, micro_batches, remat, dtype=dtype, size=size, count_only=count_only):
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    print(f"{table(rows)}\n{NOTE}", file=sys.stderr)
+    try:
+        for row in vlmdiff_benchmark(devices, micro_batches, remat, **options):
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    finally:
+        # Also where a row fails or takes too long.
+        print(f"{table(rows)}\n{NOTE}", file=sys.stderr)

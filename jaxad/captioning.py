@@ -58,7 +58,8 @@ class Captioned:
 class HuggingFaceCaptioner:
     """Greedy answers of an image-text-to-text model such as InternVL (its "-hf" weights), Qwen-VL, LLaVA or BLIP-2.
 
-    Only models whose code is part of transformers are loaded; code from the hub is never run.
+    Only models whose code is part of transformers are loaded; code from the hub is never run. That leaves out the
+    published captioner, OpenGVLab/InternVL2-8B, which brings its own; its captions, made elsewhere, are read like any.
 
     Args:
         model: hub id, or a folder with model and processor.

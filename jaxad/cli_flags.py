@@ -67,6 +67,8 @@ class _FitImages(_UsableData):
     """Folder of the run; run the same command again to resume it."""
     image_size: int | None = None
     """Side of the square input in pixels; short for --model.image-size, and goes before it."""
+    holdout: float = 0.1
+    """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
 
     @property
     def run_folder(self) -> Path:
@@ -75,8 +77,6 @@ class _FitImages(_UsableData):
 
 @dataclass(frozen=True, kw_only=True)
 class _FitData(_FitImages):
-    holdout: float = 0.1
-    """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
     false_alarm: float = 0.01
     """Share of normal images allowed above the threshold."""
     protocol: Protocol = "exact-256"
@@ -152,6 +152,9 @@ class FitCLIPFusion(_FitData):
 class FitAutoencoder(_FitImages):
     """Finetune Stable Diffusion's autoencoder, VLMDiff's first stage; leaves it in the workdir's folder autoencoder."""
 
+    holdout: float = 0.1
+    """Share of normal training images kept out, the same ones that `fit vlmdiff` keeps out for its threshold, which
+    would be too low on images that the autoencoder knows; 0 for none."""
     preset: Preset = "paper"
     """Defaults of --model and --train: the published ones, or small ones for CPUs."""
     model: FirstStageConfig = field(default_factory=FirstStageConfig)
@@ -320,14 +323,14 @@ class Bench(_Command):
     """metrics: pixel metrics of ten million scores against an exact computation; input: images per second from disk to
     a batch on the device; models: forward pass of every pretrained network at its published size, random weights;
     clipfusion: latency and operations of CLIPFusion's prediction, random weights; vlmdiff: memory and operations of
-    VLMDiff's training step and prediction, from compiled programs."""
+    VLMDiff's prediction and of the training steps of its two stages, from compiled programs."""
     networks: tuple[str, ...] | None = None
     """models: only these, named as `jaxad models` names them."""
     dtype: Precision | None = None
     """models, clipfusion, vlmdiff: compute type, float32 if not given; clipfusion takes auto as well, the types that
     other commands compute in on this device, and does if not given."""
     batch_size: int = 1
-    """models, clipfusion: images at once."""
+    """models, clipfusion, and vlmdiff's prediction: images at once."""
     shots: tuple[int, ...] = (0, 1, 2, 4)
     """clipfusion: numbers of references."""
     preset: CLIPFusionPreset = "clipfusion"
@@ -337,8 +340,10 @@ class Bench(_Command):
     state and one timestep."""
     devices: tuple[int, ...] = (1, 8)
     """vlmdiff: numbers of devices; the machine needs none of them to tell what they would hold."""
+    programs: tuple[Literal["prediction", "training", "autoencoder"], ...] = ("prediction", "training", "autoencoder")
+    """vlmdiff: only these; training is that of the diffusion model, autoencoder that of the first stage in float32."""
     micro_batches: tuple[int, ...] = (1, 4, 12)
-    """vlmdiff: images that a device holds at once."""
+    """vlmdiff: images that a device holds at once while training."""
     remat: tuple[Literal["on", "off"], ...] = ("on",)
     """vlmdiff: whether training computes activations again instead of keeping them."""
     count_only: bool = False

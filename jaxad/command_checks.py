@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def fit_problems(command: Any, config: Any) -> list[str]:
     """What is wrong with the flags of `jaxad fit ...`, its settings `config` and `command.train` among them."""
     problems = count_problems(command, "workers")
+    if not 0 <= command.holdout < 1:
+        problems.append(f"--holdout {command.holdout}: needs to be at least 0 and below 1")
     if command.workdir.exists() and not command.workdir.is_dir():
         problems.append(f"--workdir {command.workdir}: is a file; give a folder")
     for flag, settings in (("--model", config), ("--train", command.train)):

@@ -30,16 +30,16 @@ def fit_autoencoder(command: cli.FitAutoencoder) -> None:
 
     parallel.start_processes()
     reporter = Reporter(quiet=not parallel.is_main_process())
-    dataset = load_data(command)
+    dataset = load_data(command, command.holdout)
     reporter.warn([str(problem) for problem in dataset.problems])
-    steps = command.train.steps_for(len(dataset.train))
-    reporter.say(f"{len(dataset.train)} images, {steps} steps of {command.train.images} images")
+    steps, kept = command.train.steps_for(len(dataset.train)), len(dataset.holdout)
+    reporter.say(f"{len(dataset.train)} images ({kept} kept out), {steps} steps of {command.train.images} images")
     run = autoencoder_training.fit_autoencoder(
         dataset.train,
         config,
         command.train,
         workdir=command.workdir,
-        provenance={"preset": command.preset, "skipped": skipped(dataset)},
+        provenance={"holdout": command.holdout, "preset": command.preset, "skipped": skipped(dataset)},
         workers=command.workers,
         reporter=reporter,
     )
@@ -55,11 +55,12 @@ def fit_autoencoder(command: cli.FitAutoencoder) -> None:
 
 
 def _second_stage(command: cli.FitAutoencoder, config: FirstStageConfig) -> tuple[object, ...]:
-    """Flags of `jaxad fit vlmdiff` that make it see images as this autoencoder does."""
+    """Flags of `jaxad fit vlmdiff` that make it see the images that this autoencoder does, as it does."""
     preset = () if command.preset == "paper" else ("--preset", command.preset)
     second = VLMDiffConfig.preset(command.preset)
     size = () if config.image_size == second.image_size else ("--image-size", config.image_size)
-    return (*preset, *size, *(() if config.pixels == "imagenet" else ("--model.pixels", config.pixels)))
+    holdout = () if command.holdout == cli.FitVLMDiff.holdout else ("--holdout", command.holdout)
+    return (*preset, *holdout, *size, *(() if config.pixels == "imagenet" else ("--model.pixels", config.pixels)))
 
 
 def caption(command: cli.Caption) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxad import cli_flags as cli
 from jaxad.command_checks import command_line, data_flags, fit_problems, load_data, raise_problems, skipped
+from jaxad.described import captions_flags
 from jaxad.progress import Reporter
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ def fit(
     if command.image_size is not None:
         config = dataclasses.replace(config, image_size=command.image_size)
     problems = fit_problems(command, config)
-    if not 0 <= command.holdout < 1:
-        problems.append(f"--holdout {command.holdout}: needs to be at least 0 and below 1")
     if not 0 < command.false_alarm < 1:
         problems.append(f"--false-alarm {command.false_alarm}: needs to lie between 0 and 1")
     problems += own_problems(command)
@@ -78,6 +77,6 @@ def next_command(command: cli.Fit, dataset: DataSet, result: Run) -> str:
     if any(record.label is not None for record in dataset.test.records):
         protocol = ("--protocol", command.protocol) if command.protocol != "exact-256" else ()
         out = ("--out", f"{command.workdir}-report", *protocol)
-        return command_line("evaluate", *checkpoint, *data_flags(command), *out)
+        return command_line("evaluate", *checkpoint, *data_flags(command), *captions_flags(command, result.model), *out)
     category = ("--category", "NAME") if result.model.needs_category else ()
     return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)

@@ -216,7 +216,8 @@ def fit(
         parallel.check_batch_size(config.batch_size, run.mesh)
     content = {"images": content_hash(source, detector.annotate(source.records, training=True), workers=workers)}
     if holdout is not None and len(holdout):
-        content["holdout"] = content_hash(holdout, workers=workers)
+        notes = detector.annotate(holdout.records, training=False)
+        content["holdout"] = content_hash(holdout, notes, workers=workers)
     meta = {
         "train": to_json(config) if detector.trains else None,
         "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},

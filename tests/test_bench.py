@@ -5,12 +5,13 @@ import pytest
 from jaxad import cli, commands
 from jaxad.errors import ConfigError
 
+PROGRAMS = ("prediction", "training", "autoencoder")
 DEFAULTS = {
     "metrics": (),
     "input": (),
     "models": (None, "float32", 1),
     "clipfusion": ((0, 1, 2, 4), "clipfusion", "published", "auto", 1, False),
-    "vlmdiff": ((1, 8), (1, 4, 12), [True], "float32", "published", False),
+    "vlmdiff": ((1, 8), (1, 4, 12), [True], "float32", "published", False, PROGRAMS, 1),
 }
 
 
@@ -34,7 +35,10 @@ def test_flags_reach_the_benchmark(monkeypatch):
     words = ("--shots", "0", "4", "--preset", "winclip", "--size", "one-pass", "--dtype", "float32", "--count-only")
     assert asked(monkeypatch, "clipfusion", *words) == ((0, 4), "winclip", "one-pass", "float32", 1, True)
     words = ("--devices", "8", "--micro-batches", "2", "--remat", "on", "off", "--size", "tiny", "--count-only")
-    assert asked(monkeypatch, "vlmdiff", *words) == ((8,), (2,), [True, False], "float32", "tiny", True)
+    settings = ((8,), (2,), [True, False], "float32", "tiny", True)
+    assert asked(monkeypatch, "vlmdiff", *words) == (*settings, PROGRAMS, 1)
+    words = (*words, "--programs", "prediction", "--batch-size", "16")
+    assert asked(monkeypatch, "vlmdiff", *words) == (*settings, ("prediction",), 16)
 
 
 def test_flags_that_cannot_work_are_all_named():
@@ -42,5 +46,7 @@ def test_flags_that_cannot_work_are_all_named():
     with pytest.raises(ConfigError) as error:
         commands.run(cli.parse(["bench", "models", *words]))
     assert all(f"{flag} {value}" in str(error.value) for flag, value in zip(words[::2], words[1::2], strict=True))
+    with pytest.raises(ConfigError, match="--programs: needs one or more"):
+        commands.run(cli.parse(["bench", "vlmdiff", "--programs"]))
     with pytest.raises(ConfigError, match=r"--dtype auto: vlmdiff[\s\S]*one-pass"):
         commands.run(cli.parse(["bench", "vlmdiff", "--size", "one-pass", "--dtype", "auto"]))

@@ -135,6 +135,15 @@ def test_the_next_command_reads_the_same_images(system, flag):
             assert (parsed.categories, parsed.protocol) == (("metal nut", "screw"), "diad")
 
 
+def test_the_next_command_has_the_captions_that_a_detector_takes(tmp_path):
+    words = ["--data", "mvtec_ad", "--workdir", "run", "--captions", str(tmp_path), "--model.captions", "always"]
+    command: Any = cli.parse(["fit", "vlmdiff", *words])
+    dataset: Any = SimpleNamespace(test=SimpleNamespace(records=[Record(Path("a.png"), "screw", label=0)]))
+    result: Any = SimpleNamespace(model=SimpleNamespace(config=command.model))
+    evaluate: Any = cli.parse(shlex.split(next_command(command, dataset, result))[1:])
+    assert (evaluate.captions, evaluate.protocol) == (tmp_path, "diad")
+
+
 def test_fit_on_data_without_test_images_names_predict_next(work, tmp_path, capsys):
     shutil.copytree(work / "my parts/tile/train", tmp_path / "tile/train")
     jaxad("fit", "patch-bank", "--data", f"folder:{tmp_path}", "--workdir", tmp_path / "run", *BANK, "--holdout", 0)

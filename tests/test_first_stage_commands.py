@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from jaxad import autoencoder_training, captioning, cli
+from jaxad import data as datasets
 from jaxad.autoencoder_training import AutoencoderRun
 from jaxad.models.autoencoder_kl import abstract_autoencoder
 from jaxad.models.sd_config import AutoencoderConfig
@@ -48,16 +49,20 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
     calls = []
 
     def instead(source, config, train, *, workdir, **options):
-        calls.append((len(source), config, train))
+        calls.append((source, config, train, options["provenance"]))
         autoencoder = abstract_autoencoder(AutoencoderConfig(block_out_channels=(32,), layers_per_block=1))
         return AutoencoderRun(autoencoder, workdir / "autoencoder", (50.0, 5.0), 1.0, None)
 
     monkeypatch.setattr(autoencoder_training, "fit_autoencoder", instead)
     words = ("fit", "autoencoder", "--data", data, "--categories", "disc", "--workdir", tmp_path / "run")
     assert jaxad(monkeypatch, *words, "--preset", "small", "--image-size", 64, "--train.batch-size", 2) == 0
-    ((images, config, train),) = calls
-    assert (images, config.image_size, config.perceptual_weight, train.images) == (3, 64, 0.0, 2)
+    ((source, config, train, provenance),) = calls
+    assert (config.image_size, config.perceptual_weight, train.images) == (64, 0.0, 2)
+    # Not on what the second stage, by default, keeps out for its threshold.
+    assert source.records == datasets.load(data).train.records
+    assert (len(source), provenance["holdout"]) == (2, 0.1)
     said = capsys.readouterr().err
+    assert "--holdout" not in said
     assert "50.00 before, 5.00 after" in said
     follow = f"--preset small --image-size 64 --model.autoencoder {tmp_path / 'run' / 'autoencoder'}"
     assert follow in said.replace("\n", " ")
@@ -66,4 +71,9 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
     assert jaxad(monkeypatch, *words, "--model.kl-weight", -1, "--train.epochs", 0, "--workers", 0) == 1
     complaint = capsys.readouterr().err
     assert all(name in complaint for name in ("kl_weight = -1", "epochs = 0", "--workers 0"))
+    assert jaxad(monkeypatch, *words, "--holdout", 1) == 1
+    assert "--holdout 1.0: needs to be at least 0 and below 1" in capsys.readouterr().err
     assert len(calls) == 1
+    assert jaxad(monkeypatch, *words, "--holdout", 0) == 0
+    assert (len(calls[1][0]), calls[1][3]["holdout"]) == (3, 0.0)
+    assert "--holdout 0.0 " in capsys.readouterr().err.partition("next: jaxad fit vlmdiff")[2]

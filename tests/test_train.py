@@ -187,6 +187,18 @@ def test_a_run_belongs_to_its_images_wherever_they_lie(tmp_path):
     assert content_hash(ds) != content_hash(ds, {"caption": np.arange(len(ds))})
 
 
+def test_changed_notes_on_the_holdout_are_another_run(parts, trained, monkeypatch):
+    """Captions at test time condition the threshold too."""
+    monkeypatch.setattr(
+        jaxad.DPDiff,
+        "annotate",
+        lambda _, records, training: {} if training else {"caption": np.arange(len(records))},
+    )
+    with pytest.raises(CheckpointError, match=r"sha256\.holdout") as caught:
+        jaxad.fit(toy_model(), parts.train, toy_training(), workdir=trained.workdir, holdout=parts.holdout)
+    assert "sha256.images" not in str(caught.value)
+
+
 def test_a_folder_with_other_files_is_left_alone(parts, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(CheckpointError, match="not empty"):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxad import captioning, cli, commands, restore
+from jaxad import captioning, cli, commands, data, restore
+from jaxad.workdir import content_hash
 from tests.parts import make_parts
 from tests.test_readme import README
 
@@ -58,6 +59,16 @@ def test_autoencoder_carries_the_scale_of_its_latents(outputs):
     meta = json.loads((outputs / "runs/vlmdiff/config.json").read_text())
     assert meta["config"]["autoencoder"] == "runs/kl-f8/autoencoder"
     assert restore(outputs / "runs/vlmdiff").detector.autoencoder.config.scaling_factor == measured
+
+
+def test_both_stages_train_on_the_same_images(outputs):
+    first, second = (
+        json.loads((outputs / f"runs/{run}/config.json").read_text())["data"] for run in ("kl-f8", "vlmdiff")
+    )
+    parts = data.load(f"folder:{outputs / 'parts'}")
+    assert first["images"] == second["images"] == len(parts.train) == 4
+    assert first["sha256"] == {"images": content_hash(parts.train)}
+    assert second["sha256"]["holdout"] == content_hash(parts.holdout)
 
 
 def test_report_is_in_the_protocol_of_the_threshold(outputs):

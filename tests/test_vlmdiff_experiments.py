@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import tyro
 
+import jaxad
 from experiments import (
     vlmdiff_results,
     vlmdiff_sampling,
@@ -18,7 +23,7 @@ from experiments import (
     vlmdiff_table15,
 )
 from experiments.vlmdiff_caption_rows import find
-from experiments.vlmdiff_rows import COCO_SPLITS, RowOptions, Table
+from experiments.vlmdiff_rows import COCO_SPLITS, METRICS, RowOptions, Table, check_lpips
 from jaxad.config import VLMDiffConfig
 from jaxad.data.caption_files import write_captions
 from jaxad.errors import CheckpointError, ConfigError, DataError
@@ -121,6 +126,82 @@ def test_table11_needs_captions():
         vlmdiff_table11.main(RowOptions())
 
 
+HEADERS = {
+    vlmdiff_results: RowOptions,
+    vlmdiff_sampling: vlmdiff_sampling.Sampling,
+    vlmdiff_table9: RowOptions,
+    vlmdiff_table11: RowOptions,
+    vlmdiff_table12: RowOptions,
+    vlmdiff_table13: vlmdiff_table13.Table13,
+    vlmdiff_table14: RowOptions,
+    vlmdiff_table15: vlmdiff_table15.Table15,
+}
+
+
+@pytest.mark.parametrize("module", HEADERS, ids=lambda module: module.__name__.partition("_")[2])
+def test_commands_of_the_headers_can_be_run_as_printed(module, monkeypatch):
+    """Those that finetune an autoencoder say where it finds LPIPS; here kl-f8.ckpt is taken to bring it."""
+    monkeypatch.setattr("experiments.vlmdiff_rows.find_part", lambda source, part: source)
+    monkeypatch.setattr("experiments.vlmdiff_rows.holds_lpips", lambda source: source == "kl-f8.ckpt")
+    name = module.__name__
+    commands = re.findall(rf"python -m {name} ((?:.*\\\n)*.*)", module.__doc__)
+    assert commands
+    for command in commands:
+        options = tyro.cli(HEADERS[module], args=shlex.split(command.replace("\\\n", "")))
+        if isinstance(options, RowOptions) and getattr(options, "report", None) is None:
+            check_lpips(options)
+
+
+def test_finetuning_without_lpips_is_refused_before_any_work(tmp_path):
+    data = str(tmp_path / "no such data")
+    write_pipeline(tmp_path / "sd")
+    for start in (None, "random:8", str(tmp_path / "sd")):
+        table = Table(RowOptions(out=tmp_path / "runs", autoencoder_start=start), {})
+        with pytest.raises(ConfigError) as caught:
+            table.train(data)
+        for option in ("--autoencoder-start kl-f8.ckpt", "--vgg and --lpips", "--no-perceptual", "--autoencoder "):
+            assert option in str(caught.value)
+    assert not (tmp_path / "runs").exists()
+    for given in ({"vgg": "vgg16.pth"}, {"perceptual": False}, {"autoencoder": "pretrained"}, {"preset": "small"}):
+        check_lpips(RowOptions(**given))
+
+
+def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch):
+    """Of training and test images; found below the folder of captions by the beginning of the captioner's name."""
+    name, trained, evaluated = Path(parts.name).name, [], []
+    ids = sorted(record.identity for record in (*parts.train.records, *parts.holdout.records))
+    texts = ["a disc", "", *["a disc"] * (len(ids) - 2)]
+    folder = write_captions(tmp_path, name, "internvl3-8b-hf", "pd", "train", ids, lambda done: texts[done:])
+    captioned(tmp_path, parts, "test", "with a hole", name, "internvl3-8b-hf")
+    detector = SimpleNamespace(config=SimpleNamespace(captions="always"))
+    restored = SimpleNamespace(detector=detector, meta={"train": None, "data": {}, "step": 1})
+    monkeypatch.setattr(jaxad.VLMDiff, "create", lambda config, key: detector)
+    monkeypatch.setattr(jaxad, "fit", lambda *_, provenance, **__: trained.append(provenance))
+    monkeypatch.setattr(jaxad, "restore", lambda workdir: restored)
+    report = {"mean": dict.fromkeys(METRICS, 0.5)}
+    monkeypatch.setattr(jaxad, "evaluate", lambda *_, provenance, **__: evaluated.append(provenance) or report)
+    monkeypatch.setattr(jaxad, "write_report", lambda *_: None)
+    options = RowOptions(
+        out=tmp_path / "runs", captions=tmp_path, preset="small", autoencoder="pretrained", seeds=(1, 2)
+    )
+    Table(options, {}).row("all", parts.name)
+    record = {"vlm": "internvl", "source": str(folder), "images": 24, "missing": 1}
+    assert trained == [{"captions": record}] * 2
+    tested = {**record, "images": len(parts.test), "missing": 0}
+    assert [provenance["test_captions"] for provenance in evaluated] == [tested] * 2
+
+
+def test_table11_names_the_captions_of_each_row(parts, tmp_path, monkeypatch, capsys):
+    name = Path(parts.name).name
+    folders = [
+        captioned(tmp_path, parts, "train", "a disc", name, vlm) for vlm in ("blip2", "deepseek", "internvl3-8b-hf")
+    ]
+    monkeypatch.setattr(Table, "row", lambda *_, **__: {})
+    vlmdiff_table11.main(RowOptions(captions=tmp_path, data=(parts.name,)))
+    said = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.split()[0] == "captions"]
+    assert said == list(map(str, folders))
+
+
 def test_table15_reads_a_report(tmp_path, capsys):
     values = {"image_auroc": 0.8, "pixel_auroc": 0.9, "aupro": None}
     file = tmp_path / "report.json"
@@ -185,12 +266,12 @@ def test_tables_share_autoencoder_and_runs(parts, options, capsys):
     assert capsys.readouterr().err.count("nothing to train") == 2
     assert compared[f"{data}, random:32x1"] != texts[f"{data}, no text"]
 
-    (row,) = vlmdiff_sampling.main(vlmdiff_sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=8))
+    (row,) = vlmdiff_sampling.main(vlmdiff_sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=4))
     assert (row.start_timestep, row.sampling_steps) == (100, 2)
     assert (row.images_per_second or 0) > 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["t", "steps"], ["100", "2"]]
 
-    with pytest.raises(CheckpointError, match=r"captions\.sha256"):
+    with pytest.raises(CheckpointError, match=r"sha256\.images"):
         vlmdiff_table12.main(RowOptions(**{**options, "captions": None}))
 
 

@@ -28,18 +28,22 @@ def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Ca
 
     Raises:
         DataError: the captions cannot be read, stand in another order than the images, or an image has several;
-            everything is listed.
+            everything is listed. Or none of the images has one.
     """
     texts: dict[str, str] = {}
     problems: list[Problem] = []
+    begin = []
     for split, captions in _read(path).items():
         ids = [sample.image_id for category in categories for sample in category.samples if sample.split == split]
         found = captions.check(ids)
         problems += found
+        begin.append(f"{split}: {captions.unlike(ids)}")
         if not any(problem.fatal for problem in found):
             texts.update(zip(ids, captions.attach(ids).texts, strict=True))
     if fatal := [problem for problem in problems if problem.fatal]:
         raise DataError(f"{path}: the captions do not fit the images:", fatal)
+    if not any(texts.values()):
+        raise DataError(f"{path}: none of the images has a caption there; {'; '.join(begin)}")
     return [_captioned(category, texts) for category in categories], problems
 
 

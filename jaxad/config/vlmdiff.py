@@ -16,8 +16,9 @@ class VLMDiffConfig:
     """VLMDiff (arXiv 2511.08173): caption-conditioned latent diffusion guided by the image (SPEC 1)."""
 
     stable_diffusion: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    """What it starts from (paper): folder or Hugging Face id in diffusers layout, or one .ckpt or .safetensors file; or
-    "random:WIDTH", small untrained networks whose autoencoder has the factor 4."""
+    """What it starts from: the original v1-5-pruned.ckpt, without its moving average (paper), or another .ckpt or
+    .safetensors file; or a folder or Hugging Face id in diffusers layout, whose UNet is that moving average, a slightly
+    different start; or "random:WIDTH", small untrained networks whose autoencoder has the factor 4."""
     autoencoder: str | None = None
     """Finetuned autoencoder (paper): a folder as `jaxad fit autoencoder` writes it, or an LDM .ckpt; None for that of
     `stable_diffusion`."""
@@ -32,7 +33,7 @@ class VLMDiffConfig:
     tokenizer: str | None = None
     """Folder or id of the tokenizer; None for that of `stable_diffusion`, of a single file CLIP's."""
     ema: bool = False
-    """Start from the UNet's moving average, where a .ckpt has both (paper: no)."""
+    """Start from the UNet's moving average, where a .ckpt has both (paper: no); diffusers layout has nothing else."""
     backbone: str = "facebook/dino-vits8"
     """Network whose features of image and reconstruction are compared: a ViT's last output after the final norm
     (paper), or a convolutional network's outputs at strides 4, 8 and 16 (DiAD). A ViT whose patch does not divide the

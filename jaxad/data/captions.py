@@ -74,10 +74,7 @@ class Captions:
         problems = self._listed(MISSING, missing, fatal=False)
         repeated = (f"{label} has {number} captions, keep one" for label, number in counts.items() if number > 1)
         problems += self._listed(DUPLICATE, repeated)
-        # Those of COCO are of all its images, of which a split is a part.
-        surplus = (
-            f"{label} is no image of the data set" for label in counts if label not in keys and not self.numbered
-        )
+        surplus = (f"{label} is no image of the data set" for label in self.surplus(ids))
         problems += self._listed(SURPLUS, surplus, fatal=False)
         theirs = [label for label in counts if label in keys]
         ours = [key for key in keys if key in counts]
@@ -89,6 +86,19 @@ class Captions:
             )
             problems.append(Problem(ORDER, self.source, detail))
         return problems
+
+    def surplus(self, ids: Sequence[str]) -> list[str]:
+        """Labels, below the data set's folder, of captions whose image is not among `ids`, as for `check`."""
+        # Those of COCO are of all its images, of which a split is a part.
+        if self.numbered:
+            return []
+        known = set(ids)
+        root = self._root(known)
+        return [label for label in dict.fromkeys(label.removeprefix(root) for label in self.ids) if label not in known]
+
+    def unlike(self, ids: Sequence[str]) -> str:
+        """How labels and images begin, for messages where none fits another."""
+        return f"labels begin with {next(iter(self.ids), 'none at all')}, the images with {next(iter(ids), 'none')}"
 
     def attach(self, ids: Sequence[str]) -> Captions:
         """The captions of a data set's images, under its own paths and in its order; "" for images without one.

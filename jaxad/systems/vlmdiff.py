@@ -84,7 +84,8 @@ class VLMDiff(Detector):
         Args:
             config: settings; None for the published ones.
             key: PRNG key of the hint encoder's parameters, the only ones that are drawn.
-            backbone: the network that compares, if it is already loaded; else `config.backbone` is loaded.
+            backbone: the network that compares, if it is already loaded, taken as it is; else `config.backbone` is
+                loaded, and if it is a ViT without layer scale it resizes its positions as DINO's authors do.
             networks: those of Stable Diffusion, if they are already loaded; else `config.stable_diffusion` is. Neither
                 is used with `config.checkpoint`.
 
@@ -145,7 +146,7 @@ class VLMDiff(Detector):
         Nothing else depends on that network, so that nothing is trained again; but a threshold holds for one network.
 
         Args:
-            backbone: as `VLMDiffConfig.backbone` names it, or loaded.
+            backbone: as for `create`, by a name or loaded.
 
         Raises:
             WeightsError: there is no such network.
@@ -311,10 +312,11 @@ class VLMDiff(Detector):
 
 
 def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
+    """The network of that name; every ViT without layer scale resizes its positions as DINO's authors do."""
     backbone = load_backbone(name, dtype=compute_dtype(config.precision))
     shape = backbone.network.config
     if isinstance(shape, ViTConfig) and not shape.layer_scale:
-        # DINO: published maps resize positions as its authors' code does, whatever format the weights are in.
+        # The shape does not tell DINO from a supervised ViT: both get the resizing of DINO's authors, as published.
         backbone.network.config = dataclasses.replace(shape, interpolation="dinomaly")
     return backbone
 

@@ -1,4 +1,4 @@
-"""The captioner on a small random model that transformers wrote."""
+"""The captioner on small random models that transformers wrote."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
+    BlipImageProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
@@ -15,6 +21,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    T5Config,
 )
 
 from jaxad.captioning import HuggingFaceCaptioner
@@ -29,15 +36,43 @@ CHAT = (
 )
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A LLaVA of 2 layers with a vocabulary of words."""
+def word_tokenizer(**options):
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words, **special, extra_special_tokens={"image_token": "<image>"}
+    return PreTrainedTokenizerFast(tokenizer_object=words, **special, **options)
+
+
+def randomised(model, seed):
+    """With parameters such that answers depend on the image."""
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape) * 0.5
+    return model
+
+
+@pytest.fixture(scope="module")
+def blip2(tmp_path_factory):
+    """A BLIP-2 with a T5, one of the published captioners in small: no chat template, encoder and decoder."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = Blip2VisionConfig(**sizes, image_size=16, patch_size=8)
+    queries = Blip2QFormerConfig(**sizes, vocab_size=len(WORDS), encoder_hidden_size=16)
+    special = {"pad_token_id": 0, "eos_token_id": 2, "bos_token_id": 1, "decoder_start_token_id": 0}
+    text = T5Config(vocab_size=len(WORDS), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, **special)
+    config = Blip2Config(
+        vision_config=vision, qformer_config=queries, text_config=text, num_query_tokens=3, image_token_index=4
     )
+    images = BlipImageProcessor(size={"height": 16, "width": 16})
+    target = tmp_path_factory.mktemp("blip2")
+    randomised(Blip2ForConditionalGeneration(config), 5).save_pretrained(target)
+    Blip2Processor(images, word_tokenizer(), num_query_tokens=3).save_pretrained(target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A LLaVA of 2 layers with a vocabulary of words."""
+    tokenizer = word_tokenizer(extra_special_tokens={"image_token": "<image>"})
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
     )
@@ -52,11 +87,8 @@ def folder(tmp_path_factory):
         bos_token_id=1,
         eos_token_id=2,
     )
-    torch.manual_seed(0)
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=4, image_seq_length=4)
-    model = LlavaForConditionalGeneration(config)
-    for parameter in model.parameters():
-        parameter.data = torch.randn(parameter.shape) * 0.5
+    model = randomised(LlavaForConditionalGeneration(config), 3)
     images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     processor = LlavaProcessor(
         images,
@@ -97,6 +129,30 @@ def test_greedy_answers_without_the_prompt_in_any_batch(folder):
                 break
     answer = ids[0, inputs["input_ids"].shape[1] :]
     assert captioner._processor.decode(answer, skip_special_tokens=True).split() == together[longest].split()
+
+
+def test_a_model_without_chat_template_answers_the_bare_prompt(blip2):
+    images = [np.random.default_rng(seed).integers(0, 256, (20 + seed, 24, 3), np.uint8) for seed in range(3)]
+    captioner = HuggingFaceCaptioner(str(blip2), "describe this part", max_new_tokens=6)
+    assert captioner._processor.chat_template is None
+    together = captioner(images)
+    assert together == [captioner([image])[0] for image in images]
+    assert len(set(together)) > 1
+    longest = max(range(3), key=lambda place: len(together[place]))
+    assert together[longest]
+
+    # What the model says, computed without generate: it repeats no prompt, and none is cut off its answer.
+    inputs = captioner._inputs([Image.fromarray(images[longest])])
+    asked = captioner._processor.batch_decode(inputs["input_ids"])[0].split()
+    assert asked == ["<image>"] * 3 + ["describe", "this", "part"]
+    ids = torch.zeros((1, 1), dtype=torch.long)
+    with torch.no_grad():
+        for _ in range(6):
+            logits = captioner._model(**inputs, decoder_input_ids=ids).logits
+            ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+            if ids[0, -1] == 2:
+                break
+    assert captioner._processor.decode(ids[0], skip_special_tokens=True).split() == together[longest].split()
 
 
 def test_another_model_is_refused(tmp_path):

@@ -26,7 +26,7 @@ from jaxad.models.vit import abstract_vit
 from jaxad.models.vit_checkpoints import HUGGINGFACE_VIT
 from jaxad.models.vit_config import ViTConfig
 from jaxad.train import DetectorTrainer
-from jaxad.types import Context, Features
+from jaxad.types import Batch, Context, Features
 from tests.models.stable_diffusion import write_pipeline
 from tests.test_train import arrays, assert_bit_equal, rows
 
@@ -205,6 +205,62 @@ def test_another_network_compares(pipeline, workdir):
     assert restored.meta["backbone"]["id"] == detector.config.backbone == other
     assert restored.threshold is None
     assert "random:16x1x12 compares in place of random:32x2x8" in restored.notes[0]
+
+
+def test_convolutional_networks_compare_at_three_strides(pipeline):
+    """As DiAD does (SPEC 1.9): maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed."""
+    graphdef, weights = module_state.split(create(pipeline).with_backbone("random:resnet18"))
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    redrawn = generator.normal(size=(1, 32, 32, 3)).astype(np.float32)
+    mean, std = (np.array(values).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
+    seen = np.concatenate([(image / 255 - mean) / std, redrawn]).astype(np.float32)
+
+    # One program, because every operation on its own would be compiled on its own.
+    @jax.jit
+    def run(weights, image, redrawn, seen):
+        model = module_state.merge(graphdef, weights)
+        features = Features(np.zeros((1, 256, 8), np.float32), (16, 16), {"image": image})
+        found = model.score(features, replace(features, extras={"image": redrawn}), Context())
+        return found.map[0], model.backbone.network.taps(seen, (0, 1, 2))
+
+    found, taps = run(weights, image, redrawn, seen)
+    assert [tap.shape for tap in taps.values()] == [(2, 8, 8, 64), (2, 4, 4, 128), (2, 2, 2, 256)]
+    expected = np.zeros((32, 32))
+    for before, after in (np.asarray(tap, np.float64) for tap in taps.values()):
+        lengths = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+        expected += aligned(1 - (before * after).sum(-1) / lengths, 32)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def aligned(map, size):
+    """Enlarged [s s] -> [size size]; the corners stay what they are."""
+    places, own = np.linspace(0, len(map) - 1, size), np.arange(len(map))
+    wide = np.array([np.interp(places, own, row) for row in map])
+    return np.array([np.interp(places, own, column) for column in wide.T]).T
+
+
+def test_pixels_are_those_that_the_autoencoder_was_trained_on(pipeline, monkeypatch):
+    """Stable Diffusion's own takes -1 to 1; what it decodes is normalised for the comparison (SPEC 1.5)."""
+    model = create(pipeline, pixels="symmetric")
+    generator = np.random.default_rng(0)
+    clean = generator.normal(size=(1, 16, 16, 4)).astype(np.float32)
+    monkeypatch.setattr("jaxad.systems.vlmdiff.ddim", lambda *_, **__: clean)
+
+    @jax.jit
+    def run(image, key):
+        batch = Batch({"image": image}, np.zeros(1, np.uint32), np.ones(1, bool))
+        features = model.encode(batch)
+        redrawn = model.reconstruct(features, model.context(features, batch), key).extras["image"]
+        moments = model.autoencoder.encode(image.astype(np.float32) / 127.5 - 1)
+        expected = jax.numpy.concatenate([moments.mean, moments.logvar], axis=-1).reshape(1, 256, 8)
+        return features.tokens, expected, redrawn, model.autoencoder.decode(clean / 0.18215)
+
+    image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    tokens, expected, redrawn, decoded = run(image, jax.random.split(jax.random.key(0), 1))
+    np.testing.assert_allclose(tokens, expected, atol=1e-5)
+    mean, std = (np.array(values).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
+    np.testing.assert_allclose(redrawn, ((np.asarray(decoded) + 1) / 2 - mean) / std, atol=1e-4)
 
 
 def test_dino_resizes_positions_as_its_authors_do_under_any_name(pipeline, tmp_path):

@@ -58,6 +58,14 @@ def test_training_and_test_images(categories, tmp_path, as_file):
     assert notes == []
 
 
+def test_captions_of_another_data_set_are_refused(categories, tmp_path):
+    write(tmp_path / "c", "train", {"screw/0.png": "a screw"})
+    with pytest.raises(
+        DataError, match=r"none of the images .*train: .*/data/screw/0\.png, the images with bolt/0\.png"
+    ):
+        attach_captions(categories, tmp_path / "c")
+
+
 def test_coco_files(tmp_path):
     categories = [category("coco", ("train", "000000000009.jpg"), ("test", "000000000139.jpg"))]
     for part, image in (("train", 9), ("val", "139")):
