@@ -72,6 +72,13 @@ class RowOptions:
 
 
 @dataclass(frozen=True)
+class MVTecOptions(RowOptions):
+    """As of the other tables, on MVTec-AD alone."""
+
+    data: tuple[str, ...] = ("mvtec_ad",)
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of a table.
 

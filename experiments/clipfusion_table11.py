@@ -10,11 +10,9 @@ capsule (cable has 73.2 there), and crack, poke and scratch are defects of capsu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import tyro
 
-from experiments.clipfusion_rows import Mean, Row, RowOptions, run
+from experiments.clipfusion_rows import Mean, MVTecOptions, Row, RowOptions, run
 
 STATES = {"capsule": "crack,poke,scratch", "pill": "crack,scratch,residue"}
 
@@ -37,17 +35,10 @@ PUBLISHED = {
 }
 
 
-@dataclass(frozen=True)
-class Options(RowOptions):
-    """As of the other tables, on MVTec-AD alone."""
-
-    data: tuple[str, ...] = ("mvtec_ad",)
-
-
 def main(options: RowOptions) -> dict[str, dict[str, Mean]]:
     """Runs every row and prints ours beside the published one; returns the means by data set and row."""
     return run(options, ROWS, PUBLISHED)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(MVTecOptions, description=__doc__))

@@ -8,23 +8,14 @@ It is the first row of Table 13 on MVTec-AD, a run of clipfusion_table12; under 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import tyro
 
 from experiments import clipfusion_table12
-from experiments.clipfusion_rows import Mean, RowOptions, of_images, run
+from experiments.clipfusion_rows import Mean, MVTecOptions, RowOptions, of_images, run
 
 ROWS = clipfusion_table12.ROWS[:1]
 
 PUBLISHED = of_images({"mvtec_ad": clipfusion_table12.PUBLISHED["mvtec_ad"]}, ROWS)
-
-
-@dataclass(frozen=True)
-class Options(RowOptions):
-    """As of the other tables, on MVTec-AD alone."""
-
-    data: tuple[str, ...] = ("mvtec_ad",)
 
 
 def main(options: RowOptions) -> dict[str, dict[str, Mean]]:
@@ -33,4 +24,4 @@ def main(options: RowOptions) -> dict[str, dict[str, Mean]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(MVTecOptions, description=__doc__))
