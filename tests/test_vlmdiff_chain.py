@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from jaxad import captioning, cli, commands, data, restore
+from jaxad.diffusion.sgn import abstract_sgn
+from jaxad.models.autoencoder_kl import abstract_autoencoder
+from jaxad.models.clip import abstract_text_tower
+from jaxad.models.sd_unet import abstract_unet
 from jaxad.workdir import content_hash
+from tests.models.clip_vocabulary import write_tokenizer
+from tests.models.stable_diffusion import randomised
 from tests.parts import make_parts
+from tests.systems.test_vlmdiff_published import TEXT, UNET, VAE, state_dict, write
 from tests.test_readme import README
 
 pytestmark = pytest.mark.slow
@@ -17,7 +24,8 @@ pytestmark = pytest.mark.slow
 REDUCED = {
     "fit autoencoder": "--preset small --model.source random:8 --image-size 32 --train.steps 4 --train.batch-size 2",
     "caption": "--batch-size 3",
-    "fit vlmdiff": "--preset small --model.stable-diffusion random:8 --model.backbone random:32x2x8 --image-size 32 "
+    "convert": "",
+    "fit vlmdiff": "--preset small --model.tokenizer tokenizer --model.backbone random:32x2x8 --image-size 32 "
     "--model.sampling-steps 2 --train.steps 2 --train.batch-size 2 --false-alarm 0.2",
     "evaluate": "--batch-size 4",
 }
@@ -41,6 +49,12 @@ def outputs(tmp_path_factory):
     """Everything that the commands leave."""
     folder = tmp_path_factory.mktemp("chain")
     make_parts(folder / "parts", ("disc",), train=8, test=2)
+    write_tokenizer(folder / "tokenizer")
+    networks = {"unet": abstract_unet(UNET), "autoencoder": abstract_autoencoder(VAE), "sgn": abstract_sgn(UNET, 2)}
+    networks["text"] = abstract_text_tower(TEXT)
+    built = state_dict({name: randomised(network) for name, network in networks.items()})
+    start = {name: tensor for name, tensor in built.items() if not name.startswith("control_model.")}
+    write(folder / "v1-5-pruned.ckpt", start)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(captioning, "HuggingFaceCaptioner", lambda *_, **__: lambda images: ["a disc"] * len(images))

@@ -43,16 +43,16 @@ def find_stable_diffusion(source: str | Path, revision: str | None = None, *, em
     """The weights of all three networks in a folder or hub id in diffusers layout, or in one .ckpt or .safetensors.
 
     Args:
-        source: folder or hub id with the subfolders unet, vae and text_encoder, or one file.
+        source: folder or hub id with the subfolders unet, vae and text_encoder, or one file, or what `jaxad convert`
+            made of it.
         revision: branch, tag or commit on the hub.
         ema: the UNet's moving average, of a file that has both.
 
     Raises:
         WeightsError: one of them is missing, or cannot be got.
     """
-    path = Path(source).expanduser()
-    if path.is_file():
-        whole = find_weights(path)
+    if is_whole(source):
+        whole = find_weights(source)
         if lacking := [part for part in LDM_PREFIXES if not any(map(whole.has, LDM_PREFIXES[part]))]:
             raise WeightsError(f"{source}: a Stable Diffusion checkpoint without {', '.join(lacking)}")
         return StableDiffusion(*(_within(whole, part, ema) for part in LDM_PREFIXES))
@@ -70,8 +70,8 @@ def find_part(source: str | Path, part: Part, revision: str | None = None, *, em
         WeightsError: it is missing, or cannot be got.
     """
     path = Path(source).expanduser()
-    if path.is_file():
-        return _within(find_weights(path), part, ema)
+    if is_whole(source):
+        return _within(find_weights(source), part, ema)
     if path.is_dir():
         return find_weights(source, revision, part if (path / part).is_dir() else "")
     try:
@@ -81,6 +81,12 @@ def find_part(source: str | Path, part: Part, revision: str | None = None, *, em
             return find_weights(source, revision)
         except WeightsError:
             raise error from None
+
+
+def is_whole(source: str | Path) -> bool:
+    """Whether all networks are in one file, or in a folder that `jaxad convert` made of one (no config.json)."""
+    path = Path(source).expanduser()
+    return path.is_file() or (any(path.glob("model*.safetensors")) and not (path / "config.json").exists())
 
 
 def is_ldm(weights: Weights) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from jaxad.models.clip import TextTower, abstract_text_tower
 from jaxad.models.clip_config import TextConfig
 from jaxad.models.clip_loading import load_text_tower
 from jaxad.models.clip_tokenizer import DEFAULT, load_tokenizer
-from jaxad.models.sd_checkpoints import find_part
+from jaxad.models.sd_checkpoints import find_part, is_whole
 from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
 from jaxad.models.sd_random import ByteTokenizer, is_random, random_autoencoder, random_text_tower, random_unet
 from jaxad.models.sd_unet import UNet, abstract_unet, load_unet
@@ -96,5 +95,5 @@ def _tokenizer(source: str, tokenizer: str | None, context: int) -> Callable[[Se
     if is_random(source):
         return ByteTokenizer(context)
     if tokenizer is None:
-        tokenizer = DEFAULT if Path(source).expanduser().is_file() else source
+        tokenizer = DEFAULT if is_whole(source) else source
     return load_tokenizer(tokenizer, context=context)

@@ -8,8 +8,9 @@ import pytest
 
 from jaxad import module_state
 from jaxad.errors import ConfigError, WeightsError
+from jaxad.models.convert import convert
 from jaxad.models.sd_blocks import double
-from jaxad.models.sd_checkpoints import find_part, find_stable_diffusion, infer_unet_config
+from jaxad.models.sd_checkpoints import find_part, find_stable_diffusion, infer_unet_config, is_whole
 from jaxad.models.sd_config import UNetConfig
 from jaxad.models.sd_unet import UNetEncoder, abstract_unet, load_unet, save_unet
 from jaxad.models.weights import find_weights
@@ -248,6 +249,20 @@ def test_single_file(tmp_path):
     assert list(average.text_encoder.tensors) == ["text_model.w"]
     for name in plain.tensors:
         np.testing.assert_array_equal(average.unet.tensors[name], plain.tensors[name] + 1)
+
+
+def test_a_single_file_converted_serves_as_the_file_does(tmp_path):
+    file, folder = tmp_path / "sd.safetensors", tmp_path / "sd"
+    write_single_file(file, LDM, AUTOENCODER)
+    convert(file, folder)
+    assert equal(load_unet(folder), load_unet(file))
+    averaged = [find_stable_diffusion(source, ema=True).unet.tensors for source in (file, folder)]
+    assert averaged[0].keys() == averaged[1].keys()
+    for part in ("vae", "text_encoder"):
+        assert find_part(folder, part).tensors.keys() == find_part(file, part).tensors.keys()
+    # A network in a folder of its own is no such file, nor are folders of several networks.
+    save_unet(load_unet(file), tmp_path / "unet")
+    assert [is_whole(place) for place in (file, folder, tmp_path / "unet", tmp_path)] == [True, True, False, False]
 
 
 def test_source_that_is_nowhere_is_named():
