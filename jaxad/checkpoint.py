@@ -31,6 +31,8 @@ from jaxad.systems import system
 from jaxad.threshold import Threshold
 
 FORMAT = 1
+RESOURCES = ("precision", "memory_gb", "chunk", "remat")
+"""Settings that say how a detector computes, not what: results change by rounding alone."""
 COMPLETE = "complete.json"
 EMBED_LIMIT = 200_000_000
 """Backbones below this many bytes travel inside every checkpoint (DESIGN 4.9)."""
@@ -194,7 +196,8 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
         backbone: folder or id from which to load the backbone instead; its hash must be the recorded one. For systems
             that may swap it (`Detector.swaps_backbone`) also another network; the threshold is then left out.
         config_changes: fields of the detector's config to change, e.g. start_timestep=200. Only fields that change no
-            parameter make sense; others are reported as a mismatch.
+            parameter make sense; others are reported as a mismatch. The threshold is left out, as it holds for the
+            settings it was measured under, unless only `RESOURCES` change.
 
     Raises:
         CheckpointError: missing, damaged, of another format, or arrays that do not fit; lists every difference.
@@ -207,18 +210,26 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
         )
     try:
         detector_class = system(meta["system"])
-        from_json(detector_class.config_class, meta["config"])
+        recorded = from_json(detector_class.config_class, meta["config"])
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}; it may come from a newer version") from error
     config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
     config.check()
     arrays = _read_arrays(folder / "model")
     network, notes = None, ()
+    changed = [name for name in config_changes if getattr(config, name) != getattr(recorded, name)]
+    if meta["threshold"] and (others := [name for name in changed if name not in RESOURCES]):
+        settings = ", ".join(f"{name} = {getattr(config, name)}" for name in others)
+        notes = (f"{settings}: the threshold, measured under other settings, is left out",)
+        meta = {**meta, "threshold": None}
     if meta["backbone"] is not None:
         network, frozen = _restore_backbone(folder, detector_class, config, meta["backbone"], backbone)
         if not _is_recorded(network, meta["backbone"]):
             left_out = "; the threshold, measured with the latter, is left out" if meta["threshold"] else ""
-            notes = (f"{network.id} compares in place of {meta['backbone']['id']}{left_out}",)
+            notes = (
+                *notes,
+                f"{network.id} compares in place of {meta['backbone']['id']}{left_out}",
+            )
             config = dataclasses.replace(config, backbone=network.id)
             meta = {**meta, "backbone": _backbone_record(network, embedded=False), "threshold": None}
         arrays |= {f"backbone/{path}": array for path, array in frozen.items()}

@@ -53,6 +53,14 @@ def test_a_restored_detector_predicts_the_same(trained, parts):
     np.testing.assert_array_equal(first.map, second.map)
 
 
+def test_a_threshold_holds_for_the_settings_it_was_measured_under(trained):
+    other = jaxad.restore(trained.workdir, draws=2, sampling_steps=2)
+    assert (other.threshold, other.meta["threshold"]) == (None, None)
+    assert other.notes == ("draws = 2, sampling_steps = 2: the threshold, measured under other settings, is left out",)
+    same = jaxad.restore(trained.workdir, precision="float32", draws=trained.model.config.draws)
+    assert (same.threshold, same.notes) == (trained.threshold, ())
+
+
 def test_inference_settings_can_be_changed_and_shapes_cannot(trained):
     assert jaxad.restore(trained.workdir, start_timestep=100, draws=2).detector.config.start_timestep == 100
     with pytest.raises(CheckpointError) as error:
