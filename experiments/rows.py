@@ -1,6 +1,6 @@
 """What the tables of all systems share: means over seeds, lines in percent beside the published ones, folder names.
 
-Not an experiment itself; `dpdiff_rows.py` and its neighbours use it.
+Not an experiment itself; `dpdiff_rows.py` and its neighbors use it.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import Any
 
 import jaxad
 from experiments.rows import Mean
-from jaxad.evaluate import Scored, score
-from jaxad.metrics import summarise
-from jaxad.progress import Reporter
+from jaxad.inference.evaluation import Scored, score
+from jaxad.io.progress import Reporter
+from jaxad.metrics import summarize
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def sweep(
 
     Args:
         checkpoint: a workdir or one step's folder.
-        test: labelled images.
+        test: labeled images.
         settings: fields of the detector's config that differ.
         reporter: shows progress.
-        scoring: arguments of `jaxad.evaluate.score`.
+        scoring: arguments of `jaxad.inference.evaluation.score`.
 
     Yields:
         What was scored, and the means of its metrics.
@@ -56,4 +56,4 @@ def sweep(
         detector = jaxad.restore(checkpoint, **setting).detector
         with reporter.images(" ".join(map(str, setting.values())), len(test)) as progress:
             scored = score(detector, test, progress=progress, **scoring)
-        yield scored, summarise(scored.results())
+        yield scored, summarize(scored.results())

@@ -12,8 +12,6 @@ Names are imported when they are first used, so that `import jaxad` costs nothin
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -34,26 +32,25 @@ _HOMES = {
     "VLMDiffConfig": "config",
     "JaxadError": "errors",
     "Detector": "detector",
-    "CLIPFusion": "systems.clipfusion",
-    "DPDiff": "systems.dpdiff",
-    "PatchBank": "systems.patch_bank",
-    "VLMDiff": "systems.vlmdiff",
-    "fit": "train",
-    "Run": "train",
-    "evaluate": "evaluate",
-    "predict": "predict",
-    "Predictor": "predict",
-    "choose_threshold": "threshold",
-    "Threshold": "threshold",
-    "restore": "checkpoint",
-    "write_report": "report",
+    "CLIPFusion": "detectors.clipfusion.detector",
+    "DPDiff": "detectors.dpdiff.detector",
+    "PatchBank": "detectors.patch_bank",
+    "VLMDiff": "detectors.vlmdiff.detector",
+    "fit": "training.trainer",
+    "Run": "training.trainer",
+    "evaluate": "inference.evaluation",
+    "predict": "inference.prediction",
+    "Predictor": "inference.predictor",
+    "choose_threshold": "inference.calibrate",
+    "Threshold": "inference.threshold",
+    "restore": "inference.checkpoint",
+    "write_report": "report.page",
 }
 
 __all__ = [*_HOMES, "data"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from jaxad import data as data
-    from jaxad.checkpoint import restore as restore
     from jaxad.config import CLIPFusionConfig as CLIPFusionConfig
     from jaxad.config import DataConfig as DataConfig
     from jaxad.config import DPDiffConfig as DPDiffConfig
@@ -61,19 +58,20 @@ if TYPE_CHECKING:
     from jaxad.config import TrainConfig as TrainConfig
     from jaxad.config import VLMDiffConfig as VLMDiffConfig
     from jaxad.detector import Detector as Detector
+    from jaxad.detectors.clipfusion.detector import CLIPFusion as CLIPFusion
+    from jaxad.detectors.dpdiff.detector import DPDiff as DPDiff
+    from jaxad.detectors.patch_bank import PatchBank as PatchBank
+    from jaxad.detectors.vlmdiff.detector import VLMDiff as VLMDiff
     from jaxad.errors import JaxadError as JaxadError
-    from jaxad.evaluate import evaluate as evaluate
-    from jaxad.predict import Predictor as Predictor
-    from jaxad.predict import predict as predict
-    from jaxad.report import write_report as write_report
-    from jaxad.systems.clipfusion import CLIPFusion as CLIPFusion
-    from jaxad.systems.dpdiff import DPDiff as DPDiff
-    from jaxad.systems.patch_bank import PatchBank as PatchBank
-    from jaxad.systems.vlmdiff import VLMDiff as VLMDiff
-    from jaxad.threshold import Threshold as Threshold
-    from jaxad.threshold import choose_threshold as choose_threshold
-    from jaxad.train import Run as Run
-    from jaxad.train import fit as fit
+    from jaxad.inference.calibrate import choose_threshold as choose_threshold
+    from jaxad.inference.checkpoint import restore as restore
+    from jaxad.inference.evaluation import evaluate as evaluate
+    from jaxad.inference.prediction import predict as predict
+    from jaxad.inference.predictor import Predictor as Predictor
+    from jaxad.inference.threshold import Threshold as Threshold
+    from jaxad.report.page import write_report as write_report
+    from jaxad.training.trainer import Run as Run
+    from jaxad.training.trainer import fit as fit
     from jaxad.types import Batch as Batch
     from jaxad.types import Context as Context
     from jaxad.types import Features as Features
@@ -89,18 +87,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxad' has no attribute {name!r}")
     return getattr(importlib.import_module(f"jaxad.{_HOMES[name]}"), name)
-
-
-class _Package(ModuleType):
-    """Keeps `jaxad.evaluate` and `jaxad.predict` the functions, although modules of these names are imported too."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in ("evaluate", "predict") and isinstance(value, ModuleType):
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

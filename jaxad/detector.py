@@ -9,8 +9,8 @@ import numpy as np
 from flax import nnx
 
 from jaxad.models.backbone import load_backbone
-from jaxad.models.sd_random import is_random
-from jaxad.precision import compute_dtype
+from jaxad.models.stable_diffusion.untrained import is_random
+from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
 
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxad import module_state, parallel
+from jaxad import parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
-from jaxad.files import write_whole
+from jaxad.io.atomic import write_whole
+from jaxad.nn import module_state
 from jaxad.types import Batch, Features, Record, Source
 
 Progress = Callable[[int], None]
@@ -91,7 +92,7 @@ class LiveFeatures:
 class FeatureCache:
     """Features of every image of a source, random access, stored as float16; integers as they are.
 
-    Make one with `FeatureCache.build`. Standardised features are rounded far below their noise; DINOv2's largest
+    Make one with `FeatureCache.build`. Standardized features are rounded far below their noise; DINOv2's largest
     channels lie well inside float16.
     """
 

@@ -86,7 +86,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """One resized rendering of the image that a detector takes, as uint8 RGB; normalisation happens inside jit.
+    """One resized rendering of the image that a detector takes, as uint8 RGB; normalization happens inside jit.
 
     Attributes:
         height, width: size in pixels; the image is resized to it without keeping its aspect ratio.

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Toy programs compile for seconds and run for milliseconds: optimise little, and compile each program once a session.
+# Toy programs compile for seconds and run for milliseconds: optimize little, and compile each program once a session.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxad-tests-")

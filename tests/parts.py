@@ -28,14 +28,14 @@ def make_parts(
 def _part(rng: np.random.Generator, kind: int, size: int) -> np.ndarray:
     rows, columns = np.mgrid[:size, :size]
     wave = np.sin((rows * (kind + 1) + columns * 2) / 5 + rng.uniform(0, 6))
-    grey = 90 + 30 * wave + rng.normal(0, 4, (size, size))
-    return np.clip(np.stack([grey, grey * 0.9, grey * (0.7 + 0.2 * kind)], -1), 0, 255).astype(np.uint8)
+    gray = 90 + 30 * wave + rng.normal(0, 4, (size, size))
+    return np.clip(np.stack([gray, gray * 0.9, gray * (0.7 + 0.2 * kind)], -1), 0, 255).astype(np.uint8)
 
 
 def _blot(rng: np.random.Generator, size: int) -> np.ndarray:
     rows, columns = np.mgrid[:size, :size]
-    centre = rng.uniform(0.3 * size, 0.7 * size, 2)
-    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < (0.12 * size) ** 2
+    center = rng.uniform(0.3 * size, 0.7 * size, 2)
+    return (rows - center[0]) ** 2 + (columns - center[1]) ** 2 < (0.12 * size) ** 2
 
 
 def _save(file: Path, array: np.ndarray) -> None:

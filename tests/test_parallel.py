@@ -13,11 +13,12 @@ import pytest
 from jax.sharding import PartitionSpec
 
 import jaxad
-from jaxad import module_state, parallel
+from jaxad import parallel
 from jaxad.errors import ConfigError
-from jaxad.predict import Predictor
-from tests.test_train import rows
+from jaxad.inference.predictor import Predictor
+from jaxad.nn import module_state
 from tests.toy import MODEL, TRAIN, toy_model
+from tests.training.test_trainer import rows
 
 
 def test_half_an_environment_of_several_hosts_is_refused(monkeypatch):

@@ -22,10 +22,10 @@ def main(settings: dict) -> None:
     import numpy as np
 
     import jaxad
-    from jaxad import module_state
     from jaxad.config import CLIPFusionConfig
     from jaxad.data import ImageSource
-    from jaxad.predict import Predictor
+    from jaxad.inference.predictor import Predictor
+    from jaxad.nn import module_state
 
     ds = jaxad.data.load(f"folder:{settings['data']}")
     decoded, decode = [], ImageSource.__getitem__

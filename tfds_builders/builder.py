@@ -109,10 +109,10 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             description=f"{self.benchmark.title}, category {config.category}.",
             features=tfds.features.FeaturesDict(features),
             homepage=self.benchmark.homepage,
-            license=self.benchmark.licence,
+            license=self.benchmark.license,
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
-                category=config.category, size=config.size, options=dict(config.options), licence=self.benchmark.licence
+                category=config.category, size=config.size, options=dict(config.options), license=self.benchmark.license
             ),
         )
 
@@ -267,7 +267,7 @@ def builder_for(
 
 
 def read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
-    """What `jaxad prepare` noted of a category: category, size, options, licence, fingerprint, source, sha256, ..."""
+    """What `jaxad prepare` noted of a category: category, size, options, license, fingerprint, source, sha256, ..."""
     return cast(dict[str, Any], builder.info.metadata)
 
 

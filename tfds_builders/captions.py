@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from jaxad.data.captions import Captions
+from jaxad.data.captions.attach import Captions
 from jaxad.errors import DataError, Problem
 from tfds_builders.examine import Category
 

@@ -103,9 +103,9 @@ def _is_jpeg(image: bytes) -> bool:
 
 
 def _save(pixels: np.ndarray, size: tuple[int, int], *, jpeg: bool) -> bytes:
-    # Grey files were repeated in three channels on decoding.
-    grey = bool((pixels == pixels[..., :1]).all())
-    image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    # Gray files were repeated in three channels on decoding.
+    gray = bool((pixels == pixels[..., :1]).all())
+    image = Image.fromarray(pixels[..., 0] if gray else pixels)
     image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if not jpeg:
         return _png(image)

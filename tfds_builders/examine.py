@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jaxad.data.check import examine_mask
 from jaxad.data.decode import decode_image
+from jaxad.data.doctor import examine_mask
 from jaxad.errors import DataError, Problem
 from tfds_builders.encode import mask_bytes
 from tfds_builders.listing import SPLITS, Benchmark, Counts, Sample
@@ -104,7 +104,7 @@ def examine(
     """Decodes all images and masks; memory stays that of a few.
 
     Returns:
-        Problems of single images and masks as `jaxad.data.check` lists them, in the order of the samples.
+        Problems of single images and masks as `jaxad.data.doctor` lists them, in the order of the samples.
     """
 
     def look(sample: Sample) -> list[Problem]:
@@ -129,4 +129,4 @@ def _examine(sample: Sample) -> list[Problem]:
 
 
 def _part(split: str, label: int) -> str:
-    return f"{split} {('unlabelled', 'normal', 'anomalous')[label + 1]}"
+    return f"{split} {('unlabeled', 'normal', 'anomalous')[label + 1]}"

@@ -1,4 +1,4 @@
-"""What every data set says of itself, free of TFDS: its images one by one, its counts, its licence (SPEC 5).
+"""What every data set says of itself, free of TFDS: its images one by one, its counts, its license (SPEC 5).
 
 A data set is a package `tfds_builders/<name>/` of two modules: `listing.py` with `BENCHMARK`, a `Benchmark`, and
 `<name>_dataset_builder.py` with the TFDS class around it.
@@ -71,13 +71,13 @@ class Option:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set: how to obtain, recognise and list it.
+    """A data set: how to obtain, recognize and list it.
 
     Attributes:
         name: name of the package and of the TFDS data set, e.g. "mvtec_ad".
         title: its name in prose.
         homepage: its official page.
-        licence: licence in one line.
+        license: license in one line.
         how_to_obtain: what to get, from whom, and what `--source` is to name; nothing is downloaded.
         is_root: whether a folder is the root of the official layout; also asked of the folders in the one given.
         list_samples: (root, category, **options) -> samples. Reads names, lists and annotations, never image data;
@@ -95,7 +95,7 @@ class Benchmark:
     name: str
     title: str
     homepage: str
-    licence: str
+    license: str
     how_to_obtain: str
     is_root: Callable[[Path], bool]
     list_samples: Callable[..., Iterable[Sample]]

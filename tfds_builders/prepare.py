@@ -17,7 +17,7 @@ from tensorflow_datasets.core.constants import DATASET_INFO_FILENAME
 
 from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
-from jaxad.progress import Reporter
+from jaxad.io.progress import Reporter
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
 from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
@@ -122,9 +122,9 @@ def prepare(
 
 
 def how_to(name: str) -> str:
-    """How to obtain a data set, under which licence, and which options it has."""
+    """How to obtain a data set, under which license, and which options it has."""
     data_set = benchmark(name)
-    lines = [f"{data_set.title} ({name})", f"licence: {data_set.licence}"]
+    lines = [f"{data_set.title} ({name})", f"license: {data_set.license}"]
     lines += [f"page: {data_set.homepage}"] if data_set.homepage else []
     lines += [data_set.how_to_obtain]
     lines += [f"--options {o.name}={'|'.join(o.choices)}: {o.help} (default {o.choices[0]})" for o in data_set.options]

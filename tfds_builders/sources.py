@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from jaxad.errors import DataError, Problem
-from jaxad.progress import Reporter
+from jaxad.io.progress import Reporter
 from tfds_builders.archives import extract, is_archive, sha256, unpacked_size
 from tfds_builders.listing import Benchmark, slug
 

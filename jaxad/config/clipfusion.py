@@ -60,7 +60,7 @@ class CLIPFusionConfig:
     """Divides cosines before the softmax; None for the checkpoint's, about 0.01 (SPEC 14)."""
     clip_map: Literal["vv", "original", "value", "windows", "class"] = "vv"
     """What is compared with the prompts: patches of the VV path (paper; SPEC 14), of the ordinary path, of the last
-    values (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localise)."""
+    values (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize)."""
     vv_blocks: int | None = None
     """Last blocks with a VV path, None for all (SPEC 13; CLIP Surgery: 6)."""
     clip_blocks: tuple[int, ...] = (6, 9)

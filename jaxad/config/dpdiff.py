@@ -19,7 +19,7 @@ class DPDiffConfig:
     1, 27); of a convolutional network the stages that are concatenated, None for strides 4, 8 and 16 (SPEC 26)."""
     image_size: int = 448
     """Side in pixels of the square input; a multiple of the backbone's patch (paper)."""
-    standardise: Literal["channel", "token", "none"] = "channel"
+    standardize: Literal["channel", "token", "none"] = "channel"
     """Feature scaling before diffusion: fixed per-channel statistics, per-token layer norm, or none (SPEC 3)."""
 
     local_prototypes: int = 8
@@ -37,7 +37,7 @@ class DPDiffConfig:
     global_weight: float = 0.001
     """Weight lambda_2 of the optimal-transport loss (paper)."""
     sinkhorn_epsilon: float = 0.05
-    """Entropic regularisation, relative to a cost divided by the feature width (SPEC 14)."""
+    """Entropic regularization, relative to a cost divided by the feature width (SPEC 14)."""
     sinkhorn_iterations: int = 500
     """Most log-domain Sinkhorn iterations; fewer where marginals hold to 1e-4 (ours: the 50 of SPEC 14 are too few)."""
     detach_prototypes: bool = False
@@ -81,7 +81,7 @@ class DPDiffConfig:
     draws: int = 1
     """Noise draws whose reconstructions are averaged before the residual is taken (SPEC 30)."""
     residual: Literal["squared", "cosine"] = "squared"
-    """Squared L2 of standardised features (paper, Eq. 22), or 1 - cosine of the backbone's own features (SPEC 30)."""
+    """Squared L2 of standardized features (paper, Eq. 22), or 1 - cosine of the backbone's own features (SPEC 30)."""
     score: Literal["reconstruction", "prototype"] = "reconstruction"
     """Map from the reconstruction (paper), or 1 - cosine to the nearest prototype (paper Table 5, rows 1 and 2)."""
     precision: Precision = "auto"

@@ -23,7 +23,7 @@ class FirstStageConfig:
     image_size: int = 256
     """Side in pixels of the square images (paper)."""
     pixels: Literal["imagenet", "symmetric"] = "imagenet"
-    """Range of images: normalised by ImageNet's mean and deviation, which VLMDiff's second stage expects (SPEC 1.4), or
+    """Range of images: normalized by ImageNet's mean and deviation, which VLMDiff's second stage expects (SPEC 1.4), or
     -1 to 1, as Stable Diffusion takes them."""
     scaling_factor: Literal["auto", "kept", "measured"] = "auto"
     """What the UNet multiplies latents by, left in the folder's config.json: "kept" is that of `source`, 0.18215 for

@@ -22,12 +22,12 @@ class PatchBankConfig:
     bank_size: int = 20_000
     """Patches kept in each bank; more are subsampled."""
     subsampling: Literal["random", "coreset"] = "random"
-    """Which patches are kept: a random subset, or PatchCore's greedy k-centre coreset."""
+    """Which patches are kept: a random subset, or PatchCore's greedy k-center coreset."""
     per_category: bool = False
     """One bank for each category (needs the category at test time) instead of one for all."""
     distance: Literal["cosine", "euclidean"] = "cosine"
     """1 - cosine, or the L2 distance, to the nearest patch of the bank."""
-    neighbours: int = 1
+    neighbors: int = 1
     """Nearest patches over which the distance is averaged."""
     chunk: int = 4096
     """Bank entries compared at once: memory is batch x tokens x chunk."""
@@ -45,8 +45,8 @@ class PatchBankConfig:
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
         check_types(self)
-        problems = at_least(self, 1, ("image_size", "bank_size", "neighbours", "chunk"))
-        if self.neighbours > self.chunk:
-            problems.append(f"neighbours = {self.neighbours}: more than chunk = {self.chunk}")
+        problems = at_least(self, 1, ("image_size", "bank_size", "neighbors", "chunk"))
+        if self.neighbors > self.chunk:
+            problems.append(f"neighbors = {self.neighbors}: more than chunk = {self.chunk}")
         problems += repeated_blocks(self.blocks)
         raise_problems("PatchBankConfig", problems)

@@ -28,7 +28,7 @@ class VLMDiffConfig:
     trained: bool = False
     """Whether `checkpoint` is trained; then fit trains nothing and only chooses the threshold."""
     pixels: Literal["auto", "imagenet", "symmetric"] = "auto"
-    """Range of the autoencoder's images: normalised by ImageNet's mean and deviation (paper), or -1 to 1; "auto" is the
+    """Range of the autoencoder's images: normalized by ImageNet's mean and deviation (paper), or -1 to 1; "auto" is the
     former for a finetuned autoencoder and that of `checkpoint`, the latter for Stable Diffusion's own (SPEC 1.5)."""
     tokenizer: str | None = None
     """Folder or id of the tokenizer; None for that of `stable_diffusion`, of a single file CLIP's."""

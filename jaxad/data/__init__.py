@@ -4,7 +4,7 @@ from jaxad.data.batches import LoadedBatch, batches, training_batches
 from jaxad.data.class_names import ClassNames
 from jaxad.data.dataset import DataSet, load
 from jaxad.data.decode import decode_image, decode_mask, pixel_hash, resize, to_rgb
-from jaxad.data.demo import make_demo
+from jaxad.data.demo.dataset import make_demo
 from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.images import ImageList

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.config import DataConfig
-from jaxad.data.check import Examination, examine
-from jaxad.data.demo import VERSION, make_demo, read_notes
+from jaxad.data.demo.dataset import VERSION, make_demo, read_notes
+from jaxad.data.doctor import Examination, examine
 from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import scan
@@ -20,7 +20,7 @@ from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
 
-LICENCE_LENGTH = 4000
+LICENSE_LENGTH = 4000
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class DataSet:
         holdout: normal images kept out of training for the threshold (DESIGN 4.10).
         test: images to evaluate on, normal and anomalous.
         categories: all categories, sorted.
-        licence: text of the licence files found, "" where there is none.
+        license: text of the license files found, "" where there is none.
         problems: what was wrong: notes, and under on_bad="skip" also what was left out.
         notes: what the data set says of itself, e.g. which defects of the demo are drawn.
-        images: numbers of images by category, size and kind (jaxad.data.check), where all were decoded on loading.
+        images: numbers of images by category, size and kind (jaxad.data.doctor), where all were decoded on loading.
     """
 
     name: str
@@ -44,7 +44,7 @@ class DataSet:
     holdout: ImageSource
     test: ImageSource
     categories: tuple[str, ...]
-    licence: str = ""
+    license: str = ""
     problems: tuple[Problem, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
@@ -92,8 +92,8 @@ def load(
         data_dir: folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets by default.
         config: categories, hold-out, what to do about bad images, threads.
         cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
-        verify: decode everything first (jaxad.data.check); False only lists the images. None does so for folders, which
-            may change at any time, and where bad images are to be skipped, but trusts a prepared data set.
+        verify: decode everything first (jaxad.data.doctor); False only lists the images. None does so for folders,
+            which may change at any time, and where bad images are to be skipped, but trusts a prepared data set.
 
     Raises:
         DataError: an unknown name, a folder without categories or images, or, unless config.on_bad is "skip", any fatal
@@ -131,14 +131,14 @@ def _load_folder(name: str, root: Path, config: DataConfig, verify: bool | None)
         name, normal, frozenset(listing.validation), test, listing.problems, config, verify is not False, root
     )
     folders = [root, *(root / category for category in data.categories)]
-    return replace(data, licence=_licence(folders), notes=read_notes(root))
+    return replace(data, license=_license(folders), notes=read_notes(root))
 
 
 def _load_prepared(name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None) -> DataSet:
     found = open_prepared(name, data_dir, categories=config.categories, workers=config.workers)
     verify = config.on_bad == "skip" if verify is None else verify
     data = _assemble(name, found.normal, found.validation, found.test, found.problems, config, verify, Path(name))
-    return replace(data, licence=_short(found.licence))
+    return replace(data, license=_short(found.license))
 
 
 def _assemble(
@@ -201,7 +201,7 @@ def _small_holdouts(
     return problems
 
 
-def _licence(folders: list[Path]) -> str:
+def _license(folders: list[Path]) -> str:
     texts = []
     for folder in folders:
         for file in sorted(folder.glob("*")) if folder.is_dir() else ():
@@ -215,7 +215,7 @@ def _licence(folders: list[Path]) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LICENCE_LENGTH else text[:LICENCE_LENGTH] + " ..."
+    return text if len(text) <= LICENSE_LENGTH else text[:LICENSE_LENGTH] + " ..."
 
 
 def _cache_folder() -> Path:

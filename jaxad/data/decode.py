@@ -1,11 +1,11 @@
 """Any image file, PIL image or array to uint8 RGB, by one documented rule for each mode; masks to bool.
 
     mode                                      rule
-    1, L, P, RGB, CMYK, YCbCr, LAB, HSV       PIL's conversion to RGB; grey is repeated in the three channels
+    1, L, P, RGB, CMYK, YCbCr, LAB, HSV       PIL's conversion to RGB; gray is repeated in the three channels
     LA, PA, RGBA, any tRNS transparency       composited over black, so that what is invisible is not inspected
-    16-bit grey (I;16*, 16-bit PNG and PPM)   the full range 0..65535 maps to 0..255, rounded; never stretched by
+    16-bit gray (I;16*, 16-bit PNG and PPM)   the full range 0..65535 maps to 0..255, rounded; never stretched by
                                               content, so that images stay comparable
-    16-bit colour                             the high byte (as PIL reads it)
+    16-bit color                             the high byte (as PIL reads it)
     I, F (32-bit integer, float)              refused: their range is unknown
     EXIF orientation                          applied
     several frames                            the first
@@ -252,7 +252,7 @@ def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    color, alpha = rgba[..., :3], rgba[..., 3:]
     if alpha.min() == 255:
-        return np.ascontiguousarray(colour)
-    return ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+        return np.ascontiguousarray(color)
+    return ((color.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)

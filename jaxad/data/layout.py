@@ -131,7 +131,7 @@ class _Category:
             for folder in _entries(child)[0]:
                 self._add(self.test, folder, _defect(folder))
             if self._add(self.test, child, "", deep=False):
-                self._note("unlabelled image", child, "images beside test/good and test/<defect> have no label")
+                self._note("unlabeled image", child, "images beside test/good and test/<defect> have no label")
         elif kind in NORMAL:
             self._add(self.train, child, "good")
         elif not split:

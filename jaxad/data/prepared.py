@@ -86,14 +86,14 @@ class Prepared:
         validation: records of the latter.
         test: test images.
         problems: notes on what is missing.
-        licence: what the builder says of it.
+        license: what the builder says of it.
     """
 
     normal: PreparedSource
     validation: frozenset[Record]
     test: PreparedSource
     problems: tuple[Problem, ...]
-    licence: str
+    license: str
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -146,10 +146,10 @@ def open_prepared(
         chosen = [(r, place) for split in splits for r, place, entry in listed if entry.split == split]
         return PreparedSource(f"{name}/{title}", tuple(r for r, _ in chosen), tuple(place for _, place in chosen))
 
-    licence = "\n\n".join(dict.fromkeys(index.licence for index in indexes.values() if index.licence))
+    license = "\n\n".join(dict.fromkeys(index.license for index in indexes.values() if index.license))
     validation = frozenset(part("validation", "validation").records)
     return Prepared(
-        part("train", "train", "validation"), validation, part("test", "test"), _notes(dataset, indexes), licence
+        part("train", "train", "validation"), validation, part("test", "test"), _notes(dataset, indexes), license
     )
 
 
@@ -254,7 +254,7 @@ def _notes(dataset: str, indexes: dict[str, Index]) -> tuple[Problem, ...]:
                 if entry.label == 1 and not entry.masked
             ]
         problems += [
-            Problem("unlabelled image", f"{where}/{entry.image_id}", "has no label", fatal=False)
+            Problem("unlabeled image", f"{where}/{entry.image_id}", "has no label", fatal=False)
             for entry in index.entries
             if entry.label is None and entry.split == "test"
         ]

@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxad.data.decode import decode_mask
 from jaxad.errors import DataError
-from jaxad.files import write_whole
+from jaxad.io.atomic import write_whole
 
 FILE = "jaxad_index.json"
 FORMAT = 1
@@ -55,10 +55,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """All images of one config, and what its builder says of its licence."""
+    """All images of one config, and what its builder says of its license."""
 
     entries: tuple[Entry, ...]
-    licence: str
+    license: str
 
 
 def read_index(folder: Path, *, workers: int = 2) -> Index:
@@ -81,7 +81,7 @@ def read_index(folder: Path, *, workers: int = 2) -> Index:
     content = {
         "format": FORMAT,
         "shards": shards,
-        "licence": index.licence,
+        "license": index.license,
         "entries": [astuple(entry) for entry in index.entries],
     }
     for file in places:
@@ -142,7 +142,7 @@ def _load(file: Path, shards: dict[str, list[int]]) -> Index | None:
         return None
     if not isinstance(content, dict) or (content.get("format"), content.get("shards")) != (FORMAT, shards):
         return None
-    return Index(tuple(Entry(*values) for values in content["entries"]), content["licence"])
+    return Index(tuple(Entry(*values) for values in content["entries"]), content["license"])
 
 
 def _make(folder: Path, workers: int) -> Index:

@@ -16,7 +16,7 @@ from jaxad.types import Record, Sample
 
 
 class ImageSource(ABC):
-    """Labelled images in a fixed order (jaxad.types.Source); immutable, picklable, safe to read from many threads.
+    """Labeled images in a fixed order (jaxad.types.Source); immutable, picklable, safe to read from many threads.
 
     Attributes:
         name: name of the data set and part, e.g. "parts/train".

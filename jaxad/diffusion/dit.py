@@ -109,7 +109,7 @@ class PrototypeDiT(nnx.Module):
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialisation (adaLN-zero)."""
+        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization (adaLN-zero)."""
         condition = nnx.silu(self.time(t))
         x = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
         for block in self.blocks:

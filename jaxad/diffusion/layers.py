@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxad.models.attention import attention
-from jaxad.models.timesteps import timestep_embedding
-from jaxad.precision import Linear
+from jaxad.nn.attention import attention
+from jaxad.nn.precision import Linear
+from jaxad.nn.timesteps import timestep_embedding
 from jaxad.types import Array
 
 
@@ -25,7 +25,7 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
 
 
 def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) -> Linear:
-    """A linear layer as DiT initialises it: Xavier uniform kernel, or zero for the gates and the output; zero bias."""
+    """A linear layer as DiT initializes it: Xavier uniform kernel, or zero for the gates and the output; zero bias."""
     kernel_init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()
     return Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 

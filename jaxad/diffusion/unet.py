@@ -103,7 +103,7 @@ class PrototypeUNet(nnx.Module):
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialisation."""
+        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
         condition = nnx.silu(self.time(t))
         y = self.project_in(x).reshape(x.shape[0], *self.grid, -1)
         skips = []

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, linear, sincos_positions
-from jaxad.models.activations import gelu
+from jaxad.nn.activations import gelu
 from jaxad.types import Array
 
 
@@ -88,7 +88,7 @@ class PrototypeUViT(nnx.Module):
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialisation."""
+        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
         tokens = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
         x = jnp.concatenate([self.time(t)[:, None], tokens], axis=1)
         skips = []

@@ -52,7 +52,7 @@ def nearest_distance(
     which: Array,
     *,
     distance: Distance = "cosine",
-    neighbours: int = 1,
+    neighbors: int = 1,
     chunk: int = 4096,
 ) -> jax.Array:
     """Mean distance of every token to its nearest entries in the bank of its image.
@@ -65,7 +65,7 @@ def nearest_distance(
         banks: [g k c] from `bank_entries`; entries that are NaN are padding and never near.
         which: int32 [b], bank of each image, in 0..g-1. With g = 1 all images share one matrix product.
         distance: "cosine" gives 1 - cosine in 0..2, "euclidean" the L2 distance.
-        neighbours: nearest entries averaged.
+        neighbors: nearest entries averaged.
         chunk: entries compared at once.
 
     Returns:
@@ -91,12 +91,12 @@ def nearest_distance(
             lengths, empty = jnp.square(own).sum(-1)[:, None, :], empty[which][:, None, :]
         # Both distances grow with this one, so that the search needs no root and no division.
         far = jnp.where(empty, jnp.inf, -product if distance == "cosine" else squares + lengths - 2 * product)
-        if neighbours == 1:
+        if neighbors == 1:
             return jnp.minimum(best, far.min(-1, keepdims=True)), None
         candidates = jnp.concatenate([best, far], axis=-1)
-        return -jax.lax.top_k(-candidates, neighbours)[0], None
+        return -jax.lax.top_k(-candidates, neighbors)[0], None
 
-    best = jnp.full((*tokens.shape[:2], neighbours), jnp.inf, jnp.float32)
+    best = jnp.full((*tokens.shape[:2], neighbors), jnp.inf, jnp.float32)
     best, _ = jax.lax.scan(step, best, slices)
     found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
     return jnp.where(jnp.isfinite(best), found, 0.0).sum(-1) / jnp.maximum(jnp.isfinite(best).sum(-1), 1)
@@ -142,7 +142,7 @@ class Reservoir:
 
 
 def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 128) -> np.ndarray:
-    """k-centre greedy coreset: repeatedly take the patch farthest from those taken (PatchCore, Algorithm 1).
+    """k-center greedy coreset: repeatedly take the patch farthest from those taken (PatchCore, Algorithm 1).
 
     Distances are measured after a random projection to `projection` dimensions (Johnson-Lindenstrauss), as PatchCore
     does; the loop is one compiled program.
@@ -163,11 +163,11 @@ def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 1
         matrix = jax.random.normal(key_projection, (patches.shape[1], projection)) / np.sqrt(projection)
         patches = jnp.matmul(patches, matrix, precision="highest")
     first = jax.random.randint(key_first, (), 0, patches.shape[0])
-    return np.asarray(_k_centre(patches, first, size))
+    return np.asarray(_k_center(patches, first, size))
 
 
 @partial(jax.jit, static_argnums=2)
-def _k_centre(points: Array, first: Array, size: int) -> jax.Array:
+def _k_center(points: Array, first: Array, size: int) -> jax.Array:
     squares = jnp.square(points).sum(-1)
 
     def step(carry, _):

@@ -10,13 +10,13 @@ from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 
 from jaxad.memory.cosine import unit
-from jaxad.models.attention import attention
-from jaxad.precision import Linear
+from jaxad.nn.attention import attention
+from jaxad.nn.precision import Linear
 from jaxad.types import Array
 
 
 class PrototypeExtractor(nnx.Module):
-    """Summarises the tokens of an image in a few prototypes: one transformer layer over learnable queries (Eq. 10).
+    """Summarizes the tokens of an image in a few prototypes: one transformer layer over learnable queries (Eq. 10).
 
         T' = CrossAttn(T, x, x) + T        P = FFN(T') + T'
 
@@ -86,7 +86,7 @@ def global_loss(
     Args:
         tokens: [b n c].
         prototypes: [b k c].
-        epsilon: entropic regularisation of the cost divided by c.
+        epsilon: entropic regularization of the cost divided by c.
         iterations: most Sinkhorn iterations; it ends before where all marginals hold to 1e-4.
 
     Returns:

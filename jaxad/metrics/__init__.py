@@ -1,6 +1,6 @@
 """Metrics of anomaly detection: exact for images, streaming and mergeable for pixels, under a named protocol."""
 
-from jaxad.metrics.classes import ClassMetrics, MetricRules, summarise
+from jaxad.metrics.classes import ClassMetrics, MetricRules, summarize
 from jaxad.metrics.names import IMAGE_METRICS, LABELS, METRICS, PIXEL_METRICS
 from jaxad.metrics.protocols import PROTOCOLS, Protocol, protocol
 
@@ -14,5 +14,5 @@ __all__ = [
     "MetricRules",
     "Protocol",
     "protocol",
-    "summarise",
+    "summarize",
 ]

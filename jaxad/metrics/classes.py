@@ -9,16 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import ProtocolError
-from jaxad.metrics.curves import (
-    Steps,
-    aupro,
-    auroc,
-    average_precision,
-    exact_steps,
-    f1_max,
-    pr_points,
-    roc_points,
-)
+from jaxad.metrics.curves import Steps, aupro, auroc, average_precision, exact_steps, f1_max, pr_points, roc_points
 from jaxad.metrics.grids import AuproGrid, aupro_grid, f1_grid
 from jaxad.metrics.names import IMAGE_METRICS, METRICS, PIXEL_METRICS
 from jaxad.metrics.pixels import Measure, PixelScores
@@ -239,7 +230,7 @@ class ClassMetrics:
         return measures
 
 
-def summarise(classes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+def summarize(classes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
     """Macro mean over categories of each metric, leaving out those where it is undefined.
 
     Args:
@@ -285,6 +276,6 @@ def _check(
             sizes = f"{mask.shape} and {maps[i].shape}"
             problems.append(f"{name}: mask and map differ in size, {sizes}: resize both by the same protocol")
         if mask is not None and label == 0 and mask.any():
-            problems.append(f"{name}: labelled normal, but its mask shows a defect")
+            problems.append(f"{name}: labeled normal, but its mask shows a defect")
     if problems:
         raise ProtocolError("\n".join(["predictions cannot be evaluated:", *(f"  {p}" for p in problems)]))

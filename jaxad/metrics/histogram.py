@@ -1,4 +1,4 @@
-"""A streaming histogram of scores, finer towards the top: small, mergeable, of bounded error for any scores.
+"""A streaming histogram of scores, finer toward the top: small, mergeable, of bounded error for any scores.
 
 Scores become order-preserving 32-bit keys. A *cell* is a range of 2^shift keys that starts at a multiple of 2^shift,
 and the mass found in it: the number of pixels, or the sum of their region weights. New scores enter at full resolution

@@ -37,7 +37,7 @@ def crop(size: int, kept: int) -> np.ndarray:
 
 
 def gaussian(size: int, sigma: float, radius: int, boundary: str) -> np.ndarray:
-    """Normalised Gaussian of `radius` samples to each side, [size size].
+    """Normalized Gaussian of `radius` samples to each side, [size size].
 
     Args:
         boundary: "reflect" mirrors at the outer edge of the last sample (scipy's default); "zero" pads with zeros.
@@ -60,7 +60,7 @@ def gaussian(size: int, sigma: float, radius: int, boundary: str) -> np.ndarray:
 
 
 def average_pool(size: int, window: int, repeats: int = 1) -> np.ndarray:
-    """Mean of `window` neighbours, stride 1, no padding, `repeats` times, [size - repeats (window - 1), size]."""
+    """Mean of `window` neighbors, stride 1, no padding, `repeats` times, [size - repeats (window - 1), size]."""
     matrix = np.eye(size)
     for _ in range(repeats):
         sums = np.cumsum(np.concatenate([np.zeros((1, size)), matrix]), axis=0)

@@ -40,9 +40,9 @@ class Protocol:
         size: side in pixels of maps and masks when compared.
         align_corners: how maps are first upsampled.
         canvas: (side, central part) where the published code crops its input: maps and masks are resized to the side,
-            cropped to the centre, then resized to `size` (maps with half-pixel centres, masks by `floor`).
+            cropped to the center, then resized to `size` (maps with half-pixel centers, masks by `floor`).
         smoothing: of maps at `size`; None for none.
-        mask_resize: "centre" takes the pixel under each centre, "floor" that at floor(i in / out) as cv2 and torch do,
+        mask_resize: "center" takes the pixel under each center, "floor" that at floor(i in / out) as cv2 and torch do,
             "bilinear" is PIL's antialiased filter on 0 and 255.
         mask_above: a resized mask is positive above this share of full.
         label_from_mask: an image is anomalous where its resized mask has a positive pixel, whatever the data set says.
@@ -58,7 +58,7 @@ class Protocol:
     align_corners: bool = False
     canvas: tuple[int, int] | None = None
     smoothing: Smoothing | None = None
-    mask_resize: Literal["centre", "floor", "bilinear"] = "centre"
+    mask_resize: Literal["center", "floor", "bilinear"] = "center"
     mask_above: float = 0.0
     label_from_mask: bool = False
     pool: int = 1
@@ -117,11 +117,11 @@ class Protocol:
         if self.canvas is not None:
             side, kept = self.canvas
             edge = (side - kept) // 2
-            grey = _filtered(mask, side)[edge : edge + kept, edge : edge + kept]
-            return _picked(grey, self.size, 0.0) > 255 * self.mask_above
+            gray = _filtered(mask, side)[edge : edge + kept, edge : edge + kept]
+            return _picked(gray, self.size, 0.0) > 255 * self.mask_above
         if self.mask_resize == "bilinear":
             return _filtered(mask, self.size) > 255 * self.mask_above
-        return _picked(mask, self.size, 0.5 if self.mask_resize == "centre" else 0.0)
+        return _picked(mask, self.size, 0.5 if self.mask_resize == "center" else 0.0)
 
     def image_label(self, label: int, mask: np.ndarray | None) -> int:
         """The label an image is evaluated under: 0 or 1.
@@ -161,12 +161,12 @@ def _pooling(protocol: Protocol) -> np.ndarray:
 
 def _filtered(mask: np.ndarray, size: int) -> np.ndarray:
     """PIL's bilinear resizing of a mask, uint8 [size size]."""
-    grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))
+    gray = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _picked(image: np.ndarray, size: int, offset: float) -> np.ndarray:
-    """Nearest neighbour: sample i comes from floor((i + offset) in / out)."""
+    """Nearest neighbor: sample i comes from floor((i + offset) in / out)."""
     rows, columns = (((np.arange(size) + offset) * n / size).astype(int) for n in image.shape)
     return image[np.ix_(rows, columns)]
 

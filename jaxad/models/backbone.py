@@ -11,19 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxad import config, module_state
+from jaxad import config
 from jaxad.config import Blocks
 from jaxad.errors import ConfigError, WeightsError
-from jaxad.models import embedded
-from jaxad.models.convolution import ConvNet
-from jaxad.models.efficientnet import SCALES, EfficientNet, EfficientNetConfig, abstract_efficientnet
-from jaxad.models.efficientnet_checkpoints import is_efficientnet, load_efficientnet
-from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
-from jaxad.models.positions import Interpolation
-from jaxad.models.resnet import LAYERS, ResNetConfig, abstract_resnet, is_resnet, load_resnet
-from jaxad.models.vit import ViT, abstract_vit, load_vit
-from jaxad.models.vit_config import ViTConfig
-from jaxad.models.weights import Weights, find_weights
+from jaxad.models.convnets.convolution import ConvNet
+from jaxad.models.convnets.efficientnet import SCALES, EfficientNet, EfficientNetConfig, abstract_efficientnet
+from jaxad.models.convnets.efficientnet_checkpoints import is_efficientnet, load_efficientnet
+from jaxad.models.convnets.resnet import LAYERS, ResNetConfig, abstract_resnet, is_resnet, load_resnet
+from jaxad.models.vit.config import ViTConfig
+from jaxad.models.vit.network import ViT, abstract_vit, load_vit
+from jaxad.models.weights import embedded
+from jaxad.models.weights.loader import Weights, find_weights
+from jaxad.nn import module_state
+from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
+from jaxad.nn.positions import Interpolation
 from jaxad.types import Array
 
 DType = Literal["float32", "bfloat16"]
@@ -43,7 +44,7 @@ class Backbone(nnx.Module):
 
     Attributes:
         network: the network; the "blocks" of a convolutional one are its stages.
-        normalisation: how it takes images.
+        normalization: how it takes images.
         id: the name it was loaded by.
         sha256: hash of its weight files, "" for random weights.
         bytes: size of its weight files, of its parameters for random weights.
@@ -56,14 +57,14 @@ class Backbone(nnx.Module):
         self,
         network: ViT | ConvNet,
         *,
-        normalisation: Normalisation = IMAGENET,
+        normalization: Normalization = IMAGENET,
         id: str,
         sha256: str,
         bytes: int,
         dtype: DType,
     ):
         self.network = network
-        self.normalisation = normalisation
+        self.normalization = normalization
         self.id, self.sha256, self.bytes = id, sha256, bytes
         self.dtype: DType = dtype
         self.depth, self.patch = network.depth, network.patch
@@ -83,7 +84,7 @@ class Backbone(nnx.Module):
         network are brought to the grid of stride 16, by averages or bilinearly, and concatenated, shallow ones first.
 
         Args:
-            images: uint8 [b h w 3], both sides multiples of `patch`; normalisation happens here.
+            images: uint8 [b h w 3], both sides multiples of `patch`; normalization happens here.
             blocks: block numbers counted from 0.
 
         Returns:
@@ -94,7 +95,7 @@ class Backbone(nnx.Module):
 
         Source: SPEC 3.1, Eq. 9; SPEC 3.4 row 26.
         """
-        return self.network.features(self.normalisation(images), blocks)
+        return self.network.features(self.normalization(images), blocks)
 
     def select_blocks(self, blocks: Blocks = None) -> tuple[int, ...]:
         """The numbers of the blocks that make the features.
@@ -130,7 +131,7 @@ class Backbone(nnx.Module):
         return {
             "network": next(name for name, (shape, _) in NETWORKS.items() if isinstance(self.network.config, shape)),
             "shape": config.to_json(self.network.config),
-            "normalisation": config.to_json(self.normalisation),
+            "normalization": config.to_json(self.normalization),
             "dtype": self.dtype,
             "id": self.id,
             "sha256": self.sha256,
@@ -164,9 +165,9 @@ def load_backbone(
         return Backbone.random(_random_shape(name), jax.random.key(0), id=name, dtype=dtype)
     weights = embedded.embedded_weights() if name == embedded.NAME else find_weights(name, revision)
     network = _load_network(weights, dtype, interpolation)
-    normalisation = Normalisation.of(weights.preprocessor, weights.config, _usual_normalisation(weights, network))
+    normalization = Normalization.of(weights.preprocessor, weights.config, _usual_normalization(weights, network))
     return Backbone(
-        network, normalisation=normalisation, id=weights.id, sha256=weights.sha256, bytes=weights.bytes, dtype=dtype
+        network, normalization=normalization, id=weights.id, sha256=weights.sha256, bytes=weights.bytes, dtype=dtype
     )
 
 
@@ -180,9 +181,9 @@ def backbone_from_config(values: Mapping[str, Any], *, dtype: DType | None = Non
     Raises:
         ConfigError: values that `config_json` does not give.
     """
-    # Checkpoints of the first version do not name the normalisation, which was always ImageNet's.
-    values = {"normalisation": config.to_json(IMAGENET), **values}
-    wanted = {"network", "shape", "normalisation", "dtype", "id", "sha256", "bytes"}
+    # Checkpoints of the first version do not name the normalization, which was always ImageNet's.
+    values = {"normalization": config.to_json(IMAGENET), **values}
+    wanted = {"network", "shape", "normalization", "dtype", "id", "sha256", "bytes"}
     if values.keys() != wanted or values["network"] not in NETWORKS:
         raise ConfigError(
             f"backbone config {sorted(values)}: needs exactly {sorted(wanted)}, network one of {', '.join(NETWORKS)}"
@@ -191,7 +192,7 @@ def backbone_from_config(values: Mapping[str, Any], *, dtype: DType | None = Non
     shape = config.from_json(NETWORKS[values["network"]][0], values["shape"])
     return Backbone(
         _abstract(shape, compute),
-        normalisation=config.from_json(Normalisation, values["normalisation"]),
+        normalization=config.from_json(Normalization, values["normalization"]),
         id=values["id"],
         sha256=values["sha256"],
         bytes=values["bytes"],
@@ -214,7 +215,7 @@ def _load_network(weights: Weights, dtype: DType, interpolation: Interpolation |
     return load_vit(weights, jnp.dtype(dtype), interpolation)
 
 
-def _usual_normalisation(weights: Weights, network: ViT | ConvNet) -> Normalisation:
+def _usual_normalization(weights: Weights, network: ViT | ConvNet) -> Normalization:
     """That of networks of this kind, for checkpoints that do not say.
 
     ImageNet's (SPEC 3.4 row 5), but for networks that most authors trained otherwise: Vision Transformers with a

@@ -57,20 +57,20 @@ def test_unverified_loading_only_lists(parts, tree):
         load(parts)
 
 
-def test_licence_files_are_read(parts, tree):
+def test_license_files_are_read(parts, tree):
     tree.text("LICENSE", "for research only\n")
     tree.text("screw/license.txt", "screws: CC BY")
     tree.text("cap/license.txt", "screws: CC BY")
-    tree.text("readme.txt", "no licence")
-    assert load(parts).licence == "for research only\n\nscrews: CC BY"
+    tree.text("readme.txt", "no license")
+    assert load(parts).license == "for research only\n\nscrews: CC BY"
     tree.text("LICENSE", "x" * 10_000)
-    assert len(load(parts).licence) < 5000
+    assert len(load(parts).license) < 5000
 
 
-def test_no_licence_no_notes(parts, tree):
+def test_no_license_no_notes(parts, tree):
     tree.text("demo.json", "[1, 2]")
     data = load(parts)
-    assert (data.licence, data.notes) == ("", {})
+    assert (data.license, data.notes) == ("", {})
 
 
 def test_unknown_names_say_what_there_is(tree):

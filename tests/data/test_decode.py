@@ -15,10 +15,10 @@ from jaxad.errors import DataError
 from jaxad.types import View
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (7, 9), dtype=np.uint8)
-COLOUR = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+GRAY = RNG.integers(0, 256, (7, 9), dtype=np.uint8)
+COLOR = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (7, 9, 1), dtype=np.uint8)
-RGBA = np.concatenate([COLOUR, ALPHA], -1)
+RGBA = np.concatenate([COLOR, ALPHA], -1)
 WIDE = RNG.integers(0, 65536, (7, 9), dtype=np.uint16)
 LOSSLESS = ("PNG", "BMP", "TIFF", "PPM")
 
@@ -29,12 +29,12 @@ def encoded(image, format="PNG", **options) -> bytes:
     return stream.getvalue()
 
 
-def repeated(grey):
-    return np.repeat(grey[..., None], 3, axis=-1)
+def repeated(gray):
+    return np.repeat(gray[..., None], 3, axis=-1)
 
 
-def composited(colour, alpha):
-    return np.rint(colour.astype(np.float64) * alpha / 255).astype(np.uint8)
+def composited(color, alpha):
+    return np.rint(color.astype(np.float64) * alpha / 255).astype(np.uint8)
 
 
 def kind_of(call) -> str:
@@ -54,9 +54,9 @@ def attempt(data: bytes):
 
 
 @pytest.mark.parametrize("format", LOSSLESS)
-def test_colour_and_grey_are_kept(format):
-    np.testing.assert_array_equal(decode_image(encoded(COLOUR, format)), COLOUR)
-    np.testing.assert_array_equal(decode_image(encoded(GREY, format)), repeated(GREY))
+def test_color_and_gray_are_kept(format):
+    np.testing.assert_array_equal(decode_image(encoded(COLOR, format)), COLOR)
+    np.testing.assert_array_equal(decode_image(encoded(GRAY, format)), repeated(GRAY))
 
 
 def test_lossy_formats_are_close():
@@ -68,7 +68,7 @@ def test_lossy_formats_are_close():
 
 
 def test_result_is_contiguous_and_writable():
-    for data in (encoded(COLOUR), encoded(GREY), encoded(RGBA), encoded(WIDE)):
+    for data in (encoded(COLOR), encoded(GRAY), encoded(RGBA), encoded(WIDE)):
         image = decode_image(data)
         assert image.dtype == np.uint8
         assert image.shape == (7, 9, 3)
@@ -77,33 +77,33 @@ def test_result_is_contiguous_and_writable():
 
 
 def test_one_bit():
-    bits = GREY > 127
+    bits = GRAY > 127
     np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(bits))), repeated(bits.astype(np.uint8) * 255))
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
 def test_alpha_is_composited_over_black(format):
     options = {"lossless": True, "exact": True} if format == "WEBP" else {}
-    np.testing.assert_array_equal(decode_image(encoded(RGBA, format, **options)), composited(COLOUR, ALPHA))
+    np.testing.assert_array_equal(decode_image(encoded(RGBA, format, **options)), composited(COLOR, ALPHA))
 
 
-def test_grey_with_alpha():
-    image = Image.fromarray(np.concatenate([GREY[..., None], ALPHA], -1), "LA")
-    np.testing.assert_array_equal(decode_image(encoded(image)), composited(repeated(GREY), ALPHA))
+def test_gray_with_alpha():
+    image = Image.fromarray(np.concatenate([GRAY[..., None], ALPHA], -1), "LA")
+    np.testing.assert_array_equal(decode_image(encoded(image)), composited(repeated(GRAY), ALPHA))
 
 
 def test_opaque_alpha_changes_nothing():
-    opaque = np.concatenate([COLOUR, np.full_like(ALPHA, 255)], -1)
-    np.testing.assert_array_equal(decode_image(encoded(opaque)), COLOUR)
+    opaque = np.concatenate([COLOR, np.full_like(ALPHA, 255)], -1)
+    np.testing.assert_array_equal(decode_image(encoded(opaque)), COLOR)
 
 
 def test_palette():
-    image = Image.fromarray(COLOUR).quantize(16)
+    image = Image.fromarray(COLOR).quantize(16)
     np.testing.assert_array_equal(decode_image(encoded(image)), np.asarray(image.convert("RGB")))
 
 
-def test_palette_with_a_transparent_colour():
-    image = Image.fromarray(COLOUR).quantize(4)
+def test_palette_with_a_transparent_color():
+    image = Image.fromarray(COLOR).quantize(4)
     decoded = decode_image(encoded(image, transparency=2))
     hidden = np.asarray(image) == 2
     assert hidden.any()
@@ -127,17 +127,15 @@ def test_big_endian_sixteen_bits():
 
 
 def test_cmyk():
-    image = Image.fromarray(COLOUR).convert("CMYK")
+    image = Image.fromarray(COLOR).convert("CMYK")
     np.testing.assert_array_equal(decode_image(encoded(image, "TIFF")), np.asarray(image.convert("RGB")))
     assert decode_image(encoded(image, "JPEG")).shape == (7, 9, 3)
 
 
 @pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
-def test_other_colour_spaces(mode):
+def test_other_color_spaces(mode):
     image = (
-        Image.fromarray(COLOUR).convert("YCbCr")
-        if mode == "YCbCr"
-        else Image.frombytes("LAB", (9, 7), COLOUR.tobytes())
+        Image.fromarray(COLOR).convert("YCbCr") if mode == "YCbCr" else Image.frombytes("LAB", (9, 7), COLOR.tobytes())
     )
     np.testing.assert_array_equal(decode_image(encoded(image, "TIFF")), np.asarray(image.convert("RGB")))
 
@@ -156,7 +154,7 @@ TURNED |= {6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a, 2).transpose(1
 def test_exif_orientation_is_applied(orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    np.testing.assert_array_equal(decode_image(encoded(COLOUR, format, exif=exif)), TURNED[orientation](COLOUR))
+    np.testing.assert_array_equal(decode_image(encoded(COLOR, format, exif=exif)), TURNED[orientation](COLOR))
 
 
 def test_exif_orientation_of_sixteen_bits_and_masks():
@@ -168,9 +166,9 @@ def test_exif_orientation_of_sixteen_bits_and_masks():
 
 
 def test_first_of_several_frames():
-    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
     data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode_image(data), repeated(GREY))
+    np.testing.assert_array_equal(decode_image(data), repeated(GRAY))
 
 
 @settings(max_examples=60, deadline=None)
@@ -200,7 +198,7 @@ def test_a_half_written_file_is_called_truncated(format):
 @given(st.sampled_from(FORMATS), st.integers(0, 2**32 - 1))
 def test_damaged_bytes_never_raise_anything_else(format, seed):
     rng = np.random.default_rng(seed)
-    data = bytearray(encoded(COLOUR, format))
+    data = bytearray(encoded(COLOR, format))
     for place in rng.integers(0, len(data), 4):
         data[place] = rng.integers(256)
     decoded, problems = attempt(bytes(data))
@@ -223,7 +221,7 @@ def test_files_that_cannot_be_opened(tmp_path):
 
 
 def test_decompression_bomb(monkeypatch):
-    data = encoded(COLOUR)
+    data = encoded(COLOR)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
     assert decode_image(data).shape == (7, 9, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 62)
@@ -242,21 +240,21 @@ def test_arrays_agree_with_files(pixels):
 
 
 def test_to_rgb_takes_paths_and_wide_arrays(tmp_path):
-    Image.fromarray(COLOUR).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(to_rgb(tmp_path / "a.png"), COLOUR)
-    np.testing.assert_array_equal(to_rgb(str(tmp_path / "a.png")), COLOUR)
+    Image.fromarray(COLOR).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(to_rgb(tmp_path / "a.png"), COLOR)
+    np.testing.assert_array_equal(to_rgb(str(tmp_path / "a.png")), COLOR)
     np.testing.assert_array_equal(to_rgb(WIDE), decode_image(encoded(WIDE)))
 
 
 @pytest.mark.parametrize(
     "array",
     [
-        COLOUR / 255,
-        COLOUR.astype(int),
-        GREY[0],
+        COLOR / 255,
+        COLOR.astype(int),
+        GRAY[0],
         np.zeros((2, 4, 4, 3), np.uint8),
-        COLOUR[..., :2],
-        COLOUR[:0],
+        COLOR[..., :2],
+        COLOR[:0],
         ["ab"],
     ],
 )
@@ -265,7 +263,7 @@ def test_to_rgb_refuses_other_arrays(array):
 
 
 def test_to_rgb_names_a_truncated_pil_image(tmp_path):
-    (tmp_path / "cut.png").write_bytes(encoded(np.tile(COLOUR, (9, 9, 1)))[:200])
+    (tmp_path / "cut.png").write_bytes(encoded(np.tile(COLOR, (9, 9, 1)))[:200])
     with Image.open(tmp_path / "cut.png") as lazy:
         assert kind_of(lambda: to_rgb(lazy, "cut.png")) == "truncated image"
 
@@ -285,7 +283,7 @@ MARKS[2:4, 3:8] = 1
         Image.fromarray(np.concatenate([np.full((7, 9, 3), 255, np.uint8), MARKS[..., None] * 255], -1)),
         Image.fromarray(MARKS * 255).convert("P"),
     ],
-    ids=["codes", "grey", "1 bit", "16 bit", "colour", "painted on transparent", "palette"],
+    ids=["codes", "gray", "1 bit", "16 bit", "color", "painted on transparent", "palette"],
 )
 def test_masks_of_every_mode(image):
     mask = decode_mask(encoded(image))
@@ -307,11 +305,11 @@ def test_the_haze_of_a_jpeg_mask_is_no_defect():
 
 
 def test_hash_is_of_the_pixels_not_of_the_file():
-    values = {pixel_hash(decode_image(encoded(COLOUR, format))) for format in LOSSLESS}
+    values = {pixel_hash(decode_image(encoded(COLOR, format))) for format in LOSSLESS}
     assert len(values) == 1
     (value,) = values
     assert 0 <= value < 2**32
-    assert pixel_hash(np.asfortranarray(COLOUR)) == value
+    assert pixel_hash(np.asfortranarray(COLOR)) == value
 
 
 def test_hash_is_the_same_in_every_version():
@@ -322,10 +320,10 @@ def test_hash_is_the_same_in_every_version():
 @settings(deadline=None)
 @given(st.integers(0, 6), st.integers(0, 8), st.integers(0, 2), st.integers(1, 255))
 def test_hash_sees_every_pixel_and_the_shape(y, x, channel, change):
-    other = COLOUR.copy()
+    other = COLOR.copy()
     other[y, x, channel] = (int(other[y, x, channel]) + change) % 256
-    assert pixel_digest(other) != pixel_digest(COLOUR)
-    assert pixel_digest(COLOUR.reshape(9, 7, 3)) != pixel_digest(COLOUR)
+    assert pixel_digest(other) != pixel_digest(COLOR)
+    assert pixel_digest(COLOR.reshape(9, 7, 3)) != pixel_digest(COLOR)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +343,7 @@ def test_resize_averages_when_it_shrinks():
 
 def test_resize_refuses_other_interpolations():
     with pytest.raises(DataError, match="nearest"):
-        resize(COLOUR, View(4, 4, "nearest"))
+        resize(COLOR, View(4, 4, "nearest"))
 
 
 JPEGS = [
@@ -360,9 +358,9 @@ JPEGS = [
 @pytest.mark.parametrize("options", JPEGS)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_jpegs_have_the_pixels_that_pil_gives_them(mode, options):
-    grey = np.add.outer(np.arange(67), 2 * np.arange(101)) % 251
+    gray = np.add.outer(np.arange(67), 2 * np.arange(101)) % 251
     noise = np.random.default_rng(0).integers(0, 5, (67, 101, 3))
-    image = Image.fromarray((np.stack([grey, grey[::-1], grey[:, ::-1]], -1) + noise).astype(np.uint8)).convert(mode)
+    image = Image.fromarray((np.stack([gray, gray[::-1], gray[:, ::-1]], -1) + noise).astype(np.uint8)).convert(mode)
     stream = io.BytesIO()
     image.save(stream, "JPEG", **options)
     pixels = decode_image(stream.getvalue())

@@ -149,7 +149,7 @@ def test_what_is_left_out_is_noted(tree):
     assert files == {
         ("ignored file", "c/train/good"),
         ("ignored folder", "c/train/bad"),
-        ("unlabelled image", "c/test"),
+        ("unlabeled image", "c/test"),
         ("ignored folder", "c/spare"),
         ("ignored file", "c/ground_truth"),
         ("ignored folder", "loose"),

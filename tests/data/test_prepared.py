@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 import jaxad
-from jaxad import module_state
 from jaxad.config import DataConfig
 from jaxad.data import batches, load
 from jaxad.data.prepared import PreparedSource, prepared_names
 from jaxad.data.prepared_index import FILE, read_index
 from jaxad.errors import DataError
 from jaxad.features import cache_identity
-from jaxad.predict import Predictor
+from jaxad.inference.predictor import Predictor
+from jaxad.nn import module_state
 from jaxad.types import Source, View
 from tests.data.conftest import Tree
 from tests.data.prepared import prepare
@@ -60,7 +60,7 @@ def test_everything_is_as_in_the_folder(folder, data_dir, share):
     config = DataConfig(holdout=share)
     files, prepared = load(f"folder:{folder}", config=config), load("own_parts", data_dir, config=config)
     assert (prepared.name, prepared.categories, prepared.counts) == ("own_parts", files.categories, files.counts)
-    assert prepared.licence == "own use only"
+    assert prepared.license == "own use only"
     for part in ("train", "holdout", "test"):
         mine, theirs = getattr(prepared, part), getattr(files, part)
         assert isinstance(mine, PreparedSource)

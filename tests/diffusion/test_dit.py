@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxad import module_state
 from jaxad.diffusion.dit import PrototypeDiT
 from jaxad.diffusion.layers import attention, sincos_positions
-from jaxad.models.timesteps import timestep_embedding
+from jaxad.nn import module_state
+from jaxad.nn.timesteps import timestep_embedding
 
 GRID, CHANNELS, PROTOTYPES = (2, 3), 12, 4
 
@@ -38,13 +38,13 @@ def inputs(batch=2):
 
 
 @pytest.mark.parametrize("depth", [1, 4, 12])
-def test_output_is_exactly_zero_at_initialisation_whatever_the_depth(depth):
+def test_output_is_exactly_zero_at_initialization_whatever_the_depth(depth):
     model = build(perturbed=False, depth=depth)
     assert len(model.blocks) == depth
     np.testing.assert_array_equal(apply(model, *inputs()), 0.0)
 
 
-def test_prototypes_time_and_neighbours_matter_once_the_gates_are_open():
+def test_prototypes_time_and_neighbors_matter_once_the_gates_are_open():
     model, (x, prototypes, t) = build(), inputs()
     output = np.asarray(apply(model, x, prototypes, t))
     assert output.shape == x.shape

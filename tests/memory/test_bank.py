@@ -11,7 +11,7 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def brute_force(tokens, banks, which, distance, neighbours):
+def brute_force(tokens, banks, which, distance, neighbors):
     result = np.empty(tokens.shape[:2])
     for i, image in enumerate(tokens.astype(np.float64)):
         bank = banks[which[i]].astype(np.float64)
@@ -22,20 +22,20 @@ def brute_force(tokens, banks, which, distance, neighbours):
             far = 1 - image @ bank.T
         else:
             far = np.linalg.norm(image[:, None] - bank[None], axis=-1)
-        result[i] = np.sort(far, axis=-1)[:, :neighbours].mean(-1)
+        result[i] = np.sort(far, axis=-1)[:, :neighbors].mean(-1)
     return result
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-@pytest.mark.parametrize("neighbours", [1, 3])
+@pytest.mark.parametrize("neighbors", [1, 3])
 @pytest.mark.parametrize(("groups", "chunk"), [(1, 100), (1, 7), (3, 5)])
-def test_nearest_distance_agrees_with_brute_force(distance, neighbours, groups, chunk):
+def test_nearest_distance_agrees_with_brute_force(distance, neighbors, groups, chunk):
     tokens, banks = numbers(4, 6, 5), numbers(groups, 23, 5, seed=1)
     banks[-1, 15:] = np.nan
     which = np.array([0, groups - 1, groups // 2, 0], np.int32)
     entries = np.stack([bank_entries(bank, distance) for bank in banks])
-    found = nearest_distance(tokens, entries, which, distance=distance, neighbours=neighbours, chunk=chunk)
-    np.testing.assert_allclose(found, brute_force(tokens, banks, which, distance, neighbours), rtol=1e-4, atol=1e-5)
+    found = nearest_distance(tokens, entries, which, distance=distance, neighbors=neighbors, chunk=chunk)
+    np.testing.assert_allclose(found, brute_force(tokens, banks, which, distance, neighbors), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -47,10 +47,10 @@ def test_a_remembered_patch_is_at_distance_zero(distance):
     np.testing.assert_allclose(found, 0, atol=2e-3 if distance == "euclidean" else 1e-6)
 
 
-def test_fewer_entries_than_neighbours_average_those_there_are():
+def test_fewer_entries_than_neighbors_average_those_there_are():
     tokens, bank = numbers(1, 4, 5), numbers(1, 2, 5, seed=1)
     found = nearest_distance(
-        tokens, bank_entries(bank, "euclidean"), np.zeros(1, np.int32), distance="euclidean", neighbours=5
+        tokens, bank_entries(bank, "euclidean"), np.zeros(1, np.int32), distance="euclidean", neighbors=5
     )
     expected = brute_force(tokens, bank, [0], "euclidean", 2)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -81,7 +81,7 @@ def test_reservoir_takes_every_patch_equally_often():
     assert np.abs(counts - 250).max() < 4 * 13.7
 
 
-def test_greedy_coreset_is_the_k_centre_search():
+def test_greedy_coreset_is_the_k_center_search():
     patches = numbers(60, 4)
     chosen = greedy_coreset(patches, 12, jax.random.key(0))
     expected = [int(chosen[0])]

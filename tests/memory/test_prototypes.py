@@ -5,8 +5,8 @@ import pytest
 from flax import nnx
 from scipy.special import erf, logsumexp
 
-from jaxad import module_state
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
+from jaxad.nn import module_state
 
 EPSILON = 0.05
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ProtocolError
-from jaxad.metrics import METRICS, ClassMetrics, MetricRules, summarise
+from jaxad.metrics import METRICS, ClassMetrics, MetricRules, summarize
 from jaxad.metrics.grids import AuproGrid
 from tests import oracles
 from tests.metrics import cases
@@ -132,7 +132,7 @@ def test_contradictions_are_rejected(images):
     scores, labels, maps, masks = (column[:2] for column in images)
     for batch, message in (
         ((scores, [1, 2], maps, masks), "image 1 of the category: label is 2"),
-        ((scores, [0, 0], maps, masks), "labelled normal, but its mask shows a defect"),
+        ((scores, [0, 0], maps, masks), "labeled normal, but its mask shows a defect"),
         ((scores, labels, maps, masks[:, :9]), r"differ in size, \(9, 32\) and \(32, 32\)"),
         ((scores, labels, maps[:1], masks), "'maps': 1"),
         ((scores, labels, maps[0], masks), r"shape \(32, 32\)"),
@@ -180,12 +180,12 @@ def test_mean_leaves_undefined_categories_out(images):
     scores, labels, maps, _ = images
     whole = collected(images).result()
     half = collected((scores, labels, maps)).result()
-    mean = summarise({"a": whole, "b": half})
+    mean = summarize({"a": whole, "b": half})
     assert list(mean) == list(METRICS)
     assert mean["aupro"] == whole["aupro"]
     assert mean["image_auroc"] == pytest.approx((whole["image_auroc"] + half["image_auroc"]) / 2)
-    assert summarise({"b": half})["mad"] is None
-    assert summarise({})["image_ap"] is None
+    assert summarize({"b": half})["mad"] is None
+    assert summarize({})["image_ap"] is None
 
 
 def test_state_is_small_when_there_are_many_categories():

@@ -38,7 +38,7 @@ def test_aligned_bilinear_interpolates_between_the_corners(size, target):
     np.testing.assert_allclose(operators.bilinear(size, target, align_corners=True) @ values, expected, atol=1e-12)
 
 
-def test_crop_keeps_the_centre():
+def test_crop_keeps_the_center():
     np.testing.assert_array_equal(operators.crop(448, 392) @ np.arange(448), np.arange(28, 420))
 
 

@@ -106,16 +106,16 @@ def test_masks():
     mask = np.zeros((1000, 700), bool)
     mask[100:103, 50:300] = True
     mask[600:800, 400:600] = True
-    grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    shrunk = np.asarray(grey.resize((256, 256), Image.Resampling.BILINEAR))
-    centre = np.asarray(grey.resize((256, 256), Image.Resampling.NEAREST)) > 0
-    np.testing.assert_array_equal(protocol("exact-256").resize_mask(mask), centre)
+    gray = Image.fromarray(mask.astype(np.uint8) * 255)
+    shrunk = np.asarray(gray.resize((256, 256), Image.Resampling.BILINEAR))
+    center = np.asarray(gray.resize((256, 256), Image.Resampling.NEAREST)) > 0
+    np.testing.assert_array_equal(protocol("exact-256").resize_mask(mask), center)
     np.testing.assert_array_equal(protocol("diad").resize_mask(mask), shrunk > 0)
     np.testing.assert_array_equal(protocol("ader").resize_mask(mask), shrunk / 255 > 0.5)
     assert protocol("diad").resize_mask(mask).sum() > mask.mean() * 256**2 > protocol("ader").resize_mask(mask).sum()
     rows, columns = np.arange(400) * 1000 // 400, np.arange(400) * 700 // 400
     np.testing.assert_array_equal(protocol("winclip").resize_mask(mask), mask[np.ix_(rows, columns)])
-    large = np.asarray(grey.resize((448, 448), Image.Resampling.BILINEAR))[28:420, 28:420] > 0
+    large = np.asarray(gray.resize((448, 448), Image.Resampling.BILINEAR))[28:420, 28:420] > 0
     index = np.arange(256) * 392 // 256
     np.testing.assert_array_equal(protocol("dinomaly").resize_mask(mask), large[np.ix_(index, index)])
 
@@ -125,8 +125,8 @@ def test_maps_and_masks_stay_in_register():
     mask[300:400, 100:180] = True
     for one in PROTOCOLS.values():
         map = np.asarray(one.process_map(mask[None].astype(np.float32)))[0]
-        centres = [ndimage.center_of_mass(image) for image in (map, one.resize_mask(mask))]
-        np.testing.assert_allclose(*centres, atol=1.0)
+        centers = [ndimage.center_of_mass(image) for image in (map, one.resize_mask(mask))]
+        np.testing.assert_allclose(*centers, atol=1.0)
 
 
 def test_a_tiny_defect_makes_the_image_normal_under_ader_only():

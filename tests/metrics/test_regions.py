@@ -16,7 +16,7 @@ def test_weights_are_one_over_the_area_of_eight_connected_regions(seed):
     np.testing.assert_allclose(weights, np.where(mask, 1 / areas[labels], 0))
 
 
-def test_diagonal_neighbours_are_one_region():
+def test_diagonal_neighbors_are_one_region():
     assert region_weights(np.eye(5, dtype=bool))[1] == 1
 
 

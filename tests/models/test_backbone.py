@@ -8,17 +8,17 @@ import pytest
 from flax import nnx
 from safetensors.numpy import save_file
 
-from jaxad import module_state
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
-from jaxad.models.convert import convert
-from jaxad.models.key_map import to_torch
-from jaxad.models.normalisation import IMAGENET, INCEPTION, Normalisation
-from jaxad.models.resnet import TORCHVISION
-from jaxad.models.vit_checkpoints import HUGGINGFACE_VIT, ORIGINAL
-from jaxad.models.vit_config import ViTConfig
-from tests.models.checkpoints import write_dinov2
-from tests.models.conv_checkpoints import BASIC, SMALL, tensors_of, write_folder
+from jaxad.models.convnets.resnet import TORCHVISION
+from jaxad.models.vit.checkpoints import HUGGINGFACE_VIT, ORIGINAL
+from jaxad.models.vit.config import ViTConfig
+from jaxad.models.weights.conversion import convert
+from jaxad.models.weights.key_map import to_torch
+from jaxad.nn import module_state
+from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
+from tests.models.convnets.made_checkpoints import BASIC, SMALL, tensors_of, write_folder
+from tests.models.vit.made_checkpoints import write_dinov2
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 21, 35, 3), dtype=np.uint8)
 
@@ -35,9 +35,9 @@ def features(backbone, images, blocks):
     return jax.jit(lambda arrays, images: module_state.merge(graphdef, arrays).features(images, blocks))(arrays, images)
 
 
-def test_features_are_the_mean_patch_tokens_of_the_normalised_image(backbone):
-    normalised = (IMAGES / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
-    taps = jax.jit(lambda images: backbone.network.taps(images, (0, 2)))(normalised.astype(np.float32))
+def test_features_are_the_mean_patch_tokens_of_the_normalized_image(backbone):
+    normalized = (IMAGES / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    taps = jax.jit(lambda images: backbone.network.taps(images, (0, 2)))(normalized.astype(np.float32))
     expected = (taps[0][:, 5:] + taps[2][:, 5:]) / 2
     actual = features(backbone, IMAGES, (2, 0))
     chex.assert_shape(actual, (2, 15, 24))
@@ -93,7 +93,7 @@ def test_rebuilt_from_its_json_without_the_source(backbone):
     assert backbone_from_config(values, dtype="bfloat16").dtype == "bfloat16"
 
 
-@pytest.mark.parametrize("change", [{"network": "resnet"}, {"network": "vgg"}, {"colour": 1}, {"shape": {"girth": 3}}])
+@pytest.mark.parametrize("change", [{"network": "resnet"}, {"network": "vgg"}, {"color": 1}, {"shape": {"girth": 3}}])
 def test_config_of_something_else_is_refused(backbone, change):
     with pytest.raises(ConfigError):
         backbone_from_config({**backbone.config_json(), **change})
@@ -103,8 +103,8 @@ def test_config_of_something_else_is_refused(backbone, change):
 def test_features_of_a_convolutional_network_are_its_stages_side_by_side_on_one_grid(blocks):
     backbone = Backbone.random(BASIC, jax.random.key(0))
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    normalised = (images / 255 - np.array(IMAGENET.mean)) / np.array(IMAGENET.std)
-    taps = jax.jit(lambda images: backbone.network.taps(images, (0, 1, 2, 3)))(normalised.astype(np.float32))
+    normalized = (images / 255 - np.array(IMAGENET.mean)) / np.array(IMAGENET.std)
+    taps = jax.jit(lambda images: backbone.network.taps(images, (0, 1, 2, 3)))(normalized.astype(np.float32))
     stages = {
         0: np.asarray(taps[0]).reshape(2, 4, 4, 6, 4, 8).mean((2, 4)),
         1: np.asarray(taps[1]).reshape(2, 4, 2, 6, 2, 8).mean((2, 4)),
@@ -144,25 +144,25 @@ EFFICIENTNET_PROCESSOR = {"image_processor_type": "EfficientNetImageProcessor", 
     ("preprocessor", "config", "expected"),
     [
         ({}, {}, INCEPTION),
-        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}, {}, Normalisation((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))),
-        ({"do_normalize": False}, {}, Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
-        ({}, {"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, Normalisation((0.1,) * 3, (0.2,) * 3)),
-        (EFFICIENTNET_PROCESSOR, {}, Normalisation((0.5, 0.5, 0.5), (0.5**2, 0.4**2, 0.3**2))),
-        ({**EFFICIENTNET_PROCESSOR, "include_top": False}, {}, Normalisation((0.5, 0.5, 0.5), (0.5, 0.4, 0.3))),
+        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}, {}, Normalization((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))),
+        ({"do_normalize": False}, {}, Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
+        ({}, {"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, Normalization((0.1,) * 3, (0.2,) * 3)),
+        (EFFICIENTNET_PROCESSOR, {}, Normalization((0.5, 0.5, 0.5), (0.5**2, 0.4**2, 0.3**2))),
+        ({**EFFICIENTNET_PROCESSOR, "include_top": False}, {}, Normalization((0.5, 0.5, 0.5), (0.5, 0.4, 0.3))),
     ],
 )
-def test_checkpoints_say_how_images_are_normalised(preprocessor, config, expected):
-    assert Normalisation.of(preprocessor, config, INCEPTION) == expected
+def test_checkpoints_say_how_images_are_normalized(preprocessor, config, expected):
+    assert Normalization.of(preprocessor, config, INCEPTION) == expected
 
 
-def test_normalisation_that_cannot_be_used_is_explained():
+def test_normalization_that_cannot_be_used_is_explained():
     with pytest.raises(WeightsError) as caught:
-        Normalisation.of({"image_mean": [0.5], "rescale_factor": 1 / 127.5}, {}, IMAGENET)
+        Normalization.of({"image_mean": [0.5], "rescale_factor": 1 / 127.5}, {}, IMAGENET)
     for sign in ("mean = [0.5]: needs to be three numbers", "rescale_factor"):
         assert sign in str(caught.value)
 
 
-def test_normalisation_is_read_from_the_folder_and_kept(tmp_path):
+def test_normalization_is_read_from_the_folder_and_kept(tmp_path):
     """Half the first kernel undoes an input of twice the scale."""
     network, tensors = tensors_of(BASIC, "torchvision")
     plain = Backbone(network, id="", sha256="", bytes=0, dtype="float32")
@@ -174,11 +174,11 @@ def test_normalisation_is_read_from_the_folder_and_kept(tmp_path):
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
     np.testing.assert_allclose(features(backbone, images, (0, 1, 2)), features(plain, images, (0, 1, 2)), atol=1e-5)
     again = backbone_from_config(json.loads(json.dumps(backbone.config_json())))
-    assert again.normalisation == backbone.normalisation == Normalisation(tuple(mean), tuple(std / 2))
+    assert again.normalization == backbone.normalization == Normalization(tuple(mean), tuple(std / 2))
     assert again.network.config == BASIC
 
 
-def test_vit_that_does_not_say_how_images_are_normalised(tmp_path):
+def test_vit_that_does_not_say_how_images_are_normalized(tmp_path):
     """As DINO without a classifier, as supervised networks with one."""
     shape = ViTConfig(64, 1, 1, 8, image_size=16, hidden=32, layer_scale=False, norm_eps=1e-12)
     tensors = to_torch(Backbone.random(shape, jax.random.key(0)).network, HUGGINGFACE_VIT)
@@ -187,15 +187,15 @@ def test_vit_that_does_not_say_how_images_are_normalised(tmp_path):
     said = {"image_mean": (0.1, 0.2, 0.3), "image_std": IMAGENET.std}
     for name, others in (("silent", {}), ("dino", {"preprocessor_config": said})):
         write_folder(tmp_path / name, tensors, config, **others)
-    assert load_backbone(str(tmp_path / "silent")).normalisation == IMAGENET
+    assert load_backbone(str(tmp_path / "silent")).normalization == IMAGENET
     convert(tmp_path / "dino", tmp_path / "converted")
     backbone = load_backbone(str(tmp_path / "converted"))
-    assert (backbone.normalisation.mean, backbone.network.config) == ((0.1, 0.2, 0.3), shape)
+    assert (backbone.normalization.mean, backbone.network.config) == ((0.1, 0.2, 0.3), shape)
     original = to_torch(backbone.network, ORIGINAL)
     save_file(original, tmp_path / "dino.safetensors")
     save_file({**original, "head.weight": np.zeros((2, 64), np.float32)}, tmp_path / "supervised.safetensors")
-    assert load_backbone(str(tmp_path / "dino.safetensors")).normalisation == IMAGENET
-    assert load_backbone(str(tmp_path / "supervised.safetensors")).normalisation == INCEPTION
+    assert load_backbone(str(tmp_path / "dino.safetensors")).normalization == IMAGENET
+    assert load_backbone(str(tmp_path / "supervised.safetensors")).normalization == INCEPTION
 
 
 def test_model_type_that_is_no_backbone_is_named(tmp_path):
@@ -204,9 +204,9 @@ def test_model_type_that_is_no_backbone_is_named(tmp_path):
         load_backbone(str(folder))
 
 
-def test_backbones_of_checkpoints_without_normalisation_take_that_of_imagenet(backbone):
-    values = {name: value for name, value in backbone.config_json().items() if name != "normalisation"}
-    assert backbone_from_config(values).normalisation == IMAGENET
+def test_backbones_of_checkpoints_without_normalization_take_that_of_imagenet(backbone):
+    values = {name: value for name, value in backbone.config_json().items() if name != "normalization"}
+    assert backbone_from_config(values).normalization == IMAGENET
 
 
 def test_arrays_are_ordinary_parameters(backbone):

@@ -22,8 +22,8 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from jaxad.bench_clipfusion import Shapes, abstract_detector, compiled_prediction, network_shapes, settings
-from jaxad.bench_models import fastest
+from jaxad.bench.clipfusion import Shapes, abstract_detector, compiled_prediction, network_shapes, settings
+from jaxad.bench.models import fastest
 from jaxad.config import CLIPFusionConfig
 from tests.parity.clipfusion_torch import Memory, TorchFusion
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jaxad.bench_input import BATCH, VIEW, cases, describe, read
+from jaxad.bench.input import BATCH, VIEW, cases, describe, read
 
 PASSES = 2
 

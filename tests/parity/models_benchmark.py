@@ -20,7 +20,7 @@ import timm
 import torch
 import transformers
 
-from jaxad.bench_models import compiled_forward, fastest, peak_rate, select
+from jaxad.bench.models import compiled_forward, fastest, peak_rate, select
 
 
 def build(name: str) -> Callable[..., object]:

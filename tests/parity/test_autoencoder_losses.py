@@ -13,16 +13,16 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torchvision.models import vgg16
 
-from jaxad import module_state
-from jaxad.autoencoder_loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
 from jaxad.config import FirstStageConfig
-from jaxad.models.autoencoder_kl import load_autoencoder, save_autoencoder
-from jaxad.models.key_map import to_torch
-from jaxad.models.lpips import load_lpips
-from jaxad.models.patch_discriminator import load_discriminator
-from jaxad.models.sd_checkpoints import autoencoder_key_maps
-from jaxad.models.vgg import abstract_vgg16, key_maps
-from jaxad.models.weights import find_weights
+from jaxad.models.convnets.lpips import load_lpips
+from jaxad.models.convnets.patch_discriminator import load_discriminator
+from jaxad.models.convnets.vgg import abstract_vgg16, key_maps
+from jaxad.models.stable_diffusion.autoencoder_kl import load_autoencoder, save_autoencoder
+from jaxad.models.stable_diffusion.checkpoints import autoencoder_key_maps
+from jaxad.models.weights.key_map import to_torch
+from jaxad.models.weights.loader import find_weights
+from jaxad.nn import module_state
+from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
 
 pytestmark = pytest.mark.parity
 
@@ -37,7 +37,7 @@ def error(ours, theirs):
     return float(np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.square(theirs).mean()))
 
 
-def randomise(module, seed=0):
+def randomize(module, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         gain = parameter.ndim == 1 and name.endswith("weight")
@@ -54,7 +54,7 @@ def narrow_vgg():
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
             inputs = width
         layers.append(network.features[4 if stage == 0 else 9])
-    return randomise(nn.Sequential(*layers))
+    return randomize(nn.Sequential(*layers))
 
 
 class TorchLPIPS(nn.Module):
@@ -96,14 +96,14 @@ def torch_discriminator(width=8):
         n_in, n_out = width * 2 ** (layer - 1), width * 2**layer
         layers += [nn.Conv2d(n_in, n_out, 4, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.LeakyReLU(0.2)]
     layers.append(nn.Conv2d(8 * width, 1, 4, 1, 1))
-    return randomise(nn.Sequential(*layers), seed=5).train()
+    return randomize(nn.Sequential(*layers), seed=5).train()
 
 
 @pytest.fixture(scope="module")
 def torch_networks():
     shape = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     autoencoder = AutoencoderKL(**shape, block_out_channels=(32, 32), layers_per_block=1)
-    return randomise(autoencoder, seed=3), TorchLPIPS(narrow_vgg()), torch_discriminator()
+    return randomize(autoencoder, seed=3), TorchLPIPS(narrow_vgg()), torch_discriminator()
 
 
 @pytest.fixture(scope="module")

@@ -24,12 +24,12 @@ from transformers import (
     T5Config,
 )
 
-from jaxad.captioning import HuggingFaceCaptioner
 from jaxad.errors import ConfigError
+from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
 
 pytestmark = pytest.mark.parity
 
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "describe", "this", "part", "a", "grey", "bolt", "with"]
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "describe", "this", "part", "a", "gray", "bolt", "with"]
 CHAT = (
     "{% for message in messages %}USER {% for item in message['content'] %}"
     "{% if item['type'] == 'image' %}<image> {% else %}{{ item['text'] }} {% endif %}{% endfor %}{% endfor %}"
@@ -43,7 +43,7 @@ def word_tokenizer(**options):
     return PreTrainedTokenizerFast(tokenizer_object=words, **special, **options)
 
 
-def randomised(model, seed):
+def randomized(model, seed):
     """With parameters such that answers depend on the image."""
     torch.manual_seed(seed)
     for parameter in model.parameters():
@@ -64,7 +64,7 @@ def blip2(tmp_path_factory):
     )
     images = BlipImageProcessor(size={"height": 16, "width": 16})
     target = tmp_path_factory.mktemp("blip2")
-    randomised(Blip2ForConditionalGeneration(config), 5).save_pretrained(target)
+    randomized(Blip2ForConditionalGeneration(config), 5).save_pretrained(target)
     Blip2Processor(images, word_tokenizer(), num_query_tokens=3).save_pretrained(target)
     return target
 
@@ -88,7 +88,7 @@ def folder(tmp_path_factory):
         eos_token_id=2,
     )
     config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=4, image_seq_length=4)
-    model = randomised(LlavaForConditionalGeneration(config), 3)
+    model = randomized(LlavaForConditionalGeneration(config), 3)
     images = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
     processor = LlavaProcessor(
         images,

@@ -12,11 +12,11 @@ import torch
 import transformers
 from flax import serialization
 
-from jaxad import module_state
-from jaxad.models.clip_checkpoints import CLIP_LAYOUTS
-from jaxad.models.clip_loading import load_clip, load_text_tower
-from jaxad.models.key_map import to_torch
-from jaxad.models.weights import find_weights
+from jaxad.models.clip.checkpoints import CLIP_LAYOUTS
+from jaxad.models.clip.loading import load_clip, load_text_tower
+from jaxad.models.weights.key_map import to_torch
+from jaxad.models.weights.loader import find_weights
+from jaxad.nn import module_state
 
 pytestmark = pytest.mark.parity
 
@@ -31,7 +31,7 @@ OPEN_CLIP = {
 }
 
 
-def randomise(model):
+def randomize(model):
     """Draw weights so that no branch vanishes: gains about 1, biases and embeddings not 0."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -90,7 +90,7 @@ def assert_close(record_property, pairs):
 def huggingface(tmp_path_factory):
     """A CLIPModel with quick_gelu, and the folder that it was saved to."""
     config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=20)
-    model = randomise(transformers.CLIPModel(config))
+    model = randomize(transformers.CLIPModel(config))
     folder = tmp_path_factory.mktemp("huggingface")
     model.save_pretrained(folder)
     return model, folder
@@ -142,7 +142,7 @@ def test_transformers_text_and_scale(huggingface, record_property):
 def test_text_towers_of_stable_diffusion(tmp_path, end, record_property):
     """Exact GELU; old configs say the end token is 2; the penultimate output passes the final norm as in LDM."""
     config = transformers.CLIPTextConfig(**TEXT | {"eos_token_id": end}, hidden_act="gelu", projection_dim=20)
-    model = randomise(transformers.CLIPTextModelWithProjection(config))
+    model = randomize(transformers.CLIPTextModelWithProjection(config))
     model.save_pretrained(tmp_path / "projected")
     model.text_model.save_pretrained(tmp_path / "bare")
     ids = draw_ids(99, pad=0)
@@ -216,7 +216,7 @@ def test_round_trip_is_bit_equal(huggingface, tmp_path):
 
 @pytest.fixture(scope="module")
 def open_clip_model():
-    return randomise(open_clip.CLIP(**OPEN_CLIP))
+    return randomize(open_clip.CLIP(**OPEN_CLIP))
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,7 @@ def test_clipa(tmp_path, record_property):
         "text_cfg": {"context_length": 12, "vocab_size": 99, "width": 32, "heads": 2, "layers": 1}
         | {"no_causal_mask": True, "pool_type": "last"},
     }
-    model = randomise(open_clip.CLIP(**config))
+    model = randomize(open_clip.CLIP(**config))
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     torch.save(model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     network = load_clip(find_weights(tmp_path))

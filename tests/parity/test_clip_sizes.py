@@ -8,11 +8,11 @@ import pytest
 import torch
 import transformers
 
-from jaxad import module_state
-from jaxad.models.clip import abstract_clip, abstract_text_tower
-from jaxad.models.clip_checkpoints import CLIP_LAYOUTS, TEXT_LAYOUTS
-from jaxad.models.clip_config import CLIPConfig, TextConfig, open_clip_config_of
-from jaxad.models.key_map import to_torch
+from jaxad.models.clip.checkpoints import CLIP_LAYOUTS, TEXT_LAYOUTS
+from jaxad.models.clip.config import CLIPConfig, TextConfig, open_clip_config_of
+from jaxad.models.clip.towers import abstract_clip, abstract_text_tower
+from jaxad.models.weights.key_map import to_torch
+from jaxad.nn import module_state
 
 pytestmark = pytest.mark.parity
 

@@ -10,8 +10,8 @@ import open_clip
 import pytest
 import transformers
 
-from jaxad.models.clip_tokenizer import load_tokenizer, token_positions
-from tests.models.clip_vocabulary import byte_letters, write_tokenizer
+from jaxad.models.clip.tokenizer import load_tokenizer, token_positions
+from tests.models.clip.vocabulary import byte_letters, write_tokenizer
 
 pytestmark = pytest.mark.parity
 

@@ -13,13 +13,13 @@ import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from jaxad import module_state
 from jaxad.data import ClassNames, ImageList, batches
-from jaxad.systems.clipfusion import CLIPFusion
-from jaxad.systems.clipfusion_maps import fuse
+from jaxad.detectors.clipfusion.detector import CLIPFusion
+from jaxad.detectors.clipfusion.maps import fuse
+from jaxad.nn import module_state
+from tests.detectors.clipfusion.made_checkpoints import CONFIG, STATES, fusion_config, write_clip, write_diffusion
 from tests.parity import clipfusion_benchmark
 from tests.parity.clipfusion_torch import Memory, TorchFusion
-from tests.systems.fusion_checkpoints import CONFIG, STATES, fusion_config, write_clip, write_diffusion
 
 pytestmark = pytest.mark.parity
 

@@ -20,14 +20,14 @@ from timm.models import resnet as timm_resnet
 from torchvision.models import efficientnet as tv_efficientnet
 from torchvision.models import resnet as tv_resnet
 
-from jaxad import module_state
-from jaxad.models import efficientnet_checkpoints, resnet
 from jaxad.models.backbone import load_backbone
-from jaxad.models.efficientnet import SCALES, EfficientNetConfig, abstract_efficientnet, scaled_width
-from jaxad.models.efficientnet_checkpoints import find_layout, infer_config
-from jaxad.models.key_map import to_torch
-from jaxad.models.resnet import LAYERS, ResNetConfig, abstract_resnet
-from jaxad.models.weights import Weights
+from jaxad.models.convnets import efficientnet_checkpoints, resnet
+from jaxad.models.convnets.efficientnet import SCALES, EfficientNetConfig, abstract_efficientnet, scaled_width
+from jaxad.models.convnets.efficientnet_checkpoints import find_layout, infer_config
+from jaxad.models.convnets.resnet import LAYERS, ResNetConfig, abstract_resnet
+from jaxad.models.weights.key_map import to_torch
+from jaxad.models.weights.loader import Weights
+from jaxad.nn import module_state
 
 pytestmark = pytest.mark.parity
 
@@ -44,14 +44,14 @@ def as_resnet(model):
 
 def torchvision_resnet(folder):
     """The file of a classifier."""
-    model = randomised(tv_resnet.ResNet(tv_resnet.BasicBlock, [2, 1, 1, 1]))
+    model = randomized(tv_resnet.ResNet(tv_resnet.BasicBlock, [2, 1, 1, 1]))
     torch.save(model.state_dict(), folder / "resnet.pth")
     return model, as_resnet(model), folder / "resnet.pth"
 
 
 def timm_bottleneck(folder):
     """A repository as timm pushes it."""
-    model = randomised(timm_resnet.ResNet(timm_resnet.Bottleneck, (1, 2, 1, 1), channels=(8, 16, 24, 32)))
+    model = randomized(timm_resnet.ResNet(timm_resnet.Bottleneck, (1, 2, 1, 1), channels=(8, 16, 24, 32)))
     return model, as_resnet(model), repository(folder, model, "resnet50")
 
 
@@ -64,7 +64,7 @@ def transformers_resnet(layer_type):
             layer_type=layer_type,
         )
         # One file with a classifier, one without.
-        model = randomised((transformers.ResNetForImageClassification if basic else transformers.ResNetModel)(config))
+        model = randomized((transformers.ResNetForImageClassification if basic else transformers.ResNetModel)(config))
         model.save_pretrained(folder)
         return model, list(getattr(model, "resnet", model).encoder.stages), folder
 
@@ -72,14 +72,14 @@ def transformers_resnet(layer_type):
 
 
 def timm_plain(folder):
-    model = randomised(timm_efficientnet._gen_efficientnet("efficientnet_b0", **QUARTER))
+    model = randomized(timm_efficientnet._gen_efficientnet("efficientnet_b0", **QUARTER))
     torch.save(model.state_dict(), folder / "efficientnet_b0-0.pth")
     return model, [*model.blocks, model.bn2], folder / "efficientnet_b0-0.pth"
 
 
 def timm_tensorflow(folder):
     settings = {**QUARTER, "bn_eps": timm_efficientnet.BN_EPS_TF_DEFAULT, "pad_type": "same"}
-    model = randomised(timm_efficientnet._gen_efficientnet("tf_efficientnet_b0", **settings))
+    model = randomized(timm_efficientnet._gen_efficientnet("tf_efficientnet_b0", **settings))
     return model, [*model.blocks, model.bn2], repository(folder, model, "tf_efficientnet_b0")
 
 
@@ -88,7 +88,7 @@ def torchvision_efficientnet(folder):
         tv_efficientnet.MBConvConfig(*block, layers, 0.25, 0.3)
         for block, layers in zip(MBCONVS, (1, 2, 2, 3, 3, 4, 1), strict=True)
     ]
-    model = randomised(tv_efficientnet.EfficientNet(blocks, dropout=0.0, last_channel=320))
+    model = randomized(tv_efficientnet.EfficientNet(blocks, dropout=0.0, last_channel=320))
     torch.save(model.state_dict(), folder / "efficientnet.pth")
     return model, list(model.features)[1:], folder / "efficientnet.pth"
 
@@ -97,7 +97,7 @@ def transformers_efficientnet(folder):
     config = transformers.EfficientNetConfig(
         width_coefficient=0.5, depth_coefficient=0.3, hidden_dim=640, depthwise_padding=[2], batch_norm_eps=0.01
     )
-    model = randomised(transformers.EfficientNetForImageClassification(config))
+    model = randomized(transformers.EfficientNetForImageClassification(config))
     model.save_pretrained(folder)
     encoder = model.efficientnet.encoder
     lasts = np.cumsum([math.ceil(0.3 * repeats) for repeats in config.num_block_repeats]) - 1
@@ -110,7 +110,7 @@ def repository(folder, model, architecture):
     return folder
 
 
-def randomised(model):
+def randomized(model):
     """Draws weights and statistics such that no branch vanishes and that a norm's epsilon matters."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
@@ -142,7 +142,7 @@ def largest_errors(model, modules, network, sizes):
         end, taps = network(images, stages)
         return [*taps.values(), end]
 
-    # Unoptimised code is as exact and compiles in half the time.
+    # Unoptimized code is as exact and compiles in half the time.
     compiled = jax.jit(forward, compiler_options={"xla_backend_optimization_level": 0})
     with jax.default_matmul_precision("highest"):
         found = [compiled(arrays, images) for images in batches]
@@ -209,7 +209,7 @@ def test_real_efficientnet_lite(size, sizes, parts):
     model.load_state_dict(dict(zip(model.state_dict(), tensors.values(), strict=True)))
     backbone = load_backbone(str(file))
     assert backbone.network.config == EfficientNetConfig.published(f"lite{size}", "same", model.bn1.eps)
-    assert (backbone.normalisation.mean, backbone.normalisation.std) == (
+    assert (backbone.normalization.mean, backbone.normalization.std) == (
         model.pretrained_cfg["mean"],
         model.pretrained_cfg["std"],
     )

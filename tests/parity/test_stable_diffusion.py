@@ -15,12 +15,12 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, con
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
 
-from jaxad import module_state
-from jaxad.models.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
-from jaxad.models.key_map import to_torch
-from jaxad.models.sd_checkpoints import autoencoder_key_maps, find_part, unet_key_map
-from jaxad.models.sd_config import AutoencoderConfig, UNetConfig
-from jaxad.models.sd_unet import abstract_unet, load_unet, save_unet
+from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder, load_autoencoder, save_autoencoder
+from jaxad.models.stable_diffusion.checkpoints import autoencoder_key_maps, find_part, unet_key_map
+from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
+from jaxad.models.stable_diffusion.unet import abstract_unet, load_unet, save_unet
+from jaxad.models.weights.key_map import to_torch
+from jaxad.nn import module_state
 
 pytestmark = pytest.mark.parity
 
@@ -50,7 +50,7 @@ AUTOENCODER = {
 }
 
 
-def randomised(model):
+def randomized(model):
     """Draw weights so that no branch vanishes: gains about 1, biases not 0."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -61,12 +61,12 @@ def randomised(model):
 
 
 def unet(kind, **changes):
-    return randomised(UNet2DConditionModel(**{**UNETS[kind], **changes}))
+    return randomized(UNet2DConditionModel(**{**UNETS[kind], **changes}))
 
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    return randomised(AutoencoderKL(**AUTOENCODER))
+    return randomized(AutoencoderKL(**AUTOENCODER))
 
 
 @pytest.fixture(scope="module", params=[*UNETS, "vae"])

@@ -17,13 +17,13 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from transformers.core_model_loading import revert_weight_conversion
 
-from jaxad import module_state
-from jaxad.models.key_map import to_torch
-from jaxad.models.positions import resize_matrix
-from jaxad.models.vit import abstract_vit, load_vit
-from jaxad.models.vit_checkpoints import HUGGINGFACE_DINOV2, HUGGINGFACE_VIT, ORIGINAL, TIMM, TIMM_REGISTERS, recognise
-from jaxad.models.vit_config import PUBLISHED, ViTConfig
-from jaxad.models.weights import Weights, find_weights
+from jaxad.models.vit.checkpoints import HUGGINGFACE_DINOV2, HUGGINGFACE_VIT, ORIGINAL, TIMM, TIMM_REGISTERS, recognize
+from jaxad.models.vit.config import PUBLISHED, ViTConfig
+from jaxad.models.vit.network import abstract_vit, load_vit
+from jaxad.models.weights.key_map import to_torch
+from jaxad.models.weights.loader import Weights, find_weights
+from jaxad.nn import module_state
+from jaxad.nn.positions import resize_matrix
 
 pytestmark = pytest.mark.parity
 
@@ -36,11 +36,11 @@ def hugging_face(kind):
     """A random network of that kind; epsilons are those of the published configs."""
     if kind == "registers":
         config = transformers.Dinov2WithRegistersConfig(**SMALL, num_register_tokens=3)
-        return randomised(transformers.Dinov2WithRegistersModel(config))
+        return randomized(transformers.Dinov2WithRegistersModel(config))
     if kind in ("plain", "swiglu"):
-        return randomised(transformers.Dinov2Model(transformers.Dinov2Config(**SMALL, use_swiglu_ffn=kind == "swiglu")))
+        return randomized(transformers.Dinov2Model(transformers.Dinov2Config(**SMALL, use_swiglu_ffn=kind == "swiglu")))
     config = transformers.ViTConfig(**SMALL, intermediate_size=96)
-    return randomised(
+    return randomized(
         {"vit": transformers.ViTModel, "classifier": transformers.ViTForImageClassification}[kind](config)
     )
 
@@ -52,10 +52,10 @@ def of_timm(kind, **others):
         others = {**gated, "num_classes": 0, **others}
     else:
         others = {"num_classes": 5 if kind == "supervised" else 0, **others}
-    return randomised(VisionTransformer(**{**TIMM_SMALL, "dynamic_img_size": True, **others}))
+    return randomized(VisionTransformer(**{**TIMM_SMALL, "dynamic_img_size": True, **others}))
 
 
-def randomised(model):
+def randomized(model):
     """Draw weights so that no branch vanishes: gains about 1, biases and tokens not 0."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
@@ -175,8 +175,8 @@ def test_hub_names_of_the_giant(tmp_path):
     model = of_timm("giant")
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     hub = {name.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): array for name, array in state.items()}
-    by_hub = recognise(Weights("dinov2_vitg14_pretrain.pth", {}, (), {**hub, "mask_token": np.zeros((1, 128))}))
-    by_timm = recognise(Weights("timm", {"architecture": "vit_giant_patch14_dinov2"}, (), state))
+    by_hub = recognize(Weights("dinov2_vitg14_pretrain.pth", {}, (), {**hub, "mask_token": np.zeros((1, 128))}))
+    by_timm = recognize(Weights("timm", {"architecture": "vit_giant_patch14_dinov2"}, (), state))
     assert by_hub.config.swiglu
     assert by_timm.config.swiglu
     assert (by_hub.config.interpolation, by_timm.config.interpolation) == ("dinomaly", "antialias")
@@ -220,7 +220,7 @@ def test_round_trip_to_torch_is_bit_equal(kind):
         expected = revert_weight_conversion(model, model.state_dict())
         config = model.config.to_dict()
     weights = Weights("made here", config, (), {name: tensor.numpy() for name, tensor in expected.items()})
-    returned = to_torch(load_vit(weights), recognise(weights).key_map)
+    returned = to_torch(load_vit(weights), recognize(weights).key_map)
     assert returned.keys() == {n for n in expected if not n.startswith(("pooler", "embeddings.mask_token"))}
     for name, array in returned.items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
@@ -294,7 +294,7 @@ def test_full_size_has_the_tensors_of_timm(name, config, key_map):
         state = timm.create_model(name, num_classes=0).state_dict()
     assert tensor_shapes(config, key_map) == {name: tuple(tensor.shape) for name, tensor in state.items()}
     tensors = {name: np.broadcast_to(np.float32(0), tuple(tensor.shape)) for name, tensor in state.items()}
-    read = recognise(Weights(name, {"architecture": name}, (), tensors))
+    read = recognize(Weights(name, {"architecture": name}, (), tensors))
     assert read.key_map is key_map
     assert read.config == ViTConfig(**{**vars(config), "interpolation": "antialias"})
 

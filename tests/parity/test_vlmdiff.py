@@ -14,22 +14,22 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from jaxad import module_state
 from jaxad.config import VLMDiffConfig
-from jaxad.diffusion.sgn import abstract_sgn, controlled_noise
-from jaxad.models.autoencoder_kl import load_autoencoder
+from jaxad.detectors.vlmdiff.detector import VLMDiff
+from jaxad.detectors.vlmdiff.networks import Networks
+from jaxad.detectors.vlmdiff.sgn import abstract_sgn, controlled_noise
 from jaxad.models.backbone import load_backbone
-from jaxad.models.clip import abstract_text_tower
-from jaxad.models.key_map import CONV, CONV1X1_AS_LINEAR, fill
-from jaxad.models.sd_checkpoints import unet_key_map
-from jaxad.models.sd_unet import load_unet
-from jaxad.models.weights import find_weights
-from jaxad.systems.vlmdiff import VLMDiff
-from jaxad.systems.vlmdiff_networks import Networks
+from jaxad.models.clip.towers import abstract_text_tower
+from jaxad.models.stable_diffusion.autoencoder_kl import load_autoencoder
+from jaxad.models.stable_diffusion.checkpoints import unet_key_map
+from jaxad.models.stable_diffusion.unet import load_unet
+from jaxad.models.weights.key_map import CONV, CONV1X1_AS_LINEAR, fill
+from jaxad.models.weights.loader import find_weights
+from jaxad.nn import module_state
 from jaxad.types import Context, Features
-from tests.models.stable_diffusion import TEXT, randomised
+from tests.models.stable_diffusion.made_checkpoints import TEXT, randomized
 from tests.parity.test_stable_diffusion import error, to_nchw, to_nhwc
-from tests.parity.test_stable_diffusion import randomised as randomised_torch
+from tests.parity.test_stable_diffusion import randomized as randomized_torch
 
 pytestmark = pytest.mark.parity
 
@@ -84,7 +84,7 @@ def theirs():
         "up_block_types": ("UpDecoderBlock2D",) * 3,
     }
     vae = AutoencoderKL(block_out_channels=(8, 8, 16), layers_per_block=1, norm_num_groups=4, **blocks)
-    return randomised_torch(Guided()), randomised_torch(vae)
+    return randomized_torch(Guided()), randomized_torch(vae)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def ours(theirs, tmp_path_factory):
         ("fusion/convs/{}/{}", "fusion.{}.{}", CONV),
     ]  # fmt: skip
     sgn = fill(abstract_sgn(unet.config, 4), find_weights(folder / "sgn.safetensors"), key_map)
-    text = randomised(abstract_text_tower(dataclasses.replace(TEXT, width=24, heads=2)))
+    text = randomized(abstract_text_tower(dataclasses.replace(TEXT, width=24, heads=2)))
     networks = Networks(unet, load_autoencoder(folder / "vae"), text, ("", ""))
     config = VLMDiffConfig(
         stable_diffusion="random:8",

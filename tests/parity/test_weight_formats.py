@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jaxad.errors import WeightsError
-from jaxad.models.convert import convert
-from jaxad.models.weights import find_weights, read_tensors
+from jaxad.models.weights.conversion import convert
+from jaxad.models.weights.loader import find_weights, read_tensors
 
 pytestmark = pytest.mark.parity
 
@@ -122,11 +122,11 @@ def test_training_checkpoint(tmp_path, zipped):
     ("content", "sign"),
     [
         (lambda: torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
-        (lambda: {"w": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "quantised"),
+        (lambda: {"w": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "quantized"),
         (lambda: {"w": torch.eye(3).to_sparse()}, "sparse"),
         (lambda: {"w": torch.randn(2, dtype=torch.complex64).conj()}, "pending operations"),
     ],
-    ids=["module", "quantised", "sparse", "conjugate"],
+    ids=["module", "quantized", "sparse", "conjugate"],
 )
 def test_what_is_no_plain_tensor_is_refused(tmp_path, content, sign, zipped):
     torch.save(content(), tmp_path / "net.pt", _use_new_zipfile_serialization=zipped)

@@ -20,7 +20,8 @@ def tree(tmp_path) -> Tree:
 @pytest.fixture
 def jaxad(tmp_path) -> Callable[..., None]:
     """Runs `jaxad prepare NAME ... --data-dir data` as the command line does."""
-    from jaxad import cli, commands
+    from jaxad import cli
+    from jaxad.cli import commands
 
     def run(name: str, *arguments: object) -> None:
         commands.run(cli.parse(["prepare", name, *map(str, arguments), "--data-dir", str(tmp_path / "data")]))

@@ -66,7 +66,7 @@ def test_images_that_are_small_enough_are_copied(tree):
     assert encode(sample(image, mask), 30) == (image.read_bytes(), mask.read_bytes())
 
 
-def test_grey_images_stay_grey(tree):
+def test_gray_images_stay_gray(tree):
     image = tree.save("a.png", smooth(60, 100)[..., 0])
     with Image.open(io.BytesIO(encode(sample(image), 30)[0])) as opened:
         assert opened.mode == "L"
@@ -74,9 +74,9 @@ def test_grey_images_stay_grey(tree):
 
 def test_masks_of_several_numbers_a_pixel_become_black_and_white(tree):
     image = tree.save("a.png", smooth(60, 100))
-    colour = np.zeros((60, 100, 3), np.uint8)
-    colour[:20, :, 1] = 9
-    stored = encode(sample(image, tree.save("m.png", colour)), 30)[1]
+    color = np.zeros((60, 100, 3), np.uint8)
+    color[:20, :, 1] = 9
+    stored = encode(sample(image, tree.save("m.png", color)), 30)[1]
     assert decode_mask(stored)[:, 0].tolist() == [row < 10 for row in range(30)]
 
 

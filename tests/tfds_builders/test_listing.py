@@ -12,7 +12,7 @@ CHOICES = Benchmark(
     name="made_up",
     title="",
     homepage="",
-    licence="",
+    license="",
     how_to_obtain="",
     is_root=lambda folder: True,
     list_samples=lambda root, category: (),
@@ -31,7 +31,7 @@ def test_every_data_set_says_what_it_is(name):
     data = benchmark(name)
     assert data.name == name
     assert data.title
-    assert data.licence
+    assert data.license
     assert "--source" in data.how_to_obtain
     # A category is either known beforehand or found in the source.
     assert bool(data.categories) == (data.find_categories is None)

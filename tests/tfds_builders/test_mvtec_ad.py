@@ -17,15 +17,15 @@ DATA = benchmark("mvtec_ad")
 
 @pytest.fixture
 def bottle(tree):
-    """A bottle category with two kinds of defects, and a grey-scale screw category."""
+    """A bottle category with two kinds of defects, and a gray-scale screw category."""
     tree.category("bottle", train=3, good=1, bad=1)
     tree.image("bottle/test/contamination/000.png")
     tree.mask("bottle/ground_truth/contamination/000_mask.png")
     tree.text("bottle/license.txt", "CC BY-NC-SA 4.0")
     tree.text("bottle/readme.txt")
-    grey = np.arange(120, dtype=np.uint8).reshape(12, 10)
-    tree.save("screw/train/good/000.png", grey)
-    tree.save("screw/test/good/000.png", grey + 1)
+    gray = np.arange(120, dtype=np.uint8).reshape(12, 10)
+    tree.save("screw/train/good/000.png", gray)
+    tree.save("screw/test/good/000.png", gray + 1)
     return tree
 
 

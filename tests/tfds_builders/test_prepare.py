@@ -56,7 +56,7 @@ def test_without_source_it_says_how_to_obtain_the_data(name, jaxad, capsys, tmp_
     jaxad(name)
     printed = capsys.readouterr().out
     data = listing.benchmark(name)
-    assert printed.startswith(f"{data.title} ({name})\nlicence: {data.licence}\n")
+    assert printed.startswith(f"{data.title} ({name})\nlicense: {data.license}\n")
     assert data.how_to_obtain in printed
     assert all(option.name in printed for option in data.options)
     assert not (tmp_path / "data").exists()

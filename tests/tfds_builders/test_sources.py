@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxad.errors import DataError
-from jaxad.progress import Reporter
+from jaxad.io.progress import Reporter
 from tfds_builders import sources
 from tfds_builders.archives import sha256
 from tfds_builders.listing import benchmark

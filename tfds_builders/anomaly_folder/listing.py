@@ -54,7 +54,7 @@ BENCHMARK = Benchmark(
     name="anomaly_folder",
     title="A folder of one's own",
     homepage="",
-    licence="the owner's",
+    license="the owner's",
     how_to_obtain=(
         "--source takes a folder of categories, each with train/good, test/good, test/DEFECT and "
         "ground_truth/DEFECT/NAME_mask.png, or simply with good/ and DEFECT/; an archive of one does as well."

@@ -31,7 +31,7 @@ BENCHMARK = Benchmark(
     name="btad",
     title="BTAD",
     homepage="https://github.com/pankajmishra000/VT-ADL",
-    licence="none found with the data; ask its authors",
+    license="none found with the data; ask its authors",
     how_to_obtain=(
         "Follow the link on the page of its authors. --source takes btad.zip, or the folder "
         "BTech_Dataset_transformed with 01/, 02/ and 03/."

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from jaxad.data.json_files import Faults, read_json
+from jaxad.io.json_files import Faults, read_json
 
 CATEGORY_IDS = (
     *range(1, 12), *range(13, 22),

@@ -18,7 +18,7 @@ BENCHMARK = Benchmark(
     name="mpdd",
     title="MPDD",
     homepage="https://github.com/stepanje/MPDD",
-    licence="none stated on its page; published for research",
+    license="none stated on its page; published for research",
     how_to_obtain=(
         "Follow the link on the page of its authors. --source takes the archive, or the folder MPDD with "
         "bracket_black/, tubes/ and so on."

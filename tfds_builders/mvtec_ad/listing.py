@@ -31,7 +31,7 @@ BENCHMARK = Benchmark(
     name="mvtec_ad",
     title="MVTec-AD",
     homepage="https://www.mvtec.com/company/research/datasets/mvtec-ad",
-    licence="CC BY-NC-SA 4.0 (non-commercial)",
+    license="CC BY-NC-SA 4.0 (non-commercial)",
     how_to_obtain=(
         "Ask MVTec for the data on its page; it comes as mvtec_anomaly_detection.tar.xz, or as one archive for each "
         "category. --source takes the archive or archives, or the folder with bottle/, cable/ and so on."

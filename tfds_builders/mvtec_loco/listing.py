@@ -49,7 +49,7 @@ BENCHMARK = Benchmark(
     name="mvtec_loco",
     title="MVTec LOCO-AD",
     homepage="https://www.mvtec.com/company/research/datasets/mvtec-loco",
-    licence="CC BY-NC-SA 4.0 (non-commercial)",
+    license="CC BY-NC-SA 4.0 (non-commercial)",
     how_to_obtain=(
         "Ask MVTec for the data on its page; it comes as mvtec_loco_anomaly_detection.tar.xz. --source takes the "
         "archive, or the folder with breakfast_box/, juice_bottle/ and so on."

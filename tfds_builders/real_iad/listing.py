@@ -100,7 +100,7 @@ BENCHMARK = Benchmark(
     name="real_iad",
     title="Real-IAD",
     homepage="https://realiad4ad.github.io/Real-IAD/",
-    licence="CC BY-NC-SA 4.0; access on request, for research",
+    license="CC BY-NC-SA 4.0; access on request, for research",
     how_to_obtain=(
         "Ask for access at huggingface.co/datasets/Real-IAD/Real-IAD. Get realiad_jsons and the images of one size "
         "(realiad_1024, realiad_512, realiad_256 or realiad_raw, an archive for each category) into one folder and "

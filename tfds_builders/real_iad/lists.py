@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from jaxad.data.json_files import Faults, read_json
 from jaxad.errors import DataError, Problem
+from jaxad.io.json_files import Faults, read_json
 from tfds_builders.listing import Sample
 
 DEFECTS = {

@@ -72,7 +72,7 @@ BENCHMARK = Benchmark(
     name="real_iad_variety",
     title="Real-IAD Variety",
     homepage="https://huggingface.co/datasets/Real-IAD/Real-IAD_Variety",
-    licence="as on its page, access on request, for research (Real-IAD's own: CC BY-NC-SA 4.0)",
+    license="as on its page, access on request, for research (Real-IAD's own: CC BY-NC-SA 4.0)",
     how_to_obtain=(
         "Ask for access at huggingface.co/datasets/Real-IAD/Real-IAD_Variety. Get realiadvariety_jsons.zip and the "
         "folder realiadvariety_raw, an archive for each category (262 GB in all), into one folder and name that "

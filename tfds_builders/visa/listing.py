@@ -112,7 +112,7 @@ BENCHMARK = Benchmark(
     name="visa",
     title="VisA",
     homepage="https://github.com/amazon-science/spot-diff",
-    licence="CC BY 4.0",
+    license="CC BY 4.0",
     how_to_obtain=(
         "Follow the link on the page of its authors. --source takes VisA_20220922.tar, or the folder with split_csv/, "
         "candle/ and so on; the folder VisA_pytorch/1cls, which its authors' script makes of it, does as well."

@@ -1,0 +1,254 @@
+"""What the tables of CLIPFusion share: each row is a setting and a number of shots, all are evaluated alike.
+
+Not an experiment itself; `clipfusion_table1.py` and its neighbors say which rows there are and what was published.
+
+Every run leaves report.json and report.html under --out/DATA/ROW/seed-N, and the means and standard deviations over the
+seeds under --out/DATA/ROW; a run whose report is there with the same settings is not repeated. What lies at the place
+of the networks may have changed since: which weights such a report is of is said then. The per-class tables 14 to 21 of
+the paper are the `classes` of these reports, in those of clipfusion_table1. A compilation cache
+(JAX_COMPILATION_CACHE_DIR) spares compiling the same program for every seed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxad
+from experiments.rows import Mean, combined, deviation, head, percent, slug
+from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
+from jaxad.data import DataSet
+from jaxad.detectors.clipfusion.networks import FusionNetworks, load_networks, sources
+from jaxad.errors import ConfigError
+from jaxad.inference.evaluation import make_report, score
+from jaxad.io.progress import Reporter
+from jaxad.metrics import METRICS as REPORTED
+from jaxad.report.page import write_report
+
+METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
+"""Columns, macro means over the categories: classification (AUROC, AUPR), segmentation (AUROC, AUPRO)."""
+
+Values = tuple[float | None, ...]
+Published = Mapping[str, Mapping[str, Values]]
+"""By benchmark and row, percent in the order of `METRICS`; None where the paper says nothing."""
+
+
+@dataclass(frozen=True)
+class RowOptions:
+    """Data, networks and seeds of the runs of a table."""
+
+    out: Path
+    """Folder of the runs."""
+    data: tuple[str, ...] = ("mvtec_ad", "visa")
+    """Each a prepared data set or `folder:PATH` of categories in MVTec layout. Published numbers beside it are those of
+    the benchmark whose name is in it, of MVTec-AD where there is none."""
+    data_dir: Path | None = None
+    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    categories: tuple[str, ...] | None = None
+    """Only these; all if not given."""
+    clip: str | None = None
+    """Folder, file or id of CLIP; the preset's if not given."""
+    diffusion: str | None = None
+    """Folder, file or id of Stable Diffusion; the preset's if not given."""
+    model: CLIPFusionConfig = field(default_factory=CLIPFusionConfig)
+    """What differs from the defaults here differs in every row that does not set it itself, by its preset or beside
+    it."""
+    shots: tuple[int, ...] | None = None
+    """Only rows of so many shots; all if not given."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Draws of the references; rows without references run once."""
+    reference_lists: Path | None = None
+    """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draws; seeds number them."""
+    protocol: str = "winclip"
+    """Evaluation protocol."""
+    batch_size: int = 8
+    """Images at once."""
+
+
+@dataclass(frozen=True)
+class MVTecOptions(RowOptions):
+    """As of the other tables, on MVTec-AD alone."""
+
+    data: tuple[str, ...] = ("mvtec_ad",)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        name: as in `Published`.
+        preset: of CLIPFusionConfig.
+        shots: references of each category.
+        changes: fields of CLIPFusionConfig that differ from the preset.
+        category: the only one that is evaluated, None for all.
+    """
+
+    name: str
+    preset: CLIPFusionPreset = "clipfusion"
+    shots: int = 1
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    category: str | None = None
+
+    def config(self, options: RowOptions) -> CLIPFusionConfig:
+        """Its settings under these options."""
+        default, preset = CLIPFusionConfig(), CLIPFusionConfig.preset(self.preset)
+        names = [setting.name for setting in fields(CLIPFusionConfig)]
+        free = [name for name in names if getattr(preset, name) == getattr(default, name)]
+        given = {name: getattr(options.model, name) for name in free}
+        given |= {name: value for name in ("clip", "diffusion") if (value := getattr(options, name)) is not None}
+        return CLIPFusionConfig.preset(self.preset, **{**given, **self.changes})
+
+
+def run(
+    options: RowOptions, rows: Sequence[Row], published: Published, spread: Published | None = None
+) -> dict[str, dict[str, Mean]]:
+    """Runs every row on every data set and prints ours beside the published values.
+
+    Args:
+        options: of the command line.
+        rows: in the order in which they are printed.
+        published: the paper's means.
+        spread: the paper's standard deviations.
+
+    Returns:
+        Means over the seeds of every metric, 0..1, by data set and row.
+    """
+    chosen = [row for row in rows if options.shots is None or row.shots in options.shots]
+    runner, found = _Runner(options), {}
+    print(f"{'data':16} {'row':28} {'':14} {head(METRICS)}")
+    for data in options.data:
+        benchmark = next((name for name in published if name in data), "mvtec_ad")
+        found[data] = {}
+        for row in chosen:
+            reports = runner.reports(data, row)
+            merged = over_seeds(reports)
+            write_report(runner.folder(data, row), merged)
+            found[data][row.name] = {name: merged["mean"][name] for name in METRICS}
+            _print(data, row.name, "ours", [merged["mean"][name] for name in METRICS])
+            if len(reports) > 1:
+                _print("", "", "std", [merged["mean"]["std"][name] for name in METRICS])
+            for title, values in (("published", published), ("published std", spread or {})):
+                if line := values.get(benchmark, {}).get(row.name):
+                    _print(benchmark, "", title, [None if value is None else value / 100 for value in line])
+    return found
+
+
+def of_images(published: Published, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
+    """The classification columns of published values, of some rows."""
+    names = [row.name for row in rows]
+    return {
+        benchmark: {name: (*values[:2], None, None) for name, values in lines.items() if name in names}
+        for benchmark, lines in published.items()
+    }
+
+
+def over_seeds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One report with means over the reports of several seeds, and their standard deviations as `std` (n - 1).
+
+    A metric that is undefined for one seed is undefined.
+    """
+    classes = {
+        name: {**reports[0]["classes"][name], **_joined([report["classes"][name] for report in reports])}
+        for name in reports[0]["classes"]
+    }
+    seeds = [report["config"]["seed"] for report in reports]
+    return {
+        **reports[0],
+        "config": {**reports[0]["config"], "seed": seeds},
+        "mean": _joined([report["mean"] for report in reports]),
+        "classes": classes,
+    }
+
+
+class _Runner:
+    """Networks and data that rows share, loaded when they are needed."""
+
+    def __init__(self, options: RowOptions):
+        self._options, self._reporter = options, Reporter()
+        self._networks: tuple[Any, Any] = (None, None)
+        self._datasets: dict[tuple, DataSet] = {}
+
+    def folder(self, data: str, row: Row) -> Path:
+        return self._options.out / slug(data) / slug(row.name)
+
+    def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
+        """One for each seed, those of earlier runs where they are of the same settings."""
+        seeds = self._options.seeds if row.shots else self._options.seeds[:1]
+        reports = [self._report(data, row, seed) for seed in seeds]
+        if len({report["config"]["weights"] for report in reports}) > 1:
+            raise ConfigError(
+                f"{self.folder(data, row)}: the seeds were run with different weights, see `weights` in their "
+                "report.json; delete the folders seed-N of the old ones, and run this again"
+            )
+        return reports
+
+    def _report(self, data: str, row: Row, seed: int) -> dict[str, Any]:
+        options, config, dataset = self._options, row.config(self._options), self._dataset(data, row.category)
+        folder = self.folder(data, row) / f"seed-{seed}"
+        lists = None if options.reference_lists is None else str(options.reference_lists)
+        provenance = {"row": row.name, "shots": row.shots, "seed": seed, "reference_lists": lists}
+        wanted = {"system": jaxad.CLIPFusion.name, "model": to_json(config), **provenance, "threshold": None}
+        wanted = json.loads(json.dumps(wanted))
+        if (file := folder / "report.json").is_file():
+            report = json.loads(file.read_text("utf-8"))
+            same = {name: report["config"].get(name) for name in wanted} == wanted
+            if same and report["protocol"] == options.protocol and report["data"]["counts"] == dataset.counts:
+                weights = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", report["config"]["weights"])
+                self._reporter.say(f"{file}: kept from before; SHA-256 of its weights: {weights}")
+                return report
+        if row.shots:
+            remembered = dataset.train.per_class(row.shots, seed, lists=options.reference_lists)
+        else:
+            remembered = jaxad.data.ClassNames(dataset.categories)
+        networks = self._loaded(config)
+        detector = jaxad.CLIPFusion.create(config, backbone=networks).remember(remembered)
+        with self._reporter.images(f"{row.name}, seed {seed}", len(dataset.test)) as progress:
+            scored = score(
+                detector, dataset, protocol=options.protocol, batch_size=options.batch_size, progress=progress
+            )
+        report = make_report(scored, dataset, provenance={**provenance, "weights": networks.sha256})
+        write_report(folder, report)
+        return report
+
+    def _loaded(self, config: CLIPFusionConfig) -> FusionNetworks:
+        wanted = (sources(config), config.precision)
+        if self._networks[0] != wanted:
+            # The old ones are let go first: two Stable Diffusions need not fit at once.
+            self._networks = (None, None)
+            self._networks = (wanted, load_networks(config))
+        return self._networks[1]
+
+    def _dataset(self, data: str, category: str | None) -> DataSet:
+        options = self._options
+        if (data, category) not in self._datasets:
+            categories = options.categories if category is None else (category,)
+            config = jaxad.DataConfig(categories=categories, holdout=0.0)
+            self._datasets[data, category] = jaxad.data.load(data, options.data_dir, config=config)
+        return self._datasets[data, category]
+
+
+def _joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means of the metrics of one category (or of all) over seeds, and `std` where there are several."""
+    columns = {name: [result[name] for result in results] for name in REPORTED}
+    joined: dict[str, Any] = {name: combined(values, np.mean) for name, values in columns.items()}
+    reasons = {}
+    for name, values in columns.items():
+        if None in values:
+            first = results[values.index(None)]
+            reasons[name] = first.get("undefined", {}).get(name, "undefined for every category")
+    if reasons or "undefined" in results[0]:
+        joined["undefined"] = reasons
+    if len(results) > 1:
+        joined["std"] = {name: combined(values, deviation) for name, values in columns.items()}
+    return joined
+
+
+def _print(data: str, row: str, title: str, values: Sequence[float | None]) -> None:
+    print(f"{Path(data).name:16} {row:28} {title:14} {percent(values)}", flush=True)

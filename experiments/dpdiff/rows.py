@@ -1,0 +1,131 @@
+"""What the tables of DPDiff-AD share: each row is a run of its own, all are evaluated alike.
+
+Not an experiment itself; `dpdiff_table5.py` and its neighbors call `Table.row` for every row of theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+import jaxad
+from experiments.rows import Lines, Mean, slug
+from jaxad.features import FeatureCache
+from jaxad.inference.evaluation import score
+from jaxad.io.progress import Reporter
+from jaxad.metrics import METRICS, summarize
+from jaxad.models.backbone import load_backbone
+from jaxad.nn.precision import compute_dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Preset and length of the runs of a table."""
+
+    out: Path
+    """Folder of the runs."""
+    preset: Literal["paper", "small"] = "paper"
+    """Defaults of model and training."""
+    steps: int | None = None
+    """Optimizer steps of each run; the preset's if not given."""
+    backbone: str | None = None
+    """Folder or id of the backbone; the preset's if not given."""
+    image_size: int | None = None
+    """Side of the square input in pixels; the preset's if not given."""
+    holdout: float = 0.0
+    """Share of normal images kept out of training; 0 in the paper."""
+    data_dir: Path | None = None
+    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    seeds: tuple[int, ...] = (0,)
+    """Every row is trained once for each; more than one gives mean and standard deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowOptions(RunOptions):
+    """Data, preset and length of the runs of a table."""
+
+    data: str
+    """`folder:PATH` of categories in MVTec layout, a prepared data set, or `demo`."""
+
+
+class Table:
+    """Trains and evaluates rows and prints ours beside the published ones.
+
+    Columns are `jaxad.metrics.METRICS`, macro means over the categories; published values stand in this order.
+
+    Attributes:
+        config, train: settings of a row that changes nothing.
+        rows: mean over the seeds of every metric, 0..1, by row.
+    """
+
+    def __init__(self, options: RowOptions, published: Mapping[str, Sequence[float]]):
+        given = {"backbone": options.backbone, "image_size": options.image_size}
+        changes = {name: value for name, value in given.items() if value is not None}
+        self.config = jaxad.DPDiffConfig.preset(options.preset, **changes)
+        self.train = jaxad.TrainConfig.preset(options.preset)
+        self.train = replace(self.train, steps=options.steps or self.train.steps)
+        self.rows: dict[str, Mean] = {}
+        self._options = options
+        self._dataset = jaxad.data.load(
+            options.data, options.data_dir, config=jaxad.DataConfig(holdout=options.holdout)
+        )
+        self._reporter = Reporter()
+        self._backbone: tuple[Any, Any] = (None, None)
+        self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
+        self._lines = Lines(METRICS, published, width=28)
+
+    def row(
+        self, name: str, *, run: str = "", train: dict | None = None, restored: dict | None = None, **model: Any
+    ) -> None:
+        """Trains (or resumes) one row for each seed, evaluates and prints it.
+
+        Args:
+            name: of the row, as in the published table.
+            run: name of the row whose training this one shares; its own if not given.
+            train: fields of TrainConfig that differ.
+            restored: fields of DPDiffConfig that differ at inference only.
+            model: fields of DPDiffConfig that differ.
+        """
+        folder = self._options.out / slug(run or name)
+        config = replace(self.config, **model)
+        means = []
+        for seed in self._options.seeds:
+            training = replace(self.train, **(train or {}), seed=seed)
+            detector = jaxad.DPDiff.create(config, key=jax.random.key(seed), backbone=self._loaded(config))
+            features = self._encoded(detector)
+            workdir = folder / f"seed-{seed}"
+            trained = jaxad.fit(
+                detector,
+                self._dataset.train,
+                training,
+                workdir=workdir,
+                features=features["train"],
+                reporter=self._reporter,
+            )
+            model_ = jaxad.restore(workdir, **restored).detector if restored else trained.model
+            with self._reporter.images(name, len(self._dataset.test)) as progress:
+                scored = score(model_, self._dataset.test, features=features["test"], progress=progress)
+            means.append(summarize(scored.results()))
+        self.rows[name] = self._lines.show(name, means)
+
+    def _loaded(self, config: jaxad.DPDiffConfig):
+        wanted = (config.backbone, compute_dtype(config.precision))
+        if self._backbone[0] != wanted:
+            self._backbone = (wanted, load_backbone(wanted[0], dtype=wanted[1]))
+        return self._backbone[1]
+
+    def _encoded(self, detector: jaxad.Detector) -> dict[str, FeatureCache]:
+        """Features of both parts; rows that share a backbone, its blocks and the image size share them."""
+        wanted = (detector.encoder_identity, tuple(detector.views.items()))
+        if self._features[0] != wanted:
+            caches = {}
+            for part, source in (("train", self._dataset.train), ("test", self._dataset.test)):
+                folder = self._options.out / "features" / part
+                with self._reporter.images(f"{part} features", len(source)) as progress:
+                    caches[part] = FeatureCache.build(detector, source, folder=folder, progress=progress)
+            self._features = (wanted, caches)
+        return self._features[1]

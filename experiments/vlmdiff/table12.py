@@ -1,0 +1,40 @@
+"""VLMDiff, Table 12: captions at test time, too, make it worse.
+
+Command (prepared data sets; one GPU; captions of training and test images):
+    python -m experiments.vlmdiff.table12 --captions /data/captions --autoencoder-start kl-f8.ckpt
+
+Evaluates the models of 300 epochs without captions (as published) and with those of the test images and guidance 9.
+Published are the differences alone, which we read as points.
+"""
+
+from __future__ import annotations
+
+import tyro
+
+from experiments.rows import combined
+from experiments.vlmdiff.rows import METRICS, Mean, RowOptions, Table
+
+DATA = ("mvtec_ad", "visa")
+
+PUBLISHED = {
+    "mvtec_ad, difference": (-2.2, -2.4, -6.5),
+    "visa, difference": (-8.1, -2.9, -9.9),
+}
+
+
+def main(options: RowOptions) -> dict[str, Mean]:
+    """Evaluates both ways and prints our difference beside the published one; returns the means by row."""
+    table = Table(options, PUBLISHED)
+    for data in options.data or DATA:
+        workdirs = table.train(data)
+        table.evaluate(f"{data}, no text", data, workdirs)
+        table.evaluate(f"{data}, captions", data, workdirs, captions="always")
+        without, given = (table.reports[f"{data}, {what}"] for what in ("no text", "captions"))
+        pairs = [(before["mean"], after["mean"]) for before, after in zip(without, given, strict=True)]
+        changes = [{m: combined([a[m], b[m]], lambda two: two[1] - two[0]) for m in METRICS} for a, b in pairs]
+        table.show(f"{data}, difference", changes)
+    return table.rows
+
+
+if __name__ == "__main__":
+    main(tyro.cli(RowOptions, description=__doc__))

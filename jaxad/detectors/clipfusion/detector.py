@@ -1,0 +1,275 @@
+"""CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772; SPEC 2).
+
+image -> CLIP: patches, class token ----- prompts, bank of references ----> language and vision maps -+
+      -> VAE latents -> UNet, one pass for each timestep and state                                    +-> map, score
+         attention to the state's token, features of up-blocks, their bank -> language and vision maps -+
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad import parallel
+from jaxad.config import CLIPFusionConfig
+from jaxad.data.batches import batches
+from jaxad.detector import Detector
+from jaxad.detectors.clipfusion import maps as maps
+from jaxad.detectors.clipfusion.mapdiff import MapDiff
+from jaxad.detectors.clipfusion.networks import FusionNetworks, embed_texts, load_networks
+from jaxad.detectors.clipfusion.patchclip import PatchCLIP
+from jaxad.errors import ConfigError, DataError
+from jaxad.features import FeatureCache, Progress, annotated
+from jaxad.memory.bank import Memory, bank_entries, stack_banks
+from jaxad.nn import module_state
+from jaxad.nn.precision import compute_dtype
+from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
+
+BATCH = 8
+"""References that are encoded at once."""
+
+TEXTS = ("clip_texts", "queries", "places", "used", "weights", "reference")
+"""Memories that hold what the prompts of each category became."""
+
+
+class CLIPFusion(Detector):
+    """Fuses CLIP and Stable Diffusion, prompts and reference images.
+
+    Make one with `CLIPFusion.create(config)`, then `remember(source)`: k normal images of each category, or for
+    zero-shot detection `jaxad.data.ClassNames(categories)`. It has to know which category an image shows, because its
+    prompts name it.
+    """
+
+    name: ClassVar[str] = "clipfusion"
+    trains: bool = False
+    needs_images: ClassVar[bool] = False
+    embeds_backbone: ClassVar[bool] = False
+    config_class: ClassVar[Any] = CLIPFusionConfig
+    memories: ClassVar[tuple[str, ...]] = (*TEXTS, "clip_banks", "diffusion_banks")
+
+    def __init__(
+        self, config: CLIPFusionConfig, backbone: FusionNetworks | None = None, *, rngs: nnx.Rngs | None = None
+    ):
+        config.check()
+        self.categories = ()
+        self.backbone = backbone or load_networks(config)
+        # What a checkpoint loads them from again.
+        self.config = config = dataclasses.replace(config, **dict(self.backbone.sources))
+        self.title = config.label
+        vision, vae, unet = self.backbone.vision, self.backbone.vae, self.backbone.unet
+        self.patchclip = None if vision is None else PatchCLIP(config, vision.config)
+        self.mapdiff = None if vae is None or unet is None else MapDiff(config, vae.config, unet.config)
+        given = [name for name, half in (("clip", self.patchclip), ("diffusion", self.mapdiff)) if half]
+        if set(given) != set(config.models):
+            raise ConfigError(f"models = {config.models}: the networks given are those of {', '.join(given) or 'none'}")
+        if problems := [problem for half in (self.patchclip, self.mapdiff) if half for problem in half.problems]:
+            raise ConfigError("\n".join(["CLIPFusionConfig does not fit its networks:", *(f"  {p}" for p in problems)]))
+        self.clip_texts, self.queries, self.places = Memory.empty(), Memory.empty(), Memory.empty()
+        self.used, self.weights, self.reference = Memory.empty(), Memory.empty(), Memory.empty()
+        self.clip_banks = nnx.List([Memory.empty() for _ in (self.patchclip.banks if self.patchclip else ())])
+        self.diffusion_banks = nnx.List([Memory.empty() for _ in (config.diffusion_taps if self.mapdiff else ())])
+
+    @classmethod
+    def create(
+        cls,
+        config: CLIPFusionConfig | None = None,
+        *,
+        key: Array | None = None,
+        backbone: FusionNetworks | None = None,
+    ) -> Self:
+        """A detector that knows no category yet.
+
+        Args:
+            config: settings; None for the published ones.
+            key: not used, nothing is trained; accepted as by every system.
+            backbone: the frozen networks, if they are already loaded; else those that `config` names.
+
+        Raises:
+            ConfigError: impossible settings, all listed.
+            WeightsError: networks that cannot be found or do not fit.
+        """
+        return cls(config or CLIPFusionConfig(), backbone)
+
+    @classmethod
+    def restore_backbone(cls, config: CLIPFusionConfig, record: Any, override: str | None) -> FusionNetworks:
+        """The networks that `config` names; `override` as `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
+        return load_networks(config, override)
+
+    @property
+    def views(self) -> dict[str, View]:
+        found = {}
+        if self.patchclip:
+            found["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic")
+        if self.mapdiff:
+            found["diffusion"] = View(self.config.image_size, self.config.image_size, "bilinear")
+        return found
+
+    @property
+    def smallest_side(self) -> int:
+        # A patch of CLIP or a latent: what has fewer pixels than one of them shows the networks nothing, once enlarged.
+        clip = self.patchclip.size // self.patchclip.grid[0] if self.patchclip else 1
+        return max(clip, self.config.image_size // self.mapdiff.grid[0] if self.mapdiff else 1)
+
+    @property
+    def needs_category(self) -> bool:
+        # Before there is any, `context` says what is missing.
+        return bool(self.categories)
+
+    @property
+    def encoder_identity(self) -> tuple:
+        c = self.config
+        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents)
+        return (self.backbone.sha256, settings, compute_dtype(c.precision))
+
+    @property
+    def few_shot(self) -> bool:
+        """Whether there are references."""
+        return any(bank.filled for bank in (*self.clip_banks, *self.diffusion_banks))
+
+    def encode(self, batch: Batch) -> Features:
+        """What does not depend on the category.
+
+        Returns:
+            Tokens are CLIP's patches [b n d], or the latents where there is no CLIP. Extras are the features of
+            `PatchCLIP`, and "latents" [b h w 4].
+        """
+        extras: dict[str, Array] = {}
+        if self.mapdiff:
+            vae = self.backbone.vae
+            assert vae is not None
+            latents = self.mapdiff.latents(vae, batch.images["diffusion"], batch.seed)
+            tokens, grid = latents.reshape(len(latents), -1, latents.shape[-1]), self.mapdiff.grid
+            extras["latents"] = latents
+        if self.patchclip:
+            assert self.backbone.vision is not None
+            extras |= self.patchclip.features(self.backbone.vision, batch.images["clip"])
+            tokens, grid = extras["patches"], self.patchclip.grid
+        return Features(tokens, grid, extras)
+
+    def remember(
+        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
+    ) -> Self:
+        """Learns the names of the source's categories, and remembers its images if it has any.
+
+        Args:
+            source: normal images, all of which become references, or `jaxad.data.ClassNames`.
+            features: not used: references have prompts of their own.
+            progress: called after every batch.
+
+        Raises:
+            DataError: the source names no category.
+            ConfigError: references that no term looks at, none where all terms do, prompts that are too long, or
+                settings for a category that the source has not.
+        """
+        categories = tuple(source.categories)
+        if not categories or not all(categories):
+            raise DataError(f"{source.name}: clipfusion needs the name of every image's category, for its prompts")
+        sees = "vision" in self.config.modalities and len(self.clip_banks) + len(self.diffusion_banks) > 0
+        if len(source) and not sees:
+            raise ConfigError(f"{self.config.label} does not look at references: use none (--shots 0)")
+        if not len(source) and "language" not in self.config.modalities:
+            raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
+        self.config.check_categories(categories)
+        self.categories = categories
+        texts = embed_texts(self.config, categories)
+        if texts.clip is not None:
+            self.clip_texts = Memory(jnp.asarray(texts.clip))
+        if texts.states is not None:
+            queries, places, used, weights, reference = map(jnp.asarray, texts.states)
+            self.queries, self.places, self.used = Memory(queries), Memory(places), Memory(used)
+            self.weights, self.reference = Memory(weights), Memory(reference)
+        # Without references too: those of an earlier call belong to other categories.
+        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
+        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
+        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
+        return self
+
+    def context(self, features: Features, batch: Batch) -> Context:
+        """What is known of each image's category: its texts, and which bank the image is compared with."""
+        if not self.categories:
+            raise ConfigError("clipfusion knows no category: call `remember` before it judges images")
+        if batch.category is None:
+            raise DataError("clipfusion needs the category of every image (--category NAME)")
+        category = jnp.asarray(batch.category)
+        arrays = {name: getattr(self, name)[...][category] for name in TEXTS if getattr(self, name).filled}
+        return Context({**arrays, "bank": category if self.config.per_category else jnp.zeros_like(category)})
+
+    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+        """Eq. 4 and Eq. 9: maps [b s s] of side `output_size`, and scores [b]."""
+        config = self.config
+        terms, scores = self.terms(features, context)
+        return Prediction(
+            maps.fuse(terms, config.map_weight, config.fusion),
+            maps.fuse(scores, config.score_weight, config.score_fusion),
+        )
+
+    def terms(
+        self, features: Features, context: Context
+    ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, dict[str, jax.Array]]]:
+        """The maps [b s s] and the scores [b] that are fused, by model and modality."""
+        config, extras, texts = self.config, features.extras, context.arrays
+        language = "language" in config.modalities
+        vision = "vision" in config.modalities and self.few_shot
+        found: dict[str, Any] = {}
+        if self.patchclip:
+            found["clip"] = {}, {}
+            if language:
+                assert self.backbone.logit_scale is not None
+                scale = self.backbone.logit_scale[...]
+                map, score = self.patchclip.language(extras, texts["clip_texts"], scale)
+                found["clip"][0]["language"], found["clip"][1]["language"] = map, score
+            if vision and len(self.clip_banks):
+                map = self.patchclip.vision(extras, [bank[...] for bank in self.clip_banks], texts["bank"])
+                found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.max((1, 2))
+        if self.mapdiff:
+            assert self.backbone.unet is not None
+            banks = [bank[...] for bank in self.diffusion_banks] if vision else []
+            found["diffusion"] = self.mapdiff.terms(
+                self.backbone.unet, extras["latents"], texts, banks, texts["bank"], language
+            )
+        # A model without banks has nothing to say where only references count.
+        found = {model: both for model, both in found.items() if both[0]}
+        return {model: both[0] for model, both in found.items()}, {model: both[1] for model, both in found.items()}
+
+    def reference_tokens(self, batch: Batch) -> list[jax.Array]:
+        """Features [b n c] of references for each bank, those of CLIP first."""
+        extras = self.encode(batch).extras
+        found = [jnp.asarray(extras[name]) for name in (self.patchclip.banks if self.patchclip else ())]
+        if self.mapdiff:
+            assert self.backbone.unet is not None
+            texts = self.reference[...][jnp.asarray(batch.category)]
+            found += self.mapdiff.references(self.backbone.unet, extras["latents"], texts)
+        return [tokens.astype(jnp.float32) for tokens in found]
+
+    def _banks(self, source: Source, progress: Progress | None) -> list[Memory]:
+        mesh = parallel.make_mesh()
+        graphdef, arrays = module_state.split(self)
+        arrays = parallel.shard_parameters(arrays, mesh)
+        encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, arrays).reference_tokens(batch))
+        groups = self.categories if self.config.per_category else ("",)
+        entries: list[dict[str, list[np.ndarray]]] = [
+            {name: [] for name in groups} for _ in (*self.clip_banks, *self.diffusion_banks)
+        ]
+        size = min(BATCH, len(source))
+        size += -size % mesh.size
+        for loaded in batches(source, self.views, size, rows=parallel.local_rows(size, mesh)):
+            loaded = annotated(self, loaded, training=True)
+            numbers = [self.categories.index(record.category) for record in loaded.records]
+            category = np.array(numbers + [0] * (size - len(numbers)), np.int32)
+            for turns in range(4 if self.config.rotations else 1):
+                turned = {name: np.rot90(view, turns, (1, 2)) for name, view in loaded.batch.images.items()}
+                batch = dataclasses.replace(loaded.batch, images=turned, category=category)
+                found = parallel.to_host(encode(arrays, parallel.shard_batch(batch, mesh)))
+                for bank, tokens in zip(entries, found, strict=True):
+                    for record, image in zip(loaded.records, tokens, strict=False):
+                        bank[record.category if self.config.per_category else ""].append(image)
+            if progress is not None:
+                progress(len(loaded.records))
+        patches = [[np.concatenate(images) for images in bank.values()] for bank in entries]
+        banks = (stack_banks([bank_entries(group, "cosine") for group in groups]) for groups in patches)
+        return [Memory(jnp.asarray(bank)) for bank in banks]

@@ -1,0 +1,213 @@
+"""The frozen networks of CLIPFusion: CLIP's image tower, and autoencoder and UNet of a Stable Diffusion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.config import CLIPFusionConfig, Precision
+from jaxad.detectors.clipfusion.prompts import StateTexts, clip_embeddings, state_texts
+from jaxad.errors import ConfigError
+from jaxad.models.clip.loading import load_clip, load_text_tower
+from jaxad.models.clip.tokenizer import CLIPTokenizer, load_tokenizer
+from jaxad.models.clip.towers import TextTower, VisionTower
+from jaxad.models.stable_diffusion.autoencoder_kl import AutoencoderKL, load_autoencoder
+from jaxad.models.stable_diffusion.checkpoints import find_part, find_stable_diffusion
+from jaxad.models.stable_diffusion.unet import UNet, load_unet
+from jaxad.models.stable_diffusion.untrained import (
+    ByteTokenizer,
+    is_random,
+    random_autoencoder,
+    random_text_tower,
+    random_unet,
+    random_vision_tower,
+)
+from jaxad.models.weights.loader import Weights, find_weights
+from jaxad.nn.precision import compute_dtype
+from jaxad.types import Array
+
+LEVELS, CONTEXT = 4, 256
+"""Of untrained networks: levels of UNet and autoencoder, as many as the published taps need; and most tokens of a text,
+each of which is a byte."""
+
+
+class FusionNetworks(nnx.Module):
+    """Frozen networks as `CLIPFusion` uses them; those of a model that does not judge are None.
+
+    Attributes:
+        vision: CLIP's image tower.
+        logit_scale: float32 scalar, what cosines are multiplied by before the softmax.
+        vae, unet: of the Stable Diffusion.
+        sources: where each model was loaded from, as pairs of name and source.
+        sha256: hashes of their weight files in the form of `id`; the source itself of untrained ones.
+        bytes: size of these files.
+    """
+
+    def __init__(
+        self,
+        vision: VisionTower | None,
+        logit_scale: Array | None,
+        vae: AutoencoderKL | None,
+        unet: UNet | None,
+        *,
+        sources: Mapping[str, str],
+        sha256: str,
+        bytes: int,
+    ):
+        self.vision, self.vae, self.unet = vision, vae, unet
+        self.logit_scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
+        self.sources = tuple(sources.items())
+        self.sha256, self.bytes = sha256, bytes
+
+    @property
+    def id(self) -> str:
+        """Where they were loaded from, as `clip=SOURCE,diffusion=SOURCE`."""
+        return ",".join(f"{name}={source}" for name, source in self.sources)
+
+    def config_json(self) -> dict[str, str]:
+        """Nothing: their shapes lie with the weights, which no checkpoint holds."""
+        return {}
+
+
+class Texts(NamedTuple):
+    """What both models are told; None of a model that does not judge."""
+
+    clip: Any
+    states: StateTexts | None
+
+
+def sources(config: CLIPFusionConfig, override: str | None = None) -> dict[str, str]:
+    """Where each model that judges comes from.
+
+    Args:
+        config: names them.
+        override: `clip=SOURCE`, `diffusion=SOURCE` or both with a comma between them, in place of the config's.
+
+    Raises:
+        ConfigError: `override` is not of that form.
+    """
+    found = {name: getattr(config, name) for name in config.models}
+    if override is not None:
+        parts = re.split(r",(?=(?:clip|diffusion)=)", override)
+        pairs = [part.partition("=") for part in parts]
+        given = {name: source for name, _, source in pairs}
+        if strangers := [name for name in given if name not in found or not given[name]]:
+            raise ConfigError(
+                f"backbone {override!r}: {', '.join(strangers)}: needs the form "
+                f"{','.join(f'{name}=SOURCE' for name in found)}, or one of these"
+            )
+        found |= given
+    return found
+
+
+def load_networks(config: CLIPFusionConfig, override: str | None = None) -> FusionNetworks:
+    """The networks that the config names, from `override` where it says otherwise (see `sources`).
+
+    Raises:
+        WeightsError: weights cannot be found or do not fit.
+        ConfigError: weights that the config cannot be used with.
+    """
+    where = sources(config, override)
+    loaders = {"clip": _load_clip, "diffusion": _load_diffusion}
+    loaded = {name: loaders[name](source, config.precision) for name, source in where.items()}
+    (vision, scale), (vae, unet) = (loaded[name].networks if name in loaded else (None, None) for name in loaders)
+    return FusionNetworks(
+        vision,
+        scale,
+        vae,
+        unet,
+        sources=where,
+        sha256=",".join(f"{name}={found.sha256}" for name, found in loaded.items()),
+        bytes=sum(found.bytes for found in loaded.values()),
+    )
+
+
+def compute_types(precision: Precision) -> dict[str, np.dtype]:
+    """Types in which networks compute: "CLIP", "autoencoder" and "UNet"."""
+    dtype = jnp.dtype(compute_dtype(precision))
+    # One pass of it stands against twelve of the UNet, and all of them hang on its latents (SPEC 2.7 row 2).
+    autoencoder = jnp.dtype("float32") if precision == "auto" else dtype
+    return {"CLIP": dtype, "autoencoder": autoencoder, "UNet": dtype}
+
+
+def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
+    """Text embeddings of the categories; the text towers are loaded for it and let go.
+
+    Raises:
+        WeightsError: text towers or tokenizers cannot be found or do not fit.
+        ConfigError: prompts that are too long.
+    """
+    dtype = jnp.dtype(compute_dtype(config.precision))
+    where = sources(config)
+    clip, states = None, None
+    if "clip" in where:
+        tower, tokenizer = _clip_text(where["clip"], config.clip_tokenizer, dtype)
+        clip = clip_embeddings(tower, tokenizer, categories, config)
+    if "diffusion" in where:
+        tower, tokenizer = _diffusion_text(where["diffusion"], config.diffusion_tokenizer, dtype)
+        states = state_texts(tower, tokenizer, categories, config)
+    return Texts(clip, states)
+
+
+class _Loaded(NamedTuple):
+    """Networks of one model, and hash and size in bytes of their files; of untrained ones their name, and 0."""
+
+    networks: tuple[Any, Any]
+    sha256: str
+    bytes: int = 0
+
+
+def _load_clip(source: str, precision: Precision) -> _Loaded:
+    """Image tower and scale of the cosines."""
+    dtype = compute_types(precision)["CLIP"]
+    if is_random(source):
+        return _Loaded((random_vision_tower(source, dtype), jnp.float32(100.0)), source)
+    weights = find_weights(source, prefer="open_clip")
+    clip = load_clip(weights, dtype)
+    return _Loaded((clip.vision, clip.scale()), *_account([weights]))
+
+
+def _load_diffusion(source: str, precision: Precision) -> _Loaded:
+    """Autoencoder and UNet."""
+    types = compute_types(precision)
+    dtype, vae_dtype = types["UNet"], types["autoencoder"]
+    if is_random(source):
+        vae = random_autoencoder(source, vae_dtype, levels=LEVELS)
+        return _Loaded((vae, random_unet(source, dtype, levels=LEVELS, in_channels=9)), source)
+    parts = find_stable_diffusion(source)
+    # Never trained, so that parameters need no more digits than the products have.
+    vae = load_autoencoder(parts.vae, vae_dtype, param_dtype=vae_dtype)
+    unet = load_unet(parts.unet, dtype, param_dtype=dtype)
+    if unet.config.in_channels not in (4, 9):
+        raise ConfigError(
+            f"diffusion = {source!r}: a UNet of {unet.config.in_channels} input channels; needs 4 (latents) or 9 "
+            "(inpainting)"
+        )
+    return _Loaded((vae, unet), *_account([parts.unet, parts.vae]))
+
+
+def _clip_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:
+    if is_random(source):
+        return random_text_tower(source, dtype, context=CONTEXT, projected=True), ByteTokenizer(CONTEXT)
+    weights = find_weights(source, prefer="open_clip")
+    tower = load_text_tower(weights, dtype)
+    context, open_clip = tower.config.context, weights.has("visual.")
+    return tower, load_tokenizer(tokenizer or source, context=context, open_clip=open_clip)
+
+
+def _diffusion_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:
+    if is_random(source):
+        return random_text_tower(source, dtype, context=CONTEXT), ByteTokenizer(CONTEXT)
+    tower = load_text_tower(find_part(source, "text_encoder"), dtype)
+    return tower, load_tokenizer(tokenizer or source, context=tower.config.context)
+
+
+def _account(found: list[Weights]) -> tuple[str, int]:
+    """Hashes joined by "+", once for networks that share a file, and size in bytes of all files."""
+    hashes = {weights.files: weights.sha256 for weights in found}.values()
+    return "+".join(hashes), sum(file.stat().st_size for file in {file for w in found for file in w.files})

@@ -1,0 +1,116 @@
+"""PatchCLIP: what CLIP says of an image's parts by prompts and by references (arXiv 2506.11772, Eq. 1, 7; SPEC 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxad.config import CLIPFusionConfig
+from jaxad.detectors.clipfusion import maps as maps
+from jaxad.models.clip.config import VisionConfig
+from jaxad.models.clip.dense import value_patches, window_embeddings
+from jaxad.models.clip.towers import VisionTower
+from jaxad.types import Array
+
+Terms = tuple[dict[str, jax.Array], dict[str, jax.Array]]
+"""Maps [b s s] and scores [b] of one model by modality, "language" and "vision"."""
+
+
+class PatchCLIP:
+    """CLIP's half of CLIPFusion, and its baselines CLIP-AC, MaskCLIP and WinCLIP.
+
+    Args:
+        config: settings.
+        tower: shape of the image tower.
+
+    Attributes:
+        problems: settings that this tower cannot have.
+        size: side of the images in pixels.
+        grid: rows and columns of the patches.
+        banks: names of the features that are compared with references, "block 5" by number from 0, "window 2" by side.
+    """
+
+    def __init__(self, config: CLIPFusionConfig, tower: VisionConfig):
+        self.config, self.depth = config, tower.depth
+        self.size = config.clip_image_size or tower.image_size
+        self.grid = (self.size // tower.patch, self.size // tower.patch)
+        self.blocks = tuple(block - 1 if block > 0 else tower.depth + block for block in config.clip_blocks)
+        self.windows = config.windows if config.clip_map == "windows" else ()
+        self.banks = [f"block {block}" for block in self.blocks] + [f"window {side}" for side in self.windows]
+        self.problems = []
+        if self.size % tower.patch:
+            self.problems.append(f"clip_image_size = {self.size}: needs to be a multiple of the {tower.patch} px patch")
+        if strangers := [number for number in config.clip_blocks if not 1 <= abs(number) <= tower.depth]:
+            self.problems.append(f"clip_blocks: CLIP has blocks 1 to {tower.depth}, not {strangers}")
+        if config.vv_blocks is not None and config.vv_blocks > tower.depth:
+            self.problems.append(f"vv_blocks = {config.vv_blocks}: CLIP has {tower.depth} blocks")
+        if self.windows and max(self.windows) > self.grid[0]:
+            self.problems.append(f"windows = {self.windows}: larger than the {self.grid[0]} patches of a side")
+
+    def features(self, tower: VisionTower, images: Array) -> dict[str, jax.Array]:
+        """All that does not depend on prompts.
+
+        Args:
+            tower: the image tower.
+            images: uint8 [b size size 3].
+
+        Returns:
+            "class" [b d] and "patches" [b n d] in the space shared with texts, and the features named in `banks`.
+        """
+        config = self.config
+        pixels = tower.config.normalization(images)
+        two_paths = "vv" in (config.clip_map, config.clip_block_path)
+        vv_blocks = self.depth if config.vv_blocks is None else config.vv_blocks
+        output = tower(
+            pixels,
+            taps=set(self.blocks),
+            vv_blocks=vv_blocks if two_paths else 0,
+            tapped_path=config.clip_block_path,
+        )
+        found: dict[str, Any] = {f"block {block}": tower.patches(output.taps[block]) for block in self.blocks}
+        for side in self.windows:
+            found[f"window {side}"] = window_embeddings(tower, pixels, maps.window_patches(self.grid, side))
+        patches = value_patches(tower, pixels) if config.clip_map == "value" else output.patches
+        found |= {"class": output.embedding, "patches": patches}
+        return found
+
+    def language(self, features: Mapping[str, Array], texts: Array, scale: Array) -> tuple[jax.Array, jax.Array]:
+        """Map [b s s] and score [b] by prompts.
+
+        Args:
+            features: from `features`.
+            texts: [b 2 d], of unit length: normal, abnormal.
+            scale: of the cosines, from the checkpoint; `config.temperature` goes before it.
+        """
+        config = self.config
+        if config.temperature is not None:
+            scale = jnp.float32(1 / config.temperature)
+        image = maps.abnormality(jnp.asarray(features["class"])[:, None], texts, scale)
+        everywhere = jnp.broadcast_to(image, (len(image), self.grid[0] * self.grid[1]))
+        if config.clip_map == "class":
+            patches = everywhere
+        elif self.windows:
+            found = (maps.abnormality(features[f"window {side}"], texts, scale) for side in self.windows)
+            by_side = [
+                maps.harmonic_patches(scores, self.grid, side) for side, scores in zip(self.windows, found, strict=True)
+            ]
+            patches = maps.harmonic_mean([everywhere, *by_side])
+        else:
+            patches = maps.abnormality(features["patches"], texts, scale)
+        return self._resized(patches), image[:, 0]
+
+    def vision(self, features: Mapping[str, Array], banks: Sequence[Array], which: Array) -> jax.Array:
+        """Map [b s s] by references: `banks` [g k c] of the features of those names, `which` [b] of each image."""
+        distances = []
+        for name, bank in zip(self.banks, banks, strict=True):
+            distance = maps.reference_distance(features[name], bank, which, self.config.chunk)
+            kind, number = name.split()
+            distances.append(maps.harmonic_patches(distance, self.grid, int(number)) if kind == "window" else distance)
+        return self._resized(jnp.stack(distances).mean(0))
+
+    def _resized(self, patches: jax.Array) -> jax.Array:
+        """[b n] -> [b s s]."""
+        return maps.resize(patches.reshape(-1, *self.grid), (self.config.output_size, self.config.output_size))

@@ -1,0 +1,242 @@
+"""DPDiff-AD: dual prototype-conditioned diffusion on frozen features (arXiv 2605.24402; SPEC 3).
+
+images -> frozen backbone -> mean over blocks -> x0        prototypes P0 = [local; global] read from x0 itself
+x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^        map = distance of x0^ and x0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.config import DPDiffConfig
+from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
+from jaxad.detectors.patch_detector import PatchDetector
+from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
+from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
+from jaxad.errors import ConfigError
+from jaxad.memory.cosine import cosine
+from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
+from jaxad.models.backbone import Backbone
+from jaxad.nn.precision import compute_dtype
+from jaxad.types import Array, Batch, Context, Features, Prediction
+
+
+class Statistic(nnx.Variable):
+    """An array that training does not change, e.g. the channel mean."""
+
+
+class DPDiff(PatchDetector):
+    """Dual prototype-conditioned diffusion model for multi-class anomaly detection.
+
+    Make one with `DPDiff.create(config, key=key)`; train it with `jaxad.fit`. One model serves many categories and
+    does not need to know which category an image shows.
+    """
+
+    name: ClassVar[str] = "dpdiff"
+    title: str = "DPDiff-AD"
+    config_class: ClassVar[Any] = DPDiffConfig
+
+    def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
+        super().__init__(config, backbone)
+        channels = self.channels
+        heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
+        prototype_heads = config.prototype_heads or attention_heads(channels)
+        _check_heads(prototype_heads=(prototype_heads, channels), heads=(heads, width))
+        self.channel_mean = Statistic(jnp.zeros(channels))
+        self.channel_std = Statistic(jnp.ones(channels))
+        dtype = compute_dtype(config.precision)
+
+        def extractor(prototypes: int) -> PrototypeExtractor | None:
+            if prototypes == 0:
+                return None
+            return PrototypeExtractor(
+                prototypes,
+                channels,
+                heads=prototype_heads,
+                mlp_ratio=config.prototype_mlp_ratio,
+                pre_norm=config.prototype_pre_norm,
+                dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.local = extractor(config.local_prototypes)
+        self.global_ = extractor(config.global_prototypes)
+        self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
+
+    @classmethod
+    def create(cls, config: DPDiffConfig | None = None, *, key: Array, backbone: Backbone | None = None) -> Self:
+        """A new, untrained detector.
+
+        Args:
+            config: settings; None for the published ones.
+            key: PRNG key of the parameters.
+            backbone: the frozen network, if it is already loaded; else `config.backbone` is loaded.
+
+        Raises:
+            ConfigError: impossible settings, all listed.
+            WeightsError: the backbone cannot be found or does not fit.
+        """
+        return cls(config or DPDiffConfig(), backbone, rngs=nnx.Rngs(jnp.asarray(key)))
+
+    def prepare(self, features: Iterable[Features]) -> None:
+        """Channel mean and standard deviation over the training tokens (SPEC row 3)."""
+        if self.config.standardize != "channel":
+            return
+        count, mean, square = 0, 0.0, 0.0
+        for tokens in (jnp.asarray(f.tokens, jnp.float32).reshape(-1, self.channels) for f in features):
+            center = tokens.mean(0)
+            spread = jnp.square(tokens - center[None]).sum(0)
+            count, mean, square = _merge_moments((count, mean, square), tokens.shape[0], center, spread)
+        self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
+        self.channel_std[...] = jnp.sqrt(jnp.asarray(square / max(count, 1), jnp.float32)) + 1e-6
+
+    def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
+        """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
+
+        Each image draws its t uniformly from `config.train_timesteps`; prototypes and tokens share it. L_diff is the
+        mean over images, tokens and channels of the squared error of the predicted noise, or of v.
+        """
+        config = self.config
+        x = self._standardize(features.tokens)
+        keys = jax.random.split(key, 3)
+        t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps)
+        alpha_bar = self._schedule.alpha_bar_at(t)
+        noise = jax.random.normal(keys[1], x.shape)
+        arrays = self._prototypes(x)
+        prototypes = _concatenate(arrays)
+        if prototypes is not None:
+            if config.detach_prototypes:
+                prototypes = jax.lax.stop_gradient(prototypes)
+            prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape), alpha_bar)
+        output = self.denoiser(add_noise(x, noise, alpha_bar), prototypes, t)
+        target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
+        total = jnp.square(output - target).mean()
+        terms: dict[str, Array] = {"diffusion": total}
+        if "local" in arrays:
+            terms["local"] = local_loss(x, arrays["local"])
+            total = total + config.local_weight * terms["local"]
+        if "global" in arrays:
+            terms["global"], terms["sinkhorn_error"] = global_loss(
+                x, arrays["global"], epsilon=config.sinkhorn_epsilon, iterations=config.sinkhorn_iterations
+            )
+            total = total + config.global_weight * terms["global"]
+        return total, terms
+
+    def context(self, features: Features, batch: Batch) -> Context:
+        """The image's own clean prototypes: "local" [b M c] and "global" [b K c]."""
+        return Context(self._prototypes(self._standardize(features.tokens)))
+
+    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features | None:
+        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21; SPEC rows 16 to 18).
+
+        Returns:
+            The mean over the noise draws, tokens [b n c] in the standardized space; None where the map comes from the
+            prototypes alone.
+        """
+        if self.config.score == "prototype":
+            return None
+        x, prototypes = self._standardize(features.tokens), _concatenate(context.arrays)
+
+        def one_draw(total, draw):
+            return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw)), None
+
+        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), jnp.arange(self.config.draws))
+        return Features(total / self.config.draws, features.grid)
+
+    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+        """Residual of reconstruction and feature on the token grid (Eq. 22 and 23).
+
+        Squared: sum over channels of the squared difference of standardized features. Cosine: 1 - cosine of features as
+        the backbone gives them, its channels' means and scales put back. Without a reconstruction: 1 - cosine to the
+        nearest prototype.
+        """
+        x = self._standardize(features.tokens)
+        if reconstruction is None:
+            prototypes = jnp.concatenate(list(context.arrays.values()), axis=1)
+            residual = 1 - cosine_similarity(x, prototypes).max(-1)
+        elif self.config.residual == "squared":
+            residual = jnp.square(reconstruction.tokens - x).sum(-1)
+        else:
+            residual = 1 - cosine(self._unstandardize(reconstruction.tokens), self._unstandardize(x))
+        return Prediction(residual.reshape(-1, *features.grid))
+
+    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
+        """Standardized tokens before and after reconstruction (paper Fig. 7), similarity to prototypes (Fig. 8)."""
+        x = self._standardize(features.tokens)
+        shown = {} if reconstruction is None else {"before": x, "after": reconstruction.tokens}
+        prototypes = _concatenate(context.arrays)
+        if prototypes is not None:
+            similarity = jnp.moveaxis(cosine_similarity(x, prototypes), -1, 1)
+            shown["similarity"] = similarity.reshape(*similarity.shape[:2], *features.grid)
+        return shown
+
+    @property
+    def prototype_names(self) -> tuple[str, ...]:
+        numbers = {"local": self.config.local_prototypes, "global": self.config.global_prototypes}
+        return tuple(f"{name} {number + 1}" for name, count in numbers.items() for number in range(count))
+
+    @property
+    def _schedule(self):
+        return linear_schedule(self.config.timesteps, self.config.beta_start, self.config.beta_end)
+
+    def _standardize(self, tokens: Array) -> jax.Array:
+        tokens = jnp.asarray(tokens, jnp.float32)
+        if self.config.standardize == "token":
+            centered = tokens - tokens.mean(-1, keepdims=True)
+            return centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-6)
+        return (tokens - self.channel_mean[...][None, None]) / self.channel_std[...][None, None]
+
+    def _unstandardize(self, x: Array) -> jax.Array:
+        """Undoes fixed channel statistics; a per-token norm is not undone."""
+        return jnp.asarray(x) * self.channel_std[...][None, None] + self.channel_mean[...][None, None]
+
+    def _prototypes(self, x: Array) -> dict[str, Array]:
+        extractors = {"local": self.local, "global": self.global_}
+        return {name: extract(x) for name, extract in extractors.items() if extract is not None}
+
+    def _denoise(self, x: Array, prototypes: Array | None, keys: Array) -> jax.Array:
+        config, schedule = self.config, self._schedule
+        token_keys, prototype_keys, step_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0)
+        x_t = add_noise(x, normal_per_image(token_keys, x.shape[1:]), schedule.alpha_bar_at(config.start_timestep))
+
+        def denoise(x_s, s):
+            alpha_bar = schedule.alpha_bar_at(s)
+            noisy = None
+            if prototypes is not None:
+                fresh = config.noise == "fresh"
+                draw = jax.vmap(jax.random.fold_in, (0, None))(prototype_keys, s) if fresh else prototype_keys
+                noisy = add_noise(prototypes, normal_per_image(draw, prototypes.shape[1:]), alpha_bar)
+            output = self.denoiser(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]))
+            return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
+
+        if config.sampler == "ddpm":
+            return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys)
+        return ddim(denoise, x_t, schedule, ddim_timesteps(config.start_timestep, config.sampling_steps))
+
+
+def _check_heads(**settings: tuple[int, int]) -> None:
+    problems = [
+        f"{name} = {heads}: needs to divide the width {width}"
+        for name, (heads, width) in settings.items()
+        if width % heads
+    ]
+    if problems:
+        raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
+
+
+def _concatenate(arrays: dict[str, Array]) -> jax.Array | None:
+    return jnp.concatenate(list(arrays.values()), axis=1) if arrays else None
+
+
+def _merge_moments(running, count, mean, spread):
+    """Chan's update of (count, mean, sum of squared deviations) by a further batch, in float64 on the host."""
+    n, average, square = running
+    mean, spread = np.asarray(mean, np.float64), np.asarray(spread, np.float64)
+    total, delta = n + count, mean - average
+    return total, average + delta * count / total, square + spread + delta**2 * n * count / total

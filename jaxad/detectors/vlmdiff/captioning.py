@@ -1,0 +1,161 @@
+"""Captions of the images of a data set in the published layout, made by any captioner (SPEC 1.7)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxad.data.captions.attach import Captions
+from jaxad.data.captions.files import write_captions
+from jaxad.errors import DataError
+from jaxad.io.atomic import write_whole
+from jaxad.models.captioner.hugging_face import Captioner
+from jaxad.types import Source
+
+PROMPTS = {
+    "pd": "Describe the visual features of image in detail with a focus on the main object, with around 60 words and "
+    "maybe 4 or 5 sentences.",
+    "pa": "Be a pixel level visual defect inspector, and describe whether there is a defect or not on the main object "
+    "itself, with around 60 words and maybe 4 or 5 sentences.",
+    "coco": "Describe the visual features of image in detail, with around 60 words and maybe 4 or 5 sentences.",
+}
+"""The published prompts, by the names that published folders have."""
+
+NUMBERED = ("coco", "coco_ad")
+"""Data sets whose published labels are image numbers."""
+
+SETTINGS = "captioner.json"
+LONGEST = 60
+"""Characters of categories' names in the name of a folder; longer ones are replaced by their number and a hash."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """What `caption` leaves.
+
+    Attributes:
+        folder: the captions, for `Captions.load` and `--captions` of other commands.
+        captions: as they are read back from there.
+        empty: images whose caption is empty.
+    """
+
+    folder: Path
+    captions: Captions
+    empty: tuple[str, ...]
+
+
+def caption(
+    source: Source,
+    captioner: Callable[[], Captioner],
+    *,
+    out_dir: Path | str,
+    data: str,
+    model: str,
+    prompt: str,
+    split: str = "train",
+    max_new_tokens: int = 1024,
+    categories: Sequence[str] | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> Captioned:
+    """Captions every image of a source in the published layout; goes on where an earlier call stopped.
+
+    Args:
+        source: the images.
+        captioner: makes what describes them; called only if there are images left to describe.
+        out_dir: where the folder of captions is made.
+        data: name of the data set as `load` takes it, e.g. "mvtec_ad" or "folder:/my/parts".
+        model: what made the captions, for the folder's name and its settings.
+        prompt: "pd", "pa", "coco", or the text itself.
+        split: "train" or "test".
+        max_new_tokens: recorded; captions of another length limit do not mix with these.
+        categories: those that `source` was restricted to, None for all; each choice has a folder of its own.
+        batch_size: images described at once.
+        workers: threads that decode images.
+        progress: called with the number of images done since the last call, at first those of earlier calls.
+
+    Raises:
+        DataError: no images, the folder holds captions made otherwise or of other images, or the finished captions do
+            not fit the data set.
+    """
+    if not len(source):
+        raise DataError(f"{data}: no {split} images to caption")
+    ids = [record.identity for record in source.records]
+    name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
+    numbered = data.partition("/")[0] in NUMBERED
+    settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
+    _claim(Path(out_dir).expanduser() / f"{name}_captions_{vlm}_{short}", settings)
+
+    def texts(start: int) -> Iterator[str]:
+        if progress is not None:
+            progress(start)
+        describe = captioner()
+        with ThreadPoolExecutor(workers) as pool:
+            for first in range(start, len(ids), batch_size):
+                chosen = range(first, min(first + batch_size, len(ids)))
+                answers = describe(list(pool.map(lambda index: source[index].image, chosen)))
+                if len(answers) != len(chosen):
+                    raise DataError(f"{model}: {len(answers)} captions for {len(chosen)} images")
+                yield from answers
+                if progress is not None:
+                    progress(len(chosen))
+
+    folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
+    captions = Captions.load(folder, split).attach(ids)
+    empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
+    return Captioned(folder, captions, empty)
+
+
+def prompt_text(prompt: str) -> str:
+    """What is asked: one of the published prompts by its name, or the text itself."""
+    return PROMPTS.get(prompt, prompt)
+
+
+def prompt_name(prompt: str) -> str:
+    """How folders name a prompt; a text of one's own by its hash."""
+    named = {text: name for name, text in PROMPTS.items()}
+    return named.get(prompt_text(prompt), f"text-{hashlib.sha256(prompt.encode()).hexdigest()[:8]}")
+
+
+def model_name(model: str) -> str:
+    """How folders name a captioner: the last part of its id, in lower case, without the underscores of shards."""
+    return re.sub(r"[^a-z0-9.]+", "-", Path(model).name.lower()).strip("-")
+
+
+def data_name(data: str, categories: Sequence[str] | None = None) -> str:
+    """How folders name a data set: that of its folder, or name and config joined by "_", then the chosen categories.
+
+    Every split of COCO-AD has a folder of its own, such as coco_ad_all-split_1 beside coco_ad, which is split 0. The
+    authors caption all of COCO once (SPEC 1.7); such a file serves every split: its captions go by image number.
+    """
+    if data.startswith("folder:"):
+        name = Path(data.removeprefix("folder:")).expanduser().resolve().name
+    else:
+        name = data.replace("/", "_")
+    if not categories:
+        return name
+    chosen = "-".join(sorted(set(categories)))
+    if len(chosen) > LONGEST:
+        chosen = f"{len(set(categories))}-categories-{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"
+    return f"{name}_{chosen}"
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Records how captions are made, or checks that those there were made so."""
+    file = folder / SETTINGS
+    if file.is_file():
+        theirs = json.loads(file.read_text())
+        differing = [f"{name}: {theirs.get(name)!r} there, {value!r} now" for name, value in settings.items()]
+        differing = [line for line, name in zip(differing, settings, strict=True) if theirs.get(name) != settings[name]]
+        if differing:
+            listing = "\n  ".join([f"{folder} holds captions made otherwise; use another --out:", *differing])
+            raise DataError(listing)
+        return
+    write_whole(file, json.dumps(settings, indent=2) + "\n")

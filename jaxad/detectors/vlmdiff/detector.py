@@ -1,0 +1,338 @@
+"""VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173; SPEC 1); DiAD is a preset.
+
+image -> VAE posterior -> z        caption -> CLIP text tower        image -> semantic-guided network (SGN)
+z noised to t = 999, 10 DDIM steps of the SGN-guided UNet -> z^ -> VAE decoder -> image^
+map = 1 - cosine of frozen features of image and image^
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.config import VLMDiffConfig
+from jaxad.detector import Detector
+from jaxad.detectors.vlmdiff.networks import Networks, abstract_networks, load_networks, tokenizer_of
+from jaxad.detectors.vlmdiff.published import load_published
+from jaxad.detectors.vlmdiff.sgn import abstract_sgn, controlled_noise, make_sgn
+from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
+from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
+from jaxad.errors import ConfigError
+from jaxad.memory.cosine import cosine
+from jaxad.metrics.operators import bilinear
+from jaxad.models.backbone import Backbone, load_backbone
+from jaxad.models.stable_diffusion.autoencoder_kl import Moments
+from jaxad.models.vit.config import ViTConfig
+from jaxad.nn import module_state
+from jaxad.nn.normalization import IMAGENET, INCEPTION
+from jaxad.nn.precision import compute_dtype
+from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
+
+
+class Constant(nnx.Variable):
+    """An array that training does not change, e.g. the embedding of the empty text."""
+
+
+class VLMDiff(Detector):
+    """Stable Diffusion that redraws an image as if it were normal.
+
+    Make one with `VLMDiff.create(config, key=key)`; train it with `jaxad.fit`. The SGN, the UNet's decoder and its
+    output layers are trained, everything else stays as it was pretrained (SPEC 1.2). One model serves many categories.
+    """
+
+    name: ClassVar[str] = "vlmdiff"
+    title: str = "VLMDiff"
+    config_class: ClassVar[Any] = VLMDiffConfig
+    frozen: ClassVar[tuple[str, ...]] = ("backbone", "autoencoder", "text")
+    fixed: ClassVar[tuple[str, ...]] = ("unet/time_embedding", "unet/conv_in", "unet/down_blocks", "unet/mid_block")
+    swaps_backbone: ClassVar[bool] = True
+
+    def __init__(self, config: VLMDiffConfig, backbone: Backbone, networks: Networks, sgn: Any, empty: Any):
+        config.check()
+        self.config = config
+        self.categories = ()
+        self.trains = not config.trained
+        self.backbone = backbone
+        self.unet, self.autoencoder, self.text = networks.unet, networks.autoencoder, networks.text
+        self._identity = networks.identity
+        self.sgn = sgn
+        self.empty = Constant(empty)
+        self._side = _compared_side(backbone, config.image_size)
+        self.grid = backbone.grid(self._side)
+        factor = networks.factor
+        if config.image_size % factor:
+            raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of the autoencoder's {factor}")
+
+    @classmethod
+    def create(
+        cls,
+        config: VLMDiffConfig | None = None,
+        *,
+        key: Array,
+        backbone: Backbone | None = None,
+        networks: Networks | None = None,
+    ) -> Self:
+        """A new, untrained detector: at first its UNet predicts what Stable Diffusion's does.
+
+        Args:
+            config: settings; None for the published ones.
+            key: PRNG key of the hint encoder's parameters, the only ones that are drawn.
+            backbone: the network that compares, if it is already loaded, taken as it is; else `config.backbone` is
+                loaded, and if it is a ViT without layer scale it resizes its positions as DINO's authors do.
+            networks: those of Stable Diffusion, if they are already loaded; else `config.stable_diffusion` is. Neither
+                is used with `config.checkpoint`.
+
+        Raises:
+            ConfigError: impossible settings, all listed, or an image size that a network cannot take.
+            WeightsError: a network or the tokenizer cannot be found or does not fit.
+        """
+        config = config or VLMDiffConfig()
+        config.check()
+        dtype = compute_dtype(config.precision)
+        backbone = backbone or _comparing_network(config.backbone, config)
+        if config.checkpoint is not None:
+            networks, sgn = load_published(config.checkpoint, dtype, remat=config.remat)
+        else:
+            networks = networks or load_networks(config, dtype)
+            sgn = make_sgn(networks.unet, networks.factor, jnp.asarray(key), remat=config.remat, dtype=dtype)
+        return cls(config, backbone, networks, sgn, _embed_nothing(networks, config))
+
+    @classmethod
+    def from_published(
+        cls, path: str | Path, config: VLMDiffConfig | None = None, *, backbone: Backbone | None = None
+    ) -> Self:
+        """The finished detector of a checkpoint of VLMDiff's or DiAD's authors, ready to evaluate.
+
+        Args:
+            path: as `VLMDiffConfig.checkpoint`.
+            config: other settings, such as those of the preset "diad"; None for VLMDiff's.
+            backbone: the network that compares, if it is already loaded.
+
+        Raises:
+            WeightsError: no such file, or parts that are missing or do not fit, all listed.
+            ConfigError: settings that cannot be combined with a checkpoint.
+        """
+        config = dataclasses.replace(config or VLMDiffConfig(), checkpoint=str(path), trained=True)
+        return cls.create(config, key=jax.random.key(0), backbone=backbone)
+
+    @classmethod
+    def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:
+        """The detector without arrays, to be filled from a checkpoint."""
+        dtype = compute_dtype(config.precision)
+        networks = abstract_networks(structure, config, dtype)
+        sgn = abstract_sgn(networks.unet.config, networks.factor, remat=config.remat, dtype=dtype)
+        text = networks.text.config
+        empty: Any = jax.ShapeDtypeStruct((text.context, text.width), jnp.float32)
+        return cls(config, backbone, networks, sgn, empty)
+
+    @classmethod
+    def restore_backbone(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Backbone:
+        """As for any detector; `override` may also name another network, which then compares."""
+        backbone = super().restore_backbone(config, record, override)
+        if override is None or backbone.sha256 == record["sha256"]:
+            return backbone
+        return _comparing_network(override, config)
+
+    def with_backbone(self, backbone: str | Backbone) -> VLMDiff:
+        """The same model, trained or not, with another network that compares image and reconstruction (paper Table 13).
+
+        Nothing else depends on that network, so that nothing is trained again; but a threshold holds for one network.
+
+        Args:
+            backbone: as for `create`, by a name or loaded.
+
+        Raises:
+            WeightsError: there is no such network.
+        """
+        if isinstance(backbone, str):
+            backbone = _comparing_network(backbone, self.config)
+        config = dataclasses.replace(self.config, backbone=backbone.id)
+        networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
+        other = VLMDiff(config, backbone, networks, self.sgn, self.empty[...])
+        other.categories = self.categories
+        return other
+
+    @property
+    def views(self) -> dict[str, View]:
+        return {"image": View(self.config.image_size, self.config.image_size, "bilinear")}
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        return Networks(self.unet, self.autoencoder, self.text, self._identity).structure
+
+    @property
+    def encoder_identity(self) -> tuple:
+        return (self._identity, self._symmetric, compute_dtype(self.config.precision))
+
+    def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
+        """Token ids int32 [b 77] of the captions, where captions are used."""
+        if self.config.captions != "always" and not (training and self.config.captions == "train"):
+            return {}
+        tokenize = tokenizer_of(self.config, self.text.config.context)
+        return {"caption": tokenize([record.caption for record in records])}
+
+    def encode(self, batch: Batch) -> Features:
+        """Moments of the VAE's posterior as tokens [b n 2c], the image itself, and the text tower's output.
+
+        In `extras`: "image" uint8 [b H W 3], and "text" float32 [b 77 d] where there are captions.
+        """
+        images = batch.images["image"]
+        moments = self.autoencoder.encode((INCEPTION if self._symmetric else IMAGENET)(images))
+        joined = jnp.concatenate([moments.mean, moments.logvar], axis=-1)
+        extras = {"image": images}
+        if "caption" in batch.extras:
+            extras["text"] = self.text(batch.extras["caption"]).hidden.astype(jnp.float32)
+        b, rows, columns, channels = joined.shape
+        return Features(joined.reshape(b, rows * columns, channels), (rows, columns), extras)
+
+    def remember(
+        self, source: Source, *, features: Any | None = None, progress: Callable[[int], None] | None = None
+    ) -> Self:
+        """Nothing: a published checkpoint that is trained is taken as it is."""
+        if self.trains:
+            return super().remember(source, features=features, progress=progress)
+        if progress is not None:
+            progress(len(source))
+        return self
+
+    def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
+        """Mean squared error of the predicted noise, t uniform in 0..999 for each image (SPEC 1.6).
+
+        The posterior is sampled anew; the image is both target and hint.
+        """
+        posterior_key, t_key, noise_key = jax.random.split(key, 3)
+        z = self._latents(features, posterior_key)
+        t = jax.random.randint(t_key, z.shape[:1], 0, len(self._schedule))
+        noise = jax.random.normal(noise_key, z.shape)
+        noisy = add_noise(z, noise, self._schedule.alpha_bar_at(t))
+        hint = self.sgn.hint(IMAGENET(features.extras["image"]))
+        predicted = controlled_noise(self.unet, self.sgn, noisy, t, self._text(features), hint)
+        return jnp.square(predicted - noise).mean(), {}
+
+    def context(self, features: Features, batch: Batch) -> Context:
+        """The text tower's output "text" [b 77 d] for the captions, or for the empty text."""
+        return Context({"text": self._text(features)})
+
+    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features:
+        """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode (SPEC 1.8).
+
+        Returns:
+            Latents as tokens [b n c], and the "image" [b H W 3], ImageNet-normalized and not clamped.
+        """
+        config, schedule = self.config, self._schedule
+        posterior_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        z = self._latents(features, posterior_keys)
+        noise = normal_per_image(noise_keys, z.shape[1:])
+        noisy = add_noise(z, noise, schedule.alpha_bar_at(jnp.int32(config.start_timestep)))
+        hint, text = self.sgn.hint(IMAGENET(features.extras["image"])), context.arrays["text"]
+        guided = config.captions == "always" and config.guidance != 1
+        if guided:
+            # The same hint guides both; for an image without a caption both texts are "", and agree.
+            hint = jnp.concatenate([hint, hint])
+            text = jnp.concatenate([self._nothing(len(z)), text])
+
+        def denoise(x, t):
+            x = jnp.concatenate([x, x]) if guided else x
+            noise = controlled_noise(self.unet, self.sgn, x, jnp.broadcast_to(t, x.shape[:1]), text, hint)
+            if not guided:
+                return noise
+            without, given = jnp.split(noise, 2)
+            return without + config.guidance * (given - without)
+
+        timesteps = ldm_timesteps(config.start_timestep, config.sampling_steps)
+        clean = ddim(denoise, noisy, schedule, timesteps, last=float(schedule.alpha_bar[0]))
+        decoded = self.autoencoder.decode(clean / self.autoencoder.config.scaling_factor)
+        image = IMAGENET(INCEPTION.inverse(decoded)) if self._symmetric else decoded
+        return Features(clean.reshape(len(clean), -1, clean.shape[-1]), features.grid, {"image": image})
+
+    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+        """1 - cosine of the backbone's features of image and reconstruction (SPEC 1.9).
+
+        One map on the token grid of a ViT; the sum of the maps of three stages at the image's size otherwise.
+        """
+        assert reconstruction is not None
+        before, after = self._look(features, reconstruction)
+        maps = [1 - cosine(x, y) for x, y in zip(before, after, strict=True)]
+        if len(maps) == 1:
+            return Prediction(maps[0])
+        size = self.config.image_size
+        total = jnp.zeros((len(maps[0]), size, size))
+        for map in maps:
+            rows, columns = (jnp.asarray(bilinear(n, size, True), jnp.float32) for n in map.shape[1:])
+            total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns, precision="highest")
+        return Prediction(total)
+
+    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
+        """Features of image and reconstruction on `grid`, and both pictures, uint8 [b H W 3]."""
+        assert reconstruction is not None
+        before, after = (
+            maps[-1].reshape(len(maps[-1]), -1, maps[-1].shape[-1]) for maps in self._look(features, reconstruction)
+        )
+        redrawn = jnp.clip(IMAGENET.inverse(reconstruction.extras["image"]), 0, 255).round().astype(jnp.uint8)
+        return {"before": before, "after": after, "image": features.extras["image"], "reconstruction": redrawn}
+
+    @property
+    def _symmetric(self) -> bool:
+        """Whether the autoencoder takes images from -1 to 1."""
+        if self.config.pixels == "auto":
+            return self.config.autoencoder is None and self.config.checkpoint is None
+        return self.config.pixels == "symmetric"
+
+    @property
+    def _schedule(self):
+        return scaled_linear_schedule()
+
+    def _latents(self, features: Features, keys: Array) -> jax.Array:
+        """A draw of the posterior, scaled as the UNet takes it: [b h w c]."""
+        moments = jnp.asarray(features.tokens, jnp.float32).reshape(len(features.tokens), *features.grid, -1)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return self.autoencoder.config.scaling_factor * Moments(mean, logvar).sample(jnp.asarray(keys))
+
+    def _text(self, features: Features) -> Array:
+        given = features.extras.get("text")
+        return self._nothing(len(features.tokens)) if given is None else given
+
+    def _nothing(self, images: int) -> jax.Array:
+        return jnp.broadcast_to(self.empty[...][None], (images, *self.empty[...].shape))
+
+    def _look(self, features: Features, reconstruction: Features) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
+        images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
+        if self._side != self.config.image_size:
+            images = jax.image.resize(images, (len(images), self._side, self._side, 3), "bilinear", antialias=False)
+        before, after = zip(*(jnp.split(layer, 2) for layer in self.backbone.network.maps(images)), strict=True)
+        return list(before), list(after)
+
+
+def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
+    """The network of that name; every ViT without layer scale resizes its positions as DINO's authors do."""
+    backbone = load_backbone(name, dtype=compute_dtype(config.precision))
+    shape = backbone.network.config
+    if isinstance(shape, ViTConfig) and not shape.layer_scale:
+        # The shape does not tell DINO from a supervised ViT: both get the resizing of DINO's authors, as published.
+        backbone.network.config = dataclasses.replace(shape, interpolation="dinomaly")
+    return backbone
+
+
+def _compared_side(backbone: Backbone, image_size: int) -> int:
+    """Side in pixels at which the backbone sees images: the nearest multiple of its patch, 252 of 256 for 14.
+
+    The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order (SPEC 1.9).
+    """
+    return max(round(image_size / backbone.patch), 1) * backbone.patch
+
+
+def _embed_nothing(networks: Networks, config: VLMDiffConfig) -> jax.Array:
+    """The text tower's output float32 [77 d] for the empty text."""
+    text = networks.text.config
+    ids = tokenizer_of(config, text.context)([""])
+    graphdef, arrays = module_state.split(networks.text)
+    run = jax.jit(lambda arrays, ids: module_state.merge(graphdef, arrays)(ids).hidden)
+    return run(arrays, ids)[0].astype(jnp.float32)

@@ -1,0 +1,116 @@
+"""Thresholds from normal images only: conformal quantiles per category (DESIGN 4.10)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jaxad.detector import Detector
+from jaxad.errors import ConfigError, DataError, TrainingError
+from jaxad.inference.predictor import Predictor
+from jaxad.inference.threshold import POOLED, Limits, Threshold
+from jaxad.types import Source
+
+ROUNDING = 1e-5
+"""How far, relatively, a score may move with the batch that an image is in; limits lie so much higher."""
+
+
+def conformal_quantile(scores: np.ndarray, false_alarm: float) -> float:
+    """The smallest observed score that a further normal image passes with a probability of at most `false_alarm`.
+
+    That is the ceil((n + 1)(1 - false_alarm))-th smallest of n scores (split conformal prediction, exact for
+    exchangeable images). Where n is below 1 / false_alarm - 1 no observed score is high enough; the highest is
+    returned, whose false-alarm rate is up to 1 / (n + 1).
+
+    Args:
+        scores: [n], of normal images.
+        false_alarm: 0..1.
+    """
+    scores = np.sort(np.asarray(scores, np.float64))
+    # Rounded, because 100 * (1 - 0.07) is a little more than 93 in floating point.
+    rank = math.ceil(round((len(scores) + 1) * (1 - false_alarm), 9))
+    return float(scores[min(max(rank, 1), len(scores)) - 1])
+
+
+def choose_threshold(
+    detector: Detector,
+    source: Source,
+    *,
+    false_alarm: float = 0.01,
+    protocol: str = "exact-256",
+    batch_size: int = 16,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> Threshold:
+    """Measures the limits on normal images that the detector has not seen.
+
+    The image limit is the conformal quantile of the image scores; the pixel limit that of each image's highest pixel,
+    so that at most that share of normal images shows any marked pixel. Both are raised by `ROUNDING`.
+
+    Args:
+        detector: trained, or with its memory filled.
+        source: normal images; those labeled anomalous are refused.
+        false_alarm: share of normal images allowed above the limit, above 0 and below 1.
+        protocol: of `jaxad.evaluate`; the rule is valid in it alone.
+        batch_size, workers, progress: as in `Predictor.stream`.
+
+    Raises:
+        DataError: no images, or anomalous ones among them.
+        ConfigError: an impossible rate.
+        TrainingError: scores or maps that are not finite.
+    """
+    if not 0 < false_alarm < 1:
+        raise ConfigError(f"false_alarm = {false_alarm}: needs to lie between 0 and 1")
+    anomalous = [record.identity for record in source.records if record.label]
+    if anomalous or not len(source):
+        reason = f"anomalous images among them: {', '.join(anomalous[:5])}" if anomalous else "no images"
+        raise DataError(f"{source.name}: a threshold needs normal images; {reason}")
+    scores, peaks, medians, categories = [], [], [], []
+    predictor = Predictor(detector, protocol, batch_size=batch_size)
+    for output in predictor.stream(source, workers=workers, progress=progress):
+        scores.extend(output.scores)
+        peaks.extend(output.maps.max(axis=(1, 2)))
+        medians.extend(np.median(output.maps, axis=(1, 2)))
+        categories.extend(record.category for record in output.loaded.records)
+    scores, peaks, medians, names = np.array(scores), np.array(peaks), np.array(medians), np.array(categories)
+    if not (finite := np.isfinite(scores) & np.isfinite(peaks) & np.isfinite(medians)).all():
+        files = ", ".join(str(record.file) for record, good in zip(source.records, finite, strict=True) if not good)
+        raise TrainingError(
+            f"scores or maps of {(~finite).sum()} of {len(source)} normal images are not finite, no threshold can be "
+            f"chosen: {files}. Fit anew, with a lower --train.learning-rate or with --model.precision float32"
+        )
+    groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
+    limits = {
+        name: Limits(
+            _limit(scores[members], false_alarm),
+            _limit(peaks[members], false_alarm),
+            float(np.median(medians[members])),
+            int(members.sum()),
+        )
+        for name, members in groups.items()
+    }
+    images = tuple(record.identity for record in source.records)
+    return Threshold(false_alarm, protocol, limits, images, _few(limits, false_alarm))
+
+
+def _limit(scores: np.ndarray, false_alarm: float) -> float:
+    """The quantile, raised so that the image it was measured on stays below in any other batch."""
+    quantile = conformal_quantile(scores, false_alarm)
+    return quantile + ROUNDING * abs(quantile)
+
+
+def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
+    """One warning that names every category with too few normal images for the rate; none where all have enough."""
+    # Of so many the highest is the quantile; rounded, because 1 / 0.07 may be a little more in floating point.
+    needed = max(1, math.ceil(round(1 / false_alarm - 1, 9)))
+    few = {name or "all together": limit.normals for name, limit in limits.items() if limit.normals < needed}
+    if not few:
+        return ()
+    listing = ", ".join(f"{name} {number}" for name, number in few.items())
+    return (
+        f"a false-alarm rate of {false_alarm:g} needs {needed} hold-out images, but there are: {listing}. Their "
+        "threshold is the highest of n normal scores, which a further normal image passes with a probability of up to "
+        "1 / (n + 1)",
+    )

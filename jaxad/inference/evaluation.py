@@ -1,0 +1,304 @@
+"""Evaluation: predictions through a protocol into metrics, and everything the report shows (DESIGN 5, 6)."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxad import metrics
+from jaxad.config import to_json
+from jaxad.data import DataSet
+from jaxad.detector import Detector
+from jaxad.errors import DataError, Problem
+from jaxad.features import FeatureCache
+from jaxad.inference.maps import heat_scale
+from jaxad.inference.predictor import Output, Predictor
+from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, TsneInput, choose_cases
+from jaxad.inference.threshold import Threshold
+from jaxad.types import Source
+
+
+class Scored:
+    """An evaluation in progress: metrics of every category, and the few images that figures need.
+
+    Attributes:
+        detector, source, protocol: as given to `evaluate`.
+        classes: `metrics.ClassMetrics` by category.
+        predictor: the compiled detector.
+        seconds, images: of the inference alone, without the first batch, which compiles, and the second, which is under
+            way when the first is done.
+    """
+
+    def __init__(self, detector: Detector, source: Source, predictor: Predictor):
+        self.detector, self.source, self.predictor = detector, source, predictor
+        self.protocol = predictor.protocol
+        self.classes = {name: self.protocol.class_metrics() for name in source.categories}
+        self.indices: dict[str, list[int]] = {name: [] for name in source.categories}
+        self.normal_values: dict[str, list[np.ndarray]] = {name: [] for name in source.categories}
+        self.seconds = 0.0
+        self.images = 0
+
+    def add(self, output: Output) -> None:
+        """Counts a batch."""
+        for place, (record, index) in enumerate(zip(output.loaded.records, output.loaded.indices, strict=True)):
+            mask = self.source.mask(index)
+            mask = None if mask is None else self.protocol.resize_mask(mask)
+            map = output.maps[place]
+            self.classes[record.category].update(
+                output.scores[place : place + 1],
+                [self.protocol.image_label(int(record.label or 0), mask)],
+                map[None],
+                [mask],
+                [record.identity or str(record.file)],
+            )
+            self.indices[record.category].append(index)
+            if record.label == 0 and len(self.normal_values[record.category]) < 50:
+                self.normal_values[record.category].append(map[::8, ::8].ravel())
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Metrics by category, those without test images left out."""
+        return {name: state.result() for name, state in self.classes.items() if len(state.labels)}
+
+
+def evaluate(
+    detector: Detector,
+    source: Source | DataSet,
+    *,
+    protocol: str = "exact-256",
+    batch_size: int = 16,
+    workers: int = 2,
+    threshold: Threshold | None = None,
+    baseline: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Every category, seven metrics and their mean, in one pass: the dictionary of report.json (DESIGN 6).
+
+    Args:
+        detector: trained, or with its memory filled.
+        source: labeled test images, or a data set, whose test part is taken.
+        protocol: name of an evaluation protocol; results of different protocols are not comparable.
+        batch_size, workers, progress: as in `Predictor.stream`.
+        threshold: recorded in the report.
+        baseline: report of the comparison detector on the same source and protocol.
+        provenance: JSON values for the report's "config", e.g. how the detector was trained.
+
+    Raises:
+        DataError: no test images, images without label, or images that cannot be read.
+    """
+    scored = score(detector, source, protocol=protocol, batch_size=batch_size, workers=workers, progress=progress)
+    return make_report(scored, source, threshold=threshold, baseline=baseline, provenance=provenance)
+
+
+def score(
+    detector: Detector,
+    source: Source | DataSet,
+    *,
+    protocol: str = "exact-256",
+    features: FeatureCache | None = None,
+    batch_size: int = 16,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> Scored:
+    """The pass itself, for those who want curves and figures besides the report, or have `features` already.
+
+    See `evaluate`, and `Predictor.stream` for `features`; with them the speed is not that of the detector and is left
+    out of the report.
+    """
+    source = source.test if isinstance(source, DataSet) else source
+    if not len(source):
+        raise DataError(f"{source.name}: no test images")
+    unlabeled = [str(record.file) for record in source.records if record.label is None]
+    if unlabeled:
+        raise DataError(
+            f"{source.name}: {len(unlabeled)} images have no label; evaluation needs test/good and test/DEFECT",
+            [Problem("no label", file, "whether it is normal is not known") for file in unlabeled],
+        )
+    predictor = Predictor(detector, protocol, batch_size=batch_size)
+    scored, began = Scored(detector, source, predictor), 0.0
+    outputs = predictor.stream(source, features=features, workers=workers, progress=progress)
+    for number, output in enumerate(outputs):
+        scored.add(output)
+        if number == 0:
+            began = time.perf_counter()
+        # The second batch is under way by then.
+        elif number > 1 and features is None:
+            scored.images += len(output.scores)
+    scored.seconds = time.perf_counter() - began
+    return scored
+
+
+def make_report(
+    scored: Scored,
+    source: Source | DataSet,
+    *,
+    threshold: Threshold | None = None,
+    baseline: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """report.json of a finished pass (DESIGN 6)."""
+    classes = scored.results()
+    rate = scored.images / scored.seconds if scored.images else None
+    report: dict[str, Any] = {
+        "protocol": scored.protocol.name,
+        "protocol_description": scored.protocol.description,
+        "config": {
+            "system": scored.detector.name,
+            "model": to_json(scored.detector.config),
+            **(provenance or {}),
+            "threshold": None if threshold is None else _threshold_summary(threshold),
+        },
+        "environment": {
+            "versions": versions(),
+            "device": f"{jax.devices()[0].device_kind} x{jax.device_count()} ({platform.machine()})",
+            "seconds": scored.seconds,
+            "images_per_second": rate,
+        },
+        "data": _describe(source),
+        "mean": metrics.summarize(classes),
+        "classes": classes,
+        "notes": list(scored.detector.notes),
+    }
+    if rate is not None:
+        report["environment"]["timed"] = (
+            "decoding, network, post-processing and metrics of the test images after the first two batches, "
+            f"{scored.images} images"
+        )
+    if baseline is not None:
+        report["baseline"] = dict(baseline)
+    return report
+
+
+def figures(
+    scored: Scored,
+    *,
+    threshold: Threshold | None = None,
+    baseline: Scored | None = None,
+) -> Evaluation:
+    """What the HTML report shows beyond report.json; predicts the few images of the gallery once more.
+
+    Args:
+        scored: a finished pass.
+        threshold: drawn into histograms and overlays.
+        baseline: a finished pass of the comparison detector.
+    """
+    seen = [name for name, state in scored.classes.items() if len(state.labels)]
+    chosen = {
+        name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
+        for name in seen
+    }
+    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
+    cases = []
+    for output in scored.predictor.stream(scored.source, indices=list(ranks)):
+        loaded = output.loaded
+        for index, record, map, value in zip(loaded.indices, loaded.records, output.maps, output.scores, strict=True):
+            image, mask = scored.source[index].image, scored.source.mask(index)
+            cases.append(Case(record, image, map, float(value), ranks[index], mask))
+    limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
+    heat = {}
+    for name in seen:
+        normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
+        if normal is not None or name in limits:
+            heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
+    prototypes, tsne = _explanations(scored, ranks)
+    return Evaluation(
+        system=scored.detector.title,
+        baseline="" if baseline is None else baseline.detector.title,
+        curves={name: _curves(scored.classes[name]) for name in seen},
+        baseline_curves={}
+        if baseline is None
+        else {n: _curves(s) for n, s in baseline.classes.items() if len(s.labels)},
+        scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
+        thresholds={name: limit.image for name, limit in limits.items()},
+        threshold_note="" if threshold is None else _threshold_note(threshold),
+        heat=heat,
+        pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
+        cases=cases,
+        prototypes=prototypes,
+        tsne=tsne,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of jaxad and of the libraries that its numbers depend on."""
+    packages = ("jaxad", "jax", "jaxlib", "flax", "optax", "ott-jax", "numpy")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+
+
+def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[PrototypeFigure], TsneInput | None]:
+    """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
+    records = scored.source.records
+    pairs = []
+    for members in scored.indices.values():
+        defective = [i for i in members if ranks.get(i) == "median" and records[i].label]
+        pairs += defective[:1] + [i for i in members if records[i].label == 0][:1]
+    names = scored.detector.prototype_names
+    prototypes, before, after, anomalous, categories = [], [], [], [], []
+    for index, arrays in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
+        record, mask = records[index], scored.source.mask(index)
+        if "similarity" in arrays:
+            image = scored.source[index].image
+            prototypes.append(PrototypeFigure(record, image, arrays["similarity"], names, mask))
+        # Without a mask nobody can say which patches of a defective image are defective.
+        if "before" not in arrays or (record.label and mask is None):
+            continue
+        marked = _patch_labels(mask, scored.detector.grid)
+        before.append(arrays["before"])
+        after.append(arrays["after"])
+        anomalous.append(marked)
+        categories += [record.category] * len(marked)
+    if not before:
+        return prototypes, None
+    patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
+    return prototypes, patches
+
+
+def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
+    """Whether at least a quarter of each patch is marked, bool [n]."""
+    if mask is None:
+        return np.zeros(grid[0] * grid[1], bool)
+    rows = np.linspace(0, mask.shape[0], grid[0] + 1).astype(int)
+    columns = np.linspace(0, mask.shape[1], grid[1] + 1).astype(int)
+    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))[np.ix_(rows, columns)]
+    marked = sums[1:, 1:] - sums[:-1, 1:] - sums[1:, :-1] + sums[:-1, :-1]
+    areas = np.diff(rows)[:, None] * np.diff(columns)[None, :]
+    return (marked >= 0.25 * areas).ravel() & (marked.ravel() > 0)
+
+
+def _curves(state: metrics.ClassMetrics) -> Curves:
+    return Curves(**{name: (points[:, 0], points[:, 1]) for name, points in state.curves().items()})
+
+
+def _describe(source: Source | DataSet) -> dict[str, Any]:
+    if isinstance(source, DataSet):
+        return {
+            "source": source.name,
+            "counts": source.counts,
+            "licence": source.license or None,
+            "bad_files": [{"file": p.file, "kind": p.kind, "detail": p.detail} for p in source.problems],
+            "notes": [str(note) for note in source.notes.get("notes", ())],
+        }
+    counts: dict[str, dict[str, int]] = {name: {"test_normal": 0, "test_anomalous": 0} for name in source.categories}
+    for record in source.records:
+        counts[record.category]["test_anomalous" if record.label else "test_normal"] += 1
+    return {"source": source.name, "counts": counts, "licence": None, "bad_files": []}
+
+
+def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
+    limits = {name or "(pooled)": dataclasses.asdict(limit) for name, limit in threshold.limits.items()}
+    return {"false_alarm": threshold.false_alarm, "limits": limits, "warnings": list(threshold.warnings)}
+
+
+def _threshold_note(threshold: Threshold) -> str:
+    number = threshold.limits[""].normals
+    return (
+        f"Thresholds come from {number} normal hold-out images that training never saw: conformal quantile at a "
+        f"false-alarm rate of {threshold.false_alarm:.1%} per category."
+    )

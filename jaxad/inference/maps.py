@@ -1,0 +1,62 @@
+"""Anomaly maps of images: their size, their scale of colors, their hottest region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+
+def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None) -> tuple[float, float]:
+    """The range (low, high) of map values over which colors run, the same for every image of a category.
+
+    Args:
+        threshold: pixel threshold of the category, which falls on the middle of the colors; None takes the 99.5 %
+            quantile of `normal`.
+        normal: map values of normal images, any shape; their median is the cold end. None takes 0.
+
+    Returns:
+        (low, high) with low < high.
+
+    Raises:
+        ValueError: neither is given, or `normal` is empty or not finite.
+    """
+    if normal is None and threshold is None:
+        raise ValueError("heat_scale needs a threshold or the map values of normal images")
+    if normal is not None and (normal.size == 0 or not np.isfinite(normal).all()):
+        raise ValueError("heat_scale: `normal` is empty or holds values that are not finite")
+    low = 0.0 if normal is None else float(np.median(normal))
+    middle = float(np.quantile(normal, 0.995)) if threshold is None else float(threshold)  # type: ignore[arg-type]
+    smallest = max(abs(low) * 1e-6, 1e-12)
+    return low, low + 2 * max(middle - low, smallest)
+
+
+def hottest_box(map: np.ndarray, threshold: float) -> list[int] | None:
+    """Box around the 8-connected region above `threshold` that holds the hottest pixel of the map [h w].
+
+    Returns:
+        [x0, y0, x1, y1] in pixels of the map, x1 and y1 exclusive; None where no pixel is above the threshold.
+    """
+    map = finite_map(map)
+    hottest = np.unravel_index(int(map.argmax()), map.shape)
+    if not map[hottest] > threshold:
+        return None
+    _, regions = cv2.connectedComponents((map > threshold).astype(np.uint8), connectivity=8)
+    rows, columns = np.nonzero(regions == regions[hottest])
+    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+
+
+def fit_map(map: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The map [h w] resized to `size` (h, w), bilinear with half-pixel centers, as float32."""
+    map, (height, width) = finite_map(map), size
+    if map.shape == (height, width):
+        return map
+    return cv2.resize(map, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)
+
+
+def finite_map(map: np.ndarray) -> np.ndarray:
+    map = np.ascontiguousarray(map, np.float32)
+    if map.ndim != 2 or map.size == 0 or not np.isfinite(map).all():
+        raise ValueError(f"an anomaly map needs to be [h w] and finite, this one is {list(map.shape)}")
+    return map

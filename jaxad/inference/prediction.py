@@ -1,0 +1,156 @@
+"""Judging images: scores, decisions, boxes and maps at the size of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxad.data import ImageList
+from jaxad.detector import Detector
+from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.inference.maps import fit_map, hottest_box
+from jaxad.inference.predictor import Predictor
+from jaxad.types import Source
+
+if TYPE_CHECKING:
+    from jaxad.inference.threshold import Threshold
+
+
+FAINT = 0.8
+"""Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """The answer for one image.
+
+    Attributes:
+        file: its path, or a name for images given as arrays.
+        category: as given or found, "" where unknown.
+        score: image score; higher is more anomalous.
+        threshold: limit of the score, None where the detector has no threshold.
+        anomalous: whether the score is above the limit; None without a threshold.
+        box: [x0, y0, x1, y1] of the hottest region in pixels of the image (x1, y1 exclusive) if it is anomalous.
+        map: float32 [h w] at the image's own size.
+        mask: bool [h w], pixels above the pixel limit; None without a threshold.
+    """
+
+    file: str
+    category: str
+    score: float
+    threshold: float | None
+    anomalous: bool | None
+    box: tuple[int, int, int, int] | None
+    map: np.ndarray
+    mask: np.ndarray | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of predictions.jsonl (DESIGN 6)."""
+        return {
+            "file": self.file,
+            "category": self.category,
+            "score": self.score,
+            "threshold": self.threshold,
+            "anomalous": self.anomalous,
+            "box": None if self.box is None else list(self.box),
+        }
+
+
+def predict(
+    detector: Detector,
+    images: Any,
+    *,
+    threshold: Threshold | None = None,
+    category: str = "",
+    protocol: str | None = None,
+    batch_size: int = 16,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> list[ImagePrediction]:
+    """Judges images; `predict_stream` with all predictions held in memory.
+
+    Args:
+        detector: trained, or with its memory filled.
+        images: one or several of: path of a file or folder, PIL image, uint8 array [h w 3] or [h w].
+        threshold: a `jaxad.Threshold`, e.g. `run.threshold`; None gives scores and maps alone.
+        category: which category all images show, where it matters for the threshold or the system.
+        protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
+        batch_size, workers, progress: as in `Predictor.stream`.
+
+    Returns:
+        One prediction for each image, in the order given; folders are read in the order of their paths.
+
+    Raises:
+        DataError: no images, or some that cannot be read; lists all of them before work starts.
+        ConfigError: a protocol other than the threshold's.
+    """
+    source = images if isinstance(images, ImageList) else ImageList(images, category)
+    check_readable(source, workers)
+    stream = predict_stream(
+        detector,
+        source,
+        threshold=threshold,
+        protocol=protocol,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+    )
+    return list(stream)
+
+
+def predict_stream(
+    detector: Detector,
+    source: Source,
+    *,
+    threshold: Threshold | None = None,
+    protocol: str | None = None,
+    batch_size: int = 16,
+    workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[ImagePrediction]:
+    """Judges the images of a source one by one, in memory that does not grow; arguments as for `predict`."""
+    if threshold is not None and protocol not in (None, threshold.protocol):
+        raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
+    name = protocol or (threshold.protocol if threshold else "exact-256")
+    predictor = Predictor(detector, name, batch_size=min(batch_size, len(source)))
+    for output in predictor.stream(source, workers=workers, progress=progress):
+        loaded = output.loaded
+        for score, map, record, index, size in zip(
+            output.scores, output.maps, loaded.records, loaded.indices, loaded.sizes, strict=True
+        ):
+            # With several hosts, one that another host has decoded.
+            size = size or source[index].image.shape[:2]
+            yield _judge(float(score), fit_map(map, size), str(record.file), record.category, threshold)
+
+
+def check_readable(source: Source, workers: int = 2) -> None:
+    """Raises DataError listing every image of the source that cannot be decoded."""
+
+    def problems(index: int) -> list[Problem]:
+        try:
+            source[index]
+        except DataError as error:
+            unknown = Problem("unreadable image", str(source.records[index].file), str(error))
+            return list(error.problems) or [unknown]
+        return []
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        found = [problem for listed in pool.map(problems, range(len(source))) for problem in listed]
+    if found:
+        raise DataError(f"{len(found)} of {len(source)} images cannot be read:", found)
+
+
+def _judge(score: float, map: np.ndarray, file: str, category: str, threshold: Threshold | None) -> ImagePrediction:
+    if threshold is None:
+        return ImagePrediction(file, category, score, None, None, None, map, None)
+    limits = threshold.of(category)
+    anomalous, box = score > limits.image, None
+    # An anomalous image always has a place to look at, also where no single pixel passes the pixel limit.
+    if anomalous and (hottest := hottest_box(map, min(limits.pixel, FAINT * float(map.max())))):
+        box = (hottest[0], hottest[1], hottest[2], hottest[3])
+    mask = map > limits.pixel
+    return ImagePrediction(file, category, score, limits.image, anomalous, box, map, mask)

@@ -1,0 +1,169 @@
+"""Inference: encode, context, reconstruct, score and the protocol's post-processing as one compiled program.
+
+This is the only inference path; evaluation, thresholds, prediction and benchmarks all use `Predictor`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxad import metrics, parallel
+from jaxad.data import LoadedBatch, batches
+from jaxad.detector import Detector
+from jaxad.errors import DataError
+from jaxad.features import FeatureCache, annotated
+from jaxad.nn import module_state
+from jaxad.types import Batch, Context, Features, Source
+
+if TYPE_CHECKING:
+    pass
+
+NOISE_SEED = 0
+"""Seed of all inference noise; images differ by the hash of their pixels (DESIGN 4.3)."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Predictions of one batch under a protocol, real images only.
+
+    Attributes:
+        scores: float32 [b].
+        maps: float32 [b h w], resized and smoothed as the protocol says.
+        loaded: the batch they belong to.
+    """
+
+    scores: np.ndarray
+    maps: np.ndarray
+    loaded: LoadedBatch
+
+
+class Predictor:
+    """A detector compiled for one batch size under one protocol.
+
+    An image's prediction depends on its pixels alone: not on its path, its batch, its place in it, or the padding.
+
+    Args:
+        detector: with its present parameters.
+        protocol: name of an evaluation protocol (DESIGN 5), which says how maps are resized, smoothed and scored.
+        batch_size: rounded up to a multiple of the number of devices.
+        mesh: devices; None for all.
+    """
+
+    def __init__(
+        self, detector: Detector, protocol: str = "exact-256", *, batch_size: int = 16, mesh: Mesh | None = None
+    ):
+        self.protocol = metrics.protocol(protocol)
+        self.mesh = mesh or parallel.make_mesh()
+        self.batch_size = batch_size + -batch_size % self.mesh.size
+        self._detector = detector
+        self._graphdef, arrays = module_state.split(detector)
+        self._arrays = parallel.shard_parameters(arrays, self.mesh)
+        self._compiled = jax.jit(self._predict)
+        self._compiled_judge = jax.jit(self._judge)
+        self._compiled_explain = jax.jit(self._explain)
+
+    def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
+        return parallel.to_host(self._compiled(self._arrays, parallel.shard_batch(batch, self.mesh)))
+
+    def trace(self, batch: Batch) -> jax.stages.Traced:
+        """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
+        return self._compiled.trace(self._arrays, parallel.shard_batch(batch, self.mesh))
+
+    def stream(
+        self,
+        source: Source,
+        *,
+        indices: Sequence[int] | None = None,
+        features: FeatureCache | None = None,
+        workers: int = 2,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Output]:
+        """Predictions of a source in its order, or of the images `indices`; the device works while the next are read.
+
+        `features` of all its images spare the frozen networks where one source is judged several times; they are kept
+        in float16, so that results differ by that rounding.
+
+        Raises:
+            DataError: an image cannot be read, or its category is needed and unknown.
+        """
+        waiting: tuple[Any, LoadedBatch] | None = None
+        for loaded in self._batches(source, indices, workers):
+            batch = parallel.shard_batch(loaded.batch, self.mesh)
+            if features is None:
+                result = self._compiled(self._arrays, batch)
+            else:
+                places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
+                result = self._compiled_judge(self._arrays, parallel.shard_batch(features[places], self.mesh), batch)
+            if waiting is not None:
+                yield self._output(*waiting, progress)
+            waiting = result, loaded
+        if waiting is not None:
+            yield self._output(*waiting, progress)
+
+    def explain(self, source: Source, indices: Sequence[int], *, workers: int = 2) -> Iterator[dict[str, np.ndarray]]:
+        """What lies between image and map, for figures: one dictionary for each of the images `indices`.
+
+        Keys: "before" and, where the system reconstructs, "after", token features [n c]; and every array of the
+        context. A system may rename or scale them by its method `explain`.
+        """
+        for loaded in self._batches(source, indices, workers):
+            arrays = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
+            arrays = parallel.to_host(arrays)
+            for place in range(len(loaded.records)):
+                yield {name: array[place] for name, array in arrays.items()}
+
+    def _batches(self, source: Source, indices: Sequence[int] | None, workers: int) -> Iterator[LoadedBatch]:
+        rows = parallel.local_rows(self.batch_size, self.mesh)
+        views = self._detector.views
+        for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows):
+            yield annotated(self._detector, self._with_categories(loaded), training=False)
+
+    def _predict(self, arrays, batch):
+        return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)
+
+    def _judge(self, arrays, features, batch):
+        detector: Detector = module_state.merge(self._graphdef, arrays)
+        context, reconstruction = _condition(detector, features, batch)
+        prediction = detector.score(features, reconstruction, context)
+        maps, scores = self.protocol.postprocess(prediction.map)
+        return scores if prediction.score is None else prediction.score, maps
+
+    def _explain(self, arrays, batch):
+        detector: Detector = module_state.merge(self._graphdef, arrays)
+        features = detector.encode(batch)
+        return detector.explain(features, *_condition(detector, features, batch))
+
+    def _output(self, result, loaded: LoadedBatch, progress) -> Output:
+        scores, maps = parallel.to_host(result)
+        real = len(loaded.records)
+        if progress is not None:
+            progress(real)
+        return Output(scores[:real], maps[:real], loaded)
+
+    def _with_categories(self, loaded: LoadedBatch) -> LoadedBatch:
+        known = {name: number for number, name in enumerate(self._detector.categories)}
+        numbers = [known.get(record.category, -1) for record in loaded.records]
+        if self._detector.needs_category and -1 in numbers:
+            strangers = sorted({r.category or "(none)" for r, n in zip(loaded.records, numbers, strict=True) if n < 0})
+            raise DataError(
+                f"{self._detector.name} needs the category of every image and does not know {', '.join(strangers)}; "
+                f"it knows {', '.join(known)} (--category NAME)"
+            )
+        padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
+        return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
+
+
+def _condition(detector: Detector, features: Features, batch: Batch) -> tuple[Context, Features | None]:
+    """Context and reconstruction, with one PRNG key for each image from the hash of its pixels."""
+    base = jax.random.key(NOISE_SEED)
+    keys = jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed)
+    context = detector.context(features, batch)
+    return context, detector.reconstruct(features, context, keys)

@@ -1,0 +1,189 @@
+"""Blocks that the Stable Diffusion autoencoder and UNet are made of (SPEC 6.5, 6.6).
+
+Group and layer norms and softmax run in float32, all products in the compute type. Images and features are [b h w c].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxad.nn.activations import gelu
+from jaxad.nn.attention import attention
+from jaxad.types import Array
+
+Heads = Literal["mean", "each"]
+"""Attention probabilities averaged over the heads, or of each head."""
+
+
+def conv(n_in: int, n_out: int, *, stride: int = 1, padding: Any = 1, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
+    """A 3x3 convolution."""
+    return nnx.Conv(n_in, n_out, (3, 3), strides=stride, padding=padding, dtype=dtype, rngs=rngs)
+
+
+def group_norm(width: int, groups: int, eps: float, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    """A group norm that computes in float32 and returns it."""
+    return nnx.GroupNorm(width, groups, epsilon=eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
+
+
+def rematerialized(layer: Callable[..., Any], remat: bool) -> Callable[..., Any]:
+    """`layer` itself, or if `remat` one whose activations are computed again for the gradient (jax.checkpoint)."""
+    return jax.checkpoint(lambda *arrays: layer(*arrays)) if remat else layer
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Features of twice as many rows and columns, by nearest neighbor."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def attention_probabilities(query: Array, key: Array, heads: int, kind: Heads) -> jax.Array:
+    """softmax(Q K^T / sqrt(d)), in float32.
+
+    Args:
+        query: [b n c].
+        key: [b k c].
+        heads: number of heads.
+        kind: "mean" for the mean over heads, of which only one at a time is held; "each" for all of them.
+
+    Returns:
+        [b n k], or [b heads n k] for "each".
+    """
+    q, k = (x.reshape(*x.shape[:-1], heads, -1) for x in (query, key))
+
+    def of_head(head: int) -> jax.Array:
+        logits = jnp.einsum("bqd,bkd->bqk", q[:, :, head], k[:, :, head], preferred_element_type=jnp.float32)
+        return jax.nn.softmax(logits * q.shape[-1] ** -0.5)
+
+    if kind == "each":
+        return jnp.stack([of_head(head) for head in range(heads)], axis=1)
+    return sum((of_head(head) for head in range(1, heads)), of_head(0)) / heads
+
+
+class ResnetBlock(nnx.Module):
+    """x + conv2(silu(norm2(conv1(silu(norm1(x))) + time))), x projected where the width changes.
+
+    Args:
+        n_in, n_out: widths.
+        groups, eps: of the group norms.
+        time_width: width of the time embedding, None where there is none.
+        dtype: compute type.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        groups: int,
+        eps: float,
+        time_width: int | None = None,
+        dtype: Any,
+        rngs: nnx.Rngs,
+    ):
+        self.norm1 = group_norm(n_in, groups, eps, rngs)
+        self.conv1 = conv(n_in, n_out, dtype=dtype, rngs=rngs)
+        self.time_emb_proj = nnx.Linear(time_width, n_out, dtype=dtype, rngs=rngs) if time_width else None
+        self.norm2 = group_norm(n_out, groups, eps, rngs)
+        self.conv2 = conv(n_out, n_out, dtype=dtype, rngs=rngs)
+        self.conv_shortcut = nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs) if n_in != n_out else None
+
+    def __call__(self, x: jax.Array, temb: jax.Array | None = None) -> jax.Array:
+        """x [b h w n_in], temb [b time_width] -> [b h w n_out]."""
+        h = self.conv1(nnx.silu(self.norm1(x)))
+        if self.time_emb_proj is not None and temb is not None:
+            h = h + self.time_emb_proj(nnx.silu(temb))[:, None, None, :]
+        h = self.conv2(nnx.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention of x to context tokens; `bias` says whether queries, keys and values have one."""
+
+    def __init__(self, width: int, context_width: int, heads: int, *, bias: bool, dtype: Any, rngs: nnx.Rngs):
+        self.heads = heads
+        self.to_q = nnx.Linear(width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_k = nnx.Linear(context_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_v = nnx.Linear(context_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, context: jax.Array, probabilities: Heads | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """x [b n c], context [b k d] -> [b n c], and the probabilities if asked for; the output stays the same."""
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
+        y = self.to_out(attention(q, k, v, self.heads))
+        return y, attention_probabilities(q, k, self.heads, probabilities) if probabilities else None
+
+
+class SpatialAttention(nnx.Module):
+    """x + self-attention among all positions of group_norm(x), one head: the middle of the autoencoder."""
+
+    def __init__(self, width: int, *, groups: int, eps: float, dtype: Any, rngs: nnx.Rngs):
+        self.group_norm = group_norm(width, groups, eps, rngs)
+        self.attention = Attention(width, width, heads=1, bias=True, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b h w c] -> [b h w c]."""
+        tokens = self.group_norm(x).reshape(len(x), -1, x.shape[-1])
+        return x + self.attention(tokens, tokens)[0].reshape(x.shape)
+
+
+class SpatialTransformer(nnx.Module):
+    """Transformer2DModel: x + proj_out(block(proj_in(norm(x)))), the positions of x as tokens.
+
+    A 1x1 convolution before or after flattening is a matrix product on tokens, so SD 1 and SD 2 have one form here.
+    """
+
+    def __init__(self, width: int, context_width: int, heads: int, *, groups: int, dtype: Any, rngs: nnx.Rngs):
+        self.norm = group_norm(width, groups, 1e-6, rngs)
+        self.proj_in = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.block = TransformerBlock(width, context_width, heads, dtype=dtype, rngs=rngs)
+        self.proj_out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, context: jax.Array, probabilities: Heads | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """x [b h w c], context [b k d] -> [b h w c], and the cross-attention [b (heads) h w k] if asked for."""
+        b, rows, columns, _ = x.shape
+        tokens = self.proj_in(self.norm(x).reshape(b, rows * columns, -1))
+        tokens, found = self.block(tokens, context, probabilities)
+        if found is not None:
+            found = found.reshape(*found.shape[:-2], rows, columns, -1)
+        return x + self.proj_out(tokens).reshape(x.shape), found
+
+
+class TransformerBlock(nnx.Module):
+    """Self-attention, cross-attention to the context and a gated feed-forward layer, each x + branch(norm(x))."""
+
+    def __init__(self, width: int, context_width: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.norm1, self.norm2, self.norm3 = (
+            nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, dtype=jnp.float32, rngs=rngs) for _ in range(3)
+        )
+        self.attn1 = Attention(width, width, heads, bias=False, dtype=dtype, rngs=rngs)
+        self.attn2 = Attention(width, context_width, heads, bias=False, dtype=dtype, rngs=rngs)
+        self.ff = GEGLU(width, 4 * width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, context: jax.Array, probabilities: Heads | None = None
+    ) -> tuple[jax.Array, jax.Array | None]:
+        normed = self.norm1(x)
+        x = x + self.attn1(normed, normed)[0]
+        y, found = self.attn2(self.norm2(x), context, probabilities)
+        x = x + y
+        return x + self.ff(self.norm3(x)), found
+
+
+class GEGLU(nnx.Module):
+    """Feed-forward layer value * gelu(gate) with (value, gate) one projection and the exact GELU (arXiv 2002.05202)."""
+
+    def __init__(self, width: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
+        self.proj = nnx.Linear(width, 2 * hidden, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        value, gate = jnp.split(self.proj(x), 2, axis=-1)
+        return self.out(value * gelu(gate))

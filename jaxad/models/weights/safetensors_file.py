@@ -1,0 +1,110 @@
+"""Safetensors files, read by memory mapping and written tensor by tensor, all dtypes included.
+
+The format (huggingface.co/docs/safetensors): length of the header as 8 bytes, little-endian; the header, JSON that
+gives dtype, shape and place of each tensor; the tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from jaxad.errors import WeightsError
+from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
+
+KIND = "safetensors"
+LONGEST_HEADER = 100_000_000
+
+_CODES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+_CODE_OF = {name: code for code, name in _CODES.items()}
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins with these bytes, at least 9, is in this format."""
+    return len(head) > 8 and int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{"
+
+
+def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
+    """Tensors of a .safetensors file.
+
+    Raises:
+        WeightsError: the file is damaged or truncated, or has a dtype not known here.
+    """
+    mapped = MappedFile(file, KIND)
+    header_size = int.from_bytes(mapped.bytes(0, 8), "little")
+    if header_size > LONGEST_HEADER:
+        raise damaged(file, KIND, f"a header of {header_size} bytes")
+    try:
+        header = json.loads(mapped.bytes(8, header_size))
+        header.pop("__metadata__", None)
+        entries = {name: (row["dtype"], row["shape"], *row["data_offsets"]) for name, row in header.items()}
+        if any(type(n) is not int or n < 0 for _, shape, *offsets in entries.values() for n in (*shape, *offsets)):
+            raise ValueError("a shape or an offset that is no count")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise damaged(file, KIND, f"header: {error!r}") from error
+    makers = {}
+    for name, (code, shape, begin, end) in entries.items():
+        if code not in _CODES:
+            raise damaged(file, KIND, f"{name}: unknown dtype {code!r}")
+        dtype, start = DTYPES[_CODES[code]], 8 + header_size
+        if end - begin != math.prod(shape) * dtype.itemsize:
+            raise damaged(file, KIND, f"{name}: {end - begin} bytes for {code} {shape}")
+        if start + end > mapped.size:
+            raise damaged(file, KIND, f"{name} ends at byte {start + end} of {mapped.size}")
+        makers[name] = functools.partial(mapped.array, start + begin, dtype, tuple(shape))
+    return LazyTensors(makers)
+
+
+def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
+    """Write tensors one after the other, so that memory holds one of them at a time.
+
+    Args:
+        file: where to; an existing file is overwritten.
+        tensors: name -> array.
+        dtypes: name -> name of the dtype to cast to; None to leave them all as they are.
+
+    Raises:
+        WeightsError: values that are finite, but too large for the dtype wanted.
+    """
+    wanted = {name: DTYPES[dtypes[name] if dtypes else array.dtype.name] for name, array in tensors.items()}
+    # Wide elements first keeps every tensor aligned.
+    names = sorted(wanted, key=lambda name: (-wanted[name].itemsize, name))
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        shape = tensors[name].shape
+        begin, end = end, end + math.prod(shape) * wanted[name].itemsize
+        header[name] = {"dtype": _CODE_OF[wanted[name].name], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            tensor = tensors[name]
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(tensor, wanted[name])
+            if array.dtype != tensor.dtype and not np.isfinite(array).all() and np.isfinite(tensor).all():
+                raise WeightsError(f"{file.name}: {name}: values too large for {array.dtype}; keep its {tensor.dtype}")
+            stream.write(array.reshape(-1).view(np.uint8).data)

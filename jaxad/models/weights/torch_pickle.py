@@ -1,0 +1,328 @@
+"""What torch.save wrote, read without torch and without running any code of the file.
+
+Both forms are read: the zip archive of torch 1.6 and later, and the older sequence of pickles. A pickle may name any
+Python object to be called; here only those in `_Unpickler` below exist, none of them a real one of torch, and any other
+name refuses the file. Tensors become records of where they lie, and are mapped into memory when they are asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxad.errors import WeightsError
+from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
+
+KIND = "torch"
+WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
+"""Keys below which training code keeps the network, in the order of preference; a teacher is what DINO publishes."""
+
+_ZIP = b"PK\x03\x04"
+_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
+_PROTOCOL = 1001
+
+
+def is_torch_pickle(head: bytes) -> bool:
+    """Whether a file that begins with these bytes is a zip archive or a pickle."""
+    return head.startswith(_ZIP) or (len(head) > 1 and head[0] == 0x80 and head[1] <= pickle.HIGHEST_PROTOCOL)
+
+
+def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
+    """Tensors of the state dict in a file of torch.save, be it bare or inside a training checkpoint (`WRAPPERS`).
+
+    The prefixes `module.` of DataParallel and `_orig_mod.` of torch.compile are taken off; of a teacher or student,
+    only its `backbone.` is kept where it has one, because its head serves pretraining alone.
+
+    Raises:
+        WeightsError: the file is damaged or truncated; it holds no state dict; or it names a Python object that is
+            neither a tensor nor plain data, or a quantized, sparse or complex-conjugate tensor.
+    """
+    mapped = MappedFile(file, KIND)
+    with file.open("rb") as stream:
+        read = _read_zip if stream.read(4) == _ZIP else _read_legacy
+        stream.seek(0)
+        try:
+            content, places = read(file, stream)
+        except WeightsError:
+            raise
+        # A damaged pickle can raise nearly anything.
+        except Exception as error:
+            raise damaged(file, KIND, f"{type(error).__name__}: {error}") from error
+    makers = {}
+    for name, tensor in _state_dict(file, content).items():
+        place = places[tensor.storage.key]
+        _check(file, name, tensor, mapped, place)
+        makers[name] = functools.partial(_array, mapped, place, tensor)
+    return LazyTensors(makers)
+
+
+# Tuples, because a pickle can set the attributes of any object that has some.
+
+
+class _StorageType(NamedTuple):
+    """Stands for a class such as torch.FloatStorage, and for the dtype of its elements."""
+
+    dtype: str
+
+
+class _DType(NamedTuple):
+    """Stands for a torch.dtype."""
+
+    name: str
+
+
+class _Storage(NamedTuple):
+    """A flat piece of memory: `count` elements from element `start` of the storage `key` in the file."""
+
+    key: str
+    dtype: str
+    count: int
+    start: int = 0
+
+
+class _Tensor(NamedTuple):
+    """A view of a storage; offset and strides in elements of `dtype`."""
+
+    storage: _Storage
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class _Function(NamedTuple):
+    """The only objects here that a pickle can call, besides plain containers; the pickle cannot change it."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+
+class _Inert:
+    """Takes the place of an object that training left in a checkpoint; takes everything and does nothing."""
+
+    def __new__(cls, *arguments: Any, **named: Any) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any):
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        pass
+
+    def extend(self, items: Any) -> None:
+        pass
+
+
+def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any, dtype: str = "") -> _Tensor:
+    metadata = rest[2] if len(rest) > 2 else None
+    if metadata:
+        raise WeightsError("holds a tensor with pending operations (conjugate or negative), or on another device")
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, _Storage) or len(shape) != len(strides) or any(type(n) is not int for n in numbers):
+        raise ValueError("a tensor without storage, shape or strides")
+    return _Tensor(storage, dtype or storage.dtype, offset, tuple(shape), tuple(strides))
+
+
+def _tensor_of_dtype(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any) -> _Tensor:
+    requires_grad, hooks, dtype, *metadata = rest
+    return _tensor(storage, offset, shape, strides, requires_grad, hooks, *metadata, dtype=dtype.name)
+
+
+def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
+    return tensor
+
+
+def _subclass(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+    if not isinstance(function, _Function):
+        raise ValueError("a tensor's class is rebuilt by something that is no tensor function")
+    return function(*arguments)
+
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+}
+_GLOBALS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): _Function(lambda *_: {}),
+    ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_tensor"): _Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): _Function(_tensor_of_dtype),
+    ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Function(_parameter),
+    ("torch.nn.parameter", "Parameter"): _Function(_parameter),
+    ("torch._tensor", "_rebuild_from_type_v2"): _Function(_subclass),
+    **{("torch", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{("torch.storage", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
+    **{("torch", name): _DType(name) for name in DTYPES},
+    **{(module, c.__name__): c for module in ("builtins", "__builtin__") for c in (set, frozenset, dict, list, tuple)},
+}
+_LEFTOVERS = re.compile(
+    r"argparse\.Namespace|pathlib\.(Pure)?(Posix|Windows)?Path|typing\.Any|_codecs\.encode|torch\.device"
+    r"|(builtins|__builtin__)\.(int|float|bool|str|bytes|complex|slice|object|NoneType)"
+    r"|numpy\.(dtype|ndarray|float64|float32|int64)|numpy\.dtypes\.\w+|numpy\._?core\.multiarray\.(scalar|_reconstruct)"
+    r"|collections\.(Counter|deque)|datetime\.(datetime|timedelta|date)"
+    r"|(pytorch_lightning|lightning|lightning_fabric|lightning_utilities|omegaconf)\.([a-z_]\w*\.)*[A-Z]\w*"
+)
+"""Plain data and settings that training leaves in checkpoints beside the tensors."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds tensors' records and plain containers; imports nothing."""
+
+    def __init__(self, file: Path, stream: Any):
+        super().__init__(stream, encoding="utf-8")
+        self.file = file
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = _GLOBALS.get((module, name))
+        if known is not None:
+            return known
+        full = f"{module}.{name}"
+        if _LEFTOVERS.fullmatch(full):
+            return type(name, (_Inert,), {})
+        if module == "torch" or module.startswith("torch."):
+            raise WeightsError(
+                f"{self.file}: holds {full}, which is no plain tensor, storage or dtype (quantized, sparse, or a whole "
+                f"pickled module); save its state_dict() in float32 with torch.save, or as .safetensors"
+            )
+        raise WeightsError(
+            f"{self.file}: refers to {full}, which is neither a tensor nor plain data and could run code; refused. "
+            f"Get the weights as .safetensors"
+        )
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, storage_type, key, _, count, *view = pid
+        if kind != "storage" or not isinstance(storage_type, _StorageType) or type(count) is not int or count < 0:
+            raise ValueError(f"an object stored as {kind!r}")
+        root = _Storage(str(key), storage_type.dtype, count)
+        if self.storages.setdefault(root.key, root) != root:
+            raise ValueError(f"storage {root.key} in two forms")
+        if view and view[0] is not None:
+            _, start, length = view[0]
+            return _Storage(root.key, root.dtype, length, start)
+        return root
+
+
+def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
+    """Content, and where each storage lies."""
+    with zipfile.ZipFile(stream) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        pickled = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickled) != 1:
+            raise damaged(file, KIND, "a zip archive without the data.pkl of torch.save")
+        folder = pickled[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in entries:
+            raise WeightsError(
+                f"{file}: is a TorchScript program; load it with torch.jit.load and save its state_dict()"
+            )
+        if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
+            raise WeightsError(f"{file}: was written big-endian; save it on a little-endian machine")
+        with archive.open(pickled[0]) as opened:
+            unpickler = _Unpickler(file, opened)
+            content = unpickler.load()
+        places = {}
+        for key in unpickler.storages:
+            entry = entries[f"{folder}data/{key}"]
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise WeightsError(f"{file}: {entry.filename} is compressed, which torch.save never does; save it anew")
+            stream.seek(entry.header_offset + 26)
+            lengths = stream.read(4)
+            names = int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+            places[key] = entry.header_offset + 30 + names
+    return content, places
+
+
+def _read_legacy(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
+    """Content, and where each storage lies."""
+
+    def load() -> Any:
+        return _Unpickler(file, stream).load()
+
+    if _MAGIC not in stream.peek(64)[:64]:
+        raise WeightsError(f"{file}: a pickle that torch.save did not write; get the weights as .safetensors")
+    _, protocol, system = load(), load(), load()
+    if protocol != _PROTOCOL or not system.get("little_endian"):
+        raise WeightsError(f"{file}: was written by an unknown version of torch, or big-endian; save it anew")
+    unpickler = _Unpickler(file, stream)
+    content, keys = unpickler.load(), load()
+    places, position = {}, stream.tell()
+    for key in keys:
+        stream.seek(position)
+        storage = unpickler.storages[str(key)]
+        if int.from_bytes(stream.read(8), "little") != storage.count:
+            raise ValueError(f"storage {key} has another length than its tensors say")
+        places[storage.key] = position + 8
+        position += 8 + storage.count * DTYPES[storage.dtype].itemsize
+    return content, places
+
+
+def _state_dict(file: Path, content: Any) -> dict[str, _Tensor]:
+    """The tensors of the network in what was unpickled, by name."""
+    wrapper = ""
+    while isinstance(content, Mapping):
+        inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        wrapper, content = inner, content[inner]
+    tensors = {}
+    if isinstance(content, Mapping):
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, _Tensor)}
+    if not tensors:
+        raise WeightsError(
+            f"{file}: holds no state dict (names and their tensors), bare or below {', '.join(WRAPPERS)}"
+        )
+    for prefix in ("module.", "_orig_mod.", *(("backbone.",) if wrapper in ("teacher", "student") else ())):
+        kept = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if len(kept) == len(tensors) or (kept and prefix == "backbone."):
+            tensors = kept
+    return tensors
+
+
+def _check(file: Path, name: str, tensor: _Tensor, mapped: MappedFile, place: int) -> None:
+    """Raises WeightsError where a tensor leaves its storage, or the storage leaves the file."""
+    storage = tensor.storage
+    item = DTYPES[tensor.dtype].itemsize
+    last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    bytes = storage.count * DTYPES[storage.dtype].itemsize
+    if min((storage.start, tensor.offset, *tensor.shape, *tensor.strides)) < 0:
+        raise damaged(file, KIND, f"{name}: negative shape or strides")
+    if 0 not in tensor.shape and (last + 1) * item > bytes:
+        raise damaged(file, KIND, f"{name}: reaches beyond its storage")
+    if place + storage.start * DTYPES[storage.dtype].itemsize + bytes > mapped.size:
+        raise damaged(file, KIND, f"{name}: ends beyond the file's {mapped.size} bytes")
+
+
+def _array(mapped: MappedFile, place: int, tensor: _Tensor) -> np.ndarray:
+    dtype = DTYPES[tensor.dtype]
+    start = place + tensor.storage.start * DTYPES[tensor.storage.dtype].itemsize + tensor.offset * dtype.itemsize
+    return mapped.array(start, dtype, tensor.shape, tensor.strides)

@@ -1,0 +1,82 @@
+"""How pretrained networks want their images: mean and standard deviation of each channel, on a scale from 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad.errors import WeightsError
+from jaxad.types import Array
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """(image / 255 - mean) / std for each of the channels red, green and blue."""
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Means; those of ImageNet."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Standard deviations; those of ImageNet."""
+
+    def __call__(self, images: Array) -> jax.Array:
+        """Images [b h w 3] on a scale from 0 to 255, as a network takes them: float32."""
+        mean, std = self._arrays()
+        return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
+
+    def inverse(self, normalized: Array) -> jax.Array:
+        """Normalized images [b h w 3] back on a scale from 0 to 255: float32, neither rounded nor clipped."""
+        mean, std = self._arrays()
+        return (jnp.asarray(normalized, jnp.float32) * std + mean) * 255
+
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        mean, std = (np.array(values, np.float32).reshape(1, 1, 1, 3) for values in (self.mean, self.std))
+        return mean, std
+
+    @classmethod
+    def of(cls, preprocessor: Mapping[str, Any], config: Mapping[str, Any], default: Normalization) -> Normalization:
+        """What a checkpoint says.
+
+        Args:
+            preprocessor: content of preprocessor_config.json, as transformers writes it; empty where there is none.
+            config: content of config.json, which in timm's repositories says it under `pretrained_cfg`, or of
+                open_clip_config.json, which says it under `preprocess_cfg`.
+            default: where neither says anything.
+
+        Raises:
+            WeightsError: values that are not three numbers, or a scale other than 1/255.
+        """
+        said = config.get("preprocess_cfg", config.get("pretrained_cfg", config if "architecture" in config else {}))
+        mean = preprocessor.get("image_mean", said.get("mean", default.mean))
+        std = preprocessor.get("image_std", said.get("std", default.std))
+        if not preprocessor.get("do_normalize", True):
+            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        problems = [
+            f"{name} = {values!r}: needs to be three numbers"
+            for name, values in (("mean", mean), ("std", std))
+            if len(values) != 3 or not all(isinstance(value, int | float) for value in values)
+        ]
+        if abs(255 * preprocessor.get("rescale_factor", 1 / 255) - 1) > 1e-6 or preprocessor.get("rescale_offset"):
+            problems.append("rescale_factor, rescale_offset: need to be 1/255 and false")
+        if problems:
+            raise WeightsError(
+                "\n".join(["what the weights say of their images cannot be used:", *(f"  {p}" for p in problems)])
+            )
+        if preprocessor.get("image_processor_type", "").startswith("EfficientNet") and preprocessor.get(
+            "include_top", True
+        ):
+            # That processor divides by the standard deviation twice, and is given its square root.
+            std = [value**2 for value in std]
+        (red, green, blue), (red_std, green_std, blue_std) = map(float, mean), map(float, std)
+        return cls((red, green, blue), (red_std, green_std, blue_std))
+
+
+IMAGENET = Normalization()
+OPENAI_CLIP = Normalization((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Images as OpenAI's CLIP takes them, and most that were trained after it."""
+INCEPTION = Normalization((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Images from -1 to 1, as the supervised ViT, and EfficientNet-Lite in TensorFlow's training, take them."""

@@ -1,0 +1,177 @@
+"""The report's figures: curves, gallery, prototype maps and t-SNE, as values for its template."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+
+from jaxad.inference.maps import fit_map, heat_scale
+from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput
+from jaxad.io.pictures import encode_picture, shrink
+from jaxad.report import charts
+from jaxad.report.images import contour, heat, panels
+
+_GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000
+_TSNE_PATCHES, _TSNE_HUES = 1500, 10
+
+
+def curves(report: Mapping[str, Any], evaluation: Evaluation) -> list[dict[str, Any]]:
+    """For each category the ROC chart, the precision-recall chart and the score histogram, as far as they exist."""
+    axes = {"roc": ("false-positive rate", "true-positive rate"), "pr": ("recall", "precision")}
+    sections = []
+    for category, metrics in report["classes"].items():
+        own, other = evaluation.curves.get(category, Curves()), evaluation.baseline_curves.get(category, Curves())
+        figures = []
+        for kind, (x_label, y_label) in axes.items():
+            lines = [
+                charts.Line(curve[0], curve[1], f"{level} {style}".strip(), f"{level}{', baseline' if style else ''}")
+                for level in ("image", "pixel")
+                for source, style in ((other, "base"), (own, ""))
+                if (curve := getattr(source, f"{level}_{kind}")) is not None
+            ]
+            area = {level: metrics[f"{level}_{'auroc' if kind == 'roc' else 'ap'}"] for level in ("image", "pixel")}
+            if lines:
+                chart = charts.unit_chart(lines, x_label, y_label, diagonal=kind == "roc")
+                figures.append({"kind": kind, "svg": chart, "area": area})
+        if category in evaluation.scores and len(evaluation.scores[category][0]):
+            scores, labels = evaluation.scores[category]
+            chart = charts.score_chart(scores, labels, evaluation.thresholds.get(category))
+            figures.append({"kind": "scores", "svg": chart, "area": {}})
+        if figures:
+            sections.append({"category": category, "figures": figures})
+    return sections
+
+
+def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any] | None:
+    """The cases by category, weakest category first, with the largest pictures that keep the page small."""
+    if not evaluation.cases:
+        return None
+    auroc = {name: metrics["image_auroc"] for name, metrics in report["classes"].items()}
+    names = dict.fromkeys(case.record.category for case in evaluation.cases)
+    names = sorted(names, key=lambda name: auroc[name] if auroc.get(name) is not None else 2.0)
+    order = {"best": 0, "median": 1, "worst": 2}
+    by_name = {
+        name: sorted((case for case in evaluation.cases if case.record.category == name), key=lambda c: order[c.rank])
+        for name in names
+    }
+    scales = {name: evaluation.heat.get(name) or _scale(cases, evaluation, name) for name, cases in by_name.items()}
+    shown: list[dict[str, Any]] = []
+    for side in (360, 256, 160, 112):
+        shown, size = [], 0
+        for name, cases in by_name.items():
+            cards = [_card(case, scales[name], side, evaluation.thresholds.get(name)) for case in cases]
+            size += sum(len(uri) for card in cards for uri in card["pictures"].values())
+            if size > _GALLERY_BYTES:
+                break
+            shown.append({"category": name, "scale": scales[name], "cards": cards})
+        if len(shown) == len(by_name):
+            break
+    return {"categories": shown, "left_out": len(by_name) - len(shown)}
+
+
+def _scale(cases: Sequence[Case], evaluation: Evaluation, category: str) -> tuple[float, float]:
+    normal = [case.map.ravel() for case in cases if case.record.label == 0] or [case.map.ravel() for case in cases]
+    return heat_scale(evaluation.pixel_thresholds.get(category), np.concatenate(normal))
+
+
+def _card(case: Case, scale: tuple[float, float], side: int, threshold: float | None) -> dict[str, Any]:
+    pictures = panels(case.image, case.mask, case.map, low=scale[0], high=scale[1], side=side)
+    verdict = None
+    if threshold is not None and case.record.label is not None:
+        outcomes = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "passed"}
+        verdict = outcomes[case.record.label, bool(case.score > threshold)]
+    uris = {name: _uri(picture, ".png" if name == "mask" else ".jpg") for name, picture in pictures.items()}
+    height, width = pictures["input"].shape[:2]
+    return {
+        "case": case,
+        "pictures": uris,
+        "aspect": f"{width}/{height}",
+        "verdict": verdict,
+        "file": _name(case.record),
+        "threshold": threshold,
+    }
+
+
+def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
+    """Similarity maps, each prototype on one color scale per category, as many images as the size limit allows."""
+    values: dict[tuple[str, str], list[np.ndarray]] = {}
+    for figure in figures:
+        for name, similarity in zip(figure.names, figure.maps, strict=True):
+            values.setdefault((figure.record.category, name), []).append(np.ravel(similarity))
+    ranges = {key: np.quantile(np.concatenate(parts), (0.01, 0.99)) for key, parts in values.items()}
+    shown, size = [], 0
+    for figure in figures:
+        image = shrink(figure.image, 160)
+        source = _uri(image if figure.mask is None else contour(image, figure.mask), ".jpg")
+        maps = []
+        for name, similarity in zip(figure.names, figure.maps, strict=True):
+            low, high = map(float, ranges[figure.record.category, name])
+            picture = heat(fit_map(similarity, image.shape[:2]), low=low, high=high + 1e-6, palette="viridis")
+            maps.append((name, low, high, _uri(picture, ".jpg")))
+        size += len(source) + sum(len(uri) for *_, uri in maps)
+        if size > _PROTOTYPE_BYTES:
+            break
+        shown.append({"figure": figure, "input": source, "maps": maps, "file": _name(figure.record)})
+    return shown
+
+
+def tsne(patches: TsneInput | None) -> dict[str, Any] | None:
+    """Both t-SNE charts. The second starts from the first's layout, so that a patch can be followed between them."""
+    if patches is None or len(patches.before) < 10:
+        return None
+    chosen = _subset(np.asarray(patches.anomalous).astype(bool))
+    starred, categories = np.asarray(patches.anomalous).astype(bool)[chosen], np.asarray(patches.categories)[chosen]
+    names, colors = np.unique(categories, return_inverse=True)
+    before, after = (np.asarray(features, np.float32)[chosen] for features in (patches.before, patches.after))
+    layout = _embed(before, "pca")
+    pair = [("before", before, layout), ("after", after, _embed(after, layout / layout[:, 0].std() * 1e-4))]
+    views = [
+        {
+            "title": title,
+            "svg": charts.scatter_chart(xy, colors % _TSNE_HUES, starred, f"t-SNE of patch features {title}"),
+            "mixing": _mixing(features, starred),
+        }
+        for title, features, xy in pair
+    ]
+    legend = [(i % _TSNE_HUES, name) for i, name in enumerate(names)]
+    return {"views": views, "legend": legend, "patches": len(chosen), "anomalous": int(starred.sum())}
+
+
+def _subset(anomalous: np.ndarray) -> np.ndarray:
+    """Indices of at most 1,500 patches: up to a third anomalous, the rest normal, drawn with a fixed seed."""
+    draw = np.random.default_rng(0)
+    stars, dots = (draw.permutation(np.flatnonzero(anomalous == value)) for value in (True, False))
+    stars = stars[: max(_TSNE_PATCHES // 3, _TSNE_PATCHES - dots.size)]
+    return np.sort(np.concatenate([stars, dots[: _TSNE_PATCHES - stars.size]]))
+
+
+def _embed(features: np.ndarray, start: Any) -> np.ndarray:
+    tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
+    with threadpoolctl.threadpool_limits(
+        1
+    ):  # beside other work, t-SNE's threads wait for each other: four times slower
+        return tsne.fit_transform(PCA(min(50, *features.shape), random_state=0).fit_transform(features))
+
+
+def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
+    """Share of anomalous patches whose nearest other patch is normal: it grows as reconstruction repairs them."""
+    if anomalous.all() or not anomalous.any():
+        return None
+    nearest = NearestNeighbors(n_neighbors=1).fit(features).kneighbors(return_distance=False)[:, 0]
+    return float((~anomalous[nearest])[anomalous].mean())
+
+
+def _name(record: Any) -> str:
+    return record.identity or record.file.name
+
+
+def _uri(picture: np.ndarray, suffix: str) -> str:
+    kind = {".png": "png", ".jpg": "jpeg"}[suffix]
+    return f"data:image/{kind};base64,{base64.b64encode(encode_picture(picture, suffix, quality=80)).decode()}"

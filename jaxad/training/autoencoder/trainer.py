@@ -1,0 +1,375 @@
+"""Autoencoder finetuning, the first stage of VLMDiff and DiAD (SPEC 1.5): a trainer on the loop that detectors use."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from jaxad import parallel
+from jaxad.config import FirstStageConfig, FirstStageTrainConfig, to_json
+from jaxad.data import LoadedBatch, TrainingOrder, batches, training_batches
+from jaxad.errors import ConfigError, DataError
+from jaxad.inference.checkpoint import CheckpointWriter
+from jaxad.io.atomic import write_whole
+from jaxad.io.pictures import encode_picture
+from jaxad.io.progress import Reporter
+from jaxad.models.convnets.lpips import holds_lpips, load_lpips
+from jaxad.models.convnets.patch_discriminator import holds_discriminator, load_discriminator, new_discriminator
+from jaxad.models.stable_diffusion.autoencoder_kl import AutoencoderKL, load_autoencoder, save_autoencoder
+from jaxad.models.stable_diffusion.checkpoints import find_part
+from jaxad.models.stable_diffusion.untrained import is_random, random_autoencoder
+from jaxad.models.weights.loader import Weights
+from jaxad.nn import module_state
+from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
+from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
+from jaxad.training.log import summary_writer
+from jaxad.training.loop import run_steps
+from jaxad.training.run_folder import claim, content_hash
+from jaxad.training.trainer import TrainState, accumulated
+from jaxad.types import Source, View
+
+FOLDER, PICTURE = "autoencoder", "reconstructions.png"
+"""What a run leaves in its workdir: the weights in diffusers layout; images, and reconstructions before and after."""
+VIEW = "image"
+SHOWN = 8
+"""Images reconstructed before and after."""
+MEASURED = 256
+"""Most images whose latents the scaling factor is measured on."""
+
+
+@dataclass(frozen=True)
+class AutoencoderRun:
+    """What `fit_autoencoder` leaves.
+
+    Attributes:
+        autoencoder: finetuned; `autoencoder.config.scaling_factor` is what the next stage multiplies its latents by.
+        folder: its weights, as diffusers and `load_autoencoder` read them.
+        errors: mean absolute error of reconstructions before and after, in gray levels (0 to 255), over a few images.
+        seconds: of training.
+        images_per_second: None where nothing was trained, or too short to tell.
+    """
+
+    autoencoder: AutoencoderKL
+    folder: Path
+    errors: tuple[float, float]
+    seconds: float
+    images_per_second: float | None
+
+
+class AutoencoderTrainer:
+    """Trains an autoencoder, and maybe a discriminator against it.
+
+    The published training has an Adam for each network, with the same settings; Adam treats every parameter by itself,
+    so that one for both is the same. It judges a second reconstruction to train the discriminator, made after the
+    autoencoder's step; here both are trained on one, which saves a pass through the autoencoder.
+
+    Args:
+        networks: by name: "autoencoder", "lpips" for a perceptual loss, "discriminator" for an adversarial one.
+        config: weights of the loss, range of the pixels.
+        train: optimizer and accumulation.
+        mesh: devices.
+    """
+
+    def __init__(self, networks: Mapping[str, Any], config: FirstStageConfig, train: FirstStageTrainConfig, mesh: Mesh):
+        self.config, self.train, self._mesh = config, train, mesh
+        self._optimizer = optax.adam(train.rate, *train.betas)
+        self._graphdefs, arrays = {}, {}
+        for name, network in networks.items():
+            self._graphdefs[name], own = module_state.split(network)
+            arrays |= {f"{name}/{path}": array for path, array in own.items()}
+        self._loss = AutoencoderLoss(self._graphdefs, config)
+        fixed, self._params = module_state.select(arrays, (LPIPS,))
+        self._fixed = parallel.shard_parameters(fixed, mesh)
+        # Left to the compiler, the state would come out of a step in another layout than it went in.
+        self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._params), mesh)
+        self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        outputs = (self._sharding, parallel.replicated(mesh))
+        self._step = jax.jit(self._compiled_step, donate_argnums=0, out_shardings=outputs)
+
+    def init(self) -> TrainState:
+        """State before the first step, on the mesh."""
+        params = parallel.shard_parameters(self._params, self._mesh)
+        return jax.jit(self._first_state, out_shardings=self._sharding)(params)
+
+    def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        """`batch`: uint8 [n h w 3], n images of all accumulated batches. Donates `state`."""
+        return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
+
+    def trace(self, batch: Any) -> jax.stages.Traced:
+        """The step for a batch of such shapes, not yet compiled; networks without arrays will do."""
+        batch = parallel.shard_batch(batch, self._mesh)
+        return self._step.trace(self.abstract_state, self._fixed, batch, jax.random.key(0))
+
+    def autoencoder(self, state: TrainState) -> AutoencoderKL:
+        """The autoencoder as trained so far, in every process."""
+        own, _ = module_state.select(state.params, (AUTOENCODER,))
+        arrays = {path.removeprefix(f"{AUTOENCODER}/"): array for path, array in parallel.to_host(own).items()}
+        return module_state.merge(self._graphdefs[AUTOENCODER], arrays)
+
+    def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
+        # Steps donate the state, so that it must share no buffer with the networks.
+        params = {path: jnp.copy(array) for path, array in params.items()}
+        return TrainState(params, self._optimizer.init(params), None, jnp.int32(0))
+
+    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], images: jax.Array, key: jax.Array):
+        active = (state.step >= self.config.discriminator_start).astype(jnp.float32)
+
+        def differentiate(images: jax.Array, key: jax.Array):
+            return self._loss({**state.params, **fixed}, normalized(images, self.config), key, active)
+
+        metrics, gradients = accumulated(differentiate, self.train.accumulate, images, key)
+        updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, None, state.step + 1), metrics
+
+
+def fit_autoencoder(
+    source: Source,
+    config: FirstStageConfig | None = None,
+    train: FirstStageTrainConfig | None = None,
+    *,
+    workdir: Path | str,
+    provenance: Mapping[str, Any] | None = None,
+    workers: int = 2,
+    reporter: Reporter | None = None,
+) -> AutoencoderRun:
+    """Finetunes an autoencoder on the images of `source` and keeps all in `workdir`.
+
+    A workdir with checkpoints of the same run is resumed; the result is bit-equal to an undisturbed run on the same
+    devices. With every checkpoint the folder `workdir/autoencoder` is written anew, so that a run that is stopped early
+    leaves a usable autoencoder; the next stage takes that folder.
+
+    Args:
+        source: normal images to train on.
+        config: where to start and the loss; None for the published setting.
+        train: how to train; None for the published setting.
+        workdir: folder of the run: config.json, metrics.csv, checkpoints/, autoencoder/, reconstructions.png.
+        provenance: JSON values recorded with the run, e.g. where the data came from.
+        workers: threads that decode images.
+        reporter: shows progress; None is silent.
+
+    Raises:
+        DataError: no images, or images that cannot be read.
+        WeightsError: no such weights, or weights that do not fit.
+        CheckpointError: the workdir holds a different run; lists the settings that differ.
+        ConfigError: impossible settings.
+        TrainingError: the loss is not finite.
+    """
+    config, train = config or FirstStageConfig(), train or FirstStageTrainConfig()
+    config.check()
+    train.check()
+    if not len(source):
+        raise DataError(f"{source.name}: no normal training images")
+    if train.tensorboard:
+        summary_writer()
+    if reporter is None or not parallel.is_main_process():
+        reporter = Reporter(quiet=True)
+    mesh = parallel.make_mesh(train.fsdp)
+    parallel.check_batch_size(train.batch_size, mesh)
+    steps, workdir = train.steps_for(len(source)), Path(workdir)
+    networks = load_networks(config, train.seed, adversary=steps > config.discriminator_start)
+    start: AutoencoderKL = networks[AUTOENCODER]
+    _check_size(config, start)
+    content = {"images": content_hash(source, workers=workers)}
+    data = {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content}
+    meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data}
+    claim(workdir, meta)
+    began, rate = time.perf_counter(), None
+    with CheckpointWriter(workdir, train.keep_checkpoints) as writer:
+        resumed = writer.latest or 0
+        trainer = AutoencoderTrainer(networks, config, train, mesh)
+        state = trainer.init()
+        if resumed:
+            state = writer.restore_training(resumed, state)
+        if resumed == steps:
+            reporter.say(f"{workdir} is complete; nothing to train")
+        elif resumed:
+            reporter.say(f"resuming {workdir} after step {resumed}")
+
+        def export(state: TrainState) -> AutoencoderKL:
+            autoencoder = trainer.autoencoder(state)
+            if config.measures_scale:
+                factor = measured_scale(autoencoder, source, config, workers)
+                autoencoder.config = dataclasses.replace(autoencoder.config, scaling_factor=factor)
+            _export(autoencoder, workdir / FOLDER)
+            return autoencoder
+
+        def save(step: int, state: TrainState) -> None:
+            writer.save_training(step, state, meta=meta)
+            export(state)
+
+        if resumed < steps:
+            stream = _batches(source, config, train, mesh, resumed, steps, workers)
+            state, rate = run_steps(
+                trainer,
+                state,
+                lambda step: next(stream).batch.images[VIEW],
+                train,
+                resumed=resumed,
+                steps=steps,
+                workdir=workdir,
+                on_save=save,
+                reporter=reporter,
+            )
+            writer.save_training(steps, state, meta=meta)
+        # Also where a run was stopped between its last step and this.
+        result = export(state)
+    seconds = time.perf_counter() - began
+    errors = _compare(source, config, start, result, workdir / PICTURE, workers)
+    return AutoencoderRun(result, workdir / FOLDER, errors, seconds, rate)
+
+
+def load_networks(config: FirstStageConfig, seed: int, *, adversary: bool) -> dict[str, Any]:
+    """The networks that take part in training, by name; LPIPS and discriminator from the start where it brings them.
+
+    Args:
+        config: which autoencoder, and which terms the loss has.
+        seed: of a new discriminator.
+        adversary: whether the run is long enough for the discriminator to count.
+
+    Raises:
+        WeightsError: no such weights, or weights that do not fit.
+        ConfigError: a perceptual loss without weights for it; says how to name them or do without.
+    """
+    if is_random(config.source):
+        found, autoencoder = None, random_autoencoder(config.source, remat=config.remat)
+    else:
+        found = find_part(config.source, "vae")
+        autoencoder = load_autoencoder(found, remat=config.remat)
+    networks: dict[str, Any] = {AUTOENCODER: autoencoder}
+    if config.perceptual_weight > 0:
+        networks[LPIPS] = load_lpips(_vgg(config, found), config.lpips)
+    if adversary and config.discriminator_weight > 0:
+        networks[DISCRIMINATOR] = (
+            load_discriminator(found)
+            if found is not None and holds_discriminator(found)
+            else new_discriminator(seed, config.discriminator_layers, config.discriminator_width)
+        )
+    return networks
+
+
+def normalized(images: Any, config: FirstStageConfig) -> jax.Array:
+    """uint8 [b h w 3] in the range that the autoencoder is trained on, float32."""
+    return _normalization(config)(images)
+
+
+def _normalization(config: FirstStageConfig) -> Normalization:
+    return IMAGENET if config.pixels == "imagenet" else INCEPTION
+
+
+def measured_scale(autoencoder: AutoencoderKL, source: Source, config: FirstStageConfig, workers: int = 2) -> float:
+    """1 / deviation of the latents drawn for images of `source`, as latent diffusion scales them (arXiv 2112.10752 G).
+
+    Computed without drawing: their variance is that of the means and the mean of the variances.
+    """
+    images = evenly_chosen(source, config, MEASURED, workers)
+    graphdef, arrays = module_state.split(autoencoder)
+    arrays = jax.device_put(parallel.to_host(arrays))
+    sums = np.array([_sums(graphdef, config, arrays, image[None]) for image in images], np.float64)
+    first, second, variance = sums.mean(0)
+    return float((second - first**2 + variance) ** -0.5)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sums(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
+    """Mean of the latents' means, of their squares and of the variances: [3]."""
+    moments = module_state.merge(graphdef, arrays).encode(normalized(images, config))
+    return jnp.stack([moments.mean.mean(), jnp.square(moments.mean).mean(), jnp.exp(moments.logvar).mean()])
+
+
+def evenly_chosen(source: Source, config: FirstStageConfig, number: int, workers: int) -> np.ndarray:
+    """At most `number` images of `source`, uint8 [n h w 3], the same ones every time."""
+    indices = sorted({round(place) for place in np.linspace(0, len(source) - 1, number)})
+    view = {VIEW: View(config.image_size, config.image_size)}
+    loaded = next(iter(batches(source, view, len(indices), workers=workers, indices=indices)))
+    return np.asarray(loaded.batch.images[VIEW])
+
+
+def _vgg(config: FirstStageConfig, found: Weights | None) -> str | Weights:
+    if config.vgg is not None:
+        return config.vgg
+    if found is None or not holds_lpips(found):
+        raise ConfigError(
+            f"vgg = None: LPIPS needs VGG16, which {config.source} does not bring; give torchvision's file with "
+            "--model.vgg and that of LPIPS (vgg.pth) with --model.lpips, or --model.perceptual-weight 0 to do without"
+        )
+    return found
+
+
+def _check_size(config: FirstStageConfig, autoencoder: AutoencoderKL) -> None:
+    stride = 2 ** (len(autoencoder.config.block_out_channels) - 1)
+    if config.image_size % stride:
+        raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of {stride} for {config.source}")
+
+
+def _batches(
+    source: Source,
+    config: FirstStageConfig,
+    train: FirstStageTrainConfig,
+    mesh: Mesh,
+    start: int,
+    steps: int,
+    workers: int,
+) -> Iterator[LoadedBatch]:
+    """The batches of the steps that are left, in their order."""
+    order = TrainingOrder([record.category for record in source.records], train.sampling, train.seed)
+    return training_batches(
+        source,
+        {VIEW: View(config.image_size, config.image_size)},
+        train.images,
+        order,
+        start=start,
+        steps=steps,
+        workers=workers,
+        rows=parallel.local_rows(train.images, mesh),
+    )
+
+
+def _export(autoencoder: AutoencoderKL, folder: Path) -> None:
+    """Writes the weights beside those that are there, and then takes their place."""
+    if parallel.is_main_process():
+        new, old = (folder.with_name(f"{folder.name}.{kind}") for kind in ("new", "old"))
+        for left_over in (new, old):
+            shutil.rmtree(left_over, ignore_errors=True)
+        save_autoencoder(autoencoder, new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    parallel.wait_for_others("autoencoder written")
+
+
+def _compare(source, config, before, after, picture: Path, workers: int) -> tuple[float, float]:
+    """Reconstructs a few images, evenly chosen, with both autoencoders; shows them one below the other."""
+    images = evenly_chosen(source, config, SHOWN, workers)
+    rows, errors = [images], []
+    graphdef, _ = module_state.split(before)
+    reconstruct = jax.jit(partial(_reconstruct, graphdef, config))
+    for autoencoder in (before, after):
+        arrays = jax.device_put(parallel.to_host(module_state.split(autoencoder)[1]))
+        answers = [np.asarray(reconstruct(arrays, image[None])) for image in images]
+        rows.append(np.concatenate(answers))
+        errors.append(float(np.abs(rows[-1].astype(float) - images).mean()))
+    if parallel.is_main_process():
+        shown = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+        write_whole(picture, encode_picture(shown, picture.suffix))
+    return errors[0], errors[1]
+
+
+def _reconstruct(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:
+    """The mode's reconstruction, uint8 [b h w 3]."""
+    autoencoder = module_state.merge(graphdef, arrays)
+    decoded = autoencoder.decode(autoencoder.encode(normalized(images, config)).mean)
+    return jnp.clip(_normalization(config).inverse(decoded).round(), 0, 255).astype(jnp.uint8)

@@ -1,0 +1,140 @@
+"""The loop of optimizer steps, for detectors and all else that trains: batches ahead, metrics, progress, saving."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+
+from jaxad import parallel
+from jaxad.config import FirstStageTrainConfig, TrainConfig
+from jaxad.errors import TrainingError
+from jaxad.io.progress import Reporter
+from jaxad.training.log import MetricsLog
+from jaxad.training.run_folder import Speed
+
+BatchAt = Callable[[int], Any]
+"""The batch of a step counted from 0; a pure function of the step, asked for in order."""
+
+
+class Trainer(Protocol):
+    """Anything that `train_loop` can run."""
+
+    def step(self, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Mapping[str, jax.Array]]:
+        """One optimizer step; metrics are scalars left on the device."""
+        ...
+
+
+def run_steps(
+    trainer: Trainer,
+    state: Any,
+    batch_at: BatchAt,
+    config: TrainConfig | FirstStageTrainConfig,
+    *,
+    resumed: int,
+    steps: int,
+    workdir: Path,
+    on_save: Callable[[int, Any], object],
+    columns: Callable[[int], Mapping[str, float]] = lambda step: {},
+    reporter: Reporter,
+) -> tuple[Any, float | None]:
+    """`train_loop` with a progress bar and metrics.csv in `workdir`.
+
+    Args:
+        trainer, state, batch_at, steps: as in `train_loop`.
+        config: seed, intervals, images of a step.
+        resumed: steps done before.
+        workdir: folder of the run.
+        on_save: called every `config.checkpoint_every` steps, but not after the last.
+        columns: further values for the row of a step in metrics.csv.
+        reporter: shows progress.
+
+    Returns:
+        The state after `steps` steps, and images per second, None where too few steps were logged to tell.
+
+    Raises:
+        TrainingError: a term of the loss is not finite.
+    """
+    speed = Speed(resumed, config.batch_size * config.accumulate)
+    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
+
+    def on_log(step: int, metrics: dict[str, float]) -> None:
+        rate = speed(step)
+        row = {**columns(step), **metrics, "images_per_second": rate if math.isfinite(rate) else None}
+        log.write(step, row)
+        bar(step, metrics, rate)
+
+    with reporter.steps("train", steps, resumed) as bar, log:
+        state = train_loop(
+            trainer,
+            state,
+            batch_at,
+            start=resumed,
+            steps=steps,
+            key=jax.random.key(config.seed),
+            log_every=config.log_every,
+            on_log=on_log,
+            save_every=config.checkpoint_every,
+            on_save=on_save,
+        )
+    return state, speed.rate
+
+
+def train_loop(
+    trainer: Trainer,
+    state: Any,
+    batch_at: BatchAt,
+    *,
+    start: int,
+    steps: int,
+    key: jax.Array,
+    log_every: int,
+    on_log: Callable[[int, dict[str, float]], None],
+    save_every: int,
+    on_save: Callable[[int, Any], object],
+) -> Any:
+    """Steps from `start` to `steps`; the next batch is made while the device works.
+
+    Args:
+        trainer: see `Trainer`.
+        state: as after `start` steps.
+        batch_at: makes the batches.
+        key: each step folds in its number, so that a resumed run draws the same noise.
+        on_log: called with the number of steps done and their metrics; this and saving alone wait for the device.
+        on_save: called every `save_every` steps, but not after the last.
+
+    Returns:
+        The state after `steps` steps.
+
+    Raises:
+        TrainingError: a metric of a step that is logged or saved is not finite; such a step is neither.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(batch_at, start) if start < steps else None
+        for step in range(start, steps):
+            assert upcoming is not None
+            batch = upcoming.result()
+            upcoming = pool.submit(batch_at, step + 1) if step + 1 < steps else None
+            state, metrics = trainer.step(state, batch, jax.random.fold_in(key, step))
+            done = step + 1
+            logs, saves = done % log_every == 0 or done == steps, done % save_every == 0 and done < steps
+            if logs or saves:
+                values = {name: float(value) for name, value in parallel.to_host(metrics).items()}
+                _check_finite(done, values)
+                if logs:
+                    on_log(done, values)
+                if saves:
+                    on_save(done, state)
+    return state
+
+
+def _check_finite(step: int, values: Mapping[str, float]) -> None:
+    if bad := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+        raise TrainingError(
+            f"training diverged: at step {step} {', '.join(bad)}; begin anew, in another --workdir, with a lower "
+            "--train.learning-rate or, where there is one, a --train.clip-norm; earlier checkpoints are kept"
+        )

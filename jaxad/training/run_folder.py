@@ -1,0 +1,102 @@
+"""The folder of a run: whose it is, and how fast the run goes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxad import parallel
+from jaxad.errors import CheckpointError
+from jaxad.io.atomic import write_whole
+from jaxad.types import Source
+
+
+def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int = 2) -> str:
+    """SHA-256 of what a run takes from a source, wherever its files lie: images, their categories and their order.
+
+    Args:
+        source: reads every file that has no digest yet.
+        annotations: what else the run takes from its records (`Detector.annotate`), arrays with a row for each.
+        workers: threads that read files.
+    """
+    hasher = hashlib.sha256("\0".join(source.categories).encode())
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        digests = pool.map(source.digest, range(len(source)))
+        for record, digest in zip(source.records, digests, strict=True):
+            hasher.update(f"\n{record.category}\0".encode() + digest)
+    for name, array in sorted((annotations or {}).items()):
+        hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()
+
+
+def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
+    """Writes config.json, or checks that the one there is of the same run.
+
+    Args:
+        workdir: the run's folder, made if need be.
+        settings: JSON-ready values that a resumed run must share with the one it resumes. Of "data" only "sha256",
+            {part: `content_hash`}, has to be the same; all else there says where the images are from.
+
+    Raises:
+        CheckpointError: the folder holds another run, all differing settings listed, or something else.
+    """
+    mine = json.loads(json.dumps(settings))
+    file = workdir / "config.json"
+    if file.is_file():
+        theirs = json.loads(file.read_text())
+        recorded = theirs["data"].get("sha256")
+        if recorded == mine["data"]["sha256"]:
+            theirs["data"] = mine["data"]
+        elif recorded is None:
+            # Runs did not record at first what their images were.
+            theirs["data"]["sha256"] = mine["data"]["sha256"]
+        differences = [
+            f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new
+        ]
+        if differences:
+            listing = "\n".join(f"  {line}" for line in differences)
+            raise CheckpointError(f"{workdir} holds another run; use a new --workdir, or the same settings:\n{listing}")
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new --workdir")
+    parallel.wait_for_others("workdir checked")
+    if parallel.is_main_process():
+        write_whole(file, json.dumps(mine, indent=2))
+    parallel.wait_for_others("workdir claimed")
+
+
+class Speed:
+    """Images per second since the first logged step, so that compilation does not count.
+
+    Args:
+        step: optimizer steps done at the start.
+        images: images of a step.
+    """
+
+    def __init__(self, step: int, images: int):
+        self._images, self._first, self._time = images, step, None
+        self.rate: float | None = None
+
+    def __call__(self, step: int) -> float:
+        """The rate after `step` steps, not a number at the first call."""
+        now = time.perf_counter()
+        if self._time is None:
+            self._first, self._time = step, now
+            return float("nan")
+        self.rate = (step - self._first) * self._images / (now - self._time)
+        return self.rate
+
+
+def _leaves(prefix: str, old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _leaves(f"{prefix}.{key}".strip("."), old.get(key), new.get(key))
+    else:
+        yield prefix, old, new

@@ -1,0 +1,117 @@
+"""The stages of VLMDiff as the README shows them, from autoencoder to report, on made-up parts and tiny networks."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jaxad import cli, data, restore
+from jaxad.cli import commands
+from jaxad.detectors.vlmdiff import captioning
+from jaxad.detectors.vlmdiff.sgn import abstract_sgn
+from jaxad.models.clip.towers import abstract_text_tower
+from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
+from jaxad.models.stable_diffusion.unet import abstract_unet
+from jaxad.training.run_folder import content_hash
+from tests.detectors.vlmdiff.test_published import TEXT, UNET, VAE, state_dict, write
+from tests.models.clip.vocabulary import write_tokenizer
+from tests.models.stable_diffusion.made_checkpoints import randomized
+from tests.parts import make_parts
+from tests.test_readme import README
+
+pytestmark = pytest.mark.slow
+
+REDUCED = {
+    "fit autoencoder": "--preset small --model.source random:8 --image-size 32 --train.steps 4 --train.batch-size 2",
+    "caption": "--batch-size 3",
+    "convert": "",
+    "fit vlmdiff": "--preset small --model.tokenizer tokenizer --model.backbone random:32x2x8 --image-size 32 "
+    "--model.sampling-steps 2 --train.steps 2 --train.batch-size 2 --false-alarm 0.2",
+    "evaluate": "--batch-size 4",
+}
+"""What makes each command small; everything else is the README's."""
+
+
+def section():
+    """The README's commands on VLMDiff, by what they do."""
+    part = README.read_text().partition("**VLMDiff**, from autoencoder to map")[2]
+    block = re.findall(r"```bash\n(.*?)```", part, re.DOTALL)[0]
+    lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    return {" ".join(words[:2] if words[0] == "fit" else words[:1]): words for words in lines}
+
+
+def run(words):
+    commands.run(cli.parse(words))
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Everything that the commands leave."""
+    folder = tmp_path_factory.mktemp("chain")
+    make_parts(folder / "parts", ("disc",), train=8, test=2)
+    write_tokenizer(folder / "tokenizer")
+    networks = {"unet": abstract_unet(UNET), "autoencoder": abstract_autoencoder(VAE), "sgn": abstract_sgn(UNET, 2)}
+    networks["text"] = abstract_text_tower(TEXT)
+    built = state_dict({name: randomized(network) for name, network in networks.items()})
+    start = {name: tensor for name, tensor in built.items() if not name.startswith("control_model.")}
+    write(folder / "v1-5-pruned.ckpt", start)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(captioning, "HuggingFaceCaptioner", lambda *_, **__: lambda images: ["a disc"] * len(images))
+        for name, words in section().items():
+            run([*words, *REDUCED[name].split()])
+        yield folder
+
+
+def test_readme_shows_every_stage():
+    assert list(section()) == list(REDUCED)
+
+
+def test_autoencoder_carries_the_scale_of_its_latents(outputs):
+    measured = json.loads((outputs / "runs/kl-f8/autoencoder/config.json").read_text())["scaling_factor"]
+    assert measured != 0.18215
+    meta = json.loads((outputs / "runs/vlmdiff/config.json").read_text())
+    assert meta["config"]["autoencoder"] == "runs/kl-f8/autoencoder"
+    assert restore(outputs / "runs/vlmdiff").detector.autoencoder.config.scaling_factor == measured
+
+
+def test_both_stages_train_on_the_same_images(outputs):
+    first, second = (
+        json.loads((outputs / f"runs/{run}/config.json").read_text())["data"] for run in ("kl-f8", "vlmdiff")
+    )
+    parts = data.load(f"folder:{outputs / 'parts'}")
+    assert first["images"] == second["images"] == len(parts.train) == 4
+    assert first["sha256"] == {"images": content_hash(parts.train)}
+    assert second["sha256"]["holdout"] == content_hash(parts.holdout)
+
+
+def test_report_is_in_the_protocol_of_the_threshold(outputs):
+    report = json.loads((outputs / "runs/vlmdiff-report/report.json").read_text())
+    assert report["protocol"] == "diad"
+    assert report["config"]["data"]["captions"]["missing"] == 0
+    assert report["config"]["threshold"]["limits"]["disc"]["normals"] == 4
+    assert 0 <= report["mean"]["pixel_auroc"] <= 1
+
+
+def test_captions_at_test_time(outputs, monkeypatch):
+    """As for COCO-AD: captions of test images, whose absence is counted."""
+    words = section()
+    monkeypatch.chdir(outputs)
+    run([*words["caption"], "--split", "test"])
+    captions = words["fit vlmdiff"][words["fit vlmdiff"].index("--captions") + 1]
+    evaluate = [*words["evaluate"], "--out", "always", "--override", "captions=always"]
+    run([*evaluate, "--captions", captions])
+    recorded = json.loads(Path("always/report.json").read_text())["config"]["test_captions"]
+    assert recorded == {"source": captions, "images": 4, "missing": 0}
+
+
+def test_another_network_compares(outputs, monkeypatch, capsys):
+    """As in Table 13, one whose patch does not divide the image; the threshold, measured with another, is left out."""
+    monkeypatch.chdir(outputs)
+    run([*section()["evaluate"], "--out", "other", "--backbone", "random:16x1x12"])
+    config = json.loads(Path("other/report.json").read_text())["config"]
+    assert config["model"]["backbone"] == config["backbone"]["id"] == "random:16x1x12"
+    assert config["threshold"] is None
+    assert "random:16x1x12 compares in place of random:32x2x8" in capsys.readouterr().err.replace("\n", " ")

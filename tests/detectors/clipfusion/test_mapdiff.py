@@ -1,0 +1,171 @@
+"""The diffusion model's half of CLIPFusion alone: which passes each of its settings asks for, and what becomes of them.
+
+The UNet here is a few lines, so that what it gives is known.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxad.config import CLIPFusionConfig
+from jaxad.detectors.clipfusion import maps as maps
+from jaxad.detectors.clipfusion.mapdiff import MapDiff
+from jaxad.models.stable_diffusion.autoencoder_kl import Moments
+from jaxad.models.stable_diffusion.config import UNetConfig
+from tests.models.stable_diffusion.made_checkpoints import AUTOENCODER, UNET
+
+STATES, TOKENS, GRID = 3, 5, 8
+CONFIG = CLIPFusionConfig.preset(
+    "mapdiff", image_size=16, diffusion_taps=((201, 1),), language_timesteps=(201,), output_size=12
+)
+NOISE = np.random.default_rng(0)
+LATENTS = NOISE.normal(size=(2, GRID, GRID, 4)).astype(np.float32)
+TEXTS = {
+    "queries": NOISE.normal(size=(2, STATES, TOKENS, 12)).astype(np.float32),
+    "reference": NOISE.normal(size=(2, TOKENS, 12)).astype(np.float32),
+    "places": np.full((2, STATES, 1), 2),
+    "used": np.ones((2, STATES, 1), bool),
+    # The first category has but two states, whose last one fills it up.
+    "weights": np.float32([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]]),
+}
+TEXTS["queries"][0, 2] = TEXTS["queries"][0, 1]
+BANKS = [NOISE.normal(size=(2, 20, 3)).astype(np.float32)]
+BANKS = [bank / np.linalg.norm(bank, axis=-1, keepdims=True) for bank in BANKS]
+
+
+def features(latents, text):
+    """[b h w 3] of latents [b h w 4] and text tokens [b k 12]."""
+    return latents[..., :3] + text[:, 0, None, None, :3]
+
+
+def attention(latents, text):
+    """[b h w k]: shares that hang on the place and on the text."""
+    logits = latents[..., :1] * text[:, None, None, :, 0] / 10
+    return jax.nn.softmax(logits, axis=-1)
+
+
+class UNetOfAFewLines:
+    """Notes what it is asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, latents, timesteps, text, *, taps, attention_sites, output):
+        self.asked.append((len(latents), tuple(taps), bool(attention_sites)))
+        found = {site: attention(latents, text) for site in attention_sites}
+        return None, {tap: features(latents, text) for tap in taps}, found
+
+
+PROMPTS, NORMS = ("states", "last-state", "reference"), ("minmax", "max", "none", "resoftmax")
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Maps and scores by setting, from one program, and what the UNet was asked for."""
+    shape, asked = dataclasses.replace(UNET, in_channels=4), {}
+
+    def terms(latents, texts, banks, **changes):
+        half, unet = MapDiff(dataclasses.replace(CONFIG, **changes), AUTOENCODER, shape), UNetOfAFewLines()
+        assert not half.problems
+        (name,) = changes.values()
+        asked[name] = unet.asked
+        return half.terms(unet, latents, texts, banks, jnp.arange(2), True)
+
+    @jax.jit
+    def run(latents, texts, banks):
+        by_prompt = {name: terms(latents, texts, banks, vision_prompt=name) for name in PROMPTS}
+        return by_prompt | {name: terms(latents, texts, [], attention_norm=name) for name in NORMS}
+
+    return run(LATENTS, TEXTS, BANKS), asked
+
+
+def distance(image, text):
+    """Half of 1 - cosine to the nearest reference, [h w], of an image under one prompt [k 12]."""
+    found = np.asarray(features(LATENTS[image : image + 1], text[None]))[0]
+    found /= np.linalg.norm(found, axis=-1, keepdims=True)
+    return 0.5 * (1 - (found @ BANKS[0][image].T).max(-1))
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_passes_whose_features_are_compared(found, prompt):
+    (by_modality, scores), asked = found[0][prompt], found[1][prompt]
+    for image, states in enumerate((2, 3)):
+        by_state = [distance(image, TEXTS["queries"][image, state]) for state in range(states)]
+        expected = {
+            "states": np.mean(by_state, axis=0),
+            "last-state": by_state[-1],
+            "reference": distance(image, TEXTS["reference"][image]),
+        }[prompt]
+        resized = np.asarray(maps.resize(expected[None], (12, 12)))[0]
+        np.testing.assert_allclose(by_modality["vision"][image], resized, atol=1e-5)
+        assert float(scores["vision"][image]) == pytest.approx(resized.max(), rel=1e-4)
+    # A pass for each of the two images and three states; of the prompt for references one more for each image.
+    passes = [(6, () if prompt == "reference" else ("up_blocks.1",), True)]
+    assert asked == passes + [(2, ("up_blocks.1",), False)] * (prompt == "reference")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_scales_of_attention_change_the_map_alone(found, norm):
+    by_modality, scores = found[0][norm]
+    assert list(by_modality) == ["language"]
+    for image, states in enumerate((2, 3)):
+        shares = [
+            np.asarray(attention(LATENTS[image : image + 1], TEXTS["queries"][image, state][None]))[0]
+            for state in range(states)
+        ]
+        raw = np.mean([share[..., 2] for share in shares], axis=0)
+        sharp = np.mean([np.asarray(jax.nn.softmax(100 * share[..., 1:], axis=-1))[..., 1] for share in shares], axis=0)
+        expected = {
+            "minmax": (raw - raw.min()) / (raw.max() - raw.min()),
+            "max": raw / raw.max(),
+            "none": raw,
+            "resoftmax": sharp,
+        }[norm]
+        np.testing.assert_allclose(by_modality["language"][image], maps.resize(expected[None], (12, 12))[0], atol=1e-4)
+        large = np.asarray(maps.resize(raw[None], (12, 12)))[0]
+        assert float(scores["language"][image]) == pytest.approx(1 - np.median(large) / large.max(), rel=1e-3)
+
+
+PARTS = {("down", "mid", "up"): 16, ("down", "up"): 15, ("down",): 6, ("mid",): 1, ("up",): 9}
+
+
+@pytest.mark.parametrize(("parts", "sites"), PARTS.items(), ids=lambda value: str(value))
+def test_cross_attentions_of_the_published_unet(parts, sites):
+    """SPEC 2.5: 6, 1 and 9 of them."""
+    config = dataclasses.replace(CONFIG, image_size=512, attention_parts=parts)
+    autoencoder = dataclasses.replace(AUTOENCODER, block_out_channels=(8, 8, 16, 16))
+    found = MapDiff(config, autoencoder, UNetConfig.sd2(inpainting=True)).sites
+    assert len(found) == sites
+    assert {site.partition("_")[0] for site in found} == set(parts)
+    small = dataclasses.replace(config, attention_sides=(8, 16))
+    beside = MapDiff(small, autoencoder, UNetConfig.sd2(inpainting=True)).sites
+    # 8 x 8 in the middle, 16 x 16 at the third level.
+    expected = {"mid_block.attentions.0", *(f"down_blocks.2.attentions.{i}" for i in range(2))}
+    expected |= {f"up_blocks.1.attentions.{i}" for i in range(3)}
+    assert set(beside) == expected & set(found)
+
+
+@pytest.mark.parametrize("latents", ["mode", "sample"])
+def test_latents_are_the_mode_or_drawn_by_the_seed_of_each_image(latents):
+    class Autoencoder:
+        config = AUTOENCODER
+
+        def encode(self, images):
+            mean = images[:, ::2, ::2, :1] * jnp.ones((1, 1, 1, 4))
+            return Moments(mean, jnp.zeros_like(mean))
+
+    half = MapDiff(dataclasses.replace(CONFIG, latents=latents), AUTOENCODER, UNET)
+    images = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), np.uint8).repeat(3, axis=0)
+    found = np.asarray(jax.jit(lambda *given: half.latents(Autoencoder(), *given))(images, np.uint32([7, 8, 7])))
+    mode = (images[:, ::2, ::2, :1] / 127.5 - 1) * np.ones(4) * AUTOENCODER.scaling_factor
+    np.testing.assert_array_equal(found[0], found[2])
+    noise = (found - mode) / AUTOENCODER.scaling_factor
+    if latents == "mode":
+        assert np.abs(noise).max() < 1e-5
+    else:
+        assert np.abs(found[0] - found[1]).max() > 0.1
+        # Of unit variance here: 256 values.
+        assert 0.8 < noise[0].std() < 1.2

@@ -1,0 +1,215 @@
+"""CLIP's half of CLIPFusion alone: what each of its settings takes, and which banks they make."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxad.config import CLIPFusionConfig, from_json, to_json
+from jaxad.data import ImageList
+from jaxad.detectors.clipfusion.detector import CLIPFusion
+from jaxad.detectors.clipfusion.patchclip import PatchCLIP
+from jaxad.errors import DataError
+from jaxad.inference.predictor import Predictor
+from jaxad.models.clip.dense import value_patches
+from jaxad.models.clip.loading import load_clip
+from jaxad.models.weights.loader import find_weights
+from jaxad.nn import module_state
+from tests.detectors.clipfusion.made_checkpoints import DEPTH, PATCH, SIDE, fusion_config, write_clip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles():
+    """Networks of a few channels are not worth optimizing."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    write_clip(folder / "clip")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def references(parts):
+    return parts.train.per_class(2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(folder, references):
+    """Two references of each of two categories."""
+    return CLIPFusion.create(fusion_config(folder, "patchclip")).remember(references)
+
+
+def variant(model, references, **changes):
+    config = dataclasses.replace(model.config, **changes)
+    return CLIPFusion.create(config, backbone=model.backbone).remember(references)
+
+
+def judged(model, source):
+    outputs = list(Predictor(model, "winclip", batch_size=4).stream(source))
+    return np.concatenate([o.scores for o in outputs]), np.concatenate([o.maps for o in outputs])
+
+
+@pytest.fixture(scope="module")
+def images(parts):
+    return parts.test.select([0, 5, 9, 13])
+
+
+SETTINGS = {
+    "published": {},
+    "one block of two paths": {"vv_blocks": 1},
+    "banks of the second path": {"clip_block_path": "vv"},
+    "one path": {"clip_map": "original"},
+    "values": {"clip_map": "value"},
+}
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    """Features by setting, and the tower's own outputs, from one program."""
+    tower = load_clip(find_weights(folder / "clip")).vision
+    graphdef, arrays = module_state.split(tower)
+    images = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+
+    @jax.jit
+    def run(arrays, images):
+        tower = module_state.merge(graphdef, arrays)
+        halves = {name: half(folder, tower, **changes) for name, changes in SETTINGS.items()}
+        pixels = tower.config.normalization(images)
+        own = {
+            "one path": tower(pixels, taps=(1,)),
+            "two paths": tower(pixels, taps=(1,), vv_blocks=DEPTH, tapped_path="vv"),
+            "last block": tower(pixels, vv_blocks=1),
+            "values": value_patches(tower, pixels),
+        }
+        return {name: each.features(tower, images) for name, each in halves.items()}, own
+
+    return tower, *run(arrays, images)
+
+
+def half(folder, tower, **changes):
+    return PatchCLIP(fusion_config(folder, "patchclip", **{"clip_blocks": (2,), **changes}), tower.config)
+
+
+def test_settings_take_what_they_name(found):
+    _, features, own = found
+    patches = {
+        "published": own["two paths"].patches,
+        "one block of two paths": own["last block"].patches,
+        "banks of the second path": own["two paths"].patches,
+        "one path": own["one path"].patches,
+        "values": own["values"],
+    }
+    for name, expected in patches.items():
+        np.testing.assert_allclose(features[name]["patches"], expected, atol=1e-5, err_msg=name)
+        path = "two paths" if name == "banks of the second path" else "one path"
+        # From 1 in the settings, from 0 here; without the class token.
+        np.testing.assert_allclose(features[name]["block 1"], own[path].taps[1][:, 1:], atol=1e-5, err_msg=name)
+    differing = [own["two paths"].patches, own["last block"].patches, own["one path"].patches, own["values"]]
+    differing += [own["one path"].taps[1][:, 1:, :8], own["two paths"].taps[1][:, 1:, :8]]
+    apart = [np.abs(a - b).max() for i, a in enumerate(differing) for b in differing[:i]]
+    assert min(apart) > 1e-2
+
+
+def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
+    tower, features, _ = found
+    texts = np.random.default_rng(1).normal(size=(2, 2, 8)).astype(np.float32)
+    texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
+    told, asked = half(folder, tower, temperature=0.1), half(folder, tower)
+    map, score = told.language(features["published"], texts, jnp.float32(99))
+    map_of_ten, score_of_ten = asked.language(features["published"], texts, jnp.float32(10))
+    np.testing.assert_allclose(map, map_of_ten, rtol=1e-5)
+    np.testing.assert_allclose(score, score_of_ten, rtol=1e-5)
+    token = np.asarray(features["published"]["class"])
+    logits = 10 * np.einsum("bd,bkd->bk", token / np.linalg.norm(token, axis=-1, keepdims=True), texts)
+    np.testing.assert_allclose(score, np.exp(logits[:, 1]) / np.exp(logits).sum(1), rtol=1e-4)
+
+
+def test_class_token_says_the_same_everywhere(folder, found):
+    tower, features, _ = found
+    texts = np.eye(2, 8, dtype=np.float32)[None].repeat(2, 0)
+    map, score = half(folder, tower, clip_map="class").language(features["published"], texts, jnp.float32(5))
+    np.testing.assert_allclose(map, np.broadcast_to(np.asarray(score)[:, None, None], map.shape), rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def prediction(model, images):
+    return judged(model, images)
+
+
+def test_one_bank_for_all_categories_holds_those_of_each(model, references, images, prediction):
+    one = variant(model, references, per_category=False)
+    for all, own in zip(one.clip_banks, model.clip_banks, strict=True):
+        assert (all[...].shape, own[...].shape) == ((1, 36, 16), (2, 18, 16))
+        rows = (sorted(np.asarray(bank[...]).reshape(36, 16).tolist()) for bank in (all, own))
+        np.testing.assert_array_equal(*rows)
+    scores, maps = judged(one, images)
+    # References of the other category only ever bring the nearest one nearer.
+    assert (maps <= prediction[1] + 1e-5).all()
+    assert (scores <= prediction[0] + 1e-5).all()
+    assert (prediction[1] - maps).max() > 1e-4
+
+
+def test_references_are_no_anomalies_turned_or_not(model):
+    generator = np.random.default_rng(4)
+    pictures = [generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(6)]
+    # As many as those of the other detectors here, so that they are one program.
+    seen = ImageList(pictures[:4], "disc")
+    remembering = variant(model, seen, rotations=True, modalities=("vision",))
+    assert [bank[...].shape for bank in remembering.clip_banks] == [(1, 4 * 36, 16)] * 2
+    turned = [np.rot90(picture, turns) for turns, picture in enumerate(pictures[:4])]
+    scores, maps = judged(remembering, ImageList([*turned, *pictures[4:]], "disc"))
+    assert np.abs(maps[:4]).max() < 1e-5
+    assert scores[4:].min() > 1e-3
+
+
+def test_bfloat16_is_near_float32(model, images, prediction):
+    low = CLIPFusion.create(dataclasses.replace(model.config, precision="bfloat16"))
+    low.categories = model.categories
+    for name in CLIPFusion.memories:
+        setattr(low, name, getattr(model, name))
+    scores, maps = judged(low, images)
+    assert maps.dtype == np.float32
+    assert 1e-5 < np.abs(maps - prediction[1]).max() / np.sqrt(np.mean(np.square(prediction[1]))) < 0.02
+    np.testing.assert_allclose(scores, prediction[0], rtol=0.02)
+
+
+def test_harmonic_fusion_is_of_maps_and_the_score_has_its_own():
+    config = CLIPFusionConfig.preset("winclip")
+    assert (config.fusion, config.score_fusion) == ("harmonic", "sum")
+    # Saved before there was such a field.
+    saved = to_json(config)
+    del saved["score_fusion"]
+    assert from_json(CLIPFusionConfig, saved) == config
+
+
+@pytest.mark.parametrize(("score_fusion", "score"), [("sum", 0.2 + 0.8), ("harmonic", 2 / (1 / 0.2 + 1 / 0.8))])
+def test_scores_are_fused_as_they_are_told(model, monkeypatch, score_fusion, score):
+    config = dataclasses.replace(model.config, fusion="harmonic", score_fusion=score_fusion)
+    detector = CLIPFusion(config, model.backbone)
+    terms = {"clip": {"language": np.full((1, 2, 2), 0.2), "vision": np.full((1, 2, 2), 0.8)}}
+    scores = {"clip": {"language": np.array([0.2]), "vision": np.array([0.8])}}
+    monkeypatch.setattr(CLIPFusion, "terms", lambda *_: (terms, scores))
+    prediction = detector.score(None, None, None)
+    np.testing.assert_allclose(prediction.score, [score], rtol=1e-6)
+    np.testing.assert_allclose(prediction.map, np.full((1, 2, 2), 0.32), rtol=1e-6)
+
+
+def test_images_smaller_than_a_patch_are_named(model, references):
+    assert model.smallest_side == PATCH
+    sizes = {"thin": (PATCH - 1, 40), "small": (3, 2), "enough": (PATCH, PATCH)}
+    pictures = [np.zeros((*size, 3), np.uint8) for size in sizes.values()]
+    with pytest.raises(DataError, match=r"clipfusion needs .* at least 4 pixels") as error:
+        judged(model, ImageList(pictures, "disc"))
+    assert [(p.file, p.detail) for p in error.value.problems] == [
+        ("image-0", "40 x 3 pixels"),
+        ("image-1", "2 x 3 pixels"),
+    ]
+    with pytest.raises(DataError, match="image-1: small image: 2 x 3 pixels"):
+        variant(model, ImageList(pictures, "disc"))

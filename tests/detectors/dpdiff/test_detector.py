@@ -1,0 +1,220 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad import parallel
+from jaxad.errors import ConfigError
+from jaxad.features import Encoder
+from jaxad.inference.predictor import Predictor
+from jaxad.nn import module_state
+from jaxad.training.trainer import DetectorTrainer
+from jaxad.types import Context, Features
+from tests.toy import toy_model, toy_training
+
+# Together these set every switch of the ablations to every value at least once.
+SWITCHES = {
+    "local only, cosine, several draws, per token": {
+        "global_prototypes": 0,
+        "residual": "cosine",
+        "draws": 2,
+        "standardize": "token",
+        "prediction": "v",
+    },
+    "global only, fresh noise, no scaling": {
+        "local_prototypes": 0,
+        "noise": "fresh",
+        "standardize": "none",
+        "prototype_pre_norm": False,
+        "precision": "bfloat16",
+    },
+    "diffusion only, ancestral sampling": {
+        "local_prototypes": 0,
+        "global_prototypes": 0,
+        "sampler": "ddpm",
+        "start_timestep": 2,
+        "width": 48,
+    },
+    "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
+    "detached": {
+        "detach_prototypes": True,
+        "sampling_steps": 1,
+        "sampler": "ddpm",
+        "noise": "fresh",
+        "start_timestep": 1,
+    },
+}
+
+
+def tokens(model, images=4, seed=0):
+    grid = model.grid
+    x = np.random.default_rng(seed).normal(size=(images, grid[0] * grid[1], model.channels))
+    return Features(x.astype(np.float32), grid)
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
+def test_every_switch_trains_and_predicts(switches):
+    model = toy_model(**switches)
+    features = tokens(model)
+    graphdef, arrays = perturbed(model, scale=0.02)
+
+    @jax.jit
+    def train_and_predict(arrays, keys):
+        """One step of gradient descent, then the map."""
+
+        def loss(arrays):
+            return module_state.merge(graphdef, arrays).loss(features, keys[0])
+
+        (_, terms), gradients = jax.value_and_grad(loss, has_aux=True)(arrays)
+        trained = {path: array - 0.01 * gradients[path] for path, array in arrays.items()}
+        detector = module_state.merge(graphdef, trained)
+        context = detector.context(features, None)
+        return trained, terms, detector.score(features, detector.reconstruct(features, context, keys), context).map
+
+    arrays, terms, maps = train_and_predict(arrays, jax.random.split(jax.random.key(0), 4))
+    assert all(np.isfinite(array).all() for array in (*arrays.values(), *terms.values(), maps))
+    assert 0.5 < terms["diffusion"] < 2
+    assert ("local" in terms) == (model.config.local_prototypes > 0)
+    assert ("global" in terms) == (model.config.global_prototypes > 0)
+    assert maps.shape == (4, 4, 4)
+    assert maps.std() > 0
+
+
+def perturbed(model, scale=0.1):
+    """The model with its gates open."""
+    graphdef, arrays = module_state.split(model)
+    rng = np.random.default_rng(1)
+    names = module_state.parameter_paths(model)
+    moved = {p: a + scale * rng.normal(size=a.shape).astype(np.float32) if p in names else a for p, a in arrays.items()}
+    return graphdef, moved
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_the_diffusion_loss_reaches_the_extractors_unless_detached(detach):
+    model = toy_model(detach_prototypes=detach, local_weight=0.0, global_weight=0.0)
+    graphdef, arrays = perturbed(model)
+    features = tokens(model)
+    names = ("local/queries", "global_/queries", "denoiser/project_in/kernel")
+    gradient = jax.jit(
+        jax.grad(lambda few: module_state.merge(graphdef, arrays | few).loss(features, jax.random.key(0))[0])
+    )({name: arrays[name] for name in names})
+    assert [bool(np.any(gradient[name])) for name in names] == [not detach, not detach, True]
+
+
+def test_loss_is_1_at_the_start_and_falls():
+    model = toy_model()
+    trainer = DetectorTrainer(model, toy_training(), parallel.make_mesh())
+    state, features, diffusion, local = trainer.init(), tokens(model), [], []
+    # Tokens of low rank: the noise in them can be told from the signal.
+    features = Features((features.tokens[..., :2] @ np.ones((2, 32), np.float32)), features.grid)
+    for step in range(40):
+        state, metrics = trainer.step(state, features, jax.random.key(step))
+        diffusion.append(float(metrics["diffusion"]))
+        local.append(float(metrics["local"]))
+    assert diffusion[0] == pytest.approx(1, abs=0.1)
+    assert np.mean(diffusion[-5:]) < 0.75
+    assert np.mean(local[-5:]) < 0.5 * local[0]
+
+
+def test_statistics_are_those_of_all_training_tokens():
+    model = toy_model()
+    rng = np.random.default_rng(0)
+    parts = [100 + 3 * rng.normal(size=(size, 16, 32)).astype(np.float32) for size in (5, 1, 9)]
+    parts[1][..., 7] += 50
+    model.prepare(Features(part, model.grid) for part in parts)
+    everything = np.concatenate(parts).reshape(-1, 32).astype(np.float64)
+    np.testing.assert_allclose(model.channel_mean[...], everything.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(model.channel_std[...], everything.std(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["token", "none"])
+def test_other_scalings_learn_no_statistics(mode):
+    model = toy_model(standardize=mode)
+    model.prepare([tokens(model)])
+    np.testing.assert_array_equal(model.channel_mean[...], 0)
+    np.testing.assert_array_equal(model.channel_std[...], 1)
+
+
+def test_encoding_is_the_mean_of_the_selected_blocks(parts):
+    def encode(blocks):
+        return next(Encoder(toy_model(blocks=blocks), batch_size=4).stream(parts.test))[0].tokens
+
+    both, first, second = map(encode, ((0, 1), (0,), (1,)))
+    np.testing.assert_allclose(both, (first + second) / 2, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(encode(None), second)
+
+
+def test_squared_residual_is_a_sum_over_channels():
+    model, x = toy_model(standardize="none"), tokens(toy_model(), 2)
+    reconstruction = Features(x.tokens + 0.5, x.grid)
+    np.testing.assert_allclose(model.score(x, reconstruction, Context()).map, np.full((2, 4, 4), 32 * 0.25), rtol=1e-4)
+
+
+def test_cosine_residual_is_measured_in_the_space_of_the_backbone():
+    model, x = toy_model(residual="cosine"), tokens(toy_model(), 2)
+    model.channel_mean[...], model.channel_std[...] = jnp.full(32, 2.0), jnp.full(32, 3.0)
+    other = tokens(model, 2, seed=1)
+    found = model.score(x, other, Context()).map.reshape(2, 16)
+    back = other.tokens * 3 + 2
+    product = (x.tokens * back).sum(-1) / np.linalg.norm(x.tokens, axis=-1) / np.linalg.norm(back, axis=-1)
+    np.testing.assert_allclose(found, 1 - product, rtol=1e-4, atol=1e-5)
+
+
+def test_prototype_score_is_the_distance_to_the_nearest():
+    model, x = toy_model(score="prototype", standardize="none"), tokens(toy_model(), 1)
+    context = Context({"local": x.tokens[:, 3:5], "global": x.tokens[:, 9:10]})
+    found = np.asarray(model.score(x, None, context).map).ravel()
+    np.testing.assert_allclose(found[[3, 4, 9]], 0, atol=1e-5)
+    assert found[[0, 1, 2, 5, 15]].min() > 0.1
+
+
+def test_a_perfect_denoiser_leaves_no_residual():
+    model = toy_model(start_timestep=400, standardize="none")
+    x = tokens(model, 2)
+    schedule = model._schedule
+    perfect = lambda x_s, prototypes, s: (  # noqa: E731
+        (x_s - jnp.sqrt(schedule.alpha_bar_at(s))[:, None, None] * x.tokens)
+        / jnp.sqrt(1 - schedule.alpha_bar_at(s))[:, None, None]
+    )
+    object.__setattr__(model, "denoiser", perfect)
+    keys = jax.random.split(jax.random.key(0), 2)
+    reconstruction = model.reconstruct(x, Context(), keys)
+    np.testing.assert_allclose(reconstruction.tokens, x.tokens, atol=1e-4)
+    assert float(model.score(x, reconstruction, Context()).map.max()) < 1e-6
+
+
+def test_an_untrained_denoiser_predicts_no_noise_so_that_noise_is_what_remains():
+    model = toy_model(standardize="none")
+    x, keys = tokens(model, 2), jax.random.split(jax.random.key(0), 2)
+    reconstruction = jax.jit(lambda: model.reconstruct(x, model.context(x, None), keys).tokens)()
+    alpha_bar = model._schedule.alpha_bar[250]
+    noise = (np.asarray(reconstruction) - x.tokens) * np.sqrt(alpha_bar / (1 - alpha_bar))
+    assert abs(noise.mean()) < 0.1
+    assert noise.std() == pytest.approx(1, abs=0.1)
+
+
+def test_explanations_have_one_map_for_each_named_prototype(parts):
+    model = toy_model()
+    assert model.prototype_names == ("local 1", "local 2", "local 3", "global 1", "global 2")
+    shown = next(Predictor(model, batch_size=2).explain(parts.test, [0]))
+    assert {name: array.shape for name, array in shown.items()} == {
+        "before": (16, 32),
+        "after": (16, 32),
+        "similarity": (5, 4, 4),
+    }
+    assert np.abs(shown["similarity"]).max() <= 1.0001
+
+
+def test_heads_must_divide_the_widths():
+    with pytest.raises(ConfigError) as error:
+        toy_model(heads=5, prototype_heads=3)
+    assert "heads = 5" in str(error.value)
+    assert "prototype_heads = 3" in str(error.value)
+
+
+def test_the_same_key_makes_the_same_detector():
+    one, two = (module_state.split(toy_model())[1] for _ in range(2))
+    assert [path for path in one if not np.array_equal(one[path], two[path])] == []
+    other = jaxad.DPDiff.create(toy_model().config, key=jax.random.key(1))
+    assert not np.array_equal(other.local.queries[...], one["local/queries"])

@@ -1,0 +1,164 @@
+"""Captioning with a made-up captioner: prompts, resuming, what does not mix."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.vlmdiff.rows import COCO_SPLITS
+from jaxad.data.captions.attach import Captions
+from jaxad.detectors.vlmdiff.captioning import PROMPTS, caption, data_name, model_name, prompt_name, prompt_text
+from jaxad.errors import ConfigError, DataError
+from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
+
+
+class Fake:
+    """Describes an image by its size and brightness, and fails after a number of batches."""
+
+    def __init__(self, fails_after=None):
+        self.batches, self.made, self.fails_after = [], 0, fails_after
+
+    def __call__(self):
+        self.made += 1
+        return self.describe
+
+    def describe(self, images):
+        if len(self.batches) == self.fails_after:
+            raise KeyboardInterrupt
+        self.batches.append(len(images))
+        return [f"{image.shape[1]} x {image.shape[0]}, mean {image.mean():.3f}" for image in images]
+
+
+def settings(tmp_path, **changes):
+    return {"out_dir": tmp_path, "data": "folder:/my/parts", "model": "org/Some_VLM-8B", "prompt": "pd", **changes}
+
+
+def test_every_image_has_the_caption_of_its_pixels(parts, tmp_path):
+    fake, counted = Fake(), []
+    found = caption(parts.train, fake, batch_size=4, progress=counted.append, **settings(tmp_path))
+    assert found.folder == tmp_path / "parts_captions_some-vlm-8b_pd"
+    assert fake.batches == [4, 4, 4, 2]
+    assert sum(counted) == len(parts.train) == 14
+    means = [parts.train[index].image.mean() for index in range(len(parts.train))]
+    assert found.captions.texts == tuple(f"56 x 56, mean {mean:.3f}" for mean in means)
+    labels = json.loads((found.folder / "train_labels_parts_some-vlm-8b.json").read_text())
+    assert labels == [record.identity for record in parts.train.records]
+    assert found.empty == ()
+
+
+def test_goes_on_where_it_stopped(parts, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        caption(parts.train, Fake(fails_after=2), batch_size=4, **settings(tmp_path))
+    rest = Fake()
+    resumed = caption(parts.train, rest, batch_size=4, **settings(tmp_path))
+    assert rest.batches == [4, 2]
+    whole = caption(parts.train, Fake(), batch_size=4, **settings(tmp_path / "other"))
+    assert resumed.captions.texts == whole.captions.texts
+    finished = Fake()
+    caption(parts.train, finished, **settings(tmp_path))
+    assert finished.made == 0
+
+
+def test_captions_made_otherwise_do_not_mix(parts, tmp_path):
+    first = settings(tmp_path, prompt="What is this?")
+    caption(parts.train, Fake(), **first)
+    with pytest.raises(DataError, match=r"max_new_tokens: 1024 there, 9 now"):
+        caption(parts.train, Fake(), max_new_tokens=9, **first)
+    with pytest.raises(DataError, match=r"model: 'org/Some_VLM-8B' there, 'other/some_vlm-8b' now"):
+        caption(parts.train, Fake(), **{**first, "model": "other/some_vlm-8b"})
+    with pytest.raises(DataError, match="captions of other images"):
+        caption(parts.train.select(range(3)), Fake(), **first)
+    other = caption(parts.train, Fake(), **{**first, "prompt": "Whose is this?"})
+    assert other.folder.parent == tmp_path
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_captioner_that_loses_images_is_refused(parts, tmp_path):
+    with pytest.raises(DataError, match="1 captions for 8 images"):
+        caption(parts.train, lambda: lambda images: ["one"], **settings(tmp_path))
+
+
+def test_empty_captions_are_named(parts, tmp_path):
+    def describe(images):
+        return ["" if image is images[1] else "text" for image in images]
+
+    found = caption(parts.train, lambda: describe, batch_size=20, **settings(tmp_path))
+    assert found.empty == (parts.train.records[1].identity,)
+
+
+def test_test_images_lie_beside_those_of_training(parts, tmp_path):
+    caption(parts.train, Fake(), **settings(tmp_path))
+    found = caption(parts.test, Fake(), split="test", **settings(tmp_path))
+    assert len(found.captions) == len(parts.test)
+    assert len(list(found.folder.glob("*_captions_*.json"))) == 2
+
+
+def test_prompts_are_the_published_ones():
+    """SPEC 1.7."""
+    assert PROMPTS["pd"] == (
+        "Describe the visual features of image in detail with a focus on the main object, with around 60 words and "
+        "maybe 4 or 5 sentences."
+    )
+    assert PROMPTS["pa"] == (
+        "Be a pixel level visual defect inspector, and describe whether there is a defect or not on the main object "
+        "itself, with around 60 words and maybe 4 or 5 sentences."
+    )
+    assert PROMPTS["coco"] == (
+        "Describe the visual features of image in detail, with around 60 words and maybe 4 or 5 sentences."
+    )
+    assert prompt_text("pa") == PROMPTS["pa"]
+    assert prompt_text("Why?") == "Why?"
+    assert prompt_name(PROMPTS["pd"]) == prompt_name("pd") == "pd"
+    assert prompt_name("Why?").startswith("text-")
+
+
+def test_names_of_folders():
+    assert model_name("OpenGVLab/InternVL3-8B-hf") == "internvl3-8b-hf"
+    assert model_name("/models/blip2_1_2") == "blip2-1-2"
+    assert data_name("folder:/data/my parts/") == "my parts"
+    assert data_name("mvtec_ad/bottle") == "mvtec_ad_bottle"
+    splits = [data_name(split) for split in COCO_SPLITS]
+    assert splits == ["coco_ad", "coco_ad_all-split_1", "coco_ad_all-split_2", "coco_ad_all-split_3"]
+    assert data_name("mvtec_ad", ("bottle",)) == "mvtec_ad_bottle"
+    assert data_name("mvtec_ad", ("cable", "bottle")) == "mvtec_ad_bottle-cable"
+    many = [data_name("mvtec_ad", [f"category{number}" for number in range(first, 15)]) for first in range(2)]
+    assert many[0].startswith("mvtec_ad_15-categories-")
+    assert many[0] != many[1]
+
+
+def test_image_numbers_as_labels(parts, tmp_path):
+    """COCO's labels are numbers; every split has its own folder, and another split's can be read from it by number."""
+    records = tuple(
+        dataclasses.replace(record, identity=f"train2017/{number:012d}.jpg")
+        for number, record in enumerate(parts.train.records)
+    )
+    source = parts.train.select(range(len(records)))
+    object.__setattr__(source, "records", records)
+    found = caption(source, Fake(), **settings(tmp_path, data="coco_ad/all-split_1", prompt="coco"))
+    assert found.folder.name == "coco_ad_all-split_1_captions_some-vlm-8b_coco"
+    labels = json.loads((found.folder / "train_labels_coco_ad_all-split_1_some-vlm-8b.json").read_text())
+    other = caption(source.select(range(4, 0, -1)), Fake(), **settings(tmp_path, data="coco_ad", prompt="coco"))
+    assert other.folder.name == "coco_ad_captions_some-vlm-8b_coco"
+    assert other.captions.texts == found.captions.texts[4:0:-1]
+    assert Captions.load(found.folder).attach(other.captions.ids).texts == other.captions.texts
+    assert labels[3] == ["3"]
+    assert found.captions.ids == tuple(record.identity for record in records)
+
+
+def test_without_torch_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match=r"pip install 'jaxad\[caption\]'"):
+        HuggingFaceCaptioner("any", "pd")
+
+
+def test_decoded_images_are_uint8_rgb(parts, tmp_path):
+    seen = []
+
+    def describe(images):
+        seen.extend(images)
+        return ["text"] * len(images)
+
+    caption(parts.train, lambda: describe, **settings(tmp_path))
+    assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in seen)

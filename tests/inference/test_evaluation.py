@@ -1,0 +1,144 @@
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad import metrics
+from jaxad.data import FolderSource
+from jaxad.errors import DataError, ProtocolError
+from jaxad.inference import evaluation
+from jaxad.inference.evaluation import figures, make_report, score
+from jaxad.inference.predictor import Output, Predictor
+from jaxad.report.schema import validate_report
+from tests.oracles import image_metrics, pixel_metrics
+
+SEVEN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
+
+
+@pytest.fixture(scope="module")
+def report(trained, parts):
+    noted = replace(parts, notes={"notes": ["Its defects are drawn."]})
+    return jaxad.evaluate(trained.model, noted, threshold=trained.threshold)
+
+
+def test_the_report_has_its_format_and_every_category(report, trained):
+    validate_report(report)
+    assert report["protocol"] == "exact-256"
+    assert report["config"]["system"] == "dpdiff"
+    assert report["config"]["model"]["backbone"] == "random:32x2"
+    assert report["config"]["threshold"]["false_alarm"] == 0.01
+    assert report["config"]["threshold"]["limits"]["tile"] == asdict(trained.threshold.limits["tile"])
+    assert report["data"]["notes"] == ["Its defects are drawn."]
+    assert [note.startswith("DPDiff-AD was built on random weights") for note in report["notes"]] == [True]
+    assert "backbone = random:32x2" in report["notes"][0]
+    assert set(report["classes"]) == {"disc", "tile"}
+    for values in report["classes"].values():
+        assert (values["n_normal"], values["n_anomalous"], values["undefined"]) == (4, 4, {})
+    for name in (*SEVEN, "mad"):
+        mean = np.mean([values[name] for values in report["classes"].values()])
+        assert report["mean"][name] == pytest.approx(mean, abs=1e-9)
+
+
+def test_metrics_are_those_of_exact_oracles_on_the_predictions(report, trained, parts):
+    protocol = metrics.protocol("exact-256")
+    outputs = list(Predictor(trained.model, batch_size=8).stream(parts.test))
+    scores, maps = (np.concatenate([getattr(o, name) for o in outputs]) for name in ("scores", "maps"))
+    records = parts.test.records
+    masks = [parts.test.mask(i) for i in range(len(records))]
+    resized = np.stack([np.zeros((256, 256), bool) if m is None else protocol.resize_mask(m) for m in masks])
+    labels = np.array([record.label for record in records])
+    for category, values in report["classes"].items():
+        own = np.array([record.category == category for record in records])
+        expected = image_metrics(labels[own], scores[own]) | pixel_metrics(maps[own], resized[own])
+        for name in SEVEN:
+            assert values[name] == pytest.approx(expected[name], abs=1e-3), (category, name)
+
+
+def test_a_source_is_evaluated_like_the_data_set_it_belongs_to(report, trained, parts):
+    alone = jaxad.evaluate(trained.model, parts.test, batch_size=3)
+    validate_report(alone)
+    for category, values in alone["classes"].items():
+        for name in SEVEN:
+            assert values[name] == pytest.approx(report["classes"][category][name], abs=1e-4)
+    assert alone["data"]["counts"]["disc"] == {"test_normal": 4, "test_anomalous": 4}
+
+
+def test_undefined_metrics_are_null_with_a_reason_and_left_out_of_the_mean(report, trained, parts):
+    records = [
+        replace(r, mask=None) if r.category == "disc" else r
+        for r in parts.test.records
+        if r.category == "disc" or r.label == 0
+    ]
+    result = jaxad.evaluate(trained.model, FolderSource("some", tuple(records)))
+    validate_report(result)
+    disc, tile = result["classes"]["disc"], result["classes"]["tile"]
+    for name in SEVEN[:3]:
+        assert disc[name] == pytest.approx(report["classes"]["disc"][name], abs=1e-6)
+        assert tile[name] is None
+        assert tile["undefined"][name]
+        assert result["mean"][name] == pytest.approx(disc[name], abs=1e-9)
+    for name in SEVEN[3:]:
+        assert disc[name] is None
+        assert tile[name] is None
+        assert disc["undefined"][name]
+        assert result["mean"][name] is None
+
+
+def test_images_without_label_are_all_named_before_work_starts(trained, parts):
+    records = [replace(record, label=None) if i in (1, 4) else record for i, record in enumerate(parts.test.records)]
+    with pytest.raises(DataError) as error:
+        jaxad.evaluate(trained.model, FolderSource("some", tuple(records)))
+    for i in (1, 4):
+        assert str(records[i].file) in str(error.value)
+    assert str(records[0].file) not in str(error.value)
+
+
+def test_the_speed_is_that_of_the_batches_after_the_second(trained, parts, monkeypatch):
+    """A clock that moves by reading and by counting a batch alone."""
+    now = [0.0]
+
+    def stream(self, source, **options):
+        for first in range(0, 16, 5):
+            now[0] += 100 if first == 0 else 3
+            indices = tuple(range(first, min(first + 5, 16)))
+            records = [source.records[index] for index in indices]
+            maps = np.random.default_rng(first).random((len(indices), 256, 256), np.float32)
+            yield Output(maps.max((1, 2)), maps, SimpleNamespace(records=records, indices=indices))
+
+    monkeypatch.setattr(Predictor, "stream", stream)
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    scored = score(trained.model, parts)
+    assert (scored.images, scored.seconds) == (6, 9)
+
+
+def test_no_test_images_is_an_error(trained):
+    with pytest.raises(DataError, match="no test images"):
+        jaxad.evaluate(trained.model, FolderSource("empty", ()))
+
+
+def test_an_unknown_protocol_is_an_error(trained, parts):
+    with pytest.raises(ProtocolError, match="exact-257"):
+        jaxad.evaluate(trained.model, parts, protocol="exact-257")
+
+
+def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, report):
+    scored = score(trained.model, parts, batch_size=8)
+    assert make_report(scored, parts)["mean"]["image_auroc"] == pytest.approx(report["mean"]["image_auroc"], abs=1e-6)
+    shown = figures(scored, threshold=trained.threshold)
+    assert set(shown.curves) == set(shown.scores) == set(shown.thresholds) == {"disc", "tile"}
+    predictions = {
+        record.identity: (score, map)
+        for output in Predictor(trained.model, batch_size=8).stream(parts.test)
+        for record, score, map in zip(output.loaded.records, output.scores, output.maps, strict=True)
+    }
+    assert {case.record.category for case in shown.cases} == {"disc", "tile"}
+    for case in shown.cases:
+        expected, map = predictions[case.record.identity]
+        assert case.score == pytest.approx(float(expected), rel=1e-5)
+        np.testing.assert_allclose(case.map, map, rtol=1e-4, atol=1e-4 * map.max())
+        assert case.image.shape == (56, 56, 3)
+        assert (case.mask is not None) == bool(case.record.label)
+    assert shown.tsne is not None
+    assert len(shown.prototypes) == 4

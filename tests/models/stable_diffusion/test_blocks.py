@@ -1,0 +1,129 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy.special import erf, expit, softmax
+
+from jaxad.models.stable_diffusion.blocks import (
+    ResnetBlock,
+    SpatialAttention,
+    SpatialTransformer,
+    attention_probabilities,
+    rematerialized,
+)
+from jaxad.nn import module_state
+from tests.models.stable_diffusion.made_checkpoints import randomized
+
+
+class Rngs:
+    def params(self):
+        return jax.random.key(0)
+
+
+def made(make):
+    module = randomized(nnx.eval_shape(make))
+    return module, {path: np.asarray(a, np.float64) for path, a in module_state.split(module)[1].items()}
+
+
+def error(actual, expected):
+    return np.abs(np.asarray(actual) - expected).max() / np.sqrt(np.mean(expected**2))
+
+
+def linear(p, name, x):
+    return x @ p[f"{name}/kernel"] + p.get(f"{name}/bias", 0)
+
+
+def group_norm(p, name, x, groups, eps):
+    grouped = x.reshape(len(x), -1, groups, x.shape[-1] // groups)
+    grouped = grouped - grouped.mean((1, 3), keepdims=True)
+    grouped = grouped / np.sqrt(grouped.var((1, 3), keepdims=True) + eps)
+    return grouped.reshape(x.shape) * p[f"{name}/scale"] + p[f"{name}/bias"]
+
+
+def layer_norm(p, name, x):
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p[f"{name}/scale"] + p[f"{name}/bias"]
+
+
+def convolution(p, name, x):
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    return np.einsum("bhwcij,ijco->bhwo", windows, p[f"{name}/kernel"]) + p[f"{name}/bias"]
+
+
+def attend(p, name, x, context, heads):
+    q, k, v = (
+        np.stack(np.split(linear(p, f"{name}/{part}", source), heads, -1), 1)
+        for part, source in (("to_q", x), ("to_k", context), ("to_v", context))
+    )
+    probabilities = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]), axis=-1)
+    return linear(p, f"{name}/to_out", np.concatenate(list((probabilities @ v).swapaxes(0, 1)), -1)), probabilities
+
+
+def silu(x):
+    return x * expit(x)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(1).normal(size=(2, 3, 5, 8))
+
+
+@pytest.mark.parametrize("n_out", [8, 12])
+def test_resnet_block_equals_numpy_reference(x, n_out):
+    block, p = made(lambda: ResnetBlock(8, n_out, groups=4, eps=1e-2, time_width=6, dtype=jnp.float32, rngs=Rngs()))
+    temb = np.random.default_rng(2).normal(size=(2, 6))
+    h = convolution(p, "conv1", silu(group_norm(p, "norm1", x, 4, 1e-2)))
+    h = h + linear(p, "time_emb_proj", silu(temb))[:, None, None]
+    h = convolution(p, "conv2", silu(group_norm(p, "norm2", h, 4, 1e-2)))
+    expected = h + (linear(p, "conv_shortcut", x) if n_out != 8 else x)
+    with jax.default_matmul_precision("highest"):
+        actual = jax.jit(block)(jnp.asarray(x, jnp.float32), jnp.asarray(temb, jnp.float32))
+    assert error(actual, expected) < 1e-5
+
+
+def test_spatial_attention_equals_numpy_reference(x):
+    block, p = made(lambda: SpatialAttention(8, groups=2, eps=1e-6, dtype=jnp.float32, rngs=Rngs()))
+    tokens = group_norm(p, "group_norm", x, 2, 1e-6).reshape(2, 15, 8)
+    expected = x + attend(p, "attention", tokens, tokens, 1)[0].reshape(x.shape)
+    with jax.default_matmul_precision("highest"):
+        assert error(jax.jit(block)(jnp.asarray(x, jnp.float32)), expected) < 1e-5
+
+
+def test_spatial_transformer_equals_numpy_reference(x):
+    block, p = made(lambda: SpatialTransformer(8, 6, 2, groups=4, dtype=jnp.float32, rngs=Rngs()))
+    context = np.random.default_rng(2).normal(size=(2, 7, 6))
+    tokens = linear(p, "proj_in", group_norm(p, "norm", x, 4, 1e-6)).reshape(2, 15, 8)
+    normed = layer_norm(p, "block/norm1", tokens)
+    tokens = tokens + attend(p, "block/attn1", normed, normed, 2)[0]
+    y, probabilities = attend(p, "block/attn2", layer_norm(p, "block/norm2", tokens), context, 2)
+    tokens = tokens + y
+    value, gate = np.split(linear(p, "block/ff/proj", layer_norm(p, "block/norm3", tokens)), 2, -1)
+    tokens = tokens + linear(p, "block/ff/out", value * gate * 0.5 * (1 + erf(gate / np.sqrt(2))))
+    expected = x + linear(p, "proj_out", tokens).reshape(x.shape)
+
+    with jax.default_matmul_precision("highest"):
+        run = jax.jit(lambda x, context: block(x, context, "each"))
+        actual, found = run(jnp.asarray(x, jnp.float32), jnp.asarray(context, jnp.float32))
+    assert error(actual, expected) < 1e-5
+    assert error(found, probabilities.reshape(2, 2, 3, 5, 7)) < 1e-5
+
+
+def test_probabilities_averaged_over_heads():
+    query, key = (jnp.asarray(np.random.default_rng(n).normal(size=(2, n, 8)), jnp.float32) for n in (5, 3))
+    each = attention_probabilities(query, key, 4, "each")
+    assert each.shape == (2, 4, 5, 3)
+    np.testing.assert_allclose(each.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(attention_probabilities(query, key, 4, "mean"), each.mean(1), rtol=1e-5)
+
+
+def test_rematerialized_layers_have_the_same_gradient():
+    def loss(kernel, x, remat):
+        # As in a network, the layer closes over its parameters.
+        return jnp.sin(rematerialized(lambda x: jnp.tanh(x @ kernel), remat)(x)).sum()
+
+    kernel, x = jnp.arange(6.0).reshape(3, 2) / 6, jnp.ones((4, 3))
+    plain, again = (jax.grad(loss)(kernel, x, remat) for remat in (False, True))
+    np.testing.assert_allclose(again, plain, rtol=1e-6)
+    assert np.abs(plain).max() > 0.1

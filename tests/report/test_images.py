@@ -1,0 +1,167 @@
+"""Pictures of maps: fixed colors, known boxes, files of the right size that never replace an input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from jaxad.errors import JaxadError
+from jaxad.inference.maps import fit_map, heat_scale, hottest_box
+from jaxad.report.images import contour, heat, overlay, panels, save_map, save_mask, save_overlay
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def luminance(picture: np.ndarray) -> np.ndarray:
+    return picture @ np.array([0.299, 0.587, 0.114])
+
+
+def test_box_encloses_the_region_of_the_hottest_pixel():
+    map = np.zeros((20, 30), np.float32)
+    map[2:5, 3:9] = 2.0  # larger, but not the hottest
+    map[10:14, 20:27] = 1.5
+    map[12, 22] = 3.0
+    assert hottest_box(map, 1.0) == [20, 10, 27, 14]
+    assert hottest_box(map, 2.5) == [22, 12, 23, 13]
+
+
+def test_box_joins_diagonal_neighbors_and_needs_a_pixel_above_the_threshold():
+    map = np.eye(6, dtype=np.float32)
+    assert hottest_box(map, 0.5) == [0, 0, 6, 6]
+    assert hottest_box(map, 1.0) is None
+
+
+def test_overlay_keeps_the_size_of_the_image_and_cold_parts_as_they_are():
+    map = np.zeros((8, 12), np.float32)
+    map[:, 9:] = 1.0
+    picture = overlay(IMAGE, map, low=0.0, high=1.0)
+    assert picture.shape == IMAGE.shape
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture[:, :30], IMAGE[:, :30])
+    assert np.abs(picture[:, -5:].astype(int) - IMAGE[:, -5:]).mean() > 20
+
+
+def test_alpha_is_reached_at_the_threshold():
+    low, high = heat_scale(3.0, np.full(9, 1.0))
+    at_threshold = overlay(IMAGE, np.full((4, 6), 3.0, np.float32), low=low, high=high, alpha=1.0)
+    expected = heat(np.full(IMAGE.shape[:2], 3.0, np.float32), low=low, high=high)
+    np.testing.assert_array_equal(at_threshold, expected)
+
+
+@given(offset=st.floats(-100, 100), spread=st.floats(1e-3, 1e3))
+def test_scale_puts_normal_median_at_the_cold_end_and_threshold_in_the_middle(offset, spread):
+    normal = offset + spread * np.random.default_rng(1).normal(size=500)
+    threshold = offset + 4 * spread
+    low, high = heat_scale(threshold, normal)
+    assert low == pytest.approx(np.median(normal))
+    assert (low + high) / 2 == pytest.approx(threshold)
+    assert heat_scale(None, normal)[1] == pytest.approx(2 * np.quantile(normal, 0.995) - low)
+
+
+def test_a_normal_image_stays_cold_whatever_its_own_maximum():
+    draw = np.random.default_rng(2)
+    normal = 1 + 1e-3 * np.abs(draw.normal(size=(5, 32, 32))).astype(np.float32)
+    low, high = heat_scale(1.006, normal)
+    quiet = luminance(heat(normal[0], low=low, high=high))
+    defect = luminance(heat(np.full((2, 2), 1.012, np.float32), low=low, high=high))
+    assert quiet.max() < 0.5 * defect.min()
+    np.testing.assert_array_equal(overlay(IMAGE, np.full((2, 2), np.median(normal)), low=low, high=high), IMAGE)
+
+
+def test_colors_grow_brighter_with_the_value():
+    ramp = luminance(heat(np.linspace(0, 1, 64, dtype=np.float32)[None], low=0, high=1))[0]
+    assert (np.diff(ramp) > 0).all()
+
+
+def test_scale_of_constant_maps_has_a_width():
+    low, high = heat_scale(1.0, np.ones(10))
+    assert low < high
+
+
+@pytest.mark.parametrize("arguments", [(None, None), (1.0, np.array([])), (1.0, np.array([1.0, np.nan]))])
+def test_scale_refuses_what_it_cannot_use(arguments):
+    with pytest.raises(ValueError, match="heat_scale"):
+        heat_scale(*arguments)
+
+
+def test_contour_changes_only_the_border_of_a_copy():
+    mask = np.zeros((40, 60), np.uint8)
+    mask[10:30, 15:45] = 255
+    before = IMAGE.copy()
+    picture = contour(IMAGE, mask)
+    np.testing.assert_array_equal(IMAGE, before)
+    changed = (picture != IMAGE).any(2)
+    assert changed[10, 15:45].all()
+    assert not changed[14:26, 19:41].any()
+    assert not changed[:8].any()
+
+
+def test_panels_have_one_size_and_no_mask_where_there_is_none():
+    map, mask = np.random.default_rng(0).random((16, 16)), np.eye(80)
+    pictures = panels(IMAGE, mask, map, low=0, high=1, side=30)
+    assert list(pictures) == ["input", "mask", "map", "overlay"]
+    assert {picture.shape for picture in pictures.values()} == {(20, 30, 3)}
+    assert set(np.unique(pictures["mask"])) == {0, 255}
+    assert "mask" not in panels(IMAGE, None, map, low=0, high=1)
+
+
+def test_fit_uses_half_pixel_centers():
+    fitted = fit_map(np.array([[0.0, 1.0]]), (1, 4))
+    np.testing.assert_allclose(fitted, [[0.0, 0.25, 0.75, 1.0]])
+
+
+@pytest.mark.parametrize("map", [np.full((3, 3), np.nan), np.zeros((2, 3, 3)), np.zeros((0, 3))])
+def test_maps_that_are_not_finite_or_not_maps_are_refused(map):
+    with pytest.raises(ValueError, match="needs to be"):
+        hottest_box(map, 0.5)
+
+
+def test_maps_come_back_exactly(tmp_path):
+    map = np.random.default_rng(3).normal(1, 1e-3, (17, 23)).astype(np.float32)
+    np.testing.assert_array_equal(np.load(save_map(tmp_path / "deep" / "a.npy", map)), map)
+    with Image.open(save_map(tmp_path / "a.tiff", map)) as file:
+        assert file.mode == "F"
+        np.testing.assert_array_equal(np.asarray(file), map)
+
+
+def test_masks_are_black_and_white_at_their_own_size(tmp_path):
+    mask = np.zeros((17, 23), bool)
+    mask[3:6, 4:9] = True
+    with Image.open(save_mask(tmp_path / "m.png", mask)) as file:
+        assert file.mode == "L"
+        np.testing.assert_array_equal(np.asarray(file), mask * 255)
+
+
+@pytest.mark.parametrize("name", ["o.png", "o.jpg"])
+def test_overlays_have_the_size_of_the_image(tmp_path, name):
+    map = np.zeros((10, 10), np.float32)
+    map[4:6, 4:6] = 2
+    path = save_overlay(tmp_path / name, IMAGE, map, low=0, high=2, threshold=1.0)
+    with Image.open(path) as file:
+        assert file.size == (60, 40)
+
+
+def test_overlay_outlines_what_is_above_the_threshold(tmp_path):
+    map = np.zeros((40, 60), np.float32)
+    map[10:20, 10:20] = 0.9
+    paths = [save_overlay(tmp_path / f"{t}.png", IMAGE, map, low=0, high=2, threshold=t) for t in (None, 0.5, 1.0)]
+    plain, outlined, below = (np.asarray(Image.open(path)) for path in paths)
+    assert (outlined != plain).any()
+    np.testing.assert_array_equal(below, plain)
+
+
+@pytest.mark.parametrize(
+    ("save", "name"),
+    [
+        (lambda p: save_map(p, IMAGE[..., 0]), "a.png"),
+        (lambda p: save_mask(p, IMAGE[..., 0]), "a.jpg"),
+        (lambda p: save_overlay(p, IMAGE, IMAGE[..., 0], low=0, high=1), "a.tiff"),
+    ],
+)
+def test_other_extensions_are_refused(tmp_path, save, name):
+    with pytest.raises(JaxadError, match="saved as"):
+        save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []

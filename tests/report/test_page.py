@@ -1,0 +1,308 @@
+"""report.json and the HTML page of a realistic evaluation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jaxad.errors import ReportError
+from jaxad.report.page import Case, Curves, Evaluation, PrototypeFigure, TsneInput, choose_cases, write_report
+from jaxad.types import Record
+
+VOID = {"meta", "br", "img", "wbr", "link", "hr", "input"}
+IMAGE = {"image_auroc": 0.95, "image_ap": 0.97, "image_f1max": 0.9}
+PIXEL = {"pixel_auroc": 0.96, "pixel_ap": 0.5, "pixel_f1max": 0.52, "aupro": 0.88, "mad": 0.8}
+NO_PIXEL = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "mad"))
+
+
+def make_classes() -> dict[str, Any]:
+    """Three categories: complete, without masks, without defects."""
+    nothing = dict.fromkeys(IMAGE) | NO_PIXEL
+    return {
+        "bottle": {**IMAGE, **PIXEL, "n_normal": 20, "n_anomalous": 30, "undefined": {}},
+        "grid": {
+            **IMAGE,
+            **NO_PIXEL,
+            "image_auroc": 0.81,
+            "n_normal": 12,
+            "n_anomalous": 15,
+            "undefined": dict.fromkeys(NO_PIXEL, "no masks"),
+        },
+        "tile": {
+            **nothing,
+            "n_normal": 10,
+            "n_anomalous": 0,
+            "undefined": dict.fromkeys(nothing, "no anomalous images"),
+        },
+    }
+
+
+def make_report() -> dict[str, Any]:
+    baseline = {"mean": {**IMAGE, **PIXEL, "image_auroc": 0.9, "pixel_ap": 0.6}, "classes": make_classes()}
+    baseline["classes"]["bottle"]["image_auroc"] = 0.9
+    return {
+        "protocol": "exact-256",
+        "protocol_description": "Maps at 256 px, Gaussian sigma 4.",
+        "config": {"system": "DPDiff-AD", "model": {"depth": 2, "blocks": [4, 5], "width": None}},
+        "environment": {
+            "versions": {"jax": "0.10.2"},
+            "device": "2 CPU cores",
+            "seconds": 12.5,
+            "images_per_second": 23.4,
+            "timed": "features, reconstruction and maps",
+            "timings": {"training": 281.0},
+        },
+        "data": {
+            "source": "folder:parts",
+            "counts": {"bottle": {"train": 100, "normal": 20, "anomalous": 30}},
+            "licence": "CC BY-NC-SA 4.0",
+            "bad_files": [{"file": "grid/7.png", "kind": "truncated image", "detail": "save it again"}],
+            "notes": ["The defects of bottle are drawn, those of grid are real."],
+        },
+        "mean": {**IMAGE, **PIXEL},
+        "classes": make_classes(),
+        "notes": ["DPDiff-AD has random weights."],
+        "baseline": {"notes": ["The bank has <i>random</i> weights."], "config": {"system": "Patch bank"}, **baseline},
+    }
+
+
+def make_evaluation(categories: tuple[str, ...] = ("bottle", "grid", "tile")) -> Evaluation:
+    draw = np.random.default_rng(0)
+    line, curves, scores, cases = np.linspace(0, 1, 500), {}, {}, []
+    for name in categories:
+        defects = 0 if name == "tile" else 12
+        labels = np.repeat([0, 1], [10, defects])
+        scores[name] = draw.normal(size=labels.size) + 3 * labels, labels
+        if defects:
+            pixel = (line, np.sqrt(line)) if name == "bottle" else None
+            curves[name] = Curves(image_roc=(line, np.sqrt(line)), image_pr=(line, 1 - line / 2), pixel_roc=pixel)
+        for rank, i in choose_cases(*scores[name]).items():
+            record = Record(
+                Path(f"{i}.png"), name, int(labels[i]), "cut" if labels[i] else "good", None, f"{name}/{i}.png"
+            )
+            image, map = draw.integers(0, 256, (60, 80, 3), np.uint8), draw.random((16, 16))
+            mask = np.eye(60) if name == "bottle" and labels[i] else None
+            cases.append(Case(record, image, map, float(scores[name][0][i]), rank, mask))
+    record = Record(Path("p.png"), "bottle", 1, "cut", None, "bottle/p.png")
+    maps = draw.random((3, 8, 8))
+    features = draw.normal(size=(120, 16)).astype(np.float32)
+    return Evaluation(
+        curves=curves,
+        baseline_curves=curves,
+        scores=scores,
+        thresholds=dict.fromkeys(categories, 1.5),
+        threshold_note="Set on held-out normal images.",
+        pixel_thresholds=dict.fromkeys(categories, 0.9),
+        cases=cases,
+        prototypes=[PrototypeFigure(record, cases[0].image, maps, ["local 1", "local 2", "global 1"])],
+        tsne=TsneInput(features, features * 0.9, np.arange(120) % 6 == 0, ["bottle"] * 60 + ["grid"] * 60),
+    )
+
+
+class Page(HTMLParser):
+    """The sections, references, images and text of a page; fails on tags that do not nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.ids: set[str] = set()
+        self.references: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.titles: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.references += [values[name] or "" for name in ("src", "href", "srcset", "xlink:href") if name in values]
+        if tag == "section":
+            self.ids.add(values["id"] or "")
+        if "title" in values:
+            self.titles.append(values["title"] or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1:] not in (["style"], ["script"]):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory) -> Path:
+    return write_report(tmp_path_factory.mktemp("report"), make_report(), evaluation=make_evaluation())
+
+
+def test_both_files_are_written_and_json_round_trips(full):
+    assert full.name == "report.html"
+    assert sorted(path.name for path in full.parent.iterdir()) == ["report.html", "report.json"]
+    text = (full.parent / "report.json").read_text()
+    assert json.loads(text) == make_report()
+    assert "NaN" not in text
+
+
+def test_the_page_needs_no_network_and_no_other_file(full):
+    text = full.read_text("utf-8")
+    page = Page(text)
+    assert page.references
+    assert all(reference.startswith(("data:image/", "#")) for reference in page.references)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    assert len(text) < 8e6
+
+
+def test_the_full_page_has_every_section_and_links_to_each(full):
+    page = Page(full.read_text("utf-8"))
+    assert page.ids == {
+        *("results", "decisions", "curves", "gallery", "prototypes", "tsne", "speed", "data", "settings"),
+    }
+    assert {reference[1:] for reference in page.references if reference.startswith("#")} == page.ids
+    # bottle has ROC, PR and scores, grid the same, tile scores alone; t-SNE has two
+    assert page.tags.count("svg") == 3 + 3 + 1 + 2
+
+
+def test_the_summary_counts_at_the_threshold(full):
+    evaluation = make_evaluation()
+    called = {name: scores > 1.5 for name, (scores, _) in evaluation.scores.items()}
+    found = sum(int((called[name] & (labels == 1)).sum()) for name, (_, labels) in evaluation.scores.items())
+    alarms = sum(int((called[name] & (labels == 0)).sum()) for name, (_, labels) in evaluation.scores.items())
+    text = Page(full.read_text("utf-8")).text
+    assert f"Finds {found} of 24 defective parts and wrongly rejects {alarms} of 30 good ones." in text
+    assert "Weakest category: grid" in text
+    assert "Ahead of Patch bank in 1 of 7 metrics: Image AUROC +5.0 points, Pixel AP −10.0" in text
+
+
+def test_the_page_tells_data_settings_speed_and_what_was_timed(full):
+    text = Page(full.read_text("utf-8")).text
+    for part in (
+        "DPDiff-AD has random weights.",
+        "The bank has <i>random</i> weights.",
+        "The defects of bottle are drawn, those of grid are real.",
+        "CC BY-NC-SA 4.0",
+        "grid/7.png : truncated image: save it again",
+        "exact-256",
+        "Maps at 256 px, Gaussian sigma 4.",
+        "features, reconstruction and maps",
+        "23.4",
+        "2 CPU cores",
+        "jax 0.10.2",
+        "[4, 5]",
+        "Set on held-out normal images.",
+    ):
+        assert part in text
+
+
+def test_undefined_metrics_are_dashes_with_reason_and_footnote(full):
+    page = Page(full.read_text("utf-8"))
+    assert page.titles.count("no masks") == 5
+    assert page.titles.count("no anomalous images") == 8
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_bare_report_shows_only_what_it_has(tmp_path):
+    report = make_report()
+    del report["baseline"], report["data"]["notes"], report["notes"]
+    page = Page(write_report(tmp_path, report).read_text("utf-8"))
+    assert page.ids == {"results", "speed", "data", "settings"}
+    assert page.tags.count("img") == 0
+    assert "Patch bank" not in page.text
+    assert 'class="callout"' not in (tmp_path / "report.html").read_text("utf-8")
+    assert "Ranks a defective part above a good one in 95.0 % of all pairs." in page.text
+
+
+def test_pixel_columns_vanish_where_no_category_has_masks(tmp_path):
+    report = make_report()
+    del report["baseline"], report["classes"]["bottle"]
+    report["mean"] |= NO_PIXEL
+    text = Page(write_report(tmp_path, report).read_text("utf-8")).text
+    assert "AUPRO" not in text
+    assert "Pixel" not in text
+    assert "F1-max" in text
+
+
+def test_spread_over_seeds_and_binning_error_are_shown(tmp_path):
+    report = make_report()
+    report["mean"]["std"] = {"image_auroc": 0.0123}
+    report["classes"]["bottle"]["pixel_error_bound"] = {"pixel_ap": 2e-6, "aupro": 1e-7}
+    text = Page(write_report(tmp_path, report).read_text("utf-8")).text
+    assert "±1.2" in text
+    assert "binning changes none by more than 2.0e-04 points" in text
+
+
+def test_nothing_is_written_when_the_report_is_not_valid(tmp_path):
+    report = make_report()
+    report["mean"]["mad"] = float("nan")
+    with pytest.raises(ReportError, match=r"mean\.mad = nan"):
+        write_report(tmp_path / "out", report)
+    assert not (tmp_path / "out").exists()
+
+
+def test_writing_again_replaces_the_files_and_gives_the_same_page(tmp_path):
+    evaluation = make_evaluation(("bottle",))
+    first = write_report(tmp_path, make_report(), evaluation=evaluation).read_bytes()
+    assert write_report(tmp_path, make_report(), evaluation=evaluation).read_bytes() == first
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_names_from_the_data_are_escaped(tmp_path):
+    report = make_report()
+    report["classes"] = {"<script>alert(1)</script>": report["classes"]["bottle"]}
+    report["data"]["source"] = 'folder:"><img src=x>'
+    page = Page(write_report(tmp_path, report).read_text("utf-8"))
+    assert page.tags.count("script") == 1
+    assert page.tags.count("img") == 0
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_a_page_of_very_many_noisy_pictures_stays_small_and_says_what_it_left_out(tmp_path):
+    draw = np.random.default_rng(0)
+    bottle = make_report()["classes"]["bottle"]
+    report = make_report() | {"classes": {f"part{i:03d}": copy.deepcopy(bottle) for i in range(150)}, "baseline": None}
+    report["classes"]["part077"]["image_auroc"] = 0.5
+    image, map = draw.integers(0, 256, (128, 128, 3), np.uint8), draw.random((32, 32))
+    cases = [
+        Case(Record(Path("a.png"), name, 1, "cut", None, f"{name}/a.png"), image, map, 1.0, rank, np.eye(64))
+        for name in report["classes"]
+        for rank in ("best", "median", "worst")
+    ]
+    path = write_report(tmp_path, report, evaluation=Evaluation(cases=cases))
+    assert path.stat().st_size < 8e6
+    text = Page(path.read_text("utf-8")).text
+    assert "further categories are left out to keep this page small" in text
+    assert "part077/ a.png" in text
+
+
+def test_tsne_shows_anomalous_patches_among_the_normal_ones_after_repair(tmp_path):
+    draw = np.random.default_rng(0)
+    anomalous = np.arange(200) % 5 == 0
+    after = draw.normal(size=(200, 16)).astype(np.float32)
+    before = after + 20 * anomalous[:, None]
+    patches = TsneInput(before, after, anomalous, ["bottle"] * 200)
+    text = Page(write_report(tmp_path, make_report(), evaluation=Evaluation(tsne=patches)).read_text("utf-8")).text
+    assert "t-SNE of 200 patches, 40 of them on defects" in text
+    before_share = text.split("Before reconstruction.")[1].split("for ")[1].split(" %")[0]
+    after_share = text.split("After reconstruction.")[1].split("for ")[1].split(" %")[0]
+    assert int(before_share) == 0
+    assert int(after_share) > 50

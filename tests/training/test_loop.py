@@ -1,0 +1,56 @@
+"""The loop on a trainer that only counts; tests/test_train.py runs it on a detector."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jaxad.errors import TrainingError
+from jaxad.training.loop import train_loop
+
+
+class Counter:
+    """Its state is the number of steps, its loss a batch plus a number drawn with the key."""
+
+    def __init__(self, bad_step=None):
+        self._bad_step = bad_step
+
+    def step(self, state, batch, key):
+        term = math.inf if state == self._bad_step else 1.0
+        return state + 1, {"loss": np.float32(batch + jax.random.uniform(key)), "term": np.float32(term)}
+
+
+def run(start=0, bad_step=None):
+    """Twelve steps, each third logged and each fourth saved -> what was logged, what was saved, the error."""
+    logged, saved, error = {}, {}, None
+    settings = {"start": start, "steps": 12, "key": jax.random.key(0), "log_every": 3, "save_every": 4}
+    trainer = Counter(bad_step)
+    try:
+        train_loop(trainer, start, float, on_log=logged.__setitem__, on_save=saved.__setitem__, **settings)
+    except TrainingError as caught:
+        error = str(caught)
+    return logged, saved, error
+
+
+def test_steps_are_logged_and_saved_when_due_and_the_last_is_left_to_the_caller():
+    logged, saved, error = run()
+    assert list(logged) == [3, 6, 9, 12]
+    assert saved == {4: 4, 8: 8}
+    assert [int(values["loss"]) for values in logged.values()] == [2, 5, 8, 11]
+    assert len({values["loss"] % 1 for values in logged.values()}) == 4
+    assert error is None
+
+
+def test_a_resumed_loop_does_as_the_whole_one_did():
+    logged = run()[0]
+    assert run(start=8) == ({step: logged[step] for step in (9, 12)}, {}, None)
+
+
+@pytest.mark.parametrize(("bad_step", "kept", "noticed"), [(2, [], 3), (3, [], 4), (8, [4, 8], 9), (11, [4, 8], 12)])
+def test_a_step_that_is_not_finite_is_neither_logged_nor_saved(bad_step, kept, noticed):
+    logged, saved, error = run(bad_step=bad_step)
+    assert list(saved) == kept
+    assert max(logged, default=0) < noticed
+    assert f"at step {noticed} term is inf; begin anew" in error
+    assert "--train.learning-rate" in error

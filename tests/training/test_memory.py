@@ -1,0 +1,59 @@
+"""What is on the devices while a detector is trained."""
+
+import gc
+import math
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad.io.progress import Reporter
+from jaxad.nn import module_state
+from tests.toy import toy_model, toy_training
+from tests.training.test_trainer import arrays
+
+
+def held():
+    """Bytes of all arrays on the first device."""
+    gc.collect()
+    here = [array for array in jax.live_arrays() if jax.devices()[0] in array.sharding.device_set]
+    return sum(math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize for array in here)
+
+
+class Scales(Reporter):
+    """Weighs what is on the first device when training begins and after its first step."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.weights = []
+
+    def steps(self, what, total, done):
+        @contextmanager
+        def bar():
+            self.weights.append(held())
+            yield lambda step, terms, rate: self.weights.append(held())
+
+        return bar()
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_training_holds_every_array_once(parts, tmp_path, cache):
+    before, scales = held(), Scales()
+    model = toy_model()
+    sizes = {path: module_state.split(model)[1][path].nbytes for path in module_state.parameter_paths(model)}
+    frozen, trained = (sum(group.values()) for group in module_state.select(sizes, ("backbone",)))
+    config = toy_training(steps=1, cache=cache)
+    run = jaxad.fit(model, parts.train, config, workdir=tmp_path / "run", reporter=scales)
+    # Parameters, their average and two moments; the backbone where every step needs it; the noise schedule and metrics.
+    needed = 4 * trained + (frozen if cache == "off" else 0)
+    assert min(frozen, trained) > 8e4
+    assert len(scales.weights) == 2
+    for weight in scales.weights:
+        assert needed <= weight - before < needed + 4e4
+    # The parameters of the detector given are as they were, and the one returned is whole.
+    given, returned, new = (arrays(detector) for detector in (model, run.model, toy_model()))
+    assert [path for path in sizes if given[path].tobytes() != new[path].tobytes()] == []
+    assert not np.array_equal(returned["denoiser/project_out/kernel"], new["denoiser/project_out/kernel"])
+    assert all(isinstance(array, jax.Array) for array in module_state.split(run.model)[1].values())

@@ -1,0 +1,389 @@
+import csv
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+import jaxad
+from jaxad import parallel
+from jaxad.errors import CheckpointError, ConfigError, DataError, TrainingError
+from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.inference.checkpoint import CheckpointWriter
+from jaxad.io.progress import Reporter
+from jaxad.nn import module_state
+from jaxad.training.log import MetricsLog
+from jaxad.training.run_folder import content_hash
+from jaxad.training.trainer import DetectorTrainer, accumulated, make_optimizer
+from jaxad.types import Features
+from tests.parts import make_parts
+from tests.toy import MODEL, TRAIN, toy_model, toy_training
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopAt(Reporter):
+    """Ends the run at a step as a crash would."""
+
+    def __init__(self, step):
+        super().__init__(quiet=True)
+        self._at = step
+
+    def steps(self, what, total, done):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def bar():
+            def update(step, terms, rate):
+                if step == self._at:
+                    raise Stopped
+
+            yield update
+
+        return bar()
+
+
+def arrays(model):
+    return {path: np.asarray(array) for path, array in module_state.split(model)[1].items()}
+
+
+def assert_bit_equal(one, other):
+    one, other = arrays(one), arrays(other)
+    assert one.keys() == other.keys()
+    assert [path for path in one if one[path].tobytes() != other[path].tobytes()] == []
+
+
+def rows(workdir):
+    with (workdir / "metrics.csv").open(newline="") as stream:
+        return [
+            {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+            for row in csv.DictReader(stream)
+        ]
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_a_run_stopped_at_any_step_and_resumed_is_bit_equal_to_an_undisturbed_one(parts, trained, tmp_path, step):
+    again = {"workdir": tmp_path / "run", "holdout": parts.holdout}
+    with pytest.raises(Stopped):
+        jaxad.fit(toy_model(), parts.train, toy_training(), reporter=StopAt(step), **again)
+    resumed = jaxad.fit(toy_model(), parts.train, toy_training(), **again)
+    assert_bit_equal(resumed.model, trained.model)
+    assert resumed.threshold == trained.threshold
+    assert rows(resumed.workdir) == rows(trained.workdir)
+
+
+def test_every_logged_step_stands_once_in_metrics_csv(trained):
+    table = rows(trained.workdir)
+    assert [int(row["step"]) for row in table] == list(range(1, 13))
+    names = {"step", "learning_rate", "loss", "diffusion", "local", "global", "sinkhorn_error", "gradient_norm"}
+    assert table[0].keys() == names
+    for row in table:
+        total = float(row["diffusion"]) + 0.2 * float(row["local"]) + 0.001 * float(row["global"])
+        assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
+        assert float(row["sinkhorn_error"]) < 1e-4
+    assert float(table[0]["diffusion"]) == pytest.approx(1, abs=0.15)
+
+
+def test_an_error_in_the_choice_of_the_threshold_costs_no_step(parts, trained, tmp_path, monkeypatch):
+    again = {"workdir": tmp_path / "run", "holdout": parts.holdout}
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxad.training.trainer.choose_threshold", lambda *a, **k: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                jaxad.fit(toy_model(), parts.train, toy_training(), **again)
+            assert jaxad.restore(tmp_path / "run").meta["step"] == TRAIN["steps"]
+        assert jaxad.restore(tmp_path / "run").threshold is None
+    table = (tmp_path / "run" / "metrics.csv").read_bytes()
+    resumed = jaxad.fit(toy_model(), parts.train, toy_training(), **again)
+    assert_bit_equal(resumed.model, trained.model)
+    assert resumed.threshold == trained.threshold == jaxad.restore(tmp_path / "run").threshold
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == table
+
+
+def test_a_finished_workdir_is_loaded_without_work(parts, trained):
+    before = (trained.workdir / "metrics.csv").read_bytes()
+    loaded = jaxad.fit(toy_model(), parts.train, toy_training(), workdir=trained.workdir, holdout=parts.holdout)
+    assert_bit_equal(loaded.model, trained.model)
+    assert loaded.threshold == trained.threshold
+    assert (trained.workdir / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_killed_run_and_its_second_start_are_bit_equal_to_an_undisturbed_one(parts, trained, tmp_path):
+    workdir, step = tmp_path / "run", random.randrange(1, TRAIN["steps"])
+    root = parts.train.records[0].file.parents[3]
+    settings = {"data": str(root), "workdir": str(workdir), "model": MODEL, "train": TRAIN, "out": str(tmp_path / "o")}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", "tests.worker", str(tmp_path / "settings.json")]
+    folder = Path(__file__).parents[1]
+    victim = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    table = workdir / "metrics.csv"
+    while victim.poll() is None and (not table.is_file() or table.read_text().count("\n") <= step):
+        time.sleep(0.001)
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, f"ended by itself before step {step}: {victim.communicate()[1]}"
+    subprocess.run(command, cwd=folder, check=True)
+    print(f"killed after step {step}")
+    assert_bit_equal(jaxad.restore(workdir).detector, trained.model)
+    assert rows(workdir) == rows(trained.workdir)
+
+
+def test_a_workdir_of_another_run_is_refused_and_the_differences_named(parts, trained):
+    with pytest.raises(CheckpointError) as error:
+        jaxad.fit(toy_model(draws=2), parts.train, toy_training(learning_rate=1e-3, steps=13), workdir=trained.workdir)
+    for difference in (
+        "config.draws: 1 there, 2 now",
+        "train.learning_rate: 0.005 there, 0.001 now",
+        "train.steps: 12",
+    ):
+        assert difference in str(error.value)
+    assert "batch_size" not in str(error.value)
+
+
+def test_a_run_belongs_to_its_images_wherever_they_lie(tmp_path):
+    def fit(root, workdir):
+        ds = jaxad.data.load(f"folder:{root}")
+        model = jaxad.PatchBank.create(jaxad.PatchBankConfig(backbone="random:32x2", image_size=28, bank_size=8))
+        return jaxad.fit(model, ds.train, workdir=workdir, provenance={"where": str(root)})
+
+    here, elsewhere, run = make_parts(tmp_path / "here"), tmp_path / "elsewhere", tmp_path / "run"
+    fit(here, run)
+    shutil.copytree(here, elsewhere)
+    fit(elsewhere, run)
+    first, second = sorted((elsewhere / "disc" / "train" / "good").iterdir())[:2]
+    kept = [file.read_bytes() for file in (first, second)]
+    for file in (first, second):
+        Image.fromarray(np.random.default_rng(len(file.name)).integers(0, 255, (64, 64, 3), np.uint8)).save(file)
+    with pytest.raises(CheckpointError, match=r"data\.sha256\.images") as error:
+        fit(elsewhere, run)
+    assert "data.where" in str(error.value)
+    # Runs from before contents were recorded go on by their names.
+    settings = json.loads((run / "config.json").read_text())
+    del settings["data"]["sha256"]
+    (run / "config.json").write_text(json.dumps(settings))
+    fit(here, run)
+    with pytest.raises(CheckpointError, match=r"data\.source"):
+        fit(elsewhere, run)
+    # A source of the same images in another order of categories is another.
+    first.write_bytes(kept[0])
+    second.write_bytes(kept[1])
+    ds = jaxad.data.load(f"folder:{elsewhere}").train
+    assert content_hash(ds) == content_hash(jaxad.data.load(f"folder:{here}").train)
+    assert content_hash(ds) != content_hash(ds.select(reversed(range(len(ds)))))
+    assert content_hash(ds) != content_hash(ds, {"caption": np.arange(len(ds))})
+
+
+def test_changed_notes_on_the_holdout_are_another_run(parts, trained, monkeypatch):
+    """Captions at test time condition the threshold too."""
+    monkeypatch.setattr(
+        jaxad.DPDiff,
+        "annotate",
+        lambda _, records, training: {} if training else {"caption": np.arange(len(records))},
+    )
+    with pytest.raises(CheckpointError, match=r"sha256\.holdout") as caught:
+        jaxad.fit(toy_model(), parts.train, toy_training(), workdir=trained.workdir, holdout=parts.holdout)
+    assert "sha256.images" not in str(caught.value)
+
+
+def test_a_folder_with_other_files_is_left_alone(parts, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(CheckpointError, match="not empty"):
+        jaxad.fit(toy_model(), parts.train, toy_training(), workdir=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_no_training_images_is_an_error(parts, tmp_path):
+    from jaxad.data import FolderSource
+
+    with pytest.raises(DataError, match="no normal training images"):
+        jaxad.fit(toy_model(), FolderSource("empty", ()), toy_training(), workdir=tmp_path / "run")
+
+
+def test_caches_in_memory_and_on_disk_give_the_same_bits(parts, trained, tmp_path):
+    config = toy_training(cache="disk")
+    model = jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run").model
+    assert_bit_equal(model, trained.model)
+    assert (tmp_path / "run" / "features" / "features.json").is_file()
+
+
+def test_training_without_a_cache_rounds_as_the_cache_does(parts, trained, tmp_path, monkeypatch):
+    sizes, stream = set(), Encoder.stream
+    monkeypatch.setattr(Encoder, "stream", lambda self, *a, **k: sizes.add(self.batch_size) or stream(self, *a, **k))
+    # The first steps only: training amplifies what other batches of the frozen network change in the last bit.
+    config = toy_training(cache="off", steps=2)
+    jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run")
+    for row, cached in zip(rows(tmp_path / "run"), rows(trained.workdir), strict=False):
+        assert float(row["loss"]) == pytest.approx(float(cached["loss"]), rel=1e-5)
+    # The frozen network takes no more images than a step needs.
+    assert sizes == {config.batch_size}
+
+
+def test_features_that_float16_cannot_hold_are_refused(parts, monkeypatch):
+    tokens = np.zeros((14, 16, 32), np.float32)
+    tokens[3, 2, 1] = 1e5
+    loaded = SimpleNamespace(records=parts.train.records)
+    monkeypatch.setattr(Encoder, "stream", lambda *a, **k: [(Features(tokens, (4, 4)), loaded)])
+    for read in (
+        lambda: FeatureCache.build(toy_model(), parts.train),
+        lambda: LiveFeatures(Encoder(toy_model()), parts.train)[[3]],
+    ):
+        with pytest.raises(TrainingError, match=parts.train.records[3].file.name) as error:
+            read()
+        assert parts.train.records[4].file.name not in str(error.value)
+
+
+def test_a_disk_cache_is_reused_for_the_same_images_and_network_only(parts, tmp_path):
+    model, calls = toy_model(), []
+    build = lambda model, source: FeatureCache.build(model, source, folder=tmp_path, progress=calls.append)  # noqa: E731
+    first = np.array(build(model, parts.holdout)[range(10)].tokens)
+    assert sum(calls) == 10
+    calls.clear()
+    np.testing.assert_array_equal(build(model, parts.holdout)[range(10)].tokens, first)
+    assert calls == []
+    os.utime(parts.holdout.records[3].file)
+    build(model, parts.holdout)
+    assert sum(calls) == 10
+    calls.clear()
+    build(toy_model(blocks=(0,)), parts.holdout)
+    assert sum(calls) == 10
+    (tmp_path / "features.json").write_text('{"identi')
+    build(toy_model(blocks=(0,)), parts.holdout)
+    assert sum(calls) == 20
+
+
+def small_step(**changes):
+    """A trainer, its first state and a batch, with one block and no prototypes for a quick compilation."""
+    model = toy_model(local_prototypes=0, global_prototypes=0)
+    trainer = DetectorTrainer(model, toy_training(**changes), parallel.make_mesh())
+    tokens = np.random.default_rng(0).normal(size=(4, 16, 32)).astype(np.float32)
+    return model, trainer, trainer.init(), Features(tokens, (4, 4))
+
+
+def test_moving_average_follows_the_parameters_and_is_what_is_evaluated():
+    _, trainer, state, batch = small_step(ema=0.75)
+    path = "denoiser/project_out/kernel"
+    average = np.asarray(state.params[path])
+    for step in range(3):
+        state, _ = trainer.step(state, batch, jax.random.key(step))
+        average = 0.75 * average + 0.25 * np.asarray(state.params[path])
+    np.testing.assert_allclose(state.ema[path], average, rtol=1e-5, atol=1e-9)
+    np.testing.assert_array_equal(arrays(trainer.detector(state))[path], np.asarray(state.ema[path]))
+    assert np.abs(average - np.asarray(state.params[path])).max() > 1e-4
+
+
+def test_training_leaves_the_detector_it_was_given_and_its_backbone_as_they_were():
+    model, trainer, state, batch = small_step()
+    before = arrays(model)
+    state, _ = trainer.step(state, batch, jax.random.key(0))
+    after = arrays(trainer.detector(state))
+    assert_bit_equal(model, module_state.merge(module_state.split(model)[0], before))
+    changed = {path for path in before if before[path].tobytes() != after[path].tobytes()}
+    assert "denoiser/project_out/kernel" in changed
+    assert not [path for path in changed if path.startswith(("backbone/", "channel_"))]
+
+
+def test_state_keeps_its_layout_from_step_to_step():
+    _, trainer, state, batch = small_step()
+    layout = jax.tree.map(lambda array: array.sharding, state)
+    state, _ = trainer.step(state, batch, jax.random.key(0))
+    assert jax.tree.map(lambda array: array.sharding, state) == layout
+
+
+def test_gradients_of_several_batches_are_averaged():
+    batch = {"x": jnp.arange(6.0), "n": jnp.arange(6)}
+
+    def differentiate(batch, key):
+        return jax.value_and_grad(lambda w: ((w * batch["x"] + batch["n"]) ** 2).mean())(2.0)
+
+    whole, parts = differentiate(batch, None), accumulated(differentiate, 3, batch, jax.random.key(0))
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    seen = accumulated(lambda batch, key: batch["x"] * 3 ** batch["n"], 2, batch, jax.random.key(0))
+    # Images 0, 2, 4 make the first batch and 1, 3, 5 the second.
+    np.testing.assert_allclose(seen, [(0 + 1 * 3) / 2, (2 * 9 + 3 * 27) / 2, (4 * 81 + 5 * 243) / 2])
+
+
+def test_learning_rate_warms_up_and_decays():
+    _, rate = make_optimizer(toy_training(steps=110, warmup_steps=10, learning_rate=2.0, schedule="cosine"))
+    values = [float(rate(step)) for step in range(110)]
+    np.testing.assert_allclose(values[:11], np.linspace(0, 2, 11), atol=1e-6)
+    np.testing.assert_allclose(values[10:], 1 + np.cos(np.pi * np.arange(100) / 100), atol=1e-5)
+    _, rate = make_optimizer(toy_training(learning_rate=2.0))
+    assert [float(rate(step)) for step in (0, 5, 1000)] == [2.0, 2.0, 2.0]
+
+
+def test_gradients_are_clipped_to_their_global_norm():
+    params = {"a": jnp.zeros(3), "b": jnp.zeros(1)}
+    gradient = {"a": jnp.array([3.0, 0.0, 0.0]), "b": jnp.array([4.0])}
+    for clip, expected in ((None, 1.0), (10.0, 1.0), (0.5, 0.1)):
+        optimizer, _ = make_optimizer(toy_training(clip_norm=clip))
+        state = optimizer.update(gradient, optimizer.init(params), params)[1]
+        moments = optax.tree_utils.tree_get(state, "mu")
+        np.testing.assert_allclose(moments["b"], 0.1 * 4 * expected, rtol=1e-5)
+
+
+def test_weight_decay_is_decoupled():
+    params = {"a": jnp.full(2, 10.0)}
+    optimizer, _ = make_optimizer(toy_training(clip_norm=None, weight_decay=0.1, learning_rate=0.5))
+    updates, _ = optimizer.update({"a": jnp.zeros(2)}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["a"], -0.5 * 0.1 * 10, rtol=1e-6)
+
+
+def test_tensorboard_without_its_package_is_an_error_before_any_work(parts, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ConfigError, match="tensorboardX"):
+        jaxad.fit(toy_model(), parts.train, toy_training(tensorboard=True), workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_log_drops_what_comes_after_the_checkpoint_and_what_was_cut_off(tmp_path):
+    file = tmp_path / "metrics.csv"
+    with MetricsLog(file, 0) as log:
+        for step in (1, 2, 3):
+            log.write(step, {"loss": step / 3, "images_per_second": None})
+    file.write_text(file.read_text() + "1")
+    with MetricsLog(file, 2):
+        assert [line[:2] for line in file.read_text().splitlines()] == ["st", "1,", "2,"]
+    with MetricsLog(file, 2) as log:
+        log.write(3, {"loss": math.nan, "images_per_second": 5.0})
+    with file.open(newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [(row["step"], row["loss"], row["images_per_second"]) for row in table] == [
+        ("1", "0.333333", ""),
+        ("2", "0.666667", ""),
+        ("3", "nan", "5.0"),
+    ]
+    assert float(table[2]["seconds"]) >= float(table[1]["seconds"])
+
+
+def test_batches_must_divide_over_the_devices(parts, tmp_path):
+    with pytest.raises(ConfigError, match="multiple of the number of devices, 2"):
+        jaxad.fit(toy_model(), parts.train, toy_training(batch_size=3), workdir=tmp_path / "run")
+
+
+def test_old_checkpoints_are_removed(trained):
+    steps = sorted(int(folder.name) for folder in (trained.workdir / "checkpoints").iterdir())
+    assert steps == [8, 12]
+    with CheckpointWriter(trained.workdir) as writer:
+        assert writer.latest == 12
+
+
+def test_features_of_other_images_are_refused(parts, tmp_path):
+    features = FeatureCache.build(toy_model(), parts.holdout)
+    with pytest.raises(DataError, match="other images or another network"):
+        jaxad.fit(toy_model(), parts.train, toy_training(), workdir=tmp_path / "run", features=features)
+    assert not (tmp_path / "run").exists()
