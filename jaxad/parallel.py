@@ -35,7 +35,7 @@ def start_processes() -> None:
     if given:
         problems = [f"{name}: missing" for name in ("JAX_COORDINATOR_ADDRESS", *_NUMBERS) if name not in given]
         problems += [
-            f"{name} = {given[name]}: needs to be a number" for name in _NUMBERS if not given.get(name, "0").isdecimal()
+            f"{name} = {given[name]}: must be a number" for name in _NUMBERS if not given.get(name, "0").isdecimal()
         ]
         if problems:
             known = ", ".join(f"{name}={value}" for name, value in given.items())
@@ -58,7 +58,7 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     """
     devices = jax.device_count()
     if devices % fsdp:
-        raise ConfigError(f"fsdp = {fsdp}: needs to divide the number of devices, {devices}")
+        raise ConfigError(f"fsdp = {fsdp}: must divide the number of devices, {devices}")
     return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
@@ -118,7 +118,7 @@ def shard_batch(arrays: Any, mesh: Mesh) -> Any:
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises ConfigError unless the batch divides evenly over the devices."""
     if batch_size % mesh.size:
-        raise ConfigError(f"batch_size = {batch_size}: needs to be a multiple of the number of devices, {mesh.size}")
+        raise ConfigError(f"batch_size = {batch_size}: must be a multiple of the number of devices, {mesh.size}")
 
 
 def to_host(arrays: Any) -> Any:

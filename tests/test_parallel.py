@@ -27,7 +27,7 @@ def test_half_an_environment_of_several_hosts_is_refused(monkeypatch):
     with pytest.raises(ConfigError) as error:
         parallel.start_processes()
     assert "JAX_PROCESS_ID: missing" in str(error.value)
-    assert "JAX_NUM_PROCESSES = two: needs to be a number" in str(error.value)
+    assert "JAX_NUM_PROCESSES = two: must be a number" in str(error.value)
 
 
 WIDE = MODEL | {"backbone": "random:64x1"}

@@ -120,7 +120,7 @@ class Benchmark:
         ]
         for name, option in known.items():
             if (value := str(given.get(name, option.choices[0]))) not in option.choices:
-                problems.append(f"option {name}={value}: needs to be one of {', '.join(option.choices)}")
+                problems.append(f"option {name}={value}: must be one of {', '.join(option.choices)}")
         if problems:
             raise ConfigError(f"{self.name}: " + "; ".join(problems))
         return {name: str(given.get(name, option.choices[0])) for name, option in known.items()}

@@ -84,9 +84,9 @@ def prepare(
     data_set = benchmark(name)
     chosen = data_set.choose(options or {})
     if size is not None and size < SMALLEST:
-        raise ConfigError(f"--size {size}: needs to be at least {SMALLEST} pixels")
+        raise ConfigError(f"--size {size}: must be at least {SMALLEST} pixels")
     if workers < 1:
-        raise ConfigError(f"--workers {workers}: needs to be at least 1")
+        raise ConfigError(f"--workers {workers}: must be at least 1")
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
     paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]

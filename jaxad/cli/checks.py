@@ -18,7 +18,7 @@ def fit_problems(command: Any, config: Any) -> list[str]:
     """What is wrong with the flags of `jaxad fit ...`, its settings `config` and `command.train` among them."""
     problems = count_problems(command, "workers")
     if not 0 <= command.holdout < 1:
-        problems.append(f"--holdout {command.holdout}: needs to be at least 0 and below 1")
+        problems.append(f"--holdout {command.holdout}: must be at least 0 and below 1")
     if command.workdir.exists() and not command.workdir.is_dir():
         problems.append(f"--workdir {command.workdir}: is a file; give a folder")
     for flag, settings in (("--model", config), ("--train", command.train)):
@@ -33,7 +33,7 @@ def fit_problems(command: Any, config: Any) -> list[str]:
 def count_problems(command: Any, *names: str) -> list[str]:
     """Flags of counts that are below 1."""
     values = ((name.replace("_", "-"), getattr(command, name)) for name in names)
-    return [f"--{flag} {value}: needs to be at least 1" for flag, value in values if value < 1]
+    return [f"--{flag} {value}: must be at least 1" for flag, value in values if value < 1]
 
 
 def raise_problems(problems: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ def fit(
         config = dataclasses.replace(config, image_size=command.image_size)
     problems = fit_problems(command, config)
     if not 0 < command.false_alarm < 1:
-        problems.append(f"--false-alarm {command.false_alarm}: needs to lie between 0 and 1")
+        problems.append(f"--false-alarm {command.false_alarm}: must lie between 0 and 1")
     problems += own_problems(command)
     raise_problems(problems)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def problems(command: cli.FitCLIPFusion) -> list[str]:
     """Everything about shots and names that cannot work."""
-    found = [f"--shots {command.shots}: needs to be at least 0"] if command.shots < 0 else []
+    found = [f"--shots {command.shots}: must be at least 0"] if command.shots < 0 else []
     if command.shots > 0 and not command.data:
         found.append(f"--shots {command.shots}: needs --data to take the images from")
     if not command.data and not command.classes:

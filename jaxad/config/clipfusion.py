@@ -160,17 +160,17 @@ class CLIPFusionConfig:
         problems = at_least(self, 1, ("output_size", "clip_image_size", "image_size", "chunk", "vv_blocks"))
         for name in ("map_weight", "score_weight"):
             if not 0 <= getattr(self, name) <= 1:
-                problems.append(f"{name} = {getattr(self, name)}: needs to be 0 to 1")
+                problems.append(f"{name} = {getattr(self, name)}: must be 0 to 1")
         for name in ("models", "modalities", "states", "language_timesteps", "attention_parts", "diffusion_taps"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
                 problems.append(f"{name} = {values}: needs one or more different values")
         for name in ("clip_prompt", "map_prompt"):
             if getattr(self, name).count(STATE) != 1:
-                problems.append(f"{name} = {getattr(self, name)!r}: needs to hold {STATE} once")
+                problems.append(f"{name} = {getattr(self, name)!r}: must hold {STATE} once")
         steps = [*self.language_timesteps, *(t for t, _ in self.diffusion_taps)]
         if strangers := sorted({t for t in steps if not 0 <= t < 1000}):
-            problems.append(f"language_timesteps, diffusion_taps: timesteps {strangers} need to be 0 to 999")
+            problems.append(f"language_timesteps, diffusion_taps: timesteps {strangers} must be 0 to 999")
         if any(not state.strip() for state in (*self.states, *self.clip_states)):
             problems.append("states, clip_states: a state without words")
         if 0 in self.clip_blocks:
@@ -184,7 +184,7 @@ class CLIPFusionConfig:
             problems.append(f"class_states = {bad}: a category without states")
         for name in ("temperature", "memory_gb"):
             if (value := getattr(self, name)) is not None and not value > 0:
-                problems.append(f"{name} = {value}: needs to be above 0")
+                problems.append(f"{name} = {value}: must be above 0")
         if self.attention_sides == ():
             problems.append("attention_sides = (): needs one or more sides, or None")
         raise_problems("CLIPFusionConfig", problems)

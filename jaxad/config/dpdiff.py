@@ -123,9 +123,9 @@ class DPDiffConfig:
         if not 0 < self.beta_start <= self.beta_end < 1:
             problems.append(f"beta_start, beta_end = {self.beta_start, self.beta_end}: needs 0 < start <= end < 1")
         if not self.sinkhorn_epsilon > 0:
-            problems.append(f"sinkhorn_epsilon = {self.sinkhorn_epsilon}: needs to be above 0")
+            problems.append(f"sinkhorn_epsilon = {self.sinkhorn_epsilon}: must be above 0")
         if self.start_timestep >= self.timesteps:
-            problems.append(f"start_timestep = {self.start_timestep}: needs to be below timesteps = {self.timesteps}")
+            problems.append(f"start_timestep = {self.start_timestep}: must be below timesteps = {self.timesteps}")
         if self.sampler == "ddim" and self.sampling_steps > self.start_timestep:
             problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
         last = 0 if self.sampler == "ddpm" else round(self.start_timestep / max(self.sampling_steps, 1))

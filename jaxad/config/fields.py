@@ -40,7 +40,7 @@ def check_types(config: Any) -> None:
     _, problems = _read(type(config), to_json(config))
     # A list is what JSON has for a tuple; in a config it would make it unlike its own round trip, and not hashable.
     values = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
-    problems += [f"{name} = {value!r}: needs to be a tuple, not a list" for name, value in values if _holds_list(value)]
+    problems += [f"{name} = {value!r}: must be a tuple, not a list" for name, value in values if _holds_list(value)]
     raise_problems(type(config).__name__, problems)
 
 
@@ -82,22 +82,22 @@ def _typed(hint: Any, value: Any) -> Any:
         raise TypeError(" or ".join(problems))
     if origin is Literal:
         if value not in arguments:
-            raise ValueError(f"needs to be one of {', '.join(map(repr, arguments))}")
+            raise ValueError(f"must be one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise TypeError("needs to be a list")
+            raise TypeError("must be a list")
         if arguments[-1] is Ellipsis:
             return tuple(_typed(arguments[0], item) for item in value)
         if len(value) != len(arguments):
-            raise ValueError(f"needs to be {len(arguments)} values")
+            raise ValueError(f"must be {len(arguments)} values")
         return tuple(map(_typed, arguments, value))
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise TypeError(f"needs to be of type {hint.__name__}")
+        raise TypeError(f"must be of type {hint.__name__}")
     return value
 
 
@@ -116,7 +116,7 @@ def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
     """A problem for each of these fields that is below `bound` or no number; None passes."""
     values = ((name, getattr(config, name)) for name in names)
     return [
-        f"{name} = {value}: needs to be at least {bound}"
+        f"{name} = {value}: must be at least {bound}"
         for name, value in values
         if value is not None and not value >= bound
     ]

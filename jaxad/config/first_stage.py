@@ -70,7 +70,7 @@ class FirstStageConfig:
             self, 0, ("perceptual_weight", "kl_weight", "discriminator_weight", "discriminator_start")
         ) + at_least(self, 1, ("discriminator_layers", "discriminator_width"))
         if self.image_size < 16:
-            problems.append(f"image_size = {self.image_size}: needs to be at least 16")
+            problems.append(f"image_size = {self.image_size}: must be at least 16")
         # A logit sees a patch of the halved image with 4 pixels on each side.
         smallest = 2 ** (self.discriminator_layers + 2)
         if self.discriminator_weight > 0 and self.image_size < smallest:
@@ -140,7 +140,7 @@ class FirstStageTrainConfig:
         counts = ("epochs", "steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints")
         problems = at_least(self, 1, (*counts, "fsdp"))
         if not self.rate > 0:
-            problems.append(f"learning_rate = {self.learning_rate}: needs to be above 0, or None")
+            problems.append(f"learning_rate = {self.learning_rate}: must be above 0, or None")
         if not all(0 <= beta < 1 for beta in self.betas):
-            problems.append(f"betas = {self.betas}: need to be at least 0 and below 1")
+            problems.append(f"betas = {self.betas}: must be at least 0 and below 1")
         raise_problems("FirstStageTrainConfig", problems)

@@ -71,11 +71,11 @@ class TrainConfig:
         )
         problems += at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
         if not self.learning_rate > 0:
-            problems.append(f"learning_rate = {self.learning_rate}: needs to be above 0")
+            problems.append(f"learning_rate = {self.learning_rate}: must be above 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            problems.append(f"clip_norm = {self.clip_norm}: needs to be above 0, or None")
+            problems.append(f"clip_norm = {self.clip_norm}: must be above 0, or None")
         if self.ema is not None and not 0 < self.ema < 1:
-            problems.append(f"ema = {self.ema}: needs to lie between 0 and 1, or be None")
+            problems.append(f"ema = {self.ema}: must lie between 0 and 1, or be None")
         raise_problems("TrainConfig", problems)
 
 
@@ -97,5 +97,5 @@ class DataConfig:
         check_types(self)
         problems = at_least(self, 0, ("workers",))
         if not 0 <= self.holdout < 1:
-            problems.append(f"holdout = {self.holdout}: needs to be 0, or a share below 1")
+            problems.append(f"holdout = {self.holdout}: must be 0, or a share below 1")
         raise_problems("DataConfig", problems)

@@ -87,7 +87,7 @@ class VLMDiffConfig:
         problems = at_least(self, 1, ("image_size", "start_timestep", "sampling_steps"))
         problems += at_least(self, 0, ("guidance",))
         if self.start_timestep > 999:
-            problems.append(f"start_timestep = {self.start_timestep}: needs to be at most 999")
+            problems.append(f"start_timestep = {self.start_timestep}: must be at most 999")
         if self.checkpoint is not None and self.autoencoder is not None:
             problems.append(f"autoencoder = {self.autoencoder!r}: checkpoint = {self.checkpoint!r} has its own")
         if self.trained and self.checkpoint is None:

@@ -116,7 +116,7 @@ def pixel_hash(image: np.ndarray) -> int:
 def resize(image: np.ndarray, view: View) -> np.ndarray:
     """uint8 [h w 3] to uint8 [view.height view.width 3] with PIL's antialiased resampling (SPEC 0.2)."""
     if view.interpolation not in RESAMPLING:
-        raise DataError(f"interpolation {view.interpolation!r} of a view: needs to be one of {', '.join(RESAMPLING)}")
+        raise DataError(f"interpolation {view.interpolation!r} of a view: must be one of {', '.join(RESAMPLING)}")
     if image.shape[:2] == (view.height, view.width):
         return image
     resized = Image.fromarray(image).resize((view.width, view.height), RESAMPLING[view.interpolation])

@@ -62,7 +62,7 @@ def choose_threshold(
         TrainingError: scores or maps that are not finite.
     """
     if not 0 < false_alarm < 1:
-        raise ConfigError(f"false_alarm = {false_alarm}: needs to lie between 0 and 1")
+        raise ConfigError(f"false_alarm = {false_alarm}: must lie between 0 and 1")
     anomalous = [record.identity for record in source.records if record.label]
     if anomalous or not len(source):
         reason = f"anomalous images among them: {', '.join(anomalous[:5])}" if anomalous else "no images"

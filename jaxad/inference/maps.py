@@ -58,5 +58,5 @@ def fit_map(map: np.ndarray, size: Sequence[int]) -> np.ndarray:
 def finite_map(map: np.ndarray) -> np.ndarray:
     map = np.ascontiguousarray(map, np.float32)
     if map.ndim != 2 or map.size == 0 or not np.isfinite(map).all():
-        raise ValueError(f"an anomaly map needs to be [h w] and finite, this one is {list(map.shape)}")
+        raise ValueError(f"an anomaly map must be [h w] and finite, this one is {list(map.shape)}")
     return map

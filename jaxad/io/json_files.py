@@ -65,7 +65,7 @@ class Faults:
         right = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
         if not right:
             wanted = " or ".join(_JSON_NAMES[kind] for kind in kinds)
-            self.add(place, f"needs to be {wanted}, is {_JSON_NAMES.get(type(value), 'unknown')}")
+            self.add(place, f"must be {wanted}, is {_JSON_NAMES.get(type(value), 'unknown')}")
         return right
 
     def fields(self, entry: Any, place: str, **types: type | tuple[type | None, ...]) -> bool:

@@ -268,7 +268,7 @@ def _check(
         if not np.isfinite(score):
             problems.append(f"{name}: image score is {score}")
         if label not in (0, 1):
-            problems.append(f"{name}: label is {label}, needs to be 0 (normal) or 1 (anomalous)")
+            problems.append(f"{name}: label is {label}, must be 0 (normal) or 1 (anomalous)")
         # Minimum and maximum are not finite if any value is not, and need no array of flags.
         if maps is not None and not (np.isfinite(maps[i].min(initial=0)) and np.isfinite(maps[i].max(initial=0))):
             problems.append(f"{name}: {int((~np.isfinite(maps[i])).sum())} scores of its map are not finite in float32")

@@ -113,7 +113,7 @@ class Protocol:
             ProtocolError: the mask is not bool [h w].
         """
         if mask.ndim != 2 or mask.dtype != bool:
-            raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: needs to be bool [h w]")
+            raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool [h w]")
         if self.canvas is not None:
             side, kept = self.canvas
             edge = (side - kept) // 2
@@ -134,7 +134,7 @@ class Protocol:
 
     def _map(self, maps: jax.typing.ArrayLike, smooth: bool) -> jax.Array:
         if jnp.ndim(maps) != 3:
-            raise ProtocolError(f"maps of shape {jnp.shape(maps)}: need to be [b h w]")
+            raise ProtocolError(f"maps of shape {jnp.shape(maps)}: must be [b h w]")
         _, height, width = jnp.shape(maps)
         return operators.separable(_processing(self, height, smooth), _processing(self, width, smooth), maps)
 

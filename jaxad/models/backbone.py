@@ -206,7 +206,7 @@ def _load_network(weights: Weights, dtype: DType, interpolation: Interpolation |
     known = ("dinov2", "dinov2_with_registers", "vit", "resnet", "efficientnet")
     if model_type is not None and model_type not in known:
         raise WeightsError(
-            f"{weights}: config.json: model_type = {model_type!r} is no backbone; needs to be one of {', '.join(known)}"
+            f"{weights}: config.json: model_type = {model_type!r} is no backbone; must be one of {', '.join(known)}"
         )
     if is_resnet(weights):
         return load_resnet(weights, jnp.dtype(dtype))
@@ -241,7 +241,7 @@ def _random_shape(name: str) -> Shape:
     match = re.fullmatch(r"random:(\d+)x(\d+)(?:x(\d+))?", name)
     if not match or 0 in (numbers := [int(number) for number in match.groups("14")]):
         raise ConfigError(
-            f"backbone {name!r}: needs to be random:WIDTHxDEPTH, random:WIDTHxDEPTHxPATCH, random:resnetN, N one of "
+            f"backbone {name!r}: must be random:WIDTHxDEPTH, random:WIDTHxDEPTHxPATCH, random:resnetN, N one of "
             f"{', '.join(map(str, LAYERS))}, or random:efficientnet_N, N one of {', '.join(SCALES)}"
         )
     width, depth, patch = numbers

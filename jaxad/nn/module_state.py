@@ -42,13 +42,18 @@ def drawn(module: Module, generator: np.random.Generator, deviation: float = 0.0
     return merge(graphdef, arrays)
 
 
-def split(module: nnx.Module) -> tuple[nnx.GraphDef, FlatState]:
-    """The module's structure, and its arrays by path in the order of the paths.
+def split(module: nnx.Module, *filters: Any) -> tuple[Any, ...]:
+    """The module's structure, and its arrays by path in the order of the paths: (graphdef, arrays, ...).
 
     Modules here hold no random-number state: dropout-free networks take explicit keys.
+
+    Args:
+        module: any module.
+        filters: types of variables (`jaxad.nn.variables`) or other filters of `flax.nnx`, the last one `...` for the
+            rest; each gives a flat state of its own. None for all arrays in one.
     """
-    graphdef, state = nnx.split(module)
-    return graphdef, {"/".join(map(str, path)): variable.get_value() for path, variable in nnx.to_flat_state(state)}
+    graphdef, *states = nnx.split(module, *filters)
+    return graphdef, *({"/".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(s)} for s in states)
 
 
 def merge(graphdef: nnx.GraphDef, arrays: Mapping[str, Any]) -> Any:

@@ -56,12 +56,12 @@ class Normalization:
         if not preprocessor.get("do_normalize", True):
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         problems = [
-            f"{name} = {values!r}: needs to be three numbers"
+            f"{name} = {values!r}: must be three numbers"
             for name, values in (("mean", mean), ("std", std))
             if len(values) != 3 or not all(isinstance(value, int | float) for value in values)
         ]
         if abs(255 * preprocessor.get("rescale_factor", 1 / 255) - 1) > 1e-6 or preprocessor.get("rescale_offset"):
-            problems.append("rescale_factor, rescale_offset: need to be 1/255 and false")
+            problems.append("rescale_factor, rescale_offset: must be 1/255 and false")
         if problems:
             raise WeightsError(
                 "\n".join(["what the weights say of their images cannot be used:", *(f"  {p}" for p in problems)])

@@ -24,7 +24,7 @@ def patch_grid(size: tuple[int, int], patch: int) -> tuple[int, int]:
         ConfigError: a side that is no multiple of the patch.
     """
     if min(size) < patch or any(side % patch for side in size):
-        raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides need to be multiples of {patch}")
+        raise ConfigError(f"image of {size[0]} x {size[1]} pixels: both sides must be multiples of {patch}")
     return size[0] // patch, size[1] // patch
 
 
@@ -43,7 +43,7 @@ def resize_matrix(old: int, new: int, interpolation: Interpolation) -> np.ndarra
     Source: SPEC 6.1.
     """
     if interpolation not in get_args(Interpolation):
-        raise ValueError(f"interpolation {interpolation!r}: needs to be one of {get_args(Interpolation)}")
+        raise ValueError(f"interpolation {interpolation!r}: must be one of {get_args(Interpolation)}")
     scale = (new + 0.1 if interpolation == "dinomaly" else new) / old
     centers = (np.arange(new) + 0.5) / scale - 0.5
     if interpolation == "antialias":

@@ -93,7 +93,7 @@ def _check_metrics(metrics: Mapping[str, Any], at: str, problems: list[str]) -> 
     _keys(metrics, at, dict.fromkeys(METRICS, _MAYBE_NUMBER), problems, required=True)
     numbers = ((name, metrics.get(name)) for name in METRICS)
     outside = [(name, n) for name, n in numbers if isinstance(n, int | float) and not -1e-9 <= n <= 1 + 1e-9]
-    problems += [f"{at}{name} = {number}: needs to lie between 0 and 1" for name, number in outside]
+    problems += [f"{at}{name} = {number}: must lie between 0 and 1" for name, number in outside]
     _keys(metrics, at, {"std": _OBJECT, "undefined": _OBJECT}, problems, required=False)
     _values(metrics.get("std"), f"{at}std.", _MAYBE_NUMBER, problems)
     _values(metrics.get("undefined"), f"{at}undefined.", _TEXT, problems)
@@ -119,7 +119,7 @@ def _keys(
         if name in values:
             _typed(values[name], f"{at}{name}", kind, words, problems)
         elif required:
-            problems.append(f"{at}{name}: missing; it needs to be {words}")
+            problems.append(f"{at}{name}: missing; it must be {words}")
 
 
 def _values(values: Any, at: str, kind: tuple, problems: list[str]) -> None:
@@ -139,7 +139,7 @@ def _items(values: Any) -> Sequence[tuple[str, Any]]:
 def _typed(value: Any, at: str, kind: Any, words: str, problems: list[str]) -> bool:
     good = isinstance(value, kind) and not isinstance(value, bool)
     if not good:
-        problems.append(f"{at} = {value!r}: needs to be {words}")
+        problems.append(f"{at} = {value!r}: must be {words}")
     return good
 
 
@@ -148,12 +148,12 @@ def _check_json(value: Any, at: str, problems: list[str]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                problems.append(f"{at}: key {key!r} needs to be text")
+                problems.append(f"{at}: key {key!r} must be text")
             _check_json(item, f"{at}.{key}", problems)
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             _check_json(item, f"{at}[{i}]", problems)
     elif isinstance(value, float) and not math.isfinite(value):
-        problems.append(f"{at} = {value}: needs to be finite, or null where it is undefined")
+        problems.append(f"{at} = {value}: must be finite, or null where it is undefined")
     elif not isinstance(value, str | int | float | bool | None):
         problems.append(f"{at}: {type(value).__name__} is not a JSON value; convert it to a plain Python one")

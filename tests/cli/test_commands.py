@@ -233,7 +233,7 @@ def test_evaluate_prints_the_table_and_takes_overrides(work, tmp_path, capsys):
         (["--categories", "screw"], "no category screw"),
         (["--override", "draws"], "NAME=VALUE"),
         (["--override", "drawers=2"], "drawers: no such field in DPDiffConfig"),
-        (["--override", "draws=many"], "needs to be of type int"),
+        (["--override", "draws=many"], "must be of type int"),
         (["--override", "depth=5"], "does not fit its config"),
         (["--checkpoint", "{work}/report"], "no checkpoint there"),
         (["--checkpoint", "{work}/nowhere"], "no checkpoint there"),

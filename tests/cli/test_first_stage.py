@@ -44,7 +44,7 @@ def test_caption(data, tmp_path, monkeypatch, capsys):
     assert jaxad(monkeypatch, *words) == 1
     assert "max_new_tokens: 50 there, 1024 now" in capsys.readouterr().err
     assert jaxad(monkeypatch, *words, "--batch-size", 0) == 1
-    assert "--batch-size 0: needs to be at least 1" in capsys.readouterr().err
+    assert "--batch-size 0: must be at least 1" in capsys.readouterr().err
 
 
 def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
@@ -74,7 +74,7 @@ def test_fit_autoencoder(data, tmp_path, monkeypatch, capsys):
     complaint = capsys.readouterr().err
     assert all(name in complaint for name in ("kl_weight = -1", "epochs = 0", "--workers 0"))
     assert jaxad(monkeypatch, *words, "--holdout", 1) == 1
-    assert "--holdout 1.0: needs to be at least 0 and below 1" in capsys.readouterr().err
+    assert "--holdout 1.0: must be at least 0 and below 1" in capsys.readouterr().err
     assert len(calls) == 1
     assert jaxad(monkeypatch, *words, "--holdout", 0) == 0
     assert (len(calls[1][0]), calls[1][3]["holdout"]) == (3, 0.0)

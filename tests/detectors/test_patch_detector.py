@@ -73,7 +73,7 @@ def test_heads_follow_the_width_unless_given(resnet):
 
 
 def test_size_and_stages_that_the_backbone_does_not_have_are_named(resnet):
-    with pytest.raises(ConfigError, match="56 x 56 pixels: both sides need to be multiples of 16"):
+    with pytest.raises(ConfigError, match="56 x 56 pixels: both sides must be multiples of 16"):
         toy_model(backbone=resnet)
     with pytest.raises(ConfigError, match=r"has blocks 0 to 3, not \[4\]"):
         toy_model(backbone=resnet, image_size=64, blocks=(2, 4))

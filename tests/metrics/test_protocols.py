@@ -138,9 +138,9 @@ def test_a_tiny_defect_makes_the_image_normal_under_ader_only():
 
 
 def test_wrong_inputs_are_refused():
-    with pytest.raises(ProtocolError, match="needs to be bool"):
+    with pytest.raises(ProtocolError, match="must be bool"):
         protocol("exact-256").resize_mask(np.zeros((4, 4), np.uint8))
-    with pytest.raises(ProtocolError, match=r"need to be \[b h w\]"):
+    with pytest.raises(ProtocolError, match=r"must be \[b h w\]"):
         protocol("exact-256").process_map(np.zeros((4, 4), np.float32))
 
 

@@ -55,7 +55,7 @@ def test_tokens_lie_row_by_row(backbone):
 def test_grid_belongs_to_the_image_size(backbone):
     assert backbone.grid(28) == (4, 4)
     assert backbone.grid((21, 35)) == (3, 5)
-    with pytest.raises(ConfigError, match="30 x 30 pixels: both sides need to be multiples of 7"):
+    with pytest.raises(ConfigError, match="30 x 30 pixels: both sides must be multiples of 7"):
         backbone.grid(30)
 
 
@@ -158,7 +158,7 @@ def test_checkpoints_say_how_images_are_normalized(preprocessor, config, expecte
 def test_normalization_that_cannot_be_used_is_explained():
     with pytest.raises(WeightsError) as caught:
         Normalization.of({"image_mean": [0.5], "rescale_factor": 1 / 127.5}, {}, IMAGENET)
-    for sign in ("mean = [0.5]: needs to be three numbers", "rescale_factor"):
+    for sign in ("mean = [0.5]: must be three numbers", "rescale_factor"):
         assert sign in str(caught.value)
 
 

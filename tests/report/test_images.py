@@ -115,7 +115,7 @@ def test_fit_uses_half_pixel_centers():
 
 @pytest.mark.parametrize("map", [np.full((3, 3), np.nan), np.zeros((2, 3, 3)), np.zeros((0, 3))])
 def test_maps_that_are_not_finite_or_not_maps_are_refused(map):
-    with pytest.raises(ValueError, match="needs to be"):
+    with pytest.raises(ValueError, match="must be"):
         hottest_box(map, 0.5)
 
 

@@ -218,10 +218,10 @@ def test_every_wrong_entry_is_listed(coco):
         "images[5].width: is missing",
         "annotations[0].category_id: 12 is none of COCO's 80 categories",
         "annotations[1].image_id: 140 is no sound image of the file",
-        "annotations[2].segmentation[0]: needs to be a list of three points or more, x and y of each",
+        "annotations[2].segmentation[0]: must be a list of three points or more, x and y of each",
         "annotations[2].segmentation[2]: holds what is no number",
         "annotations[3].segmentation.size: [12, 10], its image [10, 12] (height, width)",
-        "annotations[4].segmentation: needs to be an object, is a text",
+        "annotations[4].segmentation: must be an object, is a text",
         "annotations[5].category_id: is missing",
         "annotations[6].segmentation.counts: needs whole numbers whose sum is 120",
     ]

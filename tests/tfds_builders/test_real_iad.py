@@ -130,10 +130,10 @@ def test_every_wrong_entry_is_listed(root):
     assert [problem.detail for problem in caught.value.problems] == [
         "train[0].image_path: '../../secret/audiojack_C1_.jpg' is no path inside the category's folder",
         "train[1].image_path: '/etc/audiojack_C1_.jpg' is no path inside the category's folder",
-        "train[2].anomaly_class: needs to be a text, is null",
+        "train[2].anomaly_class: must be a text, is null",
         "train[3].mask_path: is missing",
-        "train[4]: needs to be an object, is a text",
-        "train[5].mask_path: needs to be a text or null, is a whole number",
+        "train[4]: must be an object, is a text",
+        "train[5].mask_path: must be a text or null, is a whole number",
         f"test[0].image_path: {train[6]['image_path']} is listed before, at train[6]",
         "test[1].image_path: OK/S0003/audiojack_0003_OK.jpg names no view _C1_ to _C5_",
         "test[2].mask_path: OK/S0003/x_mask.png for an image of class OK, which has no mask",
@@ -150,7 +150,7 @@ def test_damaged_lists(root):
     file.write_text('{"train": {}}')
     with pytest.raises(DataError) as caught:
         list_samples(root, "audiojack", **STANDARD)
-    assert "the file.train: needs to be a list, is an object" in str(caught.value)
+    assert "the file.train: must be a list, is an object" in str(caught.value)
     assert "the file.test: is missing" in str(caught.value)
     file.unlink()
     with pytest.raises(DataError, match=r"audiojack\.json: unreadable JSON: No such file"):

@@ -134,7 +134,7 @@ def _is_sound(value: Any, image: tuple[str, int, int], place: str, faults: Fault
     if isinstance(value, list):
         for number, polygon in enumerate(value):
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                faults.add(f"{place}[{number}]", "needs to be a list of three points or more, x and y of each")
+                faults.add(f"{place}[{number}]", "must be a list of three points or more, x and y of each")
             elif not all(type(number) in (int, float) for number in polygon):
                 faults.add(f"{place}[{number}]", "holds what is no number")
     elif faults.fields(value, place, size=list, counts=(list, str)):

@@ -95,9 +95,9 @@ def _fault(row: list[str], lines: dict[str, int]) -> str:
     if category not in COUNTS:
         return f"object {category!r} is no category"
     if split not in SPLITS:
-        return f"split {split!r}, needs to be train or test"
+        return f"split {split!r}, must be train or test"
     if label not in ("normal", "anomaly"):
-        return f"label {label!r}, needs to be normal or anomaly"
+        return f"label {label!r}, must be normal or anomaly"
     if split == "train" and label != "normal":
         return "an anomalous training image"
     if bool(mask) != (label == "anomaly"):

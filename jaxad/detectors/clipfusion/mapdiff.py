@@ -53,7 +53,7 @@ class MapDiff:
         self._tap_grids = [_halved(self.grid, max(levels - 1 - block - up, 0)) for _, block in config.diffusion_taps]
         self.problems = []
         if config.image_size % factor:
-            self.problems.append(f"image_size = {config.image_size}: needs to be a multiple of {factor} pixels")
+            self.problems.append(f"image_size = {config.image_size}: must be a multiple of {factor} pixels")
         if strangers := sorted({block for _, block in config.diffusion_taps if not 0 <= block < levels}):
             self.problems.append(f"diffusion_taps: the UNet has up-blocks 0 to {levels - 1}, not {strangers}")
         if not self.sites:

@@ -42,7 +42,7 @@ class PatchCLIP:
         self.banks = [f"block {block}" for block in self.blocks] + [f"window {side}" for side in self.windows]
         self.problems = []
         if self.size % tower.patch:
-            self.problems.append(f"clip_image_size = {self.size}: needs to be a multiple of the {tower.patch} px patch")
+            self.problems.append(f"clip_image_size = {self.size}: must be a multiple of the {tower.patch} px patch")
         if strangers := [number for number in config.clip_blocks if not 1 <= abs(number) <= tower.depth]:
             self.problems.append(f"clip_blocks: CLIP has blocks 1 to {tower.depth}, not {strangers}")
         if config.vv_blocks is not None and config.vv_blocks > tower.depth:

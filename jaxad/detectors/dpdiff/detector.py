@@ -222,9 +222,7 @@ class DPDiff(PatchDetector):
 
 def _check_heads(**settings: tuple[int, int]) -> None:
     problems = [
-        f"{name} = {heads}: needs to divide the width {width}"
-        for name, (heads, width) in settings.items()
-        if width % heads
+        f"{name} = {heads}: must divide the width {width}" for name, (heads, width) in settings.items() if width % heads
     ]
     if problems:
         raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))

@@ -68,7 +68,7 @@ class VLMDiff(Detector):
         self.grid = backbone.grid(self._side)
         factor = networks.factor
         if config.image_size % factor:
-            raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of the autoencoder's {factor}")
+            raise ConfigError(f"image_size = {config.image_size}: must be a multiple of the autoencoder's {factor}")
 
     @classmethod
     def create(

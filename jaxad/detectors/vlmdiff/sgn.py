@@ -77,7 +77,7 @@ class HintEncoder(nnx.Module):
     def __init__(self, width: int, factor: int, *, dtype: Any, rngs: nnx.Rngs):
         halvings = factor.bit_length() - 1
         if factor != 2**halvings or halvings >= len(HINT_WIDTHS):
-            raise ConfigError(f"an autoencoder of factor {factor}: needs to be a power of 2 up to 8")
+            raise ConfigError(f"an autoencoder of factor {factor}: must be a power of 2 up to 8")
         widths = HINT_WIDTHS[: halvings + 1]
         convs = [conv(3, widths[0], dtype=dtype, rngs=rngs)]
         for above, below in itertools.pairwise(widths):

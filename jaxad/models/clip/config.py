@@ -80,7 +80,7 @@ class VisionConfig:
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> VisionConfig:
-        """The image tower of an open_clip model config, which needs to be a ViT of open_clip's own.
+        """The image tower of an open_clip model config, which must be a ViT of open_clip's own.
 
         Raises:
             WeightsError: fields are missing, or settings this network does not have.
@@ -179,7 +179,7 @@ class TextConfig:
 
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> TextConfig:
-        """The text tower of an open_clip model config, which needs to be a transformer of open_clip's own.
+        """The text tower of an open_clip model config, which must be a transformer of open_clip's own.
 
         Raises:
             WeightsError: fields are missing, or settings this network does not have.
@@ -337,7 +337,7 @@ def _huggingface(
         return {**shared, **defaults, **config}
     if model_type != "clip":
         needed = "'clip' or 'clip_text_model'" if part == "text" else "'clip'"
-        raise WeightsError(f"config.json: model_type = {model_type!r}: needs to be {needed}")
+        raise WeightsError(f"config.json: model_type = {model_type!r}: must be {needed}")
     # OpenAI's own files keep the fields in a second place too, which goes first.
     fields = {**(config.get(f"{part}_config") or {}), **(config.get(f"{part}_config_dict") or {})}
     return {**shared, **defaults, **fields, "projection_dim": config.get("projection_dim", 512)}
@@ -358,14 +358,14 @@ def _not_like_clip(fields: Mapping[str, Any]) -> list[str]:
 
 def _not_one_of(fields: Mapping[str, Any], **allowed: Sequence[Any]) -> list[str]:
     return [
-        f"{name} = {fields[name]!r}: needs to be {' or '.join(map(repr, values))}"
+        f"{name} = {fields[name]!r}: must be {' or '.join(map(repr, values))}"
         for name, values in allowed.items()
         if fields[name] not in values
     ]
 
 
 def _not_one_number(fields: Mapping[str, Any], *names: str) -> list[str]:
-    return [f"{name} = {fields[name]!r}: needs to be one number" for name in names if not isinstance(fields[name], int)]
+    return [f"{name} = {fields[name]!r}: must be one number" for name in names if not isinstance(fields[name], int)]
 
 
 def _not_supported(fields: Mapping[str, Any], *names: str) -> list[str]:

@@ -99,7 +99,7 @@ class VisionTower(nnx.Module):
         if not set(taps) <= set(range(depth)):
             raise ConfigError(f"taps = {sorted(taps)}: needs some of 0 to {depth - 1}")
         if not 0 <= vv_blocks <= depth:
-            raise ConfigError(f"vv_blocks = {vv_blocks}: needs to be 0 to {depth}")
+            raise ConfigError(f"vv_blocks = {vv_blocks}: must be 0 to {depth}")
         tapped = {}
         o = x = embedded = self.embed(images)
         for index, o, x in self._walk(embedded, vv_blocks):
@@ -186,7 +186,7 @@ class TextTower(nnx.Module):
         if ids.shape[1] > self.config.context:
             raise ConfigError(f"texts of {ids.shape[1]} tokens: this tower takes at most {self.config.context}")
         if not 0 <= skip < len(self.blocks):
-            raise ConfigError(f"skip = {skip}: needs to be 0 to {len(self.blocks) - 1}")
+            raise ConfigError(f"skip = {skip}: must be 0 to {len(self.blocks) - 1}")
         # An id that the table lacks gives NaN rather than another token's embedding.
         embedded = jnp.take(self.tokens[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
         x = (embedded + self.positions[...][None, : ids.shape[1]]).astype(self.dtype)

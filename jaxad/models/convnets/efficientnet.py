@@ -99,13 +99,13 @@ class EfficientNetConfig:
         c = {**defaults, **needed, "depthwise_padding": (), "batch_norm_eps": 0.001, **config}
         given = {name: tuple(c[name]) if isinstance(c[name], list) else c[name] for name in needed}
         problems = [
-            f"{name} = {given[name]!r}: needs to be {value!r}" for name, value in needed.items() if given[name] != value
+            f"{name} = {given[name]!r}: must be {value!r}" for name, value in needed.items() if given[name] != value
         ]
         width, divisor = c["width_coefficient"], c["depth_divisor"]
         stem, *widths = (scaled_width(channels, width, divisor) for channels in (32, *WIDTHS))
         # Such a block adds its input in every other library, and does not in transformers.
         if any(stride == 1 and a == b for stride, a, b in zip(STRIDES, (stem, *widths), widths, strict=False)):
-            problems.append(f"width_coefficient = {width}: a stage of stride 1 needs to be wider than the one before")
+            problems.append(f"width_coefficient = {width}: a stage of stride 1 must be wider than the one before")
         if problems:
             raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
         return cls(

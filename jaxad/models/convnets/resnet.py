@@ -59,11 +59,9 @@ class ResNetConfig:
             "downsample_in_bottleneck": False,
         }
         c = {"layer_type": "bottleneck", **defaults, **needed, **config}
-        problems = [
-            f"{name} = {c[name]!r}: needs to be {value!r}" for name, value in needed.items() if c[name] != value
-        ]
+        problems = [f"{name} = {c[name]!r}: must be {value!r}" for name, value in needed.items() if c[name] != value]
         if c["layer_type"] not in ("basic", "bottleneck"):
-            problems.append(f"layer_type = {c['layer_type']!r}: needs to be 'basic' or 'bottleneck'")
+            problems.append(f"layer_type = {c['layer_type']!r}: must be 'basic' or 'bottleneck'")
         if len(c["hidden_sizes"]) != len(c["depths"]) or len(c["depths"]) < 3:
             problems.append(f"hidden_sizes, depths = {c['hidden_sizes']}, {c['depths']}: need 3 or more stages, both")
         if problems:

@@ -73,7 +73,7 @@ class UNetConfig:
             problems.append(f"up_block_types = {c['up_block_types']!r}: needs one for each of {widths!r}")
         for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
             if not isinstance(c[name], int):
-                problems.append(f"{name} = {c[name]!r}: needs to be one number")
+                problems.append(f"{name} = {c[name]!r}: must be one number")
         if bad := [f"{width} / {n}" for width, n in zip(widths, heads, strict=False) if width % n]:
             problems.append(f"attention_head_dim = {c['attention_head_dim']!r}: no whole width of a head: {bad}")
         problems += _groups_problems(c)
@@ -257,24 +257,24 @@ def _require(config: Mapping[str, Any]) -> None:
 
 def _class_problems(config: Mapping[str, Any], name: str) -> list[str]:
     found = config.get("_class_name", name)
-    return [] if found in (name, f"Flax{name}") else [f"_class_name = {found!r}: needs to be {name!r}"]
+    return [] if found in (name, f"Flax{name}") else [f"_class_name = {found!r}: must be {name!r}"]
 
 
 def _fixed_problems(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
     wrong = {name: config[name] for name, needed in fixed.items() if config.get(name, needed) != needed}
-    return [f"{name} = {value!r}: needs to be {fixed[name]!r}" for name, value in wrong.items()]
+    return [f"{name} = {value!r}: must be {fixed[name]!r}" for name, value in wrong.items()]
 
 
 def _types_problems(config: Mapping[str, Any], field: str, known: Mapping[str, bool]) -> list[str]:
     strangers = [name for name in config[field] if name not in known]
-    return [f"{field} = {strangers}: each needs to be one of {', '.join(known)}"] if strangers else []
+    return [f"{field} = {strangers}: each must be one of {', '.join(known)}"] if strangers else []
 
 
 def _groups_problems(config: Mapping[str, Any]) -> list[str]:
     groups, widths = config["norm_num_groups"], config["block_out_channels"]
     if isinstance(groups, int) and all(width % groups == 0 for width in widths):
         return []
-    return [f"norm_num_groups = {groups!r}: needs to divide each of block_out_channels = {widths!r}"]
+    return [f"norm_num_groups = {groups!r}: must divide each of block_out_channels = {widths!r}"]
 
 
 def _refuse(problems: Sequence[str]) -> None:

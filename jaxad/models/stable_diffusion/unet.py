@@ -187,9 +187,9 @@ class UNet(UNetEncoder):
         stages = list(self.stages)
         tapped = [tap.removesuffix(LAYERS) for tap in taps]
         if strangers := sorted(set(tapped) - set(stages)):
-            raise ConfigError(f"taps {strangers}: needs to be of {', '.join(stages)}")
+            raise ConfigError(f"taps {strangers}: must be of {', '.join(stages)}")
         if strangers := sorted(set(sites) - set(self.config.attention_sites)):
-            raise ConfigError(f"attention sites {strangers}: needs to be of {', '.join(self.config.attention_sites)}")
+            raise ConfigError(f"attention sites {strangers}: must be of {', '.join(self.config.attention_sites)}")
         if output:
             return len(stages) - 1
         asked = [*tapped, *(site.partition(".attentions")[0] for site in sites)]

@@ -94,7 +94,7 @@ class ByteTokenizer(CLIPTokenizer):
 def _width(source: str) -> int:
     width = source.removeprefix(RANDOM)
     if not is_random(source) or not width.isdecimal() or int(width) % 8 or int(width) == 0:
-        raise ConfigError(f"{source!r}: needs to be {RANDOM}WIDTH, WIDTH a multiple of 8")
+        raise ConfigError(f"{source!r}: must be {RANDOM}WIDTH, WIDTH a multiple of 8")
     return int(width)
 
 

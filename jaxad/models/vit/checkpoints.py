@@ -224,7 +224,7 @@ def _own_tensors(weights: Weights) -> Weights:
     prefixes = sorted({match[1] for match in ends if match})
     if len(prefixes) != 1:
         found = f"several networks, below {', '.join(prefixes)}" if prefixes else "no tensor cls_token"
-        raise WeightsError(f"{weights}: {found}; needs to hold one Vision Transformer")
+        raise WeightsError(f"{weights}: {found}; must hold one Vision Transformer")
     prefix = prefixes[0]
     beside = [name for name in weights.tensors if not name.startswith((prefix, *_BESIDE))]
     if beside:

@@ -122,7 +122,7 @@ class ViTConfig:
         if not isinstance(model_type, str) or model_type not in _DEFAULTS:
             raise WeightsError(
                 f"config.json: model_type = {model_type!r} is no Vision Transformer known here; "
-                f"needs to be one of {', '.join(_DEFAULTS)}"
+                f"must be one of {', '.join(_DEFAULTS)}"
             )
         c = {name: config.get(name, default) for name, default in _DEFAULTS[model_type].items()}
         if problems := _problems(c):
@@ -150,7 +150,7 @@ class ViTConfig:
 
 def _size(size: str, allowed: Sequence[str]) -> tuple[int, int, int]:
     if size not in allowed:
-        raise ConfigError(f"size = {size!r}: needs to be one of {', '.join(allowed)}")
+        raise ConfigError(f"size = {size!r}: must be one of {', '.join(allowed)}")
     return _SIZES[size]
 
 
@@ -160,7 +160,7 @@ def _problems(c: Mapping[str, Any]) -> list[str]:
 
     def check(names: Sequence[str], fits: Callable[[Any], bool], needed: str) -> bool:
         unfit = [name for name in names if name in c and not fits(c[name])]
-        problems.extend(f"{name} = {c[name]!r}: needs to be {needed}" for name in unfit)
+        problems.extend(f"{name} = {c[name]!r}: must be {needed}" for name in unfit)
         return not unfit
 
     def is_number(value: Any) -> bool:

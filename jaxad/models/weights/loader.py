@@ -184,7 +184,7 @@ def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
     )
     if file.suffix in kinds:
         raise damaged(file, kinds[file.suffix], "the first bytes are of no weight format")
-    raise WeightsError(f"{file}: unknown weight format {file.suffix!r}; needs to be one of {', '.join(kinds)}")
+    raise WeightsError(f"{file}: unknown weight format {file.suffix!r}; must be one of {', '.join(kinds)}")
 
 
 def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[str, np.ndarray]]:

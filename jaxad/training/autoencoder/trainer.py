@@ -311,7 +311,7 @@ def _vgg(config: FirstStageConfig, found: Weights | None) -> str | Weights:
 def _check_size(config: FirstStageConfig, autoencoder: AutoencoderKL) -> None:
     stride = 2 ** (len(autoencoder.config.block_out_channels) - 1)
     if config.image_size % stride:
-        raise ConfigError(f"image_size = {config.image_size}: needs to be a multiple of {stride} for {config.source}")
+        raise ConfigError(f"image_size = {config.image_size}: must be a multiple of {stride} for {config.source}")
 
 
 def _batches(

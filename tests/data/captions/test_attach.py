@@ -161,9 +161,9 @@ def test_coco_lists_before_conversion(tmp_path):
 @pytest.mark.parametrize(
     ("captions", "labels", "message"),
     [
-        ({"a": "b"}, [], "train_captions_mvtec_internvl.json: wrong entry: the file: needs to be a list, is an object"),
-        (["a", 3], ["x", "y"], r"wrong entry: \[1\]: needs to be a text, is a whole number"),
-        (["a"], [None], r"train_labels_mvtec_internvl.json: wrong entry: \[0\]: needs to be a text, is null"),
+        ({"a": "b"}, [], "train_captions_mvtec_internvl.json: wrong entry: the file: must be a list, is an object"),
+        (["a", 3], ["x", "y"], r"wrong entry: \[1\]: must be a text, is a whole number"),
+        (["a"], [None], r"train_labels_mvtec_internvl.json: wrong entry: \[0\]: must be a text, is null"),
         (["a"], ["x", "y"], "unequal length: 1 captions, but 2 labels"),
         (["a", "b"], ["x", ["7"]], "some labels are paths, others lists of an image number"),
         (["a"], [["seven"]], "a list holds a COCO image number, not 'seven'"),
@@ -200,7 +200,7 @@ def test_damaged_files(tmp_path):
     )
     with pytest.raises(DataError) as caught:
         Captions.load(coco)
-    assert "annotations[0].image_id: needs to be a whole number or a text, is a number" in str(caught.value)
+    assert "annotations[0].image_id: must be a whole number or a text, is a number" in str(caught.value)
     assert "annotations[1].caption: is missing" in str(caught.value)
 
 

@@ -175,7 +175,7 @@ def test_timesteps_and_alpha_bars_are_the_published_ones():
 
 
 def test_impossible_sizes_and_settings_are_named(pipeline):
-    with pytest.raises(ConfigError, match="image_size = 39: needs to be a multiple of the autoencoder's 2"):
+    with pytest.raises(ConfigError, match="image_size = 39: must be a multiple of the autoencoder's 2"):
         create(pipeline, image_size=39, backbone="random:32x2x13")
     with pytest.raises(ConfigError, match=r"start_timestep = 1000[\s\S]*guidance|guidance[\s\S]*start_timestep = 1000"):
         config(pipeline, start_timestep=1000, guidance=-1.0).check()

@@ -236,7 +236,7 @@ def test_config_of_another_size_is_refused(tensors, tmp_path, changes, message):
 @pytest.mark.parametrize("config", [{"model_type": "clip_vision_model"}, {}, {"model_type": "dinov2"}])
 def test_config_of_something_else_is_refused(tensors, tmp_path, config):
     weights = find_weights(write(tmp_path, tensors, config))
-    with pytest.raises(WeightsError, match="needs to be 'clip' or 'clip_text_model'"):
+    with pytest.raises(WeightsError, match="must be 'clip' or 'clip_text_model'"):
         load_text_tower(weights)
 
 

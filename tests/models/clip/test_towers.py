@@ -191,9 +191,9 @@ def test_blocks_that_do_not_exist_are_named(model, blocks):
 
 
 def test_impossible_requests_are_named(model):
-    with pytest.raises(ConfigError, match="vv_blocks = 4: needs to be 0 to 3"):
+    with pytest.raises(ConfigError, match="vv_blocks = 4: must be 0 to 3"):
         model.vision(IMAGES, vv_blocks=4)
-    with pytest.raises(ConfigError, match="skip = 2: needs to be 0 to 1"):
+    with pytest.raises(ConfigError, match="skip = 2: must be 0 to 1"):
         model.text(IDS, skip=DEPTH["text"])
     with pytest.raises(ConfigError, match="texts of 13 tokens: this tower takes at most 12"):
         model.text(np.zeros((1, 13), int))

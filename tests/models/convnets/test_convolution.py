@@ -73,7 +73,7 @@ def test_finer_features_are_averaged_over_cells_and_coarser_ones_interpolated():
 def test_stages_and_sizes_that_do_not_exist_are_named():
     network = abstract_resnet(BASIC)
     assert network.grid((64, 32)) == (4, 2)
-    with pytest.raises(ConfigError, match="56 x 64 pixels: both sides need to be multiples of 16"):
+    with pytest.raises(ConfigError, match="56 x 64 pixels: both sides must be multiples of 16"):
         network.grid((56, 64))
     with pytest.raises(ConfigError, match=r"stages = \[2, 4\]: needs one or more of 0 to 3"):
         network.taps(np.zeros((1, 32, 32, 3)), (4, 2))

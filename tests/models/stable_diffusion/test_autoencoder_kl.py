@@ -151,5 +151,5 @@ def test_single_file_and_kl_f8_file(tmp_path):
 
 def test_another_network_is_named(tmp_path):
     write_folder(tmp_path)
-    with pytest.raises(WeightsError, match="_class_name = 'UNet2DConditionModel': needs to be 'AutoencoderKL'"):
+    with pytest.raises(WeightsError, match="_class_name = 'UNet2DConditionModel': must be 'AutoencoderKL'"):
         load_autoencoder(tmp_path / "unet")

@@ -45,7 +45,7 @@ def test_every_published_network_is_listed():
 
 @pytest.mark.parametrize("preset", [ViTConfig.dinov2, ViTConfig.dino, ViTConfig.vit])
 def test_unknown_size_is_named(preset):
-    with pytest.raises(ConfigError, match=r"size = 'huge': needs to be one of .*base"):
+    with pytest.raises(ConfigError, match=r"size = 'huge': must be one of .*base"):
         preset("huge")
 
 
@@ -63,8 +63,8 @@ def test_impossible_config_lists_everything():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"patch_size": 16, "image_size": 8}, "image_size = 8: needs to be at least patch_size = 16"),
-        ({"num_attention_heads": 0}, "num_attention_heads = 0: needs to be one whole number above 0"),
+        ({"patch_size": 16, "image_size": 8}, "image_size = 8: must be at least patch_size = 16"),
+        ({"num_attention_heads": 0}, "num_attention_heads = 0: must be one whole number above 0"),
         ({"num_register_tokens": -1}, "num_register_tokens = -1"),
         ({"model_type": "vit", "intermediate_size": 3072.5}, "intermediate_size = 3072.5"),
     ],

@@ -197,11 +197,11 @@ def test_impossible_settings_are_listed(parts, start, tmp_path):
         assert problem in str(caught.value)
     with pytest.raises(ConfigError, match="betas"):
         FirstStageTrainConfig(betas=(0.5, 1.0)).check()
-    with pytest.raises(ConfigError, match="batch_size = 1: needs to be a multiple"):
+    with pytest.raises(ConfigError, match="batch_size = 1: must be a multiple"):
         fit(parts, start, tmp_path / "run", batch_size=1)
     halving = dataclasses.replace(SHAPE, block_out_channels=(4, 4))
     save_autoencoder(randomized(abstract_autoencoder(halving)), tmp_path / "halving")
     odd = FirstStageConfig(source=str(tmp_path / "halving"), **{**CONFIG, "image_size": 17})
-    with pytest.raises(ConfigError, match="image_size = 17: needs to be a multiple of 2"):
+    with pytest.raises(ConfigError, match="image_size = 17: must be a multiple of 2"):
         fit_autoencoder(parts.train, odd, FirstStageTrainConfig(**TRAIN), workdir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
