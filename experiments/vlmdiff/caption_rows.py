@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxad.cli.captions import caption_record
-from jaxad.cli.captions import described as attached
 from jaxad.data import ImageSource
 from jaxad.data.captions.attach import Captions
+from jaxad.data.captions.record import caption_record
+from jaxad.data.captions.record import described as attached
 from jaxad.detectors.vlmdiff.captioning import data_name
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter

@@ -17,11 +17,13 @@ import numpy as np
 from jax.sharding import AxisType
 
 from jaxad import metrics
+from jaxad.bench import benchmarks
 from jaxad.bench.models import counted_operations, draw, fastest, peak_rate
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, Precision
 from jaxad.detectors.clipfusion.detector import CLIPFusion
 from jaxad.detectors.clipfusion.maps import reference_distance
 from jaxad.detectors.clipfusion.networks import FusionNetworks, compute_types
+from jaxad.errors import ConfigError
 from jaxad.inference.predictor import Predictor
 from jaxad.memory.bank import Memory
 from jaxad.models.clip.config import CLIPConfig, VisionConfig
@@ -175,15 +177,32 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
 
 
 def main(
-    shots: Sequence[int],
-    preset: CLIPFusionPreset,
-    size: Size,
-    dtype: Precision,
-    batch: int,
-    count_only: bool,
+    shots: tuple[int, ...] = (0, 1, 2, 4),
+    preset: CLIPFusionPreset = "clipfusion",
+    size: Size = "published",
+    dtype: Precision = "auto",
+    batch_size: int = 1,
+    count_only: bool = False,
 ) -> None:
-    """Prints one line of JSON for each number of shots as soon as it is measured."""
-    rows = clipfusion_benchmark(shots, preset=preset, size=size, dtype=dtype, batch=batch, count_only=count_only)
+    """Time CLIPFusion's prediction of one image and count its operations, with random weights.
+
+    Args:
+        shots: Numbers of references.
+        preset: The published setting, one of its models alone, or a baseline.
+        size: The published networks; the same with one state and one timestep; or networks of a few channels.
+        dtype: Compute type; "auto" takes the types that other commands compute in on this device.
+        batch_size: Images at once.
+        count_only: Count operations, run nothing.
+
+    Raises:
+        ConfigError: impossible numbers, all of them.
+    """
+    problems = [f"batch_size = {batch_size}: must be at least 1"] if batch_size < 1 else []
+    if not shots or min(shots) < 0:
+        problems.append(f"shots = {' '.join(map(str, shots))}: needs numbers of at least 0")
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+    rows = clipfusion_benchmark(shots, preset=preset, size=size, dtype=dtype, batch=batch_size, count_only=count_only)
     for row in rows:
         print(json.dumps(row), flush=True)
 
@@ -296,3 +315,6 @@ def _batch(detector: CLIPFusion, batch: int) -> Batch:
         for name, view in detector.views.items()
     }
     return Batch(images, np.arange(batch, dtype=np.uint32), np.ones(batch, bool), category=np.zeros(batch, np.int32))
+
+
+benchmarks.register("clipfusion", main)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxad.bench import benchmarks
 from jaxad.data.batches import batches
 from jaxad.data.folder import FolderSource
 from jaxad.types import Record, View
@@ -94,6 +95,9 @@ def _photo(side: int, seed: int) -> Image.Image:
 
 
 def main() -> None:
-    """Prints one line of JSON for each case."""
+    """Time images per second from disk to a batch on the device, for several formats and sizes."""
     for row in input_benchmark():
         print(json.dumps(row))
+
+
+benchmarks.register("input", main)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxad.bench import benchmarks
 from jaxad.errors import ConfigError
 from jaxad.models.catalog import Network, networks
 from jaxad.nn import module_state
@@ -137,10 +138,28 @@ def published_peak(kind: str) -> float | None:
     return next((rate for name, rate in PUBLISHED_PEAKS.items() if re.search(rf"\b{name}", kind)), None)
 
 
-def main(names: Sequence[str] | None, dtype: Literal["float32", "bfloat16"], batch: int) -> None:
-    """Prints one line of JSON for each network as soon as it is measured."""
-    for row in models_benchmark(names, dtype=dtype, batch=batch):
+def main(
+    networks: tuple[str, ...] | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    batch_size: int = 1,
+) -> None:
+    """Time the forward pass of every pretrained network at its published size, with random weights.
+
+    Args:
+        networks: Only these, named as `jaxad models` names them; all if not given.
+        dtype: Compute type; parameters are kept in it too.
+        batch_size: Images, or texts, at once.
+
+    Raises:
+        ConfigError: a network that is not in the list, or a batch without images.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size = {batch_size}: must be at least 1")
+    for row in models_benchmark(networks, dtype=dtype, batch=batch_size):
         print(json.dumps(row), flush=True)
+
+
+benchmarks.register("models", main)
 
 
 def draw(path: str, shape: tuple[int, ...], noise: np.ndarray) -> np.ndarray:

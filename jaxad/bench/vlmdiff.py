@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,59 +20,36 @@ from jax.extend.core import Var
 from jax.sharding import Mesh
 
 from jaxad import parallel
-from jaxad.bench.account import CARDS_GB, NOTE, account_of, drawn, held, mesh_of, on_cpu, operations, random_like, speed
-from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig, to_json
+from jaxad.bench import benchmarks
+from jaxad.bench._account import (
+    CARDS_GB,
+    NOTE,
+    account_of,
+    drawn,
+    held,
+    mesh_of,
+    on_cpu,
+    operations,
+    random_like,
+    speed,
+)
+from jaxad.bench._vlmdiff_networks import PUBLISHED, TINY, Size, abstract_vlmdiff, batch_of, compilable, features
+from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise
+from jaxad.errors import ConfigError
 from jaxad.inference.predictor import Predictor
-from jaxad.models.backbone import backbone_from_config
-from jaxad.models.clip.config import TextConfig
 from jaxad.models.convnets.lpips import abstract_lpips
 from jaxad.models.convnets.vgg import WIDTHS as VGG_WIDTHS
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
-from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
-from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
-from jaxad.nn.normalization import IMAGENET
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.training.autoencoder.trainer import AutoencoderTrainer
 from jaxad.training.trainer import DetectorTrainer
-from jaxad.types import Batch, Features
+from jaxad.types import Features
 
-Size = Literal["published", "tiny"]
 Program = Literal["prediction", "training", "autoencoder"]
 PROTOCOL = "diad"
-
-
-class Shapes(NamedTuple):
-    """Of the networks, and the side of an image."""
-
-    unet: UNetConfig
-    autoencoder: AutoencoderConfig
-    text: TextConfig
-    backbone: ViTConfig
-    image_size: int
-
-
-PUBLISHED = Shapes(
-    UNetConfig.sd15(), AutoencoderConfig(), TextConfig.stable_diffusion(1), ViTConfig.dino("small", 8), 256
-)
-TINY = Shapes(
-    UNetConfig(
-        block_out_channels=(8, 64),
-        layers_per_block=1,
-        down_attention=(False, False),
-        up_attention=(False, False),
-        heads=(2, 2),
-        cross_attention_dim=16,
-        norm_num_groups=4,
-    ),
-    AutoencoderConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4),
-    TextConfig(16, depth=1, heads=2, hidden=32, vocabulary=300, projection=None),
-    ViTConfig(16, 1, 2, 8, image_size=16, hidden=32),
-    16,
-)
-"""For tests: few layers, a factor of 2, and some kernels that are large enough to be sharded."""
 
 
 def vlmdiff_benchmark(
@@ -145,7 +122,7 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
     Returns:
         The part of a row of `vlmdiff_benchmark` that it is about.
     """
-    trainer = DetectorTrainer(_compilable(detector, mesh), config, mesh)
+    trainer = DetectorTrainer(compilable(detector, mesh), config, mesh)
     inputs = parallel.shard_batch(features(detector, config.batch_size * config.accumulate), mesh)
     divided = divide(detector, trainer)
     gb = {
@@ -166,7 +143,7 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
 
 
 def autoencoder_account(size: Size, train: FirstStageTrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
-    """Memory and operations of a step of autoencoder finetuning with LPIPS, before a discriminator joins (SPEC 1.5).
+    """Memory and operations of a step of autoencoder finetuning with LPIPS, before a discriminator joins.
 
     Args:
         size: as for `vlmdiff_benchmark`.
@@ -211,13 +188,13 @@ def _steps(trainer: DetectorTrainer | AutoencoderTrainer, inputs: Any) -> Callab
 def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> dict[str, Any]:
     """Memory and operations of the prediction of `batch` images on one device; arguments as for `training_account`."""
     mesh = mesh_of(1)
-    arrays, inputs = module_state.split(detector)[1], _inputs(detector, batch)
+    arrays, inputs = module_state.split(detector)[1], batch_of(detector, batch)
     gb = {
         "parameters": held(parallel.shard_parameters(arrays, mesh)),
         "batch": held(parallel.shard_batch(inputs, mesh)),
     }
     gb["casts"] = _casts(detector, mesh, gb["parameters"])
-    predictor = Predictor(_compilable(detector, mesh), PROTOCOL, batch_size=batch, mesh=mesh)
+    predictor = Predictor(compilable(detector, mesh), PROTOCOL, batch_size=batch, mesh=mesh)
     account = account_of(predictor.trace(inputs), mesh, gb)
     account["parameters"] = {"all": sum(leaf.size for leaf in arrays.values())}
     account["tflop"] = prediction_operations(detector)
@@ -239,7 +216,7 @@ def training_operations(detector: VLMDiff) -> float:
 
 def prediction_operations(detector: VLMDiff) -> float:
     """Operations in 1e12 of the prediction of one image; runs nothing."""
-    inputs, steps = _inputs(detector, 1), detector.config.sampling_steps
+    inputs, steps = batch_of(detector, 1), detector.config.sampling_steps
     whole = operations(Predictor(detector, PROTOCOL, batch_size=1, mesh=mesh_of(1)).trace(inputs))
     graphdef, arrays = module_state.split(detector)
     unet = detector.unet.config
@@ -275,50 +252,12 @@ def kept(detector: VLMDiff, trained: Collection[str], batch: int) -> float:
     return sum(shape.size * shape.dtype.itemsize for shape in shapes) / 1e9
 
 
-def abstract_vlmdiff(size: Size, dtype: Literal["float32", "bfloat16"], remat: bool = True) -> VLMDiff:
-    """The detector without arrays."""
-    return _abstract(PUBLISHED if size == "published" else TINY, dtype, remat)
-
-
-def _abstract(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool) -> VLMDiff:
-    config = VLMDiffConfig(image_size=shapes.image_size, precision=dtype, remat=remat)
-    networks = {"unet": shapes.unet, "autoencoder": shapes.autoencoder, "text": shapes.text}
-    values = {"network": "vit", "shape": to_json(shapes.backbone), "normalization": to_json(IMAGENET), "dtype": dtype}
-    backbone = backbone_from_config({**values, "id": config.backbone, "sha256": "", "bytes": 0})
-    structure = {name: to_json(shape) for name, shape in networks.items()}
-    return VLMDiff.abstract(config, backbone, {**structure, "identity": []})
-
-
 def divide(detector: VLMDiff, trainer: DetectorTrainer) -> dict[str, dict[str, Any]]:
     """The arrays by path that are "trained", those that the loss only reads ("fixed"), and those that it does not."""
     frozen, rest = module_state.select(module_state.split(detector)[1], detector.frozen)
     trained = {path: leaf for path, leaf in rest.items() if path in trainer.abstract_state.params}
     fixed = {path: leaf for path, leaf in rest.items() if path not in trained}
     return {"trained": trained, "fixed": fixed, "frozen": frozen}
-
-
-def _inputs(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
-    shape: Any = jax.ShapeDtypeStruct
-    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
-    extras = {"caption": shape((batch, detector.text.config.context), jnp.int32)} if captions else {}
-    number, valid = shape((batch,), jnp.uint32), shape((batch,), jnp.bool_)
-    return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=extras)
-
-
-def features(detector: VLMDiff, batch: int) -> Features:
-    """Shapes of what the feature cache gives to the training step for so many images."""
-    graphdef, arrays = module_state.split(detector)
-    inputs = _inputs(detector, batch, captions=True)
-    return jax.eval_shape(lambda arrays, inputs: module_state.merge(graphdef, arrays).encode(inputs), arrays, inputs)
-
-
-def _compilable(detector: VLMDiff, mesh: Mesh) -> VLMDiff:
-    """The detector, or on a CPU, which emulates bfloat16, the same in float32."""
-    if not on_cpu(mesh):
-        return detector
-    config, networks = detector.config, (detector.unet.config, detector.autoencoder.config, detector.text.config)
-    shapes = Shapes(*networks, detector.backbone.network.config, config.image_size)
-    return _abstract(shapes, "float32", config.remat)
 
 
 def _casts(detector: VLMDiff, mesh: Mesh, read: float) -> float:
@@ -347,16 +286,33 @@ def _yes(value: bool | None) -> str:
 
 
 def main(
-    devices: Sequence[int],
-    micro_batches: Sequence[int],
-    remat: Sequence[bool],
-    dtype: Literal["float32", "bfloat16"],
-    size: Size,
-    count_only: bool,
-    programs: Sequence[Program],
-    batch_size: int,
+    devices: tuple[int, ...] = (1, 8),
+    micro_batches: tuple[int, ...] = (1, 4, 12),
+    remat: tuple[Literal["on", "off"], ...] = ("on",),
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    size: Size = "published",
+    count_only: bool = False,
+    programs: tuple[Program, ...] = get_args(Program),
+    batch_size: int = 1,
 ) -> None:
-    """Prints one line of JSON for each row as soon as it is known; at the end, for readers, a table to stderr."""
+    """Count memory and operations of VLMDiff's prediction and of the training steps of its two stages.
+
+    Lines of JSON go to stdout as soon as each is known; at the end, for readers, a table to stderr.
+
+    Args:
+        devices: Numbers of devices; the machine needs none of them to tell what they would hold.
+        micro_batches: Images that a device holds at once while training.
+        remat: Whether training computes activations again instead of keeping them.
+        dtype: Compute type; the autoencoder is trained in float32.
+        size: The published networks, or networks of a few channels.
+        count_only: Count, run nothing; on a CPU the published size is only counted in any case.
+        programs: Only these; training is that of the diffusion model, autoencoder that of the first stage.
+        batch_size: Images of a prediction at once.
+
+    Raises:
+        ConfigError: impossible numbers, all of them; more devices than there can be.
+    """
+    _check(devices, micro_batches, remat, programs, batch_size)
     # If jax runs already, its devices will have to do.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(devices))
@@ -364,9 +320,27 @@ def main(
     options |= {"programs": programs, "batch_size": batch_size}
     rows = []
     try:
-        for row in vlmdiff_benchmark(devices, micro_batches, remat, **options):
+        for row in vlmdiff_benchmark(devices, micro_batches, [word == "on" for word in remat], **options):
             print(json.dumps(row), flush=True)
             rows.append(row)
     finally:
         # Also where a row fails or takes too long.
         print(f"{table(rows)}\n{NOTE}", file=sys.stderr)
+
+
+def _check(
+    devices: Sequence[int], micro_batches: Sequence[int], remat: Sequence[str], programs: Sequence[str], batch_size: int
+) -> None:
+    problems = [f"batch_size = {batch_size}: must be at least 1"] if batch_size < 1 else []
+    for name, numbers in (("devices", devices), ("micro_batches", micro_batches)):
+        if not numbers or min(numbers) < 1:
+            problems.append(f"{name} = {' '.join(map(str, numbers))}: needs numbers of at least 1")
+    if not programs:
+        problems.append(f"programs: needs one or more of {', '.join(get_args(Program))}")
+    if not remat:
+        problems.append("remat: needs on, off or both")
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+
+
+benchmarks.register("vlmdiff", main)

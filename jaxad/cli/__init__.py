@@ -1,142 +1,82 @@
-"""The command line: dataclasses turned into flags by tyro; only the command that runs imports jax (DESIGN 4.8)."""
+"""The command line: one file for each command; only the command that runs imports jax."""
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import os
 import sys
-from typing import Annotated, Any, get_args
-
-import tyro
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jaxad import __version__
-from jaxad.cli.flags import (
-    Bench,
-    Caption,
-    Check,
-    Command,
-    Convert,
-    Demo,
-    Evaluate,
-    FitAutoencoder,
-    FitCLIPFusion,
-    FitDPDiff,
-    FitPatchBank,
-    FitVLMDiff,
-    Models,
-    Predict,
-    Prepare,
-    Preset,
-    Save,
-)
-from jaxad.config import (
-    CLIPFusionConfig,
-    CLIPFusionPreset,
-    DPDiffConfig,
-    FirstStageConfig,
-    FirstStageTrainConfig,
-    PatchBankConfig,
-    TrainConfig,
-    VLMDiffConfig,
-    VLMDiffPreset,
-)
 from jaxad.errors import JaxadError
 
-_DESCRIPTION = (
-    "Visual anomaly detection in JAX. `jaxad COMMAND --help` explains a command, `jaxad --version` prints the version."
-)
-_FIT = "Train a system on normal images, choose its threshold, and keep all in a workdir."
+if TYPE_CHECKING:
+    from jaxad.cli._command import Command
+
+COMMANDS = {
+    "demo": "Demo",
+    "fit": "Fit",
+    "evaluate": "Evaluate",
+    "predict": "Predict",
+    "check": "Check",
+    "prepare": "Prepare",
+    "caption": "Caption",
+    "convert": "Convert",
+    "models": "Models",
+    "bench": "Bench",
+}
+"""The class of each command, in the file of its name."""
+_DESCRIPTION = "Visual anomaly detection in JAX. `jaxad --version` prints the version."
 
 
-def parse(arguments: list[str]) -> Command:
-    """The command that the arguments name.
+def parse(words: Sequence[str]) -> Command:
+    """The command that the words name.
 
     Raises:
-        SystemExit: help was asked for (0), or the arguments do not fit (2); what to say has been printed.
+        SystemExit: help was asked for (0), or the words do not fit (2); what to say has been printed.
     """
-    if arguments[:1] == ["--version"]:
+    from jaxad.cli._choosing import choose
+
+    if list(words[:1]) == ["--version"]:
         print(f"jaxad {__version__}")
         sys.exit(0)
-    if arguments[:1] == ["predict"]:
-        arguments = ["predict", *_images_first(arguments[1:])]
-    command = tyro.cli(_tree(_preset(arguments)), args=arguments, prog="jaxad", description=_DESCRIPTION)
-    if isinstance(command, Predict) and not command.images:
-        print("jaxad predict: no images given; name image files, or folders of them", file=sys.stderr)
-        sys.exit(2)
-    return command
+    name = choose(words, _Commands(), prog="jaxad", description=_DESCRIPTION)
+    return _Commands().get(name).parse(words[1:])
 
 
-def _tree(preset: str) -> Any:
-    """All commands as a type for tyro; the preset supplies the defaults of what is not given."""
-    required: Any = {"data": tyro.MISSING, "workdir": tyro.MISSING}
+class _Commands:
+    """The commands by name."""
 
-    def known(presets: Any) -> Any:
-        """The preset where the system has it, else its first; the default of the others is not used."""
-        return preset if preset in get_args(presets) else get_args(presets)[0]
+    kind = "command"
 
-    own = known(Preset)
-    dpdiff = FitDPDiff(preset=own, model=DPDiffConfig.preset(own), train=TrainConfig.preset(own), **required)
-    bank = FitPatchBank(preset=own, model=PatchBankConfig.preset(own), **required)
-    own = known(VLMDiffPreset)
-    vlmdiff = FitVLMDiff(preset=own, model=VLMDiffConfig.preset(own), train=VLMDiffConfig.training(own), **required)
-    own = known(CLIPFusionPreset)
-    fusion = FitCLIPFusion(preset=own, model=CLIPFusionConfig.preset(own), workdir=required["workdir"])
-    own = known(Preset)
-    settings = FirstStageConfig.preset(own), FirstStageTrainConfig.preset(own)
-    autoencoder = FitAutoencoder(preset=own, model=settings[0], train=settings[1], **required)
-    # Type checkers know `|` between plain types only, hence Any.
-    fit_dpdiff: Any = Annotated[FitDPDiff, tyro.conf.subcommand("dpdiff", default=dpdiff)]
-    demo: Any = Annotated[Demo, tyro.conf.subcommand("demo")]
-    fit = (
-        fit_dpdiff
-        | Annotated[FitPatchBank, tyro.conf.subcommand("patch-bank", default=bank)]
-        | Annotated[FitVLMDiff, tyro.conf.subcommand("vlmdiff", default=vlmdiff)]
-        | Annotated[FitCLIPFusion, tyro.conf.subcommand("clipfusion", default=fusion)]
-        | Annotated[FitAutoencoder, tyro.conf.subcommand("autoencoder", default=autoencoder)]
-    )
-    return (
-        demo
-        | Annotated[fit, tyro.conf.subcommand("fit", description=_FIT)]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Predict, tyro.conf.subcommand("predict")]
-        | Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[Prepare, tyro.conf.subcommand("prepare")]
-        | Annotated[Caption, tyro.conf.subcommand("caption")]
-        | Annotated[Convert, tyro.conf.subcommand("convert")]
-        | Annotated[Models, tyro.conf.subcommand("models")]
-        | Annotated[Bench, tyro.conf.subcommand("bench")]
-    )
+    def names(self) -> tuple[str, ...]:
+        return tuple(COMMANDS)
+
+    def get(self, name: str) -> type[Command]:
+        return getattr(importlib.import_module(f"jaxad.cli.{name}"), COMMANDS[name])
 
 
-def _preset(arguments: list[str]) -> str:
-    """The preset that the arguments name, "paper" where they name none; tyro complains of one the system has not."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", nargs="?")
-    return early.parse_known_args(arguments)[0].preset or "paper"
+def run(command: Command) -> None:
+    """Runs a command; messages of errors name its flags.
 
+    Raises:
+        JaxadError: anything a user can mend.
+    """
+    from jaxad.cli._flags import with_flags
 
-def _images_first(arguments: list[str]) -> list[str]:
-    """The words of `predict` with its images before its flags, wherever they stood."""
-    images, flags, flag = [], [], ""
-    for word in arguments:
-        if word.startswith("-") and word != "-":
-            flags.append(word)
-            flag = "" if "=" in word else word
-        elif flag == "--save" and word in get_args(Save):
-            flags.append(word)
-        elif flag and flag not in ("--save", "-h", "--help"):
-            flags.append(word)
-            flag = ""
-        else:
-            images.append(word)
-    return [*images, *flags]
+    try:
+        command.run()
+    except JaxadError as error:
+        error.args = (with_flags(str(error), command),)
+        raise
 
 
 def main() -> None:
     """Entry point of `jaxad`: exit status 0, 1 for what a user can mend, 2 for wrong usage, 130 after Ctrl-C."""
     try:
         try:
-            status = _run(parse(sys.argv[1:]))
+            status = _status(parse(sys.argv[1:]))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -146,11 +86,9 @@ def main() -> None:
     sys.exit(status)
 
 
-def _run(command: Command) -> int:
+def _status(command: Command) -> int:
     try:
-        from jaxad.cli import commands
-
-        commands.run(command)
+        run(command)
     except BrokenPipeError:
         raise
     except (JaxadError, OSError) as error:

@@ -1,59 +1,56 @@
-"""What `jaxad bench` does: checks the flags and runs the benchmark that they name."""
+"""`jaxad bench`: one of the benchmarks of `jaxad.bench`, with the parameters of its function as flags."""
 
 from __future__ import annotations
 
-from jaxad.cli import flags as cli
-from jaxad.cli.checks import count_problems, raise_problems
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from jaxad.cli._choosing import choose, first_lines
+from jaxad.cli._command import Command
+from jaxad.cli._reading import read
 
 
-def bench(command: cli.Bench) -> None:
-    """`jaxad bench`.
+@dataclass(frozen=True)
+class Bench(Command):
+    """Time a part of jaxad on this machine."""
 
-    Raises:
-        ConfigError: flags that cannot work, all of them.
-    """
-    raise_problems(_problems(command))
-    dtype = "bfloat16" if command.dtype == "bfloat16" else "float32"
-    # Each needs other libraries, and one says how many devices jax has before jax runs.
-    if command.what == "metrics":
-        from jaxad.bench import metrics as bench_metrics
+    words: ClassVar[str] = "bench"
 
-        bench_metrics.main()
-    elif command.what == "input":
-        from jaxad.bench import input as bench_input
+    name: str
+    """Name of the benchmark."""
+    options: Any
+    """Its parameters, a dataclass."""
 
-        bench_input.main()
-    elif command.what == "models":
-        from jaxad.bench import models as bench_models
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """As for other commands; the first word is the benchmark's name."""
+        from jaxad.bench import benchmarks
 
-        bench_models.main(command.networks, dtype, command.batch_size)
-    elif command.what == "clipfusion":
-        from jaxad.bench import clipfusion as bench_clipfusion
+        prog = f"jaxad {cls.words}"
+        description = first_lines(cls)
+        name = choose(words, benchmarks, prog=prog, description=description)
+        parameters = _parameters(name, benchmarks.get(name))
+        return cls(name, read(parameters, words[1:], prog=f"{prog} {name}", description=first_lines(parameters)))
 
-        settings = (command.preset, command.size, command.dtype or "auto", command.batch_size, command.count_only)
-        bench_clipfusion.main(command.shots, *settings)
-    else:
-        from jaxad.bench import vlmdiff as bench_vlmdiff
+    def run(self) -> None:
+        """Runs the benchmark."""
+        from jaxad.bench import benchmarks
 
-        remat = [word == "on" for word in command.remat]
-        size = "tiny" if command.size == "tiny" else "published"
-        settings = (dtype, size, command.count_only, command.programs, command.batch_size)
-        bench_vlmdiff.main(command.devices, command.micro_batches, remat, *settings)
+        given = {field.name: getattr(self.options, field.name) for field in dataclasses.fields(self.options)}
+        benchmarks.get(self.name)(**given)
 
 
-def _problems(command: cli.Bench) -> list[str]:
-    problems = count_problems(command, "batch_size")
-    if not command.shots or min(command.shots) < 0:
-        problems.append(f"--shots {' '.join(map(str, command.shots))}: needs numbers of at least 0")
-    for flag, numbers in (("--devices", command.devices), ("--micro-batches", command.micro_batches)):
-        if not numbers or min(numbers) < 1:
-            problems.append(f"{flag} {' '.join(map(str, numbers))}: needs numbers of at least 1")
-    if not command.programs:
-        problems.append("--programs: needs one or more of prediction, training, autoencoder")
-    if not command.remat:
-        problems.append("--remat: needs on, off or both")
-    if command.what in ("models", "vlmdiff") and command.dtype == "auto":
-        problems.append(f"--dtype auto: {command.what} has float32 and bfloat16")
-    if command.what == "vlmdiff" and command.size == "one-pass":
-        problems.append("--size one-pass: vlmdiff has published and tiny")
-    return problems
+def _parameters(name: str, function: Callable[..., None]) -> type:
+    """A dataclass of a function's parameters, which all have defaults, with the function's docstring."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields = [
+        (parameter.name, hints[parameter.name], dataclasses.field(default=parameter.default))
+        for parameter in inspect.signature(function).parameters.values()
+    ]
+    made = dataclasses.make_dataclass(name, fields, frozen=True)
+    made.__doc__ = inspect.getdoc(function)
+    return made

@@ -1,83 +1,163 @@
-"""What `jaxad fit` does for every system."""
+"""`jaxad fit`: any registered detector; its flags come from the detector's class."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from jaxad.cli import flags as cli
-from jaxad.cli.captions import captions_flags
-from jaxad.cli.checks import command_line, data_flags, fit_problems, load_data, raise_problems, skipped
-from jaxad.io.progress import Reporter
+import tyro
+
+from jaxad.cli._choosing import choose, first_lines
+from jaxad.cli._command import command_line, raise_problems
+from jaxad.cli._data import skipped
+from jaxad.cli._fitting import FitCommand
+from jaxad.cli._reading import one_of, read, read_one
+from jaxad.config import TrainConfig
 
 if TYPE_CHECKING:
     from jaxad.data import DataSet
+    from jaxad.data.fit_options import FitData
     from jaxad.training.trainer import Run
 
-
-def load_images(command: cli.Fit, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
-    """The data of a system that takes no more than images, and nothing to record besides."""
-    return load_data(command, command.holdout), {}
+AUTOENCODER = "autoencoder"
+"""What `jaxad fit` takes besides detectors: VLMDiff's first stage."""
 
 
-def fit(
-    command: Any,
-    *,
-    own_problems: Callable[[Any], list[str]] = lambda command: [],
-    load: Callable[[Any, Reporter], tuple[DataSet, dict[str, Any]]] = load_images,
-) -> None:
-    """`jaxad fit`.
+@dataclass(frozen=True, kw_only=True)
+class Fit(FitCommand):
+    """Fit a detector on normal images, choose its threshold, and keep all in a workdir."""
 
-    Args:
-        command: of `cli.Fit`.
-        own_problems: everything about the flags of this system alone that cannot work.
-        load: the system's data, and what to record of it.
-    """
-    import jax
+    words: ClassVar[str] = "fit"
 
-    from jaxad import parallel
-    from jaxad.detectors import system
-    from jaxad.training import trainer as train
+    detector: str
+    """Registered name of the detector."""
+    false_alarm: float = 0.01
+    """Share of normal images allowed above the threshold."""
+    protocol: str
+    """Evaluation protocol in which the threshold is measured."""
+    options: Any
+    """What the detector asks for besides its settings."""
 
-    config = command.model
-    if command.image_size is not None:
-        config = dataclasses.replace(config, image_size=command.image_size)
-    problems = fit_problems(command, config)
-    if not 0 < command.false_alarm < 1:
-        problems.append(f"--false-alarm {command.false_alarm}: must lie between 0 and 1")
-    problems += own_problems(command)
-    raise_problems(problems)
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Any:
+        """As for other commands; the first word says what to fit, and is the only detector to be imported."""
+        from jaxad.cli.fit_autoencoder import FitAutoencoder
 
-    parallel.start_processes()
-    reporter = Reporter(quiet=not parallel.is_main_process())
-    dataset, own = load(command, reporter)
-    reporter.say(dataset.summary())
-    reporter.warn([str(problem) for problem in dataset.problems])
-    provenance = {**own, "holdout": command.holdout, "preset": command.preset, "skipped": skipped(dataset)}
-    detector = system(command.system).create(config, key=jax.random.key(command.train.seed if command.train else 0))
-    result = train.fit(
-        detector,
-        dataset.train,
-        command.train,
-        workdir=command.workdir,
-        holdout=dataset.holdout,
-        false_alarm=command.false_alarm,
-        protocol=command.protocol,
-        provenance=provenance,
-        workers=command.workers,
-        reporter=reporter,
-    )
-    reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
-    reporter.say(f"next: {next_command(command, dataset, result)}")
+        prog = f"jaxad {cls.words}"
+        name = choose(words, _Fitted(), prog=prog, description=first_lines(cls))
+        if name == AUTOENCODER:
+            return FitAutoencoder.parse(words[1:])
+        return _read_fit(cls, _Fitted().get(name), words[1:], f"{prog} {name}")
+
+    @property
+    def chosen_categories(self) -> tuple[str, ...] | None:
+        return self.options.categories(self.categories)
+
+    def fit_data(self) -> FitData:
+        """The data that `options` load."""
+        from jaxad.data.fit_options import FitData
+
+        return FitData(self.data, self.data_dir, dataclasses.replace(self.data_config(), categories=self.categories))
+
+    def run(self) -> None:
+        """Fits, and says what to do next."""
+        import jax
+
+        from jaxad import parallel
+        from jaxad.io.progress import Reporter
+        from jaxad.training.trainer import fit
+
+        config, data = self.settings(), self.fit_data()
+        problems = self.problems()
+        if not 0 < self.false_alarm < 1:
+            problems.append(f"false_alarm = {self.false_alarm}: must lie between 0 and 1")
+        raise_problems([*problems, *self.options.problems(config, data)])
+
+        parallel.start_processes()
+        reporter = Reporter(quiet=not parallel.is_main_process())
+        dataset, own = self.options.load(data, config, reporter)
+        reporter.say(dataset.summary())
+        reporter.warn([str(problem) for problem in dataset.problems])
+        provenance = {**own, "holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)}
+        seed = self.train.seed if self.train else 0
+        result = fit(
+            _Fitted().get(self.detector).create(config, key=jax.random.key(seed)),
+            dataset.train,
+            self.train,
+            workdir=self.workdir,
+            holdout=dataset.holdout,
+            false_alarm=self.false_alarm,
+            protocol=self.protocol,
+            provenance=provenance,
+            workers=self.workers,
+            reporter=reporter,
+        )
+        reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
+        reporter.say(f"next: {next_command(self, dataset, result)}")
 
 
-def next_command(command: cli.Fit, dataset: DataSet, result: Run) -> str:
+def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
     """The command to run after a fit: evaluation where there are labels, else prediction."""
     checkpoint = ("--checkpoint", command.workdir)
     if any(record.label is not None for record in dataset.test.records):
         protocol = ("--protocol", command.protocol) if command.protocol != "exact-256" else ()
+        own = command.options.evaluation(command.settings())
+        flags = [word for name, value in own.items() for word in (f"--{name.replace('_', '-')}", value)]
         out = ("--out", f"{command.workdir}-report", *protocol)
-        return command_line("evaluate", *checkpoint, *data_flags(command), *captions_flags(command, result.model), *out)
+        return command_line("evaluate", *checkpoint, *command.data_flags(), *flags, *out)
     category = ("--category", "NAME") if result.model.needs_category else ()
     return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
+
+
+class _Fitted:
+    """What can be fitted, by name: all registered detectors, and the autoencoder."""
+
+    kind = "detector"
+
+    def names(self) -> tuple[str, ...]:
+        from jaxad.detector import detectors
+
+        return (*detectors.names(), AUTOENCODER)
+
+    def get(self, name: str) -> Any:
+        from jaxad.cli.fit_autoencoder import FitAutoencoder
+        from jaxad.detector import detectors
+
+        return FitAutoencoder if name == AUTOENCODER else detectors.get(name)
+
+
+def _read_fit(cls: type[Fit], detector: Any, words: Sequence[str], prog: str) -> Fit:
+    """The command with the flags that a detector's class has."""
+    from jaxad.data.fit_options import FitOptions
+    from jaxad.detector import Trainable
+    from jaxad.metrics.protocols import protocol_names
+
+    config, options = detector.config_class, detector.fit_options or FitOptions
+    presets = config.presets()
+    preset = read_one("preset", presets, words, prog=prog)
+    types = {
+        "preset": one_of(presets),
+        "protocol": one_of(protocol_names()),
+        "model": config,
+        "options": Annotated[options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
+    }
+    defaults = {"preset": preset, "protocol": detector.protocol, "model": config.preset(preset), "options": options()}
+    fixed: dict[str, Any] = {"detector": detector.name}
+    if not options.needs_data:
+        defaults["data"] = ""
+    if issubclass(detector, Trainable):
+        types["train"], defaults["train"] = TrainConfig, _training(config, preset)
+    else:
+        fixed["train"] = None
+    if "image_size" not in {field.name for field in dataclasses.fields(config)}:
+        fixed["image_size"] = None
+    return read(cls, words, prog=prog, description=first_lines(detector), types=types, defaults=defaults, fixed=fixed)
+
+
+def _training(config: Any, preset: str) -> TrainConfig:
+    """How a detector of that config is trained by default under a preset."""
+    if hasattr(config, "training"):
+        return config.training(preset)
+    return TrainConfig.preset(preset) if preset in TrainConfig.presets() else TrainConfig()

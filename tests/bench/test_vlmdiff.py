@@ -13,7 +13,7 @@ import jax
 import pytest
 
 from jaxad import parallel
-from jaxad.bench import account as bench_account
+from jaxad.bench import _account as bench_account
 from jaxad.bench import vlmdiff as bench_vlmdiff
 from jaxad.config import VLMDiffConfig
 from jaxad.errors import ConfigError
@@ -145,10 +145,10 @@ def test_rows_are_shown_although_a_later_one_fails(monkeypatch, capsys):
 
     monkeypatch.setattr(bench_vlmdiff, "vlmdiff_benchmark", rows)
     with pytest.raises(MemoryError):
-        bench_vlmdiff.main((1,), (1,), (True,), "float32", "tiny", False, ("prediction",), 1)
+        bench_vlmdiff.main((1,), (1,), size="tiny", programs=("prediction",))
     assert "| prediction | 1 | 1 |" in capsys.readouterr().err
 
 
 def test_more_devices_than_there_can_be_are_an_error():
-    with pytest.raises(ConfigError, match=r"--devices 64: there are 2.*JAX_NUM_CPU_DEVICES=64"):
+    with pytest.raises(ConfigError, match=r"devices = 64: there are 2.*JAX_NUM_CPU_DEVICES=64"):
         next(bench_vlmdiff.vlmdiff_benchmark((1, 64), size="tiny"))

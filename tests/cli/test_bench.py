@@ -1,53 +1,92 @@
 """`jaxad bench`: which benchmark runs, with what; the benchmarks have tests of their own."""
 
+from typing import Literal
+
 import pytest
 
 from jaxad import cli
-from jaxad.cli import commands
-from jaxad.errors import ConfigError
+from jaxad.bench import benchmarks
+from tests.cli.shell import failure
 
 PROGRAMS = ("prediction", "training", "autoencoder")
 DEFAULTS = {
-    "metrics": (),
-    "input": (),
-    "models": (None, "float32", 1),
-    "clipfusion": ((0, 1, 2, 4), "clipfusion", "published", "auto", 1, False),
-    "vlmdiff": ((1, 8), (1, 4, 12), [True], "float32", "published", False, PROGRAMS, 1),
+    "metrics": {},
+    "input": {},
+    "models": {"networks": None, "dtype": "float32", "batch_size": 1},
+    "clipfusion": {
+        "shots": (0, 1, 2, 4),
+        "preset": "clipfusion",
+        "size": "published",
+        "dtype": "auto",
+        "batch_size": 1,
+        "count_only": False,
+    },
+    "vlmdiff": {
+        "devices": (1, 8),
+        "micro_batches": (1, 4, 12),
+        "remat": ("on",),
+        "dtype": "float32",
+        "size": "published",
+        "count_only": False,
+        "programs": PROGRAMS,
+        "batch_size": 1,
+    },
 }
 
 
-def asked(monkeypatch, *words):
-    """The settings with which the benchmark that the command names is called."""
-    calls = []
-    monkeypatch.setattr(f"jaxad.bench.{words[0]}.main", lambda *settings: calls.append(settings))
-    commands.run(cli.parse(["bench", *words]))
-    (settings,) = calls
-    return settings
+def settings(*words):
+    """The parameters with which the benchmark that the words name would run."""
+    return vars(cli.parse(["bench", *words]).options)
 
 
-@pytest.mark.parametrize("what", DEFAULTS)
-def test_each_benchmark_runs_with_its_settings(monkeypatch, what):
-    assert asked(monkeypatch, what) == DEFAULTS[what]
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_each_benchmark_has_its_own_flags(name):
+    assert settings(name) == DEFAULTS[name]
 
 
-def test_flags_reach_the_benchmark(monkeypatch):
-    words = ("--networks", "ResNet-18", "--dtype", "bfloat16", "--batch-size", "2")
-    assert asked(monkeypatch, "models", *words) == (("ResNet-18",), "bfloat16", 2)
+def test_flags_reach_the_benchmark():
+    assert settings("models", "--networks", "ResNet-18", "--batch-size", "2")["networks"] == ("ResNet-18",)
     words = ("--shots", "0", "4", "--preset", "winclip", "--size", "one-pass", "--dtype", "float32", "--count-only")
-    assert asked(monkeypatch, "clipfusion", *words) == ((0, 4), "winclip", "one-pass", "float32", 1, True)
-    words = ("--devices", "8", "--micro-batches", "2", "--remat", "on", "off", "--size", "tiny", "--count-only")
-    settings = ((8,), (2,), [True, False], "float32", "tiny", True)
-    assert asked(monkeypatch, "vlmdiff", *words) == (*settings, PROGRAMS, 1)
-    words = (*words, "--programs", "prediction", "--batch-size", "16")
-    assert asked(monkeypatch, "vlmdiff", *words) == (*settings, ("prediction",), 16)
+    assert settings("clipfusion", *words) == {
+        "shots": (0, 4),
+        "preset": "winclip",
+        "size": "one-pass",
+        "dtype": "float32",
+        "batch_size": 1,
+        "count_only": True,
+    }
+    words = ("--devices", "8", "--micro-batches", "2", "--remat", "on", "off", "--programs", "prediction")
+    found = settings("vlmdiff", *words)
+    assert (found["devices"], found["micro_batches"]) == ((8,), (2,))
+    assert (found["remat"], found["programs"]) == (("on", "off"), ("prediction",))
 
 
-def test_flags_that_cannot_work_are_all_named():
-    words = ["--batch-size", "0", "--shots", "-1", "--devices", "0", "--micro-batches", "0"]
-    with pytest.raises(ConfigError) as error:
-        commands.run(cli.parse(["bench", "models", *words]))
-    assert all(f"{flag} {value}" in str(error.value) for flag, value in zip(words[::2], words[1::2], strict=True))
-    with pytest.raises(ConfigError, match="--programs: needs one or more"):
-        commands.run(cli.parse(["bench", "vlmdiff", "--programs"]))
-    with pytest.raises(ConfigError, match=r"--dtype auto: vlmdiff[\s\S]*one-pass"):
-        commands.run(cli.parse(["bench", "vlmdiff", "--size", "one-pass", "--dtype", "auto"]))
+def test_flags_of_other_benchmarks_are_refused(refused):
+    assert "--shots" in refused("bench", "models", "--shots", "1")
+    assert "published" in refused("bench", "vlmdiff", "--size", "one-pass")
+    assert "float32" in refused("bench", "vlmdiff", "--dtype", "auto")
+
+
+def test_flags_that_cannot_work_are_all_named(capsys):
+    message = failure(capsys, "bench", "clipfusion", "--batch-size", "0", "--shots", "-1")
+    assert "--batch-size 0" in message
+    assert "--shots -1" in message
+    words = ("--devices", "0", "--micro-batches", "0", "--remat", "--programs")
+    message = failure(capsys, "bench", "vlmdiff", *words)
+    assert all(flag in message for flag in ("--devices 0", "--micro-batches 0", "--remat:", "--programs:"))
+
+
+def test_a_benchmark_is_found_by_its_name(monkeypatch, capsys, refused):
+    def main(size: Literal["large", "tiny"] = "large", batch_size: int = 1) -> None:
+        """Time my detector.
+
+        Args:
+            size: Of the networks.
+            batch_size: Images at once.
+        """
+        print(f"{size} {batch_size}")
+
+    monkeypatch.setattr(benchmarks, "_entries", {**benchmarks._entries, "mine": main})
+    cli.run(cli.parse(["bench", "mine", "--size", "tiny", "--batch-size", "3"]))
+    assert capsys.readouterr().out == "tiny 3\n"
+    assert "did you mean mine?" in refused("bench", "mien")

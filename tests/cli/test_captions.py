@@ -1,13 +1,10 @@
-"""Captions that commands attach: their order, what is counted, what is refused."""
+"""Captions of test images, attached for detectors that they condition."""
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from jaxad import cli
-from jaxad.cli.captions import caption_record, captions_flags, described, described_test, load
-from jaxad.data.captions.attach import Captions
+from jaxad.cli._captions import described_test
 from jaxad.data.captions.files import write_captions
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.progress import Reporter
@@ -45,7 +42,7 @@ def test_captions_stored_with_the_images_are_recorded(parts, said):
 
 
 def test_detectors_without_captions_take_none(parts, tmp_path, said):
-    # Configs of other systems have no such field.
+    # Configs of other detectors have no such field.
     others = [detector("train"), SimpleNamespace(config=SimpleNamespace())]
     assert described_test(parts.test, None, others, Reporter()) == (parts.test, {})
     assert said == []
@@ -59,44 +56,9 @@ def test_another_order_is_refused(parts, tmp_path):
         described_test(parts.test, folder, [detector("always")], Reporter())
 
 
-def test_record_of_training_captions(parts, tmp_path, said):
-    holdout = parts.holdout.records
-    ids = sorted(record.identity for record in (*parts.train.records, *holdout))
-    folder = written(tmp_path, [*ids, "tile/train/good/zzz.png"], "train")
-    captions = Captions.load(folder)
-    train = described(parts.train, captions)
-    recorded = {"source": str(folder), "images": len(train), "missing": 0}
-    assert caption_record(train, captions, "train", Reporter(), besides=holdout) == recorded
-    # Those of the hold-out are not too many.
-    assert said == ["1 captions are of no train image here, the first of tile/train/good/zzz.png"]
-
-
 def test_captions_of_another_data_set_are_refused(parts, tmp_path):
     folder = written(tmp_path, ["screw/test/good/000.png"])
     with pytest.raises(
         DataError, match=r"none of the 16 test images has .*screw/test/good/000\.png, .*disc/test/blot/000"
     ):
         described_test(parts.test, folder, [detector("always")], Reporter())
-
-
-def test_the_threshold_of_a_finished_checkpoint_comes_with_a_warning(parts, said, monkeypatch):
-    """Its authors' training may have seen the hold-out."""
-    monkeypatch.setattr("jaxad.cli.captions.load_data", lambda command, holdout: parts)
-    words = ["fit", "vlmdiff", "--data", "demo", "--workdir", "run", "--model.checkpoint", "authors.ckpt"]
-    finished: Any = cli.parse([*words, "--model.trained"])
-    assert load(finished, Reporter())[0] is parts
-    (warning,) = said
-    assert "authors may have trained on" in warning
-    said.clear()
-    unfinished: Any = cli.parse(words)
-    load(unfinished, Reporter())
-    assert said == ['14 of 14 train images have no caption; "" stands for it']
-
-
-def test_flags_of_the_evaluation_name_the_captions_that_it_needs(tmp_path):
-    given = SimpleNamespace(captions=tmp_path)
-    assert captions_flags(given, detector("always")) == ("--captions", tmp_path)
-    # A file is of the training images.
-    file = SimpleNamespace(captions=tmp_path / "captions_train2017_internvl.json")
-    assert captions_flags(file, detector("always")) == ("--captions", "TEST_CAPTIONS")
-    assert captions_flags(given, detector("train")) == captions_flags(SimpleNamespace(), detector("always")) == ()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from jaxad import cli, data, restore
-from jaxad.cli import commands
 from jaxad.detectors.vlmdiff import captioning
 from jaxad.detectors.vlmdiff.sgn import abstract_sgn
 from jaxad.models.clip.towers import abstract_text_tower
@@ -43,7 +42,7 @@ def section():
 
 
 def run(words):
-    commands.run(cli.parse(words))
+    cli.run(cli.parse(words))
 
 
 @pytest.fixture(scope="module")

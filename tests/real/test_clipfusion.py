@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from jaxad import cli
-from jaxad.cli import commands
 from jaxad.inference import checkpoint
 from jaxad.nn import module_state
 from jaxad.report.schema import validate_report
@@ -28,7 +27,7 @@ SIX = ("--batch-size", "6")
 
 
 def jaxad(*words: object) -> None:
-    commands.run(cli.parse([str(word) for word in words]))
+    cli.run(cli.parse([str(word) for word in words]))
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,9 @@ def tree(tmp_path) -> Tree:
 def jaxad(tmp_path) -> Callable[..., None]:
     """Runs `jaxad prepare NAME ... --data-dir data` as the command line does."""
     from jaxad import cli
-    from jaxad.cli import commands
 
     def run(name: str, *arguments: object) -> None:
-        commands.run(cli.parse(["prepare", name, *map(str, arguments), "--data-dir", str(tmp_path / "data")]))
+        cli.run(cli.parse(["prepare", name, *map(str, arguments), "--data-dir", str(tmp_path / "data")]))
 
     return run
 

@@ -10,7 +10,6 @@ import pytest
 
 import jaxad
 from jaxad import cli
-from jaxad.cli import commands
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
 from jaxad.data import ClassNames, ImageList
 from jaxad.detectors.clipfusion.detector import CLIPFusion
@@ -222,9 +221,9 @@ def test_every_category_needs_training_images(folder, tmp_path):
     words += ["--shots", "1", "--holdout", "0", "--workdir", str(tmp_path / "run"), "--data", f"folder:{data}"]
     ways = r"none of bolt: add .*train/good.*\(--categories disc\).*--shots 0"
     with pytest.raises(DataError, match=ways):
-        commands.run(cli.parse(words))
+        cli.run(cli.parse(words))
     with pytest.raises(DataError, match=r"none of bolt: add .*train/good\), or look at none \(--shots 0\)"):
-        commands.run(cli.parse([*words, "--categories", "bolt"]))
+        cli.run(cli.parse([*words, "--categories", "bolt"]))
     assert not (tmp_path / "run").exists()
 
 
@@ -242,7 +241,7 @@ def test_every_category_needs_training_images(folder, tmp_path):
 )
 def test_commands_that_cannot_work(words, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
-        commands.run(cli.parse(["fit", "clipfusion", "--workdir", str(tmp_path / "run"), *words]))
+        cli.run(cli.parse(["fit", "clipfusion", "--workdir", str(tmp_path / "run"), *words]))
 
 
 @pytest.mark.parametrize(("precision", "autoencoder"), [("auto", "float32"), ("bfloat16", "bfloat16")])
@@ -302,7 +301,7 @@ def test_command_line(folder, tmp_path):
     ]
     command = cli.parse([*words, *names])
     assert command.model == CLIPFusionConfig.preset("patchclip", clip=str(folder / "clip"), clip_blocks=(2,))
-    commands.run(command)
+    cli.run(command)
     restored = checkpoint.restore(tmp_path / "run")
     assert restored.detector.categories == ("disc", "tile")
     assert (restored.meta["data"]["shots"], restored.meta["protocol"]) == (0, "winclip")

@@ -12,7 +12,6 @@ import safetensors.numpy
 
 import jaxad
 from jaxad import cli, parallel
-from jaxad.cli import commands
 from jaxad.config import VLMDiffConfig
 from jaxad.data import FolderSource
 from jaxad.data.captions.attach import Captions, with_captions
@@ -72,7 +71,7 @@ def create(pipeline, **changes):
 
 
 def command(*words):
-    commands.run(cli.parse([str(word) for word in words]))
+    cli.run(cli.parse([str(word) for word in words]))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from safetensors.numpy import load_file
 
 from jaxad import cli
-from jaxad.cli import commands
 from jaxad.errors import WeightsError
 from jaxad.models.weights import conversion as converter
 from jaxad.models.weights.conversion import convert
@@ -150,11 +149,11 @@ def test_nothing_is_left_of_a_failure(source, tmp_path, monkeypatch):
 
 def test_command(source, tmp_path, capsys):
     words = ["convert", str(source), str(tmp_path / "out"), "--dtype", "float16"]
-    commands.run(cli.parse(words))
+    cli.run(cli.parse(words))
     printed = capsys.readouterr()
     assert f"{tmp_path / 'out'}: 3 tensors (2 float16, 1 int64)" in printed.out
     assert "the source states no license; --license NAME records it" in printed.err
-    commands.run(cli.parse([*words, "--overwrite", "--license", "apache-2.0"]))
+    cli.run(cli.parse([*words, "--overwrite", "--license", "apache-2.0"]))
     assert "license" not in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["license"] == "apache-2.0"
 
@@ -162,5 +161,5 @@ def test_command(source, tmp_path, capsys):
 def test_command_refuses_code(tmp_path):
     write_torch(tmp_path / "net.ckpt", {"w": Call(Global("os", "system"), (f"touch {tmp_path / 'pwned'}",))})
     with pytest.raises(WeightsError, match=r"os\.system"):
-        commands.run(cli.parse(["convert", str(tmp_path / "net.ckpt"), str(tmp_path / "out")]))
+        cli.run(cli.parse(["convert", str(tmp_path / "net.ckpt"), str(tmp_path / "out")]))
     assert [file.name for file in tmp_path.iterdir()] == ["net.ckpt"]

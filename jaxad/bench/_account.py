@@ -45,7 +45,7 @@ def mesh_of(devices: int) -> Mesh:
     found = jax.devices() if devices <= jax.device_count() else jax.devices("cpu")
     if devices > len(found):
         raise ConfigError(
-            f"--devices {devices}: there are {len(found)}; virtual ones need a process of their own that has not used "
+            f"devices = {devices}: there are {len(found)}; virtual ones need a process of their own that has not used "
             f"jax yet, or JAX_NUM_CPU_DEVICES={devices} in the environment"
         )
     auto = (AxisType.Auto, AxisType.Auto)

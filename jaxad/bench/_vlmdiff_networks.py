@@ -1,0 +1,93 @@
+"""The VLMDiff that its benchmark is about: networks without arrays, of the published size or of a few channels."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxad.bench._account import on_cpu
+from jaxad.config import VLMDiffConfig, to_json
+from jaxad.detectors.vlmdiff.detector import VLMDiff
+from jaxad.models.backbone import backbone_from_config
+from jaxad.models.clip.config import TextConfig
+from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
+from jaxad.models.vit.config import ViTConfig
+from jaxad.nn import module_state
+from jaxad.nn.normalization import IMAGENET
+from jaxad.types import Batch, Features
+
+Size = Literal["published", "tiny"]
+
+
+class Shapes(NamedTuple):
+    """Of the networks, and the side of an image."""
+
+    unet: UNetConfig
+    autoencoder: AutoencoderConfig
+    text: TextConfig
+    backbone: ViTConfig
+    image_size: int
+
+
+PUBLISHED = Shapes(
+    UNetConfig.sd15(), AutoencoderConfig(), TextConfig.stable_diffusion(1), ViTConfig.dino("small", 8), 256
+)
+TINY = Shapes(
+    UNetConfig(
+        block_out_channels=(8, 64),
+        layers_per_block=1,
+        down_attention=(False, False),
+        up_attention=(False, False),
+        heads=(2, 2),
+        cross_attention_dim=16,
+        norm_num_groups=4,
+    ),
+    AutoencoderConfig(block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4),
+    TextConfig(16, depth=1, heads=2, hidden=32, vocabulary=300, projection=None),
+    ViTConfig(16, 1, 2, 8, image_size=16, hidden=32),
+    16,
+)
+"""For tests: few layers, a factor of 2, and some kernels that are large enough to be sharded."""
+
+
+def abstract_vlmdiff(size: Size, dtype: Literal["float32", "bfloat16"], remat: bool = True) -> VLMDiff:
+    """The detector without arrays."""
+    return built(PUBLISHED if size == "published" else TINY, dtype, remat)
+
+
+def built(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool) -> VLMDiff:
+    """The detector of networks of these shapes, without arrays."""
+    config = VLMDiffConfig(image_size=shapes.image_size, precision=dtype, remat=remat)
+    networks = {"unet": shapes.unet, "autoencoder": shapes.autoencoder, "text": shapes.text}
+    values = {"network": "vit", "shape": to_json(shapes.backbone), "normalization": to_json(IMAGENET), "dtype": dtype}
+    backbone = backbone_from_config({**values, "id": config.backbone, "sha256": "", "bytes": 0})
+    structure = {name: to_json(shape) for name, shape in networks.items()}
+    return VLMDiff.abstract(config, backbone, {**structure, "identity": []})
+
+
+def batch_of(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
+    """Shapes of so many images, with captions where they are asked for."""
+    shape: Any = jax.ShapeDtypeStruct
+    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
+    extras = {"caption": shape((batch, detector.text.config.context), jnp.int32)} if captions else {}
+    number, valid = shape((batch,), jnp.uint32), shape((batch,), jnp.bool_)
+    return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=extras)
+
+
+def features(detector: VLMDiff, batch: int) -> Features:
+    """Shapes of what the feature cache gives to the training step for so many images."""
+    graphdef, arrays = module_state.split(detector)
+    images = batch_of(detector, batch, captions=True)
+    return jax.eval_shape(lambda arrays, images: module_state.merge(graphdef, arrays).encode(images), arrays, images)
+
+
+def compilable(detector: VLMDiff, mesh: Mesh) -> VLMDiff:
+    """The detector, or on a CPU, which emulates bfloat16, the same in float32."""
+    if not on_cpu(mesh):
+        return detector
+    config, networks = detector.config, (detector.unet.config, detector.autoencoder.config, detector.text.config)
+    shapes = Shapes(*networks, detector.backbone.network.config, config.image_size)
+    return built(shapes, "float32", config.remat)

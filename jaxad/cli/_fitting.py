@@ -1,0 +1,56 @@
+"""Flags that `jaxad fit` has for everything that is fitted, and their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxad.cli._command import below_one, no_folder
+from jaxad.cli._data import WorkCommand
+from jaxad.config import DataConfig
+from jaxad.errors import ConfigError
+
+HOLDOUT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitCommand(WorkCommand):
+    """A command that fits something on the normal training images of a data set."""
+
+    workdir: Path
+    """Folder of the run; run the same command again to resume it."""
+    preset: str
+    """Defaults of --model and --train, by name."""
+    image_size: int | None = None
+    """Side of the square input in pixels; short for --model.image-size, and goes before it."""
+    holdout: float = HOLDOUT
+    """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
+    model: Any
+    train: Any = None
+
+    @property
+    def run_folder(self) -> Path:
+        return self.workdir
+
+    def data_config(self) -> DataConfig:
+        """What to load of the data set."""
+        return DataConfig(self.chosen_categories, self.holdout, self.on_bad, self.workers)
+
+    def settings(self) -> Any:
+        """The config of what is fitted."""
+        return self.model if self.image_size is None else dataclasses.replace(self.model, image_size=self.image_size)
+
+    def problems(self) -> list[str]:
+        """What cannot work."""
+        problems = below_one(self, "workers") + no_folder(self, "workdir")
+        if not 0 <= self.holdout < 1:
+            problems.append(f"holdout = {self.holdout}: must be at least 0 and below 1")
+        for settings in (self.settings(), self.train):
+            try:
+                if settings is not None:
+                    settings.check()
+            except ConfigError as error:
+                problems.append(str(error))
+        return problems

@@ -1,0 +1,96 @@
+"""`jaxad demo`: DPDiff-AD against the patch bank on the demo data, and how to go on from there."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from jaxad.cli._command import Command, command_line
+
+if TYPE_CHECKING:
+    from jaxad.data.demo.dataset import DemoCounts
+
+
+@dataclass(frozen=True)
+class Demo(Command):
+    """Train, evaluate and report on real images that come with the `demo` extra; minutes on two cores."""
+
+    words: ClassVar[str] = "demo"
+
+    out: Path
+    """Folder for data, run and report."""
+    steps: int = 80
+    """Training steps; more are better and slower."""
+    seed: int = 0
+    """Seed of parameters, order and noise."""
+
+    @property
+    def run_folder(self) -> Path:
+        return self.out / "run"
+
+    def run(self, counts: DemoCounts | None = None) -> None:
+        """Trains, compares, reports.
+
+        Args:
+            counts: images of each category; None for the usual ones.
+        """
+        import jax
+
+        from jaxad import data
+        from jaxad.cli._metrics_table import print_metrics
+        from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig, to_json
+        from jaxad.detectors.dpdiff.detector import DPDiff
+        from jaxad.detectors.patch_bank import PatchBank
+        from jaxad.features import FeatureCache
+        from jaxad.inference.evaluation import figures, make_report, score
+        from jaxad.io.progress import Reporter
+        from jaxad.report.page import write_report
+        from jaxad.training.trainer import fit
+
+        settings = TrainConfig.preset("small", steps=self.steps, seed=self.seed)
+        settings.check()
+        reporter = Reporter()
+        folder = data.make_demo(self.out / "data", counts=counts)
+        dataset = dataclasses.replace(data.load(f"folder:{folder}"), name="demo")
+        reporter.say(dataset.summary())
+        detector = DPDiff.create(DPDiffConfig.preset("small"), key=jax.random.key(self.seed))
+        with reporter.images("features", len(dataset.train)) as progress:
+            features = FeatureCache.build(detector, dataset.train, progress=progress)
+        run = fit(
+            detector,
+            dataset.train,
+            settings,
+            workdir=self.run_folder,
+            holdout=dataset.holdout,
+            features=features,
+            reporter=reporter,
+        )
+        bank = PatchBank.create(PatchBankConfig.preset("small"), backbone=detector.backbone)
+        bank.remember(dataset.train, features=features)
+        with reporter.images("evaluate", len(dataset.test)) as progress:
+            mine = score(run.model, dataset.test, progress=progress)
+        with reporter.images("baseline", len(dataset.test)) as progress:
+            theirs = score(bank, dataset.test, progress=progress)
+        provenance = {"train": to_json(settings)}
+        report = make_report(
+            mine, dataset, threshold=run.threshold, baseline=make_report(theirs, dataset), provenance=provenance
+        )
+        evaluation = figures(mine, threshold=run.threshold, baseline=theirs)
+        page = write_report(self.out / "report", report, evaluation=evaluation)
+        print_metrics(report)
+        print(f"\nThe report: {page}\n{self._advice(folder)}")
+
+    def _advice(self, folder: Path) -> str:
+        """How to judge images with the run, and to fit one's own."""
+        test, out, own = folder / "brick" / "test", self.out / "predictions", ("--data", "folder:/my/parts")
+        judge = ("predict", test, "--checkpoint", self.run_folder, "--out", out, "--category", "brick")
+        fit = ("fit", "dpdiff", *own, "--workdir", "runs/parts", "--preset", "small")
+        evaluate = ("evaluate", "--checkpoint", "runs/parts", *own, "--out", "runs/parts-report")
+        return (
+            f"Judge images: {command_line(*judge)}\n"
+            "Your own parts, in folders CATEGORY/train/good and, where you have them, CATEGORY/test/...:\n"
+            f"  {command_line(*fit)}\n"
+            f"  {command_line(*evaluate)}"
+        )

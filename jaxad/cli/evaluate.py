@@ -1,0 +1,120 @@
+"""`jaxad evaluate`: a checkpoint on labeled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from jaxad.cli._command import below_one, no_folder, raise_problems
+from jaxad.cli._data import WorkCommand
+from jaxad.cli._reading import one_of, read
+from jaxad.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from jaxad.data import DataSet, ImageSource
+    from jaxad.detector import Detector
+    from jaxad.inference.evaluation import Scored
+    from jaxad.io.progress import Reporter
+
+EXACT = "exact-256"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(WorkCommand):
+    """Evaluate a checkpoint on labeled images: report.json and report.html."""
+
+    words: ClassVar[str] = "evaluate"
+
+    checkpoint: Path
+    """A workdir (its newest step) or one step's folder."""
+    out: Path
+    """Folder of the report."""
+    protocol: str = EXACT
+    """How maps, masks and scores are made comparable; results of different protocols are not."""
+    baseline: Path | None = None
+    """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
+    captions: Path | None = None
+    """Captions of the test images in the published layout, a folder or file as `jaxad caption --split test` writes it,
+    for a vlmdiff that takes captions at test time; those stored with a prepared data set if not given."""
+    override: tuple[str, ...] = ()
+    """Inference settings to change, e.g. `start_timestep=200 residual=cosine draws=4`."""
+    backbone: str | None = None
+    """Folder or id to load the backbone from, where the checkpoint does not hold it; of vlmdiff also of another network
+    that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
+    batch_size: int = 16
+    """Images at once."""
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> Self:
+        """As for other commands."""
+        from jaxad.metrics.protocols import protocol_names
+
+        return read(cls, words, prog=f"jaxad {cls.words}", types={"protocol": one_of(protocol_names())})
+
+    def run(self) -> None:
+        """Evaluates, writes the report, prints its table."""
+        from jaxad.cli._captions import described_test
+        from jaxad.cli._metrics_table import print_metrics
+        from jaxad.cli._overrides import overrides
+        from jaxad.inference import checkpoint
+        from jaxad.inference.evaluation import figures, make_report, score
+        from jaxad.io.progress import Reporter
+        from jaxad.report.page import write_report
+
+        raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
+        reporter = Reporter()
+        changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
+        restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, **changes)
+        reporter.warn(restored.notes)
+        other = None
+        if self.baseline is not None:
+            same_backbone = checkpoint.read_meta(self.baseline).get("backbone") == restored.meta["backbone"]
+            other = checkpoint.restore(self.baseline, backbone=self.backbone if same_backbone else None)
+        dataset = self.load()
+        reporter.warn([str(problem) for problem in dataset.problems])
+        test = _labeled(dataset)
+        detectors = [restored.detector, *([other.detector] if other else [])]
+        _check_categories(detectors, test.categories, reporter)
+        test, captions = described_test(test, self.captions, detectors, reporter)
+
+        def scored(detector: Detector, what: str) -> Scored:
+            how = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
+            with reporter.images(what, len(test)) as progress:
+                return score(detector, test, **how, progress=progress)
+
+        mine = scored(restored.detector, "evaluate")
+        theirs = None if other is None else scored(other.detector, "baseline")
+        threshold = restored.threshold
+        if threshold is not None and threshold.protocol != self.protocol:
+            reporter.warn([f"threshold left out: it was measured under {threshold.protocol}, not {self.protocol}"])
+            threshold = None
+        report = make_report(
+            mine,
+            dataset,
+            threshold=threshold,
+            baseline=None if theirs is None else make_report(theirs, dataset),
+            provenance={**{name: restored.meta[name] for name in ("train", "data", "step", "backbone")}, **captions},
+        )
+        page = write_report(self.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs))
+        print_metrics(report)
+        print(f"see {page}")
+
+
+def _labeled(dataset: DataSet) -> ImageSource:
+    test = dataset.test.select(i for i, record in enumerate(dataset.test.records) if record.label is not None)
+    if not len(test):
+        layout = "put normal ones into CATEGORY/test/good and defective ones into CATEGORY/test/DEFECT"
+        raise DataError(f"{dataset.name}: no labeled test images; {layout}")
+    return test
+
+
+def _check_categories(detectors: Sequence[Detector], categories: Sequence[str], reporter: Reporter) -> None:
+    for detector in detectors:
+        strangers = ", ".join(name for name in categories if name not in detector.categories)
+        if strangers and detector.needs_category:
+            known = ", ".join(detector.categories)
+            raise ConfigError(f"{detector.name} was not fitted on {strangers}; choose from {known} with --categories")
+        if strangers:
+            reporter.warn([f"{detector.name} was not fitted on {strangers}"])

@@ -1,0 +1,57 @@
+"""Captions of the images that a command works on: attached where files have them, and what reports say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from jaxad.data.captions.attach import Captions, with_captions
+from jaxad.data.source import ImageSource
+from jaxad.errors import DataError
+from jaxad.io.progress import Reporter
+from jaxad.types import Record
+
+
+def described(source: ImageSource, captions: Captions | None) -> ImageSource:
+    """The images with these captions; with those stored with them where `captions` is None.
+
+    Raises:
+        DataError: two captions of one image, or another order than that of the images.
+    """
+    return source if captions is None else with_captions(source, captions)
+
+
+def caption_record(
+    source: ImageSource,
+    captions: Captions | None,
+    split: Literal["train", "test"],
+    reporter: Reporter,
+    *,
+    besides: Sequence[Record] = (),
+) -> dict[str, Any]:
+    """What reports say of the captions of `source`; warns of images without caption and of captions without image.
+
+    Args:
+        source: the images, described.
+        captions: what describes them; None for captions stored with them.
+        split: which part of the data set they are.
+        reporter: warns.
+        besides: images of the same part that `source` lacks, such as its hold-out.
+
+    Returns:
+        "source" (None for captions stored with the images), "images", "missing".
+
+    Raises:
+        DataError: captions were given, but none of the images has one.
+    """
+    missing = sum(not record.caption for record in source.records)
+    if captions is not None and missing and missing == len(source):
+        begin = captions.unlike([record.identity for record in source.records])
+        raise DataError(f"{captions.source}: none of the {missing} {split} images has a caption there; {begin}")
+    if missing:
+        reporter.warn([f'{missing} of {len(source)} {split} images have no caption; "" stands for it'])
+    if captions is not None:
+        surplus = captions.surplus([record.identity for record in (*source.records, *besides)])
+        if surplus:
+            reporter.warn([f"{len(surplus)} captions are of no {split} image here, the first of {surplus[0]}"])
+    return {"source": None if captions is None else captions.source, "images": len(source), "missing": missing}

@@ -1,0 +1,104 @@
+"""`jaxad evaluate`: report and page, the table, overrides, what it refuses before work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from jaxad.errors import CheckpointError
+from jaxad.metrics import METRICS
+from jaxad.report.schema import validate_report
+from tests.cli.shell import failure, jaxad
+
+
+def test_evaluate_writes_report_and_page(work):
+    report = json.loads((work / "report/report.json").read_text())
+    validate_report(report)
+    assert report["protocol"] == "exact-256"
+    assert set(report["classes"]) == {"disc", "tile"}
+    assert set(METRICS) <= set(report["classes"]["disc"])
+    assert report["config"]["system"] == "dpdiff"
+    assert report["config"]["train"]["steps"] == 12
+    assert report["config"]["threshold"]["false_alarm"] == 0.01
+    assert report["baseline"]["config"]["system"] == "patch-bank"
+    assert report["environment"]["images_per_second"] is None or report["environment"]["images_per_second"] > 0
+    page = (work / "report/report.html").read_text()
+    assert "DPDiff-AD" in page
+    assert "Patch bank" in page
+
+
+def test_evaluate_prints_the_table_and_takes_overrides(work, tmp_path, capsys):
+    data = ("--data", f"folder:{work}/my parts", "--categories", "tile", "--out", tmp_path)
+    jaxad("evaluate", "--checkpoint", work / "bank", *data, "--override", "neighbors=2", "distance=euclidean")
+    printed = capsys.readouterr().out
+    heads, tile, mean = (line.split() for line in printed.splitlines()[1:4])
+    assert heads == ["category", "I-AUROC", "I-AP", "I-F1max", "P-AUROC", "P-AP", "P-F1max", "AUPRO", "mAD"]
+    assert (tile[0], mean[0], tile[1:]) == ("tile", "mean", mean[1:])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["config"]["model"]["neighbors"], report["config"]["model"]["distance"]) == (2, "euclidean")
+    assert tile[1] == f"{100 * report['mean']['image_auroc']:.1f}"
+    assert f"note: {report['notes'][0]}" in printed
+    assert "random weights" in report["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--data", "folder:{work}/missing"], "no such folder"),
+        (["--categories", "screw"], "no category screw"),
+        (["--override", "draws"], "NAME=VALUE"),
+        (["--override", "drawers=2"], "did you mean draws?"),
+        (["--override", "draws=many"], "--override draws=many: must be an int"),
+        (["--override", "depth=5"], "does not fit its config"),
+        (["--checkpoint", "{work}/report"], "no checkpoint there"),
+        (["--checkpoint", "{work}/nowhere"], "no checkpoint there"),
+        (["--baseline", "{work}/nowhere"], "no checkpoint there"),
+        (["--backbone", "/no/such/folder"], "needs the backbone random:32x2"),
+        (["--out", "{work}/report/report.json"], "is a file"),
+        (["--batch-size", "0"], "--batch-size 0"),
+    ],
+)
+def test_evaluate_refuses_before_work(work, tmp_path, capsys, flags, said):
+    command = {"--checkpoint": work / "my run", "--data": f"folder:{work}/my parts", "--out": tmp_path / "report"}
+    name, value = flags
+    command[name] = value.format(work=work)
+    assert said in failure(capsys, "evaluate", *(word for pair in command.items() for word in pair))
+    assert not (tmp_path / "report").exists()
+
+
+def test_evaluate_needs_labels_and_known_categories(work, tmp_path, capsys):
+    checkpoint = ("evaluate", "--checkpoint", work / "my run", "--out", tmp_path / "report")
+    shutil.copytree(work / "my parts/tile/train", tmp_path / "untested/tile/train")
+    message = failure(capsys, *checkpoint, "--data", f"folder:{tmp_path}/untested")
+    assert "no labeled test images" in message
+    shutil.copytree(work / "my parts/tile/test/blot", tmp_path / "unlabeled/tile/test")
+    message = failure(capsys, *checkpoint, "--data", f"folder:{tmp_path}/unlabeled")
+    assert "no labeled test images" in message
+    shutil.copytree(work / "my parts/tile/test", tmp_path / "new/screw/test")
+    bank = ("evaluate", "--checkpoint", work / "bank", "--out", tmp_path / "report")
+    assert "was not fitted on screw" in failure(capsys, *bank, "--data", f"folder:{tmp_path}/new")
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"system": "flow"}, "system 'flow': jaxad has dpdiff, patch-bank"), ({"format": 99}, "format 99 is newer")],
+)
+def test_checkpoints_of_other_systems_and_formats(work, tmp_path, capsys, change, said):
+    shutil.copytree(work / "bank", tmp_path / "run")
+    (file,) = (path for path in (tmp_path / "run/checkpoints/0/meta").rglob("*") if b'"system"' in path.read_bytes())
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    message = failure(
+        capsys,
+        *("evaluate", "--checkpoint", tmp_path / "run"),
+        *("--data", f"folder:{work}/my parts", "--out", tmp_path / "report"),
+    )
+    assert said in message
+    assert str(tmp_path / "run") in message
+
+
+def test_errors_are_of_the_documented_classes(work, tmp_path):
+    with pytest.raises(CheckpointError):
+        jaxad("evaluate", "--checkpoint", work / "nowhere", "--data", f"folder:{work}/missing", "--out", tmp_path)

@@ -1,0 +1,145 @@
+"""`jaxad predict`: lines and pictures, earlier results, where images may stand, what it refuses before work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxad import cli
+from jaxad.cli.predict import Predict
+from tests.cli.shell import failure, jaxad
+
+TILE = ("--category", "tile")
+REST = ("--checkpoint", "R", "--out", "O", "--save", "overlay", "map", "mask")
+SIZES = {"a/1.png": (91, 57), "b/1.gif": (40, 57), "b/1.png": (33, 57), "b/deep.tiff": (23, 101)}
+
+
+@pytest.fixture
+def odd_images(tmp_path) -> Path:
+    """Images of odd sizes and several modes in two folders that share a file name."""
+    random = np.random.default_rng(0)
+    color = random.integers(0, 256, (91, 57, 4), np.uint8)
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/b").mkdir()
+    Image.fromarray(color).save(tmp_path / "in/a/1.png")
+    Image.fromarray(color[:33, :, 0]).save(tmp_path / "in/b/1.png")
+    Image.fromarray(color[:40, :, 1]).convert("P").save(tmp_path / "in/b/1.gif")
+    Image.fromarray(random.integers(0, 65536, (23, 101), np.uint16)).save(tmp_path / "in/b/deep.tiff")
+    return tmp_path / "in"
+
+
+def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_images, tmp_path):
+    before = {file: file.read_bytes() for file in odd_images.rglob("*.*")}
+    out = tmp_path / "out"
+    jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", out, "--save", "overlay", "map", "mask")
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [list(line) for line in lines] == [["file", "category", "score", "threshold", "anomalous", "box"]] * 4
+    assert [line["file"] for line in lines] == [str(odd_images / name) for name in SIZES]
+    for line, (name, (height, width)) in zip(lines, SIZES.items(), strict=True):
+        stem = name if name.startswith("b/1") else str(Path(name).with_suffix(""))
+        map = np.load(out / f"map/{stem}.npy", allow_pickle=False)
+        assert (map.shape, map.dtype) == ((height, width), np.float32)
+        mask = np.array(Image.open(out / f"mask/{stem}.png"))
+        assert mask.shape == (height, width)
+        assert set(np.unique(mask)) <= {0, 255}
+        assert Image.open(out / f"overlay/{stem}.jpg").size == (width, height)
+        assert line["anomalous"] == (line["score"] > line["threshold"])
+        assert (line["box"] is not None) == line["anomalous"]
+        if line["box"]:
+            left, top, right, bottom = line["box"]
+            assert 0 <= left < right <= width
+            assert 0 <= top < bottom <= height
+    # Noise is nothing like the parts; without a box the test above would check nothing.
+    assert any(line["box"] for line in lines)
+    assert sum(file.is_file() for file in out.rglob("*")) == 13
+    assert {file: file.read_bytes() for file in odd_images.rglob("*.*")} == before
+
+
+def test_predict_replaces_earlier_results_as_a_whole(work, odd_images, tmp_path):
+    checkpoint = ("--checkpoint", work / "bank", "--out", tmp_path / "out", *TILE)
+    jaxad("predict", odd_images / "b", odd_images / "a/1.png", *checkpoint, "--save", "map", "mask")
+    jaxad("predict", odd_images / "a/1.png", *checkpoint, "--save", "map", "--map-format", "tiff")
+    files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
+    assert files == ["map", "map/1.tiff", "predictions.jsonl"]
+    with Image.open(tmp_path / "out/map/1.tiff") as map:
+        assert (map.mode, map.size) == ("F", (57, 91))
+    (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    assert json.loads(line)["category"] == "tile"
+
+
+def test_predict_that_fails_leaves_earlier_results(work, odd_images, tmp_path, capsys):
+    command = ("predict", odd_images, "--checkpoint", work / "bank", "--out", tmp_path / "out", *TILE)
+    jaxad(*command)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()}
+    (odd_images / "a/broken.png").write_bytes(b"not a picture")
+    (odd_images / "b/short.png").write_bytes((odd_images / "a/1.png").read_bytes()[:200])
+    message = failure(capsys, *command)
+    assert "2 of 6 images cannot be read" in message
+    assert "broken.png: unreadable image" in message
+    assert "short.png: truncated image" in message
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()} == before
+
+
+def test_predict_never_replaces_what_it_did_not_write(work, odd_images, tmp_path, capsys):
+    checkpoint = ("--checkpoint", work / "bank", *TILE)
+    (odd_images / "mask").mkdir()
+    (odd_images / "mask/truth.png").write_bytes(b"mine")
+    assert "did not come from jaxad" in failure(capsys, "predict", odd_images / "a", *checkpoint, "--out", odd_images)
+    assert (odd_images / "mask/truth.png").read_bytes() == b"mine"
+    out = tmp_path / "out"
+    jaxad("predict", odd_images / "a", *checkpoint, "--out", out)
+    assert "would replace the images" in failure(capsys, "predict", out / "overlay", *checkpoint, "--out", out)
+    assert (out / "overlay/1.jpg").is_file()
+    (tmp_path / "file").write_text("")
+    assert "is a file" in failure(capsys, "predict", odd_images / "a", *checkpoint, "--out", tmp_path / "file")
+
+
+def test_predict_refuses_before_work(work, odd_images, tmp_path, capsys):
+    out = ("--out", tmp_path / "out")
+    message = failure(capsys, "predict", "no1.png", odd_images, "no2.png", "--checkpoint", work / "bank", *out)
+    assert "no1.png: no such file" in message
+    assert "no2.png: no such file" in message
+    command = ("predict", odd_images, "--checkpoint", work / "bank", *out)
+    assert "knows disc, tile" in failure(capsys, *command, "--category", "screw")
+    assert "--category: this patch-bank needs it" in failure(capsys, *command)
+    assert "--batch-size 0" in failure(capsys, *command, "--batch-size", "0")
+    (tmp_path / "empty").mkdir()
+    assert "no image in this folder" in failure(capsys, "predict", tmp_path / "empty", *command[2:])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "a.png folder --checkpoint run --out out --save overlay map mask --category nut",
+        "--checkpoint run --out out --save overlay map mask --category nut a.png folder",
+        "--checkpoint run --category nut --out out --save overlay map mask a.png folder",
+        "a.png --checkpoint run folder --category=nut --out out --save overlay map mask",
+    ],
+)
+def test_predict_takes_images_before_between_and_after_flags(arguments):
+    command = cli.parse(["predict", *arguments.split()])
+    images, save = (Path("a.png"), Path("folder")), ("overlay", "map", "mask")
+    assert command == Predict(images, Path("run"), Path("out"), category="nut", save=save)
+
+
+@pytest.mark.parametrize("order", [("photos/", *REST), (*REST, "photos/")])
+def test_predict_as_the_readme_has_it(order):
+    command = cli.parse(["predict", *order])
+    assert isinstance(command, Predict)
+    assert (command.images, command.save) == ((Path("photos"),), ("overlay", "map", "mask"))
+
+
+def test_predict_that_is_misspelled(refused):
+    assert "no images given" in refused("predict", "--checkpoint", "run", "--out", "out")
+    assert "--batch-size" in refused("predict", "a.png", "--checkpoint", "run", "--out", "out", "--batch-szie", "3")
+    assert "--checkpoint" in refused("predict", "a.png", "--out", "out")
+
+
+def test_a_misspelled_kind_of_picture_is_answered(capsys, tmp_path):
+    words = ("predict", tmp_path, "--checkpoint", "run", "--out", "out", "--save", "overlya")
+    assert "did you mean --save overlay?" in failure(capsys, *words)
