@@ -28,7 +28,7 @@ class FitCommand(WorkCommand):
     holdout: float = HOLDOUT
     """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
     model: Any
-    train: Any = None
+    train: Any
 
     @property
     def run_folder(self) -> Path:

@@ -76,7 +76,8 @@ def _readings(text: str) -> list[Any]:
 
 def _words(hint: Any) -> str:
     """A type in words: "an int", "one of ddim, ddpm"."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin: Any = typing.get_origin(hint)
+    arguments: tuple[Any, ...] = typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_words, arguments))
     if origin is typing.Literal:
