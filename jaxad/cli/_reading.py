@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import inspect
+import itertools
 import shutil
 import sys
 import textwrap
@@ -11,7 +13,6 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-import docstring_parser
 import tyro
 
 C = TypeVar("C")
@@ -117,11 +118,7 @@ def _explained(cls: Any, *, short: bool, values: Any = None) -> Any:
         values: an instance with the defaults, None for those of the class.
     """
     hints, main = typing.get_type_hints(cls, include_extras=True), getattr(cls, "MAIN", None)
-    texts = {
-        found.arg_name: " ".join((found.description or "").split())
-        for base in reversed(cls.__mro__[:-1])
-        for found in docstring_parser.parse_from_object(base).params
-    }
+    texts = {name: text for base in reversed(cls.__mro__) for name, text in _docstrings(base).items()}
     fields, rarer = [], 0
     for field in dataclasses.fields(cls):
         hint, default = hints[field.name], field.default if values is None else getattr(values, field.name)
@@ -137,3 +134,21 @@ def _explained(cls: Any, *, short: bool, values: Any = None) -> Any:
     more = f" {rarer} more settings: {ALL}." if rarer else ""
     made.__doc__ = " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split()) + more
     return made
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """The docstrings below the fields of a class, each in one line; none where its source is not at hand."""
+    try:
+        (found,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError, SyntaxError):
+        return {}
+    body = found.body if isinstance(found, ast.ClassDef) else []
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }

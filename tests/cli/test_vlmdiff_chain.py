@@ -1,4 +1,4 @@
-"""The stages of VLMDiff as the README shows them, from autoencoder to report, on made-up parts and tiny networks."""
+"""The stages of VLMDiff as its guide shows them, from autoencoder to report, on made-up parts and tiny networks."""
 
 import json
 import re
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from jaxad import cli, data, restore
-from jaxad.detectors.vlmdiff import captioning
 from jaxad.detectors.vlmdiff.sgn import abstract_sgn
 from jaxad.models.clip.towers import abstract_text_tower
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
@@ -18,9 +17,10 @@ from tests.detectors.vlmdiff.test_published import TEXT, UNET, VAE, state_dict, 
 from tests.models.clip.vocabulary import write_tokenizer
 from tests.models.stable_diffusion.made_checkpoints import randomized
 from tests.parts import make_parts
-from tests.test_readme import README
 
 pytestmark = pytest.mark.slow
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/vlmdiff.md"
 
 REDUCED = {
     "fit autoencoder": "--preset small --model.source random:8 --image-size 32 --train.steps 4 --train.batch-size 2",
@@ -30,12 +30,12 @@ REDUCED = {
     "--model.sampling-steps 2 --train.steps 2 --train.batch-size 2 --false-alarm 0.2",
     "evaluate": "--batch-size 4",
 }
-"""What makes each command small; everything else is the README's."""
+"""What makes each command small; everything else is the guide's."""
 
 
 def section():
-    """The README's commands on VLMDiff, by what they do."""
-    part = README.read_text().partition("**VLMDiff**, from autoencoder to map")[2]
+    """The guide's five commands, by what they do."""
+    part = GUIDE.read_text().partition("## The five commands")[2]
     block = re.findall(r"```bash\n(.*?)```", part, re.DOTALL)[0]
     lines = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
     return {" ".join(words[:2] if words[0] == "fit" else words[:1]): words for words in lines}
@@ -58,13 +58,16 @@ def outputs(tmp_path_factory):
     write(folder / "v1-5-pruned.ckpt", start)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(captioning, "HuggingFaceCaptioner", lambda *_, **__: lambda images: ["a disc"] * len(images))
+        patch.setattr(
+            "jaxad.models.captioner.hugging_face.HuggingFaceCaptioner",
+            lambda *_, **__: lambda images: ["a disc"] * len(images),
+        )
         for name, words in section().items():
             run([*words, *REDUCED[name].split()])
         yield folder
 
 
-def test_readme_shows_every_stage():
+def test_the_guide_shows_every_stage():
     assert list(section()) == list(REDUCED)
 
 
