@@ -178,7 +178,7 @@ class Table:
             detector: Any = restored.detector
             if backbone is not None:
                 detector = detector.with_backbone(backbone)
-            if detector.config.captions == "always" and not captions:
+            if detector.inputs.captions == "always" and not captions:
                 test, record = self._described(data, vlm or options.vlm, "test")
                 dataset, captions = dataclasses.replace(dataset, test=test), {"test_captions": record}
             with self._reporter.images(name, len(dataset.test)) as progress:

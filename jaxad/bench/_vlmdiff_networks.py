@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from jaxad.bench._account import on_cpu
 from jaxad.config import VLMDiffConfig, to_json
 from jaxad.detectors.vlmdiff.detector import VLMDiff
-from jaxad.models.backbone import backbone_from_config
 from jaxad.models.clip.config import TextConfig
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.vit.config import ViTConfig
@@ -63,15 +62,15 @@ def built(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool) ->
     config = VLMDiffConfig(image_size=shapes.image_size, precision=dtype, remat=remat)
     networks = {"unet": shapes.unet, "autoencoder": shapes.autoencoder, "text": shapes.text}
     values = {"network": "vit", "shape": to_json(shapes.backbone), "normalization": to_json(IMAGENET), "dtype": dtype}
-    backbone = backbone_from_config({**values, "id": config.backbone, "sha256": "", "bytes": 0})
+    backbone = {**values, "id": config.backbone, "sha256": "", "bytes": 0}
     structure = {name: to_json(shape) for name, shape in networks.items()}
-    return VLMDiff.abstract(config, backbone, {**structure, "identity": []})
+    return VLMDiff.abstract(config, {"backbone": backbone, "networks": {**structure, "identity": []}})
 
 
 def batch_of(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
     """Shapes of so many images, with captions where they are asked for."""
     shape: Any = jax.ShapeDtypeStruct
-    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
+    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
     extras = {"caption": shape((batch, detector.text.config.context), jnp.int32)} if captions else {}
     number, valid = shape((batch,), jnp.uint32), shape((batch,), jnp.bool_)
     return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=extras)

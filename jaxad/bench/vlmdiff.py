@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.extend.core import Var
 from jax.sharding import Mesh
 
@@ -43,6 +44,7 @@ from jaxad.models.convnets.lpips import abstract_lpips
 from jaxad.models.convnets.vgg import WIDTHS as VGG_WIDTHS
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.nn import module_state
+from jaxad.nn.variables import Frozen
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.training.autoencoder.trainer import AutoencoderTrainer
 from jaxad.training.trainer import DetectorTrainer
@@ -254,9 +256,7 @@ def kept(detector: VLMDiff, trained: Collection[str], batch: int) -> float:
 
 def divide(detector: VLMDiff, trainer: DetectorTrainer) -> dict[str, dict[str, Any]]:
     """The arrays by path that are "trained", those that the loss only reads ("fixed"), and those that it does not."""
-    frozen, rest = module_state.select(module_state.split(detector)[1], detector.frozen)
-    trained = {path: leaf for path, leaf in rest.items() if path in trainer.abstract_state.params}
-    fixed = {path: leaf for path, leaf in rest.items() if path not in trained}
+    _, frozen, trained, fixed = module_state.split(detector, Frozen, nnx.Param, ...)
     return {"trained": trained, "fixed": fixed, "frozen": frozen}
 
 

@@ -39,4 +39,4 @@ def described_test(
 
 def takes_captions(detector: Detector) -> bool:
     """Whether captions condition the detector at test time."""
-    return getattr(detector.config, "captions", None) == "always"
+    return detector.inputs.captions == "always"

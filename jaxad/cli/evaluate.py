@@ -70,7 +70,7 @@ class Evaluate(WorkCommand):
         reporter.warn(restored.notes)
         other = None
         if self.baseline is not None:
-            same_backbone = checkpoint.read_meta(self.baseline).get("backbone") == restored.meta["backbone"]
+            same_backbone = checkpoint.read_meta(self.baseline)["pretrained"] == restored.meta["pretrained"]
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same_backbone else None)
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])
@@ -90,12 +90,13 @@ class Evaluate(WorkCommand):
         if threshold is not None and threshold.protocol != self.protocol:
             reporter.warn([f"threshold left out: it was measured under {threshold.protocol}, not {self.protocol}"])
             threshold = None
+        recorded = {name: restored.meta[name] for name in ("train", "data", "step")}
         report = make_report(
             mine,
             dataset,
             threshold=threshold,
             baseline=None if theirs is None else make_report(theirs, dataset),
-            provenance={**{name: restored.meta[name] for name in ("train", "data", "step", "backbone")}, **captions},
+            provenance={**recorded, "backbone": restored.meta["pretrained"], **captions},
         )
         page = write_report(self.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs))
         print_metrics(report)
@@ -113,7 +114,7 @@ def _labeled(dataset: DataSet) -> ImageSource:
 def _check_categories(detectors: Sequence[Detector], categories: Sequence[str], reporter: Reporter) -> None:
     for detector in detectors:
         strangers = ", ".join(name for name in categories if name not in detector.categories)
-        if strangers and detector.needs_category:
+        if strangers and detector.inputs.needs_category:
             known = ", ".join(detector.categories)
             raise ConfigError(f"{detector.name} was not fitted on {strangers}; choose from {known} with --categories")
         if strangers:

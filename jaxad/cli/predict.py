@@ -71,7 +71,7 @@ class Predict(Command):
         """Judges."""
         from jaxad.data import ImageList
         from jaxad.inference import checkpoint
-        from jaxad.inference.prediction import check_readable, predict_stream
+        from jaxad.inference.prediction import predict_stream
         from jaxad.io.progress import Reporter
         from jaxad.report.prediction_folder import LINES, PredictionFolder
 
@@ -86,7 +86,6 @@ class Predict(Command):
         results = PredictionFolder(
             self.out, files, save=kinds, map_format=self.map_format, threshold=restored.threshold
         )
-        check_readable(source, self.workers)
         flagged = 0
         with results, reporter.images("predict", len(source)) as progress:
             stream = predict_stream(
@@ -98,8 +97,8 @@ class Predict(Command):
                 workers=self.workers,
                 progress=progress,
             )
-            for index, prediction in enumerate(stream):
-                results.add(source[index].image, prediction)
+            for image, prediction in stream:
+                results.add(image, prediction)
                 flagged += bool(prediction.anomalous)
         scored = f"{len(source)} images scored"
         verdict = scored if restored.threshold is None else f"{flagged} of {len(source)} images are anomalous"
@@ -116,7 +115,7 @@ class Predict(Command):
         known = ", ".join(detector.categories)
         if self.category and self.category not in detector.categories:
             raise ConfigError(f"category = {self.category}: the checkpoint knows {known}")
-        if detector.needs_category and not self.category:
+        if detector.inputs.needs_category and not self.category:
             raise ConfigError(f"category: this {detector.name} needs it; the checkpoint knows {known}")
         if threshold is None:
             how = "run fit with --holdout above 0 to its end"

@@ -11,7 +11,7 @@ from jaxad.io.progress import Reporter
 
 
 def detector(captions):
-    return SimpleNamespace(config=SimpleNamespace(captions=captions))
+    return SimpleNamespace(inputs=SimpleNamespace(captions=captions))
 
 
 @pytest.fixture
@@ -42,8 +42,7 @@ def test_captions_stored_with_the_images_are_recorded(parts, said):
 
 
 def test_detectors_without_captions_take_none(parts, tmp_path, said):
-    # Configs of other detectors have no such field.
-    others = [detector("train"), SimpleNamespace(config=SimpleNamespace())]
+    others = [detector("train"), detector("never")]
     assert described_test(parts.test, None, others, Reporter()) == (parts.test, {})
     assert said == []
     with pytest.raises(ConfigError, match=r"--captions .*captions=always"):

@@ -177,7 +177,7 @@ def test_the_next_command_reads_the_same_images(detector, flag):
     record = Record(Path("a.png"), "screw")
     for label, needs_category in ((0, False), (None, True), (None, False)):
         dataset: Any = SimpleNamespace(test=SimpleNamespace(records=[replace(record, label=label)]))
-        result: Any = SimpleNamespace(model=SimpleNamespace(needs_category=needs_category))
+        result: Any = SimpleNamespace(model=SimpleNamespace(inputs=SimpleNamespace(needs_category=needs_category)))
         parsed: Any = cli.parse(shlex.split(next_command(command, dataset, result))[1:])
         if label is None:
             assert parsed.category == ("NAME" if needs_category else "")
