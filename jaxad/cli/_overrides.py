@@ -81,7 +81,7 @@ def _words(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(map(_words, arguments))
     if origin is typing.Literal:
-        return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else str(arguments[0])
+        return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
     if origin is tuple:
         return f"a list such as [{', '.join('...' if a is Ellipsis else a.__name__ for a in arguments)}]"
     plain: Mapping[Any, str] = {int: "an int", float: "a number", bool: "true or false", str: "a text"}

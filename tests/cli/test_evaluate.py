@@ -84,9 +84,9 @@ def test_evaluate_needs_labels_and_known_categories(work, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"system": "flow"}, "system 'flow': jaxad has dpdiff, patch-bank"), ({"format": 99}, "format 99 is newer")],
+    [({"system": "flow"}, "detector 'flow' is unknown"), ({"format": 99}, "format 99 is newer")],
 )
-def test_checkpoints_of_other_systems_and_formats(work, tmp_path, capsys, change, said):
+def test_checkpoints_of_other_detectors_and_formats(work, tmp_path, capsys, change, said):
     shutil.copytree(work / "bank", tmp_path / "run")
     (file,) = (path for path in (tmp_path / "run/checkpoints/0/meta").rglob("*") if b'"system"' in path.read_bytes())
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
