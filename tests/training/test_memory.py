@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxad
 from jaxad.io.progress import Reporter
@@ -42,7 +43,7 @@ class Scales(Reporter):
 def test_training_holds_every_array_once(parts, tmp_path, cache):
     before, scales = held(), Scales()
     model = toy_model()
-    sizes = {path: module_state.split(model)[1][path].nbytes for path in module_state.parameter_paths(model)}
+    sizes = {path: array.nbytes for path, array in module_state.split(model, nnx.Param, ...)[1].items()}
     frozen, trained = (sum(group.values()) for group in module_state.select(sizes, ("backbone",)))
     config = toy_training(steps=1, cache=cache)
     run = jaxad.fit(model, parts.train, config, workdir=tmp_path / "run", reporter=scales)
