@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxad.errors import ConfigError
 from jaxad.nn.positions import patch_grid
+from jaxad.nn.resize import resize_bilinear
 from jaxad.types import Array
 
 Padding = Literal["symmetric", "same", "trailing"]
@@ -179,7 +180,7 @@ def to_grid(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
     rows, columns = grid
     if height % rows == 0 and width % columns == 0:
         return x.reshape(b, rows, height // rows, columns, width // columns, c).mean((2, 4))
-    return jax.image.resize(x, (b, rows, columns, c), "bilinear", antialias=False)
+    return resize_bilinear(x, grid)
 
 
 def max_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
