@@ -1,4 +1,4 @@
-"""Where a Vision Transformer's parameters lie in the files that users have, and whose file it is (SPEC 6.1, 6.2)."""
+"""Where a Vision Transformer's parameters lie in the files that users have, and whose file it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
-from jaxad.models.vit.config import ViTConfig
+from jaxad.models.vit.config import MODEL_TYPES, ViTConfig
 from jaxad.models.weights.key_map import ARRAY, CONV, LINEAR, NORM, KeyMap, Layout, Leaf, choose_key_map, split_linear
 from jaxad.models.weights.loader import Weights
 from jaxad.models.weights.mapped_file import RenamedTensors
@@ -127,6 +127,13 @@ class ViTCheckpoint:
     weights: Weights
     key_map: KeyMap
     contradictions: tuple[str, ...] = ()
+
+
+def is_vit(weights: Weights) -> bool:
+    """Whether these are of a Vision Transformer, by their config.json or, without one, by their class token."""
+    if (model_type := weights.config.get("model_type")) is not None:
+        return model_type in MODEL_TYPES
+    return any(name.rpartition(".")[2] == "cls_token" for name in weights.tensors)
 
 
 def recognize(weights: Weights) -> ViTCheckpoint:

