@@ -1,8 +1,8 @@
-"""Safetensors files, read and written tensor by tensor, all dtypes included.
+"""Safetensors files, checked by their library, read by memory mapping and written tensor by tensor.
 
-The library reads them, but for types that numpy has only by ml_dtypes. It writes only what lies in memory as a whole;
-hence the writer here. The format: length of the header as 8 bytes, little-endian; the header, JSON that gives dtype,
-shape and place of each tensor; the tensors (huggingface.co/docs/safetensors).
+The library's own reader copies every tensor, keeps in memory what it has read of an open file, and lacks the 8-bit
+floats in numpy; its writer takes all tensors at once. The format: length of the header as 8 bytes, little-endian; the
+header, JSON that gives dtype, shape and place of each tensor; the tensors (huggingface.co/docs/safetensors).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from jaxad.errors import WeightsError
 from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
 
 KIND = "safetensors"
-LONGEST_HEADER = 100_000_000
+_LONGEST_HEADER = 100_000_000
 
 _CODES = {
     "F64": "float64",
@@ -40,54 +40,40 @@ _CODES = {
     "BOOL": "bool",
     "C64": "complex64",
 }
-_OWN = ("BF16", "F8_E4M3", "F8_E5M2")
-"""Types that older versions of the library do not read into numpy, or no version does."""
 _CODE_OF = {name: code for code, name in _CODES.items()}
 
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins with these bytes, at least 9, is in this format."""
-    return len(head) > 8 and int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{"
+    return len(head) > 8 and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER and head[8:9] == b"{"
 
 
 def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
-    """Tensors of a .safetensors file, each read when it is asked for.
+    """Tensors of a .safetensors file, each mapped into memory when it is asked for.
 
     Raises:
         WeightsError: the file is damaged or truncated, or has a dtype not known here.
     """
     try:
-        with safe_open(file, "numpy") as opened:
-            names = opened.offset_keys()
-            codes = {name: opened.get_slice(name).get_dtype() for name in names}
+        # Opening a file checks its header, every shape and offset, and its length.
+        with safe_open(file, "numpy"):
+            pass
     except (SafetensorError, OSError, ValueError) as error:
         raise damaged(file, KIND, error) from error
-    if strangers := [f"{name} ({code})" for name, code in codes.items() if code not in _CODES]:
-        raise damaged(file, KIND, f"unknown dtypes: {', '.join(strangers)}")
-    own = _mapped(file, [name for name, code in codes.items() if code in _OWN])
-    return LazyTensors({name: own.get(name) or functools.partial(_read, file, name) for name in names})
-
-
-def _read(file: Path, name: str) -> np.ndarray:
-    # Opened anew for each: an open file keeps all pages in memory that were read.
-    with safe_open(file, "numpy") as opened:
-        return opened.get_tensor(name)
-
-
-def _mapped(file: Path, names: list[str]) -> dict[str, Callable[[], np.ndarray]]:
-    """What maps the tensors of types that the library does not give to numpy, from a file that it has checked."""
-    if not names:
-        return {}
     mapped = MappedFile(file, KIND)
     start = 8 + int.from_bytes(mapped.bytes(0, 8), "little")
     header = json.loads(mapped.bytes(8, start - 8))
-    rows = {name: header[name] for name in names}
-    return {
-        name: functools.partial(
-            mapped.array, start + row["data_offsets"][0], DTYPES[_CODES[row["dtype"]]], tuple(row["shape"])
-        )
-        for name, row in rows.items()
-    }
+    header.pop("__metadata__", None)
+    if strangers := [f"{name} ({row['dtype']})" for name, row in header.items() if row["dtype"] not in _CODES]:
+        raise damaged(file, KIND, f"unknown dtypes: {', '.join(strangers)}")
+    return LazyTensors(
+        {
+            name: functools.partial(
+                mapped.array, start + row["data_offsets"][0], DTYPES[_CODES[row["dtype"]]], tuple(row["shape"])
+            )
+            for name, row in header.items()
+        }
+    )
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
