@@ -138,31 +138,6 @@ def test_middle_blocks_are_a_third_of_the_depth(depth, middle):
     assert backbone.select_blocks("middle") == middle
 
 
-EFFICIENTNET_PROCESSOR = {"image_processor_type": "EfficientNetImageProcessor", "image_std": [0.5, 0.4, 0.3]}
-
-
-@pytest.mark.parametrize(
-    ("preprocessor", "config", "expected"),
-    [
-        ({}, {}, INCEPTION),
-        ({"image_mean": [0.1, 0.2, 0.3], "image_std": [1, 2, 3]}, {}, Normalization((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))),
-        ({"do_normalize": False}, {}, Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
-        ({}, {"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3}}, Normalization((0.1,) * 3, (0.2,) * 3)),
-        (EFFICIENTNET_PROCESSOR, {}, Normalization((0.5, 0.5, 0.5), (0.5**2, 0.4**2, 0.3**2))),
-        ({**EFFICIENTNET_PROCESSOR, "include_top": False}, {}, Normalization((0.5, 0.5, 0.5), (0.5, 0.4, 0.3))),
-    ],
-)
-def test_checkpoints_say_how_images_are_normalized(preprocessor, config, expected):
-    assert Normalization.of(preprocessor, config, INCEPTION) == expected
-
-
-def test_normalization_that_cannot_be_used_is_explained():
-    with pytest.raises(WeightsError) as caught:
-        Normalization.of({"image_mean": [0.5], "rescale_factor": 1 / 127.5}, {}, IMAGENET)
-    for sign in ("mean = [0.5]: must be three numbers", "rescale_factor"):
-        assert sign in str(caught.value)
-
-
 def test_normalization_is_read_from_the_folder_and_kept(tmp_path):
     """Half the first kernel undoes an input of twice the scale."""
     network, tensors = tensors_of(BASIC, "torchvision")

@@ -1,10 +1,11 @@
-"""LPIPS, a learned distance between images (arXiv 1801.03924), on VGG16 (SPEC 1.5)."""
+"""LPIPS, a learned distance between images (arXiv 1801.03924), on VGG16."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,8 @@ class LPIPS(nnx.Module):
 
     def __call__(self, first: Array, second: Array) -> jax.Array:
         """Distance [b] of images [b h w 3], -1 to 1, sides of 16 or more; sum over stages, mean over positions."""
+        chex.assert_shape([first, second], (None, None, None, 3), custom_message="first and second must be [b h w 3]")
+        chex.assert_equal_shape([first, second], custom_message="first and second must have one shape")
         shift, scale = (jnp.asarray(values).reshape(1, 1, 1, 3) for values in (SHIFT, SCALE))
         count = len(first)
         taps = self.vgg((jnp.concatenate([first, second]) - shift) / scale)

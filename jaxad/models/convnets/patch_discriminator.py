@@ -1,7 +1,8 @@
-"""PatchGAN's discriminator, which judges patches of an image (arXiv 1611.07004; SPEC 1.5)."""
+"""PatchGAN's discriminator, which judges patches of an image (arXiv 1611.07004)."""
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,7 @@ class PatchDiscriminator(nnx.Module):
 
     def __call__(self, images: Array) -> jax.Array:
         """[b h w 3] -> logits [b h' w' 1], higher for patches that look real."""
+        chex.assert_rank(images, 4, custom_message="images must be [b h w c]")
         x = jax.nn.leaky_relu(self.convs[0](jnp.asarray(images)), SLOPE)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
             x = jax.nn.leaky_relu(norm(conv(x)), SLOPE)

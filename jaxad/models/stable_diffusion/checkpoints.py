@@ -1,4 +1,4 @@
-"""Where Stable Diffusion's networks lie in diffusers folders and in original LDM checkpoints (SPEC 6.5 to 6.7)."""
+"""Where Stable Diffusion's networks lie in diffusers folders and in original LDM checkpoints."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def infer_unet_config(weights: Weights) -> UNetConfig:
     """The shape of a UNet in LDM names, from its tensors; an LDM file has no config.
 
     Heads are not seen in shapes: SD 1, whose projections are convolutions, has 8 in every level; SD 2, whose
-    projections are matrices, has heads of 64 channels (SPEC 6.5).
+    projections are matrices, has heads of 64 channels.
 
     Raises:
         WeightsError: the names are not those of such a network.

@@ -1,4 +1,4 @@
-"""Shapes of the Stable Diffusion networks, to and from the config.json of diffusers (SPEC 2.5, 6.5, 6.6)."""
+"""Shapes of the Stable Diffusion networks, to and from the config.json of diffusers."""
 
 from __future__ import annotations
 

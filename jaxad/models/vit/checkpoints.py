@@ -225,7 +225,7 @@ def _own_tensors(weights: Weights) -> Weights:
     """The network's own tensors, without the prefix that they share.
 
     Raises:
-        WeightsError: no network or several, or tensors beside it of which nothing is known.
+        WeightsError: no network or several, or unknown tensors beside it.
     """
     ends = (re.fullmatch(r"(|.*\.)(?<!embeddings\.)(embeddings\.)?cls_token", name) for name in weights.tensors)
     prefixes = sorted({match[1] for match in ends if match})

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Collection
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -94,6 +95,7 @@ class ViT(nnx.Module):
 
     def embed(self, images: Array) -> jax.Array:
         """Input tokens [b 1+r+n c] of `images` [b h w 3]; registers have no position."""
+        chex.assert_shape(images, (None, None, None, 3), custom_message="images must be [b h w 3]")
         grid = self.grid((images.shape[1], images.shape[2]))
         patches = self.patch_embed(images)
         cls_position, positions = jnp.split(self.positions[...], [1], axis=1)

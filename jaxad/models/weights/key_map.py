@@ -1,4 +1,4 @@
-"""Key maps: which tensor of a file becomes which parameter of a network, and back (DESIGN 4.5)."""
+"""Key maps: which tensor of a file becomes which parameter of a network, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxad.models.weights.loader import Weights
 
 HINTS = 50
-"""For how many missing tensors the nearest names are looked for, each of which takes milliseconds."""
+"""How many missing tensors get a hint at the nearest name; finding one takes milliseconds."""
 STRIP = 16
 """Elements of a kernel's last axis that are copied at once."""
 
@@ -120,7 +120,7 @@ def choose_key_map(weights: Weights, key_maps: Mapping[str, KeyMap]) -> tuple[st
         Name and key map of the layout that names most tensors of the file.
 
     Raises:
-        WeightsError: no layout of which at least half the rows are in the file; lists those that were tried.
+        WeightsError: no layout has at least half of its rows in the file; lists those that were tried.
     """
     names, used, shares = list(weights.tensors), {}, {}
     for title, key_map in key_maps.items():
@@ -192,7 +192,7 @@ def to_torch(module: Any, key_map: KeyMap) -> dict[str, np.ndarray]:
     The inverse of `fill`, bit for bit, where the module has the file's dtype.
 
     Raises:
-        WeightsError: a tensor of which the module has only some parts.
+        WeightsError: the module holds only some parts of a tensor.
     """
     _, parameters = module_state.split(module)
     tensors = {}
