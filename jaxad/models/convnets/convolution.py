@@ -24,7 +24,7 @@ transformers' EfficientNet."""
 PATCH = 16
 """Stride of the token grid that a convolutional backbone gives: that of a ViT-B/16, between its stages' own."""
 
-TAPPED_STRIDES = (4, 8, 16)
+_TAPPED_STRIDES = (4, 8, 16)
 """Strides of the stages that make the features unless others are asked for."""
 
 
@@ -152,7 +152,7 @@ class ConvNet(nnx.Module):
     def usual_blocks(self, part: Literal["middle"] | None = None) -> tuple[int, ...]:
         """Numbers of the stages that end at strides 4, 8 and 16, each the last of its stride."""
         last = {stride: index for index, stride in enumerate(self.strides)}
-        return tuple(last[stride] for stride in TAPPED_STRIDES)
+        return tuple(last[stride] for stride in _TAPPED_STRIDES)
 
     def maps(self, images: Array) -> list[jax.Array]:
         """Outputs of the stages that end at strides 4, 8 and 16 for `images` [b h w 3], each float32 [b h' w' c]."""

@@ -153,7 +153,7 @@ def recognize(weights: Weights) -> ViTCheckpoint:
     """
     weights = _numbered_through(_own_tensors(weights))
     title, key_map = choose_key_map(weights, LAYOUTS)
-    facts = shape_facts(weights, key_map)
+    facts = _shape_facts(weights, key_map)
     if title == "original" and facts.get("swiglu") and "blocks.0.mlp.fc1.weight" in weights.tensors:
         title, key_map = "timm", TIMM
     if not weights.config or "architecture" in weights.config:
@@ -190,7 +190,7 @@ def _inferred(weights: Weights, facts: Mapping[str, Any], title: str) -> ViTConf
     )
 
 
-def shape_facts(weights: Weights, key_map: KeyMap) -> dict[str, Any]:
+def _shape_facts(weights: Weights, key_map: KeyMap) -> dict[str, Any]:
     """Those fields of ViTConfig that the tensors' shapes tell; a field whose tensor is absent or odd is left out."""
     rows = {path: (name, layout) for path, name, layout in key_map}
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxad.models.weights.mapped_file import DTYPES, MappedFile, damaged
 
-KIND = "Flax msgpack"
+_KIND = "Flax msgpack"
 
 
 def is_flax_msgpack(head: bytes) -> bool:
@@ -29,16 +29,16 @@ def read_flax_msgpack(file: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: the file is damaged or truncated, or a leaf is no array.
     """
-    content: Any = MappedFile(file, KIND).mapping()
+    content: Any = MappedFile(file, _KIND).mapping()
     try:
         leaves = dict(_leaves(flax.serialization.msgpack_restore(content), ()))
     # Damaged msgpack can raise nearly anything.
     except Exception as error:
-        raise damaged(file, KIND, f"{type(error).__name__}: {error}") from error
+        raise damaged(file, _KIND, f"{type(error).__name__}: {error}") from error
     tensors = {}
     for path, leaf in leaves.items():
         if not isinstance(leaf, np.ndarray | np.generic) or leaf.dtype.name not in DTYPES:
-            raise damaged(file, KIND, f"{'/'.join(path)} is no array of numbers")
+            raise damaged(file, _KIND, f"{'/'.join(path)} is no array of numbers")
         name, to_torch = _torch_name(path)
         tensors[name] = to_torch(np.asarray(leaf))
     return tensors

@@ -19,9 +19,9 @@ from jaxad.nn import module_state
 if TYPE_CHECKING:
     from jaxad.models.weights.loader import Weights
 
-HINTS = 50
+_HINTS = 50
 """How many missing tensors get a hint at the nearest name; finding one takes milliseconds."""
-STRIP = 16
+_STRIP = 16
 """Elements of a kernel's last axis that are copied at once."""
 
 
@@ -162,7 +162,7 @@ def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] =
     unused = [name for name in weights.tensors if name not in users and not ignored.match(name)]
     missing = [name for name in users if name not in weights.tensors]
     arrays, problems = {}, []
-    for name, hint in itertools.zip_longest(missing, _nearest(missing[:HINTS], unused), fillvalue=""):
+    for name, hint in itertools.zip_longest(missing, _nearest(missing[:_HINTS], unused), fillvalue=""):
         needs = ", ".join(f"{path} {list(parameters[path].shape)}" for path, _ in users[name])
         problems.append(f"{name}: missing, needed for {needs}{hint}")
     for name in (name for name in users if name in weights.tensors):
@@ -271,8 +271,8 @@ def _cast(leaf: Leaf, tensor: np.ndarray, dtype: Any) -> np.ndarray | None:
             array[...] = source
             return array
         # Transposing in strips, whose lines stay in the cache, takes a third of the time.
-        for start in range(0, source.shape[-1], STRIP):
-            array[..., start : start + STRIP] = source[..., start : start + STRIP]
+        for start in range(0, source.shape[-1], _STRIP):
+            array[..., start : start + _STRIP] = source[..., start : start + _STRIP]
     return array
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from jaxad.errors import WeightsError
 from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
 
-KIND = "safetensors"
+_KIND = "safetensors"
 _LONGEST_HEADER = 100_000_000
 
 _CODES = {
@@ -59,13 +59,13 @@ def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
         with safe_open(file, "numpy"):
             pass
     except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(file, KIND, error) from error
-    mapped = MappedFile(file, KIND)
+        raise damaged(file, _KIND, error) from error
+    mapped = MappedFile(file, _KIND)
     start = 8 + int.from_bytes(mapped.bytes(0, 8), "little")
     header = json.loads(mapped.bytes(8, start - 8))
     header.pop("__metadata__", None)
     if strangers := [f"{name} ({row['dtype']})" for name, row in header.items() if row["dtype"] not in _CODES]:
-        raise damaged(file, KIND, f"unknown dtypes: {', '.join(strangers)}")
+        raise damaged(file, _KIND, f"unknown dtypes: {', '.join(strangers)}")
     return LazyTensors(
         {
             name: functools.partial(
