@@ -12,25 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def bilinear(size: int, target: int, align_corners: bool = False) -> np.ndarray:
-    """Linear interpolation from `size` to `target` samples, [target size], not antialiased (torch's conventions).
-
-    Args:
-        size, target: lengths of input and output.
-        align_corners: sample i lies at i (size - 1) / (target - 1); otherwise at (i + 1/2) size / target - 1/2.
-    """
-    index = np.arange(target)
-    if align_corners:
-        position = index * ((size - 1) / max(target - 1, 1))
-    else:
-        position = np.clip((index + 0.5) * (size / target) - 0.5, 0, size - 1)
-    left = np.minimum(np.floor(position).astype(int), size - 1)
-    matrix = np.zeros((target, size))
-    np.add.at(matrix, (index, left), 1 - (position - left))
-    np.add.at(matrix, (index, np.minimum(left + 1, size - 1)), position - left)
-    return matrix
-
-
 def crop(size: int, kept: int) -> np.ndarray:
     """The central `kept` of `size` samples, [kept size]."""
     return np.eye(size)[(size - kept) // 2 :][:kept]

@@ -19,6 +19,7 @@ from jaxad.errors import ProtocolError
 from jaxad.metrics import operators
 from jaxad.metrics.classes import EXACT, ClassMetrics, MetricRules
 from jaxad.metrics.grids import AuproGrid
+from jaxad.nn.resize import bilinear
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,11 @@ class Protocol:
 def _processing(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
     """The chain from `size` samples to the protocol's as one matrix."""
     if protocol.canvas is None:
-        matrix = operators.bilinear(size, protocol.size, protocol.align_corners)
+        matrix = bilinear(size, protocol.size, protocol.align_corners)
     else:
         side, kept = protocol.canvas
-        matrix = operators.crop(side, kept) @ operators.bilinear(size, side, protocol.align_corners)
-        matrix = operators.bilinear(kept, protocol.size) @ matrix
+        matrix = operators.crop(side, kept) @ bilinear(size, side, protocol.align_corners)
+        matrix = bilinear(kept, protocol.size) @ matrix
     if smooth and protocol.smoothing is not None:
         kernel = protocol.smoothing
         matrix = operators.gaussian(protocol.size, kernel.sigma, kernel.radius, kernel.boundary) @ matrix

@@ -1,5 +1,3 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -22,20 +20,6 @@ def test_zero_padded_gaussian_is_a_convolution():
     kernel = np.outer(kernel, kernel) / kernel.sum() ** 2
     matrix = operators.gaussian(20, 4.0, 2, "zero")
     np.testing.assert_allclose(matrix @ map @ matrix.T, ndimage.convolve(map, kernel, mode="constant"), atol=1e-12)
-
-
-@pytest.mark.parametrize(("size", "target"), [(16, 256), (32, 448), (64, 33)])
-def test_half_pixel_bilinear_is_jax_image_resize(size, target):
-    map = np.random.default_rng(0).standard_normal((size, 5)).astype(np.float32)
-    expected = jax.image.resize(jnp.asarray(map), (target, 5), "linear", antialias=False)
-    np.testing.assert_allclose(operators.bilinear(size, target) @ map, expected, atol=3e-5)
-
-
-@pytest.mark.parametrize(("size", "target"), [(16, 256), (256, 16), (7, 7), (5, 1), (1, 5)])
-def test_aligned_bilinear_interpolates_between_the_corners(size, target):
-    values = np.random.default_rng(0).standard_normal(size)
-    expected = np.interp(np.linspace(0, size - 1, target) if target > 1 else [0], np.arange(size), values)
-    np.testing.assert_allclose(operators.bilinear(size, target, align_corners=True) @ values, expected, atol=1e-12)
 
 
 def test_crop_keeps_the_center():
