@@ -23,13 +23,13 @@ from jaxad.detectors.clipfusion.detector import CLIPFusion
 from jaxad.detectors.clipfusion.maps import reference_distance
 from jaxad.detectors.clipfusion.networks import FusionNetworks, compute_types
 from jaxad.inference.predictor import Predictor
-from jaxad.memory.bank import Memory
 from jaxad.models.clip.config import CLIPConfig, VisionConfig
 from jaxad.models.clip.towers import abstract_vision_tower
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.stable_diffusion.unet import abstract_unet
 from jaxad.nn import module_state
+from jaxad.nn.variables import Memory
 from jaxad.types import Array, Batch
 
 Size = Literal["published", "one-pass", "tiny"]

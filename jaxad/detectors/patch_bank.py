@@ -15,8 +15,9 @@ from jaxad.config import PatchBankConfig
 from jaxad.detectors.patch_detector import PatchDetector
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, Progress
-from jaxad.memory.bank import Memory, Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
+from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
 from jaxad.models.backbone import Backbone
+from jaxad.nn.variables import Memory
 from jaxad.types import Array, Batch, Context, Features, Prediction, Source
 
 CANDIDATES = 5

@@ -25,9 +25,10 @@ from jaxad.detectors.clipfusion.networks import FusionNetworks, embed_texts, loa
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress, annotated
-from jaxad.memory.bank import Memory, bank_entries, stack_banks
+from jaxad.memory.bank import bank_entries, stack_banks
 from jaxad.nn import module_state
 from jaxad.nn.precision import compute_dtype
+from jaxad.nn.variables import Memory
 from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
 
 BATCH = 8

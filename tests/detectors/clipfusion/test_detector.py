@@ -18,8 +18,8 @@ from jaxad.detectors.clipfusion.networks import embed_texts, load_networks
 from jaxad.errors import CheckpointError, ConfigError, DataError, WeightsError
 from jaxad.inference import checkpoint
 from jaxad.inference.predictor import Predictor
-from jaxad.memory.bank import Memory
 from jaxad.nn import module_state
+from jaxad.nn.variables import Memory
 from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
 from tests.parts import make_parts
 
