@@ -17,6 +17,7 @@ from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, T
 from jaxad.io.pictures import encode_picture, shrink
 from jaxad.report import charts
 from jaxad.report.images import contour, heat, panels
+from jaxad.types import Record
 
 _GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000
 _TSNE_PATCHES, _TSNE_HUES = 1500, 10
@@ -154,9 +155,8 @@ def _subset(anomalous: np.ndarray) -> np.ndarray:
 
 def _embed(features: np.ndarray, start: Any) -> np.ndarray:
     tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
-    with threadpoolctl.threadpool_limits(
-        1
-    ):  # beside other work, t-SNE's threads wait for each other: four times slower
+    # Beside other work, t-SNE's threads wait for each other: four times slower.
+    with threadpoolctl.threadpool_limits(1):
         return tsne.fit_transform(PCA(min(50, *features.shape), random_state=0).fit_transform(features))
 
 
@@ -168,7 +168,7 @@ def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
     return float((~anomalous[nearest])[anomalous].mean())
 
 
-def _name(record: Any) -> str:
+def _name(record: Record) -> str:
     return record.identity or record.file.name
 
 

@@ -50,7 +50,7 @@ def test_a_remembered_patch_is_at_distance_zero(distance):
 def test_fewer_entries_than_neighbors_average_those_there_are():
     tokens, bank = numbers(1, 4, 5), numbers(1, 2, 5, seed=1)
     found = nearest_distance(
-        tokens, bank_entries(bank, "euclidean"), np.zeros(1, np.int32), distance="euclidean", neighbors=5
+        tokens, bank_entries(bank[0], "euclidean")[None], np.zeros(1, np.int32), distance="euclidean", neighbors=5
     )
     expected = brute_force(tokens, bank, [0], "euclidean", 2)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
