@@ -39,7 +39,7 @@ def test_names_and_descriptions():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ProtocolError, match="dinomali.*dinomaly.*exact-256, exact-448, diad"):
+    with pytest.raises(ProtocolError, match=r"dinomali.*dinomaly.*exact-256, exact-448, diad"):
         protocol("dinomali")
 
 
