@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jsonschema
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
 
 from jaxad.errors import ReportError
 from jaxad.metrics.names import METRICS
@@ -88,7 +89,11 @@ def _run(*required: str, environment: Sequence[str] = (), data: Sequence[str] = 
 
 def _reason(metric: str) -> Schema:
     """A metric that is null has a reason in `undefined`; one that is not has none."""
-    needed = {"required": [metric], "errorMessage": f"{metric!r} is required; it says why {metric} is null"}
+    needed = {
+        "required": [metric],
+        "properties": {metric: {"minLength": 1}},
+        "errorMessage": f"{metric!r} is required; it says why {metric} is null",
+    }
     return {
         "if": {"properties": {metric: {"type": "null"}}, "required": [metric]},
         "then": {"properties": {"undefined": needed}},
@@ -96,7 +101,7 @@ def _reason(metric: str) -> Schema:
     }
 
 
-def _message(error: jsonschema.ValidationError) -> str:
+def _message(error: ValidationError) -> str:
     return error.schema.get("errorMessage", error.message) if isinstance(error.schema, dict) else error.message
 
 
@@ -115,21 +120,30 @@ _ANYTHING = {
     "propertyNames": {"type": "string"},
     "items": {"$ref": "#/$defs/anything"},
 }
-_REQUIRED = {
-    "environment": ("versions", "device", "seconds", "images_per_second"),
-    "data": ("source", "counts", "licence", "bad_files"),
-}
-SCHEMA: Schema = _run("protocol", "config", "environment", "data", **_REQUIRED)
-SCHEMA["properties"]["baseline"] = _run() | {"type": ["object", "null"]}
-SCHEMA["$defs"] = {"anything": _ANYTHING}
+
+
+def _report() -> Schema:
+    report = _run(
+        "protocol",
+        "config",
+        "environment",
+        "data",
+        environment=("versions", "device", "seconds", "images_per_second"),
+        data=("source", "counts", "licence", "bad_files"),
+    )
+    report["properties"]["baseline"] = _run() | {"type": ["object", "null"]}
+    return report | {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": {"anything": _ANYTHING}}
+
+
+SCHEMA: Schema = _report()
 """JSON Schema (draft 2020-12) of report.json; "errorMessage" is what to say where its own words would not help."""
 
 # In Python only these are what JSON calls so: no numpy scalar, and no number that is not finite.
-_types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+_types = Draft202012Validator.TYPE_CHECKER.redefine_many(
     {
         "number": lambda _, value: type(value) is int or (isinstance(value, float) and math.isfinite(value)),
         "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
         "array": lambda _, value: isinstance(value, list | tuple),
     }
 )
-_validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_types)(SCHEMA)
+_validator = extend(Draft202012Validator, type_checker=_types)(SCHEMA)
