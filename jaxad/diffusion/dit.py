@@ -23,6 +23,12 @@ class PrototypeDiTBlock(nnx.Module):
 
     Every branch is x + gate * branch(norm(x) * (1 + scale) + shift) with shift, scale and gate from the condition, the
     gates zero at the start. "Into each DiT block" of the paper is read as a third branch between DiT's two.
+
+    Args:
+        width, heads, mlp_ratio: of the block.
+        self_attention: whether tokens attend to each other.
+        prototype_width: width of the prototypes; None for no attention to them.
+        dtype: compute type.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ def plain_norm(x: Array) -> jax.Array:
 
 
 class TimestepEmbedder(nnx.Module):
-    """Timestep -> vector: sinusoids, then two linear layers with SiLU between them."""
+    """Timestep -> vector of `width`: sinusoids, then two linear layers with SiLU between them (DiT)."""
 
     def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(0.02)
@@ -64,7 +64,13 @@ class TimestepEmbedder(nnx.Module):
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head attention among tokens."""
+    """Multi-head attention among tokens.
+
+    Args:
+        width, heads: of the attention.
+        dtype: compute type.
+        zero: whether the output starts at zero.
+    """
 
     def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
         self.heads, self.dtype = heads, dtype
@@ -82,6 +88,12 @@ class PrototypeAttention(nnx.Module):
     """Tokens attend to prototypes; keys and values are linear in the prototypes' layer norm.
 
     DPDiff-AD's Eq. 16 and 17 show no projections and no modulation of the prototypes by the timestep.
+
+    Args:
+        width, heads: of the attention.
+        prototype_width: width of the prototypes.
+        dtype: compute type.
+        zero: whether the output starts at zero.
     """
 
     def __init__(self, width: int, prototype_width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):

@@ -14,7 +14,13 @@ from jaxad.types import Array
 
 
 class ResidualBlock(nnx.Module):
-    """Two 3x3 convolutions with group norm and SiLU; the timestep scales and shifts between them."""
+    """Two 3x3 convolutions with group norm and SiLU; the timestep scales and shifts between them.
+
+    Args:
+        n_in, n_out: channels of input and output; where they differ, a linear shortcut joins them.
+        time_width: width of the condition.
+        dtype: compute type of the convolutions; norms and the residual stream stay float32.
+    """
 
     def __init__(self, n_in: int, n_out: int, time_width: int, *, dtype, rngs: nnx.Rngs):
         conv = partial(nnx.Conv, kernel_size=(3, 3), dtype=dtype, rngs=rngs)
@@ -34,7 +40,13 @@ class ResidualBlock(nnx.Module):
 
 
 class AttentionBlock(nnx.Module):
-    """Attention among the cells of the grid, then to the prototypes (optional), each added to its input."""
+    """Attention among the cells of the grid, then to the prototypes (optional), each added to its input.
+
+    Args:
+        width, heads: of both attentions.
+        prototype_width: width of the prototypes; None for no attention to them.
+        dtype: compute type.
+    """
 
     def __init__(self, width: int, heads: int, prototype_width: int | None, *, dtype, rngs: nnx.Rngs):
         self.norm = _group_norm(width, rngs)

@@ -19,7 +19,14 @@ from jaxad.types import Array
 
 
 class PrototypeUViTBlock(nnx.Module):
-    """Pre-norm block: long skip (optional), self-attention, attention to prototypes (optional), feed-forward."""
+    """Pre-norm block: long skip (optional), self-attention, attention to prototypes (optional), feed-forward.
+
+    Args:
+        width, heads, mlp_ratio: of the block.
+        skip: whether it takes the output of an earlier block.
+        prototype_width: width of the prototypes; None for no attention to them.
+        dtype: compute type.
+    """
 
     def __init__(
         self,

@@ -18,8 +18,14 @@ from jaxad.metrics.rules import EXACT, MetricRules
 class ClassMetrics:
     """Scores of one category so far. Image scores are kept; pixel scores are binned in constant memory.
 
-    State: 9 bytes for each image, and for pixels nothing at first, 4 MB or so after 1e7 scores and little more beyond
-    (`nbytes`): 160 categories collected at once take 0.6 GB, one after the other no more than one.
+    The state takes 9 bytes for each image, and for pixels nothing at first, about 4 MB after 1e7 scores and little more
+    beyond (`nbytes`): 0.6 GB for 160 categories that are collected at once.
+
+    Attributes:
+        rules: definitions of the metrics.
+        pixels: histograms of the pixel scores.
+        without_map: images so far that came without an anomaly map.
+        without_mask: anomalous images so far whose mask is unknown.
     """
 
     def __init__(self, rules: MetricRules = EXACT):

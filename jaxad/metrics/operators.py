@@ -7,6 +7,8 @@ host, in float64.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -37,10 +39,12 @@ def crop(size: int, kept: int) -> np.ndarray:
     return np.eye(size)[(size - kept) // 2 :][:kept]
 
 
-def gaussian(size: int, sigma: float, radius: int, boundary: str) -> np.ndarray:
+def gaussian(size: int, sigma: float, radius: int, boundary: Literal["reflect", "zero"]) -> np.ndarray:
     """Normalized Gaussian of `radius` samples to each side, [size size].
 
     Args:
+        size: length of input and output.
+        sigma, radius: in samples.
         boundary: "reflect" mirrors at the outer edge of the last sample (scipy's default); "zero" pads with zeros.
     """
     offsets = np.arange(-radius, radius + 1)
