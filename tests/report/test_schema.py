@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ReportError
-from jaxad.metrics import IMAGE_METRICS, METRICS, PIXEL_METRICS
 from jaxad.report.schema import SCHEMA, validate_report
 from tests.report.cases import make_report
 
@@ -66,11 +65,6 @@ def test_each_rule_is_checked(change, message):
     change(report)
     with pytest.raises(ReportError, match=re.escape(message)):
         validate_report(report)
-
-
-def test_metric_names_are_the_seven_and_their_mean():
-    assert len(set(METRICS)) == 8
-    assert (*IMAGE_METRICS, *PIXEL_METRICS, "mad") == METRICS
 
 
 def test_a_baseline_may_be_null_and_further_keys_are_allowed():
