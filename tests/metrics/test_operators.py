@@ -1,3 +1,5 @@
+"""Matrices that resize, crop, smooth and pool, against scipy, jax and definitions."""
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -32,3 +34,14 @@ def test_average_pool_is_a_sliding_mean(repeats):
     for _ in range(repeats):
         expected = np.lib.stride_tricks.sliding_window_view(expected, 8).mean(axis=1)
     np.testing.assert_allclose(operators.average_pool(40, 8, repeats) @ values, expected, atol=1e-12)
+
+
+def test_matrices_that_do_not_fit_the_maps_are_named():
+    maps = np.zeros((2, 4, 6))
+    for rows, columns, given, message in (
+        (np.eye(5), np.eye(6), maps, "rows must be"),
+        (np.eye(4), np.eye(5), maps, "columns must be"),
+        (np.eye(4), np.eye(6), maps[0], "maps must be"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            operators.separable(rows, columns, given)
