@@ -26,7 +26,7 @@ from jaxad.config import CLIPFusionConfig, DataConfig, to_json
 from jaxad.data import load
 from jaxad.errors import ConfigError
 from jaxad.metrics import METRICS as REPORTED
-from jaxad.report.page import validate_report
+from jaxad.report.schema import validate_report
 from tests.detectors.clipfusion.made_checkpoints import CONFIG, write_clip, write_diffusion
 
 TABLES = (

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxad
 from jaxad.config import PatchBankConfig, to_json
@@ -12,6 +13,7 @@ from jaxad.errors import CheckpointError, ConfigError
 from jaxad.inference import checkpoint
 from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
+from jaxad.nn.variables import Frozen, Statistic
 from tests.models.vit.made_checkpoints import write_dinov2
 from tests.toy import toy_model, toy_training
 from tests.training.test_trainer import arrays, assert_bit_equal
@@ -126,7 +128,7 @@ def test_an_unfinished_step_is_passed_over(copy):
 
 
 @pytest.mark.parametrize(
-    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "backbone/manifest.ocdbt"]
+    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "pretrained/manifest.ocdbt"]
 )
 def test_a_damaged_checkpoint_is_named(copy, victim):
     file = copy / "checkpoints" / "12" / victim
@@ -176,4 +178,8 @@ def test_split_and_merge_are_inverse():
     below, rest = module_state.select(state, ("backbone", "local"))
     assert {path.split("/")[0] for path in below} == {"backbone", "local"}
     assert {path.split("/")[0] for path in rest} == {"channel_mean", "channel_std", "denoiser", "global_"}
-    assert module_state.parameter_paths(model) == state.keys() - {"channel_mean", "channel_std"}
+    _, trained, frozen, statistics = module_state.split(model, nnx.Param, Frozen, Statistic)
+    assert {**trained, **frozen, **statistics}.keys() == state.keys()
+    assert {path.split("/")[0] for path in trained} == {"local", "global_", "denoiser"}
+    assert {path.split("/")[0] for path in frozen} == {"backbone"}
+    assert set(statistics) == {"channel_mean", "channel_std"}

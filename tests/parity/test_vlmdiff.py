@@ -1,4 +1,4 @@
-"""The controlled UNet and the sampler of VLMDiff against torch, built on diffusers' blocks (SPEC 1.3, 1.8)."""
+"""The controlled UNet and the sampler of VLMDiff against torch, built on diffusers' blocks."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_forward_pass_and_sampling_equal_torch(theirs, ours, inputs):
 
 
 def test_map_of_three_layers_equals_torch(ours):
-    """SPEC 1.9: 1 - cosine of each layer, bilinear with align_corners, summed."""
+    """1 - cosine of each layer, bilinear with align_corners, summed."""
     generator = np.random.default_rng(0)
     shapes = ((2, 8, 8, 5), (2, 4, 4, 7), (2, 2, 2, 9))
     before, after = ([generator.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(2))

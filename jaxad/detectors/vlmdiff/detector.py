@@ -25,13 +25,13 @@ from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
 from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
 from jaxad.errors import ConfigError
 from jaxad.memory.cosine import cosine
-from jaxad.metrics.operators import bilinear
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET, INCEPTION
 from jaxad.nn.precision import compute_dtype
+from jaxad.nn.resize import bilinear, resize_bilinear
 from jaxad.nn.variables import Fixed, freeze
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, View
 
@@ -298,7 +298,7 @@ class VLMDiff(Detector, Trainable):
         """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
         images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
         if self._side != self.config.image_size:
-            images = jax.image.resize(images, (len(images), self._side, self._side, 3), "bilinear", antialias=False)
+            images = resize_bilinear(images, (self._side, self._side))
         before, after = zip(*(jnp.split(layer, 2) for layer in self.backbone.network.maps(images)), strict=True)
         return list(before), list(after)
 

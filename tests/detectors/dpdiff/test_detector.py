@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxad
 from jaxad import parallel
@@ -86,7 +87,7 @@ def perturbed(model, scale=0.1):
     """The model with its gates open."""
     graphdef, arrays = module_state.split(model)
     rng = np.random.default_rng(1)
-    names = module_state.parameter_paths(model)
+    names = module_state.split(model, nnx.Param, ...)[1].keys()
     moved = {p: a + scale * rng.normal(size=a.shape).astype(np.float32) if p in names else a for p, a in arrays.items()}
     return graphdef, moved
 
