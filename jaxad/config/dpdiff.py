@@ -129,8 +129,8 @@ class DPDiffConfig(Config):
     width: int | None = setting(
         None,
         source="jaxad",
-        reason="the paper gives none; a narrower DiT could not represent noise of all channels, a wider U-Net would "
-        "have many times the parameters of the DiT it is compared with",
+        reason="the paper gives none; a narrower DiT could not represent noise of all channels, a wider U-Net "
+        "would be many times as large as the DiT",
         decision="dpdiff-denoiser-size",
     )
     """Width of the denoiser; None takes the feature width, 3/8 of it for the first level of a U-Net."""

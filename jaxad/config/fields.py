@@ -29,7 +29,7 @@ def setting(default: T, *, source: str, reason: str = "", decision: str = "") ->
         default: the field's default, immutable.
         source: "paper", "jaxad", or "published code: NAME" with the project's name.
         reason: why this value, and what the paper leaves open; needed unless the source is the paper.
-        decision: anchor of the paragraph in docs/decisions.md that says more, "" for none.
+        decision: anchor of the paragraph in docs/decisions.md that says more; "" for none.
 
     Returns:
         `dataclasses.field(default=default)` with `source`, `reason` and `decision` as its metadata; typed as its

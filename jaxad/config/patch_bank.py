@@ -55,7 +55,7 @@ class PatchBankConfig(Config):
     distance: Literal["cosine", "euclidean"] = setting(
         "cosine",
         source="jaxad",
-        reason="PatchCore takes the L2 distance; the cosine is not ruled by the few massive channels of DINOv2",
+        reason="PatchCore takes the L2 distance; the cosine is how DPDiff-AD compares tokens with prototypes",
         decision="patch-bank-features",
     )
     """1 - cosine, or the L2 distance, to the nearest patch of the bank."""

@@ -22,7 +22,7 @@ class SettingRow(NamedTuple):
         source: "paper", "jaxad" or "published code: NAME"; "" for a field made without `setting`.
         reason: why this default, "" where the paper simply states it.
         help: the docstring below the field, on one line.
-        decision: anchor in docs/decisions.md, "" for none.
+        decision: anchor in docs/decisions.md; "" for none.
     """
 
     field: str
@@ -61,14 +61,9 @@ def _docstrings(config_class: type) -> dict[str, str]:
     for cls in reversed([cls for cls in config_class.__mro__ if dataclasses.is_dataclass(cls)]):
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         for field, text in pairwise(typing.cast(ast.ClassDef, definition).body):
-            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-                continue
-            if (
-                isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            ):
-                found[field.target.id] = " ".join(text.value.value.split())
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    found[name] = " ".join(words.split())
     return found
 
 

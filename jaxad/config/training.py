@@ -81,9 +81,7 @@ class TrainConfig(Config):
         "auto", source="jaxad", reason="frozen features of unaugmented images never change"
     )
     """Where frozen features are kept: "auto" is memory up to `cache_limit_gb`, else disk; "off" computes them anew."""
-    cache_limit_gb: float = setting(
-        4.0, source="jaxad", reason="holds a small benchmark; larger ones are read from disk"
-    )
+    cache_limit_gb: float = setting(4.0, source="jaxad", reason="enough for a small benchmark")
     """Largest feature cache held in memory, in 1e9 bytes."""
     fsdp: int = setting(1, source="jaxad", reason="every published network fits on one device")
     """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""

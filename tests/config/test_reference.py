@@ -9,8 +9,13 @@ import jaxad.config
 from jaxad.config import DPDiffConfig, provenance
 
 CONFIGS = [value for name, value in vars(jaxad.config).items() if name.endswith("Config") and name != "Config"]
-DECISIONS = Path(__file__).parents[2] / "docs" / "decisions.md"
-ANCHORS = re.findall(r"\{#([\w-]+)\}", DECISIONS.read_text("utf-8"))
+DECISIONS = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text("utf-8")
+
+
+def decisions():
+    """(anchor, text) of each paragraph; anchors are made as GitHub and mkdocs make them of headings."""
+    for heading, text in re.findall(r"^### ([^\n]*)\n(.*?)(?=^##|\Z)", DECISIONS, re.MULTILINE | re.DOTALL):
+        yield re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"), text
 
 
 @pytest.mark.parametrize("cls", CONFIGS)
@@ -32,17 +37,19 @@ def test_help_leaves_provenance_to_the_metadata(cls):
 
 
 def test_the_decisions_that_settings_point_to_exist_and_name_them():
-    paragraphs = dict(re.findall(r"^#+ .*\{#([\w-]+)\}\n(.*?)(?=^#|\Z)", DECISIONS.read_text("utf-8"), re.M | re.S))
+    paragraphs, missing = dict(decisions()), []
     for cls in CONFIGS:
         for row in provenance(cls):
-            if row.decision:
-                assert re.search(rf"\b{row.field}\b", paragraphs[row.decision]), (cls.__name__, row.field)
+            if row.decision and f"`{cls.__name__}.{row.field}`" not in paragraphs.get(row.decision, ""):
+                missing.append((cls.__name__, row.field, row.decision))
+    assert not missing
 
 
 def test_anchors_are_unique_and_every_field_that_decisions_name_exists():
-    assert len(set(ANCHORS)) == len(ANCHORS)
+    anchors = [anchor for anchor, _ in decisions()]
+    assert len(set(anchors)) == len(anchors)
     fields = {f"{cls.__name__}.{field.name}" for cls in CONFIGS for field in dataclasses.fields(cls)}
-    named = re.findall(r"`(\w+Config\.\w+)`", DECISIONS.read_text("utf-8"))
+    named = re.findall(r"`(\w+Config\.\w+)`", DECISIONS)
     assert set(named) <= fields
     assert len(named) > 30
 
