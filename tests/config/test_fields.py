@@ -2,19 +2,21 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import pytest
 
 import jaxad.config
 from jaxad.config import (
     CLIPFusionConfig,
+    CLIPFusionPreset,
     Config,
     DataConfig,
     DPDiffConfig,
     PatchBankConfig,
     TrainConfig,
     VLMDiffConfig,
+    VLMDiffPreset,
     from_json,
     setting,
     to_json,
@@ -105,6 +107,11 @@ def test_presets():
 @pytest.mark.parametrize("cls", CONFIGS)
 def test_the_first_preset_is_the_default_one(cls):
     assert cls.preset(cls.presets()[0]) == cls.preset() == cls()
+
+
+def test_names_of_presets_are_typed_as_they_are():
+    assert get_args(CLIPFusionPreset) == CLIPFusionConfig.presets()
+    assert get_args(VLMDiffPreset) == VLMDiffConfig.presets()
 
 
 def test_vlmdiff_has_a_training_for_every_preset():

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +37,11 @@ def test_data_sets_have_all_of_their_training_images(parts):
     assert (dataset.categories, len(dataset.train)) == (("tile",), 12)
 
 
-def test_the_index_lists_every_experiment():
+def test_every_experiment_is_in_the_index_and_says_what_to_expect():
     folder = Path(__file__).parents[2] / "experiments"
     text = (folder / "README.md").read_text("utf-8")
     files = [file for file in folder.glob("*/*.py") if "rows" not in file.stem and file.stem != "__init__"]
     assert files
     for file in files:
         assert f"`{file.relative_to(folder)}`" in text
+        assert re.search(r"^(Expected:|No published numbers:)", file.read_text("utf-8"), re.MULTILINE), file
