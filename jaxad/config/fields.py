@@ -17,9 +17,9 @@ T = TypeVar("T")
 Precision = Literal["auto", "float32", "bfloat16"]
 
 Blocks = tuple[int, ...] | Literal["middle"] | None
-"""Which outputs of a backbone make the features: blocks by number from 0, averaged; or "middle", the middle third; or
-None, from half the depth on. Of a convolutional network they are stages, concatenated, and both words stand for those
-that end at strides 4, 8 and 16."""
+"""Outputs of a backbone that make the features: blocks by number from 0, averaged; or "middle", the middle third; or
+None, all from half the depth on. For a convolutional network they are stages, which are concatenated, and "middle" and
+None both stand for those that end at strides 4, 8 and 16."""
 
 
 def setting(default: T, *, source: str, reason: str = "", decision: str = "") -> T:

@@ -1,6 +1,6 @@
 """Settings of autoencoder finetuning, the first stage of VLMDiff and DiAD.
 
-Both papers say only that the autoencoder is finetuned on each data set; the settings are those of VLMDiff's code.
+The settings are those of VLMDiff's published code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BASE_LEARNING_RATE = 4.5e-5
 """Learning rate for each image of a batch (VLMDiff's code)."""
 
 _CODE = "published code: VLMDiff"
-_SILENT = "the paper gives no settings of this stage"
+_GIVEN = "a value of its first stage's configuration"
 
 
 @dataclass(frozen=True)
@@ -52,26 +52,26 @@ class FirstStageConfig(Config):
         reason="VLMDiff keeps 0.18215; an untrained autoencoder has no factor to keep",
         decision="vlmdiff-autoencoder",
     )
-    """What the UNet multiplies latents by, left in the folder's config.json: "kept" is that of `source`, 0.18215 for
+    """What the UNet multiplies latents by, written to the folder's config.json: "kept" is that of `source`, 0.18215 for
     Stable Diffusion 1 and 2, which finetuning does not change; "measured" is 1 / deviation of the latents of training
     images, so that the UNet sees unit deviation (arXiv 2112.10752 G); "auto" is measured for "random:WIDTH" and kept
     otherwise."""
-    perceptual_weight: float = setting(1.0, source=_CODE, reason=_SILENT)
+    perceptual_weight: float = setting(1.0, source=_CODE, reason=_GIVEN)
     """Weight of LPIPS beside the absolute error; 0 trains without it, and then needs no VGG weights."""
     vgg: str | None = setting(None, source="jaxad", reason="kl-f8's checkpoint brings them")
     """Weights of VGG16 for LPIPS: torchvision's file, or one of a whole LPIPS; None for those that `source` brings,
     which latent diffusion's .ckpt does."""
     lpips: str | None = setting(None, source="jaxad", reason="kl-f8's checkpoint brings them")
     """Weights of LPIPS's channels, the file vgg.pth of the package lpips; None where `vgg` or `source` holds them."""
-    kl_weight: float = setting(1e-6, source=_CODE, reason=_SILENT)
+    kl_weight: float = setting(1e-6, source=_CODE, reason=_GIVEN)
     """Weight of the divergence of latents from the standard Gaussian."""
-    discriminator_weight: float = setting(0.5, source=_CODE, reason=_SILENT)
+    discriminator_weight: float = setting(0.5, source=_CODE, reason=_GIVEN)
     """Weight of the adversarial loss after its adaptive weight; 0 trains without a discriminator."""
-    discriminator_start: int = setting(50_001, source=_CODE, reason=_SILENT)
+    discriminator_start: int = setting(50_001, source=_CODE, reason=_GIVEN)
     """Optimizer steps after which the adversarial loss counts; a shorter run makes no discriminator."""
-    discriminator_layers: int = setting(3, source=_CODE, reason=_SILENT)
+    discriminator_layers: int = setting(3, source=_CODE, reason=_GIVEN)
     """Halvings of the image by a new discriminator; one that `source` brings has its own."""
-    discriminator_width: int = setting(64, source=_CODE, reason=_SILENT)
+    discriminator_width: int = setting(64, source=_CODE, reason=_GIVEN)
     """Channels of a new discriminator's first layer."""
     remat: bool = setting(False, source="jaxad", reason="one image at a time fits in memory")
     """Compute activations again for the gradient, block by block: less memory, a third more time."""
@@ -122,13 +122,13 @@ class FirstStageTrainConfig(Config):
     """Passes over the images: 100 suits MVTec-AD, VisA and MPDD, 10 the larger Real-IAD and COCO-AD."""
     steps: int | None = setting(None, source="jaxad", reason="`epochs` suits data sets of any size")
     """Optimizer steps; None for as many as `epochs` take."""
-    batch_size: int = setting(1, source=_CODE, reason=_SILENT)
+    batch_size: int = setting(1, source=_CODE, reason=_GIVEN)
     """Images at once, over all devices: 1 for VLMDiff, 4 for DiAD."""
-    accumulate: int = setting(8, source=_CODE, reason=_SILENT)
+    accumulate: int = setting(8, source=_CODE, reason=_GIVEN)
     """Batches whose gradients make one optimizer step."""
-    learning_rate: float | None = setting(None, source=_CODE, reason=_SILENT)
+    learning_rate: float | None = setting(None, source=_CODE, reason=_GIVEN)
     """Learning rate of Adam; None for 4.5e-5 times batch_size."""
-    betas: tuple[float, float] = setting((0.5, 0.9), source=_CODE, reason=_SILENT)
+    betas: tuple[float, float] = setting((0.5, 0.9), source=_CODE, reason=_GIVEN)
     """Decays of Adam's moments."""
     sampling: Literal["even", "size"] = setting("size", source=_CODE, reason="it shuffles all images together")
     """Categories drawn in proportion to their number of images, or equally often."""
