@@ -115,7 +115,7 @@ class Table:
         return self._backbone[1]
 
     def _encoded(self, detector: jaxad.Detector) -> dict[str, FeatureCache]:
-        """Features of training and test images; rows of one backbone, its blocks and image size share them."""
+        """Features of both parts; rows that share a backbone, its blocks and the image size share them."""
         wanted = (detector.encoder_identity, tuple(detector.views.items()))
         if self._features[0] != wanted:
             caches = {}
