@@ -116,7 +116,7 @@ class Table:
 
     def _encoded(self, detector: jaxad.Detector) -> dict[str, FeatureCache]:
         """Features of both parts; rows that share a backbone, its blocks and the image size share them."""
-        wanted = (detector.encoder_identity, tuple(detector.views.items()))
+        wanted = (detector.inputs.identity, tuple(detector.inputs.views.items()))
         if self._features[0] != wanted:
             caches = {}
             for part, source in (("train", self._dataset.train), ("test", self._dataset.test)):

@@ -9,26 +9,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxad.memory.cosine import unit
 from jaxad.types import Array
 
 Distance = Literal["cosine", "euclidean"]
-
-
-class Memory(nnx.Variable):
-    """An array that `remember` fills and whose size depends on what was seen; a vector while it is empty."""
-
-    @classmethod
-    def empty(cls) -> Memory:
-        """One that nothing has filled yet."""
-        return cls(jnp.zeros(1))
-
-    @property
-    def filled(self) -> bool:
-        """Whether something has."""
-        return self[...].ndim > 1
 
 
 def bank_entries(patches: Array, distance: Distance) -> Array:

@@ -25,6 +25,7 @@ from jaxad.models.weights.loader import Weights, find_weights
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
 from jaxad.nn.positions import Interpolation
+from jaxad.nn.variables import freeze
 from jaxad.types import Array
 
 DType = Literal["float32", "bfloat16"]
@@ -63,7 +64,7 @@ class Backbone(nnx.Module):
         bytes: int,
         dtype: DType,
     ):
-        self.network = network
+        self.network = freeze(network)
         self.normalization = normalization
         self.id, self.sha256, self.bytes = id, sha256, bytes
         self.dtype: DType = dtype

@@ -85,7 +85,7 @@ def test_a_backbone_from_a_folder_travels_in_the_checkpoint(parts, tmp_path):
     assert restored.detector.backbone.sha256 == load_backbone(str(moved)).sha256
     with pytest.raises(CheckpointError, match="SHA-256"):
         jaxad.restore(tmp_path / "run", backbone=str(other))
-    with pytest.raises(CheckpointError, match="--backbone"):
+    with pytest.raises(CheckpointError, match="`backbone`"):
         jaxad.restore(tmp_path / "run", backbone=str(folder))
 
 
@@ -98,7 +98,7 @@ def test_a_large_backbone_is_read_from_where_it_came_from(parts, tmp_path, monke
     assert not (tmp_path / "run" / "checkpoints" / "0" / "backbone").exists()
     assert_bit_equal(jaxad.restore(tmp_path / "run").detector, run.model)
     moved = folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="--backbone"):
+    with pytest.raises(CheckpointError, match="`backbone`"):
         jaxad.restore(tmp_path / "run")
     assert_bit_equal(jaxad.restore(tmp_path / "run", backbone=str(moved)).detector, run.model)
 
