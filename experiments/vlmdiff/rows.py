@@ -19,7 +19,6 @@ import numpy as np
 import jaxad
 from experiments.rows import DataOptions, Lines, Mean, combined, slug
 from experiments.vlmdiff.caption_rows import described
-from jaxad.cli.captions import takes_captions
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.errors import ConfigError
 from jaxad.io.progress import Reporter
@@ -180,7 +179,7 @@ class Table:
             detector: Any = restored.detector
             if backbone is not None:
                 detector = detector.with_backbone(backbone)
-            if takes_captions(detector) and not captions:
+            if detector.inputs.captions == "always" and not captions:
                 test, record = self._described(data, vlm or options.vlm, "test")
                 dataset, captions = dataclasses.replace(dataset, test=test), {"test_captions": record}
             with self._reporter.images(name, len(dataset.test)) as progress:

@@ -134,7 +134,7 @@ def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch)
     texts = ["a disc", "", *["a disc"] * (len(ids) - 2)]
     folder = write_captions(tmp_path, name, "internvl3-8b-hf", "pd", "train", ids, lambda done: texts[done:])
     captioned(tmp_path, parts, "test", "with a hole", name, "internvl3-8b-hf")
-    detector = SimpleNamespace(config=SimpleNamespace(captions="always"))
+    detector = SimpleNamespace(inputs=SimpleNamespace(captions="always"))
     restored = SimpleNamespace(detector=detector, meta={"train": None, "data": {}, "step": 1})
     monkeypatch.setattr(jaxad.VLMDiff, "create", lambda config, key: detector)
     monkeypatch.setattr(jaxad, "fit", lambda *_, provenance, **__: trained.append(provenance))
