@@ -33,7 +33,7 @@ def test_every_field_has_a_meaning_and_a_source(cls):
 @pytest.mark.parametrize("cls", CONFIGS)
 def test_help_leaves_provenance_to_the_metadata(cls):
     for row in provenance(cls):
-        assert not re.search(r"\((paper|ours)\b|\bours\b|\bSPEC\b|\bDESIGN\b", row.help), row.field
+        assert not re.search(r"\((paper|ours)\b|\bours\b", row.help), row.field
 
 
 def test_the_decisions_that_settings_point_to_exist_and_name_them():
