@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """A random-access set of images; what every system trains on, remembers and is evaluated on.
+    """A random-access set of images; what every detector trains on, remembers and is evaluated on.
 
     `records` and `categories` cost nothing to read; `source[i]` decodes image i; `mask(i)` decodes its defect mask to
     bool [h w] at the mask file's own size, or gives None where the image has none; `fingerprint(i)` is text that

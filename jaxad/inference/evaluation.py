@@ -1,4 +1,4 @@
-"""Evaluation: predictions through a protocol into metrics, and everything the report shows (DESIGN 5, 6)."""
+"""Evaluation: predictions through a protocol into metrics, and everything the report shows."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def evaluate(
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Every category, seven metrics and their mean, in one pass: the dictionary of report.json (DESIGN 6).
+    """Every category, seven metrics and their mean, in one pass: the dictionary of report.json.
 
     Args:
         detector: trained, or with its memory filled.
@@ -143,7 +143,7 @@ def make_report(
     baseline: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """report.json of a finished pass (DESIGN 6)."""
+    """report.json of a finished pass."""
     classes = scored.results()
     rate = scored.images / scored.seconds if scored.images else None
     report: dict[str, Any] = {

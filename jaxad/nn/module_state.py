@@ -1,4 +1,4 @@
-"""Module state as one flat dict "a/b/0/kernel" -> array: the form in which it leaves a program (DESIGN 4.1)."""
+"""Module state as one flat dict "a/b/0/kernel" -> array: the form in which it leaves a program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772; SPEC 2).
+"""CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772).
 
 image -> CLIP: patches, class token ----- prompts, bank of references ----> language and vision maps -+
       -> VAE latents -> UNet, one pass for each timestep and state                                    +-> map, score

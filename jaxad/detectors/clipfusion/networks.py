@@ -128,7 +128,7 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
 def compute_types(precision: Precision) -> dict[str, np.dtype]:
     """Types in which networks compute: "CLIP", "autoencoder" and "UNet"."""
     dtype = jnp.dtype(compute_dtype(precision))
-    # One pass of it stands against twelve of the UNet, and all of them hang on its latents (SPEC 2.7 row 2).
+    # One pass of it stands against twelve of the UNet, and all of them depend on its latents.
     autoencoder = jnp.dtype("float32") if precision == "auto" else dtype
     return {"CLIP": dtype, "autoencoder": autoencoder, "UNet": dtype}
 

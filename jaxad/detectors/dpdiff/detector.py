@@ -1,4 +1,4 @@
-"""DPDiff-AD: dual prototype-conditioned diffusion on frozen features (arXiv 2605.24402; SPEC 3).
+"""DPDiff-AD: dual prototype-conditioned diffusion on frozen features (arXiv 2605.24402).
 
 images -> frozen backbone -> mean over blocks -> x0        prototypes P0 = [local; global] read from x0 itself
 x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^        map = distance of x0^ and x0
@@ -72,7 +72,11 @@ class DPDiff(PatchDetector, Trainable):
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
 
     def prepare(self, features: Iterable[Features]) -> None:
-        """Channel mean and standard deviation over the training tokens (SPEC row 3)."""
+        """Channel mean and standard deviation over the training tokens.
+
+        Noise of unit variance asks for features of unit variance, and DINOv2 has a few channels so large that they
+        would be hardly noised and would rule the residual.
+        """
         if self.config.standardize != "channel":
             return
         count, mean, square = 0, 0.0, 0.0
@@ -127,7 +131,7 @@ class DPDiff(PatchDetector, Trainable):
         return self._prototypes(self._standardize(features.tokens))
 
     def reconstruct(self, features: Features, context: Context, keys: Array) -> Features | None:
-        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21; SPEC rows 16 to 18).
+        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21).
 
         Returns:
             The mean over the noise draws, tokens [b n c] in the standardized space; None where the map comes from the

@@ -1,4 +1,4 @@
-"""VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173; SPEC 1); DiAD is a preset.
+"""VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173); DiAD is a preset.
 
 image -> VAE posterior -> z        caption -> CLIP text tower        image -> semantic-guided network (SGN)
 z noised to t = 999, 10 DDIM steps of the SGN-guided UNet -> z^ -> VAE decoder -> image^
@@ -41,7 +41,7 @@ class VLMDiff(Detector, Trainable):
     """Stable Diffusion that redraws an image as if it were normal.
 
     Make one with `VLMDiff.create(config, key=key)`; train it with `jaxad.fit`. The SGN, the UNet's decoder and its
-    output layers are trained, everything else stays as it was pretrained (SPEC 1.2). One model serves many categories.
+    output layers are trained, everything else stays as it was pretrained. One model serves many categories.
     """
 
     name: ClassVar[str] = "vlmdiff"
@@ -197,7 +197,7 @@ class VLMDiff(Detector, Trainable):
         return Features(joined.reshape(b, rows * columns, channels), (rows, columns), extras)
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
-        """Mean squared error of the predicted noise, t uniform in 0..999 for each image (SPEC 1.6).
+        """Mean squared error of the predicted noise, t uniform in 0..999 for each image.
 
         The posterior is sampled anew; the image is both target and hint.
         """
@@ -217,7 +217,7 @@ class VLMDiff(Detector, Trainable):
         return dataclasses.replace(judgement, explanation=self.explain(features, reconstruction))
 
     def reconstruct(self, features: Features, keys: Array) -> Features:
-        """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode (SPEC 1.8).
+        """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode.
 
         Returns:
             Latents as tokens [b n c], and the "image" [b H W 3], ImageNet-normalized and not clamped.
@@ -249,7 +249,7 @@ class VLMDiff(Detector, Trainable):
         return Features(clean.reshape(len(clean), -1, clean.shape[-1]), features.grid, {"image": image})
 
     def score(self, features: Features, reconstruction: Features) -> Judgement:
-        """1 - cosine of the backbone's features of image and reconstruction (SPEC 1.9).
+        """1 - cosine of the backbone's features of image and reconstruction.
 
         One map on the token grid of a ViT; the sum of the maps of three stages at the image's size otherwise.
         """
@@ -316,7 +316,7 @@ def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
 def _compared_side(backbone: Backbone, image_size: int) -> int:
     """Side in pixels at which the backbone sees images: the nearest multiple of its patch, 252 of 256 for 14.
 
-    The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order (SPEC 1.9).
+    The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order.
     """
     return max(round(image_size / backbone.patch), 1) * backbone.patch
 

@@ -43,7 +43,7 @@ CHANGED = {
 }
 TRAIN = VLMDiffConfig.training(**CHANGED)
 TRAINED = ("sgn/", "unet/up_blocks/", "unet/conv_norm_out/", "unet/conv_out/")
-"""SPEC 1.2: all of the SGN, the UNet's output_blocks and out."""
+"""All of the SGN, the UNet's output_blocks and out."""
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_exactly_the_published_parameters_train(workdir, pipeline):
     changed = {path for path in before if before[path].tobytes() != after[path].tobytes()}
     assert [path for path in changed if not path.startswith(TRAINED)] == []
     trainable = {path for path in before if path.startswith(TRAINED)}
-    # No gradient reaches the fusion and the zero convolutions above it (SPEC 1.3).
+    # No gradient reaches the fusion and the zero convolutions above it.
     still = {path for path in trainable - changed if not path.startswith(("sgn/fusion/", "sgn/zero_convs/"))}
     assert still == set()
     assert not np.any(after["sgn/fusion/convs/0/0/kernel"])
@@ -153,7 +153,7 @@ def test_without_captions_there_is_one_empty_text(pipeline, described):
 
 
 def test_timesteps_and_alpha_bars_are_the_published_ones():
-    """SPEC 1.8."""
+    """As the authors sample: 10 steps from t = 999, the first call at 901."""
     assert ldm_timesteps(999, 10) == (901, 801, 701, 601, 501, 401, 301, 201, 101, 1)
     published = {
         0: 0.99915,
@@ -209,7 +209,7 @@ def test_another_network_compares(pipeline, workdir):
 
 
 def test_convolutional_networks_compare_at_three_strides(pipeline):
-    """As DiAD does (SPEC 1.9): maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed."""
+    """As DiAD does: maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed."""
     graphdef, weights = module_state.split(create(pipeline).with_backbone("random:resnet18"))
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
@@ -242,7 +242,7 @@ def aligned(map, size):
 
 
 def test_pixels_are_those_that_the_autoencoder_was_trained_on(pipeline, monkeypatch):
-    """Stable Diffusion's own takes -1 to 1; what it decodes is normalized for the comparison (SPEC 1.5)."""
+    """Stable Diffusion's own takes -1 to 1; what it decodes is normalized for the comparison."""
     model = create(pipeline, pixels="symmetric")
     generator = np.random.default_rng(0)
     clean = generator.normal(size=(1, 16, 16, 4)).astype(np.float32)
