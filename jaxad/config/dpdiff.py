@@ -17,6 +17,16 @@ class DPDiffConfig(Config):
     draws, cosine residual.
     """
 
+    MAIN: ClassVar = (
+        "backbone",
+        "blocks",
+        "image_size",
+        "depth",
+        "start_timestep",
+        "sampling_steps",
+        "draws",
+        "residual",
+    )
     PRESETS: ClassVar = {
         "paper": {},
         "small": {

@@ -54,6 +54,8 @@ class Config:
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """What each preset changes of the defaults, by its name; the first one is what `preset()` gives."""
+    MAIN: ClassVar[tuple[str, ...] | None] = None
+    """Fields that `--help` shows, None for all; the others are rarer settings, which `--help-all` shows too."""
 
     @classmethod
     def presets(cls) -> tuple[str, ...]:

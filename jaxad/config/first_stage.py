@@ -25,6 +25,7 @@ class FirstStageConfig(Config):
     The preset "paper" is the published setting, "small" one for CPUs: half the sides, no LPIPS.
     """
 
+    MAIN: ClassVar = ("source", "image_size", "pixels", "perceptual_weight", "vgg")
     PRESETS: ClassVar = {"paper": {}, "small": {"image_size": 128, "perceptual_weight": 0.0}}
 
     source: str = setting(
@@ -108,6 +109,7 @@ class FirstStageTrainConfig(Config):
     The preset "paper" is the published training, "small" a short one for CPUs.
     """
 
+    MAIN: ClassVar = ("epochs", "steps", "batch_size", "accumulate", "learning_rate", "fsdp")
     PRESETS: ClassVar = {
         "paper": {},
         "small": {"steps": 400, "batch_size": 4, "accumulate": 1, "checkpoint_every": 100},

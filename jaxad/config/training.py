@@ -16,6 +16,7 @@ class TrainConfig(Config):
     trained otherwise have presets of their own, see `VLMDiffConfig.training`.
     """
 
+    MAIN: ClassVar = ("steps", "batch_size", "accumulate", "learning_rate", "seed", "checkpoint_every", "fsdp")
     PRESETS: ClassVar = {
         "paper": {},
         "small": {
