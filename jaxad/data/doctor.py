@@ -26,10 +26,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
-from jaxad.data.decode import decode_mask_levels, image_kind, pixel_digest
+from jaxad.data.decode import decode, decode_mask_levels, pixel_digest
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
@@ -97,12 +96,12 @@ def examine(train: Sequence[ImageSource], test: ImageSource, *, workers: int = 2
 
 
 def examine_mask(
-    read: Callable[[], Path | bytes | None], name: str, *, image: str, size: tuple[int, ...], label: int | None
+    read: Callable[[], bytes | None], name: str, *, image: str, size: tuple[int, ...], label: int | None
 ) -> ExaminedMask:
     """Decodes a mask and compares it with its image.
 
     Args:
-        read: its file or encoded bytes, none where there is no mask; may raise DataError.
+        read: gives its encoded bytes, none where there is no mask; may raise DataError.
         name: what messages call it.
         image: what they call its image.
         size: height and width of the image.
@@ -137,8 +136,7 @@ def _examine(source: ImageSource, index: int) -> _Examined:
     record = source.records[index]
     name = str(record.file)
     try:
-        image = source[index].image
-        kind = image_kind(source.encoded(index), name)
+        image, kind = decode(source.encoded(index), name)
     except DataError as error:
         return _Examined(None, list(error.problems))
     problems, levels = examine_mask(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.decode import decode_mask
+from jaxad.data.files import content_digest
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 
@@ -177,7 +178,7 @@ def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
             object_id=_text(values["object_id"]),
             view=int(values["view"]),
             caption=_text(values["caption"]),
-            digest=hashlib.blake2b(values["image"], digest_size=16).hexdigest(),
+            digest=content_digest(values["image"]).hex(),
             masked=bool(mask) and not (label == 0 and blank(mask)),
         )
 
@@ -192,7 +193,7 @@ class _Blank:
         self._known: dict[bytes, bool] = {}
 
     def __call__(self, mask: bytes) -> bool:
-        key = hashlib.blake2b(mask, digest_size=16).digest()
+        key = content_digest(mask)
         if key not in self._known:
             try:
                 self._known[key] = not decode_mask(mask).any()

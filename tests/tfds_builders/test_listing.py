@@ -54,6 +54,6 @@ def test_config_names():
 
 def test_wrong_options_are_all_named():
     with pytest.raises(
-        ConfigError, match=r"no option 'views'; there are: view, noise; option noise=9: needs .* none, ten"
+        ConfigError, match=r"no option 'views'; there are: view, noise; option noise=9: must be .* none, ten"
     ):
         CHOICES.choose({"views": "multi", "noise": "9"})
