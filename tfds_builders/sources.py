@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jaxad.errors import DataError, Problem
+from jaxad.errors import DataError
+from jaxad.io.problems import Problems
 from jaxad.io.progress import Reporter
 from tfds_builders.archives import extract, is_archive, sha256, unpacked_size
 from tfds_builders.listing import Benchmark, slug
@@ -153,14 +154,13 @@ def _checksums(data_set: Benchmark, archives: list[Path], reporter: Reporter) ->
     size = sum(archive.stat().st_size for archive in archives)
     with reporter.images("checksums", size // MEGABYTE, unit="MB") as progress:
         checksums = {archive: sha256(archive, _in_megabytes(progress)) for archive in archives}
-    problems = []
+    problems = Problems()
     for archive, digest in checksums.items():
         official = data_set.checksums.get(archive.name, digest)
         if digest != official:
             detail = f"SHA-256 {digest}, official {official}; get it again"
-            problems.append(Problem("wrong checksum", str(archive), detail))
-    if problems:
-        raise DataError(f"{data_set.title}: not the official archive:", problems)
+            problems.add("wrong checksum", archive, detail)
+    problems.stop(f"{data_set.title}: not the official archive:")
     return checksums
 
 

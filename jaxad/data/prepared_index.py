@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from jaxad.data.decode import decode_mask
 from jaxad.data.files import content_digest
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.threads import map_threads
 
 FILE = "jaxad_index.json"
 FORMAT = 1
@@ -35,7 +35,7 @@ class Entry:
 
     Attributes:
         split, position: where TFDS has it.
-        image_id, category, defect, object_id, view, caption: as in SPEC 5.9.
+        image_id, category, defect, object_id, view, caption: as the builder was given them (`tfds_builders.listing.Sample`).
         label: 0 normal, 1 anomalous, None unknown.
         digest: BLAKE2b of the encoded image, 16 bytes in hexadecimal.
         masked: whether there is a mask; the all-zero mask of a normal image is none.
@@ -70,7 +70,7 @@ def read_index(folder: Path, *, workers: int = 2) -> Index:
         workers: threads that read.
 
     Raises:
-        DataError: shards are missing or damaged, or the features are not those of SPEC 5.9.
+        DataError: shards are missing or damaged, or the features are not `FEATURES`.
     """
     shards = {file.name: [(s := file.stat()).st_size, s.st_mtime_ns] for file in sorted(folder.glob("*.array_record*"))}
     elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxad" / "indexes"
@@ -182,8 +182,7 @@ def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
             masked=bool(mask) and not (label == 0 and blank(mask)),
         )
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        yield from pool.map(entry, range(len(source)))
+    yield from map_threads(entry, range(len(source)), workers)
 
 
 class _Blank:

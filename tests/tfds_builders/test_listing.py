@@ -22,7 +22,7 @@ CHOICES = Benchmark(
 
 def test_names():
     assert set(names()) >= CORE
-    with pytest.raises(DataError, match=r"no data set 'mvtec' to prepare; there are .*mvtec_ad"):
+    with pytest.raises(DataError, match=r"data set .mvtec. is unknown .did you mean mvtec_ad"):
         benchmark("mvtec")
 
 

@@ -23,7 +23,7 @@ LISTS = ("realiadvariety_jsons/Real-IAD_Variety_jsons", "Real-IAD_Variety_jsons"
 
 CATEGORIES = 160
 SUBSETS = {"s1": (30, "button_switch"), "s2": (60, "gear"), "s3": (100, "motor_gear_reducer")}
-"""How many of the sorted categories a subset holds, and the last of them (SPEC 5.6)."""
+"""How many of the sorted categories a subset holds, and the last of them."""
 
 
 def list_samples(root: Path, category: str, *, resolution: str) -> list[Sample]:
@@ -84,4 +84,5 @@ BENCHMARK = Benchmark(
     totals=totals,
     options=(RESOLUTION,),
     category_of=category_of,
+    subsets=SUBSETS,
 )

@@ -1,4 +1,4 @@
-"""Captions of images, attached by image (SPEC 1.7); the files are described in `jaxad.data.captions.files`."""
+"""Captions of images, attached by image; the files are described in `jaxad.data.captions.files`."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def with_captions(source: ImageSource, captions: Captions) -> ImageSource:
     """The same images with their captions in `Record.caption`, "" for those that have none.
 
     Raises:
-        DataError: two captions of an image, or captions that stand in another order than the images (SPEC 1.7).
+        DataError: two captions of an image, or captions that stand in another order than the images.
     """
     texts = captions.attach([record.identity for record in source.records]).texts
     records = zip(source.records, texts, strict=True)

@@ -1,4 +1,4 @@
-"""The files in which VLMDiff's captions are published (SPEC 1.7), read and written.
+"""The files in which VLMDiff's captions are published, read and written.
 
     {dset}_captions_{vlm}_{pd|pa}/{train|test}_captions_{dset}_{vlm}[_{start}_{end}].json    a list of texts
     {dset}_captions_{vlm}_{pd|pa}/{train|test}_labels_{dset}_{vlm}[_{start}_{end}].json      the images, in that order
@@ -237,7 +237,7 @@ def _resume(journal: Path, ids: Sequence[str]) -> list[str]:
     content = journal.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
-        journal.write_bytes(whole)
+        write_whole(journal, whole)
     entries = [parse_json(line, journal) for line in whole.splitlines()]
     if [image for image, _ in entries] != list(ids[: len(entries)]):
         raise DataError(f"{journal}: holds captions of other images; remove it or give another folder")
