@@ -56,7 +56,7 @@ def list_category(data_set: Benchmark, root: Path, name: str, *, partial: bool =
         return Category(name, (), problems_of(error, "unreadable list", place))
     problems = Problems()
     if not samples and not partial:
-        detail = "no images; unpack the source again, or choose others with --categories, or allow it with --partial"
+        detail = "no images; unpack the source again, choose other categories, or allow it with partial = True"
         problems.add("missing category", place, detail)
     twice = [identity for identity, number in Counter(sample.image_id for sample in samples).items() if number > 1]
     problems += [Problem("image named twice", f"{root}/{identity}", "mend the list") for identity in twice]
@@ -89,7 +89,7 @@ def count_problems(place: str, found: Counts, official: Counts) -> list[Problem]
         for (split, label), number in official.items()
         if found.get((split, label), 0) != number
     ]
-    detail = f"{'; '.join(wrong)}; unpack the source again, or allow it with --partial"
+    detail = f"{'; '.join(wrong)}; unpack the source again, or allow it with partial = True"
     return [Problem("wrong count", place, detail)] if wrong else []
 
 

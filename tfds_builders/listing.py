@@ -79,7 +79,7 @@ class Benchmark:
         title: its name in prose.
         homepage: its official page.
         license: license in one line.
-        how_to_obtain: what to get, from whom, and what `--source` is to name; nothing is downloaded.
+        how_to_obtain: what to get, from whom, and what the source is to be; nothing is downloaded.
         is_root: whether a folder is the root of the official layout; also asked of the folders in the one given.
         list_samples: (root, category, **options) -> samples. Reads names, lists and annotations, never image data;
             raises DataError with all problems at once for lists that are damaged.

@@ -156,7 +156,7 @@ def _assemble(
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and config.on_bad == "stop":
         raise DataError(
-            f"{name} cannot be used as it is, {len(fatal)} problems; mend them or leave them out with --on-bad skip:",
+            f"{name} cannot be used as it is, {len(fatal)} problems; mend them or leave them out with on_bad = skip:",
             fatal,
         )
     dropped = {finding.record for finding in found.findings if finding.problem.fatal}

@@ -1,4 +1,4 @@
-"""Finds the images, masks and categories of a folder in MVTec layout (SPEC 5.1), by name alone; nothing is decoded.
+"""Finds the images, masks and categories of a folder in MVTec layout, by name alone; nothing is decoded.
 
     <category>/train/good/*                       normal images for training
     <category>/validation/good/*                  normal images for the threshold alone, optional (MVTec LOCO, AD 2)

@@ -185,7 +185,7 @@ def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
     configs = _configs(data_dir / dataset) if (data_dir / dataset).is_dir() else {}
     prepare = f"jaxad prepare {dataset} --source PATH --data-dir {data_dir}"
     if not configs:
-        raise DataError(f"{dataset} is not prepared in {data_dir}; run: {prepare}; or name the folder with --data-dir")
+        raise DataError(f"{dataset} is not prepared in {data_dir}; run: {prepare}; or give another data_dir")
     subsets = datasets.get(dataset).subsets if dataset in datasets.names() else {}
     same = {config: folder for config, folder in configs.items() if config.partition("-")[1:] == (hyphen, variant)}
     if selection in configs or f"{selection}{hyphen}{variant}" in configs:

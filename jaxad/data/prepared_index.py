@@ -35,7 +35,7 @@ class Entry:
 
     Attributes:
         split, position: where TFDS has it.
-        image_id, category, defect, object_id, view, caption: as the builder was given them (`tfds_builders.listing.Sample`).
+        image_id, category, defect, object_id, view, caption: as the builder stored them.
         label: 0 normal, 1 anomalous, None unknown.
         digest: BLAKE2b of the encoded image, 16 bytes in hexadecimal.
         masked: whether there is a mask; the all-zero mask of a normal image is none.

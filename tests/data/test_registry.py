@@ -55,7 +55,7 @@ def test_jaxads_own():
 def test_one_of_another_package_is_known_to_reading_and_to_preparing(bolts, tmp_path):
     assert "bolts" in datasets.names()
     assert benchmark("bolts") is BOLTS
-    with pytest.raises(DataError, match="bolts is not prepared in .*; run: jaxad prepare bolts"):
+    with pytest.raises(DataError, match=r"bolts is not prepared in .*; run: jaxad prepare bolts"):
         open_prepared("bolts/m3", tmp_path)
 
 

@@ -32,7 +32,7 @@ def test_every_data_set_says_what_it_is(name):
     assert data.name == name
     assert data.title
     assert data.license
-    assert "--source" in data.how_to_obtain
+    assert "source" in data.how_to_obtain
     # A category is either known beforehand or found in the source.
     assert bool(data.categories) == (data.find_categories is None)
     for option in data.options:

@@ -265,8 +265,8 @@ def test_prepared_size(tree, jaxad, stored, capsys):
     ("arguments", "message"),
     [
         (["--categories", "cup", "mug"], r"mvtec_ad: no category cup, mug; there are bottle, cable"),
-        (["--size", "8"], r"--size 8: must be at least 32 pixels"),
-        (["--workers", "0"], r"--workers 0: must be at least 1"),
+        (["--size", "8"], r"size = 8: must be at least 32 pixels"),
+        (["--workers", "0"], r"workers = 0: must be at least 1"),
         (["--options", "view"], r"--options view: needs the form NAME=VALUE"),
         (["--options", "view=single"], r"mvtec_ad: no option 'view'; there are: none"),
     ],

@@ -92,7 +92,7 @@ BENCHMARK = Benchmark(
     license="images: the terms of Flickr under which each was published; annotations: CC BY 4.0",
     how_to_obtain=(
         "Get train2017.zip, val2017.zip and annotations_trainval2017.zip of COCO 2017 (cocodataset.org) into one "
-        "folder, as archives or extracted, and name that folder as --source."
+        "folder, as archives or extracted, and give that folder as source."
     ),
     is_root=is_root,
     list_samples=list_samples,

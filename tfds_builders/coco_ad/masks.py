@@ -1,4 +1,4 @@
-"""Masks of COCO-AD, drawn from polygons and run-length encodings as its authors draw them (SPEC 5.5)."""
+"""Masks of COCO-AD, drawn from polygons and run-length encodings as its authors draw them (ADer)."""
 
 from __future__ import annotations
 
