@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems
 
 FILE = "selected_samples_per_run.txt"
 
@@ -49,15 +49,14 @@ def listed(folder: Path, stems: Mapping[str, Sequence[str]], k: int, run: int = 
     Raises:
         DataError: files that are missing or lack this choice, and entries that are no image; all at once.
     """
-    chosen, problems = {}, []
+    chosen, problems = {}, Problems()
     for category, own in stems.items():
         file = folder / category / FILE
         try:
             chosen[category] = _positions(_entries(file, k, run), own)
         except (OSError, ValueError) as error:
-            problems.append(Problem("reference list", str(file), str(getattr(error, "strerror", None) or error)))
-    if problems:
-        raise DataError(f"{folder}: the reference images of {k} per category, run {run}, cannot be taken:", problems)
+            problems.add("reference list", file, str(getattr(error, "strerror", None) or error))
+    problems.stop(f"{folder}: the reference images of {k} per category, run {run}, cannot be taken:")
     return chosen
 
 

@@ -277,7 +277,9 @@ def test_wrong_arguments(two, jaxad, arguments, message):
 
 
 def test_unknown_data_set(jaxad):
-    with pytest.raises(DataError, match=r"no data set 'mvtec' to prepare; there are anomaly_folder, btad"):
+    with pytest.raises(
+        DataError, match=r"data set 'mvtec' is unknown \(did you mean mvtec_ad\?\); there are anomaly_folder, btad"
+    ):
         jaxad("mvtec", "--source", "x")
 
 

@@ -89,7 +89,7 @@ class Captions:
 
     def surplus(self, ids: Sequence[str]) -> list[str]:
         """Labels, below the data set's folder, of captions whose image is not among `ids`, as for `check`."""
-        # Those of COCO are of all its images, of which a split is a part.
+        # COCO's captions cover all its images, and a split is part of them.
         if self.numbered:
             return []
         known = set(ids)
