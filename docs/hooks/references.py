@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import io
 import os
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 
 from mkdocs.structure.files import File
 
@@ -90,21 +93,24 @@ def _all_commands(words: list[str]) -> Iterator[list[str]]:
 
 def _fields(cls: type) -> str:
     """A table of a dataclass's fields."""
-    from jaxad.config import fields as told
-
     texts = _docstrings(cls)
     rows = ["| field | default | meaning | from | why |", "|---|---|---|---|---|"]
-    del told
     for item in dataclasses.fields(cls):
         cells = (
             f"`{item.name}`",
             f"`{_default(item)}`",
             texts.get(item.name, ""),
             str(item.metadata.get("source", "")),
-            str(item.metadata.get("reason", "")),
+            _why(item.metadata),
         )
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows)
+
+
+def _why(metadata: Mapping[str, str]) -> str:
+    """The reason of a field, and a link to the paragraph that says more."""
+    more = f"[More](../decisions.md#{metadata['decision']})." if metadata.get("decision") else ""
+    return f"{metadata.get('reason', '')} {more}".strip()
 
 
 def _default(item: dataclasses.Field) -> str:
@@ -115,10 +121,6 @@ def _default(item: dataclasses.Field) -> str:
 
 def _docstrings(cls: type) -> dict[str, str]:
     """The string below each field of a dataclass, also of those that it inherits."""
-    import ast
-    import inspect
-    import textwrap
-
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
