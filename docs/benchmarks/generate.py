@@ -24,8 +24,8 @@ HEAD = """\
 Everything on this page was measured by jaxad's authors with the commands shown. The page is generated from the JSON
 files in `docs/benchmarks/` by `python docs/benchmarks/generate.py`; to add a measurement, add a file.
 
-No GPU was at hand for any of it, and none of it is a published benchmark: [Reproduce a table](guides/reproduce-a-table.md)
-says how those are run.
+No GPU was at hand for any of it, and none of it is a published benchmark; how those are run is said in
+[Reproduce a table](guides/reproduce-a-table.md).
 """
 
 

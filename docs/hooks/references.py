@@ -50,7 +50,10 @@ def settings() -> str:
     """Every field of every config: default, meaning, where it comes from and why."""
     from jaxad import config
 
-    parts = ["# Settings", "The fields of the config dataclasses; on the command line `--model.FIELD` and `--train.FIELD`."]
+    parts = [
+        "# Settings",
+        "The fields of the config dataclasses; on the command line `--model.FIELD` and `--train.FIELD`.",
+    ]
     for name in sorted(vars(config)):
         cls = getattr(config, name)
         if isinstance(cls, type) and dataclasses.is_dataclass(cls) and dataclasses.fields(cls):
