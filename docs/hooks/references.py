@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import itertools
 import os
 import re
 import textwrap
@@ -129,7 +130,7 @@ def _docstrings(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body  # type: ignore[attr-defined]
-        for field, text in zip(body, body[1:], strict=False):
+        for field, text in itertools.pairwise(body):
             if (
                 isinstance(field, ast.AnnAssign)
                 and isinstance(text, ast.Expr)

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 _BLOCK = re.compile(
-    r'(?:<!-- not followed: (?P<reason>.*?) -->\n+)?```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<code>.*?)```',
+    r"(?:<!-- not followed: (?P<reason>.*?) -->\n+)?"
+    r'```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<code>.*?)```',
     re.DOTALL,
 )
 
