@@ -40,7 +40,7 @@ def python_names() -> str:
 
 def commands() -> str:
     """The help of every command and subcommand, as the command line prints it."""
-    parts = ["# Commands", "What `jaxad COMMAND --help` prints."]
+    parts = ["# Commands", "What `jaxad COMMAND --help-all` prints; `--help` leaves the rarer flags out."]
     for words in _all_commands([]):
         title = " ".join(["jaxad", *words])
         parts.append(f"{'##' if len(words) < 2 else '###'} {title}\n\n```text\n{_help(words).rstrip()}\n```")
@@ -82,15 +82,15 @@ def _help(words: list[str]) -> str:
     os.environ["COLUMNS"] = COLUMNS
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        cli.parse([*words, "--help"])
+        cli.parse([*words, "--help-all"])
     return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
 
 
 def _all_commands(words: list[str]) -> Iterator[list[str]]:
     """Every command, depth first, found in the helps themselves."""
     yield words
-    found = re.search(r"usage: \S+[^{\n]*(?:\n *)?\{([^}]*)\}", _help(words))
-    if found and len(words) < 2:
+    found = re.match(r"usage: jaxad[\w\s-]*\{([^}]*)\}\s+\.\.\.", _help(words))
+    if found:
         for name in re.split(r",\s*", found[1]):
             yield from _all_commands([*words, name.strip()])
 
