@@ -32,7 +32,8 @@ def python_names() -> str:
     import jaxad
 
     head = "# Python\n\nEverything here is an attribute of `jaxad`, imported when it is first used.\n"
-    sections = [f"::: {home}" for home in map(_home, sorted(set(jaxad.__all__) - {"data"}, key=str.lower)) if home]
+    homes = jaxad._HOMES  # The one table of what lies where.
+    sections = [f"::: jaxad.{homes[name]}.{name}" for name in sorted(homes, key=str.lower)]
     data = "## jaxad.data\n\n::: jaxad.data\n    options:\n      show_root_heading: false\n      members: false\n"
     members = [f"::: {home}" for home in map(_data_home, importlib.import_module("jaxad.data").__all__) if home]
     return "\n\n".join([head, *sections, data, *members]) + "\n"
@@ -60,15 +61,6 @@ def settings() -> str:
         if isinstance(cls, type) and dataclasses.is_dataclass(cls) and dataclasses.fields(cls):
             parts += [f"## {name}", (cls.__doc__ or "").split("\n\n")[0].replace("\n", " "), _fields(cls)]
     return "\n\n".join(parts) + "\n"
-
-
-def _home(name: str) -> str | None:
-    """Dotted place of a public name."""
-    import jaxad
-
-    value = getattr(jaxad, name)
-    module, qualified = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    return f"{module}.{qualified}" if module and qualified and module.startswith("jaxad") else None
 
 
 def _data_home(name: str) -> str | None:
