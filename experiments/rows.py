@@ -1,18 +1,34 @@
-"""What the tables of all systems share: means over seeds, lines in percent beside the published ones, folder names.
+"""What all experiments share: the data they load, means over seeds, lines in percent beside the published ones.
 
-Not an experiment itself; `dpdiff_rows.py` and its neighbors use it.
+Not an experiment itself; the `rows.py` of each detector builds on it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import jaxad
+
 Mean = dict[str, float | None]
 """Metrics, 0..1, by name; None where one is undefined."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where the data sets of an experiment are."""
+
+    data_dir: Path | None = None
+    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+
+    def load(self, data: str, **settings: Any) -> jaxad.data.DataSet:
+        """A data set with all of its training images, as published; `settings` are further fields of DataConfig."""
+        return jaxad.data.load(data, self.data_dir, config=jaxad.DataConfig(**{"holdout": 0.0, **settings}))
 
 
 class Lines:
@@ -29,7 +45,7 @@ class Lines:
         print(f"{'row':{width}} {'':10} " + head(metrics))
 
     def show(self, name: str, means: Sequence[Mapping[str, float | None]]) -> Mean:
-        """Prints a row from the metrics of every seed; returns their means."""
+        """Prints a row from the metrics of each seed; returns their means."""
         columns = {metric: [one[metric] for one in means] for metric in self._metrics}
         mean = {metric: combined(values, np.mean) for metric, values in columns.items()}
         self._line(name, "ours", list(mean.values()))
@@ -44,7 +60,7 @@ class Lines:
 
 
 def combined(values: Sequence[float | None], how: Callable[[Any], Any]) -> float | None:
-    """`how` of the values; None where one is undefined."""
+    """`how` of the values, e.g. their mean; None if one of them is undefined."""
     known = [value for value in values if value is not None]
     return float(how(known)) if len(known) == len(values) else None
 
@@ -55,7 +71,7 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def head(metrics: Sequence[str]) -> str:
-    """Names of metrics above the columns of `percent`."""
+    """Names of metrics as the heads of the columns of `percent`."""
     return " ".join(f"{name:>11}" for name in metrics)
 
 
@@ -65,5 +81,5 @@ def percent(values: Sequence[float | None], width: int = 11) -> str:
 
 
 def slug(name: str) -> str:
-    """A name as that of a folder."""
+    """A name in a form that suits a folder."""
     return re.sub(r"\W+", "-", name).strip("-")

@@ -1,6 +1,6 @@
-"""What sweeps of inference settings share: one checkpoint evaluated under each of them, nothing trained.
+"""What sweeps of inference settings share: one checkpoint is evaluated under each of them, nothing is trained.
 
-Not an experiment itself; `dpdiff_figure6.py` and `vlmdiff_sampling.py` use it.
+Not an experiment itself; `dpdiff/figure6.py` and `vlmdiff/sampling.py` use it.
 """
 
 from __future__ import annotations
@@ -11,26 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import jaxad
-from experiments.rows import Mean
+from experiments.rows import DataOptions, Mean
 from jaxad.inference.evaluation import Scored, score
 from jaxad.io.progress import Reporter
 from jaxad.metrics import summarize
 
 
 @dataclass(frozen=True)
-class SweepOptions:
-    """A checkpoint, and the data whose test images it sees."""
+class SweepOptions(DataOptions):
+    """A checkpoint, and the data set on whose test images it is evaluated."""
 
     checkpoint: Path
     """A workdir or one step's folder."""
     data: str
     """Prepared data set, `folder:PATH` of categories in MVTec layout, or `demo`."""
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-
-    def load(self) -> jaxad.data.DataSet:
-        """The data set, without hold-out."""
-        return jaxad.data.load(self.data, self.data_dir, config=jaxad.DataConfig(holdout=0.0))
 
 
 def sweep(
@@ -40,17 +34,17 @@ def sweep(
     reporter: Reporter,
     **scoring: Any,
 ) -> Iterator[tuple[Scored, Mean]]:
-    """Evaluates a checkpoint under settings, one after the other.
+    """Evaluates a checkpoint under one setting after the other.
 
     Args:
         checkpoint: a workdir or one step's folder.
         test: labeled images.
-        settings: fields of the detector's config that differ.
+        settings: the fields of the detector's config that each setting changes.
         reporter: shows progress.
         scoring: arguments of `jaxad.inference.evaluation.score`.
 
     Yields:
-        What was scored, and the means of its metrics.
+        For each setting what was scored, and the means over the categories of its metrics.
     """
     for setting in settings:
         detector = jaxad.restore(checkpoint, **setting).detector

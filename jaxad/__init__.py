@@ -18,9 +18,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "types",
-    "Context": "types",
     "Features": "types",
-    "Prediction": "types",
+    "Judgement": "types",
     "Record": "types",
     "Source": "types",
     "View": "types",
@@ -32,6 +31,11 @@ _HOMES = {
     "VLMDiffConfig": "config",
     "JaxadError": "errors",
     "Detector": "detector",
+    "InputSpec": "detector",
+    "PatchDetector": "detector",
+    "Remembers": "detector",
+    "Trainable": "detector",
+    "register": "detector",
     "CLIPFusion": "detectors.clipfusion.detector",
     "DPDiff": "detectors.dpdiff.detector",
     "PatchBank": "detectors.patch_bank",
@@ -58,6 +62,11 @@ if TYPE_CHECKING:
     from jaxad.config import TrainConfig as TrainConfig
     from jaxad.config import VLMDiffConfig as VLMDiffConfig
     from jaxad.detector import Detector as Detector
+    from jaxad.detector import InputSpec as InputSpec
+    from jaxad.detector import PatchDetector as PatchDetector
+    from jaxad.detector import Remembers as Remembers
+    from jaxad.detector import Trainable as Trainable
+    from jaxad.detector import register as register
     from jaxad.detectors.clipfusion.detector import CLIPFusion as CLIPFusion
     from jaxad.detectors.dpdiff.detector import DPDiff as DPDiff
     from jaxad.detectors.patch_bank import PatchBank as PatchBank
@@ -73,9 +82,8 @@ if TYPE_CHECKING:
     from jaxad.training.trainer import Run as Run
     from jaxad.training.trainer import fit as fit
     from jaxad.types import Batch as Batch
-    from jaxad.types import Context as Context
     from jaxad.types import Features as Features
-    from jaxad.types import Prediction as Prediction
+    from jaxad.types import Judgement as Judgement
     from jaxad.types import Record as Record
     from jaxad.types import Source as Source
     from jaxad.types import View as View

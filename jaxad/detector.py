@@ -1,154 +1,295 @@
-"""The one interface of all systems (DESIGN 3)."""
+"""The one interface of all detectors, and the registry in which they are found by name.
+
+A detector is one class. It registers itself (`@register`), and from its attributes follow `jaxad fit NAME` with all its
+flags, checkpoints, evaluation, prediction and benchmarks. What it can do besides judging images is said by its bases:
+`Trainable` has a loss, `Remembers` fills a memory. What an array is, trained or frozen, statistic or memory, is said by
+the type of its variable (`jaxad.nn.variables`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxad.models.backbone import load_backbone
+from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.untrained import is_random
 from jaxad.nn.precision import compute_dtype
-from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
+from jaxad.registry import Registry, registrar
+from jaxad.types import Array, Batch, Features, Judgement, Source, View
+
+detectors: Registry[type[Detector]] = Registry("detector", group="jaxad.detectors", package="jaxad.detectors")
+"""All detector classes by name: jaxad's own, those registered in this process, and those of installed packages."""
+
+register = registrar(detectors)
+"""Class decorator that makes a detector known under its `name`."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a detector asks of images.
+
+    Attributes:
+        views: the renderings it sees, uint8 RGB, by name.
+        least_side: pixels that the shorter side of every image must have, before it is resized.
+        needs_category: whether an image can be judged only when its category is known (`Batch.category`).
+        needs_images: whether `fit` needs images; a zero-shot detector gets by with the names of categories.
+        captions: when captions belong to the images: never, while training, or always.
+        tokenize: captions -> int32 [b ...], what `Batch.extras["caption"]` holds of them.
+        identity: what `encode` depends on besides the image, with a `repr` that says it all; cached features are used
+            again where it is the same. None stands for all of the detector's settings and pretrained weights.
+    """
+
+    views: Mapping[str, View]
+    least_side: int = 1
+    needs_category: bool = False
+    needs_images: bool = True
+    captions: Literal["never", "train", "always"] = "never"
+    tokenize: Callable[[Sequence[str]], np.ndarray] | None = None
+    identity: Any = None
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """The frozen networks of a detector that have a source of their own, from which a checkpoint may load them again.
+
+    Attributes:
+        attribute: of the detector, which holds them in one module.
+        id: where they were loaded from.
+        sha256: hash of their files; "" for random weights.
+        bytes: size of their files.
+        record: JSON values from which `Detector.abstract` makes the detector's networks without arrays.
+        embeds: whether checkpoints hold them where they are small.
+        swaps: whether other networks may take their place in a trained detector.
+    """
+
+    attribute: str
+    id: str
+    sha256: str
+    bytes: int
+    record: Mapping[str, Any]
+    embeds: bool = True
+    swaps: bool = False
 
 
 class Detector(nnx.Module):
-    """An anomaly detector: frozen networks, a context, perhaps a reconstruction, a score.
+    """An anomaly detector. Abstract; concrete detectors are final.
 
-    Abstract; concrete systems are final. `encode`, `context`, `reconstruct` and `score` are pure and run inside one
-    jitted program, in that order (`jaxad.predict`); `loss` runs inside the training step on cached features.
+    `encode` and `judge` are pure and run inside one jitted program, in that order (`jaxad.Predictor`). Detectors on the
+    patch features of one frozen backbone derive from `PatchDetector`, which leaves `judge` alone to be written.
 
     Attributes:
-        name: the system's name on the command line, e.g. "dpdiff".
-        title: its name as it is printed, e.g. "DPDiff-AD".
-        trains: whether the system has a `loss`; the others only `remember`.
-        grid: rows and columns of the patches that `explain` shows; only of systems that reconstruct.
-        frozen: names of the submodules that training never changes and `loss` does not read, e.g. ("backbone",).
-        fixed: paths of what `loss` reads and training does not change either, e.g. parts of a pretrained network.
-        memories: arrays, or lists of them, whose shapes depend on what was remembered.
-        needs_images: whether `fit` needs images; a zero-shot system does with the names of categories.
-        embeds_backbone: whether checkpoints may hold the backbone, where it is small.
-        swaps_backbone: whether another backbone may take the place of the one it was trained with.
-        config_class: class of `config`.
-        config: the frozen dataclass the detector was made from.
+        name: on the command line and in checkpoints, e.g. "dpdiff".
+        title: as it is printed, e.g. "DPDiff-AD".
+        config_class: frozen dataclass of its settings, free of jax, with `preset(name, **changes)`, `presets()` (their
+            names, the default first) and `check()`; and `training(preset)` where its presets train in ways of their
+            own.
+        protocol: evaluation protocol in which its threshold is measured unless a user names another.
+        fit_options: dataclass of further flags of `jaxad fit NAME`, a `jaxad.data.fit_options.FitOptions`.
+        config: the settings it was made from.
         categories: the categories it knows, in the order of their indices.
     """
 
     name: ClassVar[str]
     title: str
-    grid: tuple[int, int]
-    trains: bool = True
-    frozen: ClassVar[tuple[str, ...]] = ("backbone",)
-    fixed: ClassVar[tuple[str, ...]] = ()
-    memories: ClassVar[tuple[str, ...]] = ()
-    needs_images: ClassVar[bool] = True
-    embeds_backbone: ClassVar[bool] = True
-    swaps_backbone: ClassVar[bool] = False
-    config_class: ClassVar[Any]
+    config_class: ClassVar[type]
+    protocol: ClassVar[str] = "exact-256"
+    fit_options: ClassVar[type | None] = None
     config: Any
     categories: tuple[str, ...] = ()
 
-    @property
-    def views(self) -> dict[str, View]:
-        """The uint8 inputs it needs, by name."""
-        raise TypeError(f"{type(self).__name__} does not define views")
+    @classmethod
+    def create(cls, config: Any = None, *, key: Array) -> Self:
+        """A new detector.
+
+        Args:
+            config: settings of `config_class`; None for their defaults.
+            key: one PRNG key, of the parameters.
+
+        Raises:
+            ConfigError: impossible settings, all listed.
+        """
+        construct: Any = cls
+        return construct(config or cls.config_class(), rngs=nnx.Rngs(jnp.asarray(key)))
+
+    @classmethod
+    def abstract(cls, config: Any, record: Mapping[str, Any] | None = None, network: Any = None) -> Self:
+        """The detector without arrays, to be filled from a checkpoint.
+
+        Args:
+            config: its settings.
+            record: `Pretrained.record` as saved; None where it has no pretrained networks.
+            network: what `load_pretrained` gave; None where the checkpoint holds the arrays of these networks too.
+        """
+        return nnx.eval_shape(lambda: cls.create(config, key=jax.random.key(0)))
+
+    @classmethod
+    def load_pretrained(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Any:
+        """The pretrained networks of a checkpoint, from where they were loaded at first or from `override`.
+
+        Args:
+            config: settings of the detector.
+            record: "id" and "config" (`Pretrained.record`) of those that were saved.
+            override: folder, file or hub id to load instead.
+
+        Returns:
+            A module with the attributes `id`, `sha256` and `bytes`.
+        """
+        raise TypeError(f"{cls.__name__} has no pretrained networks")
 
     @property
-    def smallest_side(self) -> int:
-        """Pixels that the shorter side of every image needs at least, before it is resized."""
-        return 1
+    def inputs(self) -> InputSpec:
+        """What it asks of images."""
+        raise TypeError(f"{type(self).__name__} does not define inputs")
 
     @property
-    def needs_category(self) -> bool:
-        """Whether an image can only be judged when its category is known (`batch.category`)."""
-        return False
-
-    @property
-    def encoder_identity(self) -> tuple:
-        """What `encode` depends on besides the image, e.g. hashes of weights; keys the feature cache."""
-        raise TypeError(f"{type(self).__name__} does not define encoder_identity")
-
-    @property
-    def structure(self) -> dict[str, Any]:
-        """Shapes of its pretrained networks besides the backbone, as JSON-ready values for `abstract`."""
-        return {}
+    def pretrained(self) -> Pretrained | None:
+        """Its networks that have a source of their own; None where it has none."""
+        return None
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that belong beside its results, wherever they are shown."""
         named = {name: value for name, value in vars(self.config).items() if isinstance(value, str)}
-        if backbone := getattr(self, "backbone", None):
-            named["backbone"] = backbone.id
+        if self.pretrained is not None:
+            named[self.pretrained.attribute] = self.pretrained.id
         random = ", ".join(f"{name} = {value}" for name, value in named.items() if is_random(value))
         if not random:
             return ()
         weights = f"random weights in place of pretrained ones ({random})"
         return (f"{self.title} was built on {weights}: its numbers say nothing about the method.",)
 
-    @classmethod
-    def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:
-        """The detector without arrays, to be filled from a checkpoint; `structure` as the property gave it."""
-        construct: Any = cls
-        return nnx.eval_shape(lambda: construct(config, backbone, rngs=nnx.Rngs(0)))
-
-    @classmethod
-    def restore_backbone(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Any:
-        """The frozen networks of a checkpoint from where they were loaded at first, or from `override`.
-
-        `record` holds the attribute `id` of the backbone and what its `config_json` gave as "config".
-        """
-        interpolation = record["config"]["shape"].get("interpolation")
-        return load_backbone(
-            override or record["id"], dtype=compute_dtype(config.precision), interpolation=interpolation
-        )
-
-    def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
-        """What it asks to know of images besides their pixels, for `Batch.extras`: arrays [b ...], a row for each."""
-        return {}
-
     def encode(self, batch: Batch) -> Features:
-        """Frozen networks: batch.images {view: uint8 [b h w 3]} -> features, cached during training."""
+        """Frozen networks: batch.images {view: uint8 [b h w 3]} -> features, which training caches.
+
+        Of the detector's arrays it may read those of type `jaxad.nn.variables.Frozen` alone.
+        """
         raise TypeError(f"{type(self).__name__} does not encode")
 
-    def prepare(self, features: Iterable[Features]) -> None:
-        """One pass over the encoded training images before step 0, e.g. for statistics. Nothing by default."""
+    def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
+        """Anomaly maps, and image scores where the detector defines them.
 
-    def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
-        """Mean training loss of a batch and its named terms, all scalars. `key` is one PRNG key."""
-        raise TypeError(f"{type(self).__name__} does not train")
-
-    def remember(
-        self, source: Source, *, features: Any | None = None, progress: Callable[[int], None] | None = None
-    ) -> Self:
-        """Read a stream of normal images into memory; few-shot systems only. Returns the detector itself.
-
-        `features` (a `jaxad.features.FeatureCache` of the source) spares computing them.
+        Args:
+            features: what `encode` gave for the batch.
+            batch: the images; those of cached features may be left out.
+            keys: PRNG keys [b], one for each image, made from its pixels alone.
         """
-        raise TypeError(f"{type(self).__name__} has no memory to fill")
+        raise TypeError(f"{type(self).__name__} does not judge")
 
-    def context(self, features: Features, batch: Batch) -> Context:
-        """Prototypes, references or text on which reconstruction and score depend."""
-        return Context()
 
-    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features | None:
-        """Features as they would be if the part were normal. `keys` [b] holds one PRNG key for each image."""
-        return None
-
-    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
-        """Anomaly map [b h w] at the system's own resolution, and an image score [b] where it defines one."""
-        raise TypeError(f"{type(self).__name__} does not score")
-
-    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
-        """What figures show of these images, all arrays [b ...].
-
-        "before" and "after" are token features [b n c] in the space where they are compared; "similarity" [b k h w] is
-        that of the tokens to `prototype_names`. Any may be missing.
-        """
-        return {} if reconstruction is None else {"before": features.tokens, "after": reconstruction.tokens}
+class Trainable:
+    """A detector whose `nnx.Param` arrays are trained by gradients of a loss on cached features."""
 
     @property
-    def prototype_names(self) -> tuple[str, ...]:
-        """Names of the k prototypes in `explain`."""
-        return ()
+    def trains(self) -> bool:
+        """Whether this one still has to be trained; False of one that was made from a finished checkpoint."""
+        return True
+
+    def prepare(self, features: Iterable[Features]) -> None:
+        """One pass over the training features before the first step, e.g. for statistics. Nothing by default."""
+
+    def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
+        """Mean loss of a batch and its named terms, all scalars, inside the jitted step. `key` is one PRNG key.
+
+        It may not read arrays of type `jaxad.nn.variables.Frozen`.
+        """
+        raise TypeError(f"{type(self).__name__} does not train")
+
+    def finish(self, features: Iterable[Features]) -> None:
+        """One pass over the training features after the last step, e.g. for statistics of what was trained.
+
+        Nothing by default.
+        """
+
+
+class Remembers:
+    """A detector that fills a memory with normal images, without gradients."""
+
+    def remember(self, source: Source, *, features: Any = None, progress: Callable[[int], None] | None = None) -> Self:
+        """Reads normal images into memory, in place of what was there, and returns the detector itself.
+
+        Args:
+            source: the images; sets `categories`.
+            features: a `jaxad.features.FeatureCache` of all of them, which spares computing them.
+                `jaxad.features.features_of` gives the features either way.
+            progress: called with the number of images done since the last call.
+        """
+        raise TypeError(f"{type(self).__name__} does not remember")
+
+
+class PatchDetector(Detector):
+    """A detector that sees images as one grid of patch features of one frozen backbone. Abstract.
+
+    Args:
+        config: settings, among them `backbone`, `blocks`, `image_size` and `precision`.
+        backbone: the frozen network; None to load `config.backbone`.
+
+    Attributes:
+        backbone: the frozen network.
+        blocks: those of its blocks, or stages, that make the features.
+        channels: width c of the features.
+        grid: rows and columns (h, w) of the features.
+
+    Raises:
+        ConfigError: impossible settings, all listed, or blocks or a size that the backbone does not have.
+        WeightsError: the backbone cannot be found or does not fit.
+    """
+
+    def __init__(self, config: Any, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
+        config.check()
+        self.config = config
+        self.categories = ()
+        self.backbone = backbone or load_backbone(config.backbone, dtype=compute_dtype(config.precision))
+        self.blocks = self.backbone.select_blocks(config.blocks)
+        self.channels = self.backbone.width(self.blocks)
+        self.grid = self.backbone.grid(config.image_size)
+
+    @classmethod
+    def create(cls, config: Any = None, *, key: Array | None = None, backbone: Backbone | None = None) -> Self:
+        """A new detector.
+
+        Args:
+            config: settings of `config_class`; None for their defaults.
+            key: PRNG key of the parameters; None takes one that is always the same.
+            backbone: the frozen network, if it is already loaded; else `config.backbone` is loaded.
+
+        Raises:
+            ConfigError: impossible settings, all listed.
+            WeightsError: the backbone cannot be found or does not fit.
+        """
+        key = jax.random.key(0) if key is None else jnp.asarray(key)
+        return cls(config or cls.config_class(), backbone, rngs=nnx.Rngs(key))
+
+    @classmethod
+    def abstract(cls, config: Any, record: Mapping[str, Any] | None = None, network: Any = None) -> Self:
+        """The detector without arrays; its backbone as `record` says, unless `network` is given."""
+        assert record is not None
+        backbone = network or backbone_from_config(record, dtype=compute_dtype(config.precision))
+        return nnx.eval_shape(lambda: cls.create(config, key=jax.random.key(0), backbone=backbone))
+
+    @classmethod
+    def load_pretrained(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Backbone:
+        """The backbone, resized as that of the checkpoint was."""
+        interpolation = record["config"]["shape"].get("interpolation")
+        dtype = compute_dtype(config.precision)
+        return load_backbone(override or record["id"], dtype=dtype, interpolation=interpolation)
+
+    @property
+    def inputs(self) -> InputSpec:
+        side = self.config.image_size
+        identity = (self.backbone.config_json(), self.blocks)
+        return InputSpec({"image": View(side, side, "bilinear")}, identity=identity)
+
+    @property
+    def pretrained(self) -> Pretrained:
+        backbone = self.backbone
+        return Pretrained("backbone", backbone.id, backbone.sha256, backbone.bytes, backbone.config_json())
+
+    def encode(self, batch: Batch) -> Features:
+        """The backbone's features of the chosen blocks: averaged of a ViT, concatenated of a convolutional network."""
+        return Features(self.backbone.features(batch.images["image"], self.blocks), self.grid)

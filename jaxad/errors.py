@@ -15,7 +15,7 @@ class ConfigError(JaxadError, ValueError):
 
 
 class CheckpointError(JaxadError):
-    """A checkpoint or workdir is missing, damaged, of another system or of a newer format."""
+    """A checkpoint or workdir is missing, damaged, of another detector or of a newer format."""
 
 
 class TrainingError(JaxadError, ArithmeticError):

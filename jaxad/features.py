@@ -16,11 +16,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import parallel
+from jaxad.config import to_json
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
 from jaxad.io.atomic import write_whole
 from jaxad.nn import module_state
+from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
 
 Progress = Callable[[int], None]
@@ -42,8 +44,7 @@ class Encoder:
         self.batch_size = batch_size + -batch_size % self._mesh.size
         self._workers = workers
         self._detector = detector
-        graphdef, arrays = module_state.split(detector)
-        frozen, others = module_state.select(arrays, detector.frozen)
+        graphdef, frozen, others = module_state.split(detector, Frozen, ...)
         self._arrays = parallel.shard_parameters(frozen, self._mesh)
         absent = dict.fromkeys(others, np.zeros((0,), np.float32))
         self._encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, {**absent, **arrays}).encode(batch))
@@ -56,7 +57,7 @@ class Encoder:
         Yields:
             Features as numpy arrays of the real images (padding cut off), and the batch they came from.
         """
-        rows, views = parallel.local_rows(self.batch_size, self._mesh), self._detector.views
+        rows, views = parallel.local_rows(self.batch_size, self._mesh), self._detector.inputs.views
         for loaded in batches(source, views, self.batch_size, workers=self._workers, indices=indices, rows=rows):
             loaded = annotated(self._detector, loaded, training=True)
             batch = parallel.shard_batch(loaded.batch, self._mesh)
@@ -196,30 +197,61 @@ def cache_identity(detector: Detector, source: Source) -> str:
     hasher = hashlib.sha256()
     for index in range(len(source)):
         hasher.update(f"{source.fingerprint(index)}\n".encode())
-    hasher.update(repr(sorted(detector.views.items())).encode())
-    hasher.update(repr(detector.encoder_identity).encode())
-    for name, array in sorted(detector.annotate(source.records, training=True).items()):
+    spec, pretrained = detector.inputs, detector.pretrained
+    hasher.update(repr(sorted(spec.views.items())).encode())
+    weights = None if pretrained is None else (pretrained.id, pretrained.sha256)
+    identity = (detector.name, to_json(detector.config), weights) if spec.identity is None else spec.identity
+    hasher.update(repr(identity).encode())
+    for name, array in sorted(extras_of(detector, source.records, training=True).items()):
         hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()
 
 
+def features_of(
+    detector: Detector, source: Source, features: FeatureCache | None = None, progress: Progress | None = None
+) -> Iterator[Features]:
+    """The features of a source in its order, in batches: from a cache of them, or computed now.
+
+    Args:
+        detector: whose `encode` makes them.
+        source: the images.
+        features: of all of them, where they are computed already.
+        progress: called after every batch that is computed.
+    """
+    if features is not None:
+        yield from features.stream()
+    else:
+        yield from (computed for computed, _ in Encoder(detector).stream(source, progress=progress))
+
+
+def extras_of(detector: Detector, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
+    """What a detector asks to know of images besides their pixels, for `Batch.extras`: arrays [b ...] by name.
+
+    Token ids of their captions, where the detector takes captions.
+    """
+    spec = detector.inputs
+    if spec.tokenize is None or not (spec.captions == "always" or (training and spec.captions == "train")):
+        return {}
+    return {"caption": spec.tokenize([record.caption for record in records])}
+
+
 def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> LoadedBatch:
-    """The batch with `Batch.extras` as the detector asks for them.
+    """The batch with `Batch.extras` as the detector wants them.
 
     Raises:
         DataError: images of this host that are smaller than the detector can judge; names all of the batch.
     """
-    least, sizes = detector.smallest_side, zip(loaded.records, loaded.sizes, strict=True)
+    least = detector.inputs.least_side
     small = [
-        Problem("small image", str(record.file), f"{size[1]} x {size[0]} pixels")
-        for record, size in sizes
-        if size is not None and min(size) < least
+        Problem("small image", str(record.file), f"{size[1]} x {size[0]} pixels, fewer than {least} on a side")
+        for record, size, problems in zip(loaded.records, loaded.sizes, loaded.problems, strict=True)
+        if size is not None and min(size) < least and not problems
     ]
     if small:
         needs = f"{detector.name} needs images whose shorter side is at least {least} pixels"
         raise DataError(f"{needs}; leave these out or give larger ones:", small)
     padding = len(loaded.batch.valid) - len(loaded.records)
-    extras = detector.annotate(loaded.records, training=training)
+    extras = extras_of(detector, loaded.records, training=training)
     extras = {name: np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1))) for name, array in extras.items()}
     return loaded._replace(batch=dataclasses.replace(loaded.batch, extras=extras))
 
@@ -252,8 +284,8 @@ def _abstract(detector: Detector) -> Features:
     """Shapes of the features of one image."""
     graphdef, arrays = module_state.split(detector)
     shape: Any = jax.ShapeDtypeStruct
-    images = {name: shape((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
-    notes = detector.annotate([Record(Path(), "")], training=True)
+    images = {name: shape((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
+    notes = extras_of(detector, [Record(Path(), "")], training=True)
     extras = {name: shape(array.shape, array.dtype) for name, array in notes.items()}
     batch = Batch(images, shape((1,), jnp.uint32), shape((1,), jnp.bool_), extras=extras)
     return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)

@@ -1,4 +1,4 @@
-"""One mesh for every machine (DESIGN 4.2): axes `data` and `fsdp`, the same program on 1 CPU or many hosts."""
+"""One mesh for every machine: axes `data` and `fsdp`, the same program on 1 CPU or many hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things that are found by name: detectors, backbone families, protocols, data sets; jaxad's own and other packages'."""
+"""Things found by name: detectors, backbone families, protocols, data sets; jaxad's own and other packages'."""
 
 from __future__ import annotations
 

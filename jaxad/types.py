@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """A random-access set of images; what every system trains on, remembers and is evaluated on.
+    """A random-access set of images; what every detector trains on, remembers and is evaluated on.
 
     `records` and `categories` cost nothing to read; `source[i]` decodes image i; `mask(i)` decodes its defect mask to
     bool [h w] at the mask file's own size, or gives None where the image has none; `fingerprint(i)` is text that
@@ -90,7 +90,7 @@ class View:
 
     Attributes:
         height, width: size in pixels; the image is resized to it without keeping its aspect ratio.
-        interpolation: "bilinear" or "bicubic", antialiased as PIL does it (SPEC 0.2).
+        interpolation: "bilinear" or "bicubic", antialiased as PIL does it.
     """
 
     height: int
@@ -104,10 +104,11 @@ class Batch:
 
     Attributes:
         images: one uint8 array [b h w 3] for each view of the detector, by view name.
-        seed: uint32 [b], a hash of the decoded pixels; all noise of an image is drawn from it (DESIGN 4.3).
+        seed: uint32 [b], a hash of the decoded pixels; all noise of an image is drawn from it,
+            so that a prediction depends on the image alone.
         valid: bool [b], False for the padding of a last, partial batch.
         category: int32 [b], index into the detector's categories, -1 where it is not known; None where nobody asks.
-        extras: what `Detector.annotate` says of the images besides their pixels, arrays [b ...]; zeros in the padding.
+        extras: what a detector asked to know of the images besides their pixels, arrays [b ...]; zeros in the padding.
     """
 
     images: dict[str, Array]
@@ -127,20 +128,34 @@ class Features:
 
 
 @struct.dataclass
-class Context:
-    """What a reconstruction or a score is conditioned on: arrays such as "local" and "global" prototypes [b k c]."""
+class Explanation:
+    """What lies between image and anomaly map, for figures; whatever a detector does not have is None.
 
-    arrays: dict[str, Array] = field(default_factory=dict)
+    Attributes:
+        before, after: float [b h w c], features as they are compared: of the image, and of its reconstruction.
+        similarity: float [b k h w], cosine similarity of the image's features to each prototype.
+        prototypes: names of the k prototypes, e.g. "local 1".
+        pictures: uint8 [b H W 3] by name, e.g. "reconstruction".
+    """
+
+    before: Array | None = None
+    after: Array | None = None
+    similarity: Array | None = None
+    prototypes: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    pictures: dict[str, Array] = field(default_factory=dict)
 
 
 @struct.dataclass
-class Prediction:
+class Judgement:
     """A detector's answer before any post-processing.
 
     Attributes:
-        map: float32 [b h w], unsmoothed, at the system's own resolution; higher is more anomalous.
-        score: float32 [b] where the system defines an image score of its own, else None (the protocol takes the map).
+        maps: anomaly maps, float32 [b h w], unsmoothed, at the detector's own resolution; higher is more anomalous.
+        scores: image scores, float32 [b], where the detector defines them; None if the protocol takes them from the
+            maps.
+        explanation: for figures; costs nothing where nobody asks for it, because the compiler leaves it out.
     """
 
-    map: Array
-    score: Array | None = None
+    maps: Array
+    scores: Array | None = None
+    explanation: Explanation = field(default_factory=Explanation)

@@ -18,7 +18,7 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> float:
 def aupro(maps: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
     """AUPRO over all thresholds by sorting: 8-connected regions, interpolated at FPR `limit`, divided by it.
 
-    Arguments:
+    Args:
         maps: float [b h w].
         masks: bool [b h w].
     """
@@ -79,7 +79,7 @@ def overlap_filled(maps: np.ndarray, masks: np.ndarray, threshold: float) -> tup
 
 
 def aupro_diad(maps: np.ndarray, masks: np.ndarray, steps: int = 200) -> float:
-    """AUPRO of DiAD and Dinomaly (SPEC 4.2): thresholds from the minimum up, FPR < 0.3, FPR / its maximum."""
+    """AUPRO of DiAD and Dinomaly: thresholds from the minimum up, FPR < 0.3, FPR / its maximum."""
     low, high = float(maps.min()), float(maps.max())
     points = np.array([overlap(maps, masks, low + k * ((high - low) / steps)) for k in range(steps)])
     fpr, pro = points[points[:, 0] < 0.3].T
@@ -87,7 +87,7 @@ def aupro_diad(maps: np.ndarray, masks: np.ndarray, steps: int = 200) -> float:
 
 
 def aupro_ader(maps: np.ndarray, masks: np.ndarray, steps: int = 100) -> float:
-    """AUPRO of ADer (SPEC 4.2): as DiAD's, but (FPR - minimum) / (maximum - minimum)."""
+    """AUPRO of ADer: as DiAD's, but (FPR - minimum) / (maximum - minimum)."""
     low, high = float(maps.min()), float(maps.max())
     points = np.array([overlap(maps, masks, low + k * ((high - low) / steps)) for k in range(steps)])
     fpr, pro = points[points[:, 0] < 0.3].T
@@ -95,7 +95,7 @@ def aupro_ader(maps: np.ndarray, masks: np.ndarray, steps: int = 100) -> float:
 
 
 def aupro_winclip(maps: np.ndarray, masks: np.ndarray, steps: int = 200) -> float:
-    """AUPRO of WinCLIP and PromptAD (SPEC 4.2): thresholds from the maximum down, FPR <= 0.3, filled regions."""
+    """AUPRO of WinCLIP and PromptAD: thresholds from the maximum down, FPR <= 0.3, filled regions."""
     low, high = float(maps.min()), float(maps.max())
     points = np.array([overlap_filled(maps, masks, high - k * ((high - low) / steps)) for k in range(steps)])
     fpr, pro = points[points[:, 0] <= 0.3].T
@@ -103,7 +103,7 @@ def aupro_winclip(maps: np.ndarray, masks: np.ndarray, steps: int = 200) -> floa
 
 
 def f1_ader(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Pixel F1 of ADer (SPEC 4.2): 21 thresholds on maps scaled to [0, 1] over the category."""
+    """Pixel F1 of ADer: 21 thresholds on maps scaled to [0, 1] over the category."""
     scaled = (maps.astype(np.float64) - maps.min()) / (float(maps.max()) - float(maps.min()))
     values = []
     for threshold in np.arange(0.0, 1.0 + 1e-3, 0.05):

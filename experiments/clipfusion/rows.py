@@ -1,12 +1,12 @@
-"""What the tables of CLIPFusion share: each row is a setting and a number of shots, all are evaluated alike.
+"""What the tables of CLIPFusion share: each row is a setting and a number of shots, and all are evaluated alike.
 
-Not an experiment itself; `clipfusion_table1.py` and its neighbors say which rows there are and what was published.
+Not an experiment itself; `table1.py` and its neighbors say which rows there are and what was published.
 
-Every run leaves report.json and report.html under --out/DATA/ROW/seed-N, and the means and standard deviations over the
-seeds under --out/DATA/ROW; a run whose report is there with the same settings is not repeated. What lies at the place
-of the networks may have changed since: which weights such a report is of is said then. The per-class tables 14 to 21 of
-the paper are the `classes` of these reports, in those of clipfusion_table1. A compilation cache
-(JAX_COMPILATION_CACHE_DIR) spares compiling the same program for every seed.
+Each run leaves report.json and report.html under --out/DATA/ROW/seed-N, and the means and standard deviations over the
+seeds under --out/DATA/ROW. A run whose report is there with the same settings is not repeated; since the networks'
+files may have changed in the meantime, the hashes of the weights that it was made with are printed. The paper's tables
+14 to 21, by category, are the `classes` of the reports of `table1.py`. With a compilation cache
+(JAX_COMPILATION_CACHE_DIR) a program is compiled once for all seeds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import jaxad
-from experiments.rows import Mean, combined, deviation, head, percent, slug
+from experiments.rows import DataOptions, Mean, combined, deviation, head, percent, slug
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
 from jaxad.data import DataSet
 from jaxad.detectors.clipfusion.networks import FusionNetworks, load_networks, sources
@@ -40,16 +40,14 @@ Published = Mapping[str, Mapping[str, Values]]
 
 
 @dataclass(frozen=True)
-class RowOptions:
+class RowOptions(DataOptions):
     """Data, networks and seeds of the runs of a table."""
 
     out: Path
     """Folder of the runs."""
     data: tuple[str, ...] = ("mvtec_ad", "visa")
     """Each a prepared data set or `folder:PATH` of categories in MVTec layout. Published numbers beside it are those of
-    the benchmark whose name is in it, of MVTec-AD where there is none."""
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    the benchmark whose name it contains, else those of MVTec-AD."""
     categories: tuple[str, ...] | None = None
     """Only these; all if not given."""
     clip: str | None = None
@@ -57,8 +55,7 @@ class RowOptions:
     diffusion: str | None = None
     """Folder, file or id of Stable Diffusion; the preset's if not given."""
     model: CLIPFusionConfig = field(default_factory=CLIPFusionConfig)
-    """What differs from the defaults here differs in every row that does not set it itself, by its preset or beside
-    it."""
+    """Settings that differ from the defaults here apply to each row whose preset and changes leave them alone."""
     shots: tuple[int, ...] | None = None
     """Only rows of so many shots; all if not given."""
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -73,7 +70,7 @@ class RowOptions:
 
 @dataclass(frozen=True)
 class MVTecOptions(RowOptions):
-    """As of the other tables, on MVTec-AD alone."""
+    """The options of the other tables, on MVTec-AD alone."""
 
     data: tuple[str, ...] = ("mvtec_ad",)
 
@@ -109,7 +106,7 @@ class Row:
 def run(
     options: RowOptions, rows: Sequence[Row], published: Published, spread: Published | None = None
 ) -> dict[str, dict[str, Mean]]:
-    """Runs every row on every data set and prints ours beside the published values.
+    """Runs each row on each data set and prints ours beside the published values.
 
     Args:
         options: of the command line.
@@ -118,7 +115,7 @@ def run(
         spread: the paper's standard deviations.
 
     Returns:
-        Means over the seeds of every metric, 0..1, by data set and row.
+        Means over the seeds of each metric, 0..1, by data set and row.
     """
     chosen = [row for row in rows if options.shots is None or row.shots in options.shots]
     runner, found = _Runner(options), {}
@@ -141,7 +138,7 @@ def run(
 
 
 def of_images(published: Published, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
-    """The classification columns of published values, of some rows."""
+    """The classification columns of the published values of some rows."""
     names = [row.name for row in rows]
     return {
         benchmark: {name: (*values[:2], None, None) for name, values in lines.items() if name in names}
@@ -179,7 +176,7 @@ class _Runner:
         return self._options.out / slug(data) / slug(row.name)
 
     def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
-        """One for each seed, those of earlier runs where they are of the same settings."""
+        """One for each seed, taken from earlier runs where their settings are the same."""
         seeds = self._options.seeds if row.shots else self._options.seeds[:1]
         reports = [self._report(data, row, seed) for seed in seeds]
         if len({report["config"]["weights"] for report in reports}) > 1:
@@ -220,7 +217,7 @@ class _Runner:
     def _loaded(self, config: CLIPFusionConfig) -> FusionNetworks:
         wanted = (sources(config), config.precision)
         if self._networks[0] != wanted:
-            # The old ones are let go first: two Stable Diffusions need not fit at once.
+            # The old ones go first: two Stable Diffusions might not fit at once.
             self._networks = (None, None)
             self._networks = (wanted, load_networks(config))
         return self._networks[1]
@@ -229,8 +226,7 @@ class _Runner:
         options = self._options
         if (data, category) not in self._datasets:
             categories = options.categories if category is None else (category,)
-            config = jaxad.DataConfig(categories=categories, holdout=0.0)
-            self._datasets[data, category] = jaxad.data.load(data, options.data_dir, config=config)
+            self._datasets[data, category] = options.load(data, categories=categories)
         return self._datasets[data, category]
 
 

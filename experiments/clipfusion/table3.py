@@ -3,14 +3,17 @@
 Command (prepared data sets, see `jaxad prepare`; one GPU):
     python -m experiments.clipfusion.table3 --out runs/clipfusion-table3
 
-"diffusion" is MapDiff alone and "CLIP" PatchCLIP alone; the paper prints AUROC.
+Expected: both together (95.4 and 86.5 image AUROC) above each alone. "diffusion" is MapDiff alone and "CLIP" PatchCLIP
+alone; the paper prints AUROC.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import tyro
 
-from experiments.clipfusion.rows import Mean, Row, RowOptions, run
+from experiments.clipfusion.rows import Row, RowOptions, run
 
 ROWS = (Row("CLIP", "patchclip"), Row("diffusion", "mapdiff"), Row("CLIP, diffusion"))
 
@@ -27,10 +30,8 @@ PUBLISHED = {
     },
 }
 
-
-def main(options: RowOptions) -> dict[str, dict[str, Mean]]:
-    """Runs every row and prints ours beside the published one; returns the means by data set and row."""
-    return run(options, ROWS, PUBLISHED)
+main = partial(run, rows=ROWS, published=PUBLISHED)
+"""Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
 Command (prepared data sets, see `jaxad prepare`; one GPU):
     python -m experiments.clipfusion.table5 --out runs/clipfusion-table5
 
-"step up, block up" takes later blocks at later timesteps, "step up, block down" earlier ones, which is the published
-setting. The paper prints AUROC.
+Expected: the published pairing above the other by 0.9 and 2.7 points of image AUROC. "step up, block up" takes later
+blocks at later timesteps, "step up, block down" earlier ones, which is the published setting. The paper prints AUROC.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import tyro
 
-from experiments.clipfusion.rows import Mean, Row, RowOptions, run
+from experiments.clipfusion.rows import Row, RowOptions, run
 
 ROWS = (
     Row("step up, block up", "mapdiff", changes={"diffusion_taps": ((201, 1), (401, 2), (801, 3))}),
@@ -29,10 +31,8 @@ PUBLISHED = {
     },
 }
 
-
-def main(options: RowOptions) -> dict[str, dict[str, Mean]]:
-    """Runs every row and prints ours beside the published one; returns the means by data set and row."""
-    return run(options, ROWS, PUBLISHED)
+main = partial(run, rows=ROWS, published=PUBLISHED)
+"""Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Command:
     python -m experiments.dpdiff.figure6 --checkpoint runs/mvtec --data folder:/data/mvtec_ad
 
-Evaluates one checkpoint under every setting; nothing is trained. The paper gives the curves as a picture only: quality
-rises with t to a moderate value and falls beyond it, and 3 DDIM steps are best (SPEC 3.4 rows 16, 17 and 30).
+Expected: quality rises with t to a moderate value and falls beyond it, and 3 DDIM steps are best; the paper gives the
+curves as a picture only. Residuals and draws are not in the paper. One checkpoint is evaluated under every setting;
+nothing is trained.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Figure6(SweepOptions):
 def main(options: Figure6) -> list[tuple[dict[str, Any], Mean]]:
     """Prints image AUROC, pixel AP and mAD of every setting, and the network evaluations an image takes."""
     reporter, rows = Reporter(), []
-    test = options.load().test
+    test = options.load(options.data).test
     detector = jaxad.restore(options.checkpoint).detector
     end = detector.config.train_timesteps[1]
     known = [t for t in options.timesteps if t < end]

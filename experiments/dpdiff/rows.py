@@ -1,6 +1,6 @@
-"""What the tables of DPDiff-AD share: each row is a run of its own, all are evaluated alike.
+"""What the tables of DPDiff-AD share: each row is a run of its own, and all are evaluated alike.
 
-Not an experiment itself; `dpdiff_table5.py` and its neighbors call `Table.row` for every row of theirs.
+Not an experiment itself; `table5.py` and its neighbors call `Table.row` for each of their rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 
 import jaxad
-from experiments.rows import Lines, Mean, slug
+from experiments.rows import DataOptions, Lines, Mean, slug
 from jaxad.features import FeatureCache
 from jaxad.inference.evaluation import score
 from jaxad.io.progress import Reporter
@@ -23,13 +23,13 @@ from jaxad.nn.precision import compute_dtype
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(DataOptions):
     """Preset and length of the runs of a table."""
 
     out: Path
     """Folder of the runs."""
     preset: Literal["paper", "small"] = "paper"
-    """Defaults of model and training."""
+    """Defaults of detector and training."""
     steps: int | None = None
     """Optimizer steps of each run; the preset's if not given."""
     backbone: str | None = None
@@ -38,10 +38,8 @@ class RunOptions:
     """Side of the square input in pixels; the preset's if not given."""
     holdout: float = 0.0
     """Share of normal images kept out of training; 0 in the paper."""
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     seeds: tuple[int, ...] = (0,)
-    """Every row is trained once for each; more than one gives mean and standard deviation."""
+    """Each row is trained once for each of them; more than one gives mean and standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +57,7 @@ class Table:
 
     Attributes:
         config, train: settings of a row that changes nothing.
-        rows: mean over the seeds of every metric, 0..1, by row.
+        rows: mean over the seeds of each metric, 0..1, by row.
     """
 
     def __init__(self, options: RowOptions, published: Mapping[str, Sequence[float]]):
@@ -70,16 +68,14 @@ class Table:
         self.train = replace(self.train, steps=options.steps or self.train.steps)
         self.rows: dict[str, Mean] = {}
         self._options = options
-        self._dataset = jaxad.data.load(
-            options.data, options.data_dir, config=jaxad.DataConfig(holdout=options.holdout)
-        )
+        self._dataset = options.load(options.data, holdout=options.holdout)
         self._reporter = Reporter()
         self._backbone: tuple[Any, Any] = (None, None)
         self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
         self._lines = Lines(METRICS, published, width=28)
 
     def row(
-        self, name: str, *, run: str = "", train: dict | None = None, restored: dict | None = None, **model: Any
+        self, name: str, *, run: str = "", train: dict | None = None, restored: dict | None = None, **changes: Any
     ) -> None:
         """Trains (or resumes) one row for each seed, evaluates and prints it.
 
@@ -88,10 +84,10 @@ class Table:
             run: name of the row whose training this one shares; its own if not given.
             train: fields of TrainConfig that differ.
             restored: fields of DPDiffConfig that differ at inference only.
-            model: fields of DPDiffConfig that differ.
+            changes: fields of DPDiffConfig that differ.
         """
         folder = self._options.out / slug(run or name)
-        config = replace(self.config, **model)
+        config = replace(self.config, **changes)
         means = []
         for seed in self._options.seeds:
             training = replace(self.train, **(train or {}), seed=seed)
@@ -106,9 +102,9 @@ class Table:
                 features=features["train"],
                 reporter=self._reporter,
             )
-            model_ = jaxad.restore(workdir, **restored).detector if restored else trained.model
+            judging = jaxad.restore(workdir, **restored).detector if restored else trained.model
             with self._reporter.images(name, len(self._dataset.test)) as progress:
-                scored = score(model_, self._dataset.test, features=features["test"], progress=progress)
+                scored = score(judging, self._dataset.test, features=features["test"], progress=progress)
             means.append(summarize(scored.results()))
         self.rows[name] = self._lines.show(name, means)
 
@@ -120,7 +116,7 @@ class Table:
 
     def _encoded(self, detector: jaxad.Detector) -> dict[str, FeatureCache]:
         """Features of both parts; rows that share a backbone, its blocks and the image size share them."""
-        wanted = (detector.encoder_identity, tuple(detector.views.items()))
+        wanted = (detector.inputs.identity, tuple(detector.inputs.views.items()))
         if self._features[0] != wanted:
             caches = {}
             for part, source in (("train", self._dataset.train), ("test", self._dataset.test)):

@@ -5,9 +5,12 @@ Command (as published, MVTec-AD at 448 px; one GPU):
 Small (two CPU cores):
     python -m experiments.dpdiff.table5 --data folder:/my/parts --out runs/table5 --preset small --steps 300
 
+Expected: with both kinds of prototypes 89.1 mAD, with one kind 88.6 and 88.7, with diffusion alone 88.0; prototypes
+alone are far behind, 66.9 and 60.7. Published numbers are for MVTec-AD with 15 categories; on other data only the order
+of the rows can be compared.
+
 Each row is a run of its own below --out, resumed if it was interrupted; rows without diffusion score with the
-prototypes that were trained together with it. Published numbers are for MVTec-AD with 15 categories; on other data only
-the order of the rows can be compared.
+prototypes that were trained together with it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ PUBLISHED = {
 
 
 def main(options: RowOptions) -> dict[str, Mean]:
-    """Runs every row and prints ours beside the published one; returns the means by row."""
+    """Runs each row and prints ours beside the published one; returns the means by row."""
     table = Table(options, PUBLISHED)
     alone = {"score": "prototype"}
     table.row("diffusion", local_prototypes=0, global_prototypes=0)

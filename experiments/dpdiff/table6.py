@@ -5,7 +5,8 @@ Command (as published, MVTec-AD; one GPU):
 Small (two CPU cores):
     python -m experiments.dpdiff.table6 --data folder:/my/parts --out runs/table6 --preset small --steps 300
 
-Published numbers are for MVTec-AD; the printed image AUROC of 90.0 at 224 px does not fit its neighbors (SPEC 0.4).
+Expected: mAD rises with the resolution, 84.5, 88.0, 89.1, 89.7, mostly by pixel AP and F1. Published numbers are for
+MVTec-AD; the image AUROC of 90.0 at 224 px fits neither its neighbors nor the AP of 99.7 beside it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PUBLISHED = {
 
 
 def main(options: RowOptions) -> dict[str, Mean]:
-    """Runs every resolution, or only `--image-size`, and prints ours beside the published one; the means by row."""
+    """Runs each resolution, or `--image-size` alone, and prints ours beside the published one; the means by row."""
     table = Table(options, PUBLISHED)
     for size in [options.image_size] if options.image_size else (224, 336, 448, 560):
         table.row(f"{size} px", image_size=size)

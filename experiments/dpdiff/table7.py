@@ -5,8 +5,9 @@ Command (as published, MVTec-AD; one GPU; weights come from the hub):
 One row, or weights that lie elsewhere:
     python -m experiments.dpdiff.table7 --data folder:/my/parts --out runs/table7 --preset small --backbone resnet18
 
-Published numbers are for MVTec-AD. Input is 448 px for every network; those with another patch have another token grid
-(SPEC 3.4 rows 26 and 27).
+Expected: DINOv2-B best (89.1 mAD), then DINOv2-S, DINOv1, EfficientNets, ResNets and supervised ViTs (82.0). Published
+numbers are for MVTec-AD. Input is 448 px for every network; those with another patch have another token grid. Which
+blocks and stages stand for "layers 6-11": docs/decisions.md#dpdiff-feature-layers.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ PUBLISHED = {
 
 
 def main(options: RowOptions) -> dict[str, Mean]:
-    """Runs every backbone, or only `--backbone`, and prints ours beside the published one; the means by row."""
+    """Runs each backbone, or `--backbone` alone, and prints ours beside the published one; the means by row."""
     table = Table(options, PUBLISHED)
     for name, backbone in {options.backbone: options.backbone}.items() if options.backbone else BACKBONES.items():
         table.row(name, backbone=backbone, blocks=None)

@@ -4,8 +4,8 @@ Command (two CPU cores):
     python -m experiments.dpdiff.training_settings --data folder:/my/parts --out runs/training \
         --preset small --steps 200
 
-No published numbers: the paper gives neither the depth of its DiT nor the length of its training (SPEC 3.4 rows 7, 15,
-22 and 23). The first row is the preset; every other row changes one setting of it.
+No published numbers: the paper gives neither the depth of its DiT nor the length of its training, schedule or sampling.
+The first row is the preset; each of the others changes one setting of it.
 """
 
 from __future__ import annotations

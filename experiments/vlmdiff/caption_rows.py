@@ -1,6 +1,6 @@
 """Which captions a run of VLMDiff takes: those of one captioner and one prompt, found by the published folder names.
 
-Not an experiment itself; `vlmdiff_rows.py` asks it.
+Not an experiment itself; `rows.py` beside it builds on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COCO_PART = {"train": "train", "test": "val"}
 def described(
     source: ImageSource, root: Path | None, data: str, vlm: str, split: Literal["train", "test"], reporter: Reporter
 ) -> tuple[ImageSource, dict[str, Any]]:
-    """The images with the captions found below `root`; with those that they have where `root` is None.
+    """The images with the captions found below `root`; with their own where `root` is None.
 
     Args:
         source: images of `split`.
@@ -38,7 +38,7 @@ def described(
         reporter: warns of images without caption and of captions without image.
 
     Returns:
-        The images, and what reports say of their captions: captioner "vlm", and what `caption_record` returns.
+        The images, and what reports say about their captions: captioner "vlm", and what `caption_record` returns.
 
     Raises:
         DataError: no such captions, several, or captions that do not fit the images.

@@ -1,12 +1,13 @@
-"""VLMDiff, the results table of its README: seven metrics on four benchmarks, one model for all categories of each.
+"""VLMDiff, the results table of its README: seven metrics on four benchmarks, one detector for all categories of each.
 
 Command (prepared data sets, see `jaxad prepare`; captions by `jaxad caption`; one GPU):
     python -m experiments.vlmdiff.results --captions /data/captions --autoencoder-start kl-f8.ckpt
 Small (two CPU cores; an untrained Stable Diffusion, so that numbers only show that all of it runs):
     python -m experiments.vlmdiff.results --data folder:/my/parts --preset small --out runs/vlmdiff-small
 
-MVTec-AD and VisA are trained for 300 epochs, Real-IAD and COCO-AD for 100. COCO-AD is the mean over its four splits,
-each a model of its own, and has captions at test time too. Published values are macro means over the categories.
+Expected: image AUROC 90.6 on MVTec-AD, 80.9 on VisA, 78.0 on Real-IAD, 59.1 on COCO-AD. MVTec-AD and VisA are trained
+for 300 epochs, Real-IAD and COCO-AD for 100. COCO-AD is the mean over its four splits, each with a detector of its own,
+and has captions at test time too. Published values are macro means over the categories.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PUBLISHED = {
 
 
 def main(options: RowOptions) -> dict[str, Mean]:
-    """Runs every benchmark and prints ours beside the published values; returns the means by benchmark."""
+    """Runs each benchmark and prints ours beside the published values; returns the means by benchmark."""
     table = Table(options, PUBLISHED, COLUMNS)
     for data in options.data or PUBLISHED:
         if data != "coco_ad":

@@ -1,7 +1,7 @@
 """What the tables of VLMDiff share: the autoencoder of a data set, training on captions, evaluation under `diad`.
 
-Not an experiment itself; `vlmdiff_table9.py` and its neighbors call `Table.row` for every row of theirs. Nothing is
-trained twice: tables that are given the same --out share autoencoders and runs.
+Not an experiment itself; `table9.py` and its neighbors call `Table.row` for each of their rows. Nothing is trained
+twice: tables with the same --out share autoencoders and runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import jax
 import numpy as np
 
 import jaxad
-from experiments.rows import Lines, Mean, combined, slug
+from experiments.rows import DataOptions, Lines, Mean, combined, slug
 from experiments.vlmdiff.caption_rows import described
-from jaxad.cli.captions import takes_captions
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.errors import ConfigError
 from jaxad.io.progress import Reporter
@@ -33,68 +32,67 @@ METRICS = ("image_auroc", "pixel_auroc", "aupro")
 """Columns of the supplement's tables, macro means over the categories; published values stand in this order."""
 EPOCHS, SHORT_EPOCHS = 300, 100
 SHORT = ("real_iad", "coco_ad")
-"""Data sets that are trained for 100 epochs, not 300, and whose autoencoder for 10, not 100 (SPEC 1.5, 1.6)."""
+"""Data sets with 100 published epochs instead of 300; their autoencoders get 10 instead of 100 (nothing published)."""
 COCO_SPLITS = ("coco_ad", "coco_ad/all-split_1", "coco_ad/all-split_2", "coco_ad/all-split_3")
 """The four splits of COCO-AD, as `jaxad prepare coco_ad --options split=split_K` names them."""
 
-Method = Literal["vlmdiff", "diad"]
-TITLES: Mapping[Method, str] = {"vlmdiff": "VLMDiff", "diad": "DiAD"}
+DetectorName = Literal["vlmdiff", "diad"]
+TITLES: Mapping[DetectorName, str] = {"vlmdiff": "VLMDiff", "diad": "DiAD"}
 
 
 @dataclass(frozen=True)
-class RowOptions:
+class RowOptions(DataOptions):
     """Data, networks and length of the runs of a table."""
 
     out: Path = Path("runs/vlmdiff")
     """Folder of autoencoders, runs and reports; tables with the same folder share them."""
     data: tuple[str, ...] = ()
     """Data sets in place of the published ones: prepared ones, or `folder:PATH` of categories in MVTec layout."""
-    data_dir: Path | None = None
-    """Folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     captions: Path | None = None
-    """Folder of caption folders, {data}_captions_{vlm}_pd as `jaxad caption` and VLMDiff's authors write them; captions
-    stored with a prepared data set if not given."""
+    """Folder of caption folders, {data}_captions_{vlm}_pd as `jaxad caption` and VLMDiff's authors write them; the
+    captions stored with a prepared data set if not given."""
     vlm: str = "internvl"
-    """Captioner, by the beginning of its name in the names of these folders."""
+    """Captioner: how its name begins in the names of these folders."""
     preset: Literal["paper", "small"] = "paper"
-    """Defaults of model and training."""
-    methods: tuple[Method, ...] = ("vlmdiff",)
-    """VLMDiff, or DiAD as well: without captions, ResNet-50 compares, another batch for the autoencoder."""
+    """Defaults of detector and training."""
+    detectors: tuple[DetectorName, ...] = ("vlmdiff",)
+    """VLMDiff, DiAD or both; DiAD has no captions, compares by ResNet-50, finetunes its autoencoder in batches of 4."""
     stable_diffusion: str | None = None
     """Folder, file or hub id of Stable Diffusion 1.5; the preset's if not given."""
     autoencoder: str = "finetune"
-    """`finetune` it on each data set (paper), `pretrained` for Stable Diffusion's as it is, or a finetuned one's folder
-    or file for all data sets."""
+    """`finetune` it on each data set as published, `pretrained` for Stable Diffusion's as it is, or the folder or file
+    of a finetuned one for all data sets."""
     autoencoder_start: str | None = None
-    """Where finetuning starts: latent diffusion's kl-f8 .ckpt (paper), which brings LPIPS; Stable Diffusion's own
-    autoencoder if not given, which then needs `vgg` or `--no-perceptual`."""
+    """Where finetuning starts: latent diffusion's kl-f8 .ckpt as published, which brings LPIPS; Stable Diffusion's own
+    autoencoder if not given, which needs `--vgg` or `--no-perceptual`."""
     autoencoder_steps: int | None = None
     """Optimizer steps of finetuning; if not given those of 100 epochs, or 10 for Real-IAD and COCO-AD."""
     perceptual: bool = True
-    """Finetune with LPIPS, where the preset has it."""
+    """Finetune with LPIPS, if the preset has it."""
     vgg: str | None = None
-    """Weights of VGG16 for LPIPS, where `autoencoder_start` does not bring them."""
+    """Weights of VGG16 for LPIPS, if `--autoencoder-start` does not bring them."""
     lpips: str | None = None
-    """Weights of LPIPS's channels, with `vgg`."""
+    """Weights of LPIPS's channels, with `--vgg`."""
     backbone: str | None = None
     """Network that compares image and reconstruction; the preset's if not given."""
     image_size: int | None = None
     """Side of the square input in pixels; the preset's if not given."""
     epochs: int | None = None
-    """Epochs of the diffusion model in place of 300, or of the 100 of Real-IAD and COCO-AD; a row that is published
-    with fewer takes the same share of these."""
+    """Epochs of the diffusion model in place of 300, or of the 100 of Real-IAD and COCO-AD; a row with fewer published
+    epochs takes the same share of these."""
     steps: int | None = None
-    """Optimizer steps in place of `epochs`."""
+    """Optimizer steps in place of `--epochs`."""
     seeds: tuple[int, ...] = (1,)
-    """Every row is trained once for each (paper: 1); more than one gives mean and standard deviation."""
+    """Each row is trained once for each of them, the published one is 1; more than one gives mean and standard
+    deviation."""
 
 
 class Table:
     """Trains and evaluates rows and prints ours beside the published ones.
 
     Attributes:
-        rows: mean over the seeds of every metric, 0..1, by row.
-        reports: what report.json holds, by row, one for each seed.
+        rows: mean over the seeds of each metric, 0..1, by row.
+        reports: contents of report.json by row, one for each seed.
     """
 
     def __init__(self, options: RowOptions, published: Mapping[str, Sequence[float]], metrics=METRICS):
@@ -103,39 +101,41 @@ class Table:
         self._options, self._metrics = options, metrics
         self._reporter = Reporter()
         self._datasets: dict[str, jaxad.data.DataSet] = {}
-        self._autoencoders: dict[tuple[str, Method], str] = {}
+        self._autoencoders: dict[tuple[str, DetectorName], str] = {}
         self._lines = Lines(metrics, published, width=32)
 
     def row(
-        self, name: str, data: str, *, method: Method = "vlmdiff", epochs: int | None = None, vlm: str = ""
+        self, name: str, data: str, *, detector: DetectorName = "vlmdiff", epochs: int | None = None, vlm: str = ""
     ) -> Mean:
         """Trains (or resumes) one row for each seed, evaluates and prints it; arguments as `train` takes them."""
-        return self.evaluate(name, data, self.train(data, method=method, epochs=epochs, vlm=vlm), vlm=vlm)
+        return self.evaluate(name, data, self.train(data, detector=detector, epochs=epochs, vlm=vlm), vlm=vlm)
 
-    def train(self, data: str, *, method: Method = "vlmdiff", epochs: int | None = None, vlm: str = "") -> list[Path]:
-        """Trains a model for each seed; what is finished is only looked up.
+    def train(
+        self, data: str, *, detector: DetectorName = "vlmdiff", epochs: int | None = None, vlm: str = ""
+    ) -> list[Path]:
+        """Trains a detector for each seed; finished runs are only looked up.
 
         Args:
             data: name of the data set.
-            method: VLMDiff or DiAD.
-            epochs: as published; those of the data set if not given.
+            detector: VLMDiff or DiAD.
+            epochs: the published number; that of the data set if not given.
             vlm: captioner; that of the options if not given.
 
         Returns:
             The workdirs.
 
         Raises:
-            ConfigError: the autoencoder is to be finetuned with LPIPS, and no option says where that is.
+            ConfigError: the autoencoder is to be finetuned with LPIPS, and no option says where to find it.
         """
         options, vlm = self._options, vlm or self._options.vlm
-        if (data, method) not in self._autoencoders:
+        if (data, detector) not in self._autoencoders:
             check_lpips(options)
-        if method == "vlmdiff":
+        if detector == "vlmdiff":
             source, captions = self._described(data, vlm, "train")
-            kind, provenance = f"{method}-{vlm}", {"captions": captions}
+            kind, provenance = f"{detector}-{vlm}", {"captions": captions}
         else:
-            kind, source, provenance = method, self._dataset(data).train, {}
-        config = self._config(data, method)
+            kind, source, provenance = detector, self._dataset(data).train, {}
+        config = self._config(data, detector)
         training = jaxad.VLMDiffConfig.training(options.preset)
         steps = self.steps(data, len(source), training, epochs)
         workdirs = []
@@ -163,13 +163,13 @@ class Table:
         backbone: str | None = None,
         **changes: Any,
     ) -> Mean:
-        """Evaluates a row's models on the test images, prints it and writes its reports.
+        """Evaluates a row's detectors on the test images, prints the row and writes its reports.
 
         Args:
             name: of the row, as in the published table.
-            data, vlm: as for `train`; test images have captions where the model asks for them.
-            workdirs: of the models, one for each seed.
-            backbone: network that compares in place of the models' own.
+            data, vlm: as for `train`; test images have captions if the detector asks for them.
+            workdirs: of the detectors, one for each seed.
+            backbone: network that compares in place of the detectors' own.
             changes: fields of VLMDiffConfig that differ at inference.
         """
         dataset, options, captions = self._dataset(data), self._options, {}
@@ -179,7 +179,7 @@ class Table:
             detector: Any = restored.detector
             if backbone is not None:
                 detector = detector.with_backbone(backbone)
-            if takes_captions(detector) and not captions:
+            if detector.inputs.captions == "always" and not captions:
                 test, record = self._described(data, vlm or options.vlm, "test")
                 dataset, captions = dataclasses.replace(dataset, test=test), {"test_captions": record}
             with self._reporter.images(name, len(dataset.test)) as progress:
@@ -190,7 +190,7 @@ class Table:
         return self.show(name, [report["mean"] for report in self.reports[name]])
 
     def show(self, name: str, means: Sequence[Mapping[str, float | None]]) -> Mean:
-        """Prints a row, ours beside the published one, from the means of every seed."""
+        """Prints a row, ours beside the published one, from the means of each seed."""
         self.rows[name] = self._lines.show(name, means)
         return self.rows[name]
 
@@ -200,7 +200,7 @@ class Table:
         return self.show(name, [{metric: combined(values, np.mean) for metric, values in columns.items()}])
 
     def steps(self, data: str, images: int, training: jaxad.TrainConfig, epochs: int | None = None) -> int:
-        """Optimizer steps of a row that is published with so many epochs, on a data set of so many images."""
+        """Optimizer steps of a row with that number of published epochs, on a data set of so many images."""
         usual = SHORT_EPOCHS if _short(data) else EPOCHS
         if self._options.steps is not None:
             whole = self._options.steps
@@ -210,33 +210,33 @@ class Table:
             whole = (self._options.epochs or usual) * images / (training.batch_size * training.accumulate)
         return max(1, math.ceil(whole * (epochs or usual) / usual))
 
-    def _config(self, data: str, method: Method) -> jaxad.VLMDiffConfig:
+    def _config(self, data: str, detector: DetectorName) -> jaxad.VLMDiffConfig:
         options = self._options
         fields = ("stable_diffusion", "backbone", "image_size")
         changes: dict[str, Any] = {
             name: getattr(options, name) for name in fields if getattr(options, name) is not None
         }
-        changes["captions"] = "never" if method == "diad" else "always" if data.startswith("coco_ad") else "train"
-        preset = "diad" if method == "diad" and options.preset == "paper" else options.preset
+        changes["captions"] = "never" if detector == "diad" else "always" if data.startswith("coco_ad") else "train"
+        preset = "diad" if detector == "diad" and options.preset == "paper" else options.preset
         config = jaxad.VLMDiffConfig.preset(preset, **changes)
         if options.autoencoder == "pretrained":
             return config
-        given = options.autoencoder if options.autoencoder != "finetune" else self._finetuned(data, method, config)
+        given = options.autoencoder if options.autoencoder != "finetune" else self._finetuned(data, detector, config)
         return dataclasses.replace(config, autoencoder=given)
 
-    def _finetuned(self, data: str, method: Method, config: jaxad.VLMDiffConfig) -> str:
-        """The folder of the autoencoder that is finetuned on the data set, once for all rows."""
-        if (data, method) in self._autoencoders:
-            return self._autoencoders[data, method]
+    def _finetuned(self, data: str, detector: DetectorName, config: jaxad.VLMDiffConfig) -> str:
+        """The folder of the autoencoder finetuned on the data set, once for all rows."""
+        if (data, detector) in self._autoencoders:
+            return self._autoencoders[data, detector]
         options, source = self._options, self._dataset(data).train
         start = options.autoencoder_start or config.stable_diffusion
         loss: dict[str, Any] = {"source": start, "image_size": config.image_size, "vgg": options.vgg}
         loss |= {"lpips": options.lpips} | ({} if options.perceptual else {"perceptual_weight": 0.0})
-        train = FirstStageTrainConfig.preset(options.preset, **({"batch_size": 4} if method == "diad" else {}))
+        train = FirstStageTrainConfig.preset(options.preset, **({"batch_size": 4} if detector == "diad" else {}))
         train = dataclasses.replace(
             train, epochs=10 if _short(data) else 100, steps=options.autoencoder_steps or train.steps
         )
-        name = "autoencoder-diad" if method == "diad" else "autoencoder"
+        name = "autoencoder-diad" if detector == "diad" else "autoencoder"
         run = fit_autoencoder(
             source,
             FirstStageConfig.preset(options.preset, **loss),
@@ -246,7 +246,7 @@ class Table:
         )
         before, after = run.errors
         self._reporter.say(f"{data}: reconstruction error {before:.1f} before finetuning, {after:.1f} after (of 255)")
-        self._autoencoders[data, method] = str(run.folder)
+        self._autoencoders[data, detector] = str(run.folder)
         return str(run.folder)
 
     def _described(
@@ -258,8 +258,7 @@ class Table:
 
     def _dataset(self, data: str) -> jaxad.data.DataSet:
         if data not in self._datasets:
-            config = jaxad.DataConfig(holdout=0.0)
-            self._datasets[data] = jaxad.data.load(data, self._options.data_dir, config=config)
+            self._datasets[data] = self._options.load(data)
         return self._datasets[data]
 
     def _folder(self, data: str) -> Path:
@@ -267,10 +266,10 @@ class Table:
 
 
 def check_lpips(options: RowOptions) -> None:
-    """Before any work: whether finetuning knows where its LPIPS is.
+    """Checks before any work that finetuning can find its LPIPS.
 
     Raises:
-        ConfigError: it does not; names the options that say it.
+        ConfigError: it cannot; the message names the options that help.
     """
     weight = FirstStageConfig.preset(options.preset).perceptual_weight
     if options.autoencoder != "finetune" or not options.perceptual or not weight or options.vgg is not None:
@@ -279,8 +278,8 @@ def check_lpips(options: RowOptions) -> None:
     if start is None or is_random(start) or not holds_lpips(find_part(start, "vae")):
         raise ConfigError(
             f"finetuning the autoencoder needs LPIPS, which {start or 'that of Stable Diffusion'} does not bring; give "
-            "--autoencoder-start kl-f8.ckpt (paper), or --vgg and --lpips, torchvision's VGG16 and vgg.pth of the "
-            "package lpips, or --no-perceptual to do without; or --autoencoder with a finetuned one"
+            "--autoencoder-start kl-f8.ckpt as published, or --vgg and --lpips with torchvision's VGG16 and vgg.pth of "
+            "the package lpips, or --no-perceptual to do without, or --autoencoder with a finetuned one"
         )
 
 

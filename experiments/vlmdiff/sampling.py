@@ -1,12 +1,13 @@
-"""VLMDiff: fewer DDIM steps and less noise at the start, their effect on speed and quality. Ours, not in the paper.
+"""VLMDiff: fewer DDIM steps and less noise at the start, and their effect on speed and quality; not in the paper.
 
 Command (a checkpoint of `jaxad fit vlmdiff` or of a table's run; one GPU):
     python -m experiments.vlmdiff.sampling --checkpoint runs/vlmdiff/mvtec_ad/RUN/seed-1 --data mvtec_ad
 
-Evaluates one checkpoint under every setting; nothing is trained. Published is t = 999 in 10 steps, the first row, of
-which 6.8 % of an image's signal is left (SPEC 1.8). Less noise keeps more of the image, its defects too. Images per
-second are of the whole evaluation (decoding, networks, metrics) after its first two batches: the first compiles,
-and the second is under way by then.
+Expected: speed in inverse proportion to the steps; nothing is published but the first row, t = 999 in 10 steps, which
+leaves 6.8 % of an image's signal (the square root of alpha-bar at 999). Less noise keeps more of the image, its defects
+included. One checkpoint is evaluated under every setting; nothing is trained. Images per second are those of the whole
+evaluation (decoding, networks, metrics) after its first two batches: the first compiles, and the second has started by
+then.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class Sampling(SweepOptions):
     """Sweep start timestep and number of steps of a checkpoint of VLMDiff."""
 
     captions: Path | None = None
-    """Folder of caption folders, for a model that takes captions at test time; see `vlmdiff_rows`."""
+    """Folder of caption folders, for a detector that takes captions at test time; see `rows.py`."""
     vlm: str = "internvl"
-    """Captioner, by the beginning of its name in the names of these folders."""
+    """Captioner: how its name begins in the names of these folders."""
     timesteps: tuple[int, ...] = (999, 750, 500, 250)
     """Start timesteps t, 1 to 999."""
     steps: tuple[int, ...] = (10, 5, 3, 2, 1)
@@ -55,7 +56,7 @@ class Row:
 def main(options: Sampling) -> list[Row]:
     """Prints speed and metrics of every setting, in percent."""
     reporter, rows = Reporter(), []
-    test = options.load().test
+    test = options.load(options.data).test
     if options.captions is not None:
         test, _ = described(test, options.captions, options.data, options.vlm, "test", reporter)
     print(f"{'t':>4} {'steps':>5} {'images/s':>9} {head(COLUMNS)}")

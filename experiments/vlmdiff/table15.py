@@ -1,12 +1,13 @@
-"""VLMDiff, Tables 15 and 16: every category of Real-IAD, one model for all, 100 epochs.
+"""VLMDiff, Tables 15 and 16: every category of Real-IAD, one detector for all, 100 epochs.
 
 Command (prepared Real-IAD; one GPU; the two tables are one run):
     python -m experiments.vlmdiff.table15 --captions /data/captions --autoencoder-start kl-f8.ckpt
-From the report of a finished run, e.g. of `vlmdiff_results` or `jaxad evaluate --protocol diad`:
+From the report of a finished run, e.g. of `results.py` or `jaxad evaluate --protocol diad`:
     python -m experiments.vlmdiff.table15 --report runs/vlmdiff/reports/real_iad/seed-1/report.json
 
-Categories have their official names: rolled_strip_base, sim_card_set, terminalblock and vcpill are "rolled strip",
-"sim card", "terminal/block" and "w/pill" in the paper.
+Expected: means 78.0, 97.1 and 87.7 for VLMDiff, 75.6, 88.0 and 58.1 for DiAD. Categories have their official names:
+rolled_strip_base, sim_card_set, terminalblock and vcpill are "rolled strip", "sim card", "terminal/block" and "w/pill"
+in the paper.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 import tyro
 
-from experiments.vlmdiff.rows import METRICS, PROTOCOL, TITLES, Mean, Method, RowOptions, Table
+from experiments.vlmdiff.rows import METRICS, PROTOCOL, TITLES, DetectorName, Mean, RowOptions, Table
 from jaxad.errors import DataError
 
 DATA = "real_iad"
@@ -92,7 +93,7 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
         "mean": (78.0, 97.1, 87.7),
     },
 }
-"""By method and category; "mean" is the tables' average."""
+"""By detector and category; "mean" is the tables' average."""
 
 
 @dataclass(frozen=True)
@@ -100,27 +101,27 @@ class Table15(RowOptions):
     """One row for each category."""
 
     report: Path | None = None
-    """report.json of a finished evaluation of VLMDiff; trains and evaluates a model if not given."""
+    """report.json of a finished evaluation of VLMDiff; trains and evaluates a detector if not given."""
 
 
 def main(options: Table15) -> dict[str, dict[str, Mean]]:
-    """Prints ours beside the published values, category by category; returns them by method."""
+    """Prints ours beside the published values, category by category; returns them by detector."""
     if options.report is not None:
         return {"vlmdiff": show(options, "vlmdiff", [read(options.report)])}
     rows = {}
     for data in options.data or (DATA,):
         table = Table(options, {})
-        for method in options.methods:
-            name = f"{data}, {TITLES[method]}" if method != "vlmdiff" else data
-            table.row(name, data, method=method)
-            rows[method] = rows.get(method, {}) | show(options, method, table.reports[name])
+        for detector in options.detectors:
+            name = f"{data}, {TITLES[detector]}" if detector != "vlmdiff" else data
+            table.row(name, data, detector=detector)
+            rows[detector] = rows.get(detector, {}) | show(options, detector, table.reports[name])
     return rows
 
 
-def show(options: RowOptions, method: Method, reports: Sequence[dict[str, Any]]) -> dict[str, Mean]:
+def show(options: RowOptions, detector: DetectorName, reports: Sequence[dict[str, Any]]) -> dict[str, Mean]:
     """Prints the categories of some reports, one for each seed, and their mean; returns them by category."""
-    print(f"\n{TITLES[method]}, category by category")
-    table = Table(options, PUBLISHED[TITLES[method]])
+    print(f"\n{TITLES[detector]}, category by category")
+    table = Table(options, PUBLISHED[TITLES[detector]])
     for category in reports[0]["classes"]:
         table.show(category, [report["classes"][category] for report in reports])
     table.show("mean", [report["mean"] for report in reports])

@@ -19,17 +19,17 @@ from jax.sharding import AxisType
 from jaxad import metrics
 from jaxad.bench.models import counted_operations, draw, fastest, peak_rate
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, Precision
-from jaxad.detectors.clipfusion.detector import CLIPFusion
+from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.maps import reference_distance
 from jaxad.detectors.clipfusion.networks import FusionNetworks, compute_types
 from jaxad.inference.predictor import Predictor
-from jaxad.memory.bank import Memory
 from jaxad.models.clip.config import CLIPConfig, VisionConfig
 from jaxad.models.clip.towers import abstract_vision_tower
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.stable_diffusion.unet import abstract_unet
 from jaxad.nn import module_state
+from jaxad.nn.variables import Memory
 from jaxad.types import Array, Batch
 
 Size = Literal["published", "one-pass", "tiny"]
@@ -126,7 +126,7 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
     graphdef, arrays = module_state.split(detector)
     inputs = _batch(detector, batch)
     features = jax.eval_shape(lambda a, b: module_state.merge(graphdef, a).encode(b), arrays, inputs)
-    context = jax.eval_shape(lambda a, f, b: module_state.merge(graphdef, a).context(f, b), arrays, features, inputs)
+    context = jax.eval_shape(lambda a, b: module_state.merge(graphdef, a).context(b), arrays, inputs)
     few_shot, language = detector.few_shot, "language" in config.modalities
 
     def count(run: Callable[..., Any], *given: Any) -> float:
@@ -136,9 +136,8 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
         return counted_operations(jax.jit(program).trace(arrays, *given)) / batch / 1e9
 
     def whole(d: CLIPFusion, inputs: Batch) -> Any:
-        features = d.encode(inputs)
-        prediction = d.score(features, None, d.context(features, inputs))
-        return prediction.score, metrics.protocol(PROTOCOL).postprocess(prediction.map)[0]
+        judgement = d.judge(d.encode(inputs), inputs, jax.random.split(jax.random.key(0), batch))
+        return judgement.scores, metrics.protocol(PROTOCOL).postprocess(judgement.maps)[0]
 
     def passes(d: CLIPFusion, latents: Array, texts: dict[str, Array]) -> Any:
         assert d.mapdiff is not None
@@ -262,7 +261,7 @@ def _with_config(detector: CLIPFusion, config: CLIPFusionConfig) -> CLIPFusion:
     """The same networks and memories under other settings."""
     changed = CLIPFusion(config, detector.backbone)
     changed.categories = detector.categories
-    for name in CLIPFusion.memories:
+    for name in MEMORIES:
         setattr(changed, name, getattr(detector, name))
     return changed
 
@@ -293,6 +292,6 @@ def _batch(detector: CLIPFusion, batch: int) -> Batch:
     noise = np.random.default_rng(0)
     images: dict[str, Array] = {
         name: noise.integers(0, 256, (batch, view.height, view.width, 3), np.uint8)
-        for name, view in detector.views.items()
+        for name, view in detector.inputs.views.items()
     }
     return Batch(images, np.arange(batch, dtype=np.uint32), np.ones(batch, bool), category=np.zeros(batch, np.int32))

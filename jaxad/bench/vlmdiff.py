@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.extend.core import Var
 from jax.sharding import Mesh
 
@@ -25,7 +26,6 @@ from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, V
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise
 from jaxad.inference.predictor import Predictor
-from jaxad.models.backbone import backbone_from_config
 from jaxad.models.clip.config import TextConfig
 from jaxad.models.convnets.lpips import abstract_lpips
 from jaxad.models.convnets.vgg import WIDTHS as VGG_WIDTHS
@@ -34,6 +34,7 @@ from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET
+from jaxad.nn.variables import Frozen
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.training.autoencoder.trainer import AutoencoderTrainer
 from jaxad.training.trainer import DetectorTrainer
@@ -284,22 +285,20 @@ def _abstract(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool
     config = VLMDiffConfig(image_size=shapes.image_size, precision=dtype, remat=remat)
     networks = {"unet": shapes.unet, "autoencoder": shapes.autoencoder, "text": shapes.text}
     values = {"network": "vit", "shape": to_json(shapes.backbone), "normalization": to_json(IMAGENET), "dtype": dtype}
-    backbone = backbone_from_config({**values, "id": config.backbone, "sha256": "", "bytes": 0})
+    backbone = {**values, "id": config.backbone, "sha256": "", "bytes": 0}
     structure = {name: to_json(shape) for name, shape in networks.items()}
-    return VLMDiff.abstract(config, backbone, {**structure, "identity": []})
+    return VLMDiff.abstract(config, {"backbone": backbone, "networks": {**structure, "identity": []}})
 
 
 def divide(detector: VLMDiff, trainer: DetectorTrainer) -> dict[str, dict[str, Any]]:
     """The arrays by path that are "trained", those that the loss only reads ("fixed"), and those that it does not."""
-    frozen, rest = module_state.select(module_state.split(detector)[1], detector.frozen)
-    trained = {path: leaf for path, leaf in rest.items() if path in trainer.abstract_state.params}
-    fixed = {path: leaf for path, leaf in rest.items() if path not in trained}
+    _, frozen, trained, fixed = module_state.split(detector, Frozen, nnx.Param, ...)
     return {"trained": trained, "fixed": fixed, "frozen": frozen}
 
 
 def _inputs(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
     shape: Any = jax.ShapeDtypeStruct
-    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.views.items()}
+    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
     extras = {"caption": shape((batch, detector.text.config.context), jnp.int32)} if captions else {}
     number, valid = shape((batch,), jnp.uint32), shape((batch,), jnp.bool_)
     return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=extras)

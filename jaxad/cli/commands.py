@@ -112,7 +112,7 @@ def predict(command: cli.Predict) -> None:
     from jaxad.cli.captions import takes_captions
     from jaxad.data import ImageList
     from jaxad.inference import checkpoint
-    from jaxad.inference.prediction import check_readable, predict_stream
+    from jaxad.inference.prediction import predict_stream
     from jaxad.report.prediction_folder import LINES, PredictionFolder
 
     problems = count_problems(command, "batch_size", "workers")
@@ -129,7 +129,7 @@ def predict(command: cli.Predict) -> None:
     known = ", ".join(detector.categories)
     if command.category and command.category not in detector.categories:
         raise ConfigError(f"--category {command.category}: the checkpoint knows {known}")
-    if detector.needs_category and not command.category:
+    if detector.inputs.needs_category and not command.category:
         raise ConfigError(f"--category: this {detector.name} needs it; the checkpoint knows {known}")
     if threshold is None:
         reporter.warn(
@@ -144,7 +144,6 @@ def predict(command: cli.Predict) -> None:
         map_format=command.map_format,
         threshold=threshold,
     )
-    check_readable(source, command.workers)
     flagged = 0
     with results, reporter.images("predict", len(source)) as progress:
         stream = predict_stream(
@@ -156,8 +155,8 @@ def predict(command: cli.Predict) -> None:
             workers=command.workers,
             progress=progress,
         )
-        for index, prediction in enumerate(stream):
-            results.add(source[index].image, prediction)
+        for image, prediction in stream:
+            results.add(image, prediction)
             flagged += bool(prediction.anomalous)
     verdict = (
         f"{len(source)} images scored" if threshold is None else f"{flagged} of {len(source)} images are anomalous"
@@ -339,7 +338,7 @@ def _listing(numbers: Mapping[str, int], most: int = 4) -> str:
 def _check_categories(detectors: Sequence[Detector], categories: Sequence[str], reporter: Reporter) -> None:
     for detector in detectors:
         strangers = ", ".join(name for name in categories if name not in detector.categories)
-        if strangers and detector.needs_category:
+        if strangers and detector.inputs.needs_category:
             known = ", ".join(detector.categories)
             raise ConfigError(f"{detector.name} was not fitted on {strangers}; choose from {known} with --categories")
         if strangers:

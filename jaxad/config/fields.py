@@ -1,22 +1,82 @@
-"""What all configs share: field types, the JSON round trip, presets, and checks that list every problem at once."""
+"""What all configs share: field types, provenance, presets, the JSON round trip, checks that list all problems."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from jaxad.errors import ConfigError
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 Blocks = tuple[int, ...] | Literal["middle"] | None
-"""Which outputs of a backbone make the features: blocks by number from 0, averaged; or "middle", the middle third; or
-None, from half the depth on. Of a convolutional network they are stages, concatenated, and both words stand for those
-that end at strides 4, 8 and 16 (SPEC 26, 27)."""
+"""Outputs of a backbone that make the features: blocks by number from 0, averaged; or "middle", the middle third; or
+None, all from half the depth on. For a convolutional network they are stages, which are concatenated, and "middle" and
+None both stand for those that end at strides 4, 8 and 16."""
+
+
+def setting(default: T, *, source: str, reason: str = "", decision: str = "") -> T:
+    """A dataclass field that says where its default comes from; the docstring below the field says what it means.
+
+    Args:
+        default: the field's default, immutable.
+        source: "paper", "jaxad", or "published code: NAME" with the project's name.
+        reason: why this value, and what the paper leaves open; needed unless the source is the paper.
+        decision: anchor of the paragraph in docs/decisions.md that says more; "" for none.
+
+    Returns:
+        `dataclasses.field(default=default)` with `source`, `reason` and `decision` as its metadata; typed as its
+        default, as type checkers expect of a field.
+
+    Raises:
+        ValueError: an unknown source, or a default that is not from the paper and has no reason.
+    """
+    if source not in ("paper", "jaxad") and not source.startswith("published code: "):
+        raise ValueError(f'source {source!r}: must be "paper", "jaxad" or "published code: NAME"')
+    if source != "paper" and not reason:
+        raise ValueError(f"source {source!r} needs a reason")
+    metadata = {"source": source, "reason": reason, "decision": decision}
+    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
+
+
+class Config:
+    """Base of the config dataclasses: named presets, and one check of all fields.
+
+    A subclass is a frozen dataclass. It lists its presets in `PRESETS` and extends `problems` by what cannot work.
+    """
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
+    """What each preset changes of the defaults, by its name; the first one is what `preset()` gives."""
+
+    @classmethod
+    def presets(cls) -> tuple[str, ...]:
+        """Names of the presets, the default one first."""
+        return tuple(cls.PRESETS)
+
+    @classmethod
+    def preset(cls, name: str | None = None, **changes: Any) -> Self:
+        """The values of a preset, with `changes` to them; not checked yet.
+
+        Raises:
+            ConfigError: no preset has that name.
+        """
+        return make_preset(cls, name, cls.PRESETS, changes)
+
+    def problems(self) -> list[str]:
+        """What cannot work though the types are right: a line for each problem, which begins with the field's name."""
+        return []
+
+    def check(self) -> None:
+        """Raises ConfigError listing every field that cannot work."""
+        check_types(self)
+        raise_problems(type(self).__name__, self.problems())
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -28,7 +88,7 @@ def from_json(cls: type[C], values: dict[str, Any]) -> C:
     """A config of class `cls` from JSON values; fields that are not given keep their defaults.
 
     Raises:
-        ConfigError: unknown field names or values of a wrong type, all listed at once.
+        ConfigError: unknown field names or values of the wrong type, all listed at once.
     """
     given, problems = _read(cls, values)
     raise_problems(cls.__name__, problems)
@@ -36,9 +96,9 @@ def from_json(cls: type[C], values: dict[str, Any]) -> C:
 
 
 def check_types(config: Any) -> None:
-    """Raises ConfigError listing every value that is of a wrong type or none of the choices."""
+    """Raises ConfigError listing every value that has the wrong type or is not one of the choices."""
     _, problems = _read(type(config), to_json(config))
-    # A list is what JSON has for a tuple; in a config it would make it unlike its own round trip, and not hashable.
+    # JSON has lists for tuples; a list in a config would differ from its own round trip and could not be hashed.
     values = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
     problems += [f"{name} = {value!r}: must be a tuple, not a list" for name, value in values if _holds_list(value)]
     raise_problems(type(config).__name__, problems)
@@ -52,7 +112,7 @@ def _read(cls: type, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]
     """The values as the types of their fields, and what is wrong with the others."""
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
-    problems = [f"{name}: no such field in {cls.__name__}" for name in values if name not in known]
+    problems = [_unknown(name, cls.__name__, known) for name in values if name not in known]
     given = {}
     for name in (name for name in known if name in values):
         try:
@@ -60,6 +120,11 @@ def _read(cls: type, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]
         except (TypeError, ValueError) as error:
             problems.append(f"{name} = {values[name]!r}: {error}")
     return given, problems
+
+
+def _unknown(name: str, owner: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"{name}: no such field in {owner}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _jsonable(value: Any) -> Any:
@@ -101,19 +166,28 @@ def _typed(hint: Any, value: Any) -> Any:
     return value
 
 
-def make_preset(cls: type[C], name: str, presets: dict[str, dict[str, Any]], changes: dict[str, Any]) -> C:
+def make_preset(
+    cls: type[C], name: str | None, presets: Mapping[str, Mapping[str, Any]], changes: Mapping[str, Any]
+) -> C:
     """The config of class `cls` that a preset's values make, with `changes` to them; not checked yet.
 
+    Args:
+        cls: class of the config.
+        name: of the preset; None for the first one.
+        presets: what each changes of the defaults.
+        changes: values of further fields, which win over the preset's.
+
     Raises:
-        ConfigError: a name that is none of `presets`.
+        ConfigError: no preset has that name.
     """
-    if name not in presets:
-        raise ConfigError(f"preset {name!r}: {cls.__name__} has {', '.join(presets)}")
-    return cls(**{**presets[name], **changes})
+    chosen = next(iter(presets)) if name is None else name
+    if chosen not in presets:
+        raise ConfigError(f"preset {chosen!r}: {cls.__name__} has {', '.join(presets)}")
+    return cls(**{**presets[chosen], **changes})
 
 
 def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
-    """A problem for each of these fields that is below `bound` or no number; None passes."""
+    """A problem for each of these fields that is below `bound` or not a number; None passes."""
     values = ((name, getattr(config, name)) for name in names)
     return [
         f"{name} = {value}: must be at least {bound}"
@@ -123,13 +197,13 @@ def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
 
 
 def repeated_blocks(blocks: Blocks) -> list[str]:
-    """A problem where block numbers are given but are none, or not all different."""
+    """A problem if the block numbers are an empty tuple or repeat one."""
     if not isinstance(blocks, tuple) or (blocks and len(set(blocks)) == len(blocks)):
         return []
     return [f"blocks = {blocks}: needs one or more different block numbers"]
 
 
 def raise_problems(name: str, problems: list[str]) -> None:
-    """Raises ConfigError listing all problems of the config of that name, if there are any."""
+    """Raises ConfigError with all problems of the config class of that name; does nothing if there are none."""
     if problems:
         raise ConfigError("\n".join([f"{name} cannot be used:", *(f"  {problem}" for problem in problems)]))

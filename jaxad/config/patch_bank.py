@@ -3,50 +3,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from jaxad.config.fields import Blocks, Precision, at_least, check_types, make_preset, raise_problems, repeated_blocks
+from jaxad.config.fields import Blocks, Config, Precision, at_least, repeated_blocks, setting
+
+_ALIKE = "as DPDiff-AD has it, so that the two compare on the same features"
 
 
 @dataclass(frozen=True)
-class PatchBankConfig:
-    """Nearest-patch memory bank, PatchCore's scoring (arXiv 2106.08265) on the same features as the other systems."""
+class PatchBankConfig(Config):
+    """Nearest-patch memory bank: PatchCore's scoring (arXiv 2106.08265) on the features of the other detectors.
 
-    backbone: str = "facebook/dinov2-with-registers-base"
-    """Frozen features: a folder, file or Hugging Face id, or "embedded" for the ViT-S/14 of the `demo` extra."""
-    blocks: Blocks = None
+    The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
+    """
+
+    PRESETS: ClassVar = {
+        "paper": {},
+        "small": {"backbone": "embedded", "image_size": 224, "blocks": "middle"},
+    }
+
+    backbone: str = setting(
+        "facebook/dinov2-with-registers-base", source="jaxad", reason=_ALIKE, decision="patch-bank-features"
+    )
+    """Frozen feature network: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra."""
+    blocks: Blocks = setting(None, source="jaxad", reason=_ALIKE, decision="patch-bank-features")
     """Blocks of a ViT, counted from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
     convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
-    image_size: int = 448
+    image_size: int = setting(448, source="jaxad", reason=_ALIKE, decision="patch-bank-features")
     """Side in pixels of the square input; a multiple of the backbone's patch."""
-    bank_size: int = 20_000
+    bank_size: int = setting(
+        20_000,
+        source="jaxad",
+        reason="PatchCore keeps a share of each category's patches; a fixed size bounds time and memory",
+        decision="patch-bank-subsampling",
+    )
     """Patches kept in each bank; more are subsampled."""
-    subsampling: Literal["random", "coreset"] = "random"
+    subsampling: Literal["random", "coreset"] = setting(
+        "random",
+        source="jaxad",
+        reason="PatchCore's coreset takes far longer to choose; a baseline should be quick",
+        decision="patch-bank-subsampling",
+    )
     """Which patches are kept: a random subset, or PatchCore's greedy k-center coreset."""
-    per_category: bool = False
+    per_category: bool = setting(
+        False,
+        source="jaxad",
+        reason="PatchCore has a bank for each category; one for all needs no category at test time",
+        decision="patch-bank-subsampling",
+    )
     """One bank for each category (needs the category at test time) instead of one for all."""
-    distance: Literal["cosine", "euclidean"] = "cosine"
+    distance: Literal["cosine", "euclidean"] = setting(
+        "cosine",
+        source="jaxad",
+        reason="PatchCore takes the L2 distance; the cosine is how DPDiff-AD compares tokens with prototypes",
+        decision="patch-bank-features",
+    )
     """1 - cosine, or the L2 distance, to the nearest patch of the bank."""
-    neighbors: int = 1
+    neighbors: int = setting(1, source="paper")
     """Nearest patches over which the distance is averaged."""
-    chunk: int = 4096
+    chunk: int = setting(4096, source="jaxad", reason="bounds memory only")
     """Bank entries compared at once: memory is batch x tokens x chunk."""
-    seed: int = 0
+    seed: int = setting(0, source="jaxad", reason="any number does")
     """Seed of the subsampling."""
-    precision: Precision = "auto"
+    precision: Precision = setting("auto", source="jaxad", reason="accelerators are fastest in bfloat16")
     """Compute type of the backbone: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
 
-    @classmethod
-    def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> PatchBankConfig:
-        """The setting beside DPDiff-AD's preset of the same name."""
-        small = {"backbone": "embedded", "image_size": 224, "blocks": "middle"}
-        return make_preset(cls, name, {"paper": {}, "small": small}, changes)
-
-    def check(self) -> None:
-        """Raises ConfigError listing every field that cannot work."""
-        check_types(self)
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work, or not beside the others."""
         problems = at_least(self, 1, ("image_size", "bank_size", "neighbors", "chunk"))
         if self.neighbors > self.chunk:
             problems.append(f"neighbors = {self.neighbors}: more than chunk = {self.chunk}")
-        problems += repeated_blocks(self.blocks)
-        raise_problems("PatchBankConfig", problems)
+        return problems + repeated_blocks(self.blocks)

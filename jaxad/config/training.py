@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from jaxad.config.fields import at_least, check_types, make_preset, raise_problems
+from jaxad.config.fields import Config, at_least, setting
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How a trainable system is fitted (SPEC 3.4 rows 22, 23 and 29)."""
+class TrainConfig(Config):
+    """How a trainable detector is fitted.
 
-    steps: int = 40_000
-    """Optimizer steps (SPEC 23)."""
-    batch_size: int = 32
-    """Images at once, over all devices (paper)."""
-    accumulate: int = 1
-    """Batches whose gradients make one optimizer step, for effective batches that do not fit in memory (ours)."""
-    learning_rate: float = 1e-4
-    """Peak learning rate of Adam (paper)."""
-    warmup_steps: int = 0
-    """Steps of linear warm-up from 0 (SPEC 22)."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: constant, or cosine to 0 at the last step (SPEC 22)."""
-    clip_norm: float | None = None
-    """Largest global gradient norm, None for no clipping (SPEC 22)."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay (SPEC 22)."""
-    ema: float | None = None
-    """Decay of a moving average of the parameters, which is then what is evaluated; None for none (SPEC 22)."""
-    sampling: Literal["even", "size"] = "even"
-    """Categories drawn equally often, or in proportion to their number of images (ours)."""
-    seed: int = 0
-    """Seed of parameters, order and noise."""
-    log_every: int = 10
-    """Steps between rows of metrics.csv."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints; the last step always has one."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints kept."""
-    cache: Literal["auto", "memory", "disk", "off"] = "auto"
-    """Where frozen features are kept: "auto" is memory up to `cache_limit_gb`, else disk; "off" computes them anew."""
-    cache_limit_gb: float = 4.0
-    """Largest feature cache held in memory, in 1e9 bytes."""
-    fsdp: int = 1
-    """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
-    tensorboard: bool = False
-    """Also write TensorBoard events (needs the package tensorboardX)."""
+    The preset "paper" is the training of DPDiff-AD, "small" a short one for CPUs, demos and tests. Detectors that are
+    trained otherwise have presets of their own, see `VLMDiffConfig.training`.
+    """
 
-    @classmethod
-    def preset(cls, name: Literal["paper", "small"] = "paper", **changes: Any) -> TrainConfig:
-        """The published training, or the short one for CPUs, demos and tests (SPEC row 29, but 800 steps)."""
-        small = {
+    PRESETS: ClassVar = {
+        "paper": {},
+        "small": {
             "steps": 800,
             "batch_size": 16,
             "learning_rate": 2e-3,
@@ -60,12 +26,70 @@ class TrainConfig:
             "schedule": "cosine",
             "clip_norm": 1.0,
             "checkpoint_every": 250,
-        }
-        return make_preset(cls, name, {"paper": {}, "small": small}, changes)
+        },
+    }
 
-    def check(self) -> None:
-        """Raises ConfigError listing every field that cannot work."""
-        check_types(self)
+    steps: int = setting(
+        40_000,
+        source="jaxad",
+        reason="the paper gives no length; about 350 epochs of MVTec-AD",
+        decision="dpdiff-training-length",
+    )
+    """Optimizer steps."""
+    batch_size: int = setting(32, source="paper")
+    """Images at once, over all devices."""
+    accumulate: int = setting(1, source="jaxad", reason="the published batch fits in memory")
+    """Batches whose gradients make one optimizer step, for effective batches that do not fit in memory."""
+    learning_rate: float = setting(1e-4, source="paper")
+    """Peak learning rate of Adam."""
+    warmup_steps: int = setting(
+        0, source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
+    )
+    """Steps of linear warm-up from 0."""
+    schedule: Literal["constant", "cosine"] = setting(
+        "constant", source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
+    )
+    """Learning rate after the warm-up: constant, or cosine to 0 at the last step."""
+    clip_norm: float | None = setting(
+        None, source="jaxad", reason="the paper mentions no clipping", decision="dpdiff-optimizer"
+    )
+    """Largest global gradient norm, None for no clipping."""
+    weight_decay: float = setting(
+        0.0, source="jaxad", reason="the paper says Adam, which has none", decision="dpdiff-optimizer"
+    )
+    """Decoupled weight decay."""
+    ema: float | None = setting(
+        None, source="jaxad", reason="the paper mentions no moving average", decision="dpdiff-optimizer"
+    )
+    """Decay of a moving average of the parameters, which is then what is evaluated; None for none."""
+    sampling: Literal["even", "size"] = setting(
+        "even",
+        source="jaxad",
+        reason="the paper is silent; small categories are then learned as well as large ones",
+        decision="dpdiff-optimizer",
+    )
+    """Categories drawn equally often, or in proportion to their number of images."""
+    seed: int = setting(0, source="jaxad", reason="the paper gives none")
+    """Seed of parameters, order and noise."""
+    log_every: int = setting(10, source="jaxad", reason="results do not depend on it")
+    """Steps between rows of metrics.csv."""
+    checkpoint_every: int = setting(1000, source="jaxad", reason="results do not depend on it")
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: int = setting(2, source="jaxad", reason="results do not depend on it")
+    """Newest checkpoints kept."""
+    cache: Literal["auto", "memory", "disk", "off"] = setting(
+        "auto", source="jaxad", reason="frozen features of unaugmented images never change"
+    )
+    """Where frozen features are kept: "auto" is memory up to `cache_limit_gb`, else disk; "off" computes them anew."""
+    cache_limit_gb: float = setting(4.0, source="jaxad", reason="enough for a small benchmark")
+    """Largest feature cache held in memory, in 1e9 bytes."""
+    fsdp: int = setting(1, source="jaxad", reason="every published network fits on one device")
+    """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
+    tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
+    """Also write TensorBoard events (needs the package tensorboardX)."""
+
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work."""
         problems = at_least(
             self, 1, ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
@@ -76,26 +100,30 @@ class TrainConfig:
             problems.append(f"clip_norm = {self.clip_norm}: must be above 0, or None")
         if self.ema is not None and not 0 < self.ema < 1:
             problems.append(f"ema = {self.ema}: must lie between 0 and 1, or be None")
-        raise_problems("TrainConfig", problems)
+        return problems
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Which images, and which of them are kept out of training (DESIGN 4.10)."""
+class DataConfig(Config):
+    """Which images are used, and which of them are kept out of training."""
 
-    categories: tuple[str, ...] | None = None
+    categories: tuple[str, ...] | None = setting(None, source="paper")
     """Categories to use, None for all."""
-    holdout: float = 0.1
+    holdout: float = setting(
+        0.1,
+        source="jaxad",
+        reason="the papers train on all normal images and choose no threshold",
+        decision="hold-out-and-threshold",
+    )
     """Share of the normal training images kept out for the threshold, at least 5 per category; 0 for none."""
-    on_bad: Literal["stop", "skip"] = "stop"
+    on_bad: Literal["stop", "skip"] = setting("stop", source="jaxad", reason="no image may be missing unnoticed")
     """What to do about unusable images: stop before training, or leave them out and record them in the report."""
-    workers: int = 2
+    workers: int = setting(2, source="jaxad", reason="results do not depend on it")
     """Threads that decode images."""
 
-    def check(self) -> None:
-        """Raises ConfigError listing every field that cannot work."""
-        check_types(self)
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work."""
         problems = at_least(self, 0, ("workers",))
         if not 0 <= self.holdout < 1:
             problems.append(f"holdout = {self.holdout}: must be 0, or a share below 1")
-        raise_problems("DataConfig", problems)
+        return problems

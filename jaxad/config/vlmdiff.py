@@ -3,87 +3,121 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from jaxad.config.fields import Precision, at_least, check_types, make_preset, raise_problems
+from jaxad.config.fields import Config, Precision, at_least, make_preset, setting
 from jaxad.config.training import TrainConfig
 
 VLMDiffPreset = Literal["paper", "diad", "small"]
 
+_PUBLISHED: dict[str, Any] = {
+    "steps": 22_700,
+    "batch_size": 12,
+    "accumulate": 4,
+    "learning_rate": 1e-5,
+    "weight_decay": 0.01,
+    "sampling": "size",
+    "seed": 1,
+    "checkpoint_every": 1_900,
+}
+_SMALL: dict[str, Any] = {"steps": 600, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 20, "clip_norm": 1.0}
+
 
 @dataclass(frozen=True)
-class VLMDiffConfig:
-    """VLMDiff (arXiv 2511.08173): caption-conditioned latent diffusion guided by the image (SPEC 1)."""
+class VLMDiffConfig(Config):
+    """VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173).
 
-    stable_diffusion: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    """What it starts from: the original v1-5-pruned.ckpt, without its moving average (paper), or another .ckpt or
-    .safetensors file; or a folder or Hugging Face id in diffusers layout, whose UNet is that moving average, a slightly
-    different start; or "random:WIDTH", small untrained networks whose autoencoder has the factor 4."""
-    autoencoder: str | None = None
-    """Finetuned autoencoder (paper): a folder as `jaxad fit autoencoder` writes it, or an LDM .ckpt; None for that of
+    The preset "paper" is the published setting, "diad" that of DiAD (arXiv 2312.06607): without captions, compared by a
+    ResNet-50. "small" is for CPUs and tests.
+    """
+
+    PRESETS: ClassVar = {
+        "paper": {},
+        "diad": {"captions": "never", "backbone": "timm/resnet50.a1_in1k"},
+        "small": {"stable_diffusion": "random:32", "backbone": "embedded", "image_size": 112, "remat": False},
+    }
+
+    stable_diffusion: str = setting(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        source="jaxad",
+        reason="VLMDiff starts from v1-5-pruned.ckpt without its moving average; an id needs no file at hand",
+        decision="vlmdiff-starting-point",
+    )
+    """What it starts from: the original v1-5-pruned.ckpt, without its moving average, or another .ckpt or .safetensors
+    file; or a folder or Hugging Face id in diffusers layout, whose UNet is that moving average, a slightly different
+    start; or "random:WIDTH", small untrained networks whose autoencoder has the factor 4."""
+    autoencoder: str | None = setting(
+        None,
+        source="jaxad",
+        reason="the paper finetunes one on each data set, which needs a run of its own",
+        decision="vlmdiff-autoencoder",
+    )
+    """Finetuned autoencoder: a folder as `jaxad fit autoencoder` writes it, or an LDM .ckpt; None for that of
     `stable_diffusion`."""
-    checkpoint: str | None = None
+    checkpoint: str | None = setting(None, source="jaxad", reason="for weights of VLMDiff's and DiAD's authors only")
     """A checkpoint of VLMDiff's or DiAD's authors (.ckpt), built or trained, in place of `stable_diffusion`,
-    `autoencoder` and an SGN that is yet to learn: all of them are in it."""
-    trained: bool = False
+    `autoencoder` and an untrained SGN: it contains all of them."""
+    trained: bool = setting(False, source="jaxad", reason="for weights of VLMDiff's and DiAD's authors only")
     """Whether `checkpoint` is trained; then fit trains nothing and only chooses the threshold."""
-    pixels: Literal["auto", "imagenet", "symmetric"] = "auto"
-    """Range of the autoencoder's images: normalized by ImageNet's mean and deviation (paper), or -1 to 1; "auto" is the
-    former for a finetuned autoencoder and that of `checkpoint`, the latter for Stable Diffusion's own (SPEC 1.5)."""
-    tokenizer: str | None = None
+    pixels: Literal["auto", "imagenet", "symmetric"] = setting(
+        "auto",
+        source="published code: VLMDiff",
+        reason="it feeds the autoencoder ImageNet-normalized images; an autoencoder that was not finetuned needs -1..1",
+        decision="vlmdiff-pixel-range",
+    )
+    """Range of the autoencoder's images: normalized by ImageNet's mean and deviation, or -1 to 1; "auto" is the former
+    for a finetuned autoencoder and that of `checkpoint`, the latter for Stable Diffusion's own."""
+    tokenizer: str | None = setting(None, source="jaxad", reason="a Stable Diffusion is published with its tokenizer")
     """Folder or id of the tokenizer; None for that of `stable_diffusion`, of a single file CLIP's."""
-    ema: bool = False
-    """Start from the UNet's moving average, where a .ckpt has both (paper: no); diffusers layout has nothing else."""
-    backbone: str = "facebook/dino-vits8"
-    """Network whose features of image and reconstruction are compared: a ViT's last output after the final norm
-    (paper), or a convolutional network's outputs at strides 4, 8 and 16 (DiAD). A ViT whose patch does not divide the
-    image sees it resized to the nearest multiple, DINOv2 252 of 256 px (ours; SPEC 1.9)."""
-    image_size: int = 256
-    """Side in pixels of the square input (paper); a multiple of the autoencoder's factor."""
-    captions: Literal["train", "always", "never"] = "train"
-    """When captions condition the UNet: in training (paper), also at test time (paper, for COCO-AD), or never (DiAD).
-    Without one, the text is ""."""
-    guidance: float = 9.0
-    """Classifier-free guidance (paper), for captions at test time; with the text "" there is nothing to guide."""
-    start_timestep: int = 999
-    """Timestep to which an image is noised (paper); less keeps more of it."""
-    sampling_steps: int = 10
-    """DDIM steps (paper)."""
-    remat: bool = True
-    """Compute activations again for the gradient, layer by layer, instead of keeping them (ours)."""
-    precision: Precision = "auto"
+    ema: bool = setting(
+        False,
+        source="published code: VLMDiff",
+        reason="it reads the tensors that are no average",
+        decision="vlmdiff-starting-point",
+    )
+    """Start from the UNet's moving average, where a .ckpt has both; diffusers layout has nothing else."""
+    backbone: str = setting("facebook/dino-vits8", source="paper", decision="vlmdiff-comparison-network")
+    """Network whose features of image and reconstruction are compared: a ViT's last output after the final norm, or a
+    convolutional network's outputs at strides 4, 8 and 16 (DiAD). A ViT whose patch does not divide the image sees it
+    resized to the nearest multiple, DINOv2 252 of 256 px."""
+    image_size: int = setting(256, source="paper")
+    """Side in pixels of the square input; a multiple of the autoencoder's factor."""
+    captions: Literal["train", "always", "never"] = setting("train", source="paper")
+    """When captions condition the UNet: in training only, at test time as well (as published for COCO-AD), or never
+    (DiAD). Without a caption, the text is ""."""
+    guidance: float = setting(9.0, source="paper", decision="vlmdiff-guidance")
+    """Classifier-free guidance, for captions at test time; with the text "" there is nothing to guide."""
+    start_timestep: int = setting(
+        999,
+        source="published code: VLMDiff",
+        reason="the code noises to the last timestep though its sampler starts at 901",
+        decision="vlmdiff-start-timestep",
+    )
+    """Timestep to which an image is noised; less keeps more of it."""
+    sampling_steps: int = setting(10, source="paper", decision="vlmdiff-start-timestep")
+    """DDIM steps."""
+    remat: bool = setting(True, source="jaxad", reason="saves memory; results do not depend on it")
+    """Compute activations again for the gradient, layer by layer, instead of keeping them."""
+    precision: Precision = setting(
+        "auto", source="jaxad", reason="the published code computes in float32; accelerators are fastest in bfloat16"
+    )
     """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
 
     @classmethod
-    def preset(cls, name: VLMDiffPreset = "paper", **changes: Any) -> VLMDiffConfig:
-        """The published setting, DiAD's (arXiv 2312.06607), or a small one for CPUs and tests (ours)."""
-        diad = {"captions": "never", "backbone": "timm/resnet50.a1_in1k"}
-        small = {"stable_diffusion": "random:32", "backbone": "embedded", "image_size": 112, "remat": False}
-        return make_preset(cls, name, {"paper": {}, "diad": diad, "small": small}, changes)
-
-    @classmethod
-    def training(cls, name: VLMDiffPreset = "paper", **changes: Any) -> TrainConfig:
-        """The training that goes with the preset of that name (SPEC 1.6).
+    def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
+        """The training that goes with the preset of that name.
 
         Published are epochs: 22,700 steps of 48 images are the 300 epochs of MVTec-AD, VisA's are 54,100, and the 100
         epochs of Real-IAD 76,000.
-        """
-        published = {
-            "steps": 22_700,
-            "batch_size": 12,
-            "accumulate": 4,
-            "learning_rate": 1e-5,
-            "weight_decay": 0.01,
-            "sampling": "size",
-            "seed": 1,
-            "checkpoint_every": 1_900,
-        }
-        small = {"steps": 600, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 20, "clip_norm": 1.0}
-        return make_preset(TrainConfig, name, {"paper": published, "diad": published, "small": small}, changes)
 
-    def check(self) -> None:
-        """Raises ConfigError listing every field that cannot work."""
-        check_types(self)
+        Raises:
+            ConfigError: no preset has that name.
+        """
+        presets = {"paper": _PUBLISHED, "diad": _PUBLISHED, "small": _SMALL}
+        return make_preset(TrainConfig, name, presets, changes)
+
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work, or not beside the others."""
         problems = at_least(self, 1, ("image_size", "start_timestep", "sampling_steps"))
         problems += at_least(self, 0, ("guidance",))
         if self.start_timestep > 999:
@@ -94,4 +128,4 @@ class VLMDiffConfig:
             problems.append("trained = True: needs checkpoint, the file of the trained model")
         if self.sampling_steps > self.start_timestep:
             problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
-        raise_problems("VLMDiffConfig", problems)
+        return problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import grain
 import numpy as np
@@ -12,6 +12,7 @@ from absl import flags
 
 from jaxad.data.decode import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
+from jaxad.errors import DataError, Problem
 from jaxad.types import Array, Batch, Record, Source, View
 
 
@@ -19,23 +20,32 @@ class LoadedBatch(NamedTuple):
     """A batch for the device and what is known of its real images, padding left out.
 
     Attributes:
-        batch: numpy arrays of the full batch size; `valid` marks the real images, which come first.
+        batch: numpy arrays of the full batch size. The real images come first, and `valid` is True for those of them
+            that could be decoded.
         records: records of the real images.
         indices: their positions in the source.
-        sizes: their original (height, width) in pixels, None for images that another host decodes.
+        sizes: their original (height, width) in pixels, (0, 0) for images that cannot be decoded, None for images that
+            another host decodes.
+        originals: the decoded images uint8 [h w 3] at their own sizes, None where they were not asked for or where
+            this host has none.
+        problems: why each image cannot be decoded; empty for all others.
     """
 
     batch: Batch
     records: tuple[Record, ...]
     indices: tuple[int, ...]
     sizes: tuple[tuple[int, int] | None, ...]
+    originals: tuple[np.ndarray | None, ...]
+    problems: tuple[tuple[Problem, ...], ...]
 
 
 class _Loaded(NamedTuple):
     index: int
     views: dict[str, np.ndarray]
-    seed: int
-    size: tuple[int, int] | None
+    seed: int = 0
+    size: tuple[int, int] | None = None
+    original: np.ndarray | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 def batches(
@@ -48,10 +58,13 @@ def batches(
     indices: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
     seeds: bool = True,
+    originals: bool = False,
+    on_unreadable: Literal["raise", "mark"] = "raise",
 ) -> Iterator[LoadedBatch]:
     """Reads a source once, in order.
 
-    Each image is decoded once, whatever the number of views; at most two batches of resized images are held ahead.
+    Each image is opened and decoded once, whatever the number of views. At most two batches of resized images are held
+    ahead; with `originals`, which are large, no more images than there are threads.
     Images, order and bytes are the same whatever `workers`, `processes` and `rows`.
 
     Args:
@@ -66,19 +79,31 @@ def batches(
         rows: rows of each batch to decode, None for all. The others stay zero: they are those of other hosts
             (`jaxad.parallel.local_rows`).
         seeds: whether to hash the pixels, a quarter of the work; training draws its noise otherwise.
+        originals: whether to give the decoded images at their own sizes as well.
+        on_unreadable: what to do about an image that cannot be decoded: "raise" an error, or "mark" it: it stays in its
+            place as a black image of size (0, 0) whose `valid` is False, and the batch says what is wrong with it.
 
     Yields:
         LoadedBatch with images uint8 [b h w 3] by view, seed uint32 [b] (`pixel_hash` of the original image, zero
         without `seeds`) and valid bool [b].
 
     Raises:
-        DataError: an image cannot be decoded; the message names its file.
+        DataError: an image cannot be decoded and `on_unreadable` is "raise"; the message names its file.
     """
     order = range(len(source)) if indices is None else indices
     if not len(order):
         return
-    load = _Load(source, dict(views), order, batch_size, None if rows is None else frozenset(rows), seeds)
-    ahead = 2 * batch_size
+    load = _Load(
+        source=source,
+        views=dict(views),
+        order=order,
+        batch_size=batch_size,
+        rows=None if rows is None else frozenset(rows),
+        seeds=seeds,
+        originals=originals,
+        mark=on_unreadable == "mark",
+    )
+    ahead = max(workers, 1) * max(processes, 1) if originals else 2 * batch_size
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
     loaded = grain.MapDataset.range(len(order)).map(load).to_iter_dataset(options)
     if processes:
@@ -149,15 +174,28 @@ class _Load:
     batch_size: int
     rows: frozenset[int] | None
     seeds: bool
+    originals: bool
+    mark: bool
 
     def __call__(self, position: int) -> _Loaded:
         index = int(self.order[position])
         if self.rows is not None and position % self.batch_size not in self.rows:
-            return _Loaded(index, {}, 0, None)
-        image = self.source[index].image
+            return _Loaded(index, {})
+        try:
+            image = self.source[index].image
+        except DataError as error:
+            if not self.mark:
+                raise
+            unknown = Problem("unreadable image", str(self.source.records[index].file), str(error))
+            return _Loaded(index, {}, size=(0, 0), problems=error.problems or (unknown,))
         height, width = image.shape[:2]
-        rendered = {name: resize(image, view) for name, view in self.views.items()}
-        return _Loaded(index, rendered, pixel_hash(image) if self.seeds else 0, (height, width))
+        return _Loaded(
+            index,
+            views={name: resize(image, view) for name, view in self.views.items()},
+            seed=pixel_hash(image) if self.seeds else 0,
+            size=(height, width),
+            original=image if self.originals else None,
+        )
 
 
 def _collate(source: Source, views: Mapping[str, View], items: Sequence[_Loaded], batch_size: int) -> LoadedBatch:
@@ -165,16 +203,17 @@ def _collate(source: Source, views: Mapping[str, View], items: Sequence[_Loaded]
     images: dict[str, Array] = {
         name: np.zeros((batch_size, view.height, view.width, 3), np.uint8) for name, view in views.items()
     }
-    seed = np.zeros(batch_size, np.uint32)
+    seed, valid = np.zeros(batch_size, np.uint32), np.zeros(batch_size, bool)
     for row, item in enumerate(items):
-        if item.size is not None:
-            seed[row] = item.seed
-            for name, image in item.views.items():
-                images[name][row] = image  # type: ignore[index]
+        seed[row], valid[row] = item.seed, not item.problems
+        for name, image in item.views.items():
+            images[name][row] = image  # type: ignore[index]
     indices = tuple(item.index for item in items)
     return LoadedBatch(
-        Batch(images=images, seed=seed, valid=np.arange(batch_size) < len(items)),
+        Batch(images=images, seed=seed, valid=valid),
         records=tuple(source.records[index] for index in indices),
         indices=indices,
         sizes=tuple(item.size for item in items),
+        originals=tuple(item.original for item in items),
+        problems=tuple(item.problems for item in items),
     )

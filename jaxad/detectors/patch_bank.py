@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,20 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import PatchBankConfig
-from jaxad.detectors.patch_detector import PatchDetector
+from jaxad.detector import InputSpec, PatchDetector, Remembers, register
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import Encoder, FeatureCache, Progress
-from jaxad.memory.bank import Memory, Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
+from jaxad.features import FeatureCache, Progress, features_of
+from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
 from jaxad.models.backbone import Backbone
-from jaxad.types import Array, Batch, Context, Features, Prediction, Source
+from jaxad.nn.variables import Memory
+from jaxad.types import Array, Batch, Features, Judgement, Source
 
 CANDIDATES = 5
 """A coreset is chosen from this many times as many random patches: the greedy search needs them all in memory."""
 
 
-class PatchBank(PatchDetector):
+@register
+class PatchBank(PatchDetector, Remembers):
     """Distance of every patch to the nearest normal patch, from one bank for all categories or one for each.
 
     Make one with `PatchBank.create(config)`, fill it with `remember(source)`.
@@ -31,30 +34,15 @@ class PatchBank(PatchDetector):
 
     name: ClassVar[str] = "patch-bank"
     title: str = "Patch bank"
-    trains: bool = False
-    config_class: ClassVar[Any] = PatchBankConfig
-    memories: ClassVar[tuple[str, ...]] = ("banks",)
+    config_class: ClassVar[type] = PatchBankConfig
 
     def __init__(self, config: PatchBankConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
-        super().__init__(config, backbone)
+        super().__init__(config, backbone, rngs=rngs)
         self.banks = Memory.empty()
 
-    @classmethod
-    def create(
-        cls, config: PatchBankConfig | None = None, *, key: Array | None = None, backbone: Backbone | None = None
-    ) -> Self:
-        """A detector with an empty bank.
-
-        Args:
-            config: settings; None for the defaults.
-            key: not used, there are no parameters; accepted as by every system.
-            backbone: the frozen network, if it is already loaded; else `config.backbone` is loaded.
-        """
-        return cls(config or PatchBankConfig(), backbone)
-
     @property
-    def needs_category(self) -> bool:
-        return self.config.per_category
+    def inputs(self) -> InputSpec:
+        return dataclasses.replace(super().inputs, needs_category=self.config.per_category)
 
     def remember(
         self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
@@ -79,11 +67,7 @@ class PatchBank(PatchDetector):
             group: Reservoir(min(kept, images * math.prod(self.grid)), config.seed)
             for group, images in Counter(groups).items()
         }
-        stream = (
-            features.stream()
-            if features is not None
-            else (f for f, _ in Encoder(self).stream(source, progress=progress))
-        )
+        stream = features_of(self, source, features, progress)
         tokens = (np.asarray(image, np.float32) for batch in stream for image in batch.tokens)
         for group, image in zip(groups, tokens, strict=True):
             reservoirs[group].add(image)
@@ -96,25 +80,25 @@ class PatchBank(PatchDetector):
         self.banks = Memory(jnp.asarray(stack_banks(entries)))
         return self
 
-    def context(self, features: Features, batch: Batch) -> Context:
-        """Which bank each image is compared with."""
-        if not self.categories:
-            raise ConfigError("patch-bank is empty: call `remember` with normal images before it judges others")
-        if not self.needs_category:
-            return Context({"bank": jnp.zeros(features.tokens.shape[0], jnp.int32)})
-        if batch.category is None:
-            raise DataError("patch-bank with one bank per category needs the category of every image (--category NAME)")
-        return Context({"bank": batch.category})
-
-    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+    def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Distance of every patch to its nearest entries, on the token grid."""
         config = self.config
         near = nearest_distance(
             features.tokens,
             self.banks[...],
-            context.arrays["bank"],
+            self._bank_of_each(len(features.tokens), batch),
             distance=config.distance,
             neighbors=config.neighbors,
             chunk=config.chunk,
         )
-        return Prediction(near.reshape(-1, *features.grid))
+        return Judgement(near.reshape(-1, *features.grid))
+
+    def _bank_of_each(self, images: int, batch: Batch) -> Array:
+        """The number of the bank that each image is compared with, int32 [b]."""
+        if not self.categories:
+            raise ConfigError("patch-bank is empty: call `remember` with normal images before it judges others")
+        if not self.config.per_category:
+            return jnp.zeros(images, jnp.int32)
+        if batch.category is None:
+            raise DataError("patch-bank with one bank per category must know the category of every image (`category`)")
+        return batch.category

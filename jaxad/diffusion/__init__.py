@@ -1,0 +1,1 @@
+"""Diffusion: noise schedules, samplers, and denoisers of tokens conditioned on prototypes."""

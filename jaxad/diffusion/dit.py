@@ -10,6 +10,7 @@ from jaxad.diffusion.layers import (
     PrototypeAttention,
     SelfAttention,
     TimestepEmbedder,
+    check_inputs,
     linear,
     plain_norm,
     sincos_positions,
@@ -21,7 +22,13 @@ class PrototypeDiTBlock(nnx.Module):
     """adaLN-zero block: self-attention (optional), attention to prototypes (optional), feed-forward.
 
     Every branch is x + gate * branch(norm(x) * (1 + scale) + shift) with shift, scale and gate from the condition, the
-    gates zero at the start (SPEC row 8).
+    gates zero at the start. "Into each DiT block" of the paper is read as a third branch between DiT's two.
+
+    Args:
+        width, heads, mlp_ratio: of the block.
+        self_attention: whether tokens attend to each other.
+        prototype_width: width of the prototypes; None for no attention to them.
+        dtype: compute type.
     """
 
     def __init__(
@@ -58,7 +65,7 @@ class PrototypeDiTBlock(nnx.Module):
         if self.self_attention is not None:
             x = branch(x, self.self_attention)
         if attend_to is not None:
-            assert prototypes is not None
+            assert prototypes is not None, "prototypes must be given: the denoiser attends to them"
             x = branch(x, lambda y: attend_to(y, prototypes))
         return branch(x, lambda y: self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=True)))
 
@@ -89,8 +96,7 @@ class PrototypeDiT(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid = grid
-        self.width = width
+        self.grid, self.width, self.channels = grid, width, channels
         self.time = TimestepEmbedder(width, dtype=dtype, rngs=rngs)
         self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
@@ -110,6 +116,7 @@ class PrototypeDiT(nnx.Module):
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
         """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization (adaLN-zero)."""
+        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
         condition = nnx.silu(self.time(t))
         x = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
         for block in self.blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +25,17 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     return np.pad(positions, ((0, 0), (0, width - positions.shape[-1])))
 
 
+def check_inputs(x: Array, prototypes: Array | None, t: Array, *, grid: tuple[int, int], channels: int) -> None:
+    """Asserts that a denoiser of tokens gets x [b n c], prototypes [b k c] or None, and t int [b]."""
+    n = grid[0] * grid[1]
+    chex.assert_shape(x, (None, n, channels), custom_message=f"x must be [b {n} {channels}] for the grid {grid}")
+    chex.assert_shape(t, (x.shape[0],), custom_message="t must be [b] for x [b n c]")
+    chex.assert_type(t, int, custom_message="t must hold integers")
+    if prototypes is not None:
+        wanted = (x.shape[0], None, channels)
+        chex.assert_shape(prototypes, wanted, custom_message=f"prototypes must be [b k {channels}] for x [b n c]")
+
+
 def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) -> Linear:
     """A linear layer as DiT initializes it: Xavier uniform kernel, or zero for the gates and the output; zero bias."""
     kernel_init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()
@@ -38,7 +50,7 @@ def plain_norm(x: Array) -> jax.Array:
 
 
 class TimestepEmbedder(nnx.Module):
-    """Timestep -> vector: sinusoids, then two linear layers with SiLU between them."""
+    """Timestep -> vector of `width`: sinusoids, then two linear layers with SiLU between them (DiT)."""
 
     def __init__(self, width: int, *, dtype, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(0.02)
@@ -47,11 +59,18 @@ class TimestepEmbedder(nnx.Module):
 
     def __call__(self, t: Array) -> jax.Array:
         """t int [b] -> float32 [b width]."""
+        chex.assert_rank(t, 1, custom_message="t must be [b]")
         return self.linear_out(nnx.silu(self.linear_in(timestep_embedding(t))))
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head attention among tokens."""
+    """Multi-head attention among tokens.
+
+    Args:
+        width, heads: of the attention.
+        dtype: compute type.
+        zero: whether the output starts at zero.
+    """
 
     def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
         self.heads, self.dtype = heads, dtype
@@ -60,12 +79,22 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Array) -> jax.Array:
         """x [b n d] -> [b n d]."""
+        chex.assert_rank(x, 3, custom_message="x must be [b n d]")
         q, k, v = (part.astype(self.dtype) for part in jnp.split(self.qkv(x), 3, axis=-1))
         return self.out(attention(q, k, v, self.heads))
 
 
 class PrototypeAttention(nnx.Module):
-    """Tokens attend to prototypes; keys and values are linear in the prototypes' layer norm (SPEC 3.4 row 9)."""
+    """Tokens attend to prototypes; keys and values are linear in the prototypes' layer norm.
+
+    DPDiff-AD's Eq. 16 and 17 show no projections and no modulation of the prototypes by the timestep.
+
+    Args:
+        width, heads: of the attention.
+        prototype_width: width of the prototypes.
+        dtype: compute type.
+        zero: whether the output starts at zero.
+    """
 
     def __init__(self, width: int, prototype_width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
         self.heads, self.dtype = heads, dtype
@@ -76,6 +105,8 @@ class PrototypeAttention(nnx.Module):
 
     def __call__(self, x: Array, prototypes: Array) -> jax.Array:
         """x [b n d], prototypes [b k c] -> [b n d]."""
+        chex.assert_rank(x, 3, custom_message="x must be [b n d]")
+        chex.assert_rank(prototypes, 3, custom_message="prototypes must be [b k c]")
         key, value = jnp.split(self.key_value(self.norm(prototypes)), 2, axis=-1)
         q, k, v = (part.astype(self.dtype) for part in (self.query(x), key, value))
         return self.out(attention(q, k, v, self.heads))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,9 @@ Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def ddim_timesteps(start: int, steps: int) -> tuple[int, ...]:
-    """`steps` evenly spaced timesteps from `start` down, 0 excluded: (250, 3) -> (250, 167, 83) (SPEC row 17).
+    """`steps` evenly spaced timesteps from `start` down, 0 excluded: (250, 3) -> (250, 167, 83).
+
+    DPDiff-AD says that it takes three steps, not which; those of equal length waste none.
 
     Args:
         start: first timestep, at least `steps`.
@@ -28,8 +31,9 @@ def ddim_timesteps(start: int, steps: int) -> tuple[int, ...]:
 def ldm_timesteps(start: int, steps: int) -> tuple[int, ...]:
     """`steps` evenly spaced timesteps down to 1, the first a stride below the noise: (999, 10) -> (901, ..., 101, 1).
 
-    Where `steps` divides 1000 these are latent diffusion's "uniform" timesteps (SPEC 1.8). Elsewhere it rounds the
-    stride down and takes more steps than it is asked for, 31 for 30; here the strides differ by at most 1.
+    Where `steps` divides 1000 these are the "uniform" timesteps of latent diffusion (arXiv 2112.10752). Elsewhere its
+    code rounds the stride down and takes more steps than it is asked for, 31 for 30; here the strides differ by at
+    most 1.
 
     Args:
         start: timestep of the noise, at least `steps`.
@@ -39,7 +43,7 @@ def ldm_timesteps(start: int, steps: int) -> tuple[int, ...]:
 
 
 def ddim(denoise: Denoiser, x: Array, schedule: Schedule, timesteps: Sequence[int], *, last: float = 1.0) -> jax.Array:
-    """Deterministic DDIM (arXiv 2010.02502, Eq. 12, eta = 0; SPEC 3.5).
+    """Deterministic DDIM (arXiv 2010.02502, Eq. 12, eta = 0).
 
     Args:
         denoise: predicts the noise in x_t.
@@ -51,6 +55,7 @@ def ddim(denoise: Denoiser, x: Array, schedule: Schedule, timesteps: Sequence[in
     Returns:
         The sample at alpha_bar = `last`, [b ...], of x's type.
     """
+    chex.assert_type(x, float, custom_message="x must be floating")
     alpha_bar = schedule.alpha_bar[list(timesteps)]
     target = np.append(alpha_bar[1:], last)
     inputs = (jnp.asarray(timesteps, jnp.int32), jnp.asarray(alpha_bar, x.dtype), jnp.asarray(target, x.dtype))
@@ -77,6 +82,8 @@ def ddpm(denoise: Denoiser, x: Array, schedule: Schedule, start: int, keys: Arra
     Returns:
         The sample of x_0, [b ...].
     """
+    chex.assert_type(x, float, custom_message="x must be floating")
+    chex.assert_shape(keys, x.shape[:1], custom_message="keys must be [b], one for each image of x [b ...]")
     timesteps = np.arange(start, -1, -1)
     beta, now = schedule.beta[timesteps], schedule.alpha_bar[timesteps]
     then = np.append(schedule.alpha_bar[timesteps[1:]], 1.0)
@@ -95,4 +102,5 @@ def ddpm(denoise: Denoiser, x: Array, schedule: Schedule, start: int, keys: Arra
 
 def normal_per_image(keys: Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
     """Standard normal noise [b *shape], row i drawn from keys[i] alone, so that it does not depend on the batch."""
+    chex.assert_rank(keys, 1, custom_message="keys must be [b], of jax.random.key")
     return jax.vmap(lambda key: jax.random.normal(key, tuple(shape), dtype))(keys)

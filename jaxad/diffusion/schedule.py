@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,39 +28,49 @@ class Schedule:
 
     def alpha_bar_at(self, t: Array) -> jax.Array:
         """alpha_bar as float32 of the shape of the integer array `t`, each in 0..T-1."""
+        chex.assert_type(t, int, custom_message="t must hold integers")
         return jnp.asarray(self.alpha_bar, jnp.float32)[t]
 
 
 def linear_schedule(timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """beta rises linearly from `beta_start` to `beta_end` (DDPM; SPEC 3.1)."""
+    """beta rises linearly from `beta_start` to `beta_end` over `timesteps` steps (DDPM)."""
     beta = np.linspace(beta_start, beta_end, timesteps, dtype=np.float64)
     return Schedule(beta, np.cumprod(1 - beta))
 
 
 def scaled_linear_schedule(timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Schedule:
-    """sqrt(beta) rises linearly, as in Stable Diffusion (arXiv 2112.10752; SPEC 1.6)."""
+    """sqrt(beta) rises linearly, as in Stable Diffusion (arXiv 2112.10752)."""
     beta = np.linspace(beta_start**0.5, beta_end**0.5, timesteps, dtype=np.float64) ** 2
     return Schedule(beta, np.cumprod(1 - beta))
 
 
 def add_noise(x: Array, noise: Array, alpha_bar: Array) -> jax.Array:
     """x_t from x_0: `x` and `noise` [b ...], `alpha_bar` [b] or a scalar (Eq. 14 and 15 of DPDiff-AD)."""
+    chex.assert_equal_shape([x, noise], custom_message="x and noise must have the same shape [b ...]")
     alpha_bar = _align(alpha_bar, x)
     return jnp.sqrt(alpha_bar) * x + jnp.sqrt(1 - alpha_bar) * noise
 
 
 def velocity(x: Array, noise: Array, alpha_bar: Array) -> jax.Array:
-    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0, the other target a denoiser can learn (arXiv 2202.00512)."""
+    """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0, the other target a denoiser can learn (arXiv 2202.00512).
+
+    Shapes as for `add_noise`.
+    """
+    chex.assert_equal_shape([x, noise], custom_message="x and noise must have the same shape [b ...]")
     alpha_bar = _align(alpha_bar, x)
     return jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * x
 
 
 def epsilon_from_velocity(v: Array, x_t: Array, alpha_bar: Array) -> jax.Array:
-    """The noise that a predicted v and the noisy x_t [b ...] imply."""
+    """The noise [b ...] that a predicted `v` and the noisy `x_t` [b ...] imply; `alpha_bar` [b] or a scalar."""
+    chex.assert_equal_shape([v, x_t], custom_message="v and x_t must have the same shape [b ...]")
     alpha_bar = _align(alpha_bar, x_t)
     return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * x_t
 
 
 def _align(alpha_bar: Array, x: Array) -> jax.Array:
+    """alpha_bar with as many axes as x, so that row i scales image i."""
     alpha_bar = jnp.asarray(alpha_bar)
+    if alpha_bar.ndim:
+        chex.assert_shape(alpha_bar, x.shape[:1], custom_message="alpha_bar must be [b] or a scalar")
     return alpha_bar.reshape(alpha_bar.shape + (1,) * (x.ndim - alpha_bar.ndim))

@@ -9,12 +9,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, linear
+from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, check_inputs, linear
 from jaxad.types import Array
 
 
 class ResidualBlock(nnx.Module):
-    """Two 3x3 convolutions with group norm and SiLU; the timestep scales and shifts between them."""
+    """Two 3x3 convolutions with group norm and SiLU; the timestep scales and shifts between them.
+
+    Args:
+        n_in, n_out: channels of input and output; where they differ, a linear shortcut joins them.
+        time_width: width of the condition.
+        dtype: compute type of the convolutions; norms and the residual stream stay float32.
+    """
 
     def __init__(self, n_in: int, n_out: int, time_width: int, *, dtype, rngs: nnx.Rngs):
         conv = partial(nnx.Conv, kernel_size=(3, 3), dtype=dtype, rngs=rngs)
@@ -34,7 +40,13 @@ class ResidualBlock(nnx.Module):
 
 
 class AttentionBlock(nnx.Module):
-    """Attention among the cells of the grid, then to the prototypes (optional), each added to its input."""
+    """Attention among the cells of the grid, then to the prototypes (optional), each added to its input.
+
+    Args:
+        width, heads: of both attentions.
+        prototype_width: width of the prototypes; None for no attention to them.
+        dtype: compute type.
+    """
 
     def __init__(self, width: int, heads: int, prototype_width: int | None, *, dtype, rngs: nnx.Rngs):
         self.norm = _group_norm(width, rngs)
@@ -52,16 +64,16 @@ class AttentionBlock(nnx.Module):
         y = jnp.reshape(x, (b, h * w, d)) + self.self_attention(self.norm(x).reshape(b, h * w, d))
         if self.prototype_attention is not None:
             assert self.prototype_norm is not None
-            assert prototypes is not None
+            assert prototypes is not None, "prototypes must be given: the denoiser attends to them"
             y = y + self.prototype_attention(self.prototype_norm(y), prototypes)
         return y.reshape(b, h, w, d)
 
 
 class PrototypeUNet(nnx.Module):
-    """Predicts the noise (or v) in tokens [b n c]; a choice of denoiser of DPDiff-AD (paper Table 9, SPEC row 28).
+    """Predicts the noise (or v) in tokens [b n c]; a choice of denoiser of DPDiff-AD (paper, Table 9).
 
     Two levels, the token grid at `width` and half of it at twice the width, two residual blocks with attention at each
-    on the way down and on the way up.
+    on the way down and on the way up. The paper gives no sizes; these match the DiT's parameters within a quarter.
 
     Args:
         channels: width c of tokens and prototypes.
@@ -83,7 +95,7 @@ class PrototypeUNet(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid = grid
+        self.grid, self.channels = grid, channels
         residual = partial(ResidualBlock, time_width=width, dtype=dtype, rngs=rngs)
         attend = partial(AttentionBlock, heads=heads, prototype_width=channels if prototypes else None)
         attend = partial(attend, dtype=dtype, rngs=rngs)
@@ -104,6 +116,7 @@ class PrototypeUNet(nnx.Module):
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
         """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
+        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
         condition = nnx.silu(self.time(t))
         y = self.project_in(x).reshape(x.shape[0], *self.grid, -1)
         skips = []

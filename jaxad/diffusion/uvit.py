@@ -6,13 +6,27 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, linear, sincos_positions
+from jaxad.diffusion.layers import (
+    PrototypeAttention,
+    SelfAttention,
+    TimestepEmbedder,
+    check_inputs,
+    linear,
+    sincos_positions,
+)
 from jaxad.nn.activations import gelu
 from jaxad.types import Array
 
 
 class PrototypeUViTBlock(nnx.Module):
-    """Pre-norm block: long skip (optional), self-attention, attention to prototypes (optional), feed-forward."""
+    """Pre-norm block: long skip (optional), self-attention, attention to prototypes (optional), feed-forward.
+
+    Args:
+        width, heads, mlp_ratio: of the block.
+        skip: whether it takes the output of an earlier block.
+        prototype_width: width of the prototypes; None for no attention to them.
+        dtype: compute type.
+    """
 
     def __init__(
         self,
@@ -44,16 +58,16 @@ class PrototypeUViTBlock(nnx.Module):
             x = self.skip(jnp.concatenate([x, skip], axis=-1))
         x = x + self.self_attention(self.norms[0](x))
         if self.prototype_attention is not None:
-            assert prototypes is not None
+            assert prototypes is not None, "prototypes must be given: the denoiser attends to them"
             x = x + self.prototype_attention(self.norms[1](x), prototypes)
         return x + self.mlp_out(gelu(self.mlp_in(self.norms[-1](x))))
 
 
 class PrototypeUViT(nnx.Module):
-    """Predicts the noise (or v) in tokens [b n c]; a choice of denoiser of DPDiff-AD (paper Table 9, SPEC row 28).
+    """Predicts the noise (or v) in tokens [b n c]; a choice of denoiser of DPDiff-AD (paper, Table 9).
 
-    Block i of the first half feeds block depth - 1 - i; the middle block of an odd depth has no skip. Arguments as
-    those of `PrototypeDiT`.
+    Block i of the first half feeds block depth - 1 - i; the middle block of an odd depth has no skip. The paper gives
+    no sizes; by default they are the DiT's. Arguments as those of `PrototypeDiT`.
     """
 
     def __init__(
@@ -69,7 +83,7 @@ class PrototypeUViT(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid, self.width = grid, width
+        self.grid, self.width, self.channels = grid, width, channels
         self.time = TimestepEmbedder(width, dtype=dtype, rngs=rngs)
         self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
@@ -89,6 +103,7 @@ class PrototypeUViT(nnx.Module):
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
         """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
+        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
         tokens = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
         x = jnp.concatenate([self.time(t)[:, None], tokens], axis=1)
         skips = []

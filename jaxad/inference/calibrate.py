@@ -1,4 +1,4 @@
-"""Thresholds from normal images only: conformal quantiles per category (DESIGN 4.10)."""
+"""Thresholds from normal images only: conformal quantiles per category."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checkpoints of a run by Orbax: written atomically in the background, restored exactly, readable without their source.
 
-A step's folder holds `model` (every array of the detector but the backbone), `backbone` (below 200 MB), `training`
-(raw parameters, optimizer state and moving average: all that going on takes), `meta` (configs, categories, provenance)
-and, once the run is at its end, complete.json (the threshold).
+A step's folder holds `model` (every array of the detector but its pretrained networks), `pretrained` (those, where they
+are small), `training` (raw parameters, optimizer state and moving average), `meta` (class of the detector, configs,
+categories, provenance) and, once the run is at its end, complete.json (the threshold).
 """
 
 from __future__ import annotations
@@ -22,21 +22,19 @@ import orbax.checkpoint as ocp
 
 from jaxad import __version__, parallel
 from jaxad.config import from_json, to_json
-from jaxad.detector import Detector
-from jaxad.detectors import system
+from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
-from jaxad.models.backbone import backbone_from_config
 from jaxad.nn import module_state
-from jaxad.nn.precision import compute_dtype
+from jaxad.nn.variables import Memory
 
 FORMAT = 1
 RESOURCES = ("precision", "memory_gb", "chunk", "remat")
 """Settings that say how a detector computes, not what: results change by rounding alone."""
 COMPLETE = "complete.json"
 EMBED_LIMIT = 200_000_000
-"""Backbones below this many bytes travel inside every checkpoint (DESIGN 4.9)."""
+"""Pretrained networks below this many bytes travel inside every checkpoint, so that it needs no hub."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +90,24 @@ class CheckpointWriter:
         """Starts writing a step; returns as soon as the arrays are copied.
 
         Args:
-            step: optimizer steps done, 0 for systems that do not train.
+            step: optimizer steps done, 0 for detectors that do not train.
             detector: with the parameters to evaluate.
             meta: JSON values kept beside the arrays.
             training: pytree needed to go on: optimizer state, raw parameters.
         """
         _, arrays = module_state.split(detector)
-        frozen, model = module_state.select(parallel.local(arrays), ("backbone",))
-        backbone = _backbone(detector)
-        small = sum(array.nbytes for array in frozen.values()) < EMBED_LIMIT
-        embedded = backbone is not None and detector.embeds_backbone and small
+        source = detector.pretrained
+        networks, model = module_state.select(parallel.local(arrays), () if source is None else (source.attribute,))
+        small = sum(array.nbytes for array in networks.values()) < EMBED_LIMIT
+        embedded = source is not None and source.embeds and small
         record = {
             "format": FORMAT,
             "jaxad": __version__,
             "system": detector.name,
+            "class": _class_name(type(detector)),
             "config": to_json(detector.config),
             "categories": list(detector.categories),
-            "structure": detector.structure,
-            "backbone": None if backbone is None else _backbone_record(backbone, embedded),
+            "pretrained": None if source is None else _record(source, embedded),
             "threshold": None,
             "complete": False,
             "step": step,
@@ -117,7 +115,7 @@ class CheckpointWriter:
         }
         items: dict[str, Any] = {"model": ocp.args.StandardSave(model), "meta": ocp.args.JsonSave(record)}
         if embedded:
-            items["backbone"] = ocp.args.StandardSave(frozen)
+            items["pretrained"] = ocp.args.StandardSave(networks)
         if training is not None:
             items["training"] = ocp.args.StandardSave(training)
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
@@ -194,62 +192,84 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
 
     Args:
         checkpoint: a workdir (newest step) or one step's folder.
-        backbone: folder or id from which to load the backbone instead; its hash must be the recorded one. For systems
-            that may swap it (`Detector.swaps_backbone`) also another network; the threshold is then left out.
+        backbone: folder or id from which to load the pretrained networks instead; their hash must be the recorded one.
+            Detectors that may swap them (`Pretrained.swaps`) also take others; the threshold is then left out.
         config_changes: fields of the detector's config to change, e.g. start_timestep=200. Only fields that change no
             parameter make sense; others are reported as a mismatch. The threshold is left out, as it holds for the
             settings it was measured under, unless only `RESOURCES` change.
 
     Raises:
-        CheckpointError: missing, damaged, of another format, or arrays that do not fit; lists every difference.
+        CheckpointError: missing, damaged, of another format or class, or arrays that do not fit; lists every
+            difference.
     """
     folder, meta = find_step(checkpoint), read_meta(checkpoint)
-    if not (folder / "model").is_dir():
-        raise CheckpointError(
-            f"{checkpoint}: holds no detector but the training of `jaxad fit {meta['system']}`, whose result is the "
-            f"folder {folder.parents[1] / meta['system']}; give that to `jaxad fit vlmdiff --model.autoencoder`"
-        )
+    detector_class = _detector_class(folder, meta)
     try:
-        detector_class = system(meta["system"])
         recorded = from_json(detector_class.config_class, meta["config"])
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}; it may come from a newer version") from error
     config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
     config.check()
-    arrays = _read_arrays(folder / "model")
-    network, notes = None, ()
-    changed = [name for name in config_changes if getattr(config, name) != getattr(recorded, name)]
+    notes, changed = [], [name for name in config_changes if getattr(config, name) != getattr(recorded, name)]
     if meta["threshold"] and (others := [name for name in changed if name not in RESOURCES]):
         settings = ", ".join(f"{name} = {getattr(config, name)}" for name in others)
-        notes = (f"{settings}: the threshold, measured under other settings, is left out",)
+        notes.append(f"{settings}: the threshold, measured under other settings, is left out")
         meta = {**meta, "threshold": None}
-    if meta["backbone"] is not None:
-        network, frozen = _restore_backbone(folder, detector_class, config, meta["backbone"], backbone)
-        if not _is_recorded(network, meta["backbone"]):
+    arrays, record, network = _read_arrays(folder / "model"), meta["pretrained"], None
+    if record is not None and record["embedded"] and backbone is None:
+        arrays |= _read_arrays(folder / "pretrained")
+    elif record is not None:
+        network = _load_pretrained(folder, detector_class, config, record, backbone)
+        _, own = module_state.split(network)
+        arrays |= {f"{record['attribute']}/{path}": array for path, array in own.items()}
+        if not _is_recorded(network, record):
             left_out = "; the threshold, measured with the latter, is left out" if meta["threshold"] else ""
-            notes = (
-                *notes,
-                f"{network.id} compares in place of {meta['backbone']['id']}{left_out}",
-            )
+            notes.append(f"{network.id} compares in place of {record['id']}{left_out}")
             config = dataclasses.replace(config, backbone=network.id)
-            meta = {**meta, "backbone": _backbone_record(network, embedded=False), "threshold": None}
-        arrays |= {f"backbone/{path}": array for path, array in frozen.items()}
-    # Checkpoints of systems without networks besides the backbone did not record a structure at first.
-    abstract = detector_class.abstract(config, network, meta.get("structure", {}))
-    graphdef, expected = module_state.split(abstract)
+            meta = {**meta, "threshold": None}
+    abstract = detector_class.abstract(config, record and record["config"], network)
+    detector = _filled(abstract, arrays, folder)
+    detector.categories = tuple(meta["categories"])
+    if (source := detector.pretrained) is not None and record is not None:
+        meta = {**meta, "pretrained": _record(source, record["embedded"] and network is None)}
+    threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
+    return Restored(detector, threshold, meta, folder, tuple(notes))
+
+
+def _detector_class(folder: Path, meta: Mapping[str, Any]) -> type[Detector]:
+    """The class that a checkpoint names; the registry must know it, so that a checkpoint cannot make jaxad import."""
+    name = meta["system"]
+    if not (folder / "model").is_dir():
+        raise CheckpointError(
+            f"{folder}: holds no detector but the training of `jaxad fit {name}`, whose result is the folder "
+            f"{folder.parents[1] / name}; give that to `jaxad fit vlmdiff --model.autoencoder`"
+        )
+    try:
+        found = detectors.get(name)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{folder}: {error}. The checkpoint is of the class {meta['class']}: import its module, or install the "
+            "package that brings it"
+        ) from error
+    if _class_name(found) != meta["class"]:
+        raise CheckpointError(f"{folder}: of the class {meta['class']}, but {name!r} is {_class_name(found)} here")
+    return found
+
+
+def _filled(abstract: Detector, arrays: Mapping[str, Any], folder: Path) -> Detector:
+    """The detector with these arrays, which must be all of its own; those of its memories may have any shape."""
+    graphdef, memories, others = module_state.split(abstract, Memory, ...)
+    expected = memories | others
     problems = [f"missing array {path}" for path in expected.keys() - arrays.keys()]
     problems += [f"unknown array {path}" for path in arrays.keys() - expected.keys()]
     problems += [
         f"{path}: shape {arrays[path].shape}, expected {expected[path].shape}"
-        for path in sorted(expected.keys() & arrays.keys())
-        if arrays[path].shape != expected[path].shape and path.split("/")[0] not in detector_class.memories
+        for path in sorted(others.keys() & arrays.keys())
+        if arrays[path].shape != others[path].shape
     ]
     if problems:
         raise CheckpointError("\n".join([f"{folder} does not fit its config:", *(f"  {p}" for p in sorted(problems))]))
-    detector = module_state.merge(graphdef, arrays)
-    detector.categories = tuple(meta["categories"])
-    threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
-    return Restored(detector, threshold, meta, folder, notes)
+    return module_state.merge(graphdef, arrays)
 
 
 def _read_arrays(folder: Path) -> dict[str, Any]:
@@ -264,43 +284,44 @@ def _read_arrays(folder: Path) -> dict[str, Any]:
     return {path: jnp.asarray(array) for path, array in arrays.items()}
 
 
-def _restore_backbone(folder: Path, detector_class: Any, config: Any, record: dict[str, Any], override: str | None):
-    if override is None and record["embedded"]:
-        frozen = _read_arrays(folder / "backbone")
-        network = backbone_from_config(record["config"], dtype=compute_dtype(config.precision))
-        return network, {path.removeprefix("backbone/"): array for path, array in frozen.items()}
+def _load_pretrained(
+    folder: Path, detector_class: type[Detector], config: Any, record: Mapping[str, Any], override: str | None
+) -> Any:
+    """The networks from their source, or from `override`, which are the recorded ones or may take their place."""
     try:
-        network = detector_class.restore_backbone(config, record, override)
+        network = detector_class.load_pretrained(config, record, override)
     except JaxadError as error:
         raise CheckpointError(
-            f"{folder}: needs the backbone {record['id']} (--backbone gives its folder): {error}"
+            f"{folder}: needs the backbone {record['id']} (`backbone` gives its folder): {error}"
         ) from error
-    if not _is_recorded(network, record) and not (override and detector_class.swaps_backbone):
+    if not _is_recorded(network, record) and not (override and record["swaps"]):
         raise CheckpointError(
             f"{network.id}: SHA-256 {_shortened(network.sha256)} is not the backbone this checkpoint was trained on "
             f"({record['id']}, {_shortened(record['sha256'])})"
         )
-    return network, module_state.split(network)[1]
+    return network
 
 
-def _backbone_record(backbone: Any, embedded: bool) -> dict[str, Any]:
+def _record(source: Pretrained, embedded: bool) -> dict[str, Any]:
     return {
-        "id": backbone.id,
-        "sha256": backbone.sha256,
-        "bytes": backbone.bytes,
-        "config": backbone.config_json(),
+        "attribute": source.attribute,
+        "id": source.id,
+        "sha256": source.sha256,
+        "bytes": source.bytes,
+        "config": source.record,
+        "swaps": source.swaps,
         "embedded": embedded,
     }
 
 
-def _is_recorded(backbone: Any, record: Mapping[str, Any]) -> bool:
+def _is_recorded(network: Any, record: Mapping[str, Any]) -> bool:
     # Untrained networks have no file to hash; their names say what they are.
-    return backbone.sha256 == record["sha256"] and (bool(backbone.sha256) or backbone.id == record["id"])
+    return network.sha256 == record["sha256"] and (bool(network.sha256) or network.id == record["id"])
+
+
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _shortened(hashes: str) -> str:
     return re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", hashes)
-
-
-def _backbone(detector: Detector) -> Any:
-    return getattr(detector, "backbone", None)

@@ -1,4 +1,4 @@
-"""Evaluation: predictions through a protocol into metrics, and everything the report shows (DESIGN 5, 6)."""
+"""Evaluation: predictions through a protocol into metrics, and everything the report shows."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def evaluate(
     provenance: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Every category, seven metrics and their mean, in one pass: the dictionary of report.json (DESIGN 6).
+    """Every category, seven metrics and their mean, in one pass: the dictionary of report.json.
 
     Args:
         detector: trained, or with its memory filled.
@@ -143,7 +143,7 @@ def make_report(
     baseline: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """report.json of a finished pass (DESIGN 6)."""
+    """report.json of a finished pass."""
     classes = scored.results()
     rate = scored.images / scored.seconds if scored.images else None
     report: dict[str, Any] = {
@@ -239,19 +239,18 @@ def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[Protot
     for members in scored.indices.values():
         defective = [i for i in members if ranks.get(i) == "median" and records[i].label]
         pairs += defective[:1] + [i for i in members if records[i].label == 0][:1]
-    names = scored.detector.prototype_names
     prototypes, before, after, anomalous, categories = [], [], [], [], []
-    for index, arrays in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
+    for index, found in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
         record, mask = records[index], scored.source.mask(index)
-        if "similarity" in arrays:
+        if found.similarity is not None:
             image = scored.source[index].image
-            prototypes.append(PrototypeFigure(record, image, arrays["similarity"], names, mask))
+            prototypes.append(PrototypeFigure(record, image, np.asarray(found.similarity), found.prototypes, mask))
         # Without a mask nobody can say which patches of a defective image are defective.
-        if "before" not in arrays or (record.label and mask is None):
+        if found.before is None or found.after is None or (record.label and mask is None):
             continue
-        marked = _patch_labels(mask, scored.detector.grid)
-        before.append(arrays["before"])
-        after.append(arrays["after"])
+        marked = _patch_labels(mask, (found.before.shape[0], found.before.shape[1]))
+        before.append(found.before.reshape(len(marked), -1))
+        after.append(found.after.reshape(len(marked), -1))
         anomalous.append(marked)
         categories += [record.category] * len(marked)
     if not before:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ class ImagePrediction:
     mask: np.ndarray | None
 
     def to_json(self) -> dict[str, Any]:
-        """A line of predictions.jsonl (DESIGN 6)."""
+        """A line of predictions.jsonl."""
         return {
             "file": self.file,
             "category": self.category,
@@ -77,7 +76,7 @@ def predict(
         detector: trained, or with its memory filled.
         images: one or several of: path of a file or folder, PIL image, uint8 array [h w 3] or [h w].
         threshold: a `jaxad.Threshold`, e.g. `run.threshold`; None gives scores and maps alone.
-        category: which category all images show, where it matters for the threshold or the system.
+        category: which category all images show, where it matters for the threshold or the detector.
         protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
         batch_size, workers, progress: as in `Predictor.stream`.
 
@@ -85,11 +84,10 @@ def predict(
         One prediction for each image, in the order given; folders are read in the order of their paths.
 
     Raises:
-        DataError: no images, or some that cannot be read; lists all of them before work starts.
+        DataError: no images, or some that cannot be read; lists all of them.
         ConfigError: a protocol other than the threshold's.
     """
     source = images if isinstance(images, ImageList) else ImageList(images, category)
-    check_readable(source, workers)
     stream = predict_stream(
         detector,
         source,
@@ -99,7 +97,7 @@ def predict(
         workers=workers,
         progress=progress,
     )
-    return list(stream)
+    return [prediction for _, prediction in stream]
 
 
 def predict_stream(
@@ -111,37 +109,38 @@ def predict_stream(
     batch_size: int = 16,
     workers: int = 2,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[ImagePrediction]:
-    """Judges the images of a source one by one, in memory that does not grow; arguments as for `predict`."""
+) -> Iterator[tuple[np.ndarray, ImagePrediction]]:
+    """Judges the images of a source one by one, each opened and decoded once, in memory that does not grow.
+
+    Arguments are those of `predict`.
+
+    Yields:
+        Image uint8 [h w 3] at its own size, and what is found in it.
+
+    Raises:
+        DataError: images that cannot be read; after all others have been judged, and with every one of them.
+        ConfigError: a protocol other than the threshold's.
+    """
     if threshold is not None and protocol not in (None, threshold.protocol):
         raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
     name = protocol or (threshold.protocol if threshold else "exact-256")
     predictor = Predictor(detector, name, batch_size=min(batch_size, len(source)))
-    for output in predictor.stream(source, workers=workers, progress=progress):
+    unreadable: list[Problem] = []
+    stream = predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress)
+    for output in stream:
         loaded = output.loaded
-        for score, map, record, index, size in zip(
-            output.scores, output.maps, loaded.records, loaded.indices, loaded.sizes, strict=True
-        ):
+        answers = zip(output.scores, output.maps, loaded.records, loaded.indices, loaded.originals, strict=True)
+        for (score, map, record, index, image), problems in zip(answers, loaded.problems, strict=True):
+            if problems:
+                unreadable.extend(problems)
+                continue
             # With several hosts, one that another host has decoded.
-            size = size or source[index].image.shape[:2]
-            yield _judge(float(score), fit_map(map, size), str(record.file), record.category, threshold)
-
-
-def check_readable(source: Source, workers: int = 2) -> None:
-    """Raises DataError listing every image of the source that cannot be decoded."""
-
-    def problems(index: int) -> list[Problem]:
-        try:
-            source[index]
-        except DataError as error:
-            unknown = Problem("unreadable image", str(source.records[index].file), str(error))
-            return list(error.problems) or [unknown]
-        return []
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = [problem for listed in pool.map(problems, range(len(source))) for problem in listed]
-    if found:
-        raise DataError(f"{len(found)} of {len(source)} images cannot be read:", found)
+            image = source[index].image if image is None else image
+            fitted = fit_map(map, image.shape[:2])
+            yield image, _judge(float(score), fitted, str(record.file), record.category, threshold)
+    if unreadable:
+        files = len({problem.file for problem in unreadable})
+        raise DataError(f"{files} of {len(source)} images cannot be read:", unreadable)
 
 
 def _judge(score: float, map: np.ndarray, file: str, category: str, threshold: Threshold | None) -> ImagePrediction:

@@ -1,4 +1,4 @@
-"""Inference: encode, context, reconstruct, score and the protocol's post-processing as one compiled program.
+"""Inference: encode, judge and the protocol's post-processing as one compiled program.
 
 This is the only inference path; evaluation, thresholds, prediction and benchmarks all use `Predictor`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -20,13 +20,15 @@ from jaxad.detector import Detector
 from jaxad.errors import DataError
 from jaxad.features import FeatureCache, annotated
 from jaxad.nn import module_state
-from jaxad.types import Batch, Context, Features, Source
+from jaxad.types import Batch, Explanation, Features, Judgement, Source
 
 if TYPE_CHECKING:
     pass
 
+OnUnreadable = Literal["raise", "mark"]
+
 NOISE_SEED = 0
-"""Seed of all inference noise; images differ by the hash of their pixels (DESIGN 4.3)."""
+"""Seed of all inference noise; images differ by the hash of their pixels: a prediction depends on the image alone."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Predictor:
 
     Args:
         detector: with its present parameters.
-        protocol: name of an evaluation protocol (DESIGN 5), which says how maps are resized, smoothed and scored.
+        protocol: name of an evaluation protocol, which says how maps are resized, smoothed and scored.
         batch_size: rounded up to a multiple of the number of devices.
         mesh: devices; None for all.
     """
@@ -83,6 +85,8 @@ class Predictor:
         *,
         indices: Sequence[int] | None = None,
         features: FeatureCache | None = None,
+        originals: bool = False,
+        on_unreadable: OnUnreadable = "raise",
         workers: int = 2,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
@@ -91,11 +95,14 @@ class Predictor:
         `features` of all its images spare the frozen networks where one source is judged several times; they are kept
         in float16, so that results differ by that rounding.
 
+        `originals` and `on_unreadable` are those of `jaxad.data.batches`. The score and map of an image that is marked
+        as unreadable mean nothing.
+
         Raises:
             DataError: an image cannot be read, or its category is needed and unknown.
         """
         waiting: tuple[Any, LoadedBatch] | None = None
-        for loaded in self._batches(source, indices, workers):
+        for loaded in self._batches(source, indices, workers, originals=originals, on_unreadable=on_unreadable):
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
                 result = self._compiled(self._arrays, batch)
@@ -108,38 +115,39 @@ class Predictor:
         if waiting is not None:
             yield self._output(*waiting, progress)
 
-    def explain(self, source: Source, indices: Sequence[int], *, workers: int = 2) -> Iterator[dict[str, np.ndarray]]:
-        """What lies between image and map, for figures: one dictionary for each of the images `indices`.
+    def explain(self, source: Source, indices: Sequence[int], *, workers: int = 2) -> Iterator[Explanation]:
+        """What lies between image and anomaly map, for figures: one explanation, its arrays without b, for each image.
 
-        Keys: "before" and, where the system reconstructs, "after", token features [n c]; and every array of the
-        context. A system may rename or scale them by its method `explain`.
+        Args:
+            source: the images.
+            indices: which of them, in this order.
+            workers: threads that decode images.
         """
         for loaded in self._batches(source, indices, workers):
-            arrays = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
-            arrays = parallel.to_host(arrays)
+            found = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
+            found = parallel.to_host(found)
             for place in range(len(loaded.records)):
-                yield {name: array[place] for name, array in arrays.items()}
+                yield jax.tree.map(lambda array, place=place: array[place], found)
 
-    def _batches(self, source: Source, indices: Sequence[int] | None, workers: int) -> Iterator[LoadedBatch]:
+    def _batches(
+        self, source: Source, indices: Sequence[int] | None, workers: int, **options: Any
+    ) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
-        views = self._detector.views
-        for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows):
+        views = self._detector.inputs.views
+        for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded), training=False)
 
     def _predict(self, arrays, batch):
         return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)
 
     def _judge(self, arrays, features, batch):
-        detector: Detector = module_state.merge(self._graphdef, arrays)
-        context, reconstruction = _condition(detector, features, batch)
-        prediction = detector.score(features, reconstruction, context)
-        maps, scores = self.protocol.postprocess(prediction.map)
-        return scores if prediction.score is None else prediction.score, maps
+        judgement = _judgement(module_state.merge(self._graphdef, arrays), features, batch)
+        maps, scores = self.protocol.postprocess(judgement.maps)
+        return scores if judgement.scores is None else judgement.scores, maps
 
     def _explain(self, arrays, batch):
         detector: Detector = module_state.merge(self._graphdef, arrays)
-        features = detector.encode(batch)
-        return detector.explain(features, *_condition(detector, features, batch))
+        return _judgement(detector, detector.encode(batch), batch).explanation
 
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
         scores, maps = parallel.to_host(result)
@@ -151,19 +159,17 @@ class Predictor:
     def _with_categories(self, loaded: LoadedBatch) -> LoadedBatch:
         known = {name: number for number, name in enumerate(self._detector.categories)}
         numbers = [known.get(record.category, -1) for record in loaded.records]
-        if self._detector.needs_category and -1 in numbers:
+        if self._detector.inputs.needs_category and -1 in numbers:
             strangers = sorted({r.category or "(none)" for r, n in zip(loaded.records, numbers, strict=True) if n < 0})
             raise DataError(
                 f"{self._detector.name} needs the category of every image and does not know {', '.join(strangers)}; "
-                f"it knows {', '.join(known)} (--category NAME)"
+                f"it knows {', '.join(known)} (`category`)"
             )
         padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
         return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
 
 
-def _condition(detector: Detector, features: Features, batch: Batch) -> tuple[Context, Features | None]:
-    """Context and reconstruction, with one PRNG key for each image from the hash of its pixels."""
+def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgement:
+    """The detector's answer, with one PRNG key for each image from the hash of its pixels."""
     base = jax.random.key(NOISE_SEED)
-    keys = jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed)
-    context = detector.context(features, batch)
-    return context, detector.reconstruct(features, context, keys)
+    return detector.judge(features, batch, jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed))

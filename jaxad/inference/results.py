@@ -89,7 +89,7 @@ class TsneInput:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything the HTML page shows beyond report.json. What a system or a data set does not have is left out.
+    """Everything the HTML page shows beyond report.json. What a detector or a data set does not have is left out.
 
     Attributes:
         system, baseline: names to print, e.g. "DPDiff-AD" and "Patch bank"; "" takes `config.system` of the report.

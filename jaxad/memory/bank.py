@@ -1,4 +1,7 @@
-"""Memory bank of normal patches: chunked nearest-patch search, reservoir sampling, greedy coreset (PatchCore)."""
+"""Memory bank of normal patches: search for the nearest, reservoir sampling, greedy coreset.
+
+The score is that of PatchCore (arXiv 2106.08265): the distance of a patch to the nearest ones in the bank.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from jaxad.memory.cosine import unit
 from jaxad.types import Array
@@ -17,22 +20,9 @@ from jaxad.types import Array
 Distance = Literal["cosine", "euclidean"]
 
 
-class Memory(nnx.Variable):
-    """An array that `remember` fills and whose size depends on what was seen; a vector while it is empty."""
-
-    @classmethod
-    def empty(cls) -> Memory:
-        """One that nothing has filled yet."""
-        return cls(jnp.zeros(1))
-
-    @property
-    def filled(self) -> bool:
-        """Whether something has."""
-        return self[...].ndim > 1
-
-
 def bank_entries(patches: Array, distance: Distance) -> Array:
     """Patches [m c] as the bank keeps them: of unit length for the cosine distance, unchanged for the euclidean."""
+    chex.assert_rank(patches, 2, custom_message="patches must be [m c]")
     if distance == "euclidean":
         return patches
     return patches / np.maximum(np.linalg.norm(patches, axis=-1, keepdims=True), 1e-12)
@@ -40,7 +30,10 @@ def bank_entries(patches: Array, distance: Distance) -> Array:
 
 def stack_banks(groups: Sequence[Array]) -> np.ndarray:
     """Entries [k_i c] of g banks as one array float32 [g k c], the smaller banks filled up with NaN."""
-    banks = np.full((len(groups), max(map(len, groups)), groups[0].shape[1]), np.nan, np.float32)
+    width = groups[0].shape[-1]
+    for group in groups:
+        chex.assert_shape(group, (None, width), custom_message="groups must be [k_i c], all of one width c")
+    banks = np.full((len(groups), max(map(len, groups)), width), np.nan, np.float32)
     for bank, entries in zip(banks, groups, strict=True):
         bank[: len(entries)] = entries
     return banks
@@ -57,8 +50,8 @@ def nearest_distance(
 ) -> jax.Array:
     """Mean distance of every token to its nearest entries in the bank of its image.
 
-    One scan over slices of the banks: memory is tokens x chunk, whatever the size of a bank; with several banks also
-    images x chunk x c, every image's own slice.
+    One scan over slices of the banks: it needs room for tokens x chunk values, whatever the size of a bank, and with
+    several banks for images x chunk x c more, every image's own slice.
 
     Args:
         tokens: [b n c].
@@ -69,8 +62,12 @@ def nearest_distance(
         chunk: entries compared at once.
 
     Returns:
-        float32 [b n].
+        float32 [b n]; 0 where the bank of an image is empty.
     """
+    chex.assert_rank(tokens, 3, custom_message="tokens must be [b n c]")
+    chex.assert_shape(banks, (None, None, tokens.shape[-1]), custom_message="banks must be [g k c] for tokens [b n c]")
+    chex.assert_shape(which, tokens.shape[:1], custom_message="which must be [b] for tokens [b n c]")
+    chex.assert_type(which, int, custom_message="which must hold integers")
     groups, size, channels = banks.shape
     chunk = min(chunk, size)
     padding = -size % chunk
@@ -122,7 +119,8 @@ class Reservoir:
         self._patches: np.ndarray | None = None
 
     def add(self, patches: np.ndarray) -> None:
-        """Offer patches [m c]."""
+        """Offers patches [m c]; all calls must offer the same width c."""
+        chex.assert_rank(patches, 2, custom_message="patches must be [m c]")
         size = len(self._priority)
         if self._patches is None:
             self._patches = np.empty((size, patches.shape[1]), patches.dtype)
@@ -149,13 +147,14 @@ def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 1
 
     Args:
         patches: [m c].
-        size: patches to take, at most m.
+        size: patches to take; all where there are no more.
         key: PRNG key of the projection and of the first patch.
         projection: dimensions in which distances are measured.
 
     Returns:
-        Their indices, int [size], all different.
+        Their indices, int [min(m, size)], all different.
     """
+    chex.assert_rank(patches, 2, custom_message="patches must be [m c]")
     patches = jnp.asarray(patches, jnp.float32)
     size = min(size, patches.shape[0])
     key_projection, key_first = jax.random.split(key)

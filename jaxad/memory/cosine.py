@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +17,7 @@ def unit(x: Array) -> jax.Array:
 
 def cosine(x: Array, y: Array) -> jax.Array:
     """Cosine of each vector of x [... c] with that of y at the same place: float32 [...] in -1..1, 0 for zeros."""
+    chex.assert_equal_shape([x, y], custom_message="x and y must have the same shape [... c]")
     x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
     return (x * y).sum(-1) * _inverse_length(x)[..., 0] * _inverse_length(y)[..., 0]
 

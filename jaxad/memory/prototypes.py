@@ -1,7 +1,8 @@
-"""Local and global prototypes of DPDiff-AD: image-conditioned extractors and the losses that shape them (SPEC 3)."""
+"""Local and global prototypes of DPDiff-AD: image-conditioned extractors and the losses that shape them."""
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +25,8 @@ class PrototypeExtractor(nnx.Module):
         prototypes: their number k.
         channels: width c of tokens and prototypes.
         heads, mlp_ratio: of the layer.
-        pre_norm: layer norm (eps 1e-6, shared by queries and tokens) before attention and feed-forward (SPEC row 6).
+        pre_norm: layer norm (eps 1e-6, shared by queries and tokens) before attention and feed-forward. Eq. 10 writes
+            none, but the extractor of INP-Former, which it resembles, has it.
         dtype: compute type.
     """
 
@@ -55,6 +57,8 @@ class PrototypeExtractor(nnx.Module):
 
     def __call__(self, tokens: Array) -> jax.Array:
         """tokens [b n c] -> prototypes float32 [b k c]."""
+        channels = self.queries.shape[-1]
+        chex.assert_shape(tokens, (None, None, channels), custom_message=f"tokens must be [b n {channels}]")
         queries = jnp.broadcast_to(self.queries[...][None], (tokens.shape[0], *self.queries.shape))
         normed = (queries, tokens) if self.norm is None else (self.norm(queries), self.norm(tokens))
         projected = (self.query(normed[0]), *jnp.split(self.key_value(normed[1]), 2, axis=-1))
@@ -66,6 +70,7 @@ class PrototypeExtractor(nnx.Module):
 
 def cosine_similarity(tokens: Array, prototypes: Array) -> jax.Array:
     """Cosine of every token with every prototype: [b n c], [b k c] -> [b n k] in -1..1."""
+    _check(tokens, prototypes)
     return jnp.einsum("bnc,bkc->bnk", unit(tokens), unit(prototypes), precision="highest")
 
 
@@ -81,7 +86,7 @@ def global_loss(
 
     The cost of a pair is its squared distance. Sinkhorn runs for each image in the log domain on that cost divided by
     the width c (so that `epsilon` does not depend on the width); the plan is a constant for the gradient, which by the
-    envelope theorem is that of the loss itself (SPEC row 14).
+    envelope theorem is that of the loss itself.
 
     Args:
         tokens: [b n c].
@@ -93,6 +98,7 @@ def global_loss(
         The mean over images of c * (<T, C/c> + epsilon * sum T log T), and the largest L1 error of a marginal of the
         plan (tokens or prototypes) over the images, both scalars.
     """
+    _check(tokens, prototypes)
     channels = tokens.shape[-1]
     solve = sinkhorn.Sinkhorn(
         lse_mode=True,
@@ -114,6 +120,12 @@ def global_loss(
     with jax.numpy_rank_promotion("allow"):
         loss, error = jax.vmap(one_image)(_squared_distance(tokens, prototypes) / channels)
     return channels * loss.mean(), error.max()
+
+
+def _check(tokens: Array, prototypes: Array) -> None:
+    chex.assert_rank(tokens, 3, custom_message="tokens must be [b n c]")
+    b, _, c = tokens.shape
+    chex.assert_shape(prototypes, (b, None, c), custom_message="prototypes must be [b k c] for tokens [b n c]")
 
 
 def _squared_distance(tokens: Array, prototypes: Array) -> jax.Array:

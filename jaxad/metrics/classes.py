@@ -1,47 +1,31 @@
-"""The seven metrics of one category, collected in one pass, and their mean over categories (SPEC 4.1)."""
+"""The seven metrics of one category, collected in one pass, and their mean over categories."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jaxad.errors import ProtocolError
 from jaxad.metrics.curves import Steps, aupro, auroc, average_precision, exact_steps, f1_max, pr_points, roc_points
-from jaxad.metrics.grids import AuproGrid, aupro_grid, f1_grid
+from jaxad.metrics.grids import aupro_grid, f1_grid
 from jaxad.metrics.names import IMAGE_METRICS, METRICS, PIXEL_METRICS
 from jaxad.metrics.pixels import Measure, PixelScores
-
-
-@dataclass(frozen=True)
-class MetricRules:
-    """What published evaluations do differently (SPEC 4.2); the defaults are the exact definitions.
-
-    Attributes:
-        flip_auroc: an AUROC below 0.5 becomes 1 - AUROC, of images and of pixels.
-        f1_steps: thresholds of the pixel F1 on scores scaled to [0, 1] over the category; None for all thresholds.
-        aupro_grid: thresholds of AUPRO; None for all of them, interpolated at the limit.
-        filled_regions: AUPRO counts overlap with the holes of a region too.
-        fpr_limit: false positive rate up to which AUPRO integrates.
-    """
-
-    flip_auroc: bool = False
-    f1_steps: int | None = None
-    aupro_grid: AuproGrid | None = None
-    filled_regions: bool = False
-    fpr_limit: float = 0.3
-
-
-EXACT = MetricRules()
+from jaxad.metrics.rules import EXACT, MetricRules
 
 
 class ClassMetrics:
     """Scores of one category so far. Image scores are kept; pixel scores are binned in constant memory.
 
-    State: 9 bytes for each image, and for pixels nothing at first, 4 MB or so after 1e7 scores and little more beyond
-    (`nbytes`): 160 categories collected at once take 0.6 GB, one after the other no more than one.
+    The state takes 9 bytes for each image, and for pixels nothing at first, about 4 MB after 1e7 scores and little more
+    beyond (`nbytes`): 0.6 GB for 160 categories that are collected at once.
+
+    Attributes:
+        rules: definitions of the metrics.
+        pixels: histograms of the pixel scores.
+        without_map: images so far that came without an anomaly map.
+        without_mask: anomalous images so far whose mask is unknown.
     """
 
     def __init__(self, rules: MetricRules = EXACT):
@@ -80,7 +64,7 @@ class ClassMetrics:
         Args:
             scores: float [b], higher is more anomalous.
             labels: int [b], 0 normal, 1 anomalous.
-            maps: float32 [b h w], None where the system gives none: pixel metrics are then undefined.
+            maps: float32 [b h w], None where the detector gives none: pixel metrics are then undefined.
             masks: bool [b h w], or for each image bool [h w] or None. None means an empty mask for a normal image and
                 an unknown one for an anomalous image, which leaves the category's pixel metrics undefined.
             names: what to call the images in messages.
@@ -134,7 +118,7 @@ class ClassMetrics:
         return metrics
 
     def result(self) -> dict[str, Any]:
-        """The metrics of the category as in report.json (DESIGN 6).
+        """The metrics of the category as in report.json.
 
         Returns:
             `image_auroc, image_ap, image_f1max, pixel_auroc, pixel_ap, pixel_f1max, aupro` and their mean `mad`, each

@@ -65,7 +65,7 @@ def f1_max(steps: Steps) -> float:
 
 
 def aupro(steps: Steps, limit: float = 0.3) -> float:
-    """Area under PRO over FPR up to `limit`, cut by linear interpolation, divided by `limit` (SPEC 4.3, 4.4).
+    """Area under PRO over FPR up to `limit`, cut by linear interpolation, divided by `limit`.
 
     PRO at a threshold is the mean over regions of the share of each above it: the cumulated region weights.
     """

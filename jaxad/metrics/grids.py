@@ -1,4 +1,4 @@
-"""Pixel metrics of published code that evaluates a fixed grid of thresholds instead of all of them (SPEC 4.2).
+"""Pixel metrics of published code that evaluates a fixed grid of thresholds instead of all of them.
 
 The grid lies between the lowest and the highest score of the category, known only at the end. A threshold splits some
 cells of the histograms; how many of their pixels lie above it is taken as half, with a bound that covers the rest.
@@ -6,30 +6,11 @@ cells of the histograms; how many of their pixels lie above it is taken as half,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import numpy as np
 
 from jaxad.metrics.histogram import ScoreHistogram
 from jaxad.metrics.pixels import Measure, PixelScores, between
-
-
-@dataclass(frozen=True)
-class AuproGrid:
-    """How AUPRO is taken from a grid of thresholds.
-
-    Attributes:
-        steps: thresholds, at distances (max - min) / steps.
-        from_top: thresholds max, max - step, ..., which begin at FPR 0, instead of max - step, ..., min.
-        at_limit: keep points with FPR equal to the limit, not only below it.
-        rescale: FPR becomes FPR / max ("max") or (FPR - min) / (max - min) ("range") over the points kept.
-    """
-
-    steps: int
-    from_top: bool = False
-    at_limit: bool = False
-    rescale: Literal["max", "range"] = "max"
+from jaxad.metrics.rules import AuproGrid
 
 
 def f1_grid(pixels: PixelScores, steps: int) -> Measure | None:

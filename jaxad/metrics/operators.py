@@ -7,28 +7,12 @@ host, in float64.
 
 from __future__ import annotations
 
+from typing import Literal
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-
-def bilinear(size: int, target: int, align_corners: bool = False) -> np.ndarray:
-    """Linear interpolation from `size` to `target` samples, [target size], not antialiased (torch's conventions).
-
-    Args:
-        size, target: lengths of input and output.
-        align_corners: sample i lies at i (size - 1) / (target - 1); otherwise at (i + 1/2) size / target - 1/2.
-    """
-    index = np.arange(target)
-    if align_corners:
-        position = index * ((size - 1) / max(target - 1, 1))
-    else:
-        position = np.clip((index + 0.5) * (size / target) - 0.5, 0, size - 1)
-    left = np.minimum(np.floor(position).astype(int), size - 1)
-    matrix = np.zeros((target, size))
-    np.add.at(matrix, (index, left), 1 - (position - left))
-    np.add.at(matrix, (index, np.minimum(left + 1, size - 1)), position - left)
-    return matrix
 
 
 def crop(size: int, kept: int) -> np.ndarray:
@@ -36,10 +20,12 @@ def crop(size: int, kept: int) -> np.ndarray:
     return np.eye(size)[(size - kept) // 2 :][:kept]
 
 
-def gaussian(size: int, sigma: float, radius: int, boundary: str) -> np.ndarray:
+def gaussian(size: int, sigma: float, radius: int, boundary: Literal["reflect", "zero"]) -> np.ndarray:
     """Normalized Gaussian of `radius` samples to each side, [size size].
 
     Args:
+        size: length of input and output.
+        sigma, radius: in samples.
         boundary: "reflect" mirrors at the outer edge of the last sample (scipy's default); "zero" pads with zeros.
     """
     offsets = np.arange(-radius, radius + 1)
@@ -79,6 +65,10 @@ def separable(rows: np.ndarray, columns: np.ndarray, maps: jax.typing.ArrayLike)
     Returns:
         float32 [b H W].
     """
-    a, b = jnp.asarray(rows, jnp.float32), jnp.asarray(columns, jnp.float32)
-    wide = jnp.einsum("bhw,vw->bhv", jnp.asarray(maps, jnp.float32), b, precision="highest")
+    a, b, maps = (jnp.asarray(array, jnp.float32) for array in (rows, columns, maps))
+    chex.assert_rank(maps, 3, custom_message="maps must be [b h w]")
+    _, height, width = maps.shape
+    chex.assert_shape(a, (None, height), custom_message="rows must be [H h] for maps [b h w]")
+    chex.assert_shape(b, (None, width), custom_message="columns must be [W w] for maps [b h w]")
+    wide = jnp.einsum("bhw,vw->bhv", maps, b, precision="highest")
     return jnp.einsum("uh,bhv->buv", a, wide, precision="highest")

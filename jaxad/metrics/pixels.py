@@ -39,7 +39,7 @@ class PixelScores:
     """Pixel scores of one category so far.
 
     Args:
-        filled_regions: whether region weights cover the holes of regions (SPEC 4.2, WinCLIP).
+        filled_regions: whether region weights cover the holes of regions, as in WinCLIP.
         resolution: of the histograms; errors are of the order of its inverse.
     """
 

@@ -1,24 +1,23 @@
-"""Evaluation protocols: all post-processing between a `Prediction` and the metrics, by name (SPEC 4.2, DESIGN 5).
+"""Evaluation protocols: all post-processing between anomaly maps and metrics, registered by name.
 
-Numbers under different protocols are not comparable, so every report names its own. The maps' part is jax, batched and
-jit-able; the masks' part runs on the host.
+Numbers under different protocols are not comparable, so every report names its own. Importing this module costs
+neither numpy nor jax; the work is done in `jaxad.metrics.processing`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from PIL import Image
+from jaxad.errors import ConfigError, ProtocolError
+from jaxad.metrics.rules import EXACT, AuproGrid, MetricRules
+from jaxad.registry import Registry, unknown
 
-from jaxad.errors import ProtocolError
-from jaxad.metrics import operators
-from jaxad.metrics.classes import EXACT, ClassMetrics, MetricRules
-from jaxad.metrics.grids import AuproGrid
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    from jaxad.metrics.classes import ClassMetrics
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How predictions are made comparable to masks and labels; one column of SPEC 4.2.
+    """How predictions are made comparable to masks and labels, and which metrics are taken of them.
 
     Attributes:
         name: for reports and the command line.
@@ -69,39 +68,40 @@ class Protocol:
 
     def class_metrics(self) -> ClassMetrics:
         """Empty metrics of one category under this protocol's rules."""
+        from jaxad.metrics.classes import ClassMetrics
+
         return ClassMetrics(self.rules)
 
     def postprocess(self, maps: jax.typing.ArrayLike) -> tuple[jax.Array, jax.Array]:
-        """Everything that happens to maps.
+        """Everything that happens to maps; jit-able.
 
         Args:
-            maps: float32 [b h w], a `Prediction.map` at the system's own resolution.
+            maps: float [b h w], anomaly maps at the detector's own resolution.
 
         Returns:
-            float32 [b size size], the maps to compare with masks, and float32 [b], image scores for systems that define
-            none of their own.
+            float32 [b size size], the maps to compare with masks, and float32 [b], image scores for detectors that
+            define none of their own.
         """
         processed = self.process_map(maps)
         return processed, self.image_score(processed if self.score_smoothed else self.resize_map(maps))
 
     def process_map(self, maps: jax.typing.ArrayLike) -> jax.Array:
-        """Maps [b h w] resized and smoothed, float32 [b size size]."""
-        return self._map(maps, smooth=True)
+        """Maps resized and smoothed: [b h w] -> float32 [b size size]."""
+        from jaxad.metrics import processing
+
+        return processing.process_maps(self, maps, smooth=True)
 
     def resize_map(self, maps: jax.typing.ArrayLike) -> jax.Array:
-        """Maps [b h w] resized only, float32 [b size size]."""
-        return self._map(maps, smooth=False)
+        """Maps resized only: [b h w] -> float32 [b size size]."""
+        from jaxad.metrics import processing
+
+        return processing.process_maps(self, maps, smooth=False)
 
     def image_score(self, maps: jax.typing.ArrayLike) -> jax.Array:
         """Image scores float32 [b] from maps [b size size]: smoothed ones if `score_smoothed`, else only resized."""
-        maps = jnp.asarray(maps, jnp.float32)
-        if self.top_share is not None:
-            pixels = maps.reshape(len(maps), -1)
-            return jax.lax.top_k(pixels, max(1, int(pixels.shape[1] * self.top_share)))[0].mean(axis=1)
-        if self.pool > 1:
-            pooling = _pooling(self)
-            maps = operators.separable(pooling, pooling, maps)
-        return maps.max(axis=(1, 2))
+        from jaxad.metrics import processing
+
+        return processing.image_scores(self, maps)
 
     def resize_mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask as bool [size size].
@@ -112,16 +112,9 @@ class Protocol:
         Raises:
             ProtocolError: the mask is not bool [h w].
         """
-        if mask.ndim != 2 or mask.dtype != bool:
-            raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool [h w]")
-        if self.canvas is not None:
-            side, kept = self.canvas
-            edge = (side - kept) // 2
-            gray = _filtered(mask, side)[edge : edge + kept, edge : edge + kept]
-            return _picked(gray, self.size, 0.0) > 255 * self.mask_above
-        if self.mask_resize == "bilinear":
-            return _filtered(mask, self.size) > 255 * self.mask_above
-        return _picked(mask, self.size, 0.5 if self.mask_resize == "center" else 0.0)
+        from jaxad.metrics import processing
+
+        return processing.resize_mask(self, mask)
 
     def image_label(self, label: int, mask: np.ndarray | None) -> int:
         """The label an image is evaluated under: 0 or 1.
@@ -132,123 +125,103 @@ class Protocol:
         """
         return int(mask.any()) if self.label_from_mask and mask is not None else label
 
-    def _map(self, maps: jax.typing.ArrayLike, smooth: bool) -> jax.Array:
-        if jnp.ndim(maps) != 3:
-            raise ProtocolError(f"maps of shape {jnp.shape(maps)}: must be [b h w]")
-        _, height, width = jnp.shape(maps)
-        return operators.separable(_processing(self, height, smooth), _processing(self, width, smooth), maps)
+
+_protocols: Registry[Protocol] = Registry("protocol", group="jaxad.protocols")
 
 
-@lru_cache(maxsize=64)
-def _processing(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
-    """The chain from `size` samples to the protocol's as one matrix."""
-    if protocol.canvas is None:
-        matrix = operators.bilinear(size, protocol.size, protocol.align_corners)
-    else:
-        side, kept = protocol.canvas
-        matrix = operators.crop(side, kept) @ operators.bilinear(size, side, protocol.align_corners)
-        matrix = operators.bilinear(kept, protocol.size) @ matrix
-    if smooth and protocol.smoothing is not None:
-        kernel = protocol.smoothing
-        matrix = operators.gaussian(protocol.size, kernel.sigma, kernel.radius, kernel.boundary) @ matrix
-    return matrix
+def register_protocol(protocol: Protocol) -> Protocol:
+    """Makes a protocol known by its name, as do entry points of the group "jaxad.protocols"; returns it.
+
+    Raises:
+        ConfigError: jaxad has another protocol of that name, under which its reports would be misread.
+    """
+    if any(own.name == protocol.name and own != protocol for own in _OWN):
+        raise ConfigError(f"protocol {protocol.name!r}: jaxad has another one of this name; choose a new name")
+    return _protocols.register(protocol.name, protocol)
 
 
-@lru_cache(maxsize=64)
-def _pooling(protocol: Protocol) -> np.ndarray:
-    return operators.average_pool(protocol.size, protocol.pool, protocol.pool_repeats)
-
-
-def _filtered(mask: np.ndarray, size: int) -> np.ndarray:
-    """PIL's bilinear resizing of a mask, uint8 [size size]."""
-    gray = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _picked(image: np.ndarray, size: int, offset: float) -> np.ndarray:
-    """Nearest neighbor: sample i comes from floor((i + offset) in / out)."""
-    rows, columns = (((np.arange(size) + offset) * n / size).astype(int) for n in image.shape)
-    return image[np.ix_(rows, columns)]
-
-
-def _gaussian(sigma: float) -> Smoothing:
-    """scipy.ndimage.gaussian_filter(sigma), which cuts at 4 sigma (SPEC 0.2)."""
-    return Smoothing(sigma, int(4 * sigma + 0.5))
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    p.name: p
-    for p in (
-        Protocol(
-            name="exact-256",
-            description="jaxad: 256 px, Gaussian 4 px, nearest masks, all thresholds, AUPRO interpolated at FPR 0.3",
-            size=256,
-            smoothing=_gaussian(4.0),
-            pool=16,
-        ),
-        Protocol(
-            name="exact-448",
-            description="jaxad: 448 px, Gaussian 4 px, nearest masks, all thresholds, AUPRO interpolated at FPR 0.3",
-            size=448,
-            smoothing=_gaussian(4.0),
-            pool=16,
-        ),
-        Protocol(
-            name="diad",
-            description="DiAD, VLMDiff: 256 px, Gaussian 5 px, masks > 0, AUROC flipped below 0.5, AUPRO of 200 steps",
-            size=256,
-            align_corners=True,
-            smoothing=_gaussian(5.0),
-            mask_resize="bilinear",
-            label_from_mask=True,
-            pool=8,
-            pool_repeats=8,
-            rules=MetricRules(flip_auroc=True, aupro_grid=AuproGrid(200)),
-        ),
-        Protocol(
-            name="ader",
-            description="ADer: 256 px, Gaussian 4 px, masks > 0.5, labels by mask, pixel F1 of 21, AUPRO of 100 steps",
-            size=256,
-            align_corners=True,
-            smoothing=_gaussian(4.0),
-            mask_resize="bilinear",
-            mask_above=0.5,
-            label_from_mask=True,
-            pool=16,
-            rules=MetricRules(f1_steps=21, aupro_grid=AuproGrid(100, rescale="range")),
-        ),
-        Protocol(
-            name="dinomaly",
-            description="Dinomaly: 448 px cropped to 392, then 256; 5 x 5 smoothing; score of top 1 %; AUPRO of 200",
-            size=256,
-            align_corners=True,
-            canvas=(448, 392),
-            smoothing=Smoothing(4.0, 2, "zero"),
-            mask_resize="bilinear",
-            top_share=0.01,
-            rules=MetricRules(aupro_grid=AuproGrid(200)),
-        ),
-        Protocol(
-            name="winclip",
-            description="WinCLIP, PromptAD: 400 px, Gaussian 4 px for pixels only, AUPRO of 200 steps, filled regions",
-            size=400,
-            smoothing=_gaussian(4.0),
-            mask_resize="floor",
-            score_smoothed=False,
-            rules=MetricRules(
-                aupro_grid=AuproGrid(200, from_top=True, at_limit=True, rescale="range"), filled_regions=True
-            ),
-        ),
-    )
-}
+def protocol_names() -> tuple[str, ...]:
+    """Names of all protocols, jaxad's own first."""
+    return _protocols.names()
 
 
 def protocol(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        ProtocolError: there is none; the message lists those there are.
+        ProtocolError: there is none; names the nearest, and all there are.
     """
-    if name not in PROTOCOLS:
-        raise ProtocolError(f"protocol {name!r}: there are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+    if name not in protocol_names():
+        raise ProtocolError(unknown("protocol", name, protocol_names()))
+    return _protocols.get(name)
+
+
+def _gaussian(sigma: float) -> Smoothing:
+    """The kernel of scipy.ndimage.gaussian_filter(sigma), which ends at 4 sigma."""
+    return Smoothing(sigma, int(4 * sigma + 0.5))
+
+
+_OWN = (
+    Protocol(
+        name="exact-256",
+        description="jaxad: 256 px, Gaussian 4 px, nearest masks, all thresholds, AUPRO interpolated at FPR 0.3",
+        size=256,
+        smoothing=_gaussian(4.0),
+        pool=16,
+    ),
+    Protocol(
+        name="exact-448",
+        description="jaxad: 448 px, Gaussian 4 px, nearest masks, all thresholds, AUPRO interpolated at FPR 0.3",
+        size=448,
+        smoothing=_gaussian(4.0),
+        pool=16,
+    ),
+    Protocol(
+        name="diad",
+        description="DiAD, VLMDiff: 256 px, Gaussian 5 px, masks > 0, AUROC flipped below 0.5, AUPRO of 200 steps",
+        size=256,
+        align_corners=True,
+        smoothing=_gaussian(5.0),
+        mask_resize="bilinear",
+        label_from_mask=True,
+        pool=8,
+        pool_repeats=8,
+        rules=MetricRules(flip_auroc=True, aupro_grid=AuproGrid(200)),
+    ),
+    Protocol(
+        name="ader",
+        description="ADer: 256 px, Gaussian 4 px, masks > 0.5, labels by mask, pixel F1 of 21, AUPRO of 100 steps",
+        size=256,
+        align_corners=True,
+        smoothing=_gaussian(4.0),
+        mask_resize="bilinear",
+        mask_above=0.5,
+        label_from_mask=True,
+        pool=16,
+        rules=MetricRules(f1_steps=21, aupro_grid=AuproGrid(100, rescale="range")),
+    ),
+    Protocol(
+        name="dinomaly",
+        description="Dinomaly: 448 px cropped to 392, then 256; 5 x 5 smoothing; score of top 1 %; AUPRO of 200",
+        size=256,
+        align_corners=True,
+        canvas=(448, 392),
+        smoothing=Smoothing(4.0, 2, "zero"),
+        mask_resize="bilinear",
+        top_share=0.01,
+        rules=MetricRules(aupro_grid=AuproGrid(200)),
+    ),
+    Protocol(
+        name="winclip",
+        description="WinCLIP, PromptAD: 400 px, Gaussian 4 px for pixels only, AUPRO of 200 steps, filled regions",
+        size=400,
+        smoothing=_gaussian(4.0),
+        mask_resize="floor",
+        score_smoothed=False,
+        rules=MetricRules(
+            aupro_grid=AuproGrid(200, from_top=True, at_limit=True, rescale="range"), filled_regions=True
+        ),
+    ),
+)
+for _protocol in _OWN:
+    register_protocol(_protocol)

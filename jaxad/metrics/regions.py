@@ -1,7 +1,7 @@
 """Defect regions of a mask: 8-connected components, and the weights by which per-region overlap becomes a pixel sum.
 
 The per-region overlap (PRO) at a threshold is the mean over regions R of |R above the threshold| / |R|. Giving every
-pixel the weight sum of 1 / |R| over the regions that contain it turns it into one weighted count (SPEC 4.3).
+pixel the weight sum of 1 / |R| over the regions that contain it turns it into one weighted count.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def region_weights(mask: np.ndarray, filled: bool = False) -> tuple[np.ndarray, 
 
     Args:
         mask: bool [h w], True on defects.
-        filled: count overlap with each region's holes filled, but divide by its area without them, as the WinCLIP code
-            does (SPEC 4.2): pixels in holes get a weight, and a region can then overlap by more than 1.
+        filled: count overlap with each region's holes filled, but divide by its area without them, as the code of
+            WinCLIP does: pixels in holes get a weight, and a region can then overlap by more than 1.
 
     Returns:
         float64 [h w], 0 outside the regions, and the number of 8-connected regions.

@@ -91,7 +91,7 @@ class Network:
 
     @property
     def parameters(self) -> int:
-        """Number of parameters, without tensors that only pretraining uses (SPEC 6.8)."""
+        """Number of parameters, without tensors that only pretraining uses."""
         return PARAMETERS[self.name]
 
 

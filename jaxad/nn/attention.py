@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from jaxad.types import Array
 
 CACHED = 1 << 21
-"""Logits that a CPU holds at once at most: 8 MB in float32, about what its caches do."""
+"""Logits that a CPU holds at once at most: 8 MB in float32, about the size of its caches."""
 
 
 def attention(query: Array, key: Array, value: Array, heads: int, *, causal: bool = False) -> jax.Array:
@@ -25,6 +26,9 @@ def attention(query: Array, key: Array, value: Array, heads: int, *, causal: boo
     Returns:
         [b n c] of the type of `value`. GPUs and TPUs run jax.nn.dot_product_attention, which XLA compiles for them.
     """
+    chex.assert_rank([query, key, value], 3, custom_message="query must be [b n c], key and value [b k c]")
+    chex.assert_equal_shape([key, value], custom_message="key and value must have one shape")
+    chex.assert_is_divisible(query.shape[-1], heads, custom_message="heads must divide the channels c")
     q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
     few = q.shape[0] * q.shape[1] * k.shape[1] <= CACHED
     on_cpu = functools.partial(_head_by_head, causal=causal) if few or causal else _block_by_block

@@ -1,4 +1,4 @@
-"""Module state as one flat dict "a/b/0/kernel" -> array: the form in which it leaves a program (DESIGN 4.1)."""
+"""Module state as one flat dict "a/b/0/kernel" -> array: the form in which it leaves a program."""
 
 from __future__ import annotations
 
@@ -72,9 +72,3 @@ def select(arrays: Mapping[str, Any], prefixes: tuple[str, ...]) -> tuple[FlatSt
     """Divide a flat state into the entries below one of `prefixes` and the rest."""
     below = {path: array for path, array in arrays.items() if path.startswith(tuple(f"{p}/" for p in prefixes))}
     return below, {path: array for path, array in arrays.items() if path not in below}
-
-
-def parameter_paths(module: nnx.Module) -> frozenset[str]:
-    """Paths of the module's nnx.Param arrays: what an optimizer may change, unlike statistics and memories."""
-    variables = nnx.to_flat_state(nnx.split(module, nnx.Param, ...)[1])
-    return frozenset("/".join(map(str, path)) for path, _ in variables)

@@ -1,4 +1,4 @@
-"""How pretrained networks want their images: mean and standard deviation of each channel, on a scale from 0 to 1."""
+"""How pretrained networks take their images: mean and standard deviation of each channel, on a scale from 0 to 1."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,11 +26,13 @@ class Normalization:
 
     def __call__(self, images: Array) -> jax.Array:
         """Images [b h w 3] on a scale from 0 to 255, as a network takes them: float32."""
+        chex.assert_shape(images, (None, None, None, 3), custom_message="images must be [b h w 3]")
         mean, std = self._arrays()
         return (jnp.asarray(images, jnp.float32) / 255 - mean) / std
 
     def inverse(self, normalized: Array) -> jax.Array:
         """Normalized images [b h w 3] back on a scale from 0 to 255: float32, neither rounded nor clipped."""
+        chex.assert_shape(normalized, (None, None, None, 3), custom_message="normalized must be [b h w 3]")
         mean, std = self._arrays()
         return (jnp.asarray(normalized, jnp.float32) * std + mean) * 255
 
@@ -48,7 +51,7 @@ class Normalization:
             default: where neither says anything.
 
         Raises:
-            WeightsError: values that are not three numbers, or a scale other than 1/255.
+            WeightsError: values that are not three numbers, or a scale other than 1/255; names the field.
         """
         said = config.get("preprocess_cfg", config.get("pretrained_cfg", config if "architecture" in config else {}))
         mean = preprocessor.get("image_mean", said.get("mean", default.mean))
@@ -64,7 +67,12 @@ class Normalization:
             problems.append("rescale_factor, rescale_offset: must be 1/255 and false")
         if problems:
             raise WeightsError(
-                "\n".join(["what the weights say of their images cannot be used:", *(f"  {p}" for p in problems)])
+                "\n".join(
+                    [
+                        "preprocessor_config.json or config.json cannot be used:",
+                        *(f"  {p}" for p in problems),
+                    ]
+                )
             )
         if preprocessor.get("image_processor_type", "").startswith("EfficientNet") and preprocessor.get(
             "include_top", True

@@ -1,4 +1,4 @@
-"""The compute type of networks (DESIGN 4.4); parameters, norms, softmax, schedules and metrics stay float32."""
+"""The compute type of networks; parameters, norms, softmax, schedules and metrics stay float32."""
 
 from __future__ import annotations
 

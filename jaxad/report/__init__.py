@@ -1,0 +1,1 @@
+"""What users read: report.json and its page, pictures of anomaly maps, the folder of predictions."""

@@ -16,7 +16,7 @@ from jaxad.metrics.curves import thinned
 
 WIDTH, HEIGHT = 260, 210
 POINTS = 120
-"""Of a curve."""
+"""Points of a curve at most."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 8, 34
 
 
@@ -63,7 +63,7 @@ def unit_chart(lines: Sequence[Line], x_label: str, y_label: str, *, diagonal: b
 def score_chart(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Markup:
     """Histogram of image scores [m]: anomalous images (label 1) above the axis, normal ones below it.
 
-    The score axis is logarithmic where scores are positive and their 99 % quantile is over 20 times the median.
+    The score axis is logarithmic where scores are positive and their 99% quantile is over 20 times the median.
     """
     scores, defective = np.asarray(scores, np.float64), np.asarray(labels).astype(bool)
     reach = scores if threshold is None else np.append(scores, threshold)

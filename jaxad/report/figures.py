@@ -1,4 +1,4 @@
-"""The report's figures: curves, gallery, prototype maps and t-SNE, as values for its template."""
+"""The figures of the page: curves, gallery, prototype maps and t-SNE, as values for its template."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, T
 from jaxad.io.pictures import encode_picture, shrink
 from jaxad.report import charts
 from jaxad.report.images import contour, heat, panels
+from jaxad.types import Record
 
 _GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000
 _TSNE_PATCHES, _TSNE_HUES = 1500, 10
 
 
 def curves(report: Mapping[str, Any], evaluation: Evaluation) -> list[dict[str, Any]]:
-    """For each category the ROC chart, the precision-recall chart and the score histogram, as far as they exist."""
+    """For each category the ROC chart, the precision-recall chart and the score histogram, as far as they exist.
+
+    Args:
+        report: the dictionary of report.json.
+        evaluation: gives curves, scores and thresholds.
+
+    Returns:
+        [{`category`, `figures` [{`kind` "roc", "pr" or "scores", `svg`, `area` {"image" or "pixel": value}}]}].
+    """
     axes = {"roc": ("false-positive rate", "true-positive rate"), "pr": ("recall", "precision")}
     sections = []
     for category, metrics in report["classes"].items():
@@ -50,7 +59,11 @@ def curves(report: Mapping[str, Any], evaluation: Evaluation) -> list[dict[str, 
 
 
 def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any] | None:
-    """The cases by category, weakest category first, with the largest pictures that keep the page small."""
+    """The cases by category, weakest category first, with the largest pictures that keep the page small.
+
+    Returns:
+        `categories` [{`category`, `scale` (low, high), `cards`}], and how many are `left_out`; None without cases.
+    """
     if not evaluation.cases:
         return None
     auroc = {name: metrics["image_auroc"] for name, metrics in report["classes"].items()}
@@ -92,7 +105,8 @@ def _card(case: Case, scale: tuple[float, float], side: int, threshold: float | 
     return {
         "case": case,
         "pictures": uris,
-        "aspect": f"{width}/{height}",
+        "width": width,
+        "height": height,
         "verdict": verdict,
         "file": _name(case.record),
         "threshold": threshold,
@@ -100,7 +114,11 @@ def _card(case: Case, scale: tuple[float, float], side: int, threshold: float | 
 
 
 def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
-    """Similarity maps, each prototype on one color scale per category, as many images as the size limit allows."""
+    """Similarity maps on one color scale for each prototype and category, of as many images as the size limit allows.
+
+    Returns:
+        [{`figure`, `input` picture, `maps` [(name, low, high, picture)], `file`}], pictures as data URIs.
+    """
     values: dict[tuple[str, str], list[np.ndarray]] = {}
     for figure in figures:
         for name, similarity in zip(figure.names, figure.maps, strict=True):
@@ -123,7 +141,12 @@ def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
 
 
 def tsne(patches: TsneInput | None) -> dict[str, Any] | None:
-    """Both t-SNE charts. The second starts from the first's layout, so that a patch can be followed between them."""
+    """Both t-SNE charts. The second starts from the first's layout, so that a patch can be followed between them.
+
+    Returns:
+        `views` [{`title`, `svg`, `mixing`, the share of anomalous patches next to a normal one}], `legend`
+        [(hue, category)], numbers of `patches` and of `anomalous` ones; None with fewer than 10 patches.
+    """
     if patches is None or len(patches.before) < 10:
         return None
     chosen = _subset(np.asarray(patches.anomalous).astype(bool))
@@ -154,9 +177,8 @@ def _subset(anomalous: np.ndarray) -> np.ndarray:
 
 def _embed(features: np.ndarray, start: Any) -> np.ndarray:
     tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
-    with threadpoolctl.threadpool_limits(
-        1
-    ):  # beside other work, t-SNE's threads wait for each other: four times slower
+    # Beside other work, t-SNE's threads wait for each other: four times slower.
+    with threadpoolctl.threadpool_limits(1):
         return tsne.fit_transform(PCA(min(50, *features.shape), random_state=0).fit_transform(features))
 
 
@@ -168,7 +190,7 @@ def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
     return float((~anomalous[nearest])[anomalous].mean())
 
 
-def _name(record: Any) -> str:
+def _name(record: Record) -> str:
     return record.identity or record.file.name
 
 

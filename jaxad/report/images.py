@@ -1,7 +1,8 @@
-"""Pictures of anomaly maps, and the files that `predict` leaves behind.
+"""Pictures of anomaly maps, and the files that `jaxad predict` leaves behind.
 
-Heat is always drawn on a fixed scale (`heat_scale`): black is the median pixel of the category's normal images, the
-middle of the colors is the decision threshold. A normal image therefore stays cold, whatever its own largest value is.
+Heat is always drawn on the fixed scale of the category (`jaxad.inference.maps.heat_scale`): black is the median pixel
+of its normal images, the middle of the colors is the decision threshold. A normal image therefore stays cold, whatever
+its own largest value is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image
 
@@ -24,15 +24,20 @@ from jaxad.io.pictures import encode_picture, shrink
 Palette = Literal["inferno", "viridis"]
 
 OUTLINE = (64, 224, 208)
-_COLORS = {
-    name: (matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
-    for name in ("inferno", "viridis")
-}
+"""Color of outlines, turquoise, which neither palette nor most parts have."""
+_PALETTES = {"inferno": cv2.COLORMAP_INFERNO, "viridis": cv2.COLORMAP_VIRIDIS}
 
 
 def heat(map: np.ndarray, *, low: float, high: float, palette: Palette = "inferno") -> np.ndarray:
-    """The map [h w] as uint8 [h w 3], in a palette whose even steps look even, also to the color-blind."""
-    return _COLORS[palette][(_strength(map, low, high) * 255).round().astype(np.uint8)]
+    """The map [h w] as uint8 [h w 3], in a palette whose even steps look even, also to the color-blind.
+
+    Args:
+        map: float [h w], finite.
+        low, high: values that get the first and the last color; those beyond them get these colors too.
+        palette: "inferno" for anomaly, "viridis" for similarity.
+    """
+    levels = (_strength(map, low, high) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels, _PALETTES[palette])[..., ::-1])
 
 
 def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alpha: float = 0.55) -> np.ndarray:
@@ -108,7 +113,7 @@ def save_overlay(
     alpha: float = 0.55,
     threshold: float | None = None,
 ) -> Path:
-    """Write `overlay` as PNG or JPEG, with the outline of what lies above the pixel `threshold` if one is given.
+    """Writes `overlay` as PNG or JPEG, with the outline of what lies above the pixel `threshold` if one is given.
 
     Raises:
         JaxadError: the path has another extension.
@@ -120,7 +125,7 @@ def save_overlay(
 
 
 def save_map(path: str | Path, map: np.ndarray) -> Path:
-    """Write the map [h w] as float32, unscaled, at its own size: `.npy`, or `.tif`/`.tiff` with one 32-bit channel.
+    """Writes the map [h w] as float32, unscaled, at its own size: `.npy`, or `.tif`/`.tiff` with one 32-bit channel.
 
     Raises:
         JaxadError: the path has another extension.
@@ -136,7 +141,7 @@ def save_map(path: str | Path, map: np.ndarray) -> Path:
 
 
 def save_mask(path: str | Path, mask: np.ndarray) -> Path:
-    """Write the mask [h w] as an 8-bit gray PNG of 0 and 255, at its own size.
+    """Writes the mask [h w] as an 8-bit gray PNG of 0 and 255, at its own size.
 
     Raises:
         JaxadError: the path has another extension.

@@ -1,6 +1,6 @@
 """The folder that `jaxad predict` leaves: predictions.jsonl, and overlays, maps and masks at each image's own size.
 
-    DIR/predictions.jsonl       one line for each image (DESIGN 6)
+    DIR/predictions.jsonl       one line of JSON for each image
     DIR/overlay/NAME.jpg        the image under its heat, with what lies above the pixel limit outlined
     DIR/map/NAME.npy or .tiff   float32, unscaled
     DIR/mask/NAME.png           0 and 255
@@ -75,7 +75,7 @@ class PredictionFolder:
                 self._replace()
 
     def add(self, image: np.ndarray, prediction: ImagePrediction) -> None:
-        """The next image, uint8 [h w 3], and its prediction."""
+        """Takes the next image, uint8 [h w 3], and its prediction."""
         name = self._names[len(self._lines)]
         self._lines.append(json.dumps(prediction.to_json()))
         if "overlay" in self._save:
@@ -120,14 +120,16 @@ def picture_names(files: Sequence[Path]) -> list[str]:
 
 def _check(folder: Path, files: Sequence[Path]) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder}: is a file; choose a folder")
+        raise ConfigError(f"folder = {folder}: is a file; choose a folder")
     present = [folder / kind for kind in KINDS if (folder / kind).exists()]
     if present and not (folder / LINES).is_file():
         names = " and ".join(map(str, present))
         raise ConfigError(
-            f"--out {folder}: {names} would be replaced but did not come from jaxad; choose another --out"
+            f"folder = {folder}: {names} would be replaced but did not come from jaxad; choose another folder"
         )
     replaced = [path.resolve() for path in present]
     inputs = [str(file) for file in files if any(file.resolve().is_relative_to(path) for path in replaced)]
     if inputs:
-        raise ConfigError(f"--out {folder}: would replace the images to judge, {inputs[0]} first; choose another --out")
+        raise ConfigError(
+            f"folder = {folder}: would replace the images to judge, {inputs[0]} first; choose another folder"
+        )

@@ -23,7 +23,7 @@ def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = 
 
     Args:
         source: reads every file that has no digest yet.
-        annotations: what else the run takes from its records (`Detector.annotate`), arrays with a row for each.
+        annotations: what else the run takes from its records (`jaxad.features.extras_of`), arrays with a row for each.
         workers: threads that read files.
     """
     hasher = hashlib.sha256("\0".join(source.categories).encode())
@@ -54,9 +54,6 @@ def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
         recorded = theirs["data"].get("sha256")
         if recorded == mine["data"]["sha256"]:
             theirs["data"] = mine["data"]
-        elif recorded is None:
-            # Runs did not record at first what their images were.
-            theirs["data"]["sha256"] = mine["data"]["sha256"]
         differences = [
             f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new
         ]

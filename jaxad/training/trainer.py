@@ -21,14 +21,15 @@ from jax.sharding import Mesh
 from jaxad import parallel
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.sampling import TrainingOrder
-from jaxad.detector import Detector
+from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import DataError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity
+from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_threshold
 from jaxad.inference.checkpoint import CheckpointWriter, restore
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
+from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.run_folder import claim, content_hash
@@ -64,7 +65,7 @@ class TrainState:
 
 
 def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-    """Adam as configured, and its learning rate as a function of the step (SPEC row 22)."""
+    """Adam as configured, and its learning rate as a function of the step (the paper gives the learning rate alone)."""
     decay_steps = max(config.steps - config.warmup_steps, 1)
     after = {
         "constant": optax.constant_schedule(config.learning_rate),
@@ -87,11 +88,7 @@ class DetectorTrainer:
     def __init__(self, detector: Detector, config: TrainConfig, mesh: Mesh):
         self._config, self._mesh = config, mesh
         self._optimizer, self.learning_rate = make_optimizer(config)
-        self._graphdef, arrays = module_state.split(detector)
-        self._frozen, rest = module_state.select(arrays, detector.frozen)
-        trained = module_state.parameter_paths(detector) - module_state.select(arrays, detector.fixed)[0].keys()
-        self._first = {path: array for path, array in rest.items() if path in trained}
-        fixed = {path: array for path, array in rest.items() if path not in trained}
+        self._graphdef, self._frozen, self._first, fixed = module_state.split(detector, Frozen, nnx.Param, ...)
         self._fixed = parallel.shard_parameters(fixed, mesh)
         # Left to the compiler, the state would come out of a step in another layout than it went in.
         self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
@@ -188,7 +185,7 @@ def fit(
             device holds any array twice; the trained detector is `Run.model`.
         source: normal images to train on.
         config: how to train; None for the published setting.
-        workdir: folder of the run (DESIGN 6): config.json, metrics.csv, checkpoints/, features/ when cached on disk.
+        workdir: folder of the run: config.json, metrics.csv, checkpoints/, features/ when cached on disk.
         holdout: normal images that are not in `source`, for the threshold; None or empty chooses none.
         false_alarm: rate at which normal images may exceed the threshold.
         protocol: evaluation protocol in which the threshold is measured.
@@ -205,7 +202,7 @@ def fit(
     """
     config = config or TrainConfig()
     config.check()
-    if not len(source) and detector.needs_images:
+    if not len(source) and detector.inputs.needs_images:
         raise DataError(f"{source.name}: no normal training images")
     if features is not None and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
@@ -214,14 +211,15 @@ def fit(
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
     run = _Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
-    if detector.trains:
+    trains = isinstance(detector, Trainable) and detector.trains
+    if trains:
         parallel.check_batch_size(config.batch_size, run.mesh)
-    content = {"images": content_hash(source, detector.annotate(source.records, training=True), workers=workers)}
+    content = {"images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)}
     if holdout is not None and len(holdout):
-        notes = detector.annotate(holdout.records, training=False)
+        notes = extras_of(detector, holdout.records, training=False)
         content["holdout"] = content_hash(holdout, notes, workers=workers)
     meta = {
-        "train": to_json(config) if detector.trains else None,
+        "train": to_json(config) if trains else None,
         "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},
         "protocol": protocol,
         "false_alarm": false_alarm,
@@ -230,22 +228,22 @@ def fit(
     detector.categories = tuple(source.categories)
     began, rate = time.perf_counter(), None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
-        final = config.steps if detector.trains else 0
+        final = config.steps if trains else 0
         if writer.latest == final:
             restored = restore(run.workdir)
             detector = restored.detector
-            # Runs did not record at first that they were complete; their last step was written at the very end.
-            if restored.meta.get("complete", True):
+            if restored.meta["complete"]:
                 reporter.say(f"{run.workdir} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
-        elif detector.trains:
+        elif isinstance(detector, Trainable) and trains:
             _move_to_host(detector)
             cached = features or _features(detector, source, config, run)
             detector, training, rate = _train(detector, source, cached, config, run, writer, meta)
             writer.save(final, detector, meta=meta, training=training)
         else:
-            with reporter.images("remember", len(source)) as progress:
-                detector.remember(source, features=features, progress=progress)
+            if isinstance(detector, Remembers):
+                with reporter.images("remember", len(source)) as progress:
+                    detector.remember(source, features=features, progress=progress)
             writer.save(final, detector, meta=meta)
         # What can go wrong from here on costs no step.
         threshold = None
@@ -270,7 +268,7 @@ class _Place:
 
 
 def _train(
-    detector: Detector,
+    detector: Any,
     source: Source,
     features: FeatureCache | LiveFeatures,
     config: TrainConfig,
@@ -303,15 +301,16 @@ def _train(
         reporter=run.reporter,
     )
     graphdef, arrays = module_state.split(trainer.detector(state))
-    return module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh)), state, rate
+    trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
+    trained.finish(features.stream())
+    return trained, state, rate
 
 
 def _move_to_host(detector: Detector) -> None:
-    """Frees the devices of the detector's parameters: what training needs of them it places itself."""
-    parameters = [node for _, node in nnx.iter_graph(detector) if isinstance(node, nnx.Param)]
-    hosted = parallel.to_host([parameter.get_value() for parameter in parameters])
-    for parameter, value in zip(parameters, hosted, strict=True):
-        parameter.set_value(value)
+    """Frees the devices of the detector's networks: what training needs of them it places itself."""
+    variables = [node for _, node in nnx.iter_graph(detector) if isinstance(node, nnx.Param | Frozen | Fixed)]
+    for variable, value in zip(variables, parallel.to_host([v.get_value() for v in variables]), strict=True):
+        variable.set_value(value)
 
 
 def _features(detector: Detector, source: Source, config: TrainConfig, run: _Place) -> FeatureCache | LiveFeatures:

@@ -1,29 +1,34 @@
-import dataclasses
 import json
 import subprocess
 import sys
-from itertools import pairwise
+from dataclasses import dataclass
+from typing import ClassVar, get_args
 
 import pytest
 
+import jaxad.config
 from jaxad.config import (
     CLIPFusionConfig,
+    CLIPFusionPreset,
+    Config,
     DataConfig,
     DPDiffConfig,
     PatchBankConfig,
     TrainConfig,
     VLMDiffConfig,
+    VLMDiffPreset,
     from_json,
+    setting,
     to_json,
 )
 from jaxad.errors import ConfigError
 
-CONFIGS = [VLMDiffConfig, DPDiffConfig, PatchBankConfig, TrainConfig, DataConfig]
+CONFIGS = [value for name, value in vars(jaxad.config).items() if name.endswith("Config") and name != "Config"]
 
 
 @pytest.mark.parametrize("cls", CONFIGS)
 def test_json_round_trip(cls):
-    for config in (cls(), *([cls.preset("small"), cls.preset("paper")] if hasattr(cls, "preset") else [])):
+    for config in (cls(), *map(cls.preset, cls.presets())):
         config.check()
         assert from_json(cls, json.loads(json.dumps(to_json(config)))) == config
 
@@ -44,6 +49,11 @@ def test_every_wrong_value_is_listed_at_once():
     for name in values:
         assert f"{name}" in str(error.value)
     assert "'squared', 'cosine'" in str(error.value)
+
+
+def test_an_unknown_field_is_answered_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="start_timestep"):
+        from_json(DPDiffConfig, {"start_timesteps": 3})
 
 
 @pytest.mark.parametrize(
@@ -89,23 +99,50 @@ def test_presets():
     assert (paper.residual, paper.draws, paper.start_timestep) == ("squared", 1, 250)
     assert (TrainConfig().learning_rate, TrainConfig().batch_size) == (1e-4, 32)
     assert DPDiffConfig.preset("small", depth=7).depth == 7
-    with pytest.raises(ConfigError, match="has paper, small"):
-        DPDiffConfig.preset("large")  # type: ignore[arg-type]
+    for preset in (DPDiffConfig.preset, VLMDiffConfig.training):
+        with pytest.raises(ConfigError, match=r"large.*paper, (diad, )?small"):
+            preset("large")
 
 
 @pytest.mark.parametrize("cls", CONFIGS)
-def test_every_field_is_explained(cls):
-    import ast
-    import inspect
-    import textwrap
+def test_the_first_preset_is_the_default_one(cls):
+    assert cls.preset(cls.presets()[0]) == cls.preset() == cls()
 
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
-    explained = {
-        field.target.id
-        for field, text in pairwise(body)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-    }
-    assert explained == {field.name for field in dataclasses.fields(cls)}
+
+def test_names_of_presets_are_typed_as_they_are():
+    assert get_args(CLIPFusionPreset) == CLIPFusionConfig.presets()
+    assert get_args(VLMDiffPreset) == VLMDiffConfig.presets()
+
+
+def test_vlmdiff_has_a_training_for_every_preset():
+    for name in VLMDiffConfig.presets():
+        VLMDiffConfig.training(name).check()
+    published = VLMDiffConfig.training("paper")
+    assert (published.batch_size * published.accumulate, published.learning_rate) == (48, 1e-5)
+    assert VLMDiffConfig.training("diad") == VLMDiffConfig.training() == published
+
+
+def test_a_config_of_ones_own_has_presets_and_a_check():
+    @dataclass(frozen=True)
+    class Own(Config):
+        PRESETS: ClassVar = {"wide": {"width": 9}, "narrow": {}}
+        width: int = setting(2, source="jaxad", reason="an example")
+
+        def problems(self):
+            return [] if self.width > 0 else ["width: must be above 0"]
+
+    assert Own.presets() == ("wide", "narrow")
+    assert (Own.preset().width, Own.preset("narrow").width, Own.preset("narrow", width=4).width) == (9, 2, 4)
+    Own.preset().check()
+    for wrong in (Own(width=0), Own(width="2")):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="width"):
+            wrong.check()
+
+
+@pytest.mark.parametrize(("source", "reason"), [("ours", "a reason"), ("jaxad", ""), ("published code: DiT", "")])
+def test_a_default_needs_a_known_source_and_a_reason(source, reason):
+    with pytest.raises(ValueError, match="source"):
+        setting(1, source=source, reason=reason)
 
 
 def test_configs_are_free_of_jax():

@@ -12,7 +12,7 @@ from jaxad.data.decode import decode_image, pixel_hash, resize
 from jaxad.data.folder import FolderSource
 from jaxad.data.layout import scan
 from jaxad.data.sampling import TrainingOrder
-from jaxad.errors import DataError
+from jaxad.errors import DataError, Problem
 from jaxad.types import Record, Sample, View
 
 VIEWS = {"small": View(8, 6), "sharp": View(16, 16, "bicubic")}
@@ -143,6 +143,54 @@ def test_an_image_that_breaks_midway_is_named(source, workers):
         next(stream)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_image_that_breaks_midway_is_marked_where_asked(source, workers):
+    sound = list(batches(source, VIEWS, 4))
+    source.records[4].file.write_bytes(b"overwritten")
+    first, second = batches(source, VIEWS, 4, workers=workers, on_unreadable="mark")
+    assert first.problems == ((), (), (), ())
+    assert second.indices == (4, 5, 6)
+    assert [[problem.kind for problem in found] for found in second.problems] == [["unreadable image"], [], []]
+    assert second.problems[0][0].file == str(source.records[4].file)
+    assert second.batch.valid.tolist() == [False, True, True, False]
+    assert second.sizes == ((0, 0), *sound[1].sizes[1:])
+    assert second.batch.seed.tolist() == [0, *sound[1].batch.seed[1:]]
+    for name, images in second.batch.images.items():
+        assert not images[0].any()
+        np.testing.assert_array_equal(images[1:], sound[1].batch.images[name][1:])
+
+
+def test_an_error_without_problems_becomes_one():
+    class Broken(Counting):
+        def __getitem__(self, index: int) -> Sample:
+            raise DataError("no idea")
+
+    (only,) = batches(Broken(1), VIEWS, 1, on_unreadable="mark")
+    assert only.problems == ((Problem("unreadable image", "0.png", "no idea"),),)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_originals(source, workers):
+    source.records[4].file.write_bytes(b"overwritten")
+    for item in batches(source, VIEWS, 3, workers=workers, originals=True, on_unreadable="mark"):
+        for index, original in zip(item.indices, item.originals, strict=True):
+            if index == 4:
+                assert original is None
+            else:
+                np.testing.assert_array_equal(original, source[index].image)
+    plain = next(batches(source, VIEWS, 3, workers=workers))
+    assert plain.originals == (None, None, None)
+
+
+def test_few_originals_are_held_ahead():
+    source = Counting(200)
+    stream = batches(source, VIEWS, 16, workers=2, originals=True)
+    next(stream)
+    time.sleep(0.2)
+    assert len(source.decoded) <= 16 + 2
+    stream.close()
+
+
 def same(first, second):
     """Whether two streams of batches hold the same images, byte for byte."""
     for one, other in zip(first, second, strict=True):
@@ -175,6 +223,7 @@ def test_hosts_decode_their_own_rows_and_together_all(source):
                     np.testing.assert_array_equal(images[row], item.batch.images[name][row] * mine)
                 if row < len(item.indices):
                     assert share.sizes[row] == (item.sizes[row] if mine else None)
+                    assert not share.problems[row]
 
 
 def test_no_host_decodes_the_rows_of_another():

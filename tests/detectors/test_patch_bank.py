@@ -30,7 +30,7 @@ def test_map_is_the_distance_to_the_nearest_patch_of_all_categories(parts, dista
     else:
         expected = np.linalg.norm(x[:, None] - known[None], axis=-1).min(-1)
     encoded, loaded = next(Encoder(model, batch_size=2).stream(parts.test))
-    found = model.score(encoded, None, model.context(encoded, loaded.batch)).map[0]
+    found = model.judge(encoded, loaded.batch, None).maps[0]
     np.testing.assert_allclose(np.asarray(found).ravel(), expected, rtol=1e-3, atol=1e-5)
 
 

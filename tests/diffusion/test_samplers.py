@@ -1,3 +1,5 @@
+"""DDIM and DDPM against their formulas, and the timesteps that they visit."""
+
 from itertools import pairwise
 
 import jax
@@ -141,3 +143,11 @@ def test_noise_of_an_image_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(normal_per_image(keys[3:4], (3, 2))[0], noise[3])
     np.testing.assert_array_equal(normal_per_image(keys[::-1], (3, 2)), noise[::-1])
     assert len(np.unique(noise)) == noise.size
+
+
+def test_wrong_keys_are_named():
+    x = np.zeros((3, 2), np.float32)
+    with pytest.raises(AssertionError, match=r"keys must be \[b\]"):
+        ddpm(oracle(x), x, SCHEDULE, 1, jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(AssertionError, match=r"keys must be \[b\]"):
+        normal_per_image(jax.random.key(0), (2,))

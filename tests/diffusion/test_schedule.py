@@ -1,3 +1,5 @@
+"""Noise schedules, the forward process, and the two targets."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ TABLE = {50: 0.970, 100: 0.895, 150: 0.786, 200: 0.656, 250: 0.521, 300: 0.394}
 TABLE |= {350: 0.283, 400: 0.194, 500: 0.078, 600: 0.026, 700: 0.007}
 
 
-def test_linear_schedule_agrees_with_the_table_of_the_specification():
+def test_linear_schedule_has_the_known_signal_at_each_timestep():
     schedule = linear_schedule()
     assert len(schedule) == 1000
     assert schedule.beta[[0, -1]] == pytest.approx([1e-4, 0.02])
@@ -48,3 +50,15 @@ def test_alpha_bar_at_works_on_traced_timesteps():
     schedule = linear_schedule()
     t = jnp.array([[0, 250], [500, 999]])
     np.testing.assert_allclose(jax.jit(schedule.alpha_bar_at)(t), schedule.alpha_bar[np.asarray(t)], rtol=1e-6)
+
+
+def test_wrong_shapes_are_named():
+    x, level = np.zeros((2, 3)), np.zeros(2)
+    with pytest.raises(AssertionError, match="x and noise must have the same shape"):
+        add_noise(x, x[:1], level)
+    with pytest.raises(AssertionError, match=r"alpha_bar must be \[b\] or a scalar"):
+        add_noise(x, x, np.zeros(3))
+    with pytest.raises(AssertionError, match="v and x_t must have the same shape"):
+        epsilon_from_velocity(x[:1], x, level)
+    with pytest.raises(AssertionError, match="t must hold integers"):
+        linear_schedule().alpha_bar_at(level)

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxad
 from jaxad.config import PatchBankConfig, to_json
@@ -12,6 +13,7 @@ from jaxad.errors import CheckpointError, ConfigError
 from jaxad.inference import checkpoint
 from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
+from jaxad.nn.variables import Frozen, Statistic
 from tests.models.vit.made_checkpoints import write_dinov2
 from tests.toy import toy_model, toy_training
 from tests.training.test_trainer import arrays, assert_bit_equal
@@ -85,7 +87,7 @@ def test_a_backbone_from_a_folder_travels_in_the_checkpoint(parts, tmp_path):
     assert restored.detector.backbone.sha256 == load_backbone(str(moved)).sha256
     with pytest.raises(CheckpointError, match="SHA-256"):
         jaxad.restore(tmp_path / "run", backbone=str(other))
-    with pytest.raises(CheckpointError, match="--backbone"):
+    with pytest.raises(CheckpointError, match="`backbone`"):
         jaxad.restore(tmp_path / "run", backbone=str(folder))
 
 
@@ -98,7 +100,7 @@ def test_a_large_backbone_is_read_from_where_it_came_from(parts, tmp_path, monke
     assert not (tmp_path / "run" / "checkpoints" / "0" / "backbone").exists()
     assert_bit_equal(jaxad.restore(tmp_path / "run").detector, run.model)
     moved = folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match="--backbone"):
+    with pytest.raises(CheckpointError, match="`backbone`"):
         jaxad.restore(tmp_path / "run")
     assert_bit_equal(jaxad.restore(tmp_path / "run", backbone=str(moved)).detector, run.model)
 
@@ -126,7 +128,7 @@ def test_an_unfinished_step_is_passed_over(copy):
 
 
 @pytest.mark.parametrize(
-    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "backbone/manifest.ocdbt"]
+    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "pretrained/manifest.ocdbt"]
 )
 def test_a_damaged_checkpoint_is_named(copy, victim):
     file = copy / "checkpoints" / "12" / victim
@@ -176,4 +178,8 @@ def test_split_and_merge_are_inverse():
     below, rest = module_state.select(state, ("backbone", "local"))
     assert {path.split("/")[0] for path in below} == {"backbone", "local"}
     assert {path.split("/")[0] for path in rest} == {"channel_mean", "channel_std", "denoiser", "global_"}
-    assert module_state.parameter_paths(model) == state.keys() - {"channel_mean", "channel_std"}
+    _, trained, frozen, statistics = module_state.split(model, nnx.Param, Frozen, Statistic)
+    assert {**trained, **frozen, **statistics}.keys() == state.keys()
+    assert {path.split("/")[0] for path in trained} == {"local", "global_", "denoiser"}
+    assert {path.split("/")[0] for path in frozen} == {"backbone"}
+    assert set(statistics) == {"channel_mean", "channel_std"}

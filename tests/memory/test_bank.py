@@ -1,10 +1,12 @@
+"""Nearest patches, the sample of a stream, and the coreset, against slow definitions."""
+
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance
+from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
 
 
 def numbers(*shape, seed=0):
@@ -50,7 +52,7 @@ def test_a_remembered_patch_is_at_distance_zero(distance):
 def test_fewer_entries_than_neighbors_average_those_there_are():
     tokens, bank = numbers(1, 4, 5), numbers(1, 2, 5, seed=1)
     found = nearest_distance(
-        tokens, bank_entries(bank, "euclidean"), np.zeros(1, np.int32), distance="euclidean", neighbors=5
+        tokens, bank_entries(bank[0], "euclidean")[None], np.zeros(1, np.int32), distance="euclidean", neighbors=5
     )
     expected = brute_force(tokens, bank, [0], "euclidean", 2)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
@@ -100,3 +102,29 @@ def test_greedy_coreset_covers_better_than_chance_also_after_projection():
 
 def test_greedy_coreset_of_equal_patches_takes_different_ones_and_no_more_than_there_are():
     assert sorted(greedy_coreset(np.ones((5, 3)), 9, jax.random.key(0)).tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_wrong_shapes_are_named_while_tracing():
+    def shapes(**changes):
+        given = {"tokens": ((2, 6, 5), "f4"), "banks": ((1, 9, 5), "f4"), "which": ((2,), "i4")} | changes
+        return [jax.ShapeDtypeStruct(*wanted) for wanted in given.values()]
+
+    assert jax.eval_shape(nearest_distance, *shapes()).shape == (2, 6)
+    for change, message in (
+        ({"tokens": ((6, 5), "f4")}, r"tokens must be \[b n c\]"),
+        ({"banks": ((9, 5), "f4")}, r"banks must be \[g k c\]"),
+        ({"banks": ((1, 9, 4), "f4")}, r"banks must be \[g k c\]"),
+        ({"which": ((1,), "i4")}, r"which must be \[b\]"),
+        ({"which": ((2,), "f4")}, "which must hold integers"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            jax.eval_shape(nearest_distance, *shapes(**change))
+    with pytest.raises(AssertionError, match=r"patches must be \[m c\]"):
+        greedy_coreset(numbers(2, 3, 4), 2, jax.random.key(0))
+    with pytest.raises(AssertionError, match="groups must be"):
+        stack_banks([numbers(3, 4), numbers(3, 5)])
+
+
+def test_an_empty_bank_is_at_distance_zero():
+    bank = np.full((1, 4, 5), np.nan, np.float32)
+    np.testing.assert_array_equal(nearest_distance(numbers(2, 3, 5), bank, np.zeros(2, np.int32)), 0)

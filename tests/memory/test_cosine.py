@@ -1,6 +1,8 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxad.memory.cosine import cosine, unit
 
@@ -12,5 +14,10 @@ def test_cosine_and_unit_agree_with_float64_and_take_zeros():
     expected = (x.astype(np.float64) * y).sum(-1) / np.maximum(lengths[0] * lengths[1], 1e-30)
     np.testing.assert_allclose(cosine(x, y), expected, atol=3e-7)
     np.testing.assert_allclose((unit(x) * unit(y)).sum(-1), expected, atol=3e-7)
-    assert cosine(x, y).dtype == unit(x.astype(jnp.bfloat16)).dtype == jnp.float32
+    chex.assert_type([cosine(x, y), unit(x.astype(jnp.bfloat16))], jnp.float32)
     assert np.isfinite(jax.grad(lambda x: cosine(x, y).sum())(jnp.asarray(x))).all()
+
+
+def test_different_shapes_are_refused():
+    with pytest.raises(AssertionError, match="x and y must have the same shape"):
+        cosine(np.ones((2, 3)), np.ones((1, 3)))

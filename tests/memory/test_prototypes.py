@@ -1,3 +1,6 @@
+"""Prototypes and their losses against Eq. 10 to 13 of DPDiff-AD in float64."""
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +56,7 @@ def test_prototypes_are_those_of_the_image_alone():
     module = jax.jit(lambda x: module_state.merge(graphdef, arrays)(x))
     tokens = numbers(4, 5, 8)
     prototypes = module(tokens)
-    assert prototypes.shape == (4, 3, 8)
+    chex.assert_shape(prototypes, (4, 3, 8))
     np.testing.assert_allclose(module(tokens[2:3]), prototypes[2:3], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(module(tokens[:, ::-1]), prototypes, rtol=1e-4, atol=1e-5)
     assert float(jnp.abs(prototypes[0] - prototypes[1]).max()) > 1e-4
@@ -156,3 +159,11 @@ def test_global_loss_survives_the_strictest_rank_promotion_under_jit_and_gradien
         gradient = jax.jit(jax.grad(lambda p: global_loss(numbers(2, 8, 4), p)[0]))(numbers(2, 2, 4, seed=1))
     assert np.isfinite(gradient).all()
     assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("measure", [cosine_similarity, local_loss, global_loss])
+def test_wrong_shapes_are_named(measure):
+    with pytest.raises(AssertionError, match=r"tokens must be \[b n c\]"):
+        measure(numbers(8, 4), numbers(1, 2, 4))
+    with pytest.raises(AssertionError, match=r"prototypes must be \[b k c\]"):
+        measure(numbers(1, 8, 4), numbers(1, 2, 5))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ProtocolError
-from jaxad.metrics import METRICS, ClassMetrics, MetricRules, summarize
-from jaxad.metrics.grids import AuproGrid
+from jaxad.metrics import METRICS, AuproGrid, ClassMetrics, MetricRules, summarize
 from tests import oracles
 from tests.metrics import cases
 

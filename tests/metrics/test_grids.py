@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxad.metrics.grids import AuproGrid, aupro_grid, f1_grid
+from jaxad.metrics.grids import aupro_grid, f1_grid
+from jaxad.metrics.rules import AuproGrid
 from tests import oracles
 from tests.metrics import cases
 from tests.metrics.test_pixels import collect

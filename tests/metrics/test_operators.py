@@ -1,5 +1,5 @@
-import jax
-import jax.numpy as jnp
+"""Matrices that resize, crop, smooth and pool, against scipy, jax and definitions."""
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -24,20 +24,6 @@ def test_zero_padded_gaussian_is_a_convolution():
     np.testing.assert_allclose(matrix @ map @ matrix.T, ndimage.convolve(map, kernel, mode="constant"), atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "target"), [(16, 256), (32, 448), (64, 33)])
-def test_half_pixel_bilinear_is_jax_image_resize(size, target):
-    map = np.random.default_rng(0).standard_normal((size, 5)).astype(np.float32)
-    expected = jax.image.resize(jnp.asarray(map), (target, 5), "linear", antialias=False)
-    np.testing.assert_allclose(operators.bilinear(size, target) @ map, expected, atol=3e-5)
-
-
-@pytest.mark.parametrize(("size", "target"), [(16, 256), (256, 16), (7, 7), (5, 1), (1, 5)])
-def test_aligned_bilinear_interpolates_between_the_corners(size, target):
-    values = np.random.default_rng(0).standard_normal(size)
-    expected = np.interp(np.linspace(0, size - 1, target) if target > 1 else [0], np.arange(size), values)
-    np.testing.assert_allclose(operators.bilinear(size, target, align_corners=True) @ values, expected, atol=1e-12)
-
-
 def test_crop_keeps_the_center():
     np.testing.assert_array_equal(operators.crop(448, 392) @ np.arange(448), np.arange(28, 420))
 
@@ -48,3 +34,14 @@ def test_average_pool_is_a_sliding_mean(repeats):
     for _ in range(repeats):
         expected = np.lib.stride_tricks.sliding_window_view(expected, 8).mean(axis=1)
     np.testing.assert_allclose(operators.average_pool(40, 8, repeats) @ values, expected, atol=1e-12)
+
+
+def test_matrices_that_do_not_fit_the_maps_are_named():
+    maps = np.zeros((2, 4, 6))
+    for rows, columns, given, message in (
+        (np.eye(5), np.eye(6), maps, "rows must be"),
+        (np.eye(4), np.eye(5), maps, "columns must be"),
+        (np.eye(4), np.eye(6), maps[0], "maps must be"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            operators.separable(rows, columns, given)

@@ -11,12 +11,12 @@ import pytest
 from jaxad.models.catalog import PARAMETERS, networks
 from jaxad.nn import module_state
 
-SPEC_6_8 = {
+EXACT = {
     "SD 1.5 UNet": 859_520_964,
     "SD 2 inpainting UNet": 865_925_124,
     "SD AutoencoderKL": 83_653_863,
 }
-"""Exact counts of the specification."""
+"""Counts of the tensors in the published files."""
 MILLIONS = {
     "SD 1.5 text tower": 123.06,
     "SD 2 text tower": 340.39,
@@ -24,11 +24,11 @@ MILLIONS = {
     "DINO S/8": 21.67,
     "OpenCLIP ViT-B/16+ 240": 208.38,
 }
-"""Rounded ones, in millions."""
+"""The same, in millions."""
 
 
-def test_counts_are_those_of_the_specification():
-    assert {name: PARAMETERS[name] for name in SPEC_6_8} == SPEC_6_8
+def test_counts_are_those_of_the_published_files():
+    assert {name: PARAMETERS[name] for name in EXACT} == EXACT
     for name, millions in MILLIONS.items():
         assert PARAMETERS[name] / 1e6 == pytest.approx(millions, abs=0.0051), name
     assert PARAMETERS["DINOv2-B/14 registers"] - PARAMETERS["DINOv2-B/14"] == 3072

@@ -59,3 +59,13 @@ def test_gradient_on_cpus_equals_the_usual_one():
 
     for actual, expected in zip(squares(lambda *x: attention(*x, 3)), squares(usual), strict=True):
         np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+def test_wrong_shapes_are_named():
+    x = np.zeros((2, 5, 8), np.float32)
+    with pytest.raises(AssertionError, match="query"):
+        attention(x[0], x, x, 2)
+    with pytest.raises(AssertionError, match="key and value"):
+        attention(x, x, x[:, 1:], 2)
+    with pytest.raises(AssertionError, match="heads"):
+        attention(x, x, x, 3)

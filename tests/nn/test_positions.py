@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxad.errors import ConfigError
 from jaxad.nn.positions import resize_matrix, resize_positions
 
 
@@ -45,7 +46,7 @@ def test_variants_differ_where_papers_differ():
 
 
 def test_unknown_interpolation_is_named():
-    with pytest.raises(ValueError, match="'nearest'"):
+    with pytest.raises(ConfigError, match="'nearest'"):
         resize_matrix(4, 5, "nearest")  # type: ignore[arg-type]
 
 

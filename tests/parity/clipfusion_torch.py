@@ -1,6 +1,6 @@
 """CLIPFusion in torch on open_clip and diffusers, which jaxad's is compared with in numbers and in time.
 
-It is written from the paper and SPEC 2 for one image at a time, and shares no code with jaxad. All passes of an image,
+It is written from the paper for one image at a time, and shares no code with jaxad. All passes of an image,
 every state at every timestep, are one batch of the UNet.
 """
 
@@ -119,7 +119,7 @@ class TorchFusion:
         return maps, scores
 
     def clip_features(self, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Class token and patches in the shared space, and the patches after each block (SPEC 2.3)."""
+        """Class token and patches in the shared space, and the patches after each block."""
         pixels = (torch.from_numpy(image).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
         visual: Any = self.clip.visual
         patches = visual.conv1(pixels.permute(2, 0, 1)[None]).flatten(2).transpose(1, 2)

@@ -32,7 +32,7 @@ BOUND = 1e-4
 
 
 def error(ours, theirs):
-    """max |error| / RMS(reference), as DESIGN 4.4 measures."""
+    """max |error| / RMS(reference)."""
     theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
     return float(np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.square(theirs).mean()))
 

@@ -75,7 +75,7 @@ def run(module, *inputs, **options):
 
 
 def assert_close(record_property, pairs):
-    """Largest |error| / RMS of the reference below 1e-4 for every name (DESIGN 4.4)."""
+    """Largest |error| / RMS of the reference below 1e-4 for every name."""
     errors = {}
     for name, (actual, expected) in pairs.items():
         expected = expected.detach().numpy()
@@ -173,7 +173,7 @@ def assert_same(first, second):
 
 
 def flax_tree(state):
-    """A state dict of transformers as its Flax classes saved it (SPEC 6.7)."""
+    """A state dict of transformers as its Flax classes saved it."""
     tree: dict = {}
     for name, tensor in state.items():
         *parents, leaf = name.split(".")
@@ -229,7 +229,7 @@ def open_clip_file(open_clip_model, tmp_path_factory):
 
 
 def two_paths_by_torch(visual, images, vv_blocks):
-    """Tokens along both paths after each block, and the final patches and class token (SPEC 2.3)."""
+    """Tokens along both paths after each block, and the final patches and class token."""
     o = x = visual._embeds(images)
     taps = []
     first = len(visual.transformer.resblocks) - vv_blocks

@@ -34,7 +34,6 @@ PROMPT = "a close-up cropped png photo of a bottle with crack for anomaly segmen
 
 
 def test_tokens_of_the_papers_prompts(vocabulary_folder):
-    """SPEC 2.6."""
     tokenizer = load_tokenizer(vocabulary_folder / "second")
     ids = tokenizer(PROMPT)[0].tolist()
     expected = [320, 2660, 268, 705, 31139, 20992, 1125, 539, 320, 5392, 593, 10334, 556, 46811, 10551, 9512]

@@ -91,7 +91,7 @@ def test_every_map_and_score(folder, images, reference, shots, memory_gb, record
     model = CLIPFusion.create(fusion_config(folder, clip_blocks=(2, 3), memory_gb=memory_gb))
     with jax.default_matmul_precision("highest"):
         model.remember(ImageList(images[:shots], CATEGORY) if shots else ClassNames((CATEGORY,)))
-    loaded = next(batches(ImageList(images, CATEGORY), model.views, 4))
+    loaded = next(batches(ImageList(images, CATEGORY), model.inputs.views, 4))
     views = {name: np.asarray(view) for name, view in loaded.batch.images.items()}
     batch = loaded.batch.replace(
         images={name: view[2:] for name, view in views.items()},
@@ -105,7 +105,7 @@ def test_every_map_and_score(folder, images, reference, shots, memory_gb, record
     def run(arrays, batch):
         model = module_state.merge(graphdef, arrays)
         features = model.encode(batch)
-        return model.terms(features, model.context(features, batch))
+        return model.terms(features, model.context(batch))
 
     with jax.default_matmul_precision("highest"):
         maps, scores = run(arrays, batch)

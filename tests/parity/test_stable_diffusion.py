@@ -176,7 +176,7 @@ def assert_same(first, second):
 
 
 def write_flax(folder, model):
-    """The model as diffusers' Flax classes named and laid it out (SPEC 6.7)."""
+    """The model as diffusers' Flax classes named and laid it out."""
     tree = {}
     for name, tensor in model.state_dict().items():
         array = tensor.numpy()
@@ -351,7 +351,6 @@ KL_F8 = {
     ],
 )
 def test_full_size_has_the_tensors_of_diffusers(published, config, parameters):
-    """SPEC 6.8."""
     is_unet = isinstance(config, UNetConfig)
     with torch.device("meta"):
         model = (UNet2DConditionModel if is_unet else AutoencoderKL)(**published)

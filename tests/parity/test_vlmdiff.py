@@ -1,4 +1,4 @@
-"""The controlled UNet and the sampler of VLMDiff against torch, built on diffusers' blocks (SPEC 1.3, 1.8)."""
+"""The controlled UNet and the sampler of VLMDiff against torch, built on diffusers' blocks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jaxad.models.stable_diffusion.unet import load_unet
 from jaxad.models.weights.key_map import CONV, CONV1X1_AS_LINEAR, fill
 from jaxad.models.weights.loader import find_weights
 from jaxad.nn import module_state
-from jaxad.types import Context, Features
+from jaxad.types import Features
 from tests.models.stable_diffusion.made_checkpoints import TEXT, randomized
 from tests.parity.test_stable_diffusion import error, to_nchw, to_nhwc
 from tests.parity.test_stable_diffusion import randomized as randomized_torch
@@ -151,7 +151,7 @@ def test_forward_pass_and_sampling_equal_torch(theirs, ours, inputs):
         model = module_state.merge(graphdef, arrays)
         hint = model.sgn.hint(pixels)
         noise = controlled_noise(model.unet, model.sgn, latents, t, features.extras["text"], hint)
-        redrawn = model.reconstruct(features, model.context(features, None), keys)
+        redrawn = model.reconstruct(features, keys)
         return noise, redrawn.extras["image"]
 
     with jax.default_matmul_precision("highest"):
@@ -187,13 +187,13 @@ def test_forward_pass_and_sampling_equal_torch(theirs, ours, inputs):
 
 
 def test_map_of_three_layers_equals_torch(ours):
-    """SPEC 1.9: 1 - cosine of each layer, bilinear with align_corners, summed."""
+    """1 - cosine of each layer, bilinear with align_corners, summed."""
     generator = np.random.default_rng(0)
     shapes = ((2, 8, 8, 5), (2, 4, 4, 7), (2, 2, 2, 9))
     before, after = ([generator.normal(size=shape).astype(np.float32) for shape in shapes] for _ in range(2))
     model = module_state.merge(*module_state.split(ours))
     object.__setattr__(model, "_look", lambda *_: (before, after))
-    found = model.score(None, Features(before[0], (8, 8)), Context()).map
+    found = model.score(None, Features(before[0], (8, 8))).maps
     maps = [1 - F.cosine_similarity(to_nchw(x), to_nchw(y)) for x, y in zip(before, after, strict=True)]
     grown = [F.interpolate(map[:, None], (IMAGE, IMAGE), mode="bilinear", align_corners=True) for map in maps]
     assert error(found, torch.stack(grown).sum(0)[:, 0].numpy()) < 1e-5

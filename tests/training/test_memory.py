@@ -7,10 +7,12 @@ from contextlib import contextmanager
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxad
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
+from jaxad.nn.variables import Frozen
 from tests.toy import toy_model, toy_training
 from tests.training.test_trainer import arrays
 
@@ -42,8 +44,9 @@ class Scales(Reporter):
 def test_training_holds_every_array_once(parts, tmp_path, cache):
     before, scales = held(), Scales()
     model = toy_model()
-    sizes = {path: module_state.split(model)[1][path].nbytes for path in module_state.parameter_paths(model)}
-    frozen, trained = (sum(group.values()) for group in module_state.select(sizes, ("backbone",)))
+    groups = module_state.split(model, nnx.Param, Frozen, ...)[1:3]
+    trained, frozen = (sum(array.nbytes for array in group.values()) for group in groups)
+    sizes = {path: array.nbytes for group in groups for path, array in group.items()}
     config = toy_training(steps=1, cache=cache)
     run = jaxad.fit(model, parts.train, config, workdir=tmp_path / "run", reporter=scales)
     # Parameters, their average and two moments; the backbone where every step needs it; the noise schedule and metrics.

@@ -1,4 +1,4 @@
-"""CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772; SPEC 2).
+"""CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772).
 
 image -> CLIP: patches, class token ----- prompts, bank of references ----> language and vision maps -+
       -> VAE latents -> UNet, one pass for each timestep and state                                    +-> map, score
@@ -8,6 +8,7 @@ image -> CLIP: patches, class token ----- prompts, bank of references ----> lang
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -18,17 +19,21 @@ from flax import nnx
 from jaxad import parallel
 from jaxad.config import CLIPFusionConfig
 from jaxad.data.batches import batches
-from jaxad.detector import Detector
+from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, register
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.mapdiff import MapDiff
 from jaxad.detectors.clipfusion.networks import FusionNetworks, embed_texts, load_networks
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress, annotated
-from jaxad.memory.bank import Memory, bank_entries, stack_banks
+from jaxad.memory.bank import bank_entries, stack_banks
 from jaxad.nn import module_state
 from jaxad.nn.precision import compute_dtype
-from jaxad.types import Array, Batch, Context, Features, Prediction, Source, View
+from jaxad.nn.variables import Memory
+from jaxad.types import Array, Batch, Features, Judgement, Source, View
+
+Context = dict[str, Array]
+"""What is known of the category of each image."""
 
 BATCH = 8
 """References that are encoded at once."""
@@ -36,8 +41,12 @@ BATCH = 8
 TEXTS = ("clip_texts", "queries", "places", "used", "weights", "reference")
 """Memories that hold what the prompts of each category became."""
 
+MEMORIES = (*TEXTS, "clip_banks", "diffusion_banks")
+"""All that `remember` fills, by the name of the attribute."""
 
-class CLIPFusion(Detector):
+
+@register
+class CLIPFusion(Detector, Remembers):
     """Fuses CLIP and Stable Diffusion, prompts and reference images.
 
     Make one with `CLIPFusion.create(config)`, then `remember(source)`: k normal images of each category, or for
@@ -46,11 +55,9 @@ class CLIPFusion(Detector):
     """
 
     name: ClassVar[str] = "clipfusion"
-    trains: bool = False
-    needs_images: ClassVar[bool] = False
-    embeds_backbone: ClassVar[bool] = False
-    config_class: ClassVar[Any] = CLIPFusionConfig
-    memories: ClassVar[tuple[str, ...]] = (*TEXTS, "clip_banks", "diffusion_banks")
+    title: str = "CLIPFusion"
+    config_class: ClassVar[type] = CLIPFusionConfig
+    protocol: ClassVar[str] = "winclip"
 
     def __init__(
         self, config: CLIPFusionConfig, backbone: FusionNetworks | None = None, *, rngs: nnx.Rngs | None = None
@@ -86,7 +93,7 @@ class CLIPFusion(Detector):
 
         Args:
             config: settings; None for the published ones.
-            key: not used, nothing is trained; accepted as by every system.
+            key: not used, nothing is trained; accepted as by every detector.
             backbone: the frozen networks, if they are already loaded; else those that `config` names.
 
         Raises:
@@ -96,35 +103,39 @@ class CLIPFusion(Detector):
         return cls(config or CLIPFusionConfig(), backbone)
 
     @classmethod
-    def restore_backbone(cls, config: CLIPFusionConfig, record: Any, override: str | None) -> FusionNetworks:
+    def abstract(cls, config: Any, record: Mapping[str, Any] | None = None, network: Any = None) -> Self:
+        """The detector with `network`, its memories empty."""
+        return nnx.eval_shape(lambda: cls(config, network))
+
+    @classmethod
+    def load_pretrained(cls, config: Any, record: Mapping[str, Any], override: str | None) -> FusionNetworks:
         """The networks that `config` names; `override` as `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
         return load_networks(config, override)
 
     @property
-    def views(self) -> dict[str, View]:
-        found = {}
-        if self.patchclip:
-            found["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic")
-        if self.mapdiff:
-            found["diffusion"] = View(self.config.image_size, self.config.image_size, "bilinear")
-        return found
-
-    @property
-    def smallest_side(self) -> int:
+    def inputs(self) -> InputSpec:
+        c, views, least = self.config, {}, 1
         # A patch of CLIP or a latent: what has fewer pixels than one of them shows the networks nothing, once enlarged.
-        clip = self.patchclip.size // self.patchclip.grid[0] if self.patchclip else 1
-        return max(clip, self.config.image_size // self.mapdiff.grid[0] if self.mapdiff else 1)
-
-    @property
-    def needs_category(self) -> bool:
-        # Before there is any, `context` says what is missing.
-        return bool(self.categories)
-
-    @property
-    def encoder_identity(self) -> tuple:
-        c = self.config
+        if self.patchclip:
+            views["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic")
+            least = self.patchclip.size // self.patchclip.grid[0]
+        if self.mapdiff:
+            views["diffusion"] = View(c.image_size, c.image_size, "bilinear")
+            least = max(least, c.image_size // self.mapdiff.grid[0])
         settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents)
-        return (self.backbone.sha256, settings, compute_dtype(c.precision))
+        return InputSpec(
+            views,
+            least_side=least,
+            # Before there are any categories, `judge` says what is missing.
+            needs_category=bool(self.categories),
+            needs_images=False,
+            identity=(self.backbone.sha256, settings, compute_dtype(c.precision)),
+        )
+
+    @property
+    def pretrained(self) -> Pretrained:
+        networks = self.backbone
+        return Pretrained("backbone", networks.id, networks.sha256, networks.bytes, {}, embeds=False)
 
     @property
     def few_shot(self) -> bool:
@@ -189,30 +200,30 @@ class CLIPFusion(Detector):
         self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
         return self
 
-    def context(self, features: Features, batch: Batch) -> Context:
+    def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
+        """Eq. 4 and Eq. 9: maps [b s s] of side `output_size`, and scores [b]."""
+        config = self.config
+        terms, scores = self.terms(features, self.context(batch))
+        return Judgement(
+            maps.fuse(terms, config.map_weight, config.fusion),
+            maps.fuse(scores, config.score_weight, config.score_fusion),
+        )
+
+    def context(self, batch: Batch) -> Context:
         """What is known of each image's category: its texts, and which bank the image is compared with."""
         if not self.categories:
             raise ConfigError("clipfusion knows no category: call `remember` before it judges images")
         if batch.category is None:
-            raise DataError("clipfusion needs the category of every image (--category NAME)")
+            raise DataError("clipfusion must know the category of every image (`category`)")
         category = jnp.asarray(batch.category)
         arrays = {name: getattr(self, name)[...][category] for name in TEXTS if getattr(self, name).filled}
-        return Context({**arrays, "bank": category if self.config.per_category else jnp.zeros_like(category)})
-
-    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
-        """Eq. 4 and Eq. 9: maps [b s s] of side `output_size`, and scores [b]."""
-        config = self.config
-        terms, scores = self.terms(features, context)
-        return Prediction(
-            maps.fuse(terms, config.map_weight, config.fusion),
-            maps.fuse(scores, config.score_weight, config.score_fusion),
-        )
+        return {**arrays, "bank": category if self.config.per_category else jnp.zeros_like(category)}
 
     def terms(
         self, features: Features, context: Context
     ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, dict[str, jax.Array]]]:
         """The maps [b s s] and the scores [b] that are fused, by model and modality."""
-        config, extras, texts = self.config, features.extras, context.arrays
+        config, extras, texts = self.config, features.extras, context
         language = "language" in config.modalities
         vision = "vision" in config.modalities and self.few_shot
         found: dict[str, Any] = {}
@@ -257,7 +268,7 @@ class CLIPFusion(Detector):
         ]
         size = min(BATCH, len(source))
         size += -size % mesh.size
-        for loaded in batches(source, self.views, size, rows=parallel.local_rows(size, mesh)):
+        for loaded in batches(source, self.inputs.views, size, rows=parallel.local_rows(size, mesh)):
             loaded = annotated(self, loaded, training=True)
             numbers = [self.categories.index(record.category) for record in loaded.records]
             category = np.array(numbers + [0] * (size - len(numbers)), np.int32)

@@ -1,4 +1,4 @@
-"""MapDiff: what Stable Diffusion says of an image's parts by prompts and by references (arXiv 2506.11772; SPEC 2).
+"""MapDiff: what Stable Diffusion says of an image's parts by prompts and by references (arXiv 2506.11772).
 
 One pass of the UNet for each timestep and state of an image, all in one call or in chunks that fit the memory.
 """
@@ -254,7 +254,10 @@ def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
 
 
 def _inputs(latents: jax.Array, channels: int) -> jax.Array:
-    """Latents as the UNet takes them: for inpainting with an empty mask, [z, 0, z] (SPEC 2.5)."""
+    """Latents as the UNet takes them: for inpainting with an empty mask, [z, 0, z].
+
+    An empty mask hides nothing, so that the masked image is the image itself.
+    """
     if channels == latents.shape[-1]:
         return latents
     return jnp.concatenate([latents, jnp.zeros_like(latents[..., :1]), latents], axis=-1)

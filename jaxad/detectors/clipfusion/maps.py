@@ -1,4 +1,4 @@
-"""The maps and scores that CLIPFusion fuses, as functions of features (arXiv 2506.11772, Eq. 1 to 11; SPEC 2)."""
+"""The maps and scores that CLIPFusion fuses, as functions of features (arXiv 2506.11772, Eq. 1 to 11)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def state_attention(
         float32 [b H W]; and the same after a softmax over 100 times the attention to all tokens but the first
         (Attend-and-Excite, arXiv 2301.13826), or None.
 
-    Source: Eq. 6; SPEC 2.7 rows 5 to 7.
+    Source: Eq. 6, which does not say how heads, layers and sub-tokens are joined: their means are taken.
     """
 
     def averaged(pick: Any) -> jax.Array:
@@ -112,7 +112,10 @@ def state_attention(
 
 
 def normalized(maps: Array, kind: Literal["minmax", "max", "none", "resoftmax"]) -> jax.Array:
-    """Attention maps [b h w] in the scale of Eq. 4, each image on its own (SPEC 2.7 row 7)."""
+    """Attention maps [b h w] in the scale of Eq. 4, each image on its own.
+
+    Raw attention lies far below the other maps, which run from 0 to 1, and would vanish beside them.
+    """
     maps = jnp.asarray(maps)
     high = maps.max((1, 2), keepdims=True)
     if kind == "minmax":

@@ -29,6 +29,7 @@ from jaxad.models.stable_diffusion.untrained import (
 )
 from jaxad.models.weights.loader import Weights, find_weights
 from jaxad.nn.precision import compute_dtype
+from jaxad.nn.variables import freeze
 from jaxad.types import Array
 
 LEVELS, CONTEXT = 4, 256
@@ -61,6 +62,7 @@ class FusionNetworks(nnx.Module):
     ):
         self.vision, self.vae, self.unet = vision, vae, unet
         self.logit_scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
+        freeze(self)
         self.sources = tuple(sources.items())
         self.sha256, self.bytes = sha256, bytes
 
@@ -68,10 +70,6 @@ class FusionNetworks(nnx.Module):
     def id(self) -> str:
         """Where they were loaded from, as `clip=SOURCE,diffusion=SOURCE`."""
         return ",".join(f"{name}={source}" for name, source in self.sources)
-
-    def config_json(self) -> dict[str, str]:
-        """Nothing: their shapes lie with the weights, which no checkpoint holds."""
-        return {}
 
 
 class Texts(NamedTuple):
@@ -130,7 +128,7 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
 def compute_types(precision: Precision) -> dict[str, np.dtype]:
     """Types in which networks compute: "CLIP", "autoencoder" and "UNet"."""
     dtype = jnp.dtype(compute_dtype(precision))
-    # One pass of it stands against twelve of the UNet, and all of them hang on its latents (SPEC 2.7 row 2).
+    # One pass of it stands against twelve of the UNet, and all of them depend on its latents.
     autoencoder = jnp.dtype("float32") if precision == "auto" else dtype
     return {"CLIP": dtype, "autoencoder": autoencoder, "UNet": dtype}
 

@@ -1,4 +1,4 @@
-"""PatchCLIP: what CLIP says of an image's parts by prompts and by references (arXiv 2506.11772, Eq. 1, 7; SPEC 2)."""
+"""PatchCLIP: what CLIP says of an image's parts by prompts and by references (arXiv 2506.11772, Eq. 1, 7)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ VISA_WORDS = {
     "macaroni2": "macaroni",
     **{f"pcb{number}": "printed circuit board" for number in range(1, 5)},
 }
-"""Names of categories that are no words (SPEC 2.4, 16); the others only have underscores for spaces."""
+"""Names of categories that are not words, as PromptAD spells them; the others only have underscores for spaces."""
 
 NORMAL_STATES = (
     *("{}", "flawless {}", "perfect {}", "unblemished {}"),
@@ -41,7 +41,7 @@ TEMPLATES = (
     *("a photo of the {} for visual inspection", "a photo of a {} for visual inspection"),
     *("a photo of the {} for anomaly detection", "a photo of a {} for anomaly detection"),
 )
-"""WinCLIP's compositional prompt ensemble (SPEC 2.4)."""
+"""WinCLIP's compositional prompt ensemble (arXiv 2303.14814)."""
 
 BATCH = 64
 """Texts that a tower takes at once."""
@@ -97,7 +97,7 @@ def clip_embeddings(
         config: prompts and states.
 
     Returns:
-        float32 [g 2 d] of unit length: the mean of each list's embeddings, which are not normalized before (SPEC 2.4).
+        float32 [g 2 d] of unit length: the mean of each list's embeddings, which are not normalized before, as WinCLIP does it.
 
     Raises:
         ConfigError: a prompt that is too long for the tower.
@@ -114,7 +114,7 @@ def clip_embeddings(
 def state_texts(
     tower: TextTower, tokenizer: CLIPTokenizer, categories: Sequence[str], config: CLIPFusionConfig
 ) -> StateTexts:
-    """What the UNet is conditioned on, for every category and state (SPEC 2.6).
+    """What the UNet is conditioned on, for every category and state.
 
     Args:
         tower: Stable Diffusion's text tower.

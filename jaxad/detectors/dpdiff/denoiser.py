@@ -18,12 +18,12 @@ def attention_heads(width: int) -> int:
 
 
 def denoiser_heads(config: DPDiffConfig, channels: int) -> int:
-    """Attention heads of the denoiser for features of `channels` channels (SPEC 3.4 row 7)."""
+    """Attention heads of the denoiser for features of `channels` channels: those of a ViT of that width."""
     return config.heads or attention_heads(config.width or channels)
 
 
 def denoiser_width(config: DPDiffConfig, channels: int) -> int:
-    """Width of the denoiser for features of `channels` channels (SPEC 3.4 rows 7 and 28).
+    """Width of the denoiser for features of `channels` channels: theirs, because a narrower one cannot carry the noise of all channels.
 
     The U-Net's first level has about 3/8 of them: with its 3x3 kernels and its wider second level that makes as many
     parameters as a DiT of depth 4.

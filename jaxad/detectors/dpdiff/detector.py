@@ -1,4 +1,4 @@
-"""DPDiff-AD: dual prototype-conditioned diffusion on frozen features (arXiv 2605.24402; SPEC 3).
+"""DPDiff-AD: dual prototype-conditioned diffusion on frozen features (arXiv 2605.24402).
 
 images -> frozen backbone -> mean over blocks -> x0        prototypes P0 = [local; global] read from x0 itself
 x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^        map = distance of x0^ and x0
@@ -6,8 +6,9 @@ x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^       
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,8 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
+from jaxad.detector import PatchDetector, Trainable, register
 from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
-from jaxad.detectors.patch_detector import PatchDetector
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.errors import ConfigError
@@ -24,14 +25,15 @@ from jaxad.memory.cosine import cosine
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import compute_dtype
-from jaxad.types import Array, Batch, Context, Features, Prediction
+from jaxad.nn.variables import Statistic
+from jaxad.types import Array, Batch, Explanation, Features, Judgement
+
+Context = dict[str, Array]
+"""What a reconstruction is conditioned on."""
 
 
-class Statistic(nnx.Variable):
-    """An array that training does not change, e.g. the channel mean."""
-
-
-class DPDiff(PatchDetector):
+@register
+class DPDiff(PatchDetector, Trainable):
     """Dual prototype-conditioned diffusion model for multi-class anomaly detection.
 
     Make one with `DPDiff.create(config, key=key)`; train it with `jaxad.fit`. One model serves many categories and
@@ -40,10 +42,10 @@ class DPDiff(PatchDetector):
 
     name: ClassVar[str] = "dpdiff"
     title: str = "DPDiff-AD"
-    config_class: ClassVar[Any] = DPDiffConfig
+    config_class: ClassVar[type] = DPDiffConfig
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
-        super().__init__(config, backbone)
+        super().__init__(config, backbone, rngs=rngs)
         channels = self.channels
         heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
         prototype_heads = config.prototype_heads or attention_heads(channels)
@@ -69,23 +71,12 @@ class DPDiff(PatchDetector):
         self.global_ = extractor(config.global_prototypes)
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
 
-    @classmethod
-    def create(cls, config: DPDiffConfig | None = None, *, key: Array, backbone: Backbone | None = None) -> Self:
-        """A new, untrained detector.
-
-        Args:
-            config: settings; None for the published ones.
-            key: PRNG key of the parameters.
-            backbone: the frozen network, if it is already loaded; else `config.backbone` is loaded.
-
-        Raises:
-            ConfigError: impossible settings, all listed.
-            WeightsError: the backbone cannot be found or does not fit.
-        """
-        return cls(config or DPDiffConfig(), backbone, rngs=nnx.Rngs(jnp.asarray(key)))
-
     def prepare(self, features: Iterable[Features]) -> None:
-        """Channel mean and standard deviation over the training tokens (SPEC row 3)."""
+        """Channel mean and standard deviation over the training tokens.
+
+        Noise of unit variance asks for features of unit variance, and DINOv2 has a few channels so large that they
+        would be hardly noised and would rule the residual.
+        """
         if self.config.standardize != "channel":
             return
         count, mean, square = 0, 0.0, 0.0
@@ -128,12 +119,19 @@ class DPDiff(PatchDetector):
             total = total + config.global_weight * terms["global"]
         return total, terms
 
-    def context(self, features: Features, batch: Batch) -> Context:
+    def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
+        """Prototypes of the image, its reconstruction, and the residual of the two."""
+        context = self.context(features)
+        reconstruction = self.reconstruct(features, context, keys)
+        explanation = self.explain(features, context, reconstruction)
+        return dataclasses.replace(self.score(features, reconstruction, context), explanation=explanation)
+
+    def context(self, features: Features) -> Context:
         """The image's own clean prototypes: "local" [b M c] and "global" [b K c]."""
-        return Context(self._prototypes(self._standardize(features.tokens)))
+        return self._prototypes(self._standardize(features.tokens))
 
     def reconstruct(self, features: Features, context: Context, keys: Array) -> Features | None:
-        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21; SPEC rows 16 to 18).
+        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21).
 
         Returns:
             The mean over the noise draws, tokens [b n c] in the standardized space; None where the map comes from the
@@ -141,7 +139,7 @@ class DPDiff(PatchDetector):
         """
         if self.config.score == "prototype":
             return None
-        x, prototypes = self._standardize(features.tokens), _concatenate(context.arrays)
+        x, prototypes = self._standardize(features.tokens), _concatenate(context)
 
         def one_draw(total, draw):
             return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw)), None
@@ -149,7 +147,7 @@ class DPDiff(PatchDetector):
         total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), jnp.arange(self.config.draws))
         return Features(total / self.config.draws, features.grid)
 
-    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
+    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Judgement:
         """Residual of reconstruction and feature on the token grid (Eq. 22 and 23).
 
         Squared: sum over channels of the squared difference of standardized features. Cosine: 1 - cosine of features as
@@ -158,28 +156,27 @@ class DPDiff(PatchDetector):
         """
         x = self._standardize(features.tokens)
         if reconstruction is None:
-            prototypes = jnp.concatenate(list(context.arrays.values()), axis=1)
+            prototypes = jnp.concatenate(list(context.values()), axis=1)
             residual = 1 - cosine_similarity(x, prototypes).max(-1)
         elif self.config.residual == "squared":
             residual = jnp.square(reconstruction.tokens - x).sum(-1)
         else:
             residual = 1 - cosine(self._unstandardize(reconstruction.tokens), self._unstandardize(x))
-        return Prediction(residual.reshape(-1, *features.grid))
+        return Judgement(residual.reshape(-1, *features.grid))
 
-    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
-        """Standardized tokens before and after reconstruction (paper Fig. 7), similarity to prototypes (Fig. 8)."""
+    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> Explanation:
+        """Standardized features before and after reconstruction (paper Fig. 7), similarity to prototypes (Fig. 8)."""
         x = self._standardize(features.tokens)
-        shown = {} if reconstruction is None else {"before": x, "after": reconstruction.tokens}
-        prototypes = _concatenate(context.arrays)
+        before = after = similarity = None
+        if reconstruction is not None:
+            before, after = (tokens.reshape(len(x), *features.grid, -1) for tokens in (x, reconstruction.tokens))
+        prototypes = _concatenate(context)
         if prototypes is not None:
             similarity = jnp.moveaxis(cosine_similarity(x, prototypes), -1, 1)
-            shown["similarity"] = similarity.reshape(*similarity.shape[:2], *features.grid)
-        return shown
-
-    @property
-    def prototype_names(self) -> tuple[str, ...]:
+            similarity = similarity.reshape(*similarity.shape[:2], *features.grid)
         numbers = {"local": self.config.local_prototypes, "global": self.config.global_prototypes}
-        return tuple(f"{name} {number + 1}" for name, count in numbers.items() for number in range(count))
+        names = tuple(f"{name} {number + 1}" for name, count in numbers.items() for number in range(count))
+        return Explanation(before, after, similarity, names)
 
     @property
     def _schedule(self):

@@ -1,4 +1,4 @@
-"""Captions of the images of a data set in the published layout, made by any captioner (SPEC 1.7)."""
+"""Captions of the images of a data set in the published layout, made by any captioner."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def data_name(data: str, categories: Sequence[str] | None = None) -> str:
     """How folders name a data set: that of its folder, or name and config joined by "_", then the chosen categories.
 
     Every split of COCO-AD has a folder of its own, such as coco_ad_all-split_1 beside coco_ad, which is split 0. The
-    authors caption all of COCO once (SPEC 1.7); such a file serves every split: its captions go by image number.
+    authors caption all of COCO once; such a file serves every split: its captions go by image number.
     """
     if data.startswith("folder:"):
         name = Path(data.removeprefix("folder:")).expanduser().resolve().name

@@ -1,4 +1,4 @@
-"""VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173; SPEC 1); DiAD is a preset.
+"""VLMDiff: caption-conditioned latent diffusion guided by the image (arXiv 2511.08173); DiAD is a preset.
 
 image -> VAE posterior -> z        caption -> CLIP text tower        image -> semantic-guided network (SGN)
 z noised to t = 999, 10 DDIM steps of the SGN-guided UNet -> z^ -> VAE decoder -> image^
@@ -8,17 +8,15 @@ map = 1 - cosine of frozen features of image and image^
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
 from jaxad.config import VLMDiffConfig
-from jaxad.detector import Detector
+from jaxad.detector import Detector, InputSpec, Pretrained, Trainable, register
 from jaxad.detectors.vlmdiff.networks import Networks, abstract_networks, load_networks, tokenizer_of
 from jaxad.detectors.vlmdiff.published import load_published
 from jaxad.detectors.vlmdiff.sgn import abstract_sgn, controlled_noise, make_sgn
@@ -26,44 +24,42 @@ from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
 from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
 from jaxad.errors import ConfigError
 from jaxad.memory.cosine import cosine
-from jaxad.metrics.operators import bilinear
-from jaxad.models.backbone import Backbone, load_backbone
+from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET, INCEPTION
 from jaxad.nn.precision import compute_dtype
-from jaxad.types import Array, Batch, Context, Features, Prediction, Record, Source, View
+from jaxad.nn.resize import bilinear, resize_bilinear
+from jaxad.nn.variables import Fixed, freeze
+from jaxad.types import Array, Batch, Explanation, Features, Judgement, View
 
 
-class Constant(nnx.Variable):
-    """An array that training does not change, e.g. the embedding of the empty text."""
-
-
-class VLMDiff(Detector):
+@register
+class VLMDiff(Detector, Trainable):
     """Stable Diffusion that redraws an image as if it were normal.
 
     Make one with `VLMDiff.create(config, key=key)`; train it with `jaxad.fit`. The SGN, the UNet's decoder and its
-    output layers are trained, everything else stays as it was pretrained (SPEC 1.2). One model serves many categories.
+    output layers are trained, everything else stays as it was pretrained. One model serves many categories.
     """
 
     name: ClassVar[str] = "vlmdiff"
     title: str = "VLMDiff"
-    config_class: ClassVar[Any] = VLMDiffConfig
-    frozen: ClassVar[tuple[str, ...]] = ("backbone", "autoencoder", "text")
-    fixed: ClassVar[tuple[str, ...]] = ("unet/time_embedding", "unet/conv_in", "unet/down_blocks", "unet/mid_block")
-    swaps_backbone: ClassVar[bool] = True
+    config_class: ClassVar[type] = VLMDiffConfig
+    protocol: ClassVar[str] = "diad"
 
     def __init__(self, config: VLMDiffConfig, backbone: Backbone, networks: Networks, sgn: Any, empty: Any):
         config.check()
         self.config = config
         self.categories = ()
-        self.trains = not config.trained
         self.backbone = backbone
-        self.unet, self.autoencoder, self.text = networks.unet, networks.autoencoder, networks.text
+        self.unet, self.autoencoder, self.text = networks.unet, freeze(networks.autoencoder), freeze(networks.text)
+        # Trained are the SGN, the UNet's decoder and its last layers: the encoder stays what it was pretrained to be.
+        for part in (self.unet.time_embedding, self.unet.conv_in, self.unet.down_blocks, self.unet.mid_block):
+            freeze(part, Fixed)
         self._identity = networks.identity
         self.sgn = sgn
-        self.empty = Constant(empty)
+        self.empty = Fixed(empty)
         self._side = _compared_side(backbone, config.image_size)
         self.grid = backbone.grid(self._side)
         factor = networks.factor
@@ -123,19 +119,23 @@ class VLMDiff(Detector):
         return cls.create(config, key=jax.random.key(0), backbone=backbone)
 
     @classmethod
-    def abstract(cls, config: Any, backbone: Any, structure: Mapping[str, Any]) -> Self:
+    def abstract(cls, config: Any, record: Mapping[str, Any] | None = None, network: Any = None) -> Self:
         """The detector without arrays, to be filled from a checkpoint."""
+        assert record is not None
         dtype = compute_dtype(config.precision)
-        networks = abstract_networks(structure, config, dtype)
+        backbone = network or backbone_from_config(record["backbone"], dtype=dtype)
+        networks = abstract_networks(record["networks"], config, dtype)
         sgn = abstract_sgn(networks.unet.config, networks.factor, remat=config.remat, dtype=dtype)
         text = networks.text.config
         empty: Any = jax.ShapeDtypeStruct((text.context, text.width), jnp.float32)
         return cls(config, backbone, networks, sgn, empty)
 
     @classmethod
-    def restore_backbone(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Backbone:
-        """As for any detector; `override` may also name another network, which then compares."""
-        backbone = super().restore_backbone(config, record, override)
+    def load_pretrained(cls, config: Any, record: Mapping[str, Any], override: str | None) -> Backbone:
+        """The network that compares; `override` may also name another one than that of the checkpoint."""
+        interpolation = record["config"]["backbone"]["shape"].get("interpolation")
+        dtype = compute_dtype(config.precision)
+        backbone = load_backbone(override or record["id"], dtype=dtype, interpolation=interpolation)
         if override is None or backbone.sha256 == record["sha256"]:
             return backbone
         return _comparing_network(override, config)
@@ -160,23 +160,25 @@ class VLMDiff(Detector):
         return other
 
     @property
-    def views(self) -> dict[str, View]:
-        return {"image": View(self.config.image_size, self.config.image_size, "bilinear")}
+    def trains(self) -> bool:
+        return not self.config.trained
 
     @property
-    def structure(self) -> dict[str, Any]:
-        return Networks(self.unet, self.autoencoder, self.text, self._identity).structure
+    def inputs(self) -> InputSpec:
+        side, config, context = self.config.image_size, self.config, self.text.config.context
+        return InputSpec(
+            {"image": View(side, side, "bilinear")},
+            captions=config.captions,
+            tokenize=lambda captions: tokenizer_of(config, context)(captions),
+            identity=(self._identity, self._symmetric, compute_dtype(config.precision)),
+        )
 
     @property
-    def encoder_identity(self) -> tuple:
-        return (self._identity, self._symmetric, compute_dtype(self.config.precision))
-
-    def annotate(self, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
-        """Token ids int32 [b 77] of the captions, where captions are used."""
-        if self.config.captions != "always" and not (training and self.config.captions == "train"):
-            return {}
-        tokenize = tokenizer_of(self.config, self.text.config.context)
-        return {"caption": tokenize([record.caption for record in records])}
+    def pretrained(self) -> Pretrained:
+        backbone = self.backbone
+        networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
+        record = {"backbone": backbone.config_json(), "networks": networks.structure}
+        return Pretrained("backbone", backbone.id, backbone.sha256, backbone.bytes, record, swaps=True)
 
     def encode(self, batch: Batch) -> Features:
         """Moments of the VAE's posterior as tokens [b n 2c], the image itself, and the text tower's output.
@@ -192,18 +194,8 @@ class VLMDiff(Detector):
         b, rows, columns, channels = joined.shape
         return Features(joined.reshape(b, rows * columns, channels), (rows, columns), extras)
 
-    def remember(
-        self, source: Source, *, features: Any | None = None, progress: Callable[[int], None] | None = None
-    ) -> Self:
-        """Nothing: a published checkpoint that is trained is taken as it is."""
-        if self.trains:
-            return super().remember(source, features=features, progress=progress)
-        if progress is not None:
-            progress(len(source))
-        return self
-
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
-        """Mean squared error of the predicted noise, t uniform in 0..999 for each image (SPEC 1.6).
+        """Mean squared error of the predicted noise, t uniform in 0..999 for each image.
 
         The posterior is sampled anew; the image is both target and hint.
         """
@@ -216,12 +208,14 @@ class VLMDiff(Detector):
         predicted = controlled_noise(self.unet, self.sgn, noisy, t, self._text(features), hint)
         return jnp.square(predicted - noise).mean(), {}
 
-    def context(self, features: Features, batch: Batch) -> Context:
-        """The text tower's output "text" [b 77 d] for the captions, or for the empty text."""
-        return Context({"text": self._text(features)})
+    def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
+        """The image redrawn as a normal one, and how the features of the two differ."""
+        reconstruction = self.reconstruct(features, keys)
+        judgement = self.score(features, reconstruction)
+        return dataclasses.replace(judgement, explanation=self.explain(features, reconstruction))
 
-    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features:
-        """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode (SPEC 1.8).
+    def reconstruct(self, features: Features, keys: Array) -> Features:
+        """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode.
 
         Returns:
             Latents as tokens [b n c], and the "image" [b H W 3], ImageNet-normalized and not clamped.
@@ -231,7 +225,7 @@ class VLMDiff(Detector):
         z = self._latents(features, posterior_keys)
         noise = normal_per_image(noise_keys, z.shape[1:])
         noisy = add_noise(z, noise, schedule.alpha_bar_at(jnp.int32(config.start_timestep)))
-        hint, text = self.sgn.hint(IMAGENET(features.extras["image"])), context.arrays["text"]
+        hint, text = self.sgn.hint(IMAGENET(features.extras["image"])), self._text(features)
         guided = config.captions == "always" and config.guidance != 1
         if guided:
             # The same hint guides both; for an image without a caption both texts are "", and agree.
@@ -252,31 +246,27 @@ class VLMDiff(Detector):
         image = IMAGENET(INCEPTION.inverse(decoded)) if self._symmetric else decoded
         return Features(clean.reshape(len(clean), -1, clean.shape[-1]), features.grid, {"image": image})
 
-    def score(self, features: Features, reconstruction: Features | None, context: Context) -> Prediction:
-        """1 - cosine of the backbone's features of image and reconstruction (SPEC 1.9).
+    def score(self, features: Features, reconstruction: Features) -> Judgement:
+        """1 - cosine of the backbone's features of image and reconstruction.
 
         One map on the token grid of a ViT; the sum of the maps of three stages at the image's size otherwise.
         """
-        assert reconstruction is not None
         before, after = self._look(features, reconstruction)
         maps = [1 - cosine(x, y) for x, y in zip(before, after, strict=True)]
         if len(maps) == 1:
-            return Prediction(maps[0])
+            return Judgement(maps[0])
         size = self.config.image_size
         total = jnp.zeros((len(maps[0]), size, size))
         for map in maps:
             rows, columns = (jnp.asarray(bilinear(n, size, True), jnp.float32) for n in map.shape[1:])
             total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns, precision="highest")
-        return Prediction(total)
+        return Judgement(total)
 
-    def explain(self, features: Features, context: Context, reconstruction: Features | None) -> dict[str, Array]:
-        """Features of image and reconstruction on `grid`, and both pictures, uint8 [b H W 3]."""
-        assert reconstruction is not None
-        before, after = (
-            maps[-1].reshape(len(maps[-1]), -1, maps[-1].shape[-1]) for maps in self._look(features, reconstruction)
-        )
+    def explain(self, features: Features, reconstruction: Features) -> Explanation:
+        """Features of image and reconstruction as they are compared, and both pictures."""
+        before, after = (maps[-1] for maps in self._look(features, reconstruction))
         redrawn = jnp.clip(IMAGENET.inverse(reconstruction.extras["image"]), 0, 255).round().astype(jnp.uint8)
-        return {"before": before, "after": after, "image": features.extras["image"], "reconstruction": redrawn}
+        return Explanation(before, after, pictures={"image": features.extras["image"], "reconstruction": redrawn})
 
     @property
     def _symmetric(self) -> bool:
@@ -306,7 +296,7 @@ class VLMDiff(Detector):
         """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
         images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
         if self._side != self.config.image_size:
-            images = jax.image.resize(images, (len(images), self._side, self._side, 3), "bilinear", antialias=False)
+            images = resize_bilinear(images, (self._side, self._side))
         before, after = zip(*(jnp.split(layer, 2) for layer in self.backbone.network.maps(images)), strict=True)
         return list(before), list(after)
 
@@ -324,7 +314,7 @@ def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
 def _compared_side(backbone: Backbone, image_size: int) -> int:
     """Side in pixels at which the backbone sees images: the nearest multiple of its patch, 252 of 256 for 14.
 
-    The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order (SPEC 1.9).
+    The authors' own resizing for Table 13's DINOv2 puts pixels in a wrong order.
     """
     return max(round(image_size / backbone.patch), 1) * backbone.patch
 

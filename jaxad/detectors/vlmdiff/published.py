@@ -1,4 +1,4 @@
-"""Checkpoints of VLMDiff's and DiAD's authors, built or trained, as a detector's networks (SPEC 1.2, 1.3, 6.5, 6.6)."""
+"""Checkpoints of VLMDiff's and DiAD's authors, built or trained, as a detector's networks."""
 
 from __future__ import annotations
 

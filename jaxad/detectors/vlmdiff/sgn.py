@@ -1,4 +1,4 @@
-"""Semantic-guided network of DiAD and VLMDiff: a ControlNet-like copy of the UNet's encoder (SPEC 1.2, 1.3)."""
+"""Semantic-guided network of DiAD and VLMDiff: a ControlNet-like copy of the UNet's encoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SGN(nnx.Module):
     """Reads the noisy latents together with the clean image, and says what to add to the UNet's deepest features.
 
     Of its outputs before the middle, only those at the lowest resolution reach the UNet; those one level above act on
-    them through the fusion, those at higher resolutions not at all (SPEC 1.3). Their zero convolutions are kept because
+    them through the fusion, those at higher resolutions not at all. Their zero convolutions are kept because
     they are among the published parameters.
 
     Args:
@@ -94,7 +94,7 @@ class HintEncoder(nnx.Module):
 
 
 class Fusion(nnx.Module):
-    """Spatial-aware feature fusion: each output y of the lowest level becomes silu(y + sum_i D_i(x_i)) (SPEC 1.3).
+    """Spatial-aware feature fusion: each output y of the lowest level becomes silu(y + sum_i D_i(x_i)).
 
     The x_i are the outputs one level above; each D is a convolution of stride 2 that starts at zero, an instance norm
     and SiLU, with weights of its own for every pair. As published both the D and the zero convolutions that make the
@@ -123,7 +123,7 @@ class Fusion(nnx.Module):
 def controlled_noise(
     unet: UNet, sgn: SGN, latents: Array, timesteps: Array, context: Array, hint: jax.Array
 ) -> jax.Array:
-    """The noise float32 [b h w 4] that the UNet predicts with the SGN's help; arguments as for `SGN` (SPEC 1.3)."""
+    """The noise float32 [b h w 4] that the UNet predicts with the SGN's help; arguments as for `SGN`."""
     middle, controls = sgn(latents, timesteps, context, hint)
     temb = unet.time_embedding(timesteps)
     x, skips = unet.encode(latents, temb, context)
@@ -133,7 +133,7 @@ def controlled_noise(
 
 
 def make_sgn(unet: UNet, factor: int, key: jax.Array, *, remat: bool = False, dtype: Any = jnp.float32) -> SGN:
-    """An SGN that changes nothing yet: trunk from the UNet, zero convolutions, the other hint layers drawn (SPEC 1.3).
+    """An SGN that changes nothing yet: trunk from the UNet, zero convolutions, the other hint layers drawn.
 
     Args:
         unet: the pretrained network.

@@ -1,4 +1,4 @@
-"""Captions by an image-text-to-text model of transformers; the one place that imports torch, of the extra `caption`."""
+"""Captions by an image-text-to-text model of transformers: the only module that imports torch (extra `caption`)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HuggingFaceCaptioner:
         try:
             import torch
         except ImportError as error:
-            raise ConfigError("jaxad caption: needs torch; pip install 'jaxad[caption]'") from error
+            raise ConfigError("HuggingFaceCaptioner needs torch: pip install 'jaxad[caption]'") from error
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         self._torch: Any = torch
@@ -44,7 +44,7 @@ class HuggingFaceCaptioner:
             loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, trust_remote_code=False)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ConfigError(
-                f"--model {model}: transformers loads no image-text-to-text model from it; name a hub id or folder "
+                f"model = {model!r}: transformers loads no image-text-to-text model from it; name a hub id or folder "
                 f"whose code is part of transformers, such as OpenGVLab/InternVL3-8B-hf: {error}"
             ) from error
         self._model = loaded.to(self._device).eval()

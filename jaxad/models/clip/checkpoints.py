@@ -1,4 +1,4 @@
-"""Where the parameters of CLIP lie in the files of transformers, open_clip, OpenAI and LDM (SPEC 6.3, 6.4)."""
+"""Where the parameters of CLIP lie in the files of transformers, open_clip, OpenAI and LDM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shapes of CLIP's two towers, and how they are read from the configs and tensors that users have (SPEC 6.3, 6.4)."""
+"""Shapes of CLIP's two towers, and how they are read from the configs and tensors that users have."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class TextConfig:
             vocabulary=c["vocab_size"],
             context=c["max_position_embeddings"],
             projection=c["projection_dim"] if projected else None,
-            # Some copies of Stable Diffusion 2 say quick_gelu, which it was not trained with (SPEC 6.3).
+            # Some copies of Stable Diffusion 2 say quick_gelu, which it was not trained with.
             activation="gelu" if stable_diffusion_2 else c["hidden_act"],
             norm_eps=c["layer_norm_eps"],
             # Old configs say 2, which ends no text; transformers takes the largest id then.
@@ -223,7 +223,7 @@ class CLIPConfig:
 
     @classmethod
     def vit_b_16_plus_240(cls) -> CLIPConfig:
-        """OpenCLIP's ViT-B-16-plus-240 (SPEC 2.2)."""
+        """OpenCLIP's ViT-B-16-plus-240, the CLIP of WinCLIP and CLIPFusion."""
         vision = {"image_size": 240, "layers": 12, "width": 896, "patch_size": 16}
         text = {"width": 640, "heads": 10, "layers": 12}
         return cls.from_open_clip({"embed_dim": 640, "vision_cfg": vision, "text_cfg": text})
@@ -251,7 +251,7 @@ def open_clip_config_of(tensors: Mapping[str, Any], quick_gelu: bool, text: str 
     Raises:
         WeightsError: a network whose config cannot be told from its tensors.
 
-    Source: SPEC 6.4. Heads are 64 wide, but in the image towers of ViT-H, g, bigG and e there are 16.
+    Heads are 64 wide as in all published towers, but for the image towers of ViT-H, g, bigG and e, which have 16 heads.
     """
     _refuse_without(
         tensors,

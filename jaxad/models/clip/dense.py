@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ def window_embeddings(tower: VisionTower, images: Array, patches: np.ndarray) ->
     Returns:
         [b w d] in the space shared with texts.
     """
+    chex.assert_rank(patches, 2, custom_message="patches must be [w m]")
     tokens = tower.embed(images)
     b, windows = len(tokens), len(patches)
     leading = jnp.broadcast_to(tokens[:, None, :1], (b, windows, 1, tokens.shape[-1]))

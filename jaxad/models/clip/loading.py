@@ -1,4 +1,4 @@
-"""CLIP and its towers from files of transformers, open_clip, OpenAI, diffusers and LDM (SPEC 6.3, 6.4)."""
+"""CLIP and its towers from files of transformers, open_clip, OpenAI, diffusers and LDM."""
 
 from __future__ import annotations
 

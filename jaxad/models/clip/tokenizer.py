@@ -1,4 +1,4 @@
-"""Texts to the token ids that CLIP's text towers take, by transformers' tokenizer (SPEC 2.5, 2.6, 6.4)."""
+"""Texts to the token ids that CLIP's text towers take, by transformers' tokenizer."""
 
 from __future__ import annotations
 
@@ -101,8 +101,6 @@ def load_tokenizer(
 
     Raises:
         WeightsError: no tokenizer there, or not one of CLIP.
-
-    Source: SPEC 2.5, 6.4.
     """
     folder = _find(source, revision, ("tokenizer", "") if subfolder is None else (subfolder,))
     # Importing transformers takes seconds, and most of jaxad does without.
@@ -131,8 +129,6 @@ def token_positions(tokenizer: CLIPTokenizer, prefix: str, phrase: str) -> tuple
 
     Raises:
         ConfigError: the phrase is empty, does not begin a word of its own, or lies beyond the text tower's context.
-
-    Source: SPEC 2.6.
     """
     before, both = tokenizer.ids(prefix), tokenizer.ids(prefix + phrase)
     if len(both) <= len(before) or both[: len(before)] != before:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, Literal, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -93,7 +94,7 @@ class VisionTower(nnx.Module):
         Raises:
             ConfigError: blocks or an image size that this tower cannot have.
 
-        Source: SPEC 2.3 (CLIP Surgery, arXiv 2304.05653; PromptAD).
+        Source: CLIP Surgery (arXiv 2304.05653); PromptAD.
         """
         depth = len(self.blocks)
         if not set(taps) <= set(range(depth)):
@@ -112,6 +113,7 @@ class VisionTower(nnx.Module):
 
     def embed(self, images: Array) -> jax.Array:
         """Input tokens [b 1+n c] of the first block for `images` [b h w 3]."""
+        chex.assert_shape(images, (None, None, None, 3), custom_message="images must be [b h w 3]")
         grid = self.grid((images.shape[1], images.shape[2]))
         patches = self.patch_embed(images)
         class_position, positions = jnp.split(self.positions[...][None], [1], axis=1)
@@ -183,6 +185,8 @@ class TextTower(nnx.Module):
         Raises:
             ConfigError: more tokens than the tower has positions for, or more blocks left out than there are.
         """
+        chex.assert_rank(ids, 2, custom_message="ids must be [b n]")
+        chex.assert_type(ids, int, custom_message="ids must be integers")
         if ids.shape[1] > self.config.context:
             raise ConfigError(f"texts of {ids.shape[1]} tokens: this tower takes at most {self.config.context}")
         if not 0 <= skip < len(self.blocks):
@@ -220,7 +224,7 @@ class CLIP(nnx.Module):
     def scale(self) -> jax.Array:
         """What cosines between images and texts are multiplied by before the softmax, about 100; float32 scalar.
 
-        It is the exponential of the checkpoint's `logit_scale` (SPEC 2.2).
+        It is the exponential of the checkpoint's `logit_scale`.
         """
         return jnp.exp(self.logit_scale[...])
 
@@ -258,7 +262,7 @@ class Block(nnx.Module):
         return self._feed_forward(x + self._scaled(self.attention(self.norm1(x))))
 
     def two_paths(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Output [b n c] of the block, and what it adds to the second path [b n c] (SPEC 2.3)."""
+        """Output [b n c] of the block, and what it adds to the second path [b n c]."""
         original, vv = self.attention.two_paths(self.norm1(x))
         return self._feed_forward(x + self._scaled(original)), self._scaled(vv)
 

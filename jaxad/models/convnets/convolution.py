@@ -6,12 +6,14 @@ import functools
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.errors import ConfigError
 from jaxad.nn.positions import patch_grid
+from jaxad.nn.resize import resize_bilinear
 from jaxad.types import Array
 
 Padding = Literal["symmetric", "same", "trailing"]
@@ -20,10 +22,10 @@ even sides and stride 2 one less above and left. "trailing": one less above and 
 transformers' EfficientNet."""
 
 PATCH = 16
-"""Stride of the token grid that a convolutional backbone gives (SPEC 3.4 row 26)."""
+"""Stride of the token grid that a convolutional backbone gives: that of a ViT-B/16, between its stages' own."""
 
-TAPPED_STRIDES = (4, 8, 16)
-"""Strides of the stages that make the features unless others are asked for (SPEC 3.4 row 26)."""
+_TAPPED_STRIDES = (4, 8, 16)
+"""Strides of the stages that make the features unless others are asked for."""
 
 
 class BatchNorm(nnx.Module):
@@ -121,6 +123,7 @@ class ConvNet(nnx.Module):
         Raises:
             ConfigError: a stage that this network does not have.
         """
+        chex.assert_shape(images, (None, None, None, 3), custom_message="images must be [b h w 3]")
         if not stages or not set(stages) <= set(range(len(self.stages))):
             raise ConfigError(f"stages = {sorted(stages)}: needs one or more of 0 to {len(self.stages) - 1}")
         x, tapped = self.stem(images), {}
@@ -134,7 +137,8 @@ class ConvNet(nnx.Module):
     def features(self, images: Array, stages: Collection[int]) -> jax.Array:
         """Outputs of `stages` on the grid of stride 16, by averages or bilinearly, side by side: float32 [b n c].
 
-        Source: SPEC 3.4 row 26.
+        A mean over stages, as over a ViT's blocks, would need equal widths; anomaly detectors on convolutional networks
+        concatenate (PatchCore, PaDiM, RD4AD).
         """
         grid = self.grid((images.shape[1], images.shape[2]))
         tapped = self.taps(images, stages).values()
@@ -146,9 +150,9 @@ class ConvNet(nnx.Module):
         return sum(self.widths[stage] for stage in stages)
 
     def usual_blocks(self, part: Literal["middle"] | None = None) -> tuple[int, ...]:
-        """Numbers of the stages that end at strides 4, 8 and 16, each the last of its stride (SPEC 3.4 row 26)."""
+        """Numbers of the stages that end at strides 4, 8 and 16, each the last of its stride."""
         last = {stride: index for index, stride in enumerate(self.strides)}
-        return tuple(last[stride] for stride in TAPPED_STRIDES)
+        return tuple(last[stride] for stride in _TAPPED_STRIDES)
 
     def maps(self, images: Array) -> list[jax.Array]:
         """Outputs of the stages that end at strides 4, 8 and 16 for `images` [b h w 3], each float32 [b h' w' c]."""
@@ -174,16 +178,18 @@ class ConvNet(nnx.Module):
 
 
 def to_grid(x: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """Features [b h w c] on another grid: averages of cells when shrinking, bilinear when growing (SPEC 3.4 row 26)."""
+    """Features [b h w c] on another grid: averages of cells when shrinking, bilinear when growing."""
+    chex.assert_rank(x, 4, custom_message="x must be [b h w c]")
     b, height, width, c = x.shape
     rows, columns = grid
     if height % rows == 0 and width % columns == 0:
         return x.reshape(b, rows, height // rows, columns, width // columns, c).mean((2, 4))
-    return jax.image.resize(x, (b, rows, columns, c), "bilinear", antialias=False)
+    return resize_bilinear(x, grid)
 
 
 def max_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
     """Maximum of windows of an odd size around every output, [b h w c] -> [b h' w' c]."""
+    chex.assert_rank(x, 4, custom_message="x must be [b h w c]")
     margin = (size // 2, size // 2)
     x = jnp.pad(x, ((0, 0), margin, margin, (0, 0)), constant_values=-jnp.inf)
     return functools.reduce(jnp.maximum, (shifted for _, _, shifted in _shifts(x, size, stride)))

@@ -15,9 +15,9 @@ from jaxad.errors import WeightsError
 from jaxad.models.convnets.convolution import ConvNet, ConvNorm, Padding
 from jaxad.types import Array
 
-KERNELS = (3, 3, 5, 3, 5, 5, 3)
-STRIDES = (1, 2, 2, 2, 1, 2, 1)
-EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
+_KERNELS = (3, 3, 5, 3, 5, 5, 3)
+_STRIDES = (1, 2, 2, 2, 1, 2, 1)
+_EXPANSIONS = (1, 6, 6, 6, 6, 6, 6)
 WIDTHS = (16, 24, 40, 80, 112, 192, 320)
 DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 """Kernel side, stride of the first block, expansion, and B0's width and depth of each stage."""
@@ -88,9 +88,9 @@ class EfficientNetConfig:
             "num_channels": 3,
             "hidden_act": "swish",
             "squeeze_expansion_ratio": 0.25,
-            "kernel_sizes": KERNELS,
-            "strides": STRIDES,
-            "expand_ratios": EXPANSIONS,
+            "kernel_sizes": _KERNELS,
+            "strides": _STRIDES,
+            "expand_ratios": _EXPANSIONS,
             "in_channels": (32, *WIDTHS[:-1]),
             "out_channels": WIDTHS,
             "num_block_repeats": DEPTHS,
@@ -104,7 +104,7 @@ class EfficientNetConfig:
         width, divisor = c["width_coefficient"], c["depth_divisor"]
         stem, *widths = (scaled_width(channels, width, divisor) for channels in (32, *WIDTHS))
         # Such a block adds its input in every other library, and does not in transformers.
-        if any(stride == 1 and a == b for stride, a, b in zip(STRIDES, (stem, *widths), widths, strict=False)):
+        if any(stride == 1 and a == b for stride, a, b in zip(_STRIDES, (stem, *widths), widths, strict=False)):
             problems.append(f"width_coefficient = {width}: a stage of stride 1 must be wider than the one before")
         if problems:
             raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
@@ -132,7 +132,7 @@ class EfficientNet(ConvNet):
         settings: dict[str, Any] = {"eps": config.norm_eps, "dtype": dtype}
         self.config = config
         self.widths = config.widths
-        self.strides = tuple(2 * math.prod(STRIDES[: stage + 1]) for stage in range(len(STRIDES)))
+        self.strides = tuple(2 * math.prod(_STRIDES[: stage + 1]) for stage in range(len(_STRIDES)))
         self.conv = ConvNorm(3, config.stem, 3, 2, activation=activation, padding=config.padding, **settings)
         stages, inputs, number = [], config.stem, 0
         for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
@@ -141,9 +141,9 @@ class EfficientNet(ConvNet):
                 block = MBConv(
                     inputs,
                     width,
-                    KERNELS[stage],
-                    STRIDES[stage] if index == 0 else 1,
-                    expansion=EXPANSIONS[stage],
+                    _KERNELS[stage],
+                    _STRIDES[stage] if index == 0 else 1,
+                    expansion=_EXPANSIONS[stage],
                     squeezes=not config.lite,
                     padding="symmetric" if number in config.symmetric_blocks else config.padding,
                     activation=activation,

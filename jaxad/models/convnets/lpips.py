@@ -1,10 +1,11 @@
-"""LPIPS, a learned distance between images (arXiv 1801.03924), on VGG16 (SPEC 1.5)."""
+"""LPIPS, a learned distance between images (arXiv 1801.03924), on VGG16."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +17,9 @@ from jaxad.models.weights.key_map import KeyMap, Leaf, fill
 from jaxad.models.weights.loader import Weights, find_weights
 from jaxad.types import Array
 
-SHIFT = (-0.030, -0.088, -0.188)
-SCALE = (0.458, 0.448, 0.450)
-"""(image - SHIFT) / SCALE is what VGG16 sees: ImageNet's statistics, for images from -1 to 1."""
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+"""(image - shift) / scale is what VGG16 sees: ImageNet's statistics, for images from -1 to 1."""
 
 CHECKPOINT = "loss.perceptual_loss."
 """Where an autoencoder's .ckpt of latent diffusion holds the LPIPS that it was trained with."""
@@ -44,7 +45,9 @@ class LPIPS(nnx.Module):
 
     def __call__(self, first: Array, second: Array) -> jax.Array:
         """Distance [b] of images [b h w 3], -1 to 1, sides of 16 or more; sum over stages, mean over positions."""
-        shift, scale = (jnp.asarray(values).reshape(1, 1, 1, 3) for values in (SHIFT, SCALE))
+        chex.assert_shape([first, second], (None, None, None, 3), custom_message="first and second must be [b h w 3]")
+        chex.assert_equal_shape([first, second], custom_message="first and second must have one shape")
+        shift, scale = (jnp.asarray(values).reshape(1, 1, 1, 3) for values in (_SHIFT, _SCALE))
         count = len(first)
         taps = self.vgg((jnp.concatenate([first, second]) - shift) / scale)
         total = jnp.zeros(count)

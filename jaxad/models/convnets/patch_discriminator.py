@@ -1,7 +1,8 @@
-"""PatchGAN's discriminator, which judges patches of an image (arXiv 1611.07004; SPEC 1.5)."""
+"""PatchGAN's discriminator, which judges patches of an image (arXiv 1611.07004)."""
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,8 @@ from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
 from jaxad.types import Array
 
-EPS = 1e-5
-SLOPE = 0.2
+_EPS = 1e-5
+_SLOPE = 0.2
 """Slope of the activations below 0."""
 
 CHECKPOINT = "loss.discriminator."
@@ -48,9 +49,10 @@ class PatchDiscriminator(nnx.Module):
 
     def __call__(self, images: Array) -> jax.Array:
         """[b h w 3] -> logits [b h' w' 1], higher for patches that look real."""
-        x = jax.nn.leaky_relu(self.convs[0](jnp.asarray(images)), SLOPE)
+        chex.assert_rank(images, 4, custom_message="images must be [b h w c]")
+        x = jax.nn.leaky_relu(self.convs[0](jnp.asarray(images)), _SLOPE)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
-            x = jax.nn.leaky_relu(norm(conv(x)), SLOPE)
+            x = jax.nn.leaky_relu(norm(conv(x)), _SLOPE)
         return self.last(x)
 
 
@@ -64,7 +66,7 @@ class BatchStatisticsNorm(nnx.Module):
         mean = x.mean((0, 1, 2), keepdims=True)
         variance = jnp.square(x - mean).mean((0, 1, 2), keepdims=True)
         scale, bias = (parameter[...].reshape(1, 1, 1, -1) for parameter in (self.scale, self.bias))
-        return (x - mean) * jax.lax.rsqrt(variance + EPS) * scale + bias
+        return (x - mean) * jax.lax.rsqrt(variance + _EPS) * scale + bias
 
 
 def _conv(n_in: int, n_out: int, stride: int, *, use_bias: bool, rngs: nnx.Rngs) -> nnx.Conv:

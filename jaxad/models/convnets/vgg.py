@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -37,6 +38,7 @@ class VGG16(nnx.Module):
 
     def __call__(self, images: Array) -> list[jax.Array]:
         """Normalized images [b h w 3] -> the last ReLU of every stage, [b h w c] at strides 1, 2, 4, 8 and 16."""
+        chex.assert_shape(images, (None, None, None, 3), custom_message="images must be [b h w 3]")
         x, taps = jnp.asarray(images), []
         for stage in self.stages:
             x = _halved(x) if taps else x

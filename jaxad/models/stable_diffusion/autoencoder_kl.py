@@ -1,10 +1,11 @@
-"""AutoencoderKL, the first stage of Stable Diffusion (KL-f8; arXiv 2112.10752; SPEC 1.2, 6.6)."""
+"""AutoencoderKL, the first stage of Stable Diffusion (KL-f8; arXiv 2112.10752)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
@@ -41,7 +42,11 @@ class Moments:
     logvar: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Latents [b h w c], drawn with `key`: one for all, or [b], one for each image (DESIGN 4.3)."""
+        """Latents [b h w c], drawn with `key`.
+
+        Args:
+            key: one key; or keys [b], one for each image, so that no latents depend on the rest of the batch.
+        """
         keys = key if key.ndim else jax.random.split(key, len(self.mean))
         noise = jax.vmap(lambda key: jax.random.normal(key, self.mean.shape[1:]))(keys)
         return self.mean + jnp.exp(0.5 * self.logvar) * noise
@@ -69,16 +74,18 @@ class AutoencoderKL(nnx.Module):
         self.decoder = Decoder(config, remat=remat, **options)
 
     def encode(self, images: Array) -> Moments:
-        """The posterior [b h/8 w/8 4] of images [b h w 3] in the range of its training, -1 to 1 for SD (SPEC 1.4).
+        """The posterior [b h/8 w/8 4] of images [b h w 3] in the range of its training, -1 to 1 for SD.
 
         Latents are not scaled: a UNet takes them times `config.scaling_factor`.
         """
+        chex.assert_rank(images, 4, custom_message="images must be [b h w 3]")
         moments = self.quant_conv(self.encoder(jnp.asarray(images, self.dtype))).astype(jnp.float32)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return Moments(mean, jnp.clip(logvar, -30, 20))
 
     def decode(self, latents: Array) -> jax.Array:
         """Images float32 [b 8h 8w 3], not clamped, of latents [b h w 4] that are not scaled."""
+        chex.assert_rank(latents, 4, custom_message="latents must be [b h w c]")
         return self.decoder(self.post_quant_conv(jnp.asarray(latents, self.dtype))).astype(jnp.float32)
 
 

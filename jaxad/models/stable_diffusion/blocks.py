@@ -1,4 +1,4 @@
-"""Blocks that the Stable Diffusion autoencoder and UNet are made of (SPEC 6.5, 6.6).
+"""Blocks that the Stable Diffusion autoencoder and UNet are made of.
 
 Group and layer norms and softmax run in float32, all products in the compute type. Images and features are [b h w c].
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -47,11 +48,12 @@ def attention_probabilities(query: Array, key: Array, heads: int, kind: Heads) -
         query: [b n c].
         key: [b k c].
         heads: number of heads.
-        kind: "mean" for the mean over heads, of which only one at a time is held; "each" for all of them.
+        kind: "mean" for the mean over heads, computed one head at a time to spare memory; "each" for all of them.
 
     Returns:
         [b n k], or [b heads n k] for "each".
     """
+    chex.assert_rank([query, key], 3, custom_message="query must be [b n c], key [b k c]")
     q, k = (x.reshape(*x.shape[:-1], heads, -1) for x in (query, key))
 
     def of_head(head: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Where Stable Diffusion's networks lie in diffusers folders and in original LDM checkpoints (SPEC 6.5 to 6.7)."""
+"""Where Stable Diffusion's networks lie in diffusers folders and in original LDM checkpoints."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def infer_unet_config(weights: Weights) -> UNetConfig:
     """The shape of a UNet in LDM names, from its tensors; an LDM file has no config.
 
     Heads are not seen in shapes: SD 1, whose projections are convolutions, has 8 in every level; SD 2, whose
-    projections are matrices, has heads of 64 channels (SPEC 6.5).
+    projections are matrices, has heads of 64 channels.
 
     Raises:
         WeightsError: the names are not those of such a network.
@@ -190,7 +190,7 @@ def _count(weights: Weights, pattern: str) -> int:
     return number
 
 
-RESNET: dict[str, Layout] = {
+_RESNET: dict[str, Layout] = {
     "norm1": NORM,
     "conv1": CONV,
     "time_emb_proj": LINEAR,
@@ -198,10 +198,10 @@ RESNET: dict[str, Layout] = {
     "conv2": CONV,
     "conv_shortcut": CONV1X1_AS_LINEAR,
 }
-DIFFUSERS_UNET_RESNET = {part: part for part in RESNET}
-DIFFUSERS_AUTOENCODER_RESNET = {part: part for part in RESNET if part != "time_emb_proj"}
-LDM_AUTOENCODER_RESNET = {**DIFFUSERS_AUTOENCODER_RESNET, "conv_shortcut": "nin_shortcut"}
-LDM_UNET_RESNET = {
+_DIFFUSERS_UNET_RESNET = {part: part for part in _RESNET}
+_DIFFUSERS_AUTOENCODER_RESNET = {part: part for part in _RESNET if part != "time_emb_proj"}
+_LDM_AUTOENCODER_RESNET = {**_DIFFUSERS_AUTOENCODER_RESNET, "conv_shortcut": "nin_shortcut"}
+_LDM_UNET_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -212,7 +212,7 @@ LDM_UNET_RESNET = {
 
 
 def _resnet(path: str, name: str, parts: Mapping[str, str]) -> list[Row]:
-    return [(f"{path}/{module}", f"{name}.{part}", RESNET[module]) for module, part in parts.items()]
+    return [(f"{path}/{module}", f"{name}.{part}", _RESNET[module]) for module, part in parts.items()]
 
 
 def _transformer(path: str, name: str, projection: Layout) -> list[Row]:
@@ -239,12 +239,12 @@ def _diffusers_unet(projection: Layout) -> KeyMap:
         ("time_embedding/linear_1", "time_embedding.linear_1", LINEAR),
         ("time_embedding/linear_2", "time_embedding.linear_2", LINEAR),
         ("conv_in", "conv_in", CONV),
-        *_resnet("down_blocks/{}/resnets/{}", "down_blocks.{}.resnets.{}", DIFFUSERS_UNET_RESNET),
+        *_resnet("down_blocks/{}/resnets/{}", "down_blocks.{}.resnets.{}", _DIFFUSERS_UNET_RESNET),
         *_transformer("down_blocks/{}/attentions/{}", "down_blocks.{}.attentions.{}", projection),
         ("down_blocks/{}/downsampler", "down_blocks.{}.downsamplers.0.conv", CONV),
-        *_resnet("mid_block/resnets/{}", "mid_block.resnets.{}", DIFFUSERS_UNET_RESNET),
+        *_resnet("mid_block/resnets/{}", "mid_block.resnets.{}", _DIFFUSERS_UNET_RESNET),
         *_transformer("mid_block/attentions/{}", "mid_block.attentions.{}", projection),
-        *_resnet("up_blocks/{}/resnets/{}", "up_blocks.{}.resnets.{}", DIFFUSERS_UNET_RESNET),
+        *_resnet("up_blocks/{}/resnets/{}", "up_blocks.{}.resnets.{}", _DIFFUSERS_UNET_RESNET),
         *_transformer("up_blocks/{}/attentions/{}", "up_blocks.{}.attentions.{}", projection),
         ("up_blocks/{}/upsampler", "up_blocks.{}.upsamplers.0.conv", CONV),
         ("conv_norm_out", "conv_norm_out", NORM),
@@ -258,9 +258,9 @@ def _ldm_unet(config: UNetConfig, projection: Layout) -> KeyMap:
         ("time_embedding/linear_1", "time_embed.0", LINEAR),
         ("time_embedding/linear_2", "time_embed.2", LINEAR),
         ("conv_in", "input_blocks.0.0", CONV),
-        *_resnet("mid_block/resnets/0", "middle_block.0", LDM_UNET_RESNET),
+        *_resnet("mid_block/resnets/0", "middle_block.0", _LDM_UNET_RESNET),
         *_transformer("mid_block/attentions/0", "middle_block.1", projection),
-        *_resnet("mid_block/resnets/1", "middle_block.2", LDM_UNET_RESNET),
+        *_resnet("mid_block/resnets/1", "middle_block.2", _LDM_UNET_RESNET),
         ("conv_norm_out", "out.0", NORM),
         ("conv_out", "out.2", CONV),
     ]
@@ -268,12 +268,12 @@ def _ldm_unet(config: UNetConfig, projection: Layout) -> KeyMap:
         # LDM numbers layers and downsamplers through; the first input block is the first convolution.
         for layer in range(layers):
             name = f"input_blocks.{1 + block * (layers + 1) + layer}"
-            rows += _resnet(f"down_blocks/{block}/resnets/{layer}", f"{name}.0", LDM_UNET_RESNET)
+            rows += _resnet(f"down_blocks/{block}/resnets/{layer}", f"{name}.0", _LDM_UNET_RESNET)
             rows += _transformer(f"down_blocks/{block}/attentions/{layer}", f"{name}.1", projection)
         rows.append((f"down_blocks/{block}/downsampler", f"input_blocks.{(block + 1) * (layers + 1)}.0.op", CONV))
         for layer in range(layers + 1):
             name = f"output_blocks.{block * (layers + 1) + layer}"
-            rows += _resnet(f"up_blocks/{block}/resnets/{layer}", f"{name}.0", LDM_UNET_RESNET)
+            rows += _resnet(f"up_blocks/{block}/resnets/{layer}", f"{name}.0", _LDM_UNET_RESNET)
             rows += _transformer(f"up_blocks/{block}/attentions/{layer}", f"{name}.1", projection)
         position = 2 if config.up_attention[block] else 1
         last = block * (layers + 1) + layers
@@ -307,16 +307,16 @@ def _diffusers_autoencoder(attention: Sequence[str]) -> KeyMap:
     for half, blocks, sampler in (("encoder", "down_blocks", "downsampler"), ("decoder", "up_blocks", "upsampler")):
         middle = f"{half}.mid_block"
         rows += _resnet(
-            f"{half}/{blocks}/{{}}/resnets/{{}}", f"{half}.{blocks}.{{}}.resnets.{{}}", DIFFUSERS_AUTOENCODER_RESNET
+            f"{half}/{blocks}/{{}}/resnets/{{}}", f"{half}.{blocks}.{{}}.resnets.{{}}", _DIFFUSERS_AUTOENCODER_RESNET
         )
         rows.append((f"{half}/{blocks}/{{}}/{sampler}", f"{half}.{blocks}.{{}}.{sampler}s.0.conv", CONV))
-        rows += _resnet(f"{half}/mid_block/resnets/{{}}", f"{middle}.resnets.{{}}", DIFFUSERS_AUTOENCODER_RESNET)
+        rows += _resnet(f"{half}/mid_block/resnets/{{}}", f"{middle}.resnets.{{}}", _DIFFUSERS_AUTOENCODER_RESNET)
         rows += _attention(f"{half}/mid_block/attentions/{{}}", f"{middle}.attentions.{{}}", attention, LINEAR)
     return rows
 
 
 def _ldm_autoencoder(config: AutoencoderConfig) -> KeyMap:
-    rows, names = _ends("norm_out"), LDM_AUTOENCODER_RESNET
+    rows, names = _ends("norm_out"), _LDM_AUTOENCODER_RESNET
     last = len(config.block_out_channels) - 1
     for half in ("encoder", "decoder"):
         middle = f"{half}/mid_block"

@@ -1,4 +1,4 @@
-"""Shapes of the Stable Diffusion networks, to and from the config.json of diffusers (SPEC 2.5, 6.5, 6.6)."""
+"""Shapes of the Stable Diffusion networks, to and from the config.json of diffusers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from jaxad.errors import WeightsError
 
-DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
-UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
+_DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
+_UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class UNetConfig:
         _require(config)
         c = {**_UNET_DEFAULTS, **config}
         problems = _class_problems(config, "UNet2DConditionModel") + _fixed_problems(c, _UNET_FIXED)
-        problems += _types_problems(c, "down_block_types", DOWN_TYPES) + _types_problems(c, "up_block_types", UP_TYPES)
+        problems += _types_problems(c, "down_block_types", _DOWN_TYPES) + _types_problems(
+            c, "up_block_types", _UP_TYPES
+        )
         widths = c["block_out_channels"]
         heads = c["attention_head_dim"]
         heads = [heads] * len(widths) if isinstance(heads, int) else heads
@@ -83,8 +85,8 @@ class UNetConfig:
             out_channels=c["out_channels"],
             block_out_channels=tuple(widths),
             layers_per_block=c["layers_per_block"],
-            down_attention=tuple(DOWN_TYPES[name] for name in c["down_block_types"]),
-            up_attention=tuple(UP_TYPES[name] for name in c["up_block_types"]),
+            down_attention=tuple(_DOWN_TYPES[name] for name in c["down_block_types"]),
+            up_attention=tuple(_UP_TYPES[name] for name in c["up_block_types"]),
             heads=tuple(heads),
             cross_attention_dim=c["cross_attention_dim"],
             use_linear_projection=c["use_linear_projection"],
@@ -100,8 +102,8 @@ class UNetConfig:
             "out_channels": self.out_channels,
             "block_out_channels": list(self.block_out_channels),
             "layers_per_block": self.layers_per_block,
-            "down_block_types": [_type_of(DOWN_TYPES, attention) for attention in self.down_attention],
-            "up_block_types": [_type_of(UP_TYPES, attention) for attention in self.up_attention],
+            "down_block_types": [_type_of(_DOWN_TYPES, attention) for attention in self.down_attention],
+            "up_block_types": [_type_of(_UP_TYPES, attention) for attention in self.up_attention],
             "attention_head_dim": list(self.heads),
             "cross_attention_dim": self.cross_attention_dim,
             "use_linear_projection": self.use_linear_projection,

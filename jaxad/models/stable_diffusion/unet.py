@@ -1,4 +1,4 @@
-"""UNet2DConditionModel of Stable Diffusion 1.5, 2-base and 2-inpainting (arXiv 2112.10752; SPEC 2.5, 6.5)."""
+"""UNet2DConditionModel of Stable Diffusion 1.5, 2-base and 2-inpainting (arXiv 2112.10752)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -45,7 +46,7 @@ Maps = dict[int, jax.Array]
 
 
 class UNetEncoder(nnx.Module):
-    """Time embedding, encoder and middle of the UNet; alone it is the trunk of a ControlNet (SPEC 1.3).
+    """Time embedding, encoder and middle of the UNet; alone it is the trunk of a ControlNet (arXiv 2302.05543).
 
     Args:
         config: its shape.
@@ -67,7 +68,7 @@ class UNetEncoder(nnx.Module):
         """The encoder half.
 
         Args:
-            latents: [b h w in_channels], scaled as the UNet was trained (SPEC 1.6).
+            latents: [b h w in_channels], scaled as the UNet was trained, by the autoencoder's `scaling_factor`.
             temb: [b d] from `time_embedding(timesteps)`.
             context: text tokens [b k cross_attention_dim].
             hint: [b h w block_out_channels[0]], added to the output of the first convolution.
@@ -76,6 +77,8 @@ class UNetEncoder(nnx.Module):
             The lowest resolution's features [b h' w' c], and the skips: after the first convolution, each layer and
             each downsampler.
         """
+        self._check(latents, context)
+        chex.assert_rank(temb, 2, custom_message="temb must be [b d]")
         x = self.conv_in(jnp.asarray(latents, self.dtype))
         if hint is not None:
             x = x + jnp.asarray(hint, self.dtype)
@@ -91,6 +94,12 @@ class UNetEncoder(nnx.Module):
         """The blocks by name in the order of the data, such as "down_blocks.0" and "mid_block"."""
         down = {f"down_blocks.{level}": block for level, block in enumerate(self.down_blocks)}
         return {**down, "mid_block": self.mid_block}
+
+    def _check(self, latents: Array, context: Array) -> None:
+        channels, width = self.config.in_channels, self.config.cross_attention_dim
+        chex.assert_shape(latents, (None, None, None, channels), custom_message="latents must be [b h w in_channels]")
+        needed = "context must be [b k cross_attention_dim]"
+        chex.assert_shape(context, (len(latents), None, width), custom_message=needed)
 
     def _run(
         self,
@@ -145,7 +154,7 @@ class UNet(UNetEncoder):
             latents: [b h w in_channels], any h and w.
             timesteps: [b], 0 to 999.
             context: text tokens [b k cross_attention_dim].
-            taps: stages whose outputs are wanted, such as "up_blocks.1" (after its upsampler, SPEC 2.5), or
+            taps: stages whose outputs are wanted, such as "up_blocks.1" (after its upsampler), or
                 "up_blocks.1.layers" (before it).
             attention_sites: cross-attentions whose probabilities are wanted, of `config.attention_sites`.
             heads: "mean" averages the probabilities over heads, "each" keeps them.
@@ -158,6 +167,8 @@ class UNet(UNetEncoder):
         Raises:
             ConfigError: a stage or site that this network does not have, or nothing asked for.
         """
+        self._check(latents, context)
+        chex.assert_shape(timesteps, (len(latents),), custom_message="timesteps must be [b]")
         names = list(self.stages)
         deepest = self._deepest(taps, attention_sites, output)
         temb = self.time_embedding(timesteps)
@@ -333,7 +344,7 @@ def load_unet(
             .safetensors file, or weights already found.
         dtype: compute type.
         revision: branch, tag or commit on the hub.
-        ema: the moving average of a .ckpt that has both (SPEC 1.3: VLMDiff starts from the other).
+        ema: the moving average of a .ckpt that has both; VLMDiff starts from the other, as its code does.
         remat: see `UNetEncoder`.
         param_dtype: type of the parameters; float32 to train, bfloat16 halves the memory of a frozen network.
 

@@ -32,7 +32,7 @@ def random_unet(
     """The UNet of "random:WIDTH": WIDTH channels at the first level, twice as many and attention at the others.
 
     Raises:
-        ConfigError: a malformed name; so do the other networks.
+        ConfigError: a malformed name, here and for the other networks.
     """
     width, deeper = _width(source), levels - 1
     shape = UNetConfig(

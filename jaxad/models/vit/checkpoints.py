@@ -1,4 +1,4 @@
-"""Where a Vision Transformer's parameters lie in the files that users have, and whose file it is (SPEC 6.1, 6.2)."""
+"""Where a Vision Transformer's parameters lie in the files that users have, and whose file it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
-from jaxad.models.vit.config import ViTConfig
+from jaxad.models.vit.config import MODEL_TYPES, ViTConfig
 from jaxad.models.weights.key_map import ARRAY, CONV, LINEAR, NORM, KeyMap, Layout, Leaf, choose_key_map, split_linear
 from jaxad.models.weights.loader import Weights
 from jaxad.models.weights.mapped_file import RenamedTensors
@@ -129,6 +129,13 @@ class ViTCheckpoint:
     contradictions: tuple[str, ...] = ()
 
 
+def is_vit(weights: Weights) -> bool:
+    """Whether these are of a Vision Transformer, by their config.json or, without one, by their class token."""
+    if (model_type := weights.config.get("model_type")) is not None:
+        return model_type in MODEL_TYPES
+    return any(name.rpartition(".")[2] == "cls_token" for name in weights.tensors)
+
+
 def recognize(weights: Weights) -> ViTCheckpoint:
     """Whose file `weights` are, and what shape the network has.
 
@@ -146,7 +153,7 @@ def recognize(weights: Weights) -> ViTCheckpoint:
     """
     weights = _numbered_through(_own_tensors(weights))
     title, key_map = choose_key_map(weights, LAYOUTS)
-    facts = shape_facts(weights, key_map)
+    facts = _shape_facts(weights, key_map)
     if title == "original" and facts.get("swiglu") and "blocks.0.mlp.fc1.weight" in weights.tensors:
         title, key_map = "timm", TIMM
     if not weights.config or "architecture" in weights.config:
@@ -183,7 +190,7 @@ def _inferred(weights: Weights, facts: Mapping[str, Any], title: str) -> ViTConf
     )
 
 
-def shape_facts(weights: Weights, key_map: KeyMap) -> dict[str, Any]:
+def _shape_facts(weights: Weights, key_map: KeyMap) -> dict[str, Any]:
     """Those fields of ViTConfig that the tensors' shapes tell; a field whose tensor is absent or odd is left out."""
     rows = {path: (name, layout) for path, name, layout in key_map}
 
@@ -218,7 +225,7 @@ def _own_tensors(weights: Weights) -> Weights:
     """The network's own tensors, without the prefix that they share.
 
     Raises:
-        WeightsError: no network or several, or tensors beside it of which nothing is known.
+        WeightsError: no network or several, or unknown tensors beside it.
     """
     ends = (re.fullmatch(r"(|.*\.)(?<!embeddings\.)(embeddings\.)?cls_token", name) for name in weights.tensors)
     prefixes = sorted({match[1] for match in ends if match})

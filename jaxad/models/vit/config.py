@@ -1,4 +1,4 @@
-"""Shapes of Vision Transformers: presets, and what a Hugging Face config.json says (SPEC 6.1, 6.2)."""
+"""Shapes of Vision Transformers: presets, and what a Hugging Face config.json says."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ _DEFAULTS = {
     "vit": {**_SHARED, "patch_size": 16, "intermediate_size": 3072, "layer_norm_eps": 1e-12},
 }
 """The fields that each Hugging Face class reads, and what it takes for one that config.json lacks."""
+MODEL_TYPES = tuple(_DEFAULTS)
+"""Values of `model_type` in the config.json of Vision Transformers that are known here."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class ViTConfig:
             size: "small", "base", "large" or "giant".
             registers: 0 or 4.
 
-        Source: arXiv 2304.07193, 2309.16588; SPEC 6.1.
+        Source: arXiv 2304.07193, 2309.16588.
         """
         width, depth, heads = _size(size, ("small", "base", "large", "giant"))
         return cls(
@@ -88,7 +90,7 @@ class ViTConfig:
             size: "small" or "base".
             patch: 8 or 16.
 
-        Source: arXiv 2104.14294; SPEC 6.2.
+        Source: arXiv 2104.14294.
         """
         return cls._plain(*_size(size, ("small", "base")), patch=patch, interpolation="dinomaly")
 
@@ -100,7 +102,7 @@ class ViTConfig:
             size: "base" or "large".
             image_size: 224 or 384.
 
-        Source: arXiv 2010.11929; SPEC 6.2.
+        Source: arXiv 2010.11929.
         """
         return cls._plain(*_size(size, ("base", "large")), image_size=image_size, norm_eps=1e-12)
 

@@ -1,6 +1,6 @@
-"""Vision Transformer: DINOv2 with and without registers, DINO, supervised ViT (SPEC 6.1, 6.2).
+"""Vision Transformer: DINOv2 with and without registers, DINO, supervised ViT.
 
-Sources: arXiv 2304.07193, 2309.16588, 2104.14294, 2010.11929. Shapes: vit_config.py; layouts: vit_checkpoints.py.
+Sources: arXiv 2304.07193, 2309.16588, 2104.14294, 2010.11929.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 from collections.abc import Collection
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -73,7 +74,7 @@ class ViT(nnx.Module):
         return tapped
 
     def features(self, images: Array, blocks: Collection[int]) -> jax.Array:
-        """Patch tokens after `blocks`, without final norm, their mean over the blocks: float32 [b n c] (SPEC 3.1)."""
+        """Patch tokens after `blocks`, without final norm, their mean over the blocks: float32 [b n c]."""
         tokens = [self.patches(tap).astype(jnp.float32) for tap in self.taps(images, blocks).values()]
         return functools.reduce(jnp.add, tokens) / len(tokens)
 
@@ -82,7 +83,7 @@ class ViT(nnx.Module):
         return self.config.width
 
     def usual_blocks(self, part: Literal["middle"] | None = None) -> tuple[int, ...]:
-        """Numbers of the blocks from half the depth on, or of those of its middle third (SPEC 3.4 row 27)."""
+        """Numbers of the blocks from half the depth on, or of those of its middle third."""
         first = self.depth // 3 if part else self.depth // 2
         last = max(2 * self.depth // 3, first + 1) if part else self.depth
         return tuple(range(first, last))
@@ -93,7 +94,8 @@ class ViT(nnx.Module):
         return [patches.reshape(len(images), *self.grid((images.shape[1], images.shape[2])), -1)]
 
     def embed(self, images: Array) -> jax.Array:
-        """Input tokens [b 1+r+n c] of `images` [b h w 3]; registers have no position (SPEC 6.1)."""
+        """Input tokens [b 1+r+n c] of `images` [b h w 3]; registers have no position."""
+        chex.assert_shape(images, (None, None, None, 3), custom_message="images must be [b h w 3]")
         grid = self.grid((images.shape[1], images.shape[2]))
         patches = self.patch_embed(images)
         cls_position, positions = jnp.split(self.positions[...], [1], axis=1)

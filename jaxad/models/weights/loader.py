@@ -1,4 +1,4 @@
-"""The one strict loader of pretrained weights: finds and reads them, and fills networks with them (DESIGN 4.5)."""
+"""The one strict loader of pretrained weights: finds and reads them, and fills networks with them."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Weights:
         Raises:
             WeightsError: the checkpoint holds no moving averages.
 
-        Source: SPEC 6.5; the averages are named without dots.
+        The averages are named without dots, and exist only for what was trained.
         """
         averages = {
             name: average

@@ -40,7 +40,7 @@ class MappedFile:
     def array(
         self, offset: int, dtype: np.dtype, shape: Sequence[int], strides: Sequence[int] | None = None
     ) -> np.ndarray:
-        """The array of which the first element lies at byte `offset`; read-only.
+        """The array whose first element lies at byte `offset`; read-only.
 
         Args:
             offset: position in the file in bytes.

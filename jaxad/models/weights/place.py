@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 
 from jaxad.errors import WeightsError
 
-UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
+_UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 """Raised by the hub's client where nothing answers; a class of its HTTP library, which depends on its version."""
 
 
@@ -66,7 +66,7 @@ class Hub:
         listed = functools.partial(huggingface_hub.list_repo_files, self.repository, revision=self.revision)
         try:
             return frozenset(self._explained(listed, "the list of its files"))
-        except (hub_errors.OfflineModeIsEnabled, UNREACHABLE):
+        except (hub_errors.OfflineModeIsEnabled, _UNREACHABLE):
             return None
 
     def find(self, name: str) -> Path | None:

@@ -1,7 +1,8 @@
-"""Safetensors files, read by memory mapping and written tensor by tensor, all dtypes included.
+"""Safetensors files, checked by their library, read by memory mapping and written tensor by tensor.
 
-The format (huggingface.co/docs/safetensors): length of the header as 8 bytes, little-endian; the header, JSON that
-gives dtype, shape and place of each tensor; the tensors.
+The library's own reader copies every tensor, keeps in memory what it has read of an open file, and lacks the 8-bit
+floats in numpy; its writer takes all tensors at once. The format: length of the header as 8 bytes, little-endian; the
+header, JSON that gives dtype, shape and place of each tensor; the tensors (huggingface.co/docs/safetensors).
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from jaxad.errors import WeightsError
 from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
 
-KIND = "safetensors"
-LONGEST_HEADER = 100_000_000
+_KIND = "safetensors"
+_LONGEST_HEADER = 100_000_000
 
 _CODES = {
     "F64": "float64",
@@ -43,45 +45,42 @@ _CODE_OF = {name: code for code, name in _CODES.items()}
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins with these bytes, at least 9, is in this format."""
-    return len(head) > 8 and int.from_bytes(head[:8], "little") <= LONGEST_HEADER and head[8:9] == b"{"
+    return len(head) > 8 and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER and head[8:9] == b"{"
 
 
 def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
-    """Tensors of a .safetensors file.
+    """Tensors of a .safetensors file, each mapped into memory when it is asked for.
 
     Raises:
         WeightsError: the file is damaged or truncated, or has a dtype not known here.
     """
-    mapped = MappedFile(file, KIND)
-    header_size = int.from_bytes(mapped.bytes(0, 8), "little")
-    if header_size > LONGEST_HEADER:
-        raise damaged(file, KIND, f"a header of {header_size} bytes")
     try:
-        header = json.loads(mapped.bytes(8, header_size))
-        header.pop("__metadata__", None)
-        entries = {name: (row["dtype"], row["shape"], *row["data_offsets"]) for name, row in header.items()}
-        if any(type(n) is not int or n < 0 for _, shape, *offsets in entries.values() for n in (*shape, *offsets)):
-            raise ValueError("a shape or an offset that is no count")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise damaged(file, KIND, f"header: {error!r}") from error
-    makers = {}
-    for name, (code, shape, begin, end) in entries.items():
-        if code not in _CODES:
-            raise damaged(file, KIND, f"{name}: unknown dtype {code!r}")
-        dtype, start = DTYPES[_CODES[code]], 8 + header_size
-        if end - begin != math.prod(shape) * dtype.itemsize:
-            raise damaged(file, KIND, f"{name}: {end - begin} bytes for {code} {shape}")
-        if start + end > mapped.size:
-            raise damaged(file, KIND, f"{name} ends at byte {start + end} of {mapped.size}")
-        makers[name] = functools.partial(mapped.array, start + begin, dtype, tuple(shape))
-    return LazyTensors(makers)
+        # Opening a file checks its header, every shape and offset, and its length.
+        with safe_open(file, "numpy"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise damaged(file, _KIND, error) from error
+    mapped = MappedFile(file, _KIND)
+    start = 8 + int.from_bytes(mapped.bytes(0, 8), "little")
+    header = json.loads(mapped.bytes(8, start - 8))
+    header.pop("__metadata__", None)
+    if strangers := [f"{name} ({row['dtype']})" for name, row in header.items() if row["dtype"] not in _CODES]:
+        raise damaged(file, _KIND, f"unknown dtypes: {', '.join(strangers)}")
+    return LazyTensors(
+        {
+            name: functools.partial(
+                mapped.array, start + row["data_offsets"][0], DTYPES[_CODES[row["dtype"]]], tuple(row["shape"])
+            )
+            for name, row in header.items()
+        }
+    )
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:
     """Write tensors one after the other, so that memory holds one of them at a time.
 
     Args:
-        file: where to; an existing file is overwritten.
+        file: where to write; an existing file is overwritten.
         tensors: name -> array.
         dtypes: name -> name of the dtype to cast to; None to leave them all as they are.
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxad.errors import WeightsError
 from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
 
-KIND = "torch"
+_KIND = "torch"
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
 """Keys below which training code keeps the network, in the order of preference; a teacher is what DINO publishes."""
 
@@ -45,7 +45,7 @@ def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
         WeightsError: the file is damaged or truncated; it holds no state dict; or it names a Python object that is
             neither a tensor nor plain data, or a quantized, sparse or complex-conjugate tensor.
     """
-    mapped = MappedFile(file, KIND)
+    mapped = MappedFile(file, _KIND)
     with file.open("rb") as stream:
         read = _read_zip if stream.read(4) == _ZIP else _read_legacy
         stream.seek(0)
@@ -55,7 +55,7 @@ def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
             raise
         # A damaged pickle can raise nearly anything.
         except Exception as error:
-            raise damaged(file, KIND, f"{type(error).__name__}: {error}") from error
+            raise damaged(file, _KIND, f"{type(error).__name__}: {error}") from error
     makers = {}
     for name, tensor in _state_dict(file, content).items():
         place = places[tensor.storage.key]
@@ -239,7 +239,7 @@ def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
         entries = {entry.filename: entry for entry in archive.infolist()}
         pickled = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickled) != 1:
-            raise damaged(file, KIND, "a zip archive without the data.pkl of torch.save")
+            raise damaged(file, _KIND, "a zip archive without the data.pkl of torch.save")
         folder = pickled[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in entries:
             raise WeightsError(
@@ -315,11 +315,11 @@ def _check(file: Path, name: str, tensor: _Tensor, mapped: MappedFile, place: in
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     bytes = storage.count * DTYPES[storage.dtype].itemsize
     if min((storage.start, tensor.offset, *tensor.shape, *tensor.strides)) < 0:
-        raise damaged(file, KIND, f"{name}: negative shape or strides")
+        raise damaged(file, _KIND, f"{name}: negative shape or strides")
     if 0 not in tensor.shape and (last + 1) * item > bytes:
-        raise damaged(file, KIND, f"{name}: reaches beyond its storage")
+        raise damaged(file, _KIND, f"{name}: reaches beyond its storage")
     if place + storage.start * DTYPES[storage.dtype].itemsize + bytes > mapped.size:
-        raise damaged(file, KIND, f"{name}: ends beyond the file's {mapped.size} bytes")
+        raise damaged(file, _KIND, f"{name}: ends beyond the file's {mapped.size} bytes")
 
 
 def _array(mapped: MappedFile, place: int, tensor: _Tensor) -> np.ndarray:

@@ -9,7 +9,7 @@ last convolution:
     autoencoder:    nll + w_kl KL(q || N(0, 1)) + adaptive generator
     discriminator:  (mean relu(1 - D(x)) + mean relu(1 + D(y))) / 2
 
-The adversary counts after `discriminator_start` steps (SPEC 1.5; VQGAN, arXiv 2012.09841, Eq. 7). LPIPS is added to the
+The adversary counts after `discriminator_start` steps (VQGAN, arXiv 2012.09841, Eq. 7). LPIPS is added to the
 error of every value of the image, as the published code does; its logvar, fixed at 0, changes nothing and is left out.
 """
 

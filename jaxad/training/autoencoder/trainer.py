@@ -1,4 +1,4 @@
-"""Autoencoder finetuning, the first stage of VLMDiff and DiAD (SPEC 1.5): a trainer on the loop that detectors use."""
+"""Autoencoder finetuning, the first stage of VLMDiff and DiAD: a trainer on the loop that detectors use."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from jaxad import cli
 from jaxad.cli import commands
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset
 from jaxad.data import ClassNames, ImageList
-from jaxad.detectors.clipfusion.detector import CLIPFusion
+from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.networks import embed_texts, load_networks
 from jaxad.errors import CheckpointError, ConfigError, DataError, WeightsError
 from jaxad.inference import checkpoint
 from jaxad.inference.predictor import Predictor
-from jaxad.memory.bank import Memory
 from jaxad.nn import module_state
+from jaxad.nn.variables import Memory
 from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
 from tests.parts import make_parts
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_remembered_or_judged_is_named(folder, few, references, p
     with pytest.raises(DataError, match="disc has 7"):
         parts.train.per_class(8)
     with pytest.raises(ConfigError, match="clip=SOURCE"):
-        CLIPFusion.restore_backbone(few.config, {}, "somewhere")
+        CLIPFusion.load_pretrained(few.config, {}, "somewhere")
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_bfloat16_is_near_float32(folder, few, parts):
     """Both models, all terms, with autoencoder and UNet in bfloat16."""
     low = CLIPFusion.create(dataclasses.replace(few.config, precision="bfloat16"))
     low.categories = few.categories
-    for name in CLIPFusion.memories:
+    for name in MEMORIES:
         setattr(low, name, getattr(few, name))
     (scores, maps), (exact_scores, exact) = (judged(model, parts.test, [9, 0]) for model in (low, few))
     assert np.isfinite(maps).all()

@@ -134,7 +134,7 @@ PARTS = {("down", "mid", "up"): 16, ("down", "up"): 15, ("down",): 6, ("mid",): 
 
 @pytest.mark.parametrize(("parts", "sites"), PARTS.items(), ids=lambda value: str(value))
 def test_cross_attentions_of_the_published_unet(parts, sites):
-    """SPEC 2.5: 6, 1 and 9 of them."""
+    """Cross-attentions of the encoder, the middle and the decoder: 6, 1 and 9."""
     config = dataclasses.replace(CONFIG, image_size=512, attention_parts=parts)
     autoencoder = dataclasses.replace(AUTOENCODER, block_out_channels=(8, 8, 16, 16))
     found = MapDiff(config, autoencoder, UNetConfig.sd2(inpainting=True)).sites

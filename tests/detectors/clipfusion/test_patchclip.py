@@ -9,7 +9,7 @@ import pytest
 
 from jaxad.config import CLIPFusionConfig, from_json, to_json
 from jaxad.data import ImageList
-from jaxad.detectors.clipfusion.detector import CLIPFusion
+from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import DataError
 from jaxad.inference.predictor import Predictor
@@ -172,7 +172,7 @@ def test_references_are_no_anomalies_turned_or_not(model):
 def test_bfloat16_is_near_float32(model, images, prediction):
     low = CLIPFusion.create(dataclasses.replace(model.config, precision="bfloat16"))
     low.categories = model.categories
-    for name in CLIPFusion.memories:
+    for name in MEMORIES:
         setattr(low, name, getattr(model, name))
     scores, maps = judged(low, images)
     assert maps.dtype == np.float32
@@ -196,13 +196,14 @@ def test_scores_are_fused_as_they_are_told(model, monkeypatch, score_fusion, sco
     terms = {"clip": {"language": np.full((1, 2, 2), 0.2), "vision": np.full((1, 2, 2), 0.8)}}
     scores = {"clip": {"language": np.array([0.2]), "vision": np.array([0.8])}}
     monkeypatch.setattr(CLIPFusion, "terms", lambda *_: (terms, scores))
-    prediction = detector.score(None, None, None)
-    np.testing.assert_allclose(prediction.score, [score], rtol=1e-6)
-    np.testing.assert_allclose(prediction.map, np.full((1, 2, 2), 0.32), rtol=1e-6)
+    monkeypatch.setattr(CLIPFusion, "context", lambda *_: {})
+    judgement = detector.judge(None, None, None)
+    np.testing.assert_allclose(judgement.scores, [score], rtol=1e-6)
+    np.testing.assert_allclose(judgement.maps, np.full((1, 2, 2), 0.32), rtol=1e-6)
 
 
 def test_images_smaller_than_a_patch_are_named(model, references):
-    assert model.smallest_side == PATCH
+    assert model.inputs.least_side == PATCH
     sizes = {"thin": (PATCH - 1, 40), "small": (3, 2), "enough": (PATCH, PATCH)}
     pictures = [np.zeros((*size, 3), np.uint8) for size in sizes.values()]
     with pytest.raises(DataError, match=r"clipfusion needs .* at least 4 pixels") as error:

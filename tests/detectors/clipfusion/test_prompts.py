@@ -62,7 +62,7 @@ def test_prompts_of_clip():
     assert normal == ["a good, cropped picture of the perfect metal nut for classification"]
     assert abnormal == ["a good, cropped picture of the damaged metal nut for classification"]
     normal, abnormal = clip_prompts("bottle", CLIPFusionConfig.preset("winclip"))
-    # SPEC 2.4: 7 and 4 states in 22 templates.
+    # 7 normal and 4 anomalous states in 22 templates.
     assert (len(set(normal)), len(set(abnormal))) == (154, 88)
     assert "a photo of the bottle without defect for visual inspection" in normal
     assert "a jpeg corrupted photo of a bottle with flaw" in abnormal

@@ -1,7 +1,9 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import jaxad
 from jaxad import parallel
@@ -10,7 +12,7 @@ from jaxad.features import Encoder
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.training.trainer import DetectorTrainer
-from jaxad.types import Context, Features
+from jaxad.types import Features
 from tests.toy import toy_model, toy_training
 
 # Together these set every switch of the ablations to every value at least once.
@@ -69,8 +71,8 @@ def test_every_switch_trains_and_predicts(switches):
         (_, terms), gradients = jax.value_and_grad(loss, has_aux=True)(arrays)
         trained = {path: array - 0.01 * gradients[path] for path, array in arrays.items()}
         detector = module_state.merge(graphdef, trained)
-        context = detector.context(features, None)
-        return trained, terms, detector.score(features, detector.reconstruct(features, context, keys), context).map
+        context = detector.context(features)
+        return trained, terms, detector.score(features, detector.reconstruct(features, context, keys), context).maps
 
     arrays, terms, maps = train_and_predict(arrays, jax.random.split(jax.random.key(0), 4))
     assert all(np.isfinite(array).all() for array in (*arrays.values(), *terms.values(), maps))
@@ -85,7 +87,7 @@ def perturbed(model, scale=0.1):
     """The model with its gates open."""
     graphdef, arrays = module_state.split(model)
     rng = np.random.default_rng(1)
-    names = module_state.parameter_paths(model)
+    names = module_state.split(model, nnx.Param, ...)[1].keys()
     moved = {p: a + scale * rng.normal(size=a.shape).astype(np.float32) if p in names else a for p, a in arrays.items()}
     return graphdef, moved
 
@@ -148,14 +150,14 @@ def test_encoding_is_the_mean_of_the_selected_blocks(parts):
 def test_squared_residual_is_a_sum_over_channels():
     model, x = toy_model(standardize="none"), tokens(toy_model(), 2)
     reconstruction = Features(x.tokens + 0.5, x.grid)
-    np.testing.assert_allclose(model.score(x, reconstruction, Context()).map, np.full((2, 4, 4), 32 * 0.25), rtol=1e-4)
+    np.testing.assert_allclose(model.score(x, reconstruction, {}).maps, np.full((2, 4, 4), 32 * 0.25), rtol=1e-4)
 
 
 def test_cosine_residual_is_measured_in_the_space_of_the_backbone():
     model, x = toy_model(residual="cosine"), tokens(toy_model(), 2)
     model.channel_mean[...], model.channel_std[...] = jnp.full(32, 2.0), jnp.full(32, 3.0)
     other = tokens(model, 2, seed=1)
-    found = model.score(x, other, Context()).map.reshape(2, 16)
+    found = model.score(x, other, {}).maps.reshape(2, 16)
     back = other.tokens * 3 + 2
     product = (x.tokens * back).sum(-1) / np.linalg.norm(x.tokens, axis=-1) / np.linalg.norm(back, axis=-1)
     np.testing.assert_allclose(found, 1 - product, rtol=1e-4, atol=1e-5)
@@ -163,8 +165,8 @@ def test_cosine_residual_is_measured_in_the_space_of_the_backbone():
 
 def test_prototype_score_is_the_distance_to_the_nearest():
     model, x = toy_model(score="prototype", standardize="none"), tokens(toy_model(), 1)
-    context = Context({"local": x.tokens[:, 3:5], "global": x.tokens[:, 9:10]})
-    found = np.asarray(model.score(x, None, context).map).ravel()
+    context = {"local": x.tokens[:, 3:5], "global": x.tokens[:, 9:10]}
+    found = np.asarray(model.score(x, None, context).maps).ravel()
     np.testing.assert_allclose(found[[3, 4, 9]], 0, atol=1e-5)
     assert found[[0, 1, 2, 5, 15]].min() > 0.1
 
@@ -179,15 +181,15 @@ def test_a_perfect_denoiser_leaves_no_residual():
     )
     object.__setattr__(model, "denoiser", perfect)
     keys = jax.random.split(jax.random.key(0), 2)
-    reconstruction = model.reconstruct(x, Context(), keys)
+    reconstruction = model.reconstruct(x, {}, keys)
     np.testing.assert_allclose(reconstruction.tokens, x.tokens, atol=1e-4)
-    assert float(model.score(x, reconstruction, Context()).map.max()) < 1e-6
+    assert float(model.score(x, reconstruction, {}).maps.max()) < 1e-6
 
 
 def test_an_untrained_denoiser_predicts_no_noise_so_that_noise_is_what_remains():
     model = toy_model(standardize="none")
     x, keys = tokens(model, 2), jax.random.split(jax.random.key(0), 2)
-    reconstruction = jax.jit(lambda: model.reconstruct(x, model.context(x, None), keys).tokens)()
+    reconstruction = jax.jit(lambda: model.reconstruct(x, model.context(x), keys).tokens)()
     alpha_bar = model._schedule.alpha_bar[250]
     noise = (np.asarray(reconstruction) - x.tokens) * np.sqrt(alpha_bar / (1 - alpha_bar))
     assert abs(noise.mean()) < 0.1
@@ -196,14 +198,10 @@ def test_an_untrained_denoiser_predicts_no_noise_so_that_noise_is_what_remains()
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
     model = toy_model()
-    assert model.prototype_names == ("local 1", "local 2", "local 3", "global 1", "global 2")
     shown = next(Predictor(model, batch_size=2).explain(parts.test, [0]))
-    assert {name: array.shape for name, array in shown.items()} == {
-        "before": (16, 32),
-        "after": (16, 32),
-        "similarity": (5, 4, 4),
-    }
-    assert np.abs(shown["similarity"]).max() <= 1.0001
+    assert shown.prototypes == ("local 1", "local 2", "local 3", "global 1", "global 2")
+    chex.assert_shape([shown.before, shown.after, shown.similarity], [(4, 4, 32), (4, 4, 32), (5, 4, 4)])
+    assert np.abs(shown.similarity).max() <= 1.0001
 
 
 def test_heads_must_divide_the_widths():

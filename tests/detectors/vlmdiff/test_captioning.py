@@ -96,7 +96,7 @@ def test_test_images_lie_beside_those_of_training(parts, tmp_path):
 
 
 def test_prompts_are_the_published_ones():
-    """SPEC 1.7."""
+    """The authors' folders and files."""
     assert PROMPTS["pd"] == (
         "Describe the visual features of image in detail with a focus on the main object, with around 60 words and "
         "maybe 4 or 5 sentences."

@@ -20,7 +20,7 @@ from jaxad.data.captions.files import write_captions
 from jaxad.diffusion.samplers import ldm_timesteps
 from jaxad.diffusion.schedule import scaled_linear_schedule
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import Encoder, FeatureCache, cache_identity
+from jaxad.features import Encoder, FeatureCache, cache_identity, extras_of
 from jaxad.models.vit.checkpoints import HUGGINGFACE_VIT
 from jaxad.models.vit.config import ViTConfig
 from jaxad.models.vit.network import abstract_vit
@@ -28,7 +28,7 @@ from jaxad.models.weights.key_map import to_torch
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET
 from jaxad.training.trainer import DetectorTrainer
-from jaxad.types import Batch, Context, Features
+from jaxad.types import Batch, Features
 from tests.models.stable_diffusion.made_checkpoints import write_pipeline
 from tests.training.test_trainer import arrays, assert_bit_equal, rows
 
@@ -44,7 +44,7 @@ CHANGED = {
 }
 TRAIN = VLMDiffConfig.training(**CHANGED)
 TRAINED = ("sgn/", "unet/up_blocks/", "unet/conv_norm_out/", "unet/conv_out/")
-"""SPEC 1.2: all of the SGN, the UNet's output_blocks and out."""
+"""All of the SGN, the UNet's output_blocks and out."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_exactly_the_published_parameters_train(workdir, pipeline):
     changed = {path for path in before if before[path].tobytes() != after[path].tobytes()}
     assert [path for path in changed if not path.startswith(TRAINED)] == []
     trainable = {path for path in before if path.startswith(TRAINED)}
-    # No gradient reaches the fusion and the zero convolutions above it (SPEC 1.3).
+    # No gradient reaches the fusion and the zero convolutions above it.
     still = {path for path in trainable - changed if not path.startswith(("sgn/fusion/", "sgn/zero_convs/"))}
     assert still == set()
     assert not np.any(after["sgn/fusion/convs/0/0/kernel"])
@@ -145,16 +145,16 @@ def test_captions_change_what_the_loss_is_conditioned_on(pipeline, described, pa
 
 def test_without_captions_there_is_one_empty_text(pipeline, described):
     model = create(pipeline, captions="never")
-    assert model.annotate(described.records, training=True) == {}
-    assert create(pipeline).annotate(described.records, training=False) == {}
-    ids = create(pipeline, captions="always").annotate(described.records, training=False)["caption"]
+    assert extras_of(model, described.records, training=True) == {}
+    assert extras_of(create(pipeline), described.records, training=False) == {}
+    ids = extras_of(create(pipeline, captions="always"), described.records, training=False)["caption"]
     assert ids.shape == (len(described), 77)
     assert np.array_equal(ids[0], ids[2])
     assert not np.array_equal(ids[0], ids[1])
 
 
 def test_timesteps_and_alpha_bars_are_the_published_ones():
-    """SPEC 1.8."""
+    """As the authors sample: 10 steps from t = 999, the first call at 901."""
     assert ldm_timesteps(999, 10) == (901, 801, 701, 601, 501, 401, 301, 201, 101, 1)
     published = {
         0: 0.99915,
@@ -192,7 +192,7 @@ def test_another_network_compares(pipeline, workdir):
     image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     redrawn = generator.normal(size=(1, 32, 32, 3)).astype(np.float32)
     features = Features(np.zeros((1, 256, 8), np.float32), (16, 16), {"image": image})
-    found = model.score(features, replace(features, extras={"image": redrawn}), Context()).map
+    found = model.score(features, replace(features, extras={"image": redrawn})).maps
     mean, std = (np.array(values).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
     seen = [jax.image.resize(x, (1, 36, 36, 3), "bilinear") for x in ((image / 255 - mean) / std, redrawn)]
     network: Any = model.backbone.network
@@ -210,7 +210,7 @@ def test_another_network_compares(pipeline, workdir):
 
 
 def test_convolutional_networks_compare_at_three_strides(pipeline):
-    """As DiAD does (SPEC 1.9): maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed."""
+    """As DiAD does: maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed."""
     graphdef, weights = module_state.split(create(pipeline).with_backbone("random:resnet18"))
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
@@ -223,8 +223,8 @@ def test_convolutional_networks_compare_at_three_strides(pipeline):
     def run(weights, image, redrawn, seen):
         model = module_state.merge(graphdef, weights)
         features = Features(np.zeros((1, 256, 8), np.float32), (16, 16), {"image": image})
-        found = model.score(features, replace(features, extras={"image": redrawn}), Context())
-        return found.map[0], model.backbone.network.taps(seen, (0, 1, 2))
+        found = model.score(features, replace(features, extras={"image": redrawn}))
+        return found.maps[0], model.backbone.network.taps(seen, (0, 1, 2))
 
     found, taps = run(weights, image, redrawn, seen)
     assert [tap.shape for tap in taps.values()] == [(2, 8, 8, 64), (2, 4, 4, 128), (2, 2, 2, 256)]
@@ -243,7 +243,7 @@ def aligned(map, size):
 
 
 def test_pixels_are_those_that_the_autoencoder_was_trained_on(pipeline, monkeypatch):
-    """Stable Diffusion's own takes -1 to 1; what it decodes is normalized for the comparison (SPEC 1.5)."""
+    """Stable Diffusion's own takes -1 to 1; what it decodes is normalized for the comparison."""
     model = create(pipeline, pixels="symmetric")
     generator = np.random.default_rng(0)
     clean = generator.normal(size=(1, 16, 16, 4)).astype(np.float32)
@@ -253,7 +253,7 @@ def test_pixels_are_those_that_the_autoencoder_was_trained_on(pipeline, monkeypa
     def run(image, key):
         batch = Batch({"image": image}, np.zeros(1, np.uint32), np.ones(1, bool))
         features = model.encode(batch)
-        redrawn = model.reconstruct(features, model.context(features, batch), key).extras["image"]
+        redrawn = model.reconstruct(features, key).extras["image"]
         moments = model.autoencoder.encode(image.astype(np.float32) / 127.5 - 1)
         expected = jax.numpy.concatenate([moments.mean, moments.logvar], axis=-1).reshape(1, 256, 8)
         return features.tokens, expected, redrawn, model.autoencoder.decode(clean / 0.18215)

@@ -113,7 +113,7 @@ def test_finished_detector_is_that_of_the_file(checkpoint, networks, parts, tmp_
     model = jaxad.VLMDiff.from_published(checkpoint, config(checkpoint))
     assert_equal(model, networks)
     assert model.autoencoder.config.scaling_factor == 0.18215
-    # Its autoencoder was finetuned on ImageNet-normalized images (SPEC 1.4).
+    # Its autoencoder was finetuned on ImageNet-normalized images.
     assert not model._symmetric
     run = jaxad.fit(model, parts.train, workdir=tmp_path / "run")
     restored = jaxad.restore(tmp_path / "run")

@@ -77,7 +77,7 @@ def test_only_the_hint_encoder_is_drawn(unet):
 
 
 def test_at_full_size_it_has_the_published_parameters():
-    """SPEC 1.3: trunk of SD 1.5, 8 hint convolutions, 13 zero convolutions, 9 of the fusion."""
+    """Trunk of SD 1.5, 8 hint convolutions, 13 zero convolutions, 9 of the fusion."""
     arrays = module_state.split(abstract_sgn(UNetConfig.sd15(), 8))[1]
     shapes = {path: array.shape for path, array in arrays.items()}
     hint = [shapes[f"hint/convs/{index}/kernel"][2:] for index in range(7)] + [shapes["hint/zero_conv/kernel"][2:]]

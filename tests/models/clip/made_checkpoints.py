@@ -95,7 +95,7 @@ def draw_clip() -> dict[str, np.ndarray]:
 
 
 def as_open_clip(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same under the names and in the layouts of open_clip (SPEC 6.4)."""
+    """The same under the names and in the layouts of open_clip."""
     renamed = {
         "logit_scale": tensors["logit_scale"],
         "visual.class_embedding": tensors["vision_model.embeddings.class_embedding"],

@@ -43,7 +43,7 @@ def test_padding_is_that_of_the_files(first, second, open_clip, places):
 
 
 def test_a_word_that_is_the_padding_is_the_padding(first, second, places):
-    """SPEC 2.5: so it is in Stable Diffusion 2, and only there."""
+    """So it is in Stable Diffusion 2, and only there."""
     assert second.ids("crack !") == [places[2]["crack</w>"], 0]
     assert first.ids("crack !") == [places[2]["crack</w>"], places[2]["!</w>"]]
 

@@ -216,10 +216,18 @@ def count(module):
 
 
 def test_parameter_counts():
-    """SPEC 6.8."""
     plus = abstract_clip(CLIPConfig.vit_b_16_plus_240())
     assert round(count(plus.vision) / 1e6, 2) == 117.21
     assert round(count(plus.text) / 1e6, 2) == 91.16
     assert round(count(plus) / 1e6, 2) == 208.38
     assert round(count(abstract_text_tower(TextConfig.stable_diffusion(1))) / 1e6, 2) == 123.06
     assert round(count(abstract_text_tower(TextConfig.stable_diffusion(2))) / 1e6, 2) == 340.39
+
+
+def test_wrong_shapes_and_types_are_named(model):
+    with pytest.raises(AssertionError, match="images"):
+        model.vision(np.zeros((28, 28, 3), np.float32))
+    with pytest.raises(AssertionError, match="ids must be \\[b n\\]"):
+        model.text(np.zeros(5, np.int32))
+    with pytest.raises(AssertionError, match="ids must be integers"):
+        model.text(np.zeros((1, 5), np.float32))

@@ -1,4 +1,4 @@
-"""A tiny tokenizer in the files of CLIP: bytes, bytes that end a word, a few merges, start and end (SPEC 6.4)."""
+"""A tiny tokenizer in the files of CLIP: bytes, bytes that end a word, a few merges, start and end."""
 
 from __future__ import annotations
 

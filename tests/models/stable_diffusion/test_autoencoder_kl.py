@@ -79,7 +79,6 @@ def test_sample_of_an_image_depends_on_its_key_alone():
 
 
 def test_logvar_is_clamped(tiny):
-    """SPEC 6.6."""
     graphdef, arrays = module_state.split(tiny)
     bias = jnp.asarray([0.0] * 4 + [100.0, 100.0, -100.0, -100.0])
     arrays = arrays | {"quant_conv/kernel": jnp.zeros((8, 8)), "quant_conv/bias": bias}
@@ -88,7 +87,6 @@ def test_logvar_is_clamped(tiny):
 
 
 def test_parameter_count():
-    """SPEC 6.8."""
     arrays = module_state.split(abstract_autoencoder(AutoencoderConfig()))[1]
     assert sum(int(np.prod(array.shape)) for array in arrays.values()) == 83_653_863
 

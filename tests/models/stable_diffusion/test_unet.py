@@ -185,12 +185,11 @@ def test_bfloat16_computes_in_bfloat16_and_returns_float32(inputs):
 
 
 def test_parameter_count():
-    """SPEC 6.8."""
     assert count(abstract_unet(UNetConfig.sd2(inpainting=True))) == 865_925_124
 
 
 def test_attention_sites_of_stable_diffusion_2():
-    """SPEC 2.5: 16 sites, of which CLIPFusion uses all but the middle one."""
+    """16 sites, of which CLIPFusion uses all but the middle one."""
     sites = UNetConfig.sd2().attention_sites
     assert len(sites) == 16
     assert sites[5:8] == ("down_blocks.2.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.0")
@@ -288,3 +287,10 @@ def test_incomplete_single_file_is_named(tmp_path):
     kept = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith("input_blocks.3.")}
     with pytest.raises(WeightsError, match="3 input_blocks of 2 levels"):
         infer_unet_config(type(weights)(weights.id, {}, weights.files, kept))
+
+
+@pytest.mark.parametrize("wrong", ["latents", "timesteps", "context"])
+def test_wrong_shape_is_named(tiny, inputs, wrong):
+    given = dict(zip(("latents", "timesteps", "context"), inputs, strict=True))
+    with pytest.raises(AssertionError, match=wrong):
+        tiny(**{**given, wrong: given[wrong][None]})

@@ -27,7 +27,6 @@ def test_presets_equal_the_published_configs():
 
 
 def test_dino_differs_from_hugging_faces_copy_in_epsilon_and_positions():
-    """SPEC 6.2."""
     small = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "patch_size": 8}
     copy = ViTConfig.from_huggingface({"model_type": "vit", **small})
     original = ViTConfig.dino("small", 8)

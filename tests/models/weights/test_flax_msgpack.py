@@ -1,4 +1,4 @@
-"""The reader of Flax checkpoints against flax.serialization, which writes them."""
+"""Flax checkpoints: their names and layouts become those of torch, and damage is refused."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_truncated_anywhere(tmp_path):
         file.write_bytes(content[:size])
         assert "damaged, truncated or no Flax msgpack file" in refusal(file)
     file.write_bytes(content + b"\0")
-    assert "1 bytes too many" in refusal(file)
+    assert "damaged, truncated or no Flax msgpack file" in refusal(file)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_truncated_anywhere(tmp_path):
         ({"a": {"step": 3}}, "a/step is no array"),
         ({"a": "text"}, "a is no array"),
         ({"a": [values(2)]}, "a is no array"),
-        ({"a": 1 + 2j}, "extension type 2"),
-        ({"a": values(2, dtype="datetime64[s]")}, "array of 'datetime64"),
+        ({"a": 1 + 2j}, "a is no array"),
+        ({"a": values(2, dtype="datetime64[s]")}, "a is no array"),
     ],
 )
 def test_leaf_that_is_no_array_is_named(tmp_path, tree, sign):

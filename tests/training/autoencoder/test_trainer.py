@@ -122,7 +122,7 @@ def test_a_run_is_no_detector_and_says_what_it_is(undisturbed):
 
 
 def test_published_schedule():
-    """SPEC 1.5."""
+    """The published settings of the authors' configuration."""
     train = FirstStageTrainConfig()
     assert (train.rate, train.betas, train.images) == (4.5e-5, (0.5, 0.9), 8)
     assert FirstStageTrainConfig(batch_size=4).rate == 1.8e-4

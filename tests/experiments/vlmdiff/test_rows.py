@@ -1,4 +1,4 @@
-"""The published tables of VLMDiff as runnable experiments: their numbers, their runs on a toy Stable Diffusion."""
+"""The rows of VLMDiff's tables: their numbers, and their runs on a toy Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -12,31 +12,24 @@ import pytest
 import tyro
 
 import jaxad
-from experiments.vlmdiff import results as vlmdiff_results
-from experiments.vlmdiff import sampling as vlmdiff_sampling
-from experiments.vlmdiff import table9 as vlmdiff_table9
-from experiments.vlmdiff import table11 as vlmdiff_table11
-from experiments.vlmdiff import table12 as vlmdiff_table12
-from experiments.vlmdiff import table13 as vlmdiff_table13
-from experiments.vlmdiff import table14 as vlmdiff_table14
-from experiments.vlmdiff import table15 as vlmdiff_table15
-from experiments.vlmdiff.caption_rows import find
+from experiments.vlmdiff import results, sampling, table9, table11, table12, table13, table14, table15
 from experiments.vlmdiff.rows import COCO_SPLITS, METRICS, RowOptions, Table, check_lpips
 from jaxad.config import VLMDiffConfig
 from jaxad.data.captions.files import write_captions
-from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.errors import CheckpointError, ConfigError
+from tests.experiments.vlmdiff.made_captions import captioned
 from tests.models.stable_diffusion.made_checkpoints import write_pipeline
 from tfds_builders.listing import benchmark
 from tfds_builders.prepare import data_name
 
 TABLES = {
-    9: vlmdiff_table9,
-    11: vlmdiff_table11,
-    12: vlmdiff_table12,
-    13: vlmdiff_table13,
-    14: vlmdiff_table14,
+    9: table9,
+    11: table11,
+    12: table12,
+    13: table13,
+    14: table14,
 }
-SHORT = {data: (row[0], row[3], row[6]) for data, row in vlmdiff_results.PUBLISHED.items()}
+SHORT = {data: (row[0], row[3], row[6]) for data, row in results.PUBLISHED.items()}
 """The results table in the columns of the others."""
 
 
@@ -45,43 +38,43 @@ def mean(rows):
 
 
 def test_every_row_has_every_column():
-    assert {len(row) for row in vlmdiff_results.PUBLISHED.values()} == {len(vlmdiff_results.COLUMNS)}
+    assert {len(row) for row in results.PUBLISHED.values()} == {len(results.COLUMNS)}
     rows = [row for table in TABLES.values() for row in table.PUBLISHED.values()]
-    rows += [row for method in vlmdiff_table15.PUBLISHED.values() for row in method.values()]
+    rows += [row for detector in table15.PUBLISHED.values() for row in detector.values()]
     assert {len(row) for row in rows} == {3}
 
 
 def test_published_tables_agree_with_each_other():
     """The same runs stand in several tables."""
-    for data in vlmdiff_table9.DATA:
-        assert vlmdiff_table9.PUBLISHED[f"{data}, VLMDiff, 300 epochs"] == SHORT[data]
-        assert vlmdiff_table11.PUBLISHED[f"{data}, InternVL-2-8B"] == SHORT[data]
-    assert vlmdiff_table13.PUBLISHED["DINO ViTS/8"] == SHORT["mvtec_ad"]
-    assert vlmdiff_table14.PUBLISHED["Avg, VLMDiff"] == SHORT["coco_ad"]
-    assert vlmdiff_table15.PUBLISHED["VLMDiff"]["mean"] == SHORT["real_iad"]
+    for data in table9.DATA:
+        assert table9.PUBLISHED[f"{data}, VLMDiff, 300 epochs"] == SHORT[data]
+        assert table11.PUBLISHED[f"{data}, InternVL-2-8B"] == SHORT[data]
+    assert table13.PUBLISHED["DINO ViTS/8"] == SHORT["mvtec_ad"]
+    assert table14.PUBLISHED["Avg, VLMDiff"] == SHORT["coco_ad"]
+    assert table15.PUBLISHED["VLMDiff"]["mean"] == SHORT["real_iad"]
 
 
-@pytest.mark.parametrize("method", ["DiAD", "VLMDiff"])
-def test_published_means_are_those_of_their_rows(method):
-    splits = [vlmdiff_table14.PUBLISHED[f"{split}, {method}"] for split in vlmdiff_table14.SPLITS]
-    assert mean(splits) == pytest.approx(vlmdiff_table14.PUBLISHED[f"Avg, {method}"], abs=0.06)
-    rows = dict(vlmdiff_table15.PUBLISHED[method])
+@pytest.mark.parametrize("detector", ["DiAD", "VLMDiff"])
+def test_published_means_are_those_of_their_rows(detector):
+    splits = [table14.PUBLISHED[f"{split}, {detector}"] for split in table14.SPLITS]
+    assert mean(splits) == pytest.approx(table14.PUBLISHED[f"Avg, {detector}"], abs=0.06)
+    rows = dict(table15.PUBLISHED[detector])
     average = rows.pop("mean")
     assert mean(rows.values()) == pytest.approx(average, abs=0.06)
 
 
 def test_names_are_those_of_data_sets_categories_and_rows():
-    assert tuple(vlmdiff_table15.PUBLISHED["VLMDiff"]) == (*benchmark("real_iad").categories, "mean")
-    assert vlmdiff_table15.PUBLISHED.keys() == {"DiAD", "VLMDiff"}
-    assert vlmdiff_table13.NETWORKS.keys() == vlmdiff_table13.PUBLISHED.keys()
+    assert tuple(table15.PUBLISHED["VLMDiff"]) == (*benchmark("real_iad").categories, "mean")
+    assert table15.PUBLISHED.keys() == {"DiAD", "VLMDiff"}
+    assert table13.NETWORKS.keys() == table13.PUBLISHED.keys()
     (split,) = benchmark("coco_ad").options
     assert [data_name("coco_ad", None, {"split": choice}) for choice in split.choices] == list(COCO_SPLITS)
-    rows = {f"{data}, {name}" for data in vlmdiff_table11.DATA for name in vlmdiff_table11.CAPTIONERS}
-    assert vlmdiff_table11.PUBLISHED.keys() == rows
+    rows = {f"{data}, {name}" for data in table11.DATA for name in table11.CAPTIONERS}
+    assert table11.PUBLISHED.keys() == rows
 
 
 def test_epochs_become_steps():
-    """SPEC 1.6: 48 images a step; 300 epochs of MVTec-AD and VisA, 100 of the others."""
+    """48 images a step; 300 epochs of MVTec-AD and VisA, 100 of the others, as published."""
     paper = VLMDiffConfig.training("paper")
     table = Table(RowOptions(), {})
     assert table.steps("mvtec_ad", 3_629, paper) == 22_682
@@ -94,49 +87,19 @@ def test_epochs_become_steps():
     assert small.steps("folder:parts", 40, VLMDiffConfig.training("small")) == VLMDiffConfig.training("small").steps
 
 
-def captioned(root, parts, split, text, dataset="parts", vlm="internvl"):
-    ids = [record.identity for record in getattr(parts, split).records]
-    return write_captions(root, dataset, vlm, "pd", split, ids, lambda start: [text] * (len(ids) - start))
-
-
-def test_captions_are_found_by_published_names_and_ours(parts, tmp_path):
-    ours = captioned(tmp_path, parts, "train", "a disc", "mvtec_ad", "internvl3-8b-hf")
-    authors = captioned(tmp_path, parts, "train", "a disc", "realiad", "internvl")
-    captioned(tmp_path, parts, "train", "a disc", "mvtec", "blip")
-    coco = tmp_path / "annotations" / "captions_val2017_internvl.json"
-    coco.parent.mkdir()
-    coco.write_text("{}")
-    assert find(tmp_path, "mvtec_ad", "internvl", "train") == ours
-    assert find(tmp_path, "mvtec_ad", "blip", "train") == tmp_path / "mvtec_captions_blip_pd"
-    assert find(tmp_path, "real_iad", "internvl", "train") == authors
-    assert find(tmp_path, "coco_ad/all-split_1", "internvl", "test") == coco
-    with pytest.raises(DataError, match=r"visa_captions_internvl\.\.\._pd with train captions.*there is nothing"):
-        find(tmp_path, "visa", "internvl", "train")
-    with pytest.raises(DataError, match=r"with test captions.*there is nothing"):
-        find(tmp_path, "mvtec_ad", "internvl", "test")
-    captioned(tmp_path, parts, "train", "a disc", "mvtec", "internvl")
-    with pytest.raises(DataError, match=r"there is .*internvl3-8b-hf_pd, .*mvtec_captions_internvl_pd"):
-        find(tmp_path, "mvtec_ad", "internvl", "train")
-
-
-def test_table11_needs_captions():
-    with pytest.raises(ConfigError, match="--captions"):
-        vlmdiff_table11.main(RowOptions())
-
-
 HEADERS = {
-    vlmdiff_results: RowOptions,
-    vlmdiff_sampling: vlmdiff_sampling.Sampling,
-    vlmdiff_table9: RowOptions,
-    vlmdiff_table11: RowOptions,
-    vlmdiff_table12: RowOptions,
-    vlmdiff_table13: vlmdiff_table13.Table13,
-    vlmdiff_table14: RowOptions,
-    vlmdiff_table15: vlmdiff_table15.Table15,
+    results: RowOptions,
+    sampling: sampling.Sampling,
+    table9: RowOptions,
+    table11: RowOptions,
+    table12: RowOptions,
+    table13: table13.Table13,
+    table14: RowOptions,
+    table15: table15.Table15,
 }
 
 
-@pytest.mark.parametrize("module", HEADERS, ids=lambda module: module.__name__.partition("_")[2])
+@pytest.mark.parametrize("module", HEADERS, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_commands_of_the_headers_can_be_run_as_printed(module, monkeypatch):
     """Those that finetune an autoencoder say where it finds LPIPS; here kl-f8.ckpt is taken to bring it."""
     monkeypatch.setattr("experiments.vlmdiff.rows.find_part", lambda source, part: source)
@@ -171,7 +134,7 @@ def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch)
     texts = ["a disc", "", *["a disc"] * (len(ids) - 2)]
     folder = write_captions(tmp_path, name, "internvl3-8b-hf", "pd", "train", ids, lambda done: texts[done:])
     captioned(tmp_path, parts, "test", "with a hole", name, "internvl3-8b-hf")
-    detector = SimpleNamespace(config=SimpleNamespace(captions="always"))
+    detector = SimpleNamespace(inputs=SimpleNamespace(captions="always"))
     restored = SimpleNamespace(detector=detector, meta={"train": None, "data": {}, "step": 1})
     monkeypatch.setattr(jaxad.VLMDiff, "create", lambda config, key: detector)
     monkeypatch.setattr(jaxad, "fit", lambda *_, provenance, **__: trained.append(provenance))
@@ -187,35 +150,6 @@ def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch)
     assert trained == [{"captions": record}] * 2
     tested = {**record, "images": len(parts.test), "missing": 0}
     assert [provenance["test_captions"] for provenance in evaluated] == [tested] * 2
-
-
-def test_table11_names_the_captions_of_each_row(parts, tmp_path, monkeypatch, capsys):
-    name = Path(parts.name).name
-    folders = [
-        captioned(tmp_path, parts, "train", "a disc", name, vlm) for vlm in ("blip2", "deepseek", "internvl3-8b-hf")
-    ]
-    monkeypatch.setattr(Table, "row", lambda *_, **__: {})
-    vlmdiff_table11.main(RowOptions(captions=tmp_path, data=(parts.name,)))
-    said = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.split()[0] == "captions"]
-    assert said == list(map(str, folders))
-
-
-def test_table15_reads_a_report(tmp_path, capsys):
-    values = {"image_auroc": 0.8, "pixel_auroc": 0.9, "aupro": None}
-    file = tmp_path / "report.json"
-    file.write_text(json.dumps({"protocol": "diad", "classes": {"vcpill": values}, "mean": values}))
-    rows = vlmdiff_table15.main(vlmdiff_table15.Table15(report=file))
-    assert rows == {"vlmdiff": {"vcpill": values, "mean": values}}
-    printed = [line.split() for line in capsys.readouterr().out.splitlines() if line]
-    assert ["vcpill", "ours", "80.0", "90.0", "-"] in printed
-    assert ["published", "83.5", "97.3", "85.2"] in printed
-    assert ["published", "78.0", "97.1", "87.7"] in printed
-    file.write_text(json.dumps({"protocol": "exact-256", "classes": {"vcpill": values}, "mean": values}))
-    with pytest.raises(DataError, match="protocol exact-256; the tables need diad"):
-        vlmdiff_table15.main(vlmdiff_table15.Table15(report=file))
-    file.write_text("[]")
-    with pytest.raises(DataError, match=r"no report\.json"):
-        vlmdiff_table15.main(vlmdiff_table15.Table15(report=file))
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +176,7 @@ def options(parts, tmp_path_factory):
 @pytest.mark.slow
 def test_tables_share_autoencoder_and_runs(parts, options, capsys):
     data, out = parts.name, options["out"]
-    texts = vlmdiff_table12.main(RowOptions(**options))
+    texts = table12.main(RowOptions(**options))
     (folder,) = [child for child in out.iterdir() if child.name != "reports"]
     assert {child.name for child in folder.iterdir()} == {"autoencoder", "vlmdiff-internvl-2-steps"}
     workdir = folder / "vlmdiff-internvl-2-steps" / "seed-1"
@@ -260,17 +194,17 @@ def test_tables_share_autoencoder_and_runs(parts, options, capsys):
 
     # Nothing is trained again; a network whose patch does not divide the image compares too.
     networks = ("random:32x1",)
-    compared = vlmdiff_table13.main(vlmdiff_table13.Table13(**options, networks=networks))
+    compared = table13.main(table13.Table13(**options, networks=networks))
     assert capsys.readouterr().err.count("nothing to train") == 2
     assert compared[f"{data}, random:32x1"] != texts[f"{data}, no text"]
 
-    (row,) = vlmdiff_sampling.main(vlmdiff_sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=4))
+    (row,) = sampling.main(sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=4))
     assert (row.start_timestep, row.sampling_steps) == (100, 2)
     assert (row.images_per_second or 0) > 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["t", "steps"], ["100", "2"]]
 
     with pytest.raises(CheckpointError, match=r"sha256\.images"):
-        vlmdiff_table12.main(RowOptions(**{**options, "captions": None}))
+        table12.main(RowOptions(**{**options, "captions": None}))
 
 
 def test_seeds_are_averaged_and_rows_are(capsys):

@@ -59,7 +59,7 @@ def test_patch_bank_from_file_to_prediction(parts, resnet, tmp_path):
 
 def test_features_of_other_weights_or_blocks_have_another_identity(resnet):
     def identity(**changes):
-        return jaxad.PatchBank.create(jaxad.PatchBankConfig(image_size=64, **changes)).encoder_identity
+        return jaxad.PatchBank.create(jaxad.PatchBankConfig(image_size=64, **changes)).inputs.identity
 
     kinds = [identity(backbone=resnet), identity(backbone=resnet, blocks=(1,)), identity(backbone="random:32x2x16")]
     assert len({repr(kind) for kind in kinds}) == 3

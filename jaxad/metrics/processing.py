@@ -1,0 +1,88 @@
+"""What a protocol does to anomaly maps and masks. Maps: jax, batched, jit-able. Masks: numpy and PIL, on the host."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxad.errors import ProtocolError
+from jaxad.metrics import operators
+from jaxad.metrics.protocols import Protocol
+from jaxad.nn.resize import bilinear
+
+
+def process_maps(protocol: Protocol, maps: jax.typing.ArrayLike, *, smooth: bool) -> jax.Array:
+    """Maps resized, and smoothed if `smooth`: [b h w] -> float32 [b size size]."""
+    maps = jnp.asarray(maps, jnp.float32)
+    chex.assert_rank(maps, 3, custom_message="maps must be [b h w]")
+    _, height, width = maps.shape
+    return operators.separable(_chain(protocol, height, smooth), _chain(protocol, width, smooth), maps)
+
+
+def image_scores(protocol: Protocol, maps: jax.typing.ArrayLike) -> jax.Array:
+    """One score for each map: [b size size] -> float32 [b]."""
+    maps = jnp.asarray(maps, jnp.float32)
+    size = protocol.size
+    chex.assert_shape(maps, (None, size, size), custom_message=f"maps must be [b {size} {size}], already processed")
+    if protocol.top_share is not None:
+        pixels = maps.reshape(len(maps), -1)
+        return jax.lax.top_k(pixels, max(1, int(pixels.shape[1] * protocol.top_share)))[0].mean(axis=1)
+    if protocol.pool > 1:
+        pooling = _pooling(protocol)
+        maps = operators.separable(pooling, pooling, maps)
+    return maps.max(axis=(1, 2))
+
+
+def resize_mask(protocol: Protocol, mask: np.ndarray) -> np.ndarray:
+    """A mask bool [h w] as bool [size size].
+
+    Raises:
+        ProtocolError: the mask is not bool [h w].
+    """
+    if mask.ndim != 2 or mask.dtype != bool:
+        raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool [h w]")
+    if protocol.canvas is not None:
+        side, kept = protocol.canvas
+        edge = (side - kept) // 2
+        gray = _filtered(mask, side)[edge : edge + kept, edge : edge + kept]
+        return _picked(gray, protocol.size, 0.0) > 255 * protocol.mask_above
+    if protocol.mask_resize == "bilinear":
+        return _filtered(mask, protocol.size) > 255 * protocol.mask_above
+    return _picked(mask, protocol.size, 0.5 if protocol.mask_resize == "center" else 0.0)
+
+
+@lru_cache(maxsize=64)
+def _chain(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
+    """All that happens to `size` rows or columns of a map, as one matrix."""
+    if protocol.canvas is None:
+        matrix = bilinear(size, protocol.size, protocol.align_corners)
+    else:
+        side, kept = protocol.canvas
+        matrix = operators.crop(side, kept) @ bilinear(size, side, protocol.align_corners)
+        matrix = bilinear(kept, protocol.size) @ matrix
+    if smooth and protocol.smoothing is not None:
+        kernel = protocol.smoothing
+        matrix = operators.gaussian(protocol.size, kernel.sigma, kernel.radius, kernel.boundary) @ matrix
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def _pooling(protocol: Protocol) -> np.ndarray:
+    return operators.average_pool(protocol.size, protocol.pool, protocol.pool_repeats)
+
+
+def _filtered(mask: np.ndarray, size: int) -> np.ndarray:
+    """PIL's bilinear resizing of a mask, uint8 [size size]."""
+    gray = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _picked(image: np.ndarray, size: int, offset: float) -> np.ndarray:
+    """Nearest neighbor: sample i comes from floor((i + offset) in / out)."""
+    rows, columns = (((np.arange(size) + offset) * n / size).astype(int) for n in image.shape)
+    return image[np.ix_(rows, columns)]

@@ -1,0 +1,55 @@
+"""What the denoisers share: positions, and inputs of the wrong shape that are refused by name."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxad.diffusion.dit import PrototypeDiT
+from jaxad.diffusion.layers import plain_norm, sincos_positions
+from jaxad.diffusion.unet import PrototypeUNet
+from jaxad.diffusion.uvit import PrototypeUViT
+
+X, PROTOTYPES, T = (
+    jax.ShapeDtypeStruct(shape, kind) for shape, kind in (((2, 6, 8), "f4"), ((2, 3, 8), "f4"), ((2,), "i4"))
+)
+
+
+def test_positions_are_those_of_mae():
+    positions = sincos_positions((3, 5), 16)
+    assert positions.shape == (15, 16)
+    for row in range(3):
+        for column in range(5):
+            for i in range(4):
+                angle = [place / 10000 ** (i / 4) for place in (column, row)]
+                expected = [np.sin(angle[0]), np.cos(angle[0]), np.sin(angle[1]), np.cos(angle[1])]
+                np.testing.assert_allclose(positions[row * 5 + column, i::4], expected, atol=1e-6)
+
+
+def test_plain_norm_has_mean_zero_and_variance_one():
+    x = 3 + 2 * np.random.default_rng(0).normal(size=(2, 5, 64)).astype(np.float32)
+    normed = np.asarray(plain_norm(x))
+    np.testing.assert_allclose(normed.mean(-1), 0, atol=1e-6)
+    np.testing.assert_allclose(normed.var(-1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("denoiser", [PrototypeDiT, PrototypeUNet, PrototypeUViT])
+def test_wrong_inputs_are_named_while_tracing(denoiser):
+    depth = {} if denoiser is PrototypeUNet else {"depth": 1}
+
+    def apply(x, prototypes, t):
+        return jax.eval_shape(denoiser(8, (2, 3), width=8, heads=2, rngs=nnx.Rngs(0), **depth), x, prototypes, t)
+
+    def like(a, shape, kind=None):
+        return jax.ShapeDtypeStruct(shape, kind or a.dtype)
+
+    for wrong, message in (
+        ((like(X, (2, 5, 8)), PROTOTYPES, T), r"x must be \[b 6 8\]"),
+        ((like(X, (6, 8)), PROTOTYPES, T), r"x must be \[b 6 8\]"),
+        ((X, like(PROTOTYPES, (1, 3, 8)), T), r"prototypes must be \[b k 8\]"),
+        ((X, None, T), "prototypes must be given"),
+        ((X, PROTOTYPES, like(T, ())), r"t must be \[b\]"),
+        ((X, PROTOTYPES, like(T, (2,), "f4")), "t must hold integers"),
+    ):
+        with pytest.raises(AssertionError, match=message):
+            apply(*wrong)

@@ -1,0 +1,60 @@
+"""The figures of the page: which they are, in which order, and what they measure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from jaxad.inference.results import Evaluation, TsneInput
+from jaxad.report import figures
+from tests.report.cases import make_evaluation, make_report
+
+
+def test_curves_are_those_that_exist():
+    sections = figures.curves(make_report(), make_evaluation())
+    kinds = {section["category"]: [figure["kind"] for figure in section["figures"]] for section in sections}
+    assert kinds == {"bottle": ["roc", "pr", "scores"], "grid": ["roc", "pr", "scores"], "tile": ["scores"]}
+    assert sections[0]["figures"][0]["area"] == {"image": 0.95, "pixel": 0.96}
+    assert figures.curves(make_report(), Evaluation()) == []
+
+
+def test_the_gallery_begins_with_the_weakest_category_and_its_best_case():
+    evaluation = make_evaluation()
+    shown = figures.gallery(make_report(), replace(evaluation, cases=evaluation.cases[::-1]))
+    assert shown is not None
+    assert [group["category"] for group in shown["categories"]] == ["grid", "bottle", "tile"]
+    for group in shown["categories"]:
+        assert [card["case"].rank for card in group["cards"]] == ["best", "median", "worst"]
+        for card in group["cards"]:
+            judged = card["case"].score > 1.5, card["case"].record.label
+            outcomes = {(True, 1): "found", (False, 1): "missed", (True, 0): "false alarm", (False, 0): "passed"}
+            assert card["verdict"] == outcomes[judged]
+    assert shown["left_out"] == 0
+    assert figures.gallery(make_report(), Evaluation()) is None
+
+
+def test_prototypes_of_one_name_share_one_color_scale():
+    one = make_evaluation().prototypes[0]
+    low, high = replace(one, maps=one.maps * 0.1), replace(one, maps=0.5 + one.maps * 0.1)
+    first, second = figures.prototypes([low, high])
+    assert [item[:3] for item in first["maps"]] == [item[:3] for item in second["maps"]]
+    assert [name for name, *_ in first["maps"]] == ["local 1", "local 2", "global 1"]
+
+
+def test_reconstruction_moves_anomalous_patches_among_the_normal_ones():
+    draw = np.random.default_rng(0)
+    anomalous = np.arange(200) % 5 == 0
+    after = draw.normal(size=(200, 16)).astype(np.float32)
+    shown = figures.tsne(TsneInput(after + 20 * anomalous[:, None], after, anomalous, ["bottle"] * 200))
+    assert shown is not None
+    assert (shown["patches"], shown["anomalous"], shown["legend"]) == (200, 40, [(0, "bottle")])
+    before, later = (view["mixing"] for view in shown["views"])
+    assert before == 0
+    assert later > 0.5
+
+
+def test_too_few_patches_have_no_figure():
+    few = np.zeros((9, 4), np.float32)
+    assert figures.tsne(TsneInput(few, few, np.zeros(9, bool), ["a"] * 9)) is None
+    assert figures.tsne(None) is None

@@ -1,0 +1,76 @@
+"""The folder of predictions: its names, its files, and what it never replaces."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxad.errors import ConfigError, JaxadError
+from jaxad.inference.prediction import ImagePrediction
+from jaxad.inference.threshold import Limits, Threshold
+from jaxad.report.prediction_folder import KINDS, PredictionFolder, picture_names
+
+IMAGE = np.full((20, 30, 3), 90, np.uint8)
+RULE = Threshold(0.01, "exact-256", {"": Limits(0.5, 0.5, 0.1, 9)})
+
+
+def prediction(file: Path) -> ImagePrediction:
+    heat = np.zeros((20, 30), np.float32)
+    heat[5:9, 5:9] = 1
+    return ImagePrediction(str(file), "", 1.0, 0.5, True, (5, 5, 9, 9), heat, heat > 0.5)
+
+
+def write(folder: Path, *files: Path, **options) -> None:
+    with PredictionFolder(folder, files, threshold=RULE, **options) as results:
+        for file in files:
+            results.add(IMAGE, prediction(file))
+
+
+def content(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_names_are_paths_below_the_shared_folder():
+    assert picture_names([Path("x/a.png")]) == ["a"]
+    assert picture_names([Path("x/a.png"), Path("y/a.png"), Path("y/b/a.jpg")]) == ["x/a", "y/a", "y/b/a"]
+    assert picture_names([Path("x/a.png"), Path("x/a.jpg"), Path("x/b.jpg")]) == ["a.png", "a.jpg", "b"]
+    assert picture_names([Path("x/a.png"), Path("x/../x/a.png")]) == ["a", "a"]
+
+
+@pytest.mark.parametrize("map_format", ["npy", "tiff"])
+def test_every_kind_of_file_is_written(tmp_path, map_format):
+    files = [tmp_path / "in/a.png", tmp_path / "in/b.png"]
+    write(tmp_path / "out", *files, save=KINDS, map_format=map_format)
+    pictures = {f"overlay/{n}.jpg" for n in "ab"} | {f"map/{n}.{map_format}" for n in "ab"}
+    assert content(tmp_path / "out") == pictures | {f"mask/{n}.png" for n in "ab"} | {"predictions.jsonl"}
+    lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
+    assert lines == [prediction(file).to_json() for file in files]
+
+
+def test_earlier_results_are_replaced_as_a_whole(tmp_path):
+    write(tmp_path / "out", tmp_path / "in/a.png", save=KINDS)
+    write(tmp_path / "out", tmp_path / "in/b.png", save=("mask",))
+    assert content(tmp_path / "out") == {"mask/b.png", "predictions.jsonl"}
+
+
+def test_an_error_leaves_earlier_results_as_they_are(tmp_path):
+    write(tmp_path / "out", tmp_path / "in/a.png", save=KINDS)
+    before = content(tmp_path / "out")
+    with pytest.raises(JaxadError, match="bmp"):
+        write(tmp_path / "out", tmp_path / "in/b.png", save=KINDS, map_format="bmp")
+    assert content(tmp_path / "out") == before
+
+
+def test_what_jaxad_did_not_write_and_the_images_themselves_are_never_replaced(tmp_path):
+    (tmp_path / "parts/mask").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"folder = .*did not come from jaxad"):
+        write(tmp_path / "parts", tmp_path / "in/a.png")
+    (tmp_path / "parts/predictions.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=r"folder = .*mask/a\.png first"):
+        write(tmp_path / "parts", tmp_path / "parts/mask/a.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"folder = .*is a file"):
+        write(tmp_path / "file", tmp_path / "in/a.png")
