@@ -1,7 +1,7 @@
-"""Tiny images and detectors for tests, jaxad's own and those of other packages; everything here runs in seconds on a CPU.
+"""Tiny images and detectors for tests, jaxad's own and other packages'; everything runs in seconds on a CPU.
 
-    parts = jaxad.data.load(f"folder:{make_parts(tmp_path)}")
-    check_detector(MyDetector.create(MyConfig(backbone=BACKBONE), key=jax.random.key(0)), parts.test)
+parts = jaxad.data.load(f"folder:{make_parts(tmp_path)}")
+check_detector(MyDetector.create(MyConfig(backbone=BACKBONE), key=jax.random.key(0)), parts.test)
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A detector as somebody else would write it: a linear autoencoder of patch features."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -24,7 +25,7 @@ class LinearConfig(Config):
     precision: Precision = "auto"
     """Compute type."""
 
-    PRESETS = {"paper": {}, "narrow": {"rank": 2}}
+    PRESETS: ClassVar = {"paper": {}, "narrow": {"rank": 2}}
 
 
 @register
