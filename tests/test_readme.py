@@ -1,33 +1,42 @@
-"""Every command line and every path that the README shows exists."""
+"""The README fits a page, and every command line and every path that it shows exists."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 
 from jaxad import cli
+from tests.docs.pages import README, blocks, commands
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL) if README.is_file() else []
-PARTS = [part.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() for part in line.split("&&")]
-COMMANDS = [part for part in PARTS if part.startswith("jaxad ")]
+TEXT = README.read_text()
+COMMANDS = list(commands(README, "jaxad"))
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_command_line_is_understood(line):
-    command = cli.parse(shlex.split(line)[1:])
-    assert type(command).__module__ == "jaxad.cli.flags"
+def test_readme_is_short():
+    assert len(TEXT.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_command_line_is_understood(words):
+    cli.parse(words)
 
 
 def test_readme_shows_every_command():
-    shown = {shlex.split(line)[1] for line in COMMANDS} | set(re.findall(r"`jaxad ([a-z]+)", README.read_text()))
+    shown = {words[0] for words in COMMANDS} | set(re.findall(r"`jaxad ([a-z]+)", TEXT))
     assert {"demo", "fit", "evaluate", "predict", "prepare", "check", "models", "convert", "caption", "bench"} <= shown
 
 
-def test_experiments_named_exist():
-    named = set(re.findall(r"experiments[./](\w+)[./](\w+)", README.read_text()))
-    assert named
-    assert all((README.parent / "experiments" / paper / f"{name}.py").is_file() for paper, name in named)
+def test_installation_and_tests_are_one_line_each():
+    lines = [line for block in blocks(README) for line in block.code.splitlines() if line.startswith("pip")]
+    assert lines == ["pip install -e '.[demo]' && jaxad demo --out demo", "pip install -e '.[test]' && pytest"]
+
+
+def test_python_is_python():
+    assert [compile(block.code, "README.md", "exec") for block in blocks(README) if block.language == "python"]
+
+
+def test_files_named_exist():
+    named = set(re.findall(r"\]\((?!http)([^)#]+)", TEXT)) | set(re.findall(r"`(experiments/[\w/]+\.py)`", TEXT))
+    assert "docs/images/overlay.jpg" in named
+    assert not [path for path in named if not (README.parent / path).exists()]

@@ -1,11 +1,10 @@
-"""TFDS builders of the anomaly-detection data sets, free of TensorFlow; each keeps to the contract of SPEC 5.9.
+"""TFDS builders of the anomaly-detection data sets, free of TensorFlow; all have the same features.
 
 After `import tfds_builders`, `tfds.builder("mvtec_ad/bottle", data_dir=...)` knows them; `jaxad prepare` fills them.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from tensorflow_datasets.core import registered
@@ -20,7 +19,10 @@ class _Provider:
         return name in names()
 
     def get_builder_cls(self, name: str) -> Any:
-        return importlib.import_module(f"{__name__}.{name}.{name}_dataset_builder").Builder
+        # It imports much that listing data sets needs nothing of.
+        from tfds_builders.builder import builder_class
+
+        return builder_class(name)
 
 
 # First in the row, because TFDS's own provider imports all of its data sets before it knows that none is meant.

@@ -1,4 +1,4 @@
-"""Captions for images that are being prepared, from files in the published layout (SPEC 1.7)."""
+"""Captions for images that are being prepared, from files in the published layout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxad.data.captions.attach import Captions
 from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems
 from tfds_builders.examine import Category
 
 OTHER_PART = {"train_captions_": "test_captions_", "captions_train2017": "captions_val2017"}
@@ -31,7 +32,7 @@ def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Ca
             everything is listed. Or none of the images has one.
     """
     texts: dict[str, str] = {}
-    problems: list[Problem] = []
+    problems = Problems()
     begin = []
     for split, captions in _read(path).items():
         ids = [sample.image_id for category in categories for sample in category.samples if sample.split == split]
@@ -40,8 +41,7 @@ def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Ca
         begin.append(f"{split}: {captions.unlike(ids)}")
         if not any(problem.fatal for problem in found):
             texts.update(zip(ids, captions.attach(ids).texts, strict=True))
-    if fatal := [problem for problem in problems if problem.fatal]:
-        raise DataError(f"{path}: the captions do not fit the images:", fatal)
+    problems.stop(f"{path}: the captions do not fit the images:")
     if not any(texts.values()):
         raise DataError(f"{path}: none of the images has a caption there; {'; '.join(begin)}")
     return [_captioned(category, texts) for category in categories], problems

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.orientation import upright_size
 from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems
 from tfds_builders.listing import Sample
 
 
@@ -73,13 +74,11 @@ def union(files: tuple[Path, ...]) -> bytes:
         DataError: a mask cannot be read, or is not of the first one's size.
     """
     masks = [decode_mask(file) for file in files]
-    problems = [
-        Problem("mask size", str(file), f"{mask.shape[1]} x {mask.shape[0]}, unlike {files[0].name} beside it")
-        for file, mask in zip(files, masks, strict=True)
-        if mask.shape != masks[0].shape
-    ]
-    if problems:
-        raise DataError("masks of one image differ in size:", problems)
+    problems = Problems()
+    for file, mask in zip(files, masks, strict=True):
+        if mask.shape != masks[0].shape:
+            problems.add("mask size", file, f"{mask.shape[1]} x {mask.shape[0]}, unlike {files[0].name} beside it")
+    problems.stop("masks of one image differ in size:")
     return _png(Image.fromarray(np.any(masks, axis=0).astype(np.uint8) * 255))
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxad.data.decode import decode_image
 from jaxad.data.doctor import examine_mask
 from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems, problems_of
+from jaxad.io.threads import map_threads
 from tfds_builders.encode import mask_bytes
 from tfds_builders.listing import SPLITS, Benchmark, Counts, Sample
 
@@ -52,11 +53,11 @@ def list_category(data_set: Benchmark, root: Path, name: str, *, partial: bool =
     try:
         samples = tuple(data_set.list_samples(root, name, **options))
     except DataError as error:
-        return Category(name, (), error.problems or (Problem("unreadable list", place, str(error)),))
-    problems = []
+        return Category(name, (), problems_of(error, "unreadable list", place))
+    problems = Problems()
     if not samples and not partial:
-        detail = "no images; unpack the source again, or choose others with --categories, or allow it with --partial"
-        problems.append(Problem("missing category", place, detail))
+        detail = "no images; unpack the source again, choose other categories, or allow it with partial = True"
+        problems.add("missing category", place, detail)
     twice = [identity for identity, number in Counter(sample.image_id for sample in samples).items() if number > 1]
     problems += [Problem("image named twice", f"{root}/{identity}", "mend the list") for identity in twice]
     digest, total = hashlib.sha256(), 0
@@ -70,9 +71,9 @@ def list_category(data_set: Benchmark, root: Path, name: str, *, partial: bool =
                     detail = (
                         f"the layout has it{f', for {sample.image}' if kind == 'mask' else ''}; unpack the source again"
                     )
-                    problems.append(Problem(f"missing {kind}", str(file), detail))
+                    problems.add(f"missing {kind}", file, detail)
         if sample.label == 1 and sample.mask is None and data_set.masks_required:
-            problems.append(Problem("missing mask", str(sample.image), "anomalous, but the list gives it no mask"))
+            problems.add("missing mask", sample.image, "anomalous, but the list gives it no mask")
         digest.update(f"{sample.image_id}\0{sample.split}\0{sample.label}\0{sample.defect}\0{sizes}\n".encode())
         total += sum(sizes)
     category = Category(name, samples, fingerprint=digest.hexdigest(), size=total)
@@ -88,7 +89,7 @@ def count_problems(place: str, found: Counts, official: Counts) -> list[Problem]
         for (split, label), number in official.items()
         if found.get((split, label), 0) != number
     ]
-    detail = f"{'; '.join(wrong)}; unpack the source again, or allow it with --partial"
+    detail = f"{'; '.join(wrong)}; unpack the source again, or allow it with partial = True"
     return [Problem("wrong count", place, detail)] if wrong else []
 
 
@@ -112,8 +113,7 @@ def examine(
         progress(1)
         return problems
 
-    with ThreadPoolExecutor(workers) as pool:
-        return [problem for problems in pool.map(look, samples) for problem in problems]
+    return [problem for problems in map_threads(look, samples, workers) for problem in problems]
 
 
 def _examine(sample: Sample) -> list[Problem]:

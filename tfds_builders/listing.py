@@ -1,20 +1,21 @@
-"""What every data set says of itself, free of TFDS: its images one by one, its counts, its license (SPEC 5).
+"""What every data set says of itself, free of TFDS: its images one by one, its counts, its license.
 
-A data set is a package `tfds_builders/<name>/` of two modules: `listing.py` with `BENCHMARK`, a `Benchmark`, and
-`<name>_dataset_builder.py` with the TFDS class around it.
+A data set is a `Benchmark`. Those that come with jaxad are packages `tfds_builders/<name>/` that register theirs
+(jaxad.data.registry) when they are imported; another package names its own as an entry point of the group
+`jaxad.datasets`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from jaxad.data.registry import datasets
 from jaxad.errors import ConfigError, DataError
+from jaxad.registry import unknown
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -74,11 +75,11 @@ class Benchmark:
     """A data set: how to obtain, recognize and list it.
 
     Attributes:
-        name: name of the package and of the TFDS data set, e.g. "mvtec_ad".
+        name: name under which it is registered, and of the TFDS data set, e.g. "mvtec_ad".
         title: its name in prose.
         homepage: its official page.
         license: license in one line.
-        how_to_obtain: what to get, from whom, and what `--source` is to name; nothing is downloaded.
+        how_to_obtain: what to get, from whom, and what the source is to be; nothing is downloaded.
         is_root: whether a folder is the root of the official layout; also asked of the folders in the one given.
         list_samples: (root, category, **options) -> samples. Reads names, lists and annotations, never image data;
             raises DataError with all problems at once for lists that are damaged.
@@ -90,6 +91,8 @@ class Benchmark:
         options: choices that change what is listed; passed to the functions above by name.
         category_of: (archive) -> the category that an official archive holds alone, by its path; None for others.
         checksums: SHA-256 by file name of official archives.
+        subsets: by name in lower case, how many categories a subset holds in the order of their official names, and the
+            last one.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Benchmark:
     options: tuple[Option, ...] = ()
     category_of: Callable[[Path], str | None] = field(default=lambda archive: None)
     checksums: Mapping[str, str] = field(default_factory=dict)
+    subsets: Mapping[str, tuple[int, str]] = field(default_factory=dict)
 
     def categories_of(self, root: Path, **options: str) -> tuple[str, ...]:
         """All categories that the data set has, present or not; those of `root` where the source decides."""
@@ -135,17 +139,17 @@ def config_name(benchmark: Benchmark, category: str, size: int | None = None, **
 
 
 def slug(category: str) -> str:
-    """A category's name as part of a config name: what is neither letter nor digit becomes "_" (SPEC 5.6)."""
+    """A category's name as part of a config name: what is neither letter nor digit becomes "_"."""
     return re.sub(r"[^0-9A-Za-z]", "_", category)
 
 
 def names() -> tuple[str, ...]:
     """Names of all data sets."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]) if module.ispkg))
+    return datasets.names()
 
 
 def benchmark(name: str) -> Benchmark:
     """The data set of that name. Raises DataError for a name that is none."""
     if name not in names():
-        raise DataError(f"no data set {name!r} to prepare; there are {', '.join(names())}")
-    return importlib.import_module(f"tfds_builders.{name}.listing").BENCHMARK
+        raise DataError(unknown("data set", name, names()))
+    return cast(Benchmark, datasets.get(name))

@@ -1,4 +1,4 @@
-"""The layout of MVTec-AD, which several data sets share (SPEC 5.1).
+"""The layout of MVTec-AD, which several data sets share.
 
 <category>/train/good/*  [validation/good/*]  test/good/*  test/<defect>/*  ground_truth/<defect>/<stem>_mask.png
 """

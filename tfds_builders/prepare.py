@@ -84,9 +84,9 @@ def prepare(
     data_set = benchmark(name)
     chosen = data_set.choose(options or {})
     if size is not None and size < SMALLEST:
-        raise ConfigError(f"--size {size}: must be at least {SMALLEST} pixels")
+        raise ConfigError(f"size = {size}: must be at least {SMALLEST} pixels")
     if workers < 1:
-        raise ConfigError(f"--workers {workers}: must be at least 1")
+        raise ConfigError(f"workers = {workers}: must be at least 1")
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
     paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]
@@ -133,7 +133,7 @@ def how_to(name: str) -> str:
 
 
 def data_name(name: str, size: int | None, options: Mapping[str, str]) -> str:
-    """What `--data` calls a data set prepared in this way: "mvtec_ad", or "mvtec_ad/all-512"."""
+    """What `jaxad.data.load` calls a data set prepared in this way: "mvtec_ad", or "mvtec_ad/all-512"."""
     config = config_name(benchmark(name), "all", size, **options)
     return name if config == "all" else f"{name}/{config}"
 
@@ -180,7 +180,7 @@ def _existing(
     if metadata.get("fingerprint") != category.fingerprint:
         raise DataError(
             f"{folder}: prepared earlier, from other files ({metadata.get('source', 'unknown')}); "
-            "remove that folder to prepare it anew, or give another --data-dir"
+            "remove that folder to prepare it anew, or give another data_dir"
         )
     return Prepared(category.name, folder, category.counts, kept=True)
 
@@ -208,7 +208,7 @@ def _check_room(categories: Sequence[Category], data_dir: Path, size: int | None
     if categories and free < needed + RESERVE:
         raise DataError(
             f"{place}: {free / 1e9:.1f} GB free, {(needed + RESERVE) / 1e9:.1f} GB needed; make room, give another "
-            "--data-dir, fewer --categories or a --size"
+            "data_dir, fewer categories or a size"
         )
 
 
@@ -233,7 +233,7 @@ def _write(
             builder = writer_for(data_set.name, category.name, size, data_dir, **options)
             return builder.write(category.samples, workers=workers, metadata=metadata, progress=progress, beam=beam)
     except Timeout as error:
-        raise DataError(f"{parent}: another process prepares it; wait, or choose other --categories") from error
+        raise DataError(f"{parent}: another process prepares it; wait, or choose other categories") from error
     except (OSError, RuntimeError) as error:
         # ArrayRecord has its own exception for what the system calls a full disk.
         full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(parent).free < RESERVE // 8

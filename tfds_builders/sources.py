@@ -11,7 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from jaxad.errors import DataError, Problem
+from jaxad.errors import DataError
+from jaxad.io.problems import Problems
 from jaxad.io.progress import Reporter
 from tfds_builders.archives import extract, is_archive, sha256, unpacked_size
 from tfds_builders.listing import Benchmark, slug
@@ -56,10 +57,10 @@ def locate(
         DataError: nothing there, not this data set, damaged or unsafe archives, wrong checksums, or too full a disk.
     """
     if missing := [str(path) for path in sources if not path.exists()]:
-        raise DataError(f"--source: no such file or folder: {', '.join(missing)}")
+        raise DataError(f"source: no such file or folder: {', '.join(missing)}")
     folders = [path for path in sources if path.is_dir()]
     if folders and len(sources) > 1:
-        raise DataError("--source takes one folder, or archives; not both, and not several folders")
+        raise DataError("source: must be one folder, or archives; not both, and not several folders")
     if folders:
         if (root := find_root(data_set, folders[0])) is not None:
             yield Located(root, {})
@@ -71,7 +72,7 @@ def locate(
     else:
         archives = list(sources)
         if strangers := [str(path) for path in archives if not is_archive(path)]:
-            raise DataError(f"--source: neither folders nor archives: {', '.join(strangers)}")
+            raise DataError(f"source: neither folders nor archives: {', '.join(strangers)}")
         base = Path(os.path.commonpath([path.absolute().parent for path in archives]))
     wanted = _wanted(data_set, archives, categories)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def _unpack(
     if needed > free:
         raise DataError(
             f"{scratch}: {free / 1e9:.1f} GB free, but unpacking takes {needed / 1e9:.1f} GB, and storing as much "
-            "again; make room or give another --data-dir"
+            "again; make room or give another data_dir"
         )
     for archive in waiting:
         shutil.rmtree(parts[archive].parent, ignore_errors=True)
@@ -143,9 +144,7 @@ def _wanted(data_set: Benchmark, archives: list[Path], categories: Sequence[str]
     wanted = [archive for archive, category in held.items() if category is None or slug(category) in slugs]
     if not wanted:
         there = ", ".join(sorted(category for category in held.values() if category is not None))
-        raise DataError(
-            f"--source: no archive of {', '.join(categories)}, nor of the lists; there are those of {there}"
-        )
+        raise DataError(f"source: no archive of {', '.join(categories)}, nor of the lists; there are those of {there}")
     return wanted
 
 
@@ -153,14 +152,13 @@ def _checksums(data_set: Benchmark, archives: list[Path], reporter: Reporter) ->
     size = sum(archive.stat().st_size for archive in archives)
     with reporter.images("checksums", size // MEGABYTE, unit="MB") as progress:
         checksums = {archive: sha256(archive, _in_megabytes(progress)) for archive in archives}
-    problems = []
+    problems = Problems()
     for archive, digest in checksums.items():
         official = data_set.checksums.get(archive.name, digest)
         if digest != official:
             detail = f"SHA-256 {digest}, official {official}; get it again"
-            problems.append(Problem("wrong checksum", str(archive), detail))
-    if problems:
-        raise DataError(f"{data_set.title}: not the official archive:", problems)
+            problems.add("wrong checksum", archive, detail)
+    problems.stop(f"{data_set.title}: not the official archive:")
     return checksums
 
 

@@ -13,6 +13,7 @@ from absl import flags
 from jaxad.data.decode import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import DataError, Problem
+from jaxad.io.problems import problems_of
 from jaxad.types import Array, Batch, Record, Source, View
 
 
@@ -186,8 +187,8 @@ class _Load:
         except DataError as error:
             if not self.mark:
                 raise
-            unknown = Problem("unreadable image", str(self.source.records[index].file), str(error))
-            return _Loaded(index, {}, size=(0, 0), problems=error.problems or (unknown,))
+            problems = problems_of(error, "unreadable image", self.source.records[index].file)
+            return _Loaded(index, {}, size=(0, 0), problems=problems)
         height, width = image.shape[:2]
         return _Loaded(
             index,

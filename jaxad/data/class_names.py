@@ -1,4 +1,4 @@
-"""Names of categories without images: all that a zero-shot system is told."""
+"""Names of categories without images: all that a zero-shot detector is told."""
 
 from __future__ import annotations
 

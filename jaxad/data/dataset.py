@@ -16,6 +16,7 @@ from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import scan
 from jaxad.data.prepared import open_prepared, prepared_names
+from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
@@ -30,7 +31,7 @@ class DataSet:
     Attributes:
         name: what it was loaded as, e.g. "demo", "folder:parts" or "mvtec_ad/bottle".
         train: normal images to train on.
-        holdout: normal images kept out of training for the threshold (DESIGN 4.10).
+        holdout: normal images kept out of training, on which the threshold is chosen.
         test: images to evaluate on, normal and anomalous.
         categories: all categories, sorted.
         license: text of the license files found, "" where there is none.
@@ -117,10 +118,8 @@ def load(
 
 
 def _is_prepared_name(name: str, data_dir: Path | str | None) -> bool:
-    from tfds_builders.listing import names
-
     first = name.partition("/")[0]
-    return first in names() or first in prepared_names(data_dir)
+    return first in datasets.names() or first in prepared_names(data_dir)
 
 
 def _load_folder(name: str, root: Path, config: DataConfig, verify: bool | None) -> DataSet:
@@ -157,7 +156,7 @@ def _assemble(
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and config.on_bad == "stop":
         raise DataError(
-            f"{name} cannot be used as it is, {len(fatal)} problems; mend them or leave them out with --on-bad skip:",
+            f"{name} cannot be used as it is, {len(fatal)} problems; mend them or leave them out with on_bad = skip:",
             fatal,
         )
     dropped = {finding.record for finding in found.findings if finding.problem.fatal}

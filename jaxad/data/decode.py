@@ -18,17 +18,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from jaxad.data.orientation import turn_of, upright
-from jaxad.errors import DataError, Problem
+from jaxad.data.files import bad_image, read_file
+from jaxad.data.orientation import is_turned, upright
+from jaxad.errors import DataError
 from jaxad.types import View
 
 # "JPEG" opens MPO too, the JPEG of several frames that phones write.
@@ -43,45 +43,68 @@ T = TypeVar("T")
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def decode_image(source: Path | str | bytes, name: str = "") -> np.ndarray:
-    """Decodes an image file by the rules above.
+class Decoded(NamedTuple):
+    """An image uint8 [h w 3] (RGB, writable, contiguous) and the kind of its file, such as "PNG RGB" or "JPEG L"."""
+
+    pixels: np.ndarray
+    kind: str
+
+
+class DecodedMask(NamedTuple):
+    """A defect mask bool [h w], and the distinct values above 0 of its file.
+
+    Attributes:
+        pixels: True where there is a defect.
+        levels: values [n] of a pixel's highest channel, ascending. Several mean that the file is no plain black and
+            white mask; all of them are defect (of JPEG masks those above 127).
+    """
+
+    pixels: np.ndarray
+    levels: np.ndarray
+
+
+def decode(encoded: bytes, name: str = "encoded image") -> Decoded:
+    """Decodes the bytes of an image file by the rules above.
 
     Args:
-        source: a file, or the encoded bytes of one.
-        name: what messages call it; the path by default.
-
-    Returns:
-        uint8 [h w 3], RGB, writable and contiguous.
+        encoded: content of the file.
+        name: what messages call it.
 
     Raises:
         DataError: with one problem of kind "unreadable image", "truncated image", "decompression bomb" or
             "unsupported mode".
     """
-    return _read(source, name, _pil_to_rgb)
+
+    def convert(image: Image.Image) -> Decoded:
+        kind = f"{image.format} {image.mode}"
+        plain = _plain_jpeg(image, encoded)
+        return Decoded(_pil_to_rgb(_loaded(image)) if plain is None else plain, kind)
+
+    return _decode(encoded, name, convert)
+
+
+def decode_image(source: Path | str | bytes, name: str = "") -> np.ndarray:
+    """The pixels uint8 [h w 3] of a file or of its bytes; errors as `decode`, and of files that cannot be read."""
+    return decode(*_encoded(source, name)).pixels
 
 
 def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
-    """Decodes a defect mask: bool [h w], True where any channel is above 0 (SPEC 4.5; masks may hold small codes).
+    """Decodes a defect mask: bool [h w], True where any channel is above 0, because masks may hold small codes.
 
     Palettes are looked up, transparent pixels are background, and JPEG masks are cut at 127 because compression
     leaves a haze above 0. Arguments and errors as `decode_image`; 32-bit masks are read too.
     """
-    return _read(source, name, _pil_to_mask)
+    return _decode(*_encoded(source, name), lambda image: _marked(image, _pil_to_levels(_loaded(image))))
 
 
-def decode_mask_levels(source: Path | str | bytes, name: str = "") -> tuple[np.ndarray, np.ndarray]:
-    """A defect mask as `decode_mask` has it, and the distinct values above 0 of its file.
+def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMask:
+    """As `decode_mask`, of the bytes of a file, with the values that it holds."""
 
-    Returns:
-        Mask bool [h w], and values [n] of a pixel's highest channel, ascending: several mean that the file is no plain
-        black and white mask. All of them are defect (of JPEG masks those above 127). Errors as `decode_image`.
-    """
-    return _read(source, name, lambda image: (_pil_to_mask(image), np.setdiff1d(_pil_to_levels(image), 0)))
+    def convert(image: Image.Image) -> DecodedMask:
+        levels = _pil_to_levels(_loaded(image))
+        return DecodedMask(_marked(image, levels), np.setdiff1d(levels, 0))
 
-
-def image_kind(source: Path | str | bytes, name: str = "") -> str:
-    """Format and PIL mode of an image file before conversion, e.g. "PNG RGB" or "JPEG L". Errors as `decode_image`."""
-    return _read(source, name, lambda image: f"{image.format} {image.mode}", load=False)
+    return _decode(encoded, name, convert)
 
 
 def to_rgb(image: Any, name: str = "image") -> np.ndarray:
@@ -109,12 +132,12 @@ def pixel_digest(image: np.ndarray) -> bytes:
 
 
 def pixel_hash(image: np.ndarray) -> int:
-    """A uint32 of the decoded pixels and their shape, from which an image's noise is drawn (DESIGN 4.3)."""
+    """A uint32 of the decoded pixels and their shape, from which an image's noise is drawn."""
     return int.from_bytes(pixel_digest(image)[:4], "little")
 
 
 def resize(image: np.ndarray, view: View) -> np.ndarray:
-    """uint8 [h w 3] to uint8 [view.height view.width 3] with PIL's antialiased resampling (SPEC 0.2)."""
+    """uint8 [h w 3] to uint8 [view.height view.width 3] with PIL's antialiased resampling."""
     if view.interpolation not in RESAMPLING:
         raise DataError(f"interpolation {view.interpolation!r} of a view: must be one of {', '.join(RESAMPLING)}")
     if image.shape[:2] == (view.height, view.width):
@@ -127,51 +150,40 @@ class _UnsupportedMode(ValueError):
     pass
 
 
-def _bad(kind: str, name: str, detail: str) -> DataError:
-    return DataError("an image cannot be used:", [Problem(kind, name, detail)])
-
-
-def _read(source: Path | str | bytes, name: str, convert: Callable[[Image.Image], T], *, load: bool = True) -> T:
+def _encoded(source: Path | str | bytes, name: str) -> tuple[bytes, str]:
+    """The bytes of a source, and what messages call it."""
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), name or "encoded image", convert, load)
-    path = Path(source)
-    name = name or str(path)
-    try:
-        # Opening a named pipe would wait for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _bad("unreadable image", name, "not a regular file; remove it or put an image in its place")
-        with path.open("rb") as stream:
-            return _decode(stream, name, convert, load)
-    except OSError as error:
-        raise _bad("unreadable image", name, f"cannot open the file ({error.strerror or error})") from error
+        return source, name or "encoded image"
+    return read_file(Path(source), name), name or str(source)
 
 
-def _decode(stream: BinaryIO, name: str, convert: Callable[[Image.Image], T], load: bool) -> T:
+def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image], T]) -> T:
+    """What every image and mask goes through, once."""
+
     def work() -> T:
-        with Image.open(stream, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
-            if convert is _pil_to_rgb and (pixels := _plain_jpeg(image, stream)) is not None:
-                return pixels
-            if load:
-                image.load()
             return convert(image)
 
     return _named(name, work)
 
 
-def _plain_jpeg(image: Image.Image, stream: BinaryIO) -> Any:
+def _loaded(image: Image.Image) -> Image.Image:
+    # Some files say only behind their pixels how they are to be turned.
+    image.load()
+    return image
+
+
+def _plain_jpeg(image: Image.Image, encoded: bytes) -> Any:
     """Pixels [h w 3] of an ordinary, complete JPEG by OpenCV, None for everything that PIL should decide.
 
     OpenCV and PIL use the same decoder and give the same pixels (tested), but PIL takes twice as long to hand out an
     array, holding back other threads. OpenCV says nothing of a truncated file, hence the look at its end.
     """
-    if image.format != "JPEG" or image.mode not in ("RGB", "L") or turn_of(image) is not None:
-        return None
-    stream.seek(0)
-    encoded = stream.read()
-    if not encoded.endswith(b"\xff\xd9"):
+    ordinary = image.format == "JPEG" and image.mode in ("RGB", "L") and not is_turned(image)
+    if not ordinary or not encoded.endswith(b"\xff\xd9"):
         return None
     # OpenCV raises on some damaged files and returns nothing for others; PIL finds the words.
     try:
@@ -187,17 +199,17 @@ def _named(name: str, work: Callable[[], T]) -> T:
     try:
         return work()
     except _UnsupportedMode as error:
-        raise _bad("unsupported mode", name, str(error)) from error
+        raise bad_image("unsupported mode", name, str(error)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         advice = "crop or shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if it is trusted"
-        raise _bad("decompression bomb", name, f"{error}; {advice}") from error
+        raise bad_image("decompression bomb", name, f"{error}; {advice}") from error
     except UnidentifiedImageError as error:
-        raise _bad("unreadable image", name, f"not an image of a known format ({', '.join(FORMATS)})") from error
+        raise bad_image("unreadable image", name, f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:
         # WebP checks its length first and says nothing more specific.
         cut = any(sign in str(error).lower() for sign in ("truncated", "could not create decoder"))
         kind = "truncated image" if cut else "unreadable image"
-        raise _bad(kind, name, f"{str(error) or type(error).__name__}; copy or export it again") from error
+        raise bad_image(kind, name, f"{str(error) or type(error).__name__}; copy or export it again") from error
 
 
 def _is_wide(image: Image.Image) -> bool:
@@ -221,8 +233,8 @@ def _pil_to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _pil_to_mask(image: Image.Image) -> np.ndarray:
-    return _pil_to_levels(image) > (127 if image.format in ("JPEG", "MPO") else 0)
+def _marked(image: Image.Image, levels: np.ndarray) -> np.ndarray:
+    return levels > (127 if image.format in ("JPEG", "MPO") else 0)
 
 
 def _pil_to_levels(image: Image.Image) -> np.ndarray:
@@ -238,7 +250,7 @@ def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
         or pixels.shape[-1] not in (1, 3, 4)
         or not array.size
     ):
-        raise _bad(
+        raise bad_image(
             "unsupported array",
             name,
             f"{array.dtype} {list(array.shape)}; needs uint8 or uint16 of [h w], [h w 1], [h w 3] or [h w 4]",

@@ -24,14 +24,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
-from jaxad.data.decode import decode_mask_levels, image_kind, pixel_digest
+from jaxad.data.decode import decode, decode_mask_levels, pixel_digest
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems
+from jaxad.io.threads import map_threads
 from jaxad.types import Record
 
 
@@ -80,8 +80,7 @@ def examine(train: Sequence[ImageSource], test: ImageSource, *, workers: int = 2
         workers: threads that decode.
     """
     places = [(source, index) for source in (*train, test) for index in range(len(source))]
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        examined = list(pool.map(lambda place: _examine(*place), places))
+    examined = list(map_threads(lambda place: _examine(*place), places, workers))
     records = [source.records[index] for source, index in places]
     findings = [Finding(r, problem) for r, result in zip(records, examined, strict=True) for problem in result.problems]
     digests = [result.digest for result in examined]
@@ -97,12 +96,12 @@ def examine(train: Sequence[ImageSource], test: ImageSource, *, workers: int = 2
 
 
 def examine_mask(
-    read: Callable[[], Path | bytes | None], name: str, *, image: str, size: tuple[int, ...], label: int | None
+    read: Callable[[], bytes | None], name: str, *, image: str, size: tuple[int, ...], label: int | None
 ) -> ExaminedMask:
     """Decodes a mask and compares it with its image.
 
     Args:
-        read: its file or encoded bytes, none where there is no mask; may raise DataError.
+        read: gives its encoded bytes, none where there is no mask; may raise DataError.
         name: what messages call it.
         image: what they call its image.
         size: height and width of the image.
@@ -120,16 +119,15 @@ def examine_mask(
         return ExaminedMask(
             [replace(p, kind="unreadable mask", detail=f"{p.kind}: {p.detail}") for p in error.problems]
         )
-    problems = []
+    problems = Problems()
     if mask.shape != size:
         sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {size[1]} x {size[0]} ({image})"
-        problems.append(Problem("mask size", name, f"{sizes}; export it at the size of the image"))
+        problems.add("mask size", name, f"{sizes}; export it at the size of the image")
     if label == 1 and not mask.any():
-        detail = f"marks nothing, but {image} is labeled anomalous; draw it or move the image"
-        problems.append(Problem("empty mask", name, detail))
+        problems.add("empty mask", name, f"marks nothing, but {image} is labeled anomalous; draw it or move the image")
     if label == 0 and mask.any():
         detail = f"marks a defect in {image}, which is labeled normal; correct one of them"
-        problems.append(Problem("mask on normal image", name, detail))
+        problems.add("mask on normal image", name, detail)
     return ExaminedMask(problems, tuple(sorted({*values[:1].tolist(), *values[-1:].tolist()})))
 
 
@@ -137,8 +135,7 @@ def _examine(source: ImageSource, index: int) -> _Examined:
     record = source.records[index]
     name = str(record.file)
     try:
-        image = source[index].image
-        kind = image_kind(source.encoded(index), name)
+        image, kind = decode(source.encoded(index), name)
     except DataError as error:
         return _Examined(None, list(error.problems))
     problems, levels = examine_mask(

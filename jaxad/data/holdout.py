@@ -1,11 +1,11 @@
-"""Keeps some normal training images out of training, banks and statistics, for the threshold (DESIGN 4.10)."""
+"""Keeps some normal training images out of training, banks and statistics, for the threshold."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 from jaxad.data.source import ImageSource
+from jaxad.io.threads import map_threads
 
 
 def split_holdout(
@@ -29,8 +29,7 @@ def split_holdout(
     """
     held: set[int] = set()
     if share > 0:
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            digests = list(pool.map(source.digest, range(len(source))))
+        digests = list(map_threads(source.digest, range(len(source)), workers))
         for category in source.categories:
             own = [index for index, record in enumerate(source.records) if record.category == category]
             wanted = min(max(round(share * len(own)), minimum), len(own) // 2)

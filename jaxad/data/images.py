@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.decode import pixel_digest, to_rgb
-from jaxad.data.folder import file_digest, file_fingerprint
+from jaxad.data.decode import decode, pixel_digest, to_rgb
+from jaxad.data.files import Files, file_fingerprint
 from jaxad.data.layout import image_files
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample
@@ -32,6 +32,7 @@ class ImageList:
         many = (
             isinstance(images, Iterable) and not isinstance(images, str) and not hasattr(images, "__array_interface__")
         )
+        self._files = Files()
         self._images: list[Any] = []
         self.records: list[Record] = []
         for number, item in enumerate(images if many else [images]):
@@ -59,8 +60,10 @@ class ImageList:
 
     def __getitem__(self, index: int) -> Sample:
         """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be used."""
-        record = self.records[index]
-        return Sample(to_rgb(self._images[index], str(record.file)), record)
+        record, image = self.records[index], self._images[index]
+        if isinstance(image, Path):
+            return Sample(decode(self._files.read(image), str(image)).pixels, record)
+        return Sample(to_rgb(image, str(record.file)), record)
 
     def mask(self, index: int) -> None:
         """Loose images have no masks."""
@@ -72,6 +75,9 @@ class ImageList:
         return file_fingerprint(image) if isinstance(image, Path) else pixel_digest(self[index].image).hex()
 
     def digest(self, index: int) -> bytes:
-        """16 bytes (BLAKE2b) of a file's content; those of the pixels of an image that was given decoded."""
+        """16 bytes (BLAKE2b) of a file's content; those of the pixels of an image that was given decoded.
+
+        A file that was read before is not opened again.
+        """
         image = self._images[index]
-        return file_digest(image) if isinstance(image, Path) else pixel_digest(self[index].image)
+        return self._files.digest(image) if isinstance(image, Path) else pixel_digest(self[index].image)

@@ -1,4 +1,4 @@
-"""Finds the images, masks and categories of a folder in MVTec layout (SPEC 5.1), by name alone; nothing is decoded.
+"""Finds the images, masks and categories of a folder in MVTec layout, by name alone; nothing is decoded.
 
     <category>/train/good/*                       normal images for training
     <category>/validation/good/*                  normal images for the threshold alone, optional (MVTec LOCO, AD 2)
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from jaxad.data.decode import EXTENSIONS
 from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems
 from jaxad.types import Record
 
 NORMAL = frozenset({"good", "normal", "ok"})
@@ -98,7 +99,7 @@ class _Category:
         self.train: list[Record] = []
         self.validation: list[Record] = []
         self.test: list[Record] = []
-        self.problems: list[Problem] = []
+        self.problems = Problems()
         folders, _ = _entries(folder)
         self.masks: dict[str, dict[str, Path]] = {}
         for child in folders:
@@ -161,7 +162,7 @@ class _Category:
         return len(images)
 
     def _note(self, kind: str, path: Path, detail: str, *, fatal: bool = False) -> None:
-        self.problems.append(Problem(kind, str(path), detail, fatal))
+        self.problems.add(kind, path, detail, fatal=fatal)
 
     def _review(self) -> None:
         if not self.train and not self.test:
@@ -226,7 +227,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    # Links can also form a loop across two trees, of which neither lies above the other.
+    # Links can also form a loop across two trees that lie side by side.
     real = folder.resolve()
     if real in above:
         return

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_UPRIGHT = 1
-_ON_ITS_SIDE = {_TURNS[value] for value in (5, 6, 7, 8)}
+_TAG = ExifTags.Base.Orientation
+_UPRIGHT, _ON_ITS_SIDE = 1, (5, 6, 7, 8)
 
 
-def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What an opened file asks for; None where it is stored as it is to be seen. Does not decode it."""
-    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
+def is_turned(image: Image.Image) -> bool:
+    """Whether an opened file is stored otherwise than it is to be seen. Does not decode it."""
+    return 2 <= _orientation(image) <= 8
 
 
 def upright(image: Image.Image) -> Image.Image:
     """The image as it is to be seen."""
-    turn = turn_of(image)
+    return turned(image, like=image)
+
+
+def turned(image: Image.Image, *, like: Image.Image) -> Image.Image:
+    """The image turned as the file of another one asks for."""
     # PIL would copy an image that is upright already.
-    return image if turn is None else image.transpose(turn)
+    if not is_turned(like):
+        return image
+    bare = image.copy()
+    # PIL writes all of EXIF anew, and fails where some of it is damaged.
+    for name in ("exif", "Raw profile type exif"):
+        bare.info.pop(name, None)
+    bare.getexif()[_TAG] = _orientation(like)
+    return ImageOps.exif_transpose(bare)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of `upright`, without decoding the image."""
     width, height = image.size
-    return (height, width) if turn_of(image) in _ON_ITS_SIDE else (width, height)
+    return (height, width) if _orientation(image) in _ON_ITS_SIDE else (width, height)
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_TAG, _UPRIGHT)
+    return value if value in range(1, 9) else _UPRIGHT

@@ -5,14 +5,12 @@
     NAME/s1         a subset of categories that the data set defines, e.g. real_iad_variety/s1
     ...-VARIANT     prepared in another size or with other options: mvtec_ad/all-512, real_iad/audiojack-single-512
 
-Each config is one category, so that unions are made here and nothing is stored twice (DESIGN 4.6). The images come in
+Each config is one category, so that unions are made here and nothing is stored twice. The images come in
 the order of their identities, as from a folder.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import re
@@ -22,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxad.data.prepared_index import Entry, Index, read_index, read_record
+from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
@@ -186,8 +185,8 @@ def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
     configs = _configs(data_dir / dataset) if (data_dir / dataset).is_dir() else {}
     prepare = f"jaxad prepare {dataset} --source PATH --data-dir {data_dir}"
     if not configs:
-        raise DataError(f"{dataset} is not prepared in {data_dir}; run: {prepare}; or name the folder with --data-dir")
-    subsets = _subsets(dataset)
+        raise DataError(f"{dataset} is not prepared in {data_dir}; run: {prepare}; or give another data_dir")
+    subsets = datasets.get(dataset).subsets if dataset in datasets.names() else {}
     same = {config: folder for config, folder in configs.items() if config.partition("-")[1:] == (hyphen, variant)}
     if selection in configs or f"{selection}{hyphen}{variant}" in configs:
         same = {config: folder for config, folder in same.items() if config.partition("-")[0] == selection}
@@ -209,14 +208,6 @@ def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
             f"the same ending; run: {prepare}"
         )
     return same
-
-
-def _subsets(dataset: str) -> dict[str, tuple[int, str]]:
-    """Subsets that a data set defines: how many categories in the order of their official names, and the last one."""
-    # They lie with the builders, of which reading needs nothing else.
-    if importlib.util.find_spec(f"tfds_builders.{dataset}") is None:
-        return {}
-    return getattr(importlib.import_module(f"tfds_builders.{dataset}.listing"), "SUBSETS", {})
 
 
 def _official_name(folder: Path) -> str:

@@ -12,15 +12,16 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jaxad.data.decode import decode_mask
+from jaxad.data.files import content_digest
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.threads import map_threads
 
 FILE = "jaxad_index.json"
 FORMAT = 1
@@ -34,7 +35,7 @@ class Entry:
 
     Attributes:
         split, position: where TFDS has it.
-        image_id, category, defect, object_id, view, caption: as in SPEC 5.9.
+        image_id, category, defect, object_id, view, caption: as the builder stored them.
         label: 0 normal, 1 anomalous, None unknown.
         digest: BLAKE2b of the encoded image, 16 bytes in hexadecimal.
         masked: whether there is a mask; the all-zero mask of a normal image is none.
@@ -69,7 +70,7 @@ def read_index(folder: Path, *, workers: int = 2) -> Index:
         workers: threads that read.
 
     Raises:
-        DataError: shards are missing or damaged, or the features are not those of SPEC 5.9.
+        DataError: shards are missing or damaged, or the features are not `FEATURES`.
     """
     shards = {file.name: [(s := file.stat()).st_size, s.st_mtime_ns] for file in sorted(folder.glob("*.array_record*"))}
     elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxad" / "indexes"
@@ -177,12 +178,11 @@ def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
             object_id=_text(values["object_id"]),
             view=int(values["view"]),
             caption=_text(values["caption"]),
-            digest=hashlib.blake2b(values["image"], digest_size=16).hexdigest(),
+            digest=content_digest(values["image"]).hex(),
             masked=bool(mask) and not (label == 0 and blank(mask)),
         )
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        yield from pool.map(entry, range(len(source)))
+    yield from map_threads(entry, range(len(source)), workers)
 
 
 class _Blank:
@@ -192,7 +192,7 @@ class _Blank:
         self._known: dict[bytes, bool] = {}
 
     def __call__(self, mask: bytes) -> bool:
-        key = hashlib.blake2b(mask, digest_size=16).digest()
+        key = content_digest(mask)
         if key not in self._known:
             try:
                 self._known[key] = not decode_mask(mask).any()

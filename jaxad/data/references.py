@@ -1,4 +1,4 @@
-"""Which normal images a few-shot method sees (SPEC 2.7, row 20): a seeded draw, or the choices others published.
+"""Which normal images a few-shot detector sees: a seeded draw, or the choices that others published.
 
 Published choices lie in one file for each category, CATEGORY/selected_samples_per_run.txt, one line for each choice:
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxad.errors import DataError, Problem
+from jaxad.io.problems import Problems
 
 FILE = "selected_samples_per_run.txt"
 
@@ -26,8 +26,9 @@ FILE = "selected_samples_per_run.txt"
 def draw(category: str, images: int, k: int, seed: int) -> list[int]:
     """k of a category's images, drawn without replacement, as positions in their sorted list.
 
-    The draw for k begins that for k + 1, and does not depend on other categories. `Generator.choice`, which SPEC 2.7
-    row 20 proposes, has neither property: hence a permutation, and a seed that holds the category's name.
+    The draw for k begins that for k + 1, and does not depend on other categories; CLIPFusion's paper says only that
+    the references are random. `Generator.choice` has neither property: hence a permutation, and a seed that holds the
+    category's name.
     """
     salt = int.from_bytes(hashlib.blake2b(category.encode(), digest_size=4).digest(), "little")
     return np.random.default_rng([seed, salt]).permutation(images)[:k].tolist()
@@ -48,15 +49,14 @@ def listed(folder: Path, stems: Mapping[str, Sequence[str]], k: int, run: int = 
     Raises:
         DataError: files that are missing or lack this choice, and entries that are no image; all at once.
     """
-    chosen, problems = {}, []
+    chosen, problems = {}, Problems()
     for category, own in stems.items():
         file = folder / category / FILE
         try:
             chosen[category] = _positions(_entries(file, k, run), own)
         except (OSError, ValueError) as error:
-            problems.append(Problem("reference list", str(file), str(getattr(error, "strerror", None) or error)))
-    if problems:
-        raise DataError(f"{folder}: the reference images of {k} per category, run {run}, cannot be taken:", problems)
+            problems.add("reference list", file, str(getattr(error, "strerror", None) or error))
+    problems.stop(f"{folder}: the reference images of {k} per category, run {run}, cannot be taken:")
     return chosen
 
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from jaxad.data.decode import decode_image, decode_mask
+from jaxad.data.decode import decode, decode_mask
 from jaxad.data.references import draw, listed
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample
@@ -27,16 +27,19 @@ class ImageSource(ABC):
     records: tuple[Record, ...]
 
     @abstractmethod
-    def encoded(self, index: int) -> Path | bytes:
-        """The file of an image, or its encoded bytes."""
+    def encoded(self, index: int) -> bytes:
+        """The encoded image, as its file holds it. Raises DataError naming the image if it cannot be read."""
 
     @abstractmethod
-    def encoded_mask(self, index: int) -> Path | bytes | None:
-        """The file of a defect mask, or its encoded bytes; None where there is none."""
+    def encoded_mask(self, index: int) -> bytes | None:
+        """The encoded defect mask, None where there is none. Raises DataError naming it if it cannot be read."""
 
     @abstractmethod
     def digest(self, index: int) -> bytes:
-        """16 bytes (BLAKE2b) of the encoded image: the same for a file and its copy in a prepared data set."""
+        """16 bytes (BLAKE2b) of the encoded image: the same for a file and its copy in a prepared data set.
+
+        Nothing is opened for an image that was read before.
+        """
 
     @abstractmethod
     def fingerprint(self, index: int) -> str:
@@ -57,7 +60,7 @@ class ImageSource(ABC):
     def __getitem__(self, index: int) -> Sample:
         """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be decoded."""
         record = self.records[index]
-        return Sample(decode_image(self.encoded(index), str(record.file)), record)
+        return Sample(decode(self.encoded(index), str(record.file)).pixels, record)
 
     def mask(self, index: int) -> np.ndarray | None:
         """Defect mask bool [h w] at the mask's own size by the rule of `decode_mask`, None where there is none."""
@@ -71,7 +74,7 @@ class ImageSource(ABC):
         return self.select(index for index, record in enumerate(self.records) if record.category in categories)
 
     def per_class(self, k: int, seed: int = 0, *, lists: Path | str | None = None) -> Self:
-        """k normal images of every category: the references of few-shot methods (SPEC 2.7, row 20).
+        """k normal images of every category: the references of few-shot detectors.
 
         Args:
             k: images of each category.

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import metrics, parallel
-from jaxad.data import LoadedBatch, batches
+from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError
 from jaxad.features import FeatureCache, annotated

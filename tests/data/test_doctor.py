@@ -146,7 +146,7 @@ def test_stop_and_skip(tree, kind):
     with pytest.raises(DataError) as caught:
         load(f"folder:{tree.root}")
     assert str(file) in str(caught.value)
-    assert "--on-bad skip" in str(caught.value)
+    assert "on_bad = skip" in str(caught.value)
     after = load(f"folder:{tree.root}", config=SKIP)
     assert [problem.kind for problem in after.problems] == [kind]
     assert after.categories == ("c",)

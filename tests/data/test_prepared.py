@@ -11,7 +11,8 @@ from PIL import Image
 
 import jaxad
 from jaxad.config import DataConfig
-from jaxad.data import batches, load
+from jaxad.data import load
+from jaxad.data.batches import batches
 from jaxad.data.prepared import PreparedSource, prepared_names
 from jaxad.data.prepared_index import FILE, read_index
 from jaxad.errors import DataError

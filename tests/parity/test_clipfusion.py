@@ -13,7 +13,8 @@ import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from jaxad.data import ClassNames, ImageList, batches
+from jaxad.data import ClassNames, ImageList
+from jaxad.data.batches import batches
 from jaxad.detectors.clipfusion.detector import CLIPFusion
 from jaxad.detectors.clipfusion.maps import fuse
 from jaxad.nn import module_state

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxad.config import DataConfig
-from jaxad.data import batches, load
+from jaxad.data import load
+from jaxad.data.batches import batches
 from jaxad.types import View
 from tests.data.prepared import prepare
 

@@ -22,7 +22,7 @@ CHOICES = Benchmark(
 
 def test_names():
     assert set(names()) >= CORE
-    with pytest.raises(DataError, match=r"no data set 'mvtec' to prepare; there are .*mvtec_ad"):
+    with pytest.raises(DataError, match=r"data set .mvtec. is unknown .did you mean mvtec_ad"):
         benchmark("mvtec")
 
 
@@ -32,7 +32,7 @@ def test_every_data_set_says_what_it_is(name):
     assert data.name == name
     assert data.title
     assert data.license
-    assert "--source" in data.how_to_obtain
+    assert "source" in data.how_to_obtain
     # A category is either known beforehand or found in the source.
     assert bool(data.categories) == (data.find_categories is None)
     for option in data.options:
@@ -54,6 +54,6 @@ def test_config_names():
 
 def test_wrong_options_are_all_named():
     with pytest.raises(
-        ConfigError, match=r"no option 'views'; there are: view, noise; option noise=9: needs .* none, ten"
+        ConfigError, match=r"no option 'views'; there are: view, noise; option noise=9: must be .* none, ten"
     ):
         CHOICES.choose({"views": "multi", "noise": "9"})

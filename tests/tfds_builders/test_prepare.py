@@ -265,8 +265,8 @@ def test_prepared_size(tree, jaxad, stored, capsys):
     ("arguments", "message"),
     [
         (["--categories", "cup", "mug"], r"mvtec_ad: no category cup, mug; there are bottle, cable"),
-        (["--size", "8"], r"--size 8: must be at least 32 pixels"),
-        (["--workers", "0"], r"--workers 0: must be at least 1"),
+        (["--size", "8"], r"size = 8: must be at least 32 pixels"),
+        (["--workers", "0"], r"workers = 0: must be at least 1"),
         (["--options", "view"], r"--options view: needs the form NAME=VALUE"),
         (["--options", "view=single"], r"mvtec_ad: no option 'view'; there are: none"),
     ],
@@ -277,7 +277,9 @@ def test_wrong_arguments(two, jaxad, arguments, message):
 
 
 def test_unknown_data_set(jaxad):
-    with pytest.raises(DataError, match=r"no data set 'mvtec' to prepare; there are anomaly_folder, btad"):
+    with pytest.raises(
+        DataError, match=r"data set 'mvtec' is unknown \(did you mean mvtec_ad\?\); there are anomaly_folder, btad"
+    ):
         jaxad("mvtec", "--source", "x")
 
 

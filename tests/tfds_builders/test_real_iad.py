@@ -209,7 +209,7 @@ def test_without_all_categories_the_official_numbers_are_asked_for(root, jaxad):
         jaxad("real_iad", "--source", root)
     missing = [problem for problem in caught.value.problems if problem.kind == "missing category"]
     assert len(missing) == 28
-    assert "--partial" in missing[0].detail
+    assert "partial = True" in missing[0].detail
 
 
 def test_a_missing_file_is_named(root, jaxad):

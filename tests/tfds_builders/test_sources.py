@@ -183,5 +183,5 @@ def test_disk_without_room_to_unpack(tree, find, tmp_path, monkeypatch):
     tree.category("bottle")
     archive = zipped(tree.root / "bottle", tmp_path / "bottle.zip", inside="bottle/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1))
-    with pytest.raises(DataError, match=r"scratch: 0.0 GB free, but unpacking takes .* give another --data-dir"):
+    with pytest.raises(DataError, match=r"scratch: 0.0 GB free, but unpacking takes .* give another data_dir"):
         find(archive)

@@ -56,7 +56,7 @@ BENCHMARK = Benchmark(
     homepage="",
     license="the owner's",
     how_to_obtain=(
-        "--source takes a folder of categories, each with train/good, test/good, test/DEFECT and "
+        "The source is a folder of categories, each with train/good, test/good, test/DEFECT and "
         "ground_truth/DEFECT/NAME_mask.png, or simply with good/ and DEFECT/; an archive of one does as well."
     ),
     is_root=is_root,

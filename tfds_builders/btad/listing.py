@@ -33,7 +33,7 @@ BENCHMARK = Benchmark(
     homepage="https://github.com/pankajmishra000/VT-ADL",
     license="none found with the data; ask its authors",
     how_to_obtain=(
-        "Follow the link on the page of its authors. --source takes btad.zip, or the folder "
+        "Follow the link on the page of its authors. The source is btad.zip, or the folder "
         "BTech_Dataset_transformed with 01/, 02/ and 03/."
     ),
     is_root=has_categories(CATEGORIES, "train", "ok"),

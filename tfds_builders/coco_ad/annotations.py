@@ -1,4 +1,4 @@
-"""COCO's instance annotations, checked and reduced to what COCO-AD needs (SPEC 5.5).
+"""COCO's instance annotations, checked and reduced to what COCO-AD needs.
 
 A file of 450 MB is parsed once in a process and kept as a few numbers for each image.
 """

@@ -1,4 +1,4 @@
-"""COCO-AD: everyday scenes, 20 of COCO's 80 categories taken as anomalies by turns (SPEC 5.5).
+"""COCO-AD: everyday scenes, 20 of COCO's 80 categories taken as anomalies by turns.
 
     train2017/*.jpg, val2017/*.jpg
     annotations/instances_train2017.json, annotations/instances_val2017.json
@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from jaxad.errors import DataError
+from jaxad.io.problems import Problems
 from tfds_builders.coco_ad.annotations import Image, Instances, read_instances
 from tfds_builders.coco_ad.masks import draw_mask, run_length_codec
 from tfds_builders.listing import Benchmark, Counts, Option, Sample, Split
@@ -71,15 +71,12 @@ def counts(category: str, *, split: str) -> Counts:
 
 def _annotations(root: Path) -> tuple[Instances, Instances]:
     """Those of train2017, without polygons, and of val2017; what is wrong in either is listed at once."""
-    found, problems = [], []
+    found, problems = [], Problems()
     for part in ("train", "val"):
         file = root / "annotations" / f"instances_{part}2017.json"
-        try:
+        with problems.collected(file=file):
             found.append(read_instances(file, segmentations=part == "val"))
-        except DataError as error:
-            problems += error.problems
-    if problems:
-        raise DataError("COCO's annotations cannot be used; get these files again:", problems)
+    problems.stop("COCO's annotations cannot be used; get these files again:")
     return found[0], found[1]
 
 
@@ -95,7 +92,7 @@ BENCHMARK = Benchmark(
     license="images: the terms of Flickr under which each was published; annotations: CC BY 4.0",
     how_to_obtain=(
         "Get train2017.zip, val2017.zip and annotations_trainval2017.zip of COCO 2017 (cocodataset.org) into one "
-        "folder, as archives or extracted, and name that folder as --source."
+        "folder, as archives or extracted, and give that folder as source."
     ),
     is_root=is_root,
     list_samples=list_samples,

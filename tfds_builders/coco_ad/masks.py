@@ -1,4 +1,4 @@
-"""Masks of COCO-AD, drawn from polygons and run-length encodings as its authors draw them (SPEC 5.5)."""
+"""Masks of COCO-AD, drawn from polygons and run-length encodings as its authors draw them (ADer)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from jaxad.data.orientation import turn_of
+from jaxad.data.orientation import turned
 from jaxad.errors import ConfigError
 
 
@@ -39,9 +39,8 @@ def draw_mask(image: Path, height: int, width: int, segmentations: Sequence[Any]
 def _png(mask: np.ndarray, image: Path) -> bytes:
     drawn = Image.fromarray(mask)
     with Image.open(image) as opened:
-        turn = turn_of(opened)
-        if turn is not None and opened.size == drawn.size:
-            drawn = drawn.transpose(turn)
+        if opened.size == drawn.size:
+            drawn = turned(drawn, like=opened)
     stream = io.BytesIO()
     drawn.save(stream, "PNG")
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""MPDD, painted and other metal parts in varied poses: 6 categories, 1346 images in MVTec's layout (SPEC 5.3)."""
+"""MPDD, painted and other metal parts in varied poses: 6 categories, 1346 images in MVTec's layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BENCHMARK = Benchmark(
     homepage="https://github.com/stepanje/MPDD",
     license="none stated on its page; published for research",
     how_to_obtain=(
-        "Follow the link on the page of its authors. --source takes the archive, or the folder MPDD with "
+        "Follow the link on the page of its authors. The source is the archive, or the folder MPDD with "
         "bracket_black/, tubes/ and so on."
     ),
     is_root=has_categories(COUNTS, "train", "good"),

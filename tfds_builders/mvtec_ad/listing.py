@@ -1,4 +1,4 @@
-"""MVTec-AD: 15 categories, 5354 images, 73 types of defect (SPEC 5.1).
+"""MVTec-AD: 15 categories, 5354 images, 73 types of defect.
 
 The lists of training images that circulate with UniAD and its successors lack one image, screw/train/good/232.png;
 this builder follows the official folders, which have it.
@@ -34,7 +34,7 @@ BENCHMARK = Benchmark(
     license="CC BY-NC-SA 4.0 (non-commercial)",
     how_to_obtain=(
         "Ask MVTec for the data on its page; it comes as mvtec_anomaly_detection.tar.xz, or as one archive for each "
-        "category. --source takes the archive or archives, or the folder with bottle/, cable/ and so on."
+        "category. The source is the archive or archives, or the folder with bottle/, cable/ and so on."
     ),
     is_root=has_categories(COUNTS, "train", "good"),
     list_samples=list_category,

@@ -1,4 +1,4 @@
-"""MVTec LOCO-AD: logical and structural anomalies, 5 categories, 3644 images (SPEC 5.7).
+"""MVTec LOCO-AD: logical and structural anomalies, 5 categories, 3644 images.
 
     <category>/{train,validation}/good/NNN.png
     <category>/test/{good,logical_anomalies,structural_anomalies}/NNN.png
@@ -51,7 +51,7 @@ BENCHMARK = Benchmark(
     homepage="https://www.mvtec.com/company/research/datasets/mvtec-loco",
     license="CC BY-NC-SA 4.0 (non-commercial)",
     how_to_obtain=(
-        "Ask MVTec for the data on its page; it comes as mvtec_loco_anomaly_detection.tar.xz. --source takes the "
+        "Ask MVTec for the data on its page; it comes as mvtec_loco_anomaly_detection.tar.xz. The source is the "
         "archive, or the folder with breakfast_box/, juice_bottle/ and so on."
     ),
     is_root=has_categories(COUNTS, "train", "good"),

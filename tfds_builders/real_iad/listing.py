@@ -1,4 +1,4 @@
-"""Real-IAD: 30 kinds of parts, five views of each object, labels for each view (SPEC 5.4).
+"""Real-IAD: 30 kinds of parts, five views of each object, labels for each view.
 
 realiad_{256,512,1024,raw}/<category>/OK/S0001/<category>_0001_OK_C{1..5}_<time>.jpg
 realiad_{256,512,1024,raw}/<category>/NG/<code>/S0001/<category>_0001_NG_<code>_C{1..5}_<time>.jpg, masks .png
@@ -104,7 +104,7 @@ BENCHMARK = Benchmark(
     how_to_obtain=(
         "Ask for access at huggingface.co/datasets/Real-IAD/Real-IAD. Get realiad_jsons and the images of one size "
         "(realiad_1024, realiad_512, realiad_256 or realiad_raw, an archive for each category) into one folder and "
-        "name that folder as --source."
+        "give that folder as source."
     ),
     is_root=is_root,
     list_samples=list_samples,

@@ -1,4 +1,4 @@
-"""The official lists of Real-IAD and Real-IAD Variety: one JSON file for each category (SPEC 5.4, 5.6).
+"""The official lists of Real-IAD and Real-IAD Variety: one JSON file for each category.
 
     {"meta": {...}, "train": [entry, ...], "test": [entry, ...]}
     entry = {"category", "anomaly_class", "image_path", "mask_path"}

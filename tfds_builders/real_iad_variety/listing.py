@@ -1,4 +1,4 @@
-"""Real-IAD Variety: 160 kinds of parts, five views of each object, labels for each view (SPEC 5.6).
+"""Real-IAD Variety: 160 kinds of parts, five views of each object, labels for each view.
 
     realiadvariety_raw/<category>/OK/S0001/<category>_0001_OK_C{1..5}_<time>.png
     realiadvariety_raw/<category>/NG/<code>/S0001/<category>_0001_NG_<code>_C{1..5}_<time>.png, ..._mask.png
@@ -23,7 +23,7 @@ LISTS = ("realiadvariety_jsons/Real-IAD_Variety_jsons", "Real-IAD_Variety_jsons"
 
 CATEGORIES = 160
 SUBSETS = {"s1": (30, "button_switch"), "s2": (60, "gear"), "s3": (100, "motor_gear_reducer")}
-"""How many of the sorted categories a subset holds, and the last of them (SPEC 5.6)."""
+"""How many of the sorted categories a subset holds, and the last of them."""
 
 
 def list_samples(root: Path, category: str, *, resolution: str) -> list[Sample]:
@@ -75,8 +75,8 @@ BENCHMARK = Benchmark(
     license="as on its page, access on request, for research (Real-IAD's own: CC BY-NC-SA 4.0)",
     how_to_obtain=(
         "Ask for access at huggingface.co/datasets/Real-IAD/Real-IAD_Variety. Get realiadvariety_jsons.zip and the "
-        "folder realiadvariety_raw, an archive for each category (262 GB in all), into one folder and name that "
-        "folder as --source. Images of 20 megapixels are slow to decode: prepare them with --size 1024."
+        "folder realiadvariety_raw, an archive for each category (262 GB in all), into one folder and give that "
+        "folder as source. Images of 20 megapixels are slow to decode: prepare them with size = 1024."
     ),
     is_root=is_root,
     list_samples=list_samples,
@@ -84,4 +84,5 @@ BENCHMARK = Benchmark(
     totals=totals,
     options=(RESOLUTION,),
     category_of=category_of,
+    subsets=SUBSETS,
 )

@@ -1,4 +1,4 @@
-"""VisA: 12 categories, 10,821 images, official one-class split (SPEC 5.2). Two layouts are read.
+"""VisA: 12 categories, 10,821 images, official one-class split. Two layouts are read.
 
 VisA_20220922/split_csv/1cls.csv                       object,split,label,image,mask
 VisA_20220922/<category>/Data/Images/{Normal/NNNN.JPG, Anomaly/NNN.JPG}, Data/Masks/Anomaly/NNN.png (small codes)
@@ -114,7 +114,7 @@ BENCHMARK = Benchmark(
     homepage="https://github.com/amazon-science/spot-diff",
     license="CC BY 4.0",
     how_to_obtain=(
-        "Follow the link on the page of its authors. --source takes VisA_20220922.tar, or the folder with split_csv/, "
+        "Follow the link on the page of its authors. The source is VisA_20220922.tar, or the folder with split_csv/, "
         "candle/ and so on; the folder VisA_pytorch/1cls, which its authors' script makes of it, does as well."
     ),
     is_root=lambda root: _is_raw(root) or _is_sorted(root),

@@ -1,4 +1,4 @@
-"""Captions of images, attached by image (SPEC 1.7); the files are described in `jaxad.data.captions.files`."""
+"""Captions of images, attached by image; the files are described in `jaxad.data.captions.files`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Captions:
 
     def surplus(self, ids: Sequence[str]) -> list[str]:
         """Labels, below the data set's folder, of captions whose image is not among `ids`, as for `check`."""
-        # Those of COCO are of all its images, of which a split is a part.
+        # COCO's captions cover all its images, and a split is part of them.
         if self.numbered:
             return []
         known = set(ids)
@@ -143,7 +143,7 @@ def with_captions(source: ImageSource, captions: Captions) -> ImageSource:
     """The same images with their captions in `Record.caption`, "" for those that have none.
 
     Raises:
-        DataError: two captions of an image, or captions that stand in another order than the images (SPEC 1.7).
+        DataError: two captions of an image, or captions that stand in another order than the images.
     """
     texts = captions.attach([record.identity for record in source.records]).texts
     records = zip(source.records, texts, strict=True)

@@ -1,4 +1,4 @@
-"""The files in which VLMDiff's captions are published (SPEC 1.7), read and written.
+"""The files in which VLMDiff's captions are published, read and written.
 
     {dset}_captions_{vlm}_{pd|pa}/{train|test}_captions_{dset}_{vlm}[_{start}_{end}].json    a list of texts
     {dset}_captions_{vlm}_{pd|pa}/{train|test}_labels_{dset}_{vlm}[_{start}_{end}].json      the images, in that order
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from jaxad.errors import DataError, Problem
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import Faults, parse_json, read_json
+from jaxad.io.problems import Problems
 
 _SHARD = re.compile(r"(?P<stem>.+?)_(?P<start>\d+)_(?P<end>\d+)")
 _PEOPLE = re.compile(r"captions_(train|val)2017\.json")
@@ -128,18 +129,17 @@ def _parts(folder: Path, split: str) -> list[_Part]:
         raise DataError(f"{folder}: holds {', '.join(parts)}; give the file or keep one of them in the folder")
     (ordered,) = parts.values()
     ordered.sort(key=lambda part: (part.start or 0, part.end or 0))
-    problems = []
+    problems = Problems()
     for before, after in pairwise(ordered):
         if before.end is None or after.start is None:
-            problems.append(Problem("whole and part", str(folder), "one file is whole, others are parts; keep either"))
+            problems.add("whole and part", folder, "one file is whole, others are parts; keep either")
         elif after.start != before.end:
             gap = "is missing" if after.start > before.end else "is there twice"
             ends = sorted((before.end, after.start))
-            problems.append(Problem("parts do not join", str(after.captions), f"{ends[0]} to {ends[1]} {gap}"))
+            problems.add("parts do not join", after.captions, f"{ends[0]} to {ends[1]} {gap}")
     if ordered[0].start:
-        problems.append(Problem("parts do not join", str(ordered[0].captions), f"0 to {ordered[0].start} is missing"))
-    if problems:
-        raise DataError(f"{folder}: the parts of {split} cannot be joined:", problems)
+        problems.add("parts do not join", ordered[0].captions, f"0 to {ordered[0].start} is missing")
+    problems.stop(f"{folder}: the parts of {split} cannot be joined:")
     return ordered
 
 
@@ -147,16 +147,16 @@ def _joined(source: Path, parts: Sequence[_Part]) -> CaptionList:
     ids: list[str] = []
     texts: list[str] = []
     kinds: set[bool] = set()
-    problems: list[Problem] = []
+    problems = Problems()
     for part in parts:
         faults = Faults(part.captions), Faults(part.labels)
-        try:
-            captions, labels = read_json(part.captions), read_json(part.labels)
-        except DataError as error:
-            problems += error.problems
+        read = None
+        with problems.collected():
+            read = read_json(part.captions), read_json(part.labels)
+        if read is None:
             continue
-        part_texts = _texts(captions, faults[0])
-        part_ids, numbered = _images(labels, faults[1])
+        part_texts = _texts(read[0], faults[0])
+        part_ids, numbered = _images(read[1], faults[1])
         found = [*faults[0].problems, *faults[1].problems]
         if not found:
             found = _wrong_length(part, len(part_texts), len(part_ids), last=part is parts[-1], only=len(parts) == 1)
@@ -165,9 +165,8 @@ def _joined(source: Path, parts: Sequence[_Part]) -> CaptionList:
         texts += part_texts
         kinds |= numbered
     if len(kinds) > 1:
-        problems.append(Problem("wrong entry", str(source), "some labels are paths, others lists of an image number"))
-    if problems:
-        raise DataError(f"{source}: the captions cannot be used:", problems)
+        problems.add("wrong entry", source, "some labels are paths, others lists of an image number")
+    problems.stop(f"{source}: the captions cannot be used:")
     return CaptionList(tuple(ids), tuple(texts), kinds == {True})
 
 
@@ -237,7 +236,7 @@ def _resume(journal: Path, ids: Sequence[str]) -> list[str]:
     content = journal.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
-        journal.write_bytes(whole)
+        write_whole(journal, whole)
     entries = [parse_json(line, journal) for line in whole.splitlines()]
     if [image for image, _ in entries] != list(ids[: len(entries)]):
         raise DataError(f"{journal}: holds captions of other images; remove it or give another folder")

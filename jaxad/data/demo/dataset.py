@@ -24,7 +24,6 @@ import numpy as np
 from PIL import Image
 
 from jaxad.data.decode import decode_image, pixel_digest
-from jaxad.data.demo.defects import draw_defect
 from jaxad.errors import DataError
 
 VERSION = 3
@@ -197,6 +196,9 @@ def _texture(data: Path, name: str) -> np.ndarray:
 def _write_texture(
     folder: Path, texture: np.ndarray, other: np.ndarray, counts: DemoCounts, rng: np.random.Generator
 ) -> None:
+    # Drawing needs much that reading does not.
+    from jaxad.data.demo.defects import draw_defect
+
     turns = folder.name != "brick"
     test = texture[:, EDGE:]
     regions = {

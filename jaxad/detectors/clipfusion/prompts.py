@@ -97,7 +97,7 @@ def clip_embeddings(
         config: prompts and states.
 
     Returns:
-        float32 [g 2 d] of unit length: the mean of each list's embeddings, which are not normalized before, as WinCLIP does it.
+        float32 [g 2 d] of unit length: the mean of each list's embeddings, not normalized before, as in WinCLIP.
 
     Raises:
         ConfigError: a prompt that is too long for the tower.

@@ -23,7 +23,9 @@ def denoiser_heads(config: DPDiffConfig, channels: int) -> int:
 
 
 def denoiser_width(config: DPDiffConfig, channels: int) -> int:
-    """Width of the denoiser for features of `channels` channels: theirs, because a narrower one cannot carry the noise of all channels.
+    """Width of the denoiser for features of `channels` channels.
+
+    As many as theirs, because a narrower denoiser cannot predict noise in all channels.
 
     The U-Net's first level has about 3/8 of them: with its 3x3 kernels and its wider second level that makes as many
     parameters as a DiT of depth 4.

@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 
 from jaxad import parallel
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig, to_json
-from jaxad.data import LoadedBatch, TrainingOrder, batches, training_batches
+from jaxad.data.batches import LoadedBatch, batches, training_batches
+from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import ConfigError, DataError
 from jaxad.inference.checkpoint import CheckpointWriter
 from jaxad.io.atomic import write_whole

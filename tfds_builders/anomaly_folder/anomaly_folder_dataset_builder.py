@@ -1,8 +1,0 @@
-"""TFDS class of the data set."""
-
-from tfds_builders.anomaly_folder.listing import BENCHMARK
-from tfds_builders.builder import AnomalyBuilder
-
-
-class Builder(AnomalyBuilder):
-    benchmark = BENCHMARK

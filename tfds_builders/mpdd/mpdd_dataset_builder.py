@@ -1,8 +1,0 @@
-"""TFDS class of the data set."""
-
-from tfds_builders.builder import AnomalyBuilder
-from tfds_builders.mpdd.listing import BENCHMARK
-
-
-class Builder(AnomalyBuilder):
-    benchmark = BENCHMARK
