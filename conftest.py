@@ -15,7 +15,6 @@ QUICK = (
     "diffusion/test_schedule.py",
     "docs/test_benchmarks.py",
     "docs/test_pages.py",
-    "inference/test_threshold.py",
     "io",
     "metrics/test_classes.py",
     "metrics/test_curves.py",

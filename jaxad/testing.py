@@ -62,7 +62,7 @@ def toy_training(**changes: Any) -> TrainConfig:
 
 
 def make_parts(
-    root: Path, categories: tuple[str, ...] = ("disc", "tile"), *, train: int = 12, test: int = 4, size: int = 56
+    root: Path | str, categories: tuple[str, ...] = ("disc", "tile"), *, train: int = 12, test: int = 4, size: int = 56
 ) -> Path:
     """Writes small made-up parts in MVTec layout: striped tiles, and a bright blot as defect.
 
@@ -76,6 +76,7 @@ def make_parts(
     Returns:
         `root`.
     """
+    root = Path(root)
     for number, category in enumerate(categories):
         rng = np.random.default_rng(number)
         for part, count in (("train/good", train), ("test/good", test), ("test/blot", test)):

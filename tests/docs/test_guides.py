@@ -23,7 +23,7 @@ INSTALL = f'"$PYTHON" -m pip install -q --no-deps {ISOLATION} --upgrade --target
 @pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_following_a_guide(page, tmp_path):
-    make_parts(tmp_path / PARTS)
+    make_parts(tmp_path / PARTS, ("bottle", "gasket"))
     if page.stem == "add-a-metric-or-protocol":
         _run(["bash", "-c", SHELL + _bank()], tmp_path)
     followed = [_follow(block, tmp_path) for block in blocks(page) if not block.reason]
