@@ -61,7 +61,7 @@ def built(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool) ->
     """The detector of networks of these shapes, without arrays."""
     config = VLMDiffConfig(image_size=shapes.image_size, precision=dtype, remat=remat)
     networks = {"unet": shapes.unet, "autoencoder": shapes.autoencoder, "text": shapes.text}
-    values = {"network": "vit", "shape": to_json(shapes.backbone), "normalization": to_json(IMAGENET), "dtype": dtype}
+    values = {"family": "vit", "shape": to_json(shapes.backbone), "normalization": to_json(IMAGENET), "dtype": dtype}
     backbone = {**values, "id": config.backbone, "sha256": "", "bytes": 0}
     structure = {name: to_json(shape) for name, shape in networks.items()}
     return VLMDiff.abstract(config, {"backbone": backbone, "networks": {**structure, "identity": []}})
