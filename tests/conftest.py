@@ -53,7 +53,7 @@ def real_data() -> Path:
 def parts(tmp_path_factory):
     """The made-up parts as a data set: two categories, 7 training, 5 hold-out and 8 test images each."""
     import jaxad
-    from tests.parts import make_parts
+    from jaxad.testing import make_parts
 
     return jaxad.data.load(f"folder:{make_parts(tmp_path_factory.mktemp('parts'))}")
 
@@ -62,7 +62,7 @@ def parts(tmp_path_factory):
 def trained(parts, tmp_path_factory):
     """An undisturbed run of the toy detector; leave its workdir as it is."""
     import jaxad
-    from tests.toy import toy_model, toy_training
+    from jaxad.testing import toy_model, toy_training
 
     workdir = tmp_path_factory.mktemp("trained") / "run"
     return jaxad.fit(toy_model(), parts.train, toy_training(), workdir=workdir, holdout=parts.holdout)

@@ -11,8 +11,8 @@ import jaxad
 from jaxad.detectors.dpdiff.denoiser import attention_heads
 from jaxad.errors import ConfigError
 from jaxad.models.convnets.resnet import ResNet
+from jaxad.testing import toy_model, toy_training
 from tests.models.convnets.made_checkpoints import BASIC, tensors_of
-from tests.toy import toy_model, toy_training
 
 CHANNELS = sum(BASIC.widths[:3])
 """As many as those of the toy's backbone, so that the training step is compiled once."""

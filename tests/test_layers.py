@@ -17,14 +17,14 @@ ORDER = (
     ("detectors",),
     ("inference",),
     ("training", "report"),
-    ("bench",),
+    ("bench", "testing"),
     ("tfds_builders",),
     ("cli",),
     ("experiments",),
 )
 """Rooms in the order of the data flow; rooms of one row know nothing of each other."""
 RANK = {room: rank for rank, row in enumerate(ORDER) for room in row}
-ROOT_MODULES = {"__init__", "__main__", "types", "errors", "registry", "detector", "features", "parallel"}
+ROOT_MODULES = {"__init__", "__main__", "types", "errors", "registry", "detector", "features", "parallel", "testing"}
 FILES = sorted(file for top in ("jaxad", "tfds_builders", "experiments") for file in (ROOT / top).rglob("*.py"))
 
 

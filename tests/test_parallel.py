@@ -17,7 +17,7 @@ from jaxad import parallel
 from jaxad.errors import ConfigError
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
-from tests.toy import MODEL, TRAIN, toy_model
+from jaxad.testing import MODEL, toy_model
 from tests.training.test_trainer import rows
 
 
@@ -31,7 +31,7 @@ def test_half_an_environment_of_several_hosts_is_refused(monkeypatch):
 
 
 WIDE = MODEL | {"backbone": "random:64x1"}
-SHORT = TRAIN | {"steps": 6, "batch_size": 8, "ema": None, "checkpoint_every": 3}
+SHORT = TRAINING | {"steps": 6, "batch_size": 8, "ema": None, "checkpoint_every": 3}
 
 
 def start(folder, data, *, devices, train, model=WIDE, environment=None):

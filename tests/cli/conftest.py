@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jaxad import cli
+from jaxad.testing import make_parts
 from tests.cli.shell import BANK, jaxad, toy_flags
-from tests.parts import make_parts
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jaxad import cli
-from tests import toy
+from jaxad import cli, testing
 
-BANK = ("--model.backbone", toy.MODEL["backbone"], "--image-size", toy.MODEL["image_size"])
+BANK = ("--model.backbone", testing.MODEL["backbone"], "--image-size", testing.MODEL["image_size"])
 """Flags that make the patch bank small."""
 BAD = {
     "tile/train/good/001.png": "truncated image",
@@ -47,7 +46,7 @@ def failure(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def toy_flags(**train: object) -> list[object]:
     """The toy detector and its training, as flags of `fit dpdiff`."""
-    settings = {"model": toy.MODEL, "train": toy.TRAIN | train}
+    settings = {"model": testing.MODEL, "train": testing.TRAINING | train}
     pairs = (
         (f"--{part}.{name.replace('_', '-')}", v) for part, values in settings.items() for name, v in values.items()
     )

@@ -3,8 +3,8 @@
 import pytest
 
 from jaxad.detectors.vlmdiff import captioning
+from jaxad.testing import make_parts
 from tests.cli.shell import failure, jaxad
-from tests.parts import make_parts
 
 
 @pytest.fixture(scope="module")

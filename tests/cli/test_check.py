@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaxad.errors import ConfigError, DataError
+from jaxad.testing import make_parts
 from tests.cli.shell import failure, jaxad
-from tests.parts import make_parts
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 from jaxad import data as datasets
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.models.stable_diffusion.config import AutoencoderConfig
+from jaxad.testing import make_parts
 from jaxad.training.autoencoder import trainer as autoencoder_training
 from jaxad.training.autoencoder.trainer import AutoencoderRun
 from tests.cli.shell import failure, jaxad
-from tests.parts import make_parts
 
 
 @pytest.fixture(scope="module")

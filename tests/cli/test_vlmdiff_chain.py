@@ -12,11 +12,11 @@ from jaxad.detectors.vlmdiff.sgn import abstract_sgn
 from jaxad.models.clip.towers import abstract_text_tower
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.models.stable_diffusion.unet import abstract_unet
+from jaxad.testing import make_parts
 from jaxad.training.run_folder import content_hash
 from tests.detectors.vlmdiff.test_published import TEXT, UNET, VAE, state_dict, write
 from tests.models.clip.vocabulary import write_tokenizer
 from tests.models.stable_diffusion.made_checkpoints import randomized
-from tests.parts import make_parts
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,9 @@ from jaxad.data.dataset import load
 from jaxad.data.files import Files, content_digest
 from jaxad.data.images import ImageList
 from jaxad.errors import DataError
+from jaxad.testing import toy_model, toy_training
 from jaxad.types import View
 from tests.data.counting import counted
-from tests.toy import toy_model, toy_training
 
 VIEWS = {"small": View(8, 6), "sharp": View(16, 16, "bicubic")}
 CONFIG = DataConfig(holdout=0.3)

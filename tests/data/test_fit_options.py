@@ -8,7 +8,7 @@ from jaxad.config import CLIPFusionConfig, DataConfig, VLMDiffConfig
 from jaxad.data.fit_options import CaptionOptions, FitData, FitOptions, ReferenceOptions
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
-from tests.parts import make_parts
+from jaxad.testing import make_parts
 
 
 @pytest.fixture(scope="module")

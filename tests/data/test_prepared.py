@@ -19,10 +19,10 @@ from jaxad.errors import DataError
 from jaxad.features import cache_identity
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
+from jaxad.testing import toy_model, toy_training
 from jaxad.types import Source, View
 from tests.data.conftest import Tree
 from tests.data.prepared import prepare
-from tests.toy import toy_model, toy_training
 from tfds_builders.listing import slug
 
 WHOLE = DataConfig(holdout=0)

@@ -14,8 +14,8 @@ from jaxad.inference import checkpoint
 from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen, Statistic
+from jaxad.testing import toy_model, toy_training
 from tests.models.vit.made_checkpoints import write_dinov2
-from tests.toy import toy_model, toy_training
 from tests.training.test_trainer import arrays, assert_bit_equal
 
 

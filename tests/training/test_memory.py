@@ -13,7 +13,7 @@ import jaxad
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
-from tests.toy import toy_model, toy_training
+from jaxad.testing import toy_model, toy_training
 from tests.training.test_trainer import arrays
 
 

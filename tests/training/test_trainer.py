@@ -25,12 +25,11 @@ from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.inference.checkpoint import CheckpointWriter
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
+from jaxad.testing import MODEL, make_parts, toy_model, toy_training
 from jaxad.training.log import MetricsLog
 from jaxad.training.run_folder import content_hash
 from jaxad.training.trainer import DetectorTrainer, accumulated, make_optimizer
 from jaxad.types import Features
-from tests.parts import make_parts
-from tests.toy import MODEL, TRAIN, toy_model, toy_training
 
 
 class Stopped(Exception):
@@ -106,7 +105,7 @@ def test_an_error_in_the_choice_of_the_threshold_costs_no_step(parts, trained, t
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 jaxad.fit(toy_model(), parts.train, toy_training(), **again)
-            assert jaxad.restore(tmp_path / "run").meta["step"] == TRAIN["steps"]
+            assert jaxad.restore(tmp_path / "run").meta["step"] == TRAINING["steps"]
         assert jaxad.restore(tmp_path / "run").threshold is None
     table = (tmp_path / "run" / "metrics.csv").read_bytes()
     resumed = jaxad.fit(toy_model(), parts.train, toy_training(), **again)
@@ -125,9 +124,15 @@ def test_a_finished_workdir_is_loaded_without_work(parts, trained):
 
 @pytest.mark.slow
 def test_a_killed_run_and_its_second_start_are_bit_equal_to_an_undisturbed_one(parts, trained, tmp_path):
-    workdir, step = tmp_path / "run", random.randrange(1, TRAIN["steps"])
+    workdir, step = tmp_path / "run", random.Random(0).randrange(1, TRAINING["steps"])
     root = parts.train.records[0].file.parents[3]
-    settings = {"data": str(root), "workdir": str(workdir), "model": MODEL, "train": TRAIN, "out": str(tmp_path / "o")}
+    settings = {
+        "data": str(root),
+        "workdir": str(workdir),
+        "model": MODEL,
+        "train": TRAINING,
+        "out": str(tmp_path / "o"),
+    }
     (tmp_path / "settings.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "tests.worker", str(tmp_path / "settings.json")]
     folder = Path(__file__).parents[1]

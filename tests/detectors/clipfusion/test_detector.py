@@ -19,8 +19,8 @@ from jaxad.inference import checkpoint
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.nn.variables import Memory
+from jaxad.testing import make_parts
 from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
-from tests.parts import make_parts
 
 FAST = {"language_timesteps": (201,), "diffusion_taps": ((201, 1),), "states": ("crack", "hole")}
 """One call of the UNet."""
