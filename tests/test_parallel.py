@@ -17,7 +17,7 @@ from jaxad import parallel
 from jaxad.errors import ConfigError
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
-from jaxad.testing import MODEL, toy_model
+from jaxad.testing import MODEL, TRAINING, toy_model
 from tests.training.test_trainer import rows
 
 
