@@ -25,7 +25,7 @@ from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.inference.checkpoint import CheckpointWriter
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
-from jaxad.testing import MODEL, make_parts, toy_model, toy_training
+from jaxad.testing import MODEL, TRAINING, make_parts, toy_model, toy_training
 from jaxad.training.log import MetricsLog
 from jaxad.training.run_folder import content_hash
 from jaxad.training.trainer import DetectorTrainer, accumulated, make_optimizer
