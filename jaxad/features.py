@@ -271,7 +271,7 @@ def _rounded(features: Features, records: Sequence[Record]) -> Features:
     if bad:
         raise TrainingError(
             f"features that are not finite, or too large for float16, of {', '.join(bad)}: the frozen network does not "
-            "fit such images, or its weights are damaged; try --model.precision float32"
+            "fit such images, or its weights are damaged; try precision = float32"
         )
     return kept
 
@@ -300,5 +300,5 @@ def _clear(folder: Path, needed: int) -> None:
     if needed > free:
         raise DataError(
             f"{folder}: cached features need {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
-            "use --train.cache off, a smaller --image-size, or another --workdir"
+            "use cache = off, a smaller image_size, or another workdir"
         )

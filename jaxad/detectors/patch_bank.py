@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from typing import ClassVar, Self
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,6 +84,9 @@ class PatchBank(PatchDetector, Remembers):
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Distance of every patch to its nearest entries, on the token grid."""
         config = self.config
+        chex.assert_shape(
+            features.tokens, (None, None, self.channels), custom_message="features.tokens must be [b n c]"
+        )
         near = nearest_distance(
             features.tokens,
             self.banks[...],

@@ -79,7 +79,7 @@ def choose_threshold(
         files = ", ".join(str(record.file) for record, good in zip(source.records, finite, strict=True) if not good)
         raise TrainingError(
             f"scores or maps of {(~finite).sum()} of {len(source)} normal images are not finite, no threshold can be "
-            f"chosen: {files}. Fit anew, with a lower --train.learning-rate or with --model.precision float32"
+            f"chosen: {files}. Fit anew, with a lower learning_rate or with precision = float32"
         )
     groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
     limits = {

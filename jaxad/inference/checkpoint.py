@@ -161,11 +161,11 @@ def find_step(checkpoint: Path | str) -> Path:
     root = folder / "checkpoints"
     if not root.is_dir():
         raise CheckpointError(
-            f"{checkpoint}: no checkpoint there; give the --workdir of a `jaxad fit`, or a step's folder"
+            f"{checkpoint}: no checkpoint there; give the workdir of a `jaxad fit`, or a step's folder"
         )
     complete = [step for step in root.iterdir() if step.name.isdigit() and (step / "meta").is_dir()]
     if not complete:
-        raise CheckpointError(f"{root}: no step was completed; run `jaxad fit` again with the same --workdir to go on")
+        raise CheckpointError(f"{root}: no step was completed; run `jaxad fit` again with the same workdir to go on")
     return max(complete, key=lambda step: int(step.name))
 
 
@@ -251,7 +251,7 @@ def _detector_class(folder: Path, meta: Mapping[str, Any]) -> type[Detector]:
     if not (folder / "model").is_dir():
         raise CheckpointError(
             f"{folder}: holds no detector but the training of `jaxad fit {name}`, whose result is the folder "
-            f"{folder.parents[1] / name}; give that to `jaxad fit vlmdiff --model.autoencoder`"
+            f"{folder.parents[1] / name}; give that to VLMDiff as its `autoencoder`"
         )
     try:
         found = detectors.get(name)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import chex
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -142,6 +143,10 @@ class Predictor:
 
     def _judge(self, arrays, features, batch):
         judgement = _judgement(module_state.merge(self._graphdef, arrays), features, batch)
+        images = len(batch.seed)
+        chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
+        if judgement.scores is not None:
+            chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
         maps, scores = self.protocol.postprocess(judgement.maps)
         return scores if judgement.scores is None else judgement.scores, maps
 

@@ -135,6 +135,6 @@ def train_loop(
 def _check_finite(step: int, values: Mapping[str, float]) -> None:
     if bad := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
         raise TrainingError(
-            f"training diverged: at step {step} {', '.join(bad)}; begin anew, in another --workdir, with a lower "
-            "--train.learning-rate or, where there is one, a --train.clip-norm; earlier checkpoints are kept"
+            f"training diverged: at step {step} {', '.join(bad)}; begin anew, in another workdir, with a lower "
+            "learning_rate or, where there is one, a clip_norm; earlier checkpoints are kept"
         )

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from jaxad import parallel
 from jaxad.errors import CheckpointError
 from jaxad.io.atomic import write_whole
+from jaxad.io.threads import map_threads
 from jaxad.types import Source
 
 
@@ -27,10 +27,9 @@ def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = 
         workers: threads that read files.
     """
     hasher = hashlib.sha256("\0".join(source.categories).encode())
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        digests = pool.map(source.digest, range(len(source)))
-        for record, digest in zip(source.records, digests, strict=True):
-            hasher.update(f"\n{record.category}\0".encode() + digest)
+    digests = map_threads(source.digest, range(len(source)), workers)
+    for record, digest in zip(source.records, digests, strict=True):
+        hasher.update(f"\n{record.category}\0".encode() + digest)
     for name, array in sorted((annotations or {}).items()):
         hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()
@@ -59,10 +58,10 @@ def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
         ]
         if differences:
             listing = "\n".join(f"  {line}" for line in differences)
-            raise CheckpointError(f"{workdir} holds another run; use a new --workdir, or the same settings:\n{listing}")
+            raise CheckpointError(f"{workdir} holds another run; use a new workdir, or the same settings:\n{listing}")
         return
     if workdir.exists() and any(workdir.iterdir()):
-        raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new --workdir")
+        raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new workdir")
     parallel.wait_for_others("workdir checked")
     if parallel.is_main_process():
         write_whole(file, json.dumps(mine, indent=2))

@@ -321,7 +321,7 @@ def _features(detector: Detector, source: Source, config: TrainConfig, run: _Pla
     at_once = config.batch_size * config.accumulate if where == "off" else len(source)
     encoder = Encoder(detector, batch_size=min(32, at_once), workers=run.workers, mesh=run.mesh)
     if where == "off":
-        run.reporter.say(f"{len(source)} images; features are computed anew at every step (--train.cache off)")
+        run.reporter.say(f"{len(source)} images; features are computed anew at every step (cache = off)")
         return LiveFeatures(encoder, source)
     run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
     folder = run.workdir / "features" if where == "disk" else None

@@ -184,7 +184,7 @@ class CLIPFusion(Detector, Remembers):
             raise DataError(f"{source.name}: clipfusion needs the name of every image's category, for its prompts")
         sees = "vision" in self.config.modalities and len(self.clip_banks) + len(self.diffusion_banks) > 0
         if len(source) and not sees:
-            raise ConfigError(f"{self.config.label} does not look at references: use none (--shots 0)")
+            raise ConfigError(f"{self.config.label} does not look at references: use none (shots = 0)")
         if not len(source) and "language" not in self.config.modalities:
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
         self.config.check_categories(categories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,8 @@ def abnormality(embeddings: Array, texts: Array, scale: Array) -> jax.Array:
     Returns:
         float32 [b n], 0..1.
     """
+    chex.assert_rank(embeddings, 3, custom_message="embeddings must be [b n d]")
+    chex.assert_shape(texts, (None, 2, embeddings.shape[-1]), custom_message="texts must be [b 2 d]")
     difference = jnp.asarray(texts)[:, 1] - jnp.asarray(texts)[:, 0]
     return jax.nn.sigmoid(scale * jnp.einsum("bnd,bd->bn", unit(embeddings), difference, precision="highest"))
 
@@ -43,6 +46,7 @@ def window_patches(grid: tuple[int, int], side: int) -> np.ndarray:
 def harmonic_patches(scores: Array, grid: tuple[int, int], side: int) -> jax.Array:
     """Harmonic mean, for every patch, of the windows that hold it (WinCLIP, Eq. 4): [b w] -> [b n]."""
     patches = window_patches(grid, side)
+    chex.assert_shape(scores, (None, len(patches)), custom_message="scores must be [b w]")
     holds = np.zeros((len(patches), grid[0] * grid[1]), np.float32)
     np.put_along_axis(holds, patches, 1.0, axis=1)
     inverse = jnp.matmul(1 / jnp.maximum(jnp.asarray(scores), SMALL), holds, precision="highest")

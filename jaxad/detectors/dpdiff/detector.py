@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +96,7 @@ class DPDiff(PatchDetector, Trainable):
         """
         config = self.config
         x = self._standardize(features.tokens)
+        chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         keys = jax.random.split(key, 3)
         t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps)
         alpha_bar = self._schedule.alpha_bar_at(t)
@@ -140,6 +142,8 @@ class DPDiff(PatchDetector, Trainable):
         if self.config.score == "prototype":
             return None
         x, prototypes = self._standardize(features.tokens), _concatenate(context)
+        chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
+        chex.assert_shape(keys, (len(x),), custom_message="keys must be [b]")
 
         def one_draw(total, draw):
             return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw)), None

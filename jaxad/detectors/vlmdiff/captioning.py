@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.files import write_captions
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.threads import map_threads
 from jaxad.models.captioner.hugging_face import Captioner
 from jaxad.types import Source
 
@@ -40,7 +41,7 @@ class Captioned:
     """What `caption` leaves.
 
     Attributes:
-        folder: the captions, for `Captions.load` and `--captions` of other commands.
+        folder: the captions, for `Captions.load`.
         captions: as they are read back from there.
         empty: images whose caption is empty.
     """
@@ -97,20 +98,25 @@ def caption(
         if progress is not None:
             progress(start)
         describe = captioner()
-        with ThreadPoolExecutor(workers) as pool:
-            for first in range(start, len(ids), batch_size):
-                chosen = range(first, min(first + batch_size, len(ids)))
-                answers = describe(list(pool.map(lambda index: source[index].image, chosen)))
-                if len(answers) != len(chosen):
-                    raise DataError(f"{model}: {len(answers)} captions for {len(chosen)} images")
-                yield from answers
-                if progress is not None:
-                    progress(len(chosen))
+        images = map_threads(lambda index: source[index].image, range(start, len(ids)), workers)
+        for batch in _batches(images, batch_size):
+            answers = describe(batch)
+            if len(answers) != len(batch):
+                raise DataError(f"{model}: {len(answers)} captions for {len(batch)} images")
+            yield from answers
+            if progress is not None:
+                progress(len(batch))
 
     folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
     captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)
+
+
+def _batches(images: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of `size` images; the last may be shorter."""
+    while batch := list(itertools.islice(images, size)):
+        yield batch
 
 
 def prompt_text(prompt: str) -> str:
@@ -155,7 +161,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         differing = [f"{name}: {theirs.get(name)!r} there, {value!r} now" for name, value in settings.items()]
         differing = [line for line, name in zip(differing, settings, strict=True) if theirs.get(name) != settings[name]]
         if differing:
-            listing = "\n  ".join([f"{folder} holds captions made otherwise; use another --out:", *differing])
+            listing = "\n  ".join([f"{folder} holds captions made otherwise; use another folder:", *differing])
             raise DataError(listing)
         return
     write_whole(file, json.dumps(settings, indent=2) + "\n")

@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +64,8 @@ class SGN(nnx.Module):
             context: text tokens [b k c].
             hint: `self.hint(image)`, [b h w c].
         """
+        chex.assert_rank([latents, context, hint], [4, 3, 4], custom_message="latents, context, hint")
+        chex.assert_shape(timesteps, (len(latents),), custom_message="timesteps must be [b]")
         temb = self.trunk.time_embedding(timesteps)
         x, skips = self.trunk.encode(latents, temb, context, hint)
         outputs = [zero_conv(skip) for zero_conv, skip in zip(self.zero_convs, skips, strict=True)]

@@ -304,7 +304,7 @@ def _vgg(config: FirstStageConfig, found: Weights | None) -> str | Weights:
     if found is None or not holds_lpips(found):
         raise ConfigError(
             f"vgg = None: LPIPS needs VGG16, which {config.source} does not bring; give torchvision's file with "
-            "--model.vgg and that of LPIPS (vgg.pth) with --model.lpips, or --model.perceptual-weight 0 to do without"
+            "`vgg` and that of LPIPS (vgg.pth) with `lpips`, or take perceptual_weight = 0 to do without"
         )
     return found
 

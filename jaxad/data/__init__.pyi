@@ -1,0 +1,9 @@
+from .class_names import ClassNames as ClassNames
+from .dataset import DataSet as DataSet
+from .dataset import load as load
+from .demo.dataset import make_demo as make_demo
+from .folder import FolderSource as FolderSource
+from .images import ImageList as ImageList
+from .prepared import PreparedSource as PreparedSource
+from .registry import datasets as datasets
+from .source import ImageSource as ImageSource
