@@ -48,6 +48,8 @@ def _follow(block: Block, folder: Path) -> bool:
 def _run(command: list[str], folder: Path) -> bool:
     paths = os.pathsep.join(map(str, (folder / "site", folder, ROOT)))
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHON": sys.executable}
+    # Readers' own code runs as it would for them, without the strict shapes of jaxad's tests.
+    environment.pop("JAX_NUMPY_RANK_PROMOTION", None)
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, f"{command[-1]}\n{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
     return True
