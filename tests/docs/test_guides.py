@@ -19,6 +19,10 @@ SHELL = 'set -eo pipefail\njaxad() { "$PYTHON" -m jaxad "$@"; }\npython() { "$PY
 ISOLATION = "--no-build-isolation" if importlib.util.find_spec("hatchling") else ""
 INSTALL = f'"$PYTHON" -m pip install -q --no-deps {ISOLATION} --upgrade --target site .'
 
+# What would take a quarter of an hour is trained for a few steps on a toy network.
+LONG = "fit dpdiff --data folder:parts --workdir runs/parts --preset small"
+SHORT = f"{LONG} --model.backbone random:32x2 --model.image-size 56 --train.steps 20"
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
@@ -38,7 +42,7 @@ def _follow(block: Block, folder: Path) -> bool:
         file.write_text(block.code)
         return True
     if block.language == "bash":
-        code = block.code.replace("pip install --no-deps -e .", INSTALL)
+        code = block.code.replace("pip install --no-deps -e .", INSTALL).replace(LONG, SHORT)
         return _run(["bash", "-c", SHELL + code], folder)
     if block.language == "python":
         return _run([sys.executable, "-c", block.code], folder)
