@@ -28,13 +28,51 @@ hypothesis.settings.load_profile("jaxad")
 TEST_DATA = Path(os.environ.get("JAXAD_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+TESTS = Path(__file__).parent
+QUICK = (
+    "config",
+    "data/test_holdout.py",
+    "data/test_layout.py",
+    "data/test_sampling.py",
+    "diffusion/test_schedule.py",
+    "docs/test_benchmarks.py",
+    "docs/test_pages.py",
+    "io",
+    "metrics/test_classes.py",
+    "metrics/test_curves.py",
+    "metrics/test_grids.py",
+    "metrics/test_histogram.py",
+    "metrics/test_operators.py",
+    "metrics/test_regions.py",
+    "report/test_schema.py",
+    "test_layers.py",
+    "test_readme.py",
+    "test_registry.py",
+)
+"""Tests of pure functions (`pytest -m quick`), by file or folder, which the save loop runs; together take under 20 seconds on two cores."""
+
+
 def pytest_ignore_collect(collection_path, config):
-    """Without torch a run that leaves parity out does not import it; one that asks for parity fails for want of it."""
+    """Leaves out files that would be imported for nothing.
+
+    A quick run imports quick tests alone. Without torch a run that leaves parity out does not import it; one that asks
+    for parity fails for want of it.
+    """
+    if config.option.markexpr == "quick":
+        below = any((TESTS / place).is_relative_to(collection_path) for place in QUICK)
+        return None if below or _is_quick(collection_path) else True
     without = importlib.util.find_spec("torch") is None and "not parity" in config.option.markexpr
-    return True if without and collection_path == Path(__file__).parent / "parity" else None
+    return True if without and collection_path == TESTS / "parity" else None
+
+
+def _is_quick(path):
+    return any(path.is_relative_to(TESTS / place) for place in QUICK)
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if _is_quick(item.path) and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.quick)
     if TEST_DATA.is_dir():
         return
     reason = f"no real test data at {TEST_DATA} (set JAXAD_TEST_DATA)"
