@@ -49,7 +49,7 @@ QUICK = (
     "test_readme.py",
     "test_registry.py",
 )
-"""Tests of pure functions (`pytest -m quick`), by file or folder, which the save loop runs; together take under 20 seconds on two cores."""
+"""Tests of pure functions, by file or folder, which the save loop runs (`pytest -m quick`): under 20 s on two cores."""
 
 
 def pytest_ignore_collect(collection_path, config):
