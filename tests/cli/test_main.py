@@ -115,12 +115,11 @@ def test_interruption_is_130_and_says_how_to_go_on_where_that_is_possible(monkey
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_a_reader_that_goes_away_is_not_an_error_message(arguments):
     command = [sys.executable, "-m", "jaxad", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
 
 
 def test_ctrl_c_shows_no_traceback(tmp_path):

@@ -46,7 +46,8 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
         mask = np.array(Image.open(out / f"mask/{stem}.png"))
         assert mask.shape == (height, width)
         assert set(np.unique(mask)) <= {0, 255}
-        assert Image.open(out / f"overlay/{stem}.jpg").size == (width, height)
+        with Image.open(out / f"overlay/{stem}.jpg") as overlay:
+            assert overlay.size == (width, height)
         assert line["anomalous"] == (line["score"] > line["threshold"])
         assert (line["box"] is not None) == line["anomalous"]
         if line["box"]:

@@ -18,6 +18,7 @@ from filelock import FileLock
 from tensorflow_datasets.core import file_adapters
 
 from jaxad import cli
+from jaxad.cli.prepare import Prepare
 from jaxad.data.decode import decode_image
 from jaxad.errors import ConfigError, DataError, Problem
 from tfds_builders import builder, listing
@@ -65,7 +66,7 @@ def test_without_source_it_says_how_to_obtain_the_data(name, jaxad, capsys, tmp_
 def test_flags():
     words = "prepare visa --source a.tar b.zip --data-dir d --categories candle pcb1 --size 512 --workers 3 --partial"
     command = cli.parse([*words.split(), "--no-verify", "--options", "x=1", "--beam", "runner=DirectRunner"])
-    assert command == cli.Prepare(
+    assert command == Prepare(
         "visa",
         source=(Path("a.tar"), Path("b.zip")),
         data_dir=Path("d"),
@@ -265,8 +266,8 @@ def test_prepared_size(tree, jaxad, stored, capsys):
     ("arguments", "message"),
     [
         (["--categories", "cup", "mug"], r"mvtec_ad: no category cup, mug; there are bottle, cable"),
-        (["--size", "8"], r"size = 8: must be at least 32 pixels"),
-        (["--workers", "0"], r"workers = 0: must be at least 1"),
+        (["--size", "8"], r"--size 8: must be at least 32 pixels"),
+        (["--workers", "0"], r"--workers 0: must be at least 1"),
         (["--options", "view"], r"--options view: needs the form NAME=VALUE"),
         (["--options", "view=single"], r"mvtec_ad: no option 'view'; there are: none"),
     ],

@@ -53,4 +53,4 @@ def test_a_step_that_is_not_finite_is_neither_logged_nor_saved(bad_step, kept, n
     assert list(saved) == kept
     assert max(logged, default=0) < noticed
     assert f"at step {noticed} term is inf; begin anew" in error
-    assert "--train.learning-rate" in error
+    assert "learning_rate" in error

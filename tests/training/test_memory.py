@@ -44,9 +44,13 @@ class Scales(Reporter):
 def test_training_holds_every_array_once(parts, tmp_path, cache):
     before, scales = held(), Scales()
     model = toy_model()
-    groups = module_state.split(model, nnx.Param, Frozen, ...)[1:3]
-    trained, frozen = (sum(array.nbytes for array in group.values()) for group in groups)
-    sizes = {path: array.nbytes for group in groups for path, array in group.items()}
+    # Sizes alone: whoever keeps the arrays keeps them on the devices.
+    groups = [
+        {path: array.nbytes for path, array in group.items()}
+        for group in module_state.split(model, nnx.Param, Frozen, ...)[1:3]
+    ]
+    trained, frozen = (sum(group.values()) for group in groups)
+    sizes = groups[0] | groups[1]
     config = toy_training(steps=1, cache=cache)
     run = jaxad.fit(model, parts.train, config, workdir=tmp_path / "run", reporter=scales)
     # Parameters, their average and two moments; the backbone where every step needs it; the noise schedule and metrics.

@@ -126,7 +126,7 @@ def test_checkpoint_holds_banks_and_texts_but_no_networks(folder, few, parts, tm
     write_diffusion(tmp_path / "other", channels=9)
     with pytest.raises(CheckpointError, match="SHA-256"):
         checkpoint.restore(tmp_path / "run", backbone=f"diffusion={tmp_path / 'other'}")
-    with pytest.raises(CheckpointError, match="--backbone"):
+    with pytest.raises(CheckpointError, match="`backbone`"):
         checkpoint.restore(tmp_path / "run", backbone=f"clip={tmp_path / 'missing'}")
 
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_remembered_or_judged_is_named(folder, few, references, p
     typing_error = CLIPFusion.create(fusion_config(folder, **FAST, **words), backbone=few.backbone)
     with pytest.raises(ConfigError, match=r"\['disk=coin'\]: no such category; there are disc, tile[\s\S]*tiles=crack"):
         typing_error.remember(references)
-    with pytest.raises(ConfigError, match="--shots 0"):
+    with pytest.raises(ConfigError, match="shots = 0"):
         CLIPFusion.create(fusion_config(folder, "clip-ac")).remember(references)
     with pytest.raises(ConfigError, match="remember"):
         jaxad.predict(CLIPFusion.create(few.config, backbone=few.backbone), parts.test.records[0].file)

@@ -209,8 +209,8 @@ def test_images_smaller_than_a_patch_are_named(model, references):
     with pytest.raises(DataError, match=r"clipfusion needs .* at least 4 pixels") as error:
         judged(model, ImageList(pictures, "disc"))
     assert [(p.file, p.detail) for p in error.value.problems] == [
-        ("image-0", "40 x 3 pixels"),
-        ("image-1", "2 x 3 pixels"),
+        ("image-0", "40 x 3 pixels, fewer than 4 on a side"),
+        ("image-1", "2 x 3 pixels, fewer than 4 on a side"),
     ]
     with pytest.raises(DataError, match="image-1: small image: 2 x 3 pixels"):
         variant(model, ImageList(pictures, "disc"))

@@ -203,7 +203,7 @@ def test_another_network_compares(pipeline, workdir):
     restored = jaxad.restore(workdir, backbone=other)
     detector: Any = restored.detector
     assert (detector.grid, detector.categories) == ((3, 3), ("disc", "tile"))
-    assert restored.meta["backbone"]["id"] == detector.config.backbone == other
+    assert restored.meta["pretrained"]["id"] == detector.config.backbone == other
     assert restored.threshold is None
     assert "random:16x1x12 compares in place of random:32x2x8" in restored.notes[0]
 

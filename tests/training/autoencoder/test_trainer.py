@@ -167,7 +167,7 @@ def test_lpips_and_discriminator_of_an_ldm_checkpoint(tmp_path):
 
 
 def test_lpips_is_named_where_it_is_missing(start, tmp_path):
-    with pytest.raises(ConfigError, match=r"--model\.vgg .* --model\.perceptual-weight 0"):
+    with pytest.raises(ConfigError, match=r"`vgg` .* perceptual_weight = 0"):
         load_networks(FirstStageConfig(source=start), 0, adversary=False)
     vgg = to_torch(randomized(abstract_lpips((2, 3, 4, 5, 6))).vgg, key_maps()["torchvision"])
     safetensors.numpy.save_file(vgg, tmp_path / "vgg16.safetensors")
