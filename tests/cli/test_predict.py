@@ -12,6 +12,7 @@ from PIL import Image
 from jaxad import cli
 from jaxad.cli.predict import Predict
 from tests.cli.shell import failure, jaxad
+from tests.data.counting import counted
 
 TILE = ("--category", "tile")
 REST = ("--checkpoint", "R", "--out", "O", "--save", "overlay", "map", "mask")
@@ -58,6 +59,15 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
     assert any(line["box"] for line in lines)
     assert sum(file.is_file() for file in out.rglob("*")) == 13
     assert {file: file.read_bytes() for file in odd_images.rglob("*.*")} == before
+
+
+def test_predict_opens_and_decodes_every_image_once(work, odd_images, tmp_path):
+    """Also for the pictures, which show it at its own size."""
+    words = ("--checkpoint", work / "my run", "--out", tmp_path / "out", "--save", "overlay", "map", "mask")
+    with counted(odd_images) as counts:
+        jaxad("predict", odd_images, *words)
+    assert sorted(counts.decoded.values()) == [1] * len(SIZES)
+    assert sorted(counts.opened.values()) == [1] * len(SIZES)
 
 
 def test_predict_replaces_earlier_results_as_a_whole(work, odd_images, tmp_path):
