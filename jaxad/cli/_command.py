@@ -42,7 +42,7 @@ class Command:
         Raises:
             JaxadError: anything a user can mend; its message names parameters, which `jaxad.cli.run` makes flags.
         """
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does nothing")
 
 
 def below_one(command: Command, *names: str) -> list[str]:
