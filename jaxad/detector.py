@@ -208,7 +208,7 @@ class Trainable:
 
 
 class Remembers:
-    """A detector that fills a memory with normal images, without gradients."""
+    """A detector that fills a memory with normal images, without gradients; not one that is `Trainable` too."""
 
     def remember(self, source: Source, *, features: Any = None, progress: Callable[[int], None] | None = None) -> Self:
         """Reads normal images into memory, in place of what was there, and returns the detector itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from typing import Generic, TypeVar
@@ -38,7 +39,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: another entry has that name.
         """
-        if (known := self._entries.get(name)) is not None and _origin(known) != _origin(entry):
+        if (known := self._entries.get(name)) is not None and not _is_same(known, entry):
             raise ConfigError(f"{self.kind} {name!r}: {_origin(entry)} and {_origin(known)} both have this name")
         self._entries[name] = entry
         return entry
@@ -51,7 +52,7 @@ class Registry(Generic[T]):
         """The entry of that name.
 
         Raises:
-            ConfigError: there is none; names the nearest, and all there are.
+            ConfigError: there is none; names the nearest, and all there are. Or another package's cannot be loaded.
         """
         if name not in self._entries and name in self._own():
             importlib.import_module(f"{self._package}.{name.replace('-', '_')}")
@@ -59,20 +60,36 @@ class Registry(Generic[T]):
             for point in self._points():
                 if point.name == name:
                     # Importing it may have registered it already.
-                    self._entries.setdefault(name, point.load())
+                    self._entries.setdefault(name, self._loaded(point))
         if name not in self._entries:
             raise ConfigError(unknown(self.kind, name, self.names()))
         return self._entries[name]
 
     def entries(self) -> dict[str, T]:
-        """All entries by name; imports every one."""
-        return {name: self.get(name) for name in self.names()}
+        """All entries by name; imports every one. Those of other packages that cannot be loaded are left out."""
+        found = {}
+        for name in self.names():
+            try:
+                found[name] = self.get(name)
+            except ConfigError as error:
+                warnings.warn(str(error), stacklevel=2)
+        return found
 
     def _own(self) -> tuple[str, ...]:
         if self._package is None:
             return ()
         modules = pkgutil.iter_modules(importlib.import_module(self._package).__path__)
         return tuple(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
+
+    def _loaded(self, point: metadata.EntryPoint) -> T:
+        where = f"{self.kind} {point.name!r}, an entry point of the package {point.dist.name if point.dist else '?'}"
+        try:
+            entry = point.load()
+        except Exception as error:  # Another package's module may raise whatever it likes.
+            raise ConfigError(f"{where}, cannot be loaded: {type(error).__name__}: {error}") from error
+        if (name := getattr(entry, "name", point.name)) != point.name:
+            raise ConfigError(f"{where}: calls itself {name!r}; both names must be the same")
+        return entry
 
     def _points(self) -> Iterable[metadata.EntryPoint]:
         return metadata.entry_points(group=self.group)
@@ -96,6 +113,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{kind} {name!r} is unknown{hint}; there are {', '.join(known)}"
 
 
+def _is_same(one: object, other: object) -> bool:
+    """Whether two entries are the same thing, perhaps from a file that was run anew."""
+    return _origin(one) == _origin(other) if hasattr(one, "__qualname__") else one == other
+
+
 def _origin(entry: object) -> str:
-    cls = entry if isinstance(entry, type) else type(entry)
-    return f"{cls.__module__}.{cls.__qualname__}"
+    thing = entry if hasattr(entry, "__qualname__") else type(entry)
+    return f"{thing.__module__}.{thing.__qualname__}"  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ check_detector(MyDetector.create(MyConfig(backbone=BACKBONE), key=jax.random.key
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,10 @@ def check_detector(detector: Detector, source: Source, *, images: int = 3) -> No
     first = list(range(images))
     encoded, loaded = next(Encoder(detector, batch_size=images).stream(source, indices=first))
     chex.assert_tree_all_finite(encoded)
-    judge = jax.eval_shape(detector.judge, encoded, loaded.batch, jax.random.split(jax.random.key(0), images))
+    batch = jax.tree.map(lambda array: array[:images], loaded.batch)
+    known = [detector.categories.index(r.category) if r.category in detector.categories else 0 for r in loaded.records]
+    batch = dataclasses.replace(batch, category=np.array(known, np.int32))
+    judge = jax.eval_shape(detector.judge, encoded, batch, jax.random.split(jax.random.key(0), images))
     chex.assert_shape(judge.maps, (images, None, None))
     chex.assert_type(judge.maps, np.float32)
     if judge.scores is not None:

@@ -70,8 +70,8 @@ class Evaluate(WorkCommand):
         reporter.warn(restored.notes)
         other = None
         if self.baseline is not None:
-            same_backbone = checkpoint.read_meta(self.baseline)["pretrained"] == restored.meta["pretrained"]
-            other = checkpoint.restore(self.baseline, backbone=self.backbone if same_backbone else None)
+            same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
+            other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None)
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])
         test = _labeled(dataset)

@@ -29,7 +29,7 @@ from jaxad.io.atomic import write_whole
 from jaxad.nn import module_state
 from jaxad.nn.variables import Memory
 
-FORMAT = 1
+FORMAT = 2
 RESOURCES = ("precision", "memory_gb", "chunk", "remat")
 """Settings that say how a detector computes, not what: results change by rounding alone."""
 COMPLETE = "complete.json"
@@ -182,8 +182,9 @@ def read_meta(checkpoint: Path | str) -> dict[str, Any]:
             meta |= json.loads((folder / COMPLETE).read_text())
     except Exception as error:  # Orbax raises whatever its storage raises.
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
-    if meta.get("format", 0) > FORMAT:
-        raise CheckpointError(f"{folder}: format {meta['format']} is newer than {FORMAT}; upgrade jaxad")
+    if (found := meta.get("format", 0)) != FORMAT:
+        mend = "upgrade jaxad" if found > FORMAT else "fit anew"
+        raise CheckpointError(f"{folder}: format {found}, but this jaxad reads {FORMAT}; {mend}")
     return meta
 
 
@@ -198,6 +199,18 @@ def read_config(checkpoint: Path | str) -> Any:
         return from_json(_detector_class(folder, meta).config_class, meta["config"])
     except ConfigError as error:
         raise CheckpointError(f"{folder}: {error}; it may come from a newer version") from error
+
+
+def pretrained_identity(checkpoint: Path | str) -> tuple[str, str] | None:
+    """What the pretrained networks of a checkpoint are, wherever they are loaded from: hash and, of random ones, name.
+
+    None of a detector without such networks.
+
+    Raises:
+        CheckpointError: as for `read_meta`.
+    """
+    record = read_meta(checkpoint)["pretrained"]
+    return record and (record["sha256"], "" if record["sha256"] else record["id"])
 
 
 def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_changes: Any) -> Restored:
@@ -234,7 +247,7 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
         if not _is_recorded(network, record):
             left_out = "; the threshold, measured with the latter, is left out" if meta["threshold"] else ""
             notes.append(f"{network.id} compares in place of {record['id']}{left_out}")
-            config = dataclasses.replace(config, backbone=network.id)
+            config = dataclasses.replace(config, **{record["attribute"]: network.id})
             meta = {**meta, "threshold": None}
     abstract = detector_class.abstract(config, record and record["config"], network)
     detector = _filled(abstract, arrays, folder)

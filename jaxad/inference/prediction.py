@@ -13,6 +13,7 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.inference.maps import fit_map, hottest_box
 from jaxad.inference.predictor import Predictor
+from jaxad.io.problems import problems_of
 from jaxad.types import Source
 
 if TYPE_CHECKING:
@@ -134,8 +135,13 @@ def predict_stream(
             if problems:
                 unreadable.extend(problems)
                 continue
-            # With several hosts, one that another host has decoded.
-            image = source[index].image if image is None else image
+            if image is None:
+                # With several hosts, one that another host has decoded, and may have been unable to.
+                try:
+                    image = source[index].image
+                except DataError as error:
+                    unreadable.extend(problems_of(error, "unreadable image", record.file))
+                    continue
             fitted = fit_map(map, image.shape[:2])
             yield image, _judge(float(score), fitted, str(record.file), record.category, threshold)
     if unreadable:

@@ -45,13 +45,13 @@ class Memory(nnx.Variable):
 
 
 def freeze(module: Module, kind: type[Pretrained] = Frozen) -> Module:
-    """Makes every `nnx.Param` of a module one of `kind`, in place, and returns the module.
+    """Makes every array of a module one of `kind`, in place, and returns the module; statistics of norms too.
 
-    A module that other modules share is frozen for all of them.
+    A module that other modules share is frozen for all of them. Statistics and memories of detectors stay as they are.
     """
     for _, node in list(nnx.iter_graph(module)):
         if isinstance(node, nnx.Module):
             for name, value in list(vars(node).items()):
-                if type(value) is nnx.Param or (isinstance(value, Pretrained) and type(value) is not kind):
+                if isinstance(value, nnx.Variable) and not isinstance(value, kind | Statistic | Memory):
                     setattr(node, name, kind(value.get_value()))
     return module

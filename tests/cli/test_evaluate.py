@@ -84,7 +84,11 @@ def test_evaluate_needs_labels_and_known_categories(work, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"system": "flow"}, "detector 'flow' is unknown"), ({"format": 99}, "format 99 is newer")],
+    [
+        ({"system": "flow"}, "detector 'flow' is unknown"),
+        ({"format": 99}, "upgrade jaxad"),
+        ({"format": 1}, "fit anew"),
+    ],
 )
 def test_checkpoints_of_other_detectors_and_formats(work, tmp_path, capsys, change, said):
     shutil.copytree(work / "bank", tmp_path / "run")

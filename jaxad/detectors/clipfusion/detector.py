@@ -23,13 +23,12 @@ from jaxad.data.fit_options import ReferenceOptions
 from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, register
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.mapdiff import MapDiff
-from jaxad.detectors.clipfusion.networks import FusionNetworks, embed_texts, load_networks
+from jaxad.detectors.clipfusion.networks import FusionNetworks, compute_types, embed_texts, load_networks
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress, annotated
 from jaxad.memory.bank import bank_entries, stack_banks
 from jaxad.nn import module_state
-from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Memory
 from jaxad.types import Array, Batch, Features, Judgement, Source, View
 
@@ -131,7 +130,7 @@ class CLIPFusion(Detector, Remembers):
             # Before there are any categories, `judge` says what is missing.
             needs_category=bool(self.categories),
             needs_images=False,
-            identity=(self.backbone.sha256, settings, compute_dtype(c.precision)),
+            identity=(self.backbone.sha256, settings, sorted(map(str, compute_types(c.precision).items()))),
         )
 
     @property
