@@ -11,6 +11,7 @@ from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.detectors.patch_bank import PatchBank
 from jaxad.errors import CheckpointError, ConfigError
 from jaxad.inference import checkpoint
+from jaxad.inference.checkpoint import pretrained_identity
 from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen, Statistic
