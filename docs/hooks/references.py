@@ -13,6 +13,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from mkdocs.structure.files import File
 
@@ -32,8 +33,11 @@ def python_names() -> str:
     import jaxad
 
     head = "# Python\n\nEverything here is an attribute of `jaxad`, imported when it is first used.\n"
-    homes = jaxad._HOMES  # The one table of what lies where.
-    sections = [f"::: jaxad.{homes[name]}.{name}" for name in sorted(homes, key=str.lower)]
+    table = ast.parse(Path(jaxad.__file__).with_name("__init__.pyi").read_text("utf-8"))
+    places = {
+        alias.name: node.module for node in table.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    sections = [f"::: jaxad.{places[name]}.{name}" for name in sorted(places, key=str.lower) if places[name]]
     data = "## jaxad.data\n\n::: jaxad.data\n    options:\n      show_root_heading: false\n      members: false\n"
     members = [f"::: {home}" for home in map(_data_home, importlib.import_module("jaxad.data").__all__) if home]
     return "\n\n".join([head, *sections, data, *members]) + "\n"
