@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -55,14 +54,13 @@ QUICK = (
 def pytest_ignore_collect(collection_path, config):
     """Leaves out files that would be imported for nothing.
 
-    A quick run imports quick tests alone. Without torch a run that leaves parity out does not import it; one that asks
-    for parity fails for want of it.
+    A quick run imports quick tests alone. A run that leaves parity out does not import torch; one that asks for parity
+    fails for want of it.
     """
     if config.option.markexpr == "quick":
         below = any((TESTS / place).is_relative_to(collection_path) for place in QUICK)
         return None if below or _is_quick(collection_path) else True
-    without = importlib.util.find_spec("torch") is None and "not parity" in config.option.markexpr
-    return True if without and collection_path == TESTS / "parity" else None
+    return True if "not parity" in config.option.markexpr and collection_path == TESTS / "parity" else None
 
 
 def _is_quick(path):
