@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 _WIDTHS = {"pred": 1, "bf16": 2, "f16": 2}
-_SILENT = frozenset(
-    "parameter constant iota tuple get-tuple-element bitcast after-all while conditional call opt-barrier partition-id "
-    "replica-id".split()
-)
+_CONTROL = {"while", "conditional", "call", "opt-barrier", "after-all", "partition-id", "replica-id"}
+_SILENT = _CONTROL | {"parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast"}
 """Operations that move nothing, or whose computations are counted themselves."""
 _ARRAY = re.compile(r"\b(pred|[subf]+\d+\w*)\[([\d,]*)\](\{[^}]*\})?")
 
@@ -95,10 +93,8 @@ def _called(instruction: _Instruction) -> Iterator[tuple[str, int]]:
     elif instruction.operation == "call":
         if body := re.search(r"to_apply=%?([\w.\-]+)", instruction.text):
             yield body[1], 1
-    elif instruction.operation == "conditional":
-        branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.text)
-        for branch in re.findall(r"%?([\w.\-]+)", branch[1]) if branches else ():
-            yield branch, 1
+    elif branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.text):
+        yield from ((branch, 1) for branch in re.findall(r"[\w.\-]+", branches[1]))
 
 
 def _computations(text: str) -> tuple[dict[str, dict[str, _Instruction]], str]:

@@ -30,7 +30,7 @@ def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 
 
 def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays (of 16 bits; heads of 8 to 128 channels)."""
+    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128."""
     by_cudnn = functools.partial(_cudnn, causal=causal)
     runs = k.shape[1] >= LEAST_KEYS and q.dtype.itemsize == 2 and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
     return by_cudnn(q, k, v) if runs else with_logits(q, k, v, causal=causal)
