@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxad.bench._compiled import account
-from jaxad.bench.topologies import Topology
+from jaxad.bench.topologies import Topology, find_topology
 
 USABLE = 0.95
 """Share of the memory that a program can have, where the allocator is given all: the rest is the runtime's."""
@@ -65,6 +67,42 @@ def plan(traced: jax.stages.Traced, topology: Topology, *, images: int) -> dict[
     }
 
 
+def print_plans(names: Sequence[str], plans: Callable[[Topology], Iterator[dict[str, Any]]]) -> None:
+    """Prints plans as they come, a line of JSON each, and at the end a table to stderr.
+
+    Args:
+        names: of topologies; all are found before the first is compiled for.
+        plans: gives those of a topology.
+
+    Raises:
+        ConfigError: an unknown topology, or one whose compiler is not installed.
+    """
+    topologies, rows = [find_topology(name) for name in names], []
+    try:
+        for topology in topologies:
+            for row in plans(topology):
+                print(json.dumps(row), flush=True)
+                rows.append(row)
+    finally:
+        # Also where a row fails.
+        print(table(rows), file=sys.stderr)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Plans as a table in Markdown."""
+    heads = ["program", "topology", "images", "GB per device", "fits", "TFLOP", "GB moved", "least ms", "bound"]
+    heads += ["images/s at most", "largest float32", "kernels", "collectives"]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        collectives = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
+        kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
+        line = [row["program"], row["topology"], str(row["batch_size"]), f"{row['gb']['total']:.1f}"]
+        line += ["yes" if row["fits"] else "no", f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
+        line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"]
+        lines.append([*line, row["largest_float32"], kernels, collectives])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def matrix_operations(traced: jax.stages.Traced) -> float:
     """Multiplications and additions of all matrix products and convolutions of a program, loops counted in full.
 
@@ -76,22 +114,19 @@ def matrix_operations(traced: jax.stages.Traced) -> float:
 def _operations(jaxpr: Jaxpr) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
+        name, parameters = equation.primitive.name, equation.params
+        shapes: list[Any] = [variable.aval for variable in (*equation.invars, *equation.outvars)]
         if name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            left = equation.invars[0].aval.shape
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+            (contracted, _), _ = parameters["dimension_numbers"]
+            summed = math.prod(shapes[0].shape[axis] for axis in contracted)
+            total += 2 * math.prod(shapes[-1].shape) * summed
         elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval.shape
-            features = equation.params["dimension_numbers"].rhs_spec[0]
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) / kernel[features]
-        elif name == "pallas_call":
-            continue
-        else:
-            inner = [_operations(part) for part in _parts(equation.params)]
-            if inner:
-                times = equation.params["length"] if name == "scan" else 1
-                total += times * (max(inner) if name == "cond" else sum(inner))
+            kernel = shapes[1].shape
+            features = parameters["dimension_numbers"].rhs_spec[0]
+            total += 2 * math.prod(shapes[-1].shape) * math.prod(kernel) / kernel[features]
+        elif inner := [_operations(part) for part in _parts(parameters) if name != "pallas_call"]:
+            times = parameters["length"] if name == "scan" else 1
+            total += times * (max(inner) if name == "cond" else sum(inner))
     return total
 
 

@@ -6,15 +6,13 @@ by the accelerator's own compiler (`jaxad.bench.topologies`), which says what me
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from jaxad.bench import benchmarks
 from jaxad.bench._dpdiff_programs import BackboneName, abstract_dpdiff, prediction, training_step
-from jaxad.bench._plan import plan
-from jaxad.bench.topologies import Topology, find_topology
+from jaxad.bench._plan import plan, print_plans
+from jaxad.bench.topologies import Topology
 from jaxad.errors import ConfigError
 
 Program = Literal["prediction", "training"]
@@ -88,40 +86,9 @@ def main(
     """
     if not topology or not programs:
         raise ConfigError("topology and programs: need at least one each")
-    found = [find_topology(name) for name in topology]
-    rows = []
-    try:
-        for each in found:
-            for row in dpdiff_plans(
-                each,
-                programs=programs,
-                batch_size=batch_size,
-                training_batch_size=training_batch_size,
-                backbone=backbone,
-                dtype=dtype,
-                depth=depth,
-                image_size=image_size,
-            ):
-                print(json.dumps(row), flush=True)
-                rows.append(row)
-    finally:
-        # Also where a row fails.
-        print(table(rows), file=sys.stderr)
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Plans as a table in Markdown."""
-    heads = ["program", "topology", "images", "GB per device", "fits", "TFLOP", "GB moved", "least ms", "bound"]
-    heads += ["images/s at most", "largest float32", "kernels", "collectives"]
-    lines = [heads, ["---"] * len(heads)]
-    for row in rows:
-        collectives = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
-        kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
-        line = [row["program"], row["topology"], str(row["batch_size"]), f"{row['gb']['total']:.1f}"]
-        line += ["yes" if row["fits"] else "no", f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
-        line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"]
-        lines.append([*line, row["largest_float32"], kernels, collectives])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    settings: Any = {"programs": programs, "batch_size": batch_size, "training_batch_size": training_batch_size}
+    settings |= {"backbone": backbone, "dtype": dtype, "depth": depth, "image_size": image_size}
+    print_plans(topology, lambda each: dpdiff_plans(each, **settings))
 
 
 benchmarks.register("dpdiff", main)

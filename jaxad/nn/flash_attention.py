@@ -39,7 +39,7 @@ def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 def _cudnn(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     """cuDNN's kernel, whose gradient takes even numbers of tokens only: one more is added, which no query sees."""
     queries, keys = q.shape[1], k.shape[1]
-    lengths = {}
+    lengths: dict[str, Any] = {}
     if queries % 2 or keys % 2:
         numbers = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
         lengths = {name: jnp.full(len(q), number, jnp.int32) for name, number in numbers.items()}
