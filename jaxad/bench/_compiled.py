@@ -27,7 +27,7 @@ class Account:
     """
 
     traffic: float
-    collectives: dict[str, dict[str, float]]
+    collectives: dict[str, dict[str, int]]
     kernels: dict[str, int]
     largest_float32: str
 
