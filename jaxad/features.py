@@ -47,7 +47,11 @@ class Encoder:
         graphdef, frozen, others = module_state.split(detector, Frozen, ...)
         self._arrays = parallel.shard_parameters(frozen, self._mesh)
         absent = dict.fromkeys(others, np.zeros((0,), np.float32))
-        self._encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, {**absent, **arrays}).encode(batch))
+
+        def encode(arrays: Any, batch: Batch) -> Features:
+            return module_state.merge(graphdef, {**absent, **arrays}).encode(batch)
+
+        self._encode = jax.jit(parallel.on_mesh(encode, self._mesh))
 
     def stream(
         self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +13,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.errors import ConfigError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SMALLEST_SHARDED = 2**14
 """Arrays with fewer elements are replicated: sharding them costs more than it saves."""
@@ -60,6 +64,20 @@ def make_mesh(fsdp: int = 1) -> Mesh:
     if devices % fsdp:
         raise ConfigError(f"fsdp = {fsdp}: must divide the number of devices, {devices}")
     return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def on_mesh(function: Callable[P, R], mesh: Mesh) -> Callable[P, R]:
+    """A function, to be compiled for `mesh`, whose layers may ask for it by `jax.sharding.get_abstract_mesh`.
+
+    Hand-written kernels have to: the compiler divides all else over the devices by itself.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return traced
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -18,7 +18,9 @@ from jax.sharding import AxisType
 
 from jaxad import metrics
 from jaxad.bench import benchmarks
+from jaxad.bench._plan import plan, print_plans
 from jaxad.bench.models import counted_operations, draw, fastest, peak_rate
+from jaxad.bench.topologies import Topology
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, Precision
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.maps import reference_distance
@@ -182,6 +184,7 @@ def main(
     dtype: Precision = "auto",
     batch_size: int = 1,
     count_only: bool = False,
+    topology: tuple[str, ...] = (),
 ) -> None:
     """Time CLIPFusion's prediction of one image and count its operations, with random weights.
 
@@ -192,18 +195,38 @@ def main(
         dtype: Compute type; "auto" takes the types that other commands compute in on this device.
         batch_size: Images at once.
         count_only: Count operations, run nothing.
+        topology: Plan the prediction for these accelerators, which need not be there, instead: h100:1, v5e, a100:1.
 
     Raises:
-        ConfigError: impossible numbers, all of them.
+        ConfigError: impossible numbers, all of them; an unknown topology, or one whose compiler is not installed.
     """
     problems = [f"batch_size = {batch_size}: must be at least 1"] if batch_size < 1 else []
     if not shots or min(shots) < 0:
         problems.append(f"shots = {' '.join(map(str, shots))}: needs numbers of at least 0")
     if problems:
         raise ConfigError("\n  ".join(problems))
+    if topology:
+        low: Precision = "bfloat16" if dtype == "auto" else dtype
+        print_plans(topology, lambda each: clipfusion_plans(each, settings(preset, size, low), size, shots, batch_size))
+        return
     rows = clipfusion_benchmark(shots, preset=preset, size=size, dtype=dtype, batch=batch_size, count_only=count_only)
     for row in rows:
         print(json.dumps(row), flush=True)
+
+
+def clipfusion_plans(
+    topology: Topology, config: CLIPFusionConfig, size: Size, shots: Sequence[int], batch: int
+) -> Iterator[dict[str, Any]]:
+    """Plans of the prediction with each number of references; rows as of `jaxad.bench._plan.plan`."""
+    mesh = topology.mesh()
+    for k in shots:
+        detector = abstract_detector(config, size, k)
+        graphdef, arrays = module_state.split(detector)
+        shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+        predictor = Predictor(module_state.merge(graphdef, shapes), PROTOCOL, batch_size=batch, mesh=mesh)
+        inputs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), _batch(detector, batch))
+        row = {"program": f"prediction, {k} shots", "size": size, "dtype": config.precision, "batch_size": batch}
+        yield row | plan(predictor.trace(inputs), topology, images=batch)
 
 
 def settings(preset: CLIPFusionPreset, size: Size, dtype: Precision) -> CLIPFusionConfig:

@@ -34,7 +34,9 @@ from jaxad.bench._account import (
     random_like,
     speed,
 )
+from jaxad.bench._plan import plan, print_plans
 from jaxad.bench._vlmdiff_networks import PUBLISHED, TINY, Size, abstract_vlmdiff, batch_of, compilable, features
+from jaxad.bench.topologies import Topology
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise
@@ -110,6 +112,38 @@ def vlmdiff_benchmark(
         row |= {"accumulate": accumulate, "remat": again, "tflop": tflop, "step_tflop": tflop * images * accumulate}
         exists = mesh.size <= jax.device_count()
         yield row | training_account(abstract_vlmdiff(size, dtype, again), config, mesh, timed and exists)
+
+
+def vlmdiff_plans(
+    topology: Topology,
+    micro_batches: Sequence[int],
+    *,
+    programs: Sequence[Program],
+    batch_size: int,
+    dtype: Literal["float32", "bfloat16"],
+    size: Size,
+    remat: bool,
+    accumulate: int = 4,
+) -> Iterator[dict[str, Any]]:
+    """Plans of the prediction and of training on all devices of a topology, which share parameters and images.
+
+    Arguments are those of `vlmdiff_benchmark`; rows as of `jaxad.bench._plan.plan`.
+    """
+    mesh, shared = topology.mesh(), {"size": size, "dtype": dtype}
+    detector = abstract_vlmdiff(size, dtype, remat)
+    if "prediction" in programs:
+        images = batch_size * mesh.size
+        traced = Predictor(detector, PROTOCOL, batch_size=images, mesh=mesh).trace(batch_of(detector, images))
+        row = {"program": "prediction", "batch_size": images, **shared}
+        yield row | plan(traced, topology, images=images)
+    for micro_batch in micro_batches if "training" in programs else ():
+        config = VLMDiffConfig.training(
+            "paper", batch_size=micro_batch * mesh.size, accumulate=accumulate, fsdp=mesh.size
+        )
+        images = config.batch_size * accumulate
+        traced = DetectorTrainer(detector, config, mesh).trace(features(detector, images))
+        row = {"program": f"training step of {accumulate} x {config.batch_size}", "batch_size": images, **shared}
+        yield row | plan(traced, topology, images=images)
 
 
 def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
@@ -294,6 +328,7 @@ def main(
     count_only: bool = False,
     programs: tuple[Program, ...] = get_args(Program),
     batch_size: int = 1,
+    topology: tuple[str, ...] = (),
 ) -> None:
     """Count memory and operations of VLMDiff's prediction and of the training steps of its two stages.
 
@@ -308,11 +343,18 @@ def main(
         count_only: Count, run nothing; on a CPU the published size is only counted in any case.
         programs: Only these; training is that of the diffusion model, autoencoder that of the first stage.
         batch_size: Images of a prediction at once.
+        topology: Plan for these accelerators, which need not be there, instead: h100:1, v5e:2x4; `devices` is theirs.
 
     Raises:
-        ConfigError: impossible numbers, all of them; more devices than there can be.
+        ConfigError: impossible numbers, all of them; more devices than there can be; an unknown topology, or one whose
+            compiler is not installed.
     """
     _check(devices, micro_batches, remat, programs, batch_size)
+    if topology:
+        again = "on" in remat
+        plan_options: Any = {"programs": programs, "batch_size": batch_size, "dtype": dtype, "size": size}
+        print_plans(topology, lambda each: vlmdiff_plans(each, micro_batches, remat=again, **plan_options))
+        return
     # If jax runs already, its devices will have to do.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", max(devices))

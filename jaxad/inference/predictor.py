@@ -68,9 +68,9 @@ class Predictor:
         self._detector = detector
         self._graphdef, arrays = module_state.split(detector)
         self._arrays = parallel.shard_parameters(arrays, self.mesh)
-        self._compiled = jax.jit(self._predict)
-        self._compiled_judge = jax.jit(self._judge)
-        self._compiled_explain = jax.jit(self._explain)
+        self._compiled = jax.jit(parallel.on_mesh(self._predict, self.mesh))
+        self._compiled_judge = jax.jit(parallel.on_mesh(self._judge, self.mesh))
+        self._compiled_explain = jax.jit(parallel.on_mesh(self._explain, self.mesh))
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxad.nn.flash_attention import on_cuda, on_tpu, with_logits
 from jaxad.types import Array
 
 CACHED = 1 << 21
@@ -24,17 +25,23 @@ def attention(query: Array, key: Array, value: Array, heads: int, *, causal: boo
         causal: whether position i sees only the keys 0 to i.
 
     Returns:
-        [b n c] of the type of `value`. GPUs and TPUs run jax.nn.dot_product_attention, which XLA compiles for them.
+        [b n c] of the type of `value`. The platform that the program is compiled for says how: GPUs and TPUs take
+        kernels that hold no logits (`jaxad.nn.flash_attention`), CPUs a few logits at a time.
     """
     chex.assert_rank([query, key, value], 3, custom_message="query must be [b n c], key and value [b k c]")
     chex.assert_equal_shape([key, value], custom_message="key and value must have one shape")
     chex.assert_is_divisible(query.shape[-1], heads, custom_message="heads must divide the channels c")
     q, k, v = (x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads) for x in (query, key, value))
+    return _by_platform(q, k, v, causal=causal).reshape(query.shape)
+
+
+@functools.partial(jax.jit, static_argnames="causal")
+def _by_platform(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool) -> jax.Array:
+    """Attention of q, k, v [b n heads d]; traced once for all layers of one shape, as every platform's way is."""
     few = q.shape[0] * q.shape[1] * k.shape[1] <= CACHED
     on_cpu = functools.partial(_head_by_head, causal=causal) if few or causal else _block_by_block
-    elsewhere = functools.partial(jax.nn.dot_product_attention, is_causal=causal)
-    y = jax.lax.platform_dependent(q, k, v, cpu=on_cpu, default=elsewhere)
-    return y.reshape(query.shape)
+    cuda, tpu, elsewhere = (functools.partial(f, causal=causal) for f in (on_cuda, on_tpu, with_logits))
+    return jax.lax.platform_dependent(q, k, v, cpu=on_cpu, cuda=cuda, tpu=tpu, default=elsewhere)
 
 
 def _head_by_head(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool) -> jax.Array:

@@ -40,14 +40,15 @@ def _matmul(x, kernel, dtype):
 
 
 def _matmul_forward(x, kernel, dtype):
-    x, kernel_low = x.astype(dtype), kernel.astype(dtype)
-    return jnp.matmul(x, kernel_low, preferred_element_type=jnp.float32), (x, kernel_low)
+    low, kernel_low = x.astype(dtype), kernel.astype(dtype)
+    # An empty array carries the type of x, which its gradient must have.
+    return jnp.matmul(low, kernel_low, preferred_element_type=jnp.float32), (low, kernel_low, jnp.zeros(0, x.dtype))
 
 
 def _matmul_backward(dtype, saved, gradient):
-    x, kernel = saved
+    x, kernel, like = saved
     gradient = gradient.astype(dtype)
-    to_x = jnp.matmul(gradient, kernel.T, preferred_element_type=jnp.float32)
+    to_x = jnp.matmul(gradient, kernel.T, preferred_element_type=jnp.float32).astype(like.dtype)
     rows, columns = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
     return to_x, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32)
 

@@ -94,7 +94,7 @@ class DetectorTrainer:
         self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
         self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         outputs = (self._sharding, parallel.replicated(mesh))
-        self._step = jax.jit(self._compiled_step, donate_argnums=0, out_shardings=outputs)
+        self._step = jax.jit(parallel.on_mesh(self._compiled_step, mesh), donate_argnums=0, out_shardings=outputs)
 
     def init(self) -> TrainState:
         """State before the first step, on the mesh."""

@@ -36,8 +36,10 @@ def test_many_tokens_on_cpus_are_attended_to_block_by_block(monkeypatch, cached)
 
     expected = run()
     monkeypatch.setattr(module, "CACHED", cached)
+    module._by_platform.clear_cache()
     assert "scan" in str(jax.make_jaxpr(lambda q, k, v: attention(q, k, v, 3))(q, k, v))
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), run(), expected)
+    module._by_platform.clear_cache()
 
 
 def test_causal_attention_on_cpus_equals_the_usual_one():

@@ -1,0 +1,64 @@
+"""The programs of DPDiff-AD that its benchmark is about, from a detector without arrays."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxad import parallel
+from jaxad.config import DPDiffConfig, TrainConfig, to_json
+from jaxad.detectors.dpdiff.detector import DPDiff
+from jaxad.inference.predictor import Predictor
+from jaxad.models.vit.config import ViTConfig
+from jaxad.nn.normalization import IMAGENET
+from jaxad.training.trainer import DetectorTrainer
+from jaxad.types import Batch, Features
+
+BackboneName = Literal["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-reg-base", "dino-base-8", "tiny"]
+BACKBONES: dict[str, ViTConfig] = {
+    "dinov2-small": ViTConfig.dinov2("small"),
+    "dinov2-base": ViTConfig.dinov2("base"),
+    "dinov2-large": ViTConfig.dinov2("large"),
+    "dinov2-reg-base": ViTConfig.dinov2("base", registers=4),
+    "dino-base-8": ViTConfig.dino("base", patch=8),
+    "tiny": ViTConfig(width=128, depth=2, heads=2, patch=14, image_size=224, hidden=256),
+}
+"""Shapes of the frozen networks; "tiny" is for tests."""
+PROTOCOL = "exact-256"
+
+
+def abstract_dpdiff(backbone: str, dtype: Literal["float32", "bfloat16"], **settings: Any) -> DPDiff:
+    """The detector without arrays.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        dtype: compute type.
+        settings: fields of `DPDiffConfig`.
+    """
+    config = DPDiffConfig(precision=dtype, **settings)
+    config.check()
+    record = {"family": "vit", "shape": to_json(BACKBONES[backbone]), "normalization": to_json(IMAGENET)}
+    return DPDiff.abstract(config, {**record, "dtype": dtype, "id": backbone, "sha256": "", "bytes": 0})
+
+
+def prediction(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:
+    """The whole prediction of a batch of uint8 images: frozen network, reconstruction, map and score."""
+    shape: Any = jax.ShapeDtypeStruct
+    images = {
+        name: shape((batch_size, view.height, view.width, 3), jnp.uint8) for name, view in detector.inputs.views.items()
+    }
+    numbers, valid = shape((batch_size,), jnp.uint32), shape((batch_size,), jnp.bool_)
+    batch = Batch(images, numbers, valid, category=shape((batch_size,), jnp.int32))
+    return Predictor(detector, PROTOCOL, batch_size=batch_size, mesh=mesh).trace(batch)
+
+
+def training_step(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:
+    """The optimizer step on the cached features of a batch."""
+    config = TrainConfig(batch_size=batch_size, fsdp=mesh.shape["fsdp"])
+    parallel.check_batch_size(batch_size, mesh)
+    rows, columns = detector.grid
+    tokens: Any = jax.ShapeDtypeStruct((batch_size, rows * columns, detector.channels), jnp.float32)
+    return DetectorTrainer(detector, config, mesh).trace(Features(tokens, detector.grid))

@@ -1,0 +1,104 @@
+"""Attention that never holds its logits: kernels of cuDNN on NVIDIA GPUs and of Pallas on TPUs.
+
+Both say by themselves what they can run; what they cannot is left to XLA, which holds the logits of one layer at a time
+and computes them again for the gradient.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from jaxad.types import Array
+
+LEAST_KEYS = 256
+"""Keys from which a kernel pays; the logits of fewer are small, and a TPU's kernel takes 128 keys at a time anyway."""
+TPU_BLOCK = 128
+"""Tokens of a TPU's kernel come in multiples of as many."""
+OLDEST_GPU = 8
+"""Major compute capability from which cuDNN has such a kernel (Ampere)."""
+
+
+def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+    """XLA's own attention of q, k, v [b n heads d]; the gradient computes the logits again."""
+    plain = functools.partial(jax.nn.dot_product_attention, is_causal=causal, implementation="xla")
+    return jax.checkpoint(plain)(q, k, v)
+
+
+def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128."""
+    by_cudnn = functools.partial(_cudnn, causal=causal)
+    runs = k.shape[1] >= LEAST_KEYS and q.dtype.itemsize == 2 and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
+    return by_cudnn(q, k, v) if runs else with_logits(q, k, v, causal=causal)
+
+
+def _cudnn(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+    """cuDNN's kernel, whose gradient takes even numbers of tokens only: one more is added, which no query sees."""
+    queries, keys = q.shape[1], k.shape[1]
+    lengths: dict[str, Any] = {}
+    if queries % 2 or keys % 2:
+        numbers = {"query_seq_lengths": queries, "key_value_seq_lengths": keys}
+        lengths = {name: jnp.full(len(q), number, jnp.int32) for name, number in numbers.items()}
+        q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    y = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn", **lengths)
+    return y[:, :queries]
+
+
+def on_tpu(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+    """Attention of q, k, v [b n heads d] by Pallas' kernel, each device its own images.
+
+    The compiler cannot look into a kernel and would gather all images on every device; `jaxad.parallel.on_mesh` says
+    which devices there are.
+    """
+    width, devices = q.shape[-1], jax.sharding.get_abstract_mesh()
+    divided = len(q) % max(devices.size, 1) == 0
+    if k.shape[1] < LEAST_KEYS or (width > TPU_BLOCK and width % TPU_BLOCK) or not divided:
+        return with_logits(q, k, v, causal=causal)
+    flash = functools.partial(_pallas, causal=causal)
+    if devices.size > 1:
+        images = PartitionSpec(devices.axis_names)
+        flash = jax.shard_map(flash, in_specs=(images,) * 3, out_specs=images, check_vma=False)
+    return flash(q, k, v)
+
+
+def _takes(attention: Any, *arrays: Array) -> bool:
+    """Whether a kernel takes these arrays; asking runs nothing."""
+    try:
+        jax.eval_shape(lambda *arrays: jax.vjp(attention, *arrays)[0], *arrays)
+    except (RuntimeError, NotImplementedError, ValueError):
+        return False
+    return True
+
+
+def _gpus_are_new_enough() -> bool:
+    """Whether all GPUs here are; without any, programs are compiled for others, which are."""
+    try:
+        gpus = jax.local_devices(backend="cuda")
+    except RuntimeError:
+        return True
+    return all(int(str(gpu.compute_capability).split(".")[0]) >= OLDEST_GPU for gpu in gpus)
+
+
+def _pallas(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+    """The kernel on the arrays of one device, which are filled up to whole blocks that no real query sees."""
+    # Takes half a second to import, which programs for CPUs without large images need not pay.
+    from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, SegmentIds, flash_attention
+
+    queries, keys = q.shape[1], k.shape[1]
+    q, k, v = (jnp.pad(x, ((0, 0), (0, -x.shape[1] % TPU_BLOCK), (0, 0), (0, 0))).swapaxes(1, 2) for x in (q, k, v))
+    real = [jnp.arange(x.shape[2]) < length for x, length in ((q, queries), (k, keys))]
+    segments = SegmentIds(*(jnp.broadcast_to(each.astype(jnp.int32)[None], (len(q), len(each))) for each in real))
+    rows, columns = _block(q.shape[2]), _block(k.shape[2])
+    sizes = BlockSizes(rows, columns, columns, 1, rows, columns, columns, rows, columns, columns, rows)
+    scale = q.shape[3] ** -0.5
+    y = flash_attention(q, k, v, segment_ids=segments, causal=causal, sm_scale=scale, block_sizes=sizes)
+    return y[:, :, :queries].swapaxes(1, 2)
+
+
+def _block(tokens: int) -> int:
+    """The largest block of at most 512 that divides a number of tokens, itself a multiple of 128."""
+    return next(size for size in (512, 384, 256, 128) if tokens % size == 0)

@@ -1,0 +1,59 @@
+"""Names of topologies; and, where a compiler for TPUs is installed, what it makes of small programs."""
+
+import pytest
+
+from jaxad.bench._dpdiff_programs import abstract_dpdiff, prediction, training_step
+from jaxad.bench._plan import plan
+from jaxad.bench.topologies import CHIPS, _gpu_target, find_topology
+from jaxad.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ["v9", "v5e:8", "v5p:2x2", "h100:9", "h100:2x2", "a100:0", ""])
+def test_unknown_topologies_are_refused_by_name(name):
+    with pytest.raises(ConfigError, match="topology"):
+        find_topology(name)
+
+
+def test_a_compiler_that_is_not_installed_is_named_by_its_extra(monkeypatch):
+    from jax.experimental import topologies
+
+    def absent(**_):
+        raise RuntimeError("no plug-in")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", absent)
+    for name, extra in (("v5e:2x4", "tpu"), ("h100:1", "cuda12")):
+        with pytest.raises(ConfigError, match=rf"jaxad\[{extra}\]"):
+            find_topology(name)
+
+
+@pytest.mark.parametrize("name", [name for name, chip in CHIPS.items() if chip.gpu])
+def test_the_description_of_a_gpu_holds_its_data_sheet(name):
+    chip, text = CHIPS[name], _gpu_target(CHIPS[name])
+    assert f"core_count: {chip.gpu.cores}\n" in text
+    assert f"memory_bandwidth: {round(chip.bandwidth_gbs * 1e9)}\n" in text
+    assert f"major: {chip.gpu.capability[0]}" in text
+    assert text.count("{") == text.count("}")
+
+
+@pytest.mark.topology
+def test_a_training_step_compiles_for_eight_tpus():
+    """State is divided by 8, gradients are summed over the devices, attention is the kernel's."""
+    topology = find_topology("v5e:2x4")
+    detector = abstract_dpdiff("tiny", "bfloat16", image_size=224, depth=1, sinkhorn_iterations=2)
+    divided = plan(training_step(detector, 16, topology.mesh()), topology, images=16)
+    whole = plan(training_step(detector, 16, topology.mesh(fsdp=1)), topology, images=16)
+    batch = 16 * 256 * 128 * 4 / 8 / 1e9
+    assert divided["gb"]["arguments"] - batch < (whole["gb"]["arguments"] - batch) / 5
+    assert any(name.startswith(("all-reduce", "reduce-scatter")) for name in divided["collectives"])
+    assert divided["kernels"]["tpu_custom_call"] >= 3
+    assert "256,256]" not in divided["largest_float32"]
+
+
+@pytest.mark.topology
+def test_a_prediction_compiles_for_a_tpu():
+    topology = find_topology("v5e")
+    detector = abstract_dpdiff("tiny", "bfloat16", image_size=224, depth=1)
+    found = plan(prediction(detector, 2, topology.mesh()), topology, images=2)
+    assert found["fits"]
+    assert found["kernels"]["tpu_custom_call"] >= 2
+    assert found["images_per_second"] > 0
