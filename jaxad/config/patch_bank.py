@@ -17,6 +17,7 @@ class PatchBankConfig(Config):
     The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
     """
 
+    RESOURCES: ClassVar = ("chunk",)
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "bank_size", "per_category")
     PRESETS: ClassVar = {
         "paper": {},
