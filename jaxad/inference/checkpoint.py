@@ -196,23 +196,26 @@ def pretrained_identity(checkpoint: Path | str) -> tuple[str, str] | None:
     return record and (record["sha256"], "" if record["sha256"] else record["id"])
 
 
-def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_changes: Any) -> Restored:
+def restore(
+    checkpoint: Path | str, *, backbone: str | None = None, pass_over: bool = False, **config_changes: Any
+) -> Restored:
     """A detector as it was saved.
 
     Args:
-        checkpoint: a workdir (newest whole step; newer ones that are damaged are passed over and named in the notes),
-            or one step's folder.
+        checkpoint: a workdir, or one step's folder. Of a workdir it is the newest whole step; newer ones of which
+            files are missing or cut off are passed over, and named in the notes.
         backbone: folder or id from which to load the pretrained networks instead; their hash must be the recorded one.
             Detectors that may swap them (`Pretrained.swaps`) also take others; the threshold is then left out.
+        pass_over: whether to pass over newer steps too that were whole once, and whose bytes have changed since.
         config_changes: fields of the detector's config to change, e.g. start_timestep=200. Only fields that change no
             parameter make sense; others are reported as a mismatch. The threshold is left out, as it holds for the
             settings it was measured under, unless only the precision or `RESOURCES` of the config change.
 
     Raises:
-        DamagedError: no step is whole.
+        DamagedError: no step is whole, or bytes of the newest have changed (`pass_over` takes an older one).
         CheckpointError: missing, of another format or class, or arrays that do not fit; lists every difference.
     """
-    restored, passed = newest(checkpoint, lambda step: _restored(step, backbone, config_changes))
+    restored, passed = newest(checkpoint, lambda step: _restored(step, backbone, config_changes), changed=pass_over)
     return dataclasses.replace(restored, notes=passed + restored.notes)
 
 

@@ -1,7 +1,9 @@
 """The steps below a workdir: which of them is newest, whether it is whole, and what it records.
 
-One rule for all that reads checkpoints: the newest step counts whose files are those that were written. What is read is
-compared byte by byte with the step's manifest; of the rest size and date.
+One rule for all that reads checkpoints: the newest step counts whose files are those that were written. What is read
+is compared byte by byte with the step's manifest; of the rest size and date. A step of which something is missing, as
+after a copy that was cut short, is passed over with a note. Where bytes have changed in a step that was whole, callers
+choose between that and an error: an older model in place of a finished one should not go unseen.
 """
 
 from __future__ import annotations
@@ -12,10 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxad.errors import CheckpointError, DamagedError
+from jaxad.errors import ChangedError, CheckpointError, DamagedError
 from jaxad.inference.meta import check_meta
 from jaxad.io.atomic import set_aside, write_whole
-from jaxad.io.digests import MANIFEST, DamageError, Manifest, read_manifest, read_object, read_sealed, sealed
+from jaxad.io.digests import (
+    MANIFEST,
+    ChangeError,
+    DamageError,
+    Manifest,
+    read_manifest,
+    read_object,
+    read_sealed,
+    sealed,
+)
 
 FORMAT = 3
 FOLDER = "checkpoints"
@@ -107,15 +118,17 @@ def open_step(folder: Path) -> Step:
     return Step(folder, manifest, meta)
 
 
-def newest(checkpoint: Path | str, read: Callable[[Step], T]) -> tuple[T, tuple[str, ...]]:
+def newest(checkpoint: Path | str, read: Callable[[Step], T], *, changed: bool = True) -> tuple[T, tuple[str, ...]]:
     """What `read` makes of the newest step that it can read, and a note for each newer one that is damaged.
 
     Args:
         checkpoint: a workdir, or one step's folder under any name.
         read: raises `DamagedError` where a step is damaged.
+        changed: whether to pass over steps too that were whole once, and have since been changed in their place.
 
     Raises:
         DamagedError: no step is whole.
+        ChangedError: a newer step was changed.
         CheckpointError: there is none, or what `read` raises.
     """
     folders, passed = step_folders(checkpoint), []
@@ -126,6 +139,9 @@ def newest(checkpoint: Path | str, read: Callable[[Step], T]) -> tuple[T, tuple[
                 _check_name(step)
             return read(step), tuple(f"{fault}; passed over for step {step.number}" for fault in passed)
         except DamagedError as error:
+            if isinstance(error, ChangedError) and not changed and len(folders) > 1:
+                mend = "name an older step's folder, or run the same `jaxad fit` again"
+                raise ChangedError(f"{error}; {mend}") from error
             passed.append(str(error))
     if len(passed) == 1:
         raise DamagedError(passed[0])
@@ -234,7 +250,8 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except DamageError as error:
-        raise DamagedError(f"{folder}: damaged checkpoint: {error}") from error
+        kind = ChangedError if isinstance(error, ChangeError) else DamagedError
+        raise kind(f"{folder}: damaged checkpoint: {error}") from error
     except OSError as error:
         where = error.filename or folder
         raise CheckpointError(f"{where}: cannot be read: {error.strerror}; mend that, nothing is lost") from error

@@ -16,6 +16,7 @@ from jaxad.io.threads import map_threads
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"
+CHANGED = "its bytes are not those that were written (SHA-256 differs)"
 FORMAT = 1
 THREADS = 4
 """Files hashed at once; hashing lets other threads run."""
@@ -27,6 +28,10 @@ _LOST = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errn
 
 class DamageError(Exception):
     """Stored files are not what was written; the message names each of them."""
+
+
+class ChangeError(DamageError):
+    """Stored files have the size that they had, but other bytes: what was whole once has been changed in its place."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,15 @@ class Manifest:
                 was written, as in a copy, are compared in any case.
 
         Raises:
-            DamageError: files are missing, are links out of the folder, or have other bytes.
+            ChangeError: files have other bytes.
+            DamageError: files are missing, of another size, or links out of the folder.
             OSError: files cannot be read for reasons that can be mended, such as missing permission.
         """
         found = map_threads(lambda name: self._fault(name, whole(name)), self.files, THREADS)
-        if faults := [f"{self.folder / name}: {fault}" for name, fault in zip(self.files, found, strict=True) if fault]:
-            raise DamageError("; ".join(faults))
+        faults = {self.folder / name: fault for name, fault in zip(self.files, found, strict=True) if fault}
+        if faults:
+            kind = ChangeError if set(faults.values()) == {CHANGED} else DamageError
+            raise kind("; ".join(f"{file}: {fault}" for file, fault in faults.items()))
 
     def _fault(self, name: str, whole: bool) -> str:
         """What is wrong with a file, "" for nothing."""
@@ -92,7 +100,7 @@ class Manifest:
             if status.st_size != stored.bytes:
                 return f"has {status.st_size} bytes, of {stored.bytes} that were written"
             if (whole or status.st_mtime_ns != stored.changed) and digest(file) != stored.sha256:
-                return "its bytes are not those that were written (SHA-256 differs)"
+                return CHANGED
         except OSError as error:
             if error.errno in _LOST:
                 return "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
@@ -127,7 +135,8 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder.
 
     Raises:
-        DamageError: it is missing, damaged, or of a form that this version does not read.
+        ChangeError: it is damaged.
+        DamageError: it is missing, or of a form that this version does not read.
         OSError: it cannot be read for reasons that can be mended.
     """
     record = read_sealed(folder / MANIFEST)
@@ -148,12 +157,13 @@ def read_sealed(file: Path) -> dict[str, Any]:
     """What `sealed` wrote to a file.
 
     Raises:
-        DamageError: missing, too large, no JSON object, or changed since.
+        ChangeError: no JSON object, or another one.
+        DamageError: missing, empty, or too large.
         OSError: it cannot be read for reasons that can be mended.
     """
     record = read_object(file)
     if record.get(SEAL) != _seal({name: value for name, value in record.items() if name != SEAL}):
-        raise DamageError(f"{file}: its values are not those that were written (SHA-256 differs)")
+        raise ChangeError(f"{file}: its values are not those that were written (SHA-256 differs)")
     return record
 
 
@@ -161,7 +171,8 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        DamageError: missing, too large, or no JSON object.
+        ChangeError: no JSON object.
+        DamageError: missing, empty, or too large.
         OSError: it cannot be read for reasons that can be mended.
     """
     try:
@@ -174,14 +185,16 @@ def read_object(file: Path) -> dict[str, Any]:
             what = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
             raise DamageError(f"{file}: {what}") from error
         raise
+    if not content:
+        raise DamageError(f"{file}: is empty")
     if len(content) > MOST_JSON:
         raise DamageError(f"{file}: has more than {MOST_JSON:,} bytes")
     try:
         record = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamageError(f"{file}: is no JSON ({type(error).__name__})") from error
+        raise ChangeError(f"{file}: is no JSON ({type(error).__name__})") from error
     if not isinstance(record, dict):
-        raise DamageError(f"{file}: holds no JSON object")
+        raise ChangeError(f"{file}: holds no JSON object")
     return record
 
 

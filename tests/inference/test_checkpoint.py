@@ -10,7 +10,7 @@ import jaxad
 from jaxad.config import PatchBankConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.detectors.patch_bank import PatchBank
-from jaxad.errors import CheckpointError, ConfigError, DamagedError
+from jaxad.errors import ChangedError, CheckpointError, ConfigError, DamagedError
 from jaxad.inference import checkpoint
 from jaxad.inference.checkpoint import pretrained_identity
 from jaxad.io.digests import read_manifest, write_manifest
@@ -140,7 +140,7 @@ def test_an_unfinished_step_is_passed_over(copy):
 
 
 @pytest.mark.parametrize(
-    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "backbone/manifest.ocdbt", "manifest.json"]
+    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "backbone/manifest.ocdbt"]
 )
 def test_a_damaged_step_is_named_and_passed_over(copy, victim):
     step = copy / "checkpoints" / "12"
@@ -156,6 +156,17 @@ def test_a_damaged_step_is_named_and_passed_over(copy, victim):
     with pytest.raises(DamagedError, match="no step is whole") as error:
         jaxad.restore(copy)
     assert str(error.value).count(victim) == 2
+
+
+def test_a_finished_step_that_was_changed_is_passed_over_only_when_asked(copy):
+    """Whoever does not read notes would judge by an older model."""
+    step = copy / "checkpoints" / "12"
+    truncate(step / "manifest.json")
+    with pytest.raises(ChangedError, match=r"manifest\.json"):
+        jaxad.restore(copy)
+    restored = jaxad.restore(copy, pass_over=True)
+    assert restored.meta["step"] == 8
+    assert "manifest.json" in restored.notes[0]
 
 
 def test_a_changed_bit_is_noticed_though_size_and_date_are_the_same(copy):

@@ -215,7 +215,7 @@ def test_caches_in_memory_and_on_disk_give_the_same_bits(parts, trained, tmp_pat
     config = toy_training(cache="disk")
     model = jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run").model
     assert_bit_equal(model, trained.model)
-    assert (tmp_path / "run" / "features" / "features.json").is_file()
+    assert (tmp_path / "run" / "features" / "manifest.json").is_file()
 
 
 def test_training_without_a_cache_rounds_as_the_cache_does(parts, trained, tmp_path, monkeypatch):
@@ -258,9 +258,22 @@ def test_a_disk_cache_is_reused_for_the_same_images_and_network_only(parts, tmp_
     calls.clear()
     build(toy_model(blocks=(0,)), parts.holdout)
     assert sum(calls) == 10
-    (tmp_path / "features.json").write_text('{"identi')
+    (tmp_path / "manifest.json").write_text('{"identi')
     build(toy_model(blocks=(0,)), parts.holdout)
     assert sum(calls) == 20
+
+
+def test_a_damaged_disk_cache_is_named_and_built_anew(parts, tmp_path):
+    model, told = toy_model(), []
+    first = np.array(FeatureCache.build(model, parts.holdout, folder=tmp_path)[range(10)].tokens)
+    file = tmp_path / "0.npy"
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = FeatureCache.build(model, parts.holdout, folder=tmp_path, warn=told.extend)
+    np.testing.assert_array_equal(again[range(10)].tokens, first)
+    assert [str(file) in line for line in told] == [True]
 
 
 def small_step(**changes):
