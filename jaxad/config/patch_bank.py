@@ -27,7 +27,8 @@ class PatchBankConfig(Config):
     backbone: str = setting(
         "facebook/dinov2-with-registers-base", source="jaxad", reason=_ALIKE, decision="patch-bank-features"
     )
-    """Frozen feature network: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra."""
+    """Frozen feature network: a folder, file or Hugging Face id (ORG/NAME or ORG/NAME@REVISION), or "embedded", the
+    ViT-S/14 of the `demo` extra."""
     blocks: Blocks = setting(None, source="jaxad", reason=_ALIKE, decision="patch-bank-features")
     """Blocks of a ViT, counted from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
     convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
