@@ -135,8 +135,7 @@ def newest(checkpoint: Path | str, read: Callable[[Step], T], *, changed: bool =
     for folder in folders:
         try:
             step = open_step(folder)
-            if folder.parent.name == FOLDER and is_step_name(folder.name):
-                _check_name(step)
+            check_named(step)
             return read(step), tuple(f"{fault}; passed over for step {step.number}" for fault in passed)
         except DamagedError as error:
             if isinstance(error, ChangedError) and not changed and len(folders) > 1:
@@ -179,6 +178,13 @@ def numbered(root: Path) -> list[Path]:
     return sorted(named, key=lambda path: -int(path.name))
 
 
+def check_named(step: Step) -> None:
+    """Raises DamagedError where a step in a run's folder `checkpoints` has another's name; elsewhere any will do."""
+    folder = step.folder
+    if folder.parent.name == FOLDER and is_step_name(folder.name) and folder.name != str(step.number):
+        raise DamagedError(f"{folder}: damaged checkpoint: holds step {step.number}")
+
+
 def set_aside_damaged(root: Path) -> list[str]:
     """Renames what has the name of a step and is none, or a damaged one, to `damaged-STEP`; nothing is deleted.
 
@@ -197,7 +203,7 @@ def set_aside_damaged(root: Path) -> list[str]:
     for folder in numbered(root):
         try:
             step = open_step(folder)
-            _check_name(step)
+            check_named(step)
             if not found:
                 step.check()
             found = True
@@ -212,11 +218,6 @@ def _set_aside(folder: Path) -> Path:
         return set_aside(folder, f"damaged-{folder.name}")
     except OSError as error:
         raise CheckpointError(f"{folder}: is damaged and cannot be renamed ({error.strerror}); remove it") from error
-
-
-def _check_name(step: Step) -> None:
-    if step.folder.name != str(step.number):
-        raise DamagedError(f"{step.folder}: damaged checkpoint: holds step {step.number}")
 
 
 def _mend_times(folder: Path) -> None:

@@ -148,9 +148,10 @@ def load_backbone(
 
     Args:
         name: a local folder or weight file, or a hub id (ORG/NAME or ORG/NAME@REVISION), of any registered family,
-            such as DINOv2, DINO, ViT, ResNet or EfficientNet as transformers, timm, torchvision or their authors write them; "embedded" for the ViT-S/14
-            of the `demo` extra; or, for an untrained network that is always the same, "random:WIDTHxDEPTH" or
-            "random:WIDTHxDEPTHxPATCH", which is a ViT, "random:resnet18", "random:efficientnet_b0" and so on.
+            such as DINOv2, DINO, ViT, ResNet or EfficientNet as transformers, timm, torchvision or their authors write
+            them; "embedded" for the ViT-S/14 of the `demo` extra; or, for an untrained network that is always the same,
+            "random:WIDTHxDEPTH" or "random:WIDTHxDEPTHxPATCH", which is a ViT, "random:resnet18",
+            "random:efficientnet_b0" and so on.
         dtype: compute type; parameters are float32.
         revision: branch, tag or commit on the hub.
         interpolation: how a ViT's positions are resized, None for the way of the network's authors.

@@ -87,7 +87,7 @@ class MetricsLog:
         if not os.path.lexists(self._file) or (not self._resumed and self._file.is_file()):
             return []
         try:
-            return self._rows()
+            return [row for row in read_metrics(self._file) if int(row["step"]) <= self._resumed]
         except (ValueError, KeyError, csv.Error, OSError) as error:
             self._set_aside(str(error))
             return []
@@ -96,21 +96,28 @@ class MetricsLog:
         aside = set_aside(self._file, "metrics-damaged.csv")
         self._warn([f"{self._file}: damaged ({why}); set aside as {aside.name} and begun anew"])
 
-    def _rows(self) -> list[dict[str, str]]:
-        """The rows up to the step from which the run resumes; an error where the file is not what was written."""
-        with self._file.open(newline="", encoding="utf-8") as stream:
-            table = csv.DictReader(stream)
-            # The last row may have been cut off.
-            whole = [row for row in table if None not in row.values()]
-        if table.fieldnames is not None and list(table.fieldnames[:2]) != ["step", "seconds"]:
-            raise ValueError("the first line names no columns")
-        if any(None in row or not math.isfinite(float(row["seconds"])) for row in whole):
-            raise ValueError("a row that was not written so")
-        return [row for row in whole if int(row["step"]) <= self._resumed]
-
     def _start_table(self, row: Mapping[str, Any]) -> None:
         self._table = csv.DictWriter(self._stream, row.keys(), restval="")
         self._table.writeheader()
+
+
+def read_metrics(file: Path) -> list[dict[str, str]]:
+    """The whole rows of metrics.csv, by column.
+
+    Raises:
+        ValueError, KeyError, csv.Error: the file is not what was written.
+        OSError: it cannot be read.
+    """
+    with file.open(newline="", encoding="utf-8") as stream:
+        table = csv.DictReader(stream)
+        # The last row may have been cut off.
+        rows = [row for row in table if None not in row.values()]
+    if table.fieldnames is not None and list(table.fieldnames[:2]) != ["step", "seconds"]:
+        raise ValueError("the first line names no columns")
+    for row in rows:
+        if None in row or int(row["step"]) < 1 or not math.isfinite(float(row["seconds"])):
+            raise ValueError("a row that was not written so")
+    return rows
 
 
 def summary_writer() -> Any:
