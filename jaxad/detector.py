@@ -168,7 +168,7 @@ class Detector(nnx.Module):
         return None
 
     @property
-    def weights(self) -> dict[str, str]:
+    def weight_hashes(self) -> dict[str, str]:
         """What the pretrained networks of a new detector are, wherever they were loaded from: {setting: identity}.
 
         Under each setting that names a source, what identifies its content; a run goes on where these are the same,

@@ -67,7 +67,7 @@ class MetricsLog:
             self._open([])
         if self._table is None:
             self._start_table({**row, **values})
-        self._table.writerow(row | known)
+        self._table.writerow(row | known)  # type: ignore[union-attr]
         self._stream.flush()
         if self._writer is not None:
             for name, value in known.items():

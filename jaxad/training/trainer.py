@@ -223,7 +223,7 @@ def fit(
         "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},
         "protocol": protocol,
         "false_alarm": false_alarm,
-        "weights": detector.weights,
+        "weights": detector.weight_hashes,
     }
     resources = {"train": config.RESOURCES, "config": getattr(detector.config, "RESOURCES", ())}
     settings = {"system": detector.name, "config": to_json(detector.config), **meta}

@@ -139,7 +139,7 @@ class CLIPFusion(Detector, Remembers):
         return Pretrained("backbone", networks.id, networks.sha256, networks.bytes, {}, embeds=False)
 
     @property
-    def weights(self) -> dict[str, str]:
+    def weight_hashes(self) -> dict[str, str]:
         found = (part.partition("=") for part in self.backbone.sha256.split(","))
         return {name: sha256 for name, _, sha256 in found if sha256}
 

@@ -185,7 +185,7 @@ class VLMDiff(Detector, Trainable):
         return Pretrained("backbone", backbone.id, backbone.sha256, backbone.bytes, record, swaps=True)
 
     @property
-    def weights(self) -> dict[str, str]:
+    def weight_hashes(self) -> dict[str, str]:
         networks = {"stable_diffusion": (self.unet, self.text), "autoencoder": (self.autoencoder,)}
         found = {name: module_state.digest(*modules) for name, modules in networks.items()}
         words = ["", "a photo of a metal nut; its thread is scratched"]
