@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 import jaxad
+from jaxad import parallel
 from jaxad.config import PatchBankConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.detectors.patch_bank import PatchBank
@@ -18,6 +19,8 @@ from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen, Statistic
 from jaxad.testing import toy_model, toy_training
+from jaxad.training.trainer import DetectorTrainer
+from tests.campaigns.bit_flips import flips, step_bits
 from tests.models.vit.made_checkpoints import write_dinov2
 from tests.training.test_trainer import arrays, assert_bit_equal
 
@@ -183,6 +186,16 @@ def test_a_changed_bit_is_noticed_though_size_and_date_are_the_same(copy):
     os.utime(file)
     with pytest.raises(DamagedError, match=str(file)):
         checkpoint.read_meta(step)
+
+
+def test_no_random_bit_is_loaded(copy, trained):
+    """A few of what `python -m tests.campaigns.bit_flips` does a thousand times."""
+    step = copy / "checkpoints" / "12"
+    like = DetectorTrainer(toy_model(), toy_training(), parallel.make_mesh()).abstract_state
+    counts = flips(step, lambda: step_bits(step, like), 12, seed=0)
+    assert sum(counts.values()) == 12
+    assert not [part for part, outcome in counts if outcome == "CHANGED"]
+    assert sum(number for (_, outcome), number in counts.items() if outcome == "refused") > 6
 
 
 def test_copies_are_accepted_whatever_their_dates_and_names(trained, tmp_path):

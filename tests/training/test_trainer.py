@@ -380,6 +380,34 @@ def test_metrics_log_drops_what_comes_after_the_checkpoint_and_what_was_cut_off(
     assert float(table[2]["seconds"]) >= float(table[1]["seconds"])
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("\n2,", "\nx2,"),
+        lambda text: "".join(text.splitlines(True)[1:]),
+        lambda text: text + "3,nan,1\n",
+        lambda text: text.replace("\n1,", "\n1,7,7,7,"),
+        lambda text: "\udcff\0" * 9,
+        lambda text: text.replace("loss", "lost"),
+    ],
+    ids=["step", "no head", "seconds", "too long", "binary", "column"],
+)
+def test_a_damaged_metrics_log_is_set_aside_and_begun_anew(tmp_path, damage):
+    file, told = tmp_path / "metrics.csv", []
+    with MetricsLog(file, 0) as log:
+        for step in (1, 2):
+            log.write(step, {"loss": step / 3})
+    damaged = damage(file.read_text()).encode("utf-8", "surrogateescape")
+    file.write_bytes(damaged)
+    with MetricsLog(file, 2, None, told.extend) as log:
+        log.write(3, {"loss": 0.5})
+        log.write(4, {"loss": 0.25})
+    with file.open(newline="") as stream:
+        assert [(row["step"], row["loss"]) for row in csv.DictReader(stream)] == [("3", "0.5"), ("4", "0.25")]
+    assert (tmp_path / "metrics-damaged.csv").exists()
+    assert [str(file) in line for line in told] == [True]
+
+
 def test_batches_must_divide_over_the_devices(parts, tmp_path):
     with pytest.raises(ConfigError, match="multiple of the number of devices, 2"):
         jaxad.fit(toy_model(), parts.train, toy_training(batch_size=3), workdir=tmp_path / "run")
