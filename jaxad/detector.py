@@ -8,6 +8,8 @@ the type of its variable (`jaxad.nn.variables`).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -75,6 +77,19 @@ class Pretrained:
     record: Mapping[str, Any]
     embeds: bool = True
     swaps: bool = False
+
+
+def identity_of(id: str, sha256: str, record: Mapping[str, Any]) -> str:
+    """What networks are: the hash of their files, or of untrained ones the name, and the shape that they were given.
+
+    Args:
+        id: where they were loaded from.
+        sha256: of their files; "" for random weights.
+        record: their shape and how they take images; fields that say where the files lie are left out.
+    """
+    places = ("id", "sha256", "bytes", "dtype")
+    shape = json.dumps({name: value for name, value in record.items() if name not in places}, sort_keys=True)
+    return f"{sha256 or id} {hashlib.sha256(shape.encode()).hexdigest()}"
 
 
 class Detector(nnx.Module):
@@ -151,6 +166,16 @@ class Detector(nnx.Module):
     def pretrained(self) -> Pretrained | None:
         """Its networks that have a source of their own; None where it has none."""
         return None
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        """What the pretrained networks of a new detector are, wherever they were loaded from: {setting: identity}.
+
+        Under each setting that names a source, what identifies its content; a run goes on where these are the same,
+        however the settings spell it. None of these settings where the networks were given, not loaded.
+        """
+        source = self.pretrained
+        return {} if source is None else {source.attribute: identity_of(source.id, source.sha256, source.record)}
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -282,7 +307,9 @@ class PatchDetector(Detector):
     @property
     def inputs(self) -> InputSpec:
         side = self.config.image_size
-        identity = (self.backbone.config_json(), self.blocks)
+        backbone = self.backbone
+        what = identity_of(backbone.id, backbone.sha256, backbone.config_json())
+        identity = (what, backbone.dtype, self.blocks)
         return InputSpec({"image": View(side, side, "bilinear")}, identity=identity)
 
     @property

@@ -18,6 +18,14 @@ class CheckpointError(JaxadError):
     """A checkpoint or workdir is missing, damaged, of another detector or of a newer format."""
 
 
+class DamagedError(CheckpointError):
+    """Files of a checkpoint are not those that were written; names each. An earlier step may be whole."""
+
+
+class ChangedError(DamagedError):
+    """Files of a checkpoint have the size that they had, but other bytes: a finished step was changed in its place."""
+
+
 class TrainingError(JaxadError, ArithmeticError):
     """Training or its result is of no use, e.g. a loss that is not finite; the message names step and term."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from jaxad.config import to_json
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
-from jaxad.io.atomic import write_whole
+from jaxad.io.digests import MANIFEST, DamageError, read_manifest, write_manifest
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
@@ -137,6 +136,7 @@ class FeatureCache:
         folder: Path | None = None,
         encoder: Encoder | None = None,
         progress: Progress | None = None,
+        warn: Callable[[Sequence[str]], None] = lambda texts: None,
     ) -> FeatureCache:
         """Encodes a source once.
 
@@ -144,9 +144,11 @@ class FeatureCache:
             detector: its `encode` and frozen networks.
             source: the images, all held.
             folder: where to keep the arrays on disk, memory-mapped; None keeps them in memory. A finished cache of the
-                same images and network found there is used as it is; an unfinished one is begun anew.
+                same images and network found there is used once all its bytes are found to be those that were
+                written; one that is unfinished or damaged is begun anew.
             encoder: compiled already; None compiles one with its defaults.
             progress: called after every batch.
+            warn: told of a damaged cache.
 
         Raises:
             DataError: the folder's disk has too little room; says how much is needed.
@@ -154,8 +156,8 @@ class FeatureCache:
         """
         identity = cache_identity(detector, source)
         spec = _abstract(detector)
-        if folder is not None and (found := cls._open(folder, identity, spec)) is not None:
-            return found
+        if folder is not None and parallel.all_agree(_is_whole(folder, identity, warn)):
+            return cls._open(folder, identity, spec)
         # All processes take part in encoding; on the disk they share, one writes.
         writes = folder is None or parallel.is_main_process()
         if folder is not None and writes:
@@ -180,17 +182,12 @@ class FeatureCache:
         if writes:
             for array in arrays:
                 array.flush()  # type: ignore[union-attr]
-            write_whole(folder / "features.json", json.dumps({"identity": identity}))
+            write_manifest(folder, (f"{number}.npy" for number in range(len(arrays))), identity=identity)
         parallel.wait_for_others("features written")
-        finished = cls._open(folder, identity, spec)
-        assert finished is not None
-        return finished
+        return cls._open(folder, identity, spec)
 
     @classmethod
-    def _open(cls, folder: Path, identity: str, spec: Features) -> FeatureCache | None:
-        index = folder / "features.json"
-        if not index.is_file() or index.read_text() != json.dumps({"identity": identity}):
-            return None
+    def _open(cls, folder: Path, identity: str, spec: Features) -> FeatureCache:
         leaves, structure = jax.tree.flatten(spec)
         arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(leaves))]
         return cls(jax.tree.unflatten(structure, arrays), identity)
@@ -295,9 +292,24 @@ def _abstract(detector: Detector) -> Features:
     return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
 
 
+def _is_whole(folder: Path, identity: str, warn: Callable[[Sequence[str]], None]) -> bool:
+    """Whether a folder holds a finished cache of that identity, every byte as it was written."""
+    if not (folder / MANIFEST).exists():
+        return False
+    try:
+        manifest = read_manifest(folder)
+        if manifest.about.get("identity") != identity:
+            return False
+        manifest.check()
+    except (DamageError, OSError) as error:
+        warn([f"{error}; features are computed anew"])
+        return False
+    return True
+
+
 def _clear(folder: Path, needed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "features.json").unlink(missing_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
     for old in folder.glob("*.npy"):
         old.unlink()
     free = shutil.disk_usage(folder).free

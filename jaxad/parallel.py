@@ -163,6 +163,11 @@ def wait_for_others(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def all_agree(holds: bool) -> bool:
+    """Whether something holds in every process, so that all of them do the same."""
+    return holds if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(holds)).all())
+
+
 def _is_local(array: Any) -> bool:
     return not isinstance(array, jax.Array) or array.is_fully_addressable
 

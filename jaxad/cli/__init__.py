@@ -19,6 +19,7 @@ COMMANDS = {
     "fit": "Fit",
     "evaluate": "Evaluate",
     "predict": "Predict",
+    "verify": "Verify",
     "check": "Check",
     "prepare": "Prepare",
     "caption": "Caption",

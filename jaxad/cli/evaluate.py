@@ -66,12 +66,13 @@ class Evaluate(WorkCommand):
         raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
         reporter = Reporter()
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
-        restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, **changes)
+        restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)
         reporter.warn(restored.notes)
         other = None
         if self.baseline is not None:
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
-            other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None)
+            other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
+            reporter.warn(other.notes)
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])
         test = _labeled(dataset)

@@ -79,7 +79,7 @@ class Predict(Command):
         raise_problems(below_one(self, "batch_size", "workers") + missing)
         reporter = Reporter()
         source = ImageList(list(self.images), self.category)
-        restored = checkpoint.restore(self.checkpoint, backbone=self.backbone)
+        restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
         self._explain(restored, reporter)
         files = [record.file for record in source.records]
         kinds: Any = self.save

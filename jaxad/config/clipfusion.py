@@ -26,6 +26,7 @@ class CLIPFusionConfig(Config):
     2303.14814) on the same CLIP; that MaskCLIP has WinCLIP's prompts is jaxad's choice.
     """
 
+    RESOURCES: ClassVar = ("label", "memory_gb", "chunk")
     MAIN: ClassVar = ("clip", "clip_image_size", "diffusion", "image_size", "models", "objects", "states")
     PRESETS: ClassVar = {
         "clipfusion": {},

@@ -48,7 +48,8 @@ class DPDiffConfig(Config):
         reason="named only DINOv2-B; the paper cites the version with registers",
         decision="dpdiff-backbone",
     )
-    """Frozen feature network: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra."""
+    """Frozen feature network: a folder, file or Hugging Face id (ORG/NAME or ORG/NAME@REVISION), or "embedded", the
+    ViT-S/14 of the `demo` extra."""
     blocks: Blocks = setting(
         None,
         source="paper",

@@ -54,6 +54,9 @@ class Config:
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {"default": {}}
     """What each preset changes of the defaults, by its name; the first one is what `preset()` gives."""
+    RESOURCES: ClassVar[tuple[str, ...]] = ()
+    """Fields that say how results are computed, kept and told, and change them by rounding at most: a run goes on with
+    other values of these."""
     MAIN: ClassVar[tuple[str, ...] | None] = None
     """Fields that `--help` shows, None for all; the others are rarer settings, which `--help-all` shows too."""
 

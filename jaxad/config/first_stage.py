@@ -25,6 +25,7 @@ class FirstStageConfig(Config):
     The preset "paper" is the published setting, "small" one for CPUs: half the sides, no LPIPS.
     """
 
+    RESOURCES: ClassVar = ("remat",)
     MAIN: ClassVar = ("source", "image_size", "pixels", "perceptual_weight", "vgg")
     PRESETS: ClassVar = {"paper": {}, "small": {"image_size": 128, "perceptual_weight": 0.0}}
 
@@ -109,6 +110,7 @@ class FirstStageTrainConfig(Config):
     The preset "paper" is the published training, "small" a short one for CPUs.
     """
 
+    RESOURCES: ClassVar = ("log_every", "checkpoint_every", "keep_checkpoints", "fsdp", "tensorboard")
     MAIN: ClassVar = ("epochs", "steps", "batch_size", "accumulate", "learning_rate", "fsdp")
     PRESETS: ClassVar = {
         "paper": {},

@@ -17,6 +17,7 @@ class PatchBankConfig(Config):
     The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
     """
 
+    RESOURCES: ClassVar = ("chunk",)
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "bank_size", "per_category")
     PRESETS: ClassVar = {
         "paper": {},
@@ -26,7 +27,8 @@ class PatchBankConfig(Config):
     backbone: str = setting(
         "facebook/dinov2-with-registers-base", source="jaxad", reason=_ALIKE, decision="patch-bank-features"
     )
-    """Frozen feature network: a folder, file or Hugging Face id, or "embedded", the ViT-S/14 of the `demo` extra."""
+    """Frozen feature network: a folder, file or Hugging Face id (ORG/NAME or ORG/NAME@REVISION), or "embedded", the
+    ViT-S/14 of the `demo` extra."""
     blocks: Blocks = setting(None, source="jaxad", reason=_ALIKE, decision="patch-bank-features")
     """Blocks of a ViT, counted from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
     convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""

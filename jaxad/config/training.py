@@ -16,6 +16,15 @@ class TrainConfig(Config):
     trained otherwise have presets of their own, see `VLMDiffConfig.training`.
     """
 
+    RESOURCES: ClassVar = (
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "cache",
+        "cache_limit_gb",
+        "fsdp",
+        "tensorboard",
+    )
     MAIN: ClassVar = ("steps", "batch_size", "accumulate", "learning_rate", "seed", "checkpoint_every", "fsdp")
     PRESETS: ClassVar = {
         "paper": {},

@@ -31,6 +31,7 @@ class VLMDiffConfig(Config):
     ResNet-50. "small" is for CPUs and tests.
     """
 
+    RESOURCES: ClassVar = ("remat",)
     MAIN: ClassVar = ("stable_diffusion", "autoencoder", "checkpoint", "trained", "backbone", "image_size", "captions")
     PRESETS: ClassVar = {
         "paper": {},

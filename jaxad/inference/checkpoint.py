@@ -1,38 +1,32 @@
 """Checkpoints of a run by Orbax: written atomically in the background, restored exactly, readable without their source.
 
-A step's folder holds `model` (every array of the detector but its pretrained networks), `pretrained` (those, where they
+A step's folder holds `model` (every array of the detector but its pretrained networks), `backbone` (those, where they
 are small), `training` (raw parameters, optimizer state and moving average), `meta` (class of the detector, configs,
-categories, provenance) and, once the run is at its end, complete.json (the threshold).
+categories, provenance), manifest.json (size, date and SHA-256 of all these) and, once the run is at its end,
+complete.json (the threshold). Which step counts, and when it is damaged, says `jaxad.inference.steps`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxad import __version__, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector, Pretrained, detectors
-from jaxad.errors import CheckpointError, ConfigError, JaxadError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
+from jaxad.inference.steps import FOLDER, FORMAT, Step, newest, numbered, open_step
+from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_training
 from jaxad.inference.threshold import Threshold
-from jaxad.io.atomic import write_whole
+from jaxad.io.digests import write_manifest
 from jaxad.nn import module_state
-from jaxad.nn.variables import Memory
 
-FORMAT = 2
-RESOURCES = ("precision", "memory_gb", "chunk", "remat")
-"""Settings that say how a detector computes, not what: results change by rounding alone."""
-COMPLETE = "complete.json"
 EMBED_LIMIT = 200_000_000
 """Pretrained networks below this many bytes travel inside every checkpoint, so that it needs no hub."""
 
@@ -63,8 +57,13 @@ class CheckpointWriter:
     """
 
     def __init__(self, workdir: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-        self._folder = (workdir / "checkpoints").absolute()
+        self._folder, self._writing = (workdir / FOLDER).absolute(), 0
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            # Called on the main process when all files of a step are written, and before it gets its name.
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+        )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> CheckpointWriter:
@@ -77,7 +76,8 @@ class CheckpointWriter:
     @property
     def latest(self) -> int | None:
         """Newest complete step, None where there is none."""
-        return self._manager.latest_step()
+        folders = numbered(self._folder)
+        return int(folders[0].name) if folders else None
 
     def save(
         self,
@@ -115,10 +115,10 @@ class CheckpointWriter:
         }
         items: dict[str, Any] = {"model": ocp.args.StandardSave(model), "meta": ocp.args.JsonSave(record)}
         if embedded:
-            items["pretrained"] = ocp.args.StandardSave(networks)
+            items["backbone"] = ocp.args.StandardSave(networks)
         if training is not None:
             items["training"] = ocp.args.StandardSave(training)
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        self._save(step, items)
 
     def complete(self, step: int, threshold: Threshold | None) -> None:
         """Records, beside the last step, that the run is at its end, and the decision rule where one was chosen.
@@ -127,65 +127,52 @@ class CheckpointWriter:
         """
         self._manager.wait_until_finished()
         if parallel.is_main_process():
-            record = {"complete": True, "threshold": None if threshold is None else threshold.to_json()}
-            write_whole(self._folder / str(step) / COMPLETE, json.dumps(record))
+            open_step(self._folder / str(step)).end(None if threshold is None else threshold.to_json())
         parallel.wait_for_others("run complete")
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
         """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config"."""
         record = {"format": FORMAT, "jaxad": __version__, "step": step, **meta}
-        items = {"training": ocp.args.StandardSave(training), "meta": ocp.args.JsonSave(record)}
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        self._save(step, {"training": ocp.args.StandardSave(training), "meta": ocp.args.JsonSave(record)})
 
     def restore_training(self, step: int, like: Any) -> Any:
-        """The `training` pytree of a step, on the devices and with the sharding of `like`."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        try:
-            items = ocp.args.Composite(training=ocp.args.StandardRestore(abstract))
-            return self._manager.restore(step, args=items)["training"]
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            raise CheckpointError(
-                f"checkpoint of step {step} does not hold this run's optimizer state: {error}"
-            ) from error
+        """The `training` pytree of a step, on the devices and with the sharding of `like`.
+
+        Raises:
+            CheckpointError: the step is damaged, or of another training.
+        """
+        return read_training(open_step(self._folder / str(step)), like)
+
+    def _save(self, step: int, items: Mapping[str, Any]) -> None:
+        # The callback of the step before must not see this one's number.
+        self._manager.wait_until_finished()
+        self._writing = step
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def _write_manifest(self) -> None:
+        """Notes what the step that is being written holds, so that it never is there without."""
+        unfinished = next(self._folder.glob(f"{self._writing}.orbax-checkpoint-tmp*"), None)
+        folder = unfinished or self._folder / str(self._writing)
+        files = (path for path in folder.glob("*/**/*") if path.is_file())
+        write_manifest(folder, (path.relative_to(folder).as_posix() for path in files), step=self._writing)
 
 
 def find_step(checkpoint: Path | str) -> Path:
-    """The folder of the step that `checkpoint` names: a workdir (newest step), or one step's folder.
+    """The folder of the step that `checkpoint` names: a workdir (newest whole step), or one step's folder.
 
     Raises:
-        CheckpointError: nothing there, or nothing complete.
+        CheckpointError: nothing there, or nothing whole.
     """
-    folder = Path(checkpoint).absolute()
-    if (folder / "meta").is_dir() and folder.name.isdigit():
-        return folder
-    root = folder / "checkpoints"
-    if not root.is_dir():
-        raise CheckpointError(
-            f"{checkpoint}: no checkpoint there; give the workdir of a `jaxad fit`, or a step's folder"
-        )
-    complete = [step for step in root.iterdir() if step.name.isdigit() and (step / "meta").is_dir()]
-    if not complete:
-        raise CheckpointError(f"{root}: no step was completed; run `jaxad fit` again with the same workdir to go on")
-    return max(complete, key=lambda step: int(step.name))
+    return newest(checkpoint, lambda step: step.folder)[0]
 
 
 def read_meta(checkpoint: Path | str) -> dict[str, Any]:
     """What a checkpoint records besides its arrays.
 
     Raises:
-        CheckpointError: missing, damaged, or of a newer format than this version reads.
+        CheckpointError: missing, damaged, or of another format than this version reads.
     """
-    folder = find_step(checkpoint)
-    try:
-        meta = ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
-        if (folder / COMPLETE).is_file():
-            meta |= json.loads((folder / COMPLETE).read_text())
-    except Exception as error:  # Orbax raises whatever its storage raises.
-        raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
-    if (found := meta.get("format", 0)) != FORMAT:
-        mend = "upgrade jaxad" if found > FORMAT else "fit anew"
-        raise CheckpointError(f"{folder}: format {found}, but this jaxad reads {FORMAT}; {mend}")
-    return meta
+    return newest(checkpoint, _meta)[0]
 
 
 def read_config(checkpoint: Path | str) -> Any:
@@ -194,11 +181,7 @@ def read_config(checkpoint: Path | str) -> Any:
     Raises:
         CheckpointError: missing, damaged, of another format or class, or of settings that this version does not have.
     """
-    folder, meta = find_step(checkpoint), read_meta(checkpoint)
-    try:
-        return from_json(_detector_class(folder, meta).config_class, meta["config"])
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}: {error}; it may come from a newer version") from error
+    return newest(checkpoint, _config)[0]
 
 
 def pretrained_identity(checkpoint: Path | str) -> tuple[str, str] | None:
@@ -209,59 +192,111 @@ def pretrained_identity(checkpoint: Path | str) -> tuple[str, str] | None:
     Raises:
         CheckpointError: as for `read_meta`.
     """
-    record = read_meta(checkpoint)["pretrained"]
+    record = read_meta(checkpoint).get("pretrained")
     return record and (record["sha256"], "" if record["sha256"] else record["id"])
 
 
-def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_changes: Any) -> Restored:
+def restore(
+    checkpoint: Path | str, *, backbone: str | None = None, pass_over: bool = False, **config_changes: Any
+) -> Restored:
     """A detector as it was saved.
 
     Args:
-        checkpoint: a workdir (newest step) or one step's folder.
+        checkpoint: a workdir, or one step's folder. Of a workdir it is the newest whole step; newer ones of which
+            files are missing or cut off are passed over, and named in the notes.
         backbone: folder or id from which to load the pretrained networks instead; their hash must be the recorded one.
             Detectors that may swap them (`Pretrained.swaps`) also take others; the threshold is then left out.
+        pass_over: whether to pass over newer steps too that were whole once, and whose bytes have changed since.
         config_changes: fields of the detector's config to change, e.g. start_timestep=200. Only fields that change no
             parameter make sense; others are reported as a mismatch. The threshold is left out, as it holds for the
-            settings it was measured under, unless only `RESOURCES` change.
+            settings it was measured under, unless only the precision or `RESOURCES` of the config change.
 
     Raises:
-        CheckpointError: missing, damaged, of another format or class, or arrays that do not fit; lists every
-            difference.
+        DamagedError: no step is whole, or bytes of the newest have changed (`pass_over` takes an older one).
+        CheckpointError: missing, of another format or class, or arrays that do not fit; lists every difference.
     """
-    folder, meta = find_step(checkpoint), read_meta(checkpoint)
-    detector_class, recorded = _detector_class(folder, meta), read_config(checkpoint)
-    config = from_json(detector_class.config_class, {**meta["config"], **config_changes})
+    restored, passed = newest(checkpoint, lambda step: _restored(step, backbone, config_changes), changed=pass_over)
+    return dataclasses.replace(restored, notes=passed + restored.notes)
+
+
+def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> Restored:
+    folder, meta, notes = step.folder, step.meta, []
+    detector_class, recorded = _detector_class(step), _config(step)
+    try:
+        meta = meta | step.ending()
+        threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
+    except DamagedError as error:
+        notes.append(f"{error}; the threshold is left out, run the same `jaxad fit` again to choose it anew")
+        threshold = None
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: its threshold is none of jaxad's: {error!r}") from error
+    config = from_json(detector_class.config_class, {**meta["config"], **changes})
     config.check()
-    notes, changed = [], [name for name in config_changes if getattr(config, name) != getattr(recorded, name)]
-    if meta["threshold"] and (others := [name for name in changed if name not in RESOURCES]):
+    changed = [name for name in changes if getattr(config, name) != getattr(recorded, name)]
+    resources = ("precision", *getattr(detector_class.config_class, "RESOURCES", ()))
+    if threshold and (others := [name for name in changed if name not in resources]):
         settings = ", ".join(f"{name} = {getattr(config, name)}" for name in others)
         notes.append(f"{settings}: the threshold, measured under other settings, is left out")
-        meta = {**meta, "threshold": None}
-    arrays, record, network = _read_arrays(folder / "model"), meta["pretrained"], None
+        threshold = None
+    record, network, own = meta["pretrained"], None, {}
+    items = ["model"]
     if record is not None and record["embedded"] and backbone is None:
-        arrays |= _read_arrays(folder / "pretrained")
+        items.append("backbone")
     elif record is not None:
         network = _load_pretrained(folder, detector_class, config, record, backbone)
         _, own = module_state.split(network)
-        arrays |= {f"{record['attribute']}/{path}": array for path, array in own.items()}
+        own = {f"{record['attribute']}/{path}": array for path, array in own.items()}
+        if backbone is None:
+            notes.append(f"the pretrained networks were read from {record['id']}, which the checkpoint names")
         if not _is_recorded(network, record):
-            left_out = "; the threshold, measured with the latter, is left out" if meta["threshold"] else ""
+            left_out = "; the threshold, measured with the latter, is left out" if threshold else ""
             notes.append(f"{network.id} compares in place of {record['id']}{left_out}")
             config = dataclasses.replace(config, **{record["attribute"]: network.id})
-            meta = {**meta, "threshold": None}
-    abstract = detector_class.abstract(config, record and record["config"], network)
-    detector = _filled(abstract, arrays, folder)
+            threshold = None
+    # Shapes are compared before any array is read, so that a strange checkpoint cannot make room for itself.
+    abstract = _abstract(step, detector_class, config, network)
+    step.check(*items)
+    shapes = {path: shape for item in items for path, shape in declared(step, item).items()}
+    check_fit(abstract, own | shapes, folder)
+    arrays = own | {path: array for item in items for path, array in read_arrays(step, item).items()}
+    detector = module_state.merge(module_state.split(abstract)[0], arrays)
     detector.categories = tuple(meta["categories"])
+    meta = {**meta, "threshold": None if threshold is None else threshold.to_json()}
     if (source := detector.pretrained) is not None and record is not None:
-        meta = {**meta, "pretrained": _record(source, record["embedded"] and network is None)}
-    threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
+        meta["pretrained"] = _record(source, record["embedded"] and network is None)
     return Restored(detector, threshold, meta, folder, tuple(notes))
 
 
-def _detector_class(folder: Path, meta: Mapping[str, Any]) -> type[Detector]:
+def _meta(step: Step) -> dict[str, Any]:
+    """All that a step records; without a threshold, and not complete, where what says so is damaged."""
+    try:
+        return step.meta | step.ending()
+    except DamagedError:
+        return {**step.meta, "threshold": None, "complete": False}
+
+
+def _config(step: Step) -> Any:
+    """The settings of the detector in a step."""
+    try:
+        return from_json(_detector_class(step).config_class, step.meta["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{step.folder}: {error}; it may come from a newer version") from error
+
+
+def _abstract(step: Step, detector_class: type[Detector], config: Any, network: Any) -> Detector:
+    record = step.meta["pretrained"]
+    try:
+        return detector_class.abstract(config, record and record["config"], network)
+    except JaxadError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{step.folder}: records networks that cannot be built: {error!r}") from error
+
+
+def _detector_class(step: Step) -> type[Detector]:
     """The class that a checkpoint names; the registry must know it, so that a checkpoint cannot make jaxad import."""
-    name = meta["system"]
-    if not (folder / "model").is_dir():
+    folder, meta, name = step.folder, step.meta, step.meta["system"]
+    if "model" not in step.items:
         raise CheckpointError(
             f"{folder}: holds no detector but the training of `jaxad fit {name}`, whose result is the folder "
             f"{folder.parents[1] / name}; give that to VLMDiff as its `autoencoder`"
@@ -278,34 +313,6 @@ def _detector_class(folder: Path, meta: Mapping[str, Any]) -> type[Detector]:
     return found
 
 
-def _filled(abstract: Detector, arrays: Mapping[str, Any], folder: Path) -> Detector:
-    """The detector with these arrays, which must be all of its own; those of its memories may have any shape."""
-    graphdef, memories, others = module_state.split(abstract, Memory, ...)
-    expected = memories | others
-    problems = [f"missing array {path}" for path in expected.keys() - arrays.keys()]
-    problems += [f"unknown array {path}" for path in arrays.keys() - expected.keys()]
-    problems += [
-        f"{path}: shape {arrays[path].shape}, expected {expected[path].shape}"
-        for path in sorted(others.keys() & arrays.keys())
-        if arrays[path].shape != others[path].shape
-    ]
-    if problems:
-        raise CheckpointError("\n".join([f"{folder} does not fit its config:", *(f"  {p}" for p in sorted(problems))]))
-    return module_state.merge(graphdef, arrays)
-
-
-def _read_arrays(folder: Path) -> dict[str, Any]:
-    try:
-        with ocp.PyTreeCheckpointer() as reader:
-            # As numpy arrays: a checkpoint is not always read on the devices that wrote it.
-            tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree  # type: ignore[arg-type]
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
-            arrays = reader.restore(folder, restore_args=as_numpy)
-    except Exception as error:  # Orbax raises whatever its storage raises.
-        raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
-    return {path: jnp.asarray(array) for path, array in arrays.items()}
-
-
 def _load_pretrained(
     folder: Path, detector_class: type[Detector], config: Any, record: Mapping[str, Any], override: str | None
 ) -> Any:
@@ -316,6 +323,8 @@ def _load_pretrained(
         raise CheckpointError(
             f"{folder}: needs the backbone {record['id']} (`backbone` gives its folder): {error}"
         ) from error
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: records networks that cannot be built: {error!r}") from error
     if not _is_recorded(network, record) and not (override and record["swaps"]):
         raise CheckpointError(
             f"{network.id}: SHA-256 {_shortened(network.sha256)} is not the backbone this checkpoint was trained on "

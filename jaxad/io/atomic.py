@@ -1,9 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and damaged ones that make room for them."""
 
 from __future__ import annotations
 
 import os
 import uuid
+from itertools import chain, count
 from pathlib import Path
 
 
@@ -27,3 +28,18 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def set_aside(path: Path, name: str) -> Path:
+    """Renames a file or folder to `name` in the same folder, or where that is taken to that name with a number.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    stem, suffix = Path(name).stem, Path(name).suffix
+    names = chain([name], (f"{stem}-{number}{suffix}" for number in count(2)))
+    free = next(other for other in map(path.with_name, names) if not os.path.lexists(other))
+    return path.rename(free)

@@ -35,7 +35,7 @@ class Backbone(nnx.Module):
     Attributes:
         network: the network, of any registered family; the "blocks" of a convolutional one are its stages.
         normalization: how it takes images.
-        id: the name it was loaded by.
+        id: the name it was loaded by; of one from the hub ORG/NAME@COMMIT.
         sha256: hash of its weight files, "" for random weights.
         bytes: size of its weight files, of its parameters for random weights.
         dtype: compute type; features are float32 in any case.
@@ -147,10 +147,11 @@ def load_backbone(
     """The pretrained backbone of that name.
 
     Args:
-        name: a local folder or weight file, or a hub id, of any registered family, such as DINOv2, DINO, ViT, ResNet
-            or EfficientNet as transformers, timm, torchvision or their authors write them; "embedded" for the ViT-S/14
-            of the `demo` extra; or, for an untrained network that is always the same, "random:WIDTHxDEPTH" or
-            "random:WIDTHxDEPTHxPATCH", which is a ViT, "random:resnet18", "random:efficientnet_b0" and so on.
+        name: a local folder or weight file, or a hub id (ORG/NAME or ORG/NAME@REVISION), of any registered family,
+            such as DINOv2, DINO, ViT, ResNet or EfficientNet as transformers, timm, torchvision or their authors write
+            them; "embedded" for the ViT-S/14 of the `demo` extra; or, for an untrained network that is always the same,
+            "random:WIDTHxDEPTH" or "random:WIDTHxDEPTHxPATCH", which is a ViT, "random:resnet18",
+            "random:efficientnet_b0" and so on.
         dtype: compute type; parameters are float32.
         revision: branch, tag or commit on the hub.
         interpolation: how a ViT's positions are resized, None for the way of the network's authors.
@@ -170,7 +171,7 @@ def load_backbone(
     return Backbone(
         network,
         normalization=Normalization.of(weights.preprocessor, weights.config, usual),
-        id=weights.id,
+        id=weights.pinned,
         sha256=weights.sha256,
         bytes=weights.bytes,
         dtype=dtype,

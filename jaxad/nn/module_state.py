@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -54,6 +55,17 @@ def split(module: nnx.Module, *filters: Any) -> tuple[Any, ...]:
     """
     graphdef, *states = nnx.split(module, *filters)
     return graphdef, *({"/".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(s)} for s in states)
+
+
+def digest(*modules: nnx.Module) -> str:
+    """SHA-256 of the arrays of modules, with their paths and types: the same for the same weights of any source."""
+    hasher = hashlib.sha256()
+    for module in modules:
+        for path, array in sorted(split(module)[1].items()):
+            host = np.ascontiguousarray(array)
+            hasher.update(f"{path} {host.dtype} {host.shape}\n".encode())
+            hasher.update(host.reshape(-1).view(np.uint8))
+    return hasher.hexdigest()
 
 
 def merge(graphdef: nnx.GraphDef, arrays: Mapping[str, Any]) -> Any:

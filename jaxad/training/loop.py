@@ -60,7 +60,8 @@ def run_steps(
         TrainingError: a term of the loss is not finite.
     """
     speed = Speed(resumed, config.batch_size * config.accumulate)
-    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard=workdir if config.tensorboard else None)
+    tensorboard = workdir if config.tensorboard else None
+    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard, reporter.warn)
 
     def on_log(step: int, metrics: dict[str, float]) -> None:
         rate = speed(step)

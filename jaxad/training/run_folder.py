@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxad import parallel
-from jaxad.errors import CheckpointError
+from jaxad.errors import CheckpointError, DamagedError
+from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import write_whole
+from jaxad.io.digests import DamageError, read_object
 from jaxad.io.threads import map_threads
 from jaxad.types import Source
 
@@ -35,37 +38,93 @@ def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = 
     return hasher.hexdigest()
 
 
-def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
-    """Writes config.json, or checks that the one there is of the same run.
+def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Sequence[str]] = {}) -> list[str]:
+    """Makes the workdir that of a run, or checks that it is; what is damaged in it is mended or set aside.
+
+    What the newest whole checkpoint records says whose the workdir is, else config.json, which is written again where
+    the checkpoint knows better. Steps that are damaged are renamed to `damaged-STEP`, so that the run goes on from the
+    newest that is whole, or from its beginning.
 
     Args:
         workdir: the run's folder, made if need be.
         settings: JSON-ready values that a resumed run must share with the one it resumes. Of "data" only "sha256",
-            {part: `content_hash`}, has to be the same; all else there says where the images are from.
+            {part: `content_hash`}, has to be the same; all else there says where the images are from. Settings of
+            "config" that "weights" names are compared by the identities there, however they are spelled.
+        resources: names of the settings in "config" and "train" that do not have to be the same.
+
+    Returns:
+        What was mended or set aside, for the user.
 
     Raises:
         CheckpointError: the folder holds another run, all differing settings listed, or something else.
     """
     mine = json.loads(json.dumps(settings))
-    file = workdir / "config.json"
-    if file.is_file():
-        theirs = json.loads(file.read_text())
-        recorded = theirs["data"].get("sha256")
-        if recorded == mine["data"]["sha256"]:
-            theirs["data"] = mine["data"]
-        differences = [
-            f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new
-        ]
-        if differences:
-            listing = "\n".join(f"  {line}" for line in differences)
-            raise CheckpointError(f"{workdir} holds another run; use a new workdir, or the same settings:\n{listing}")
-        return
-    if workdir.exists() and any(workdir.iterdir()):
+    file, steps = workdir / "config.json", workdir / FOLDER
+    recorded, told = _recorded(workdir, mine), []
+    try:
+        written = read_object(file) if file.exists() or file.is_symlink() else None
+    except DamageError as error:
+        written, told = None, [f"{error}; written anew"]
+        if recorded is None:
+            raise CheckpointError(
+                f"{error}, and no checkpoint tells whose {workdir} is; use a new workdir, or delete this one"
+            ) from error
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
+    theirs = written if recorded is None else recorded
+    if theirs is None and workdir.exists() and any(workdir.iterdir()):
         raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new workdir")
+    if theirs is not None and (differences := _differences(theirs, mine, resources)):
+        listing = "\n".join(f"  {line}" for line in differences)
+        raise CheckpointError(f"{workdir} holds another run; use a new workdir, or the same settings:\n{listing}")
     parallel.wait_for_others("workdir checked")
     if parallel.is_main_process():
-        write_whole(file, json.dumps(mine, indent=2))
+        if written is None or _differences(written, mine, resources):
+            write_whole(file, json.dumps(mine, indent=2))
+            if recorded is not None and not told:
+                told = [f"{file}: is not that of the checkpoints; written anew"]
+        told += set_aside_damaged(steps)
     parallel.wait_for_others("workdir claimed")
+    return told
+
+
+def _recorded(workdir: Path, mine: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the newest checkpoint that is whole says of the settings, None where there is none."""
+    if not numbered(workdir / FOLDER):
+        return None
+    with suppress(DamagedError):
+        meta = newest(workdir, lambda step: step.meta)[0]
+        return {name: meta.get(name) for name in mine}
+    return None
+
+
+def _differences(
+    theirs: Mapping[str, Any], mine: Mapping[str, Any], resources: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """A line for each setting that makes the other run another one."""
+    theirs, mine = _essential(theirs, resources), _essential(mine, resources)
+    data, weights, config = (_object(theirs, part) for part in ("data", "weights", "config"))
+    if data.get("sha256") == mine["data"]["sha256"]:
+        theirs["data"] = mine["data"]
+    for name, identity in _object(mine, "weights").items():
+        if weights.get(name) == identity and name in mine["config"]:
+            config[name] = mine["config"][name]
+    return [f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new]
+
+
+def _object(settings: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """A part of the settings; an empty one where it is not what it must be, or there is none."""
+    value = settings.get(part)
+    return value if isinstance(value, dict) else {}
+
+
+def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A copy of the settings without those that do not have to be the same."""
+    copy = json.loads(json.dumps(settings))
+    for part, names in resources.items():
+        if isinstance(copy.get(part), dict):
+            copy[part] = {name: value for name, value in copy[part].items() if name not in names}
+    return copy
 
 
 class Speed:

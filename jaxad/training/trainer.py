@@ -223,8 +223,11 @@ def fit(
         "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},
         "protocol": protocol,
         "false_alarm": false_alarm,
+        "weights": detector.weight_hashes,
     }
-    claim(run.workdir, {"system": detector.name, "config": to_json(detector.config), **meta})
+    resources = {"train": config.RESOURCES, "config": getattr(detector.config, "RESOURCES", ())}
+    settings = {"system": detector.name, "config": to_json(detector.config), **meta}
+    reporter.warn(claim(run.workdir, settings, resources))
     detector.categories = tuple(source.categories)
     began, rate = time.perf_counter(), None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
@@ -326,4 +329,6 @@ def _features(detector: Detector, source: Source, config: TrainConfig, run: _Pla
     run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
     folder = run.workdir / "features" if where == "disk" else None
     with run.reporter.images("features", len(source)) as progress:
-        return FeatureCache.build(detector, source, folder=folder, encoder=encoder, progress=progress)
+        return FeatureCache.build(
+            detector, source, folder=folder, encoder=encoder, progress=progress, warn=run.reporter.warn
+        )

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -6,16 +7,20 @@ import pytest
 from flax import nnx
 
 import jaxad
+from jaxad import parallel
 from jaxad.config import PatchBankConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.detectors.patch_bank import PatchBank
-from jaxad.errors import CheckpointError, ConfigError
+from jaxad.errors import ChangedError, CheckpointError, ConfigError, DamagedError
 from jaxad.inference import checkpoint
 from jaxad.inference.checkpoint import pretrained_identity
+from jaxad.io.digests import read_manifest, write_manifest
 from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen, Statistic
 from jaxad.testing import toy_model, toy_training
+from jaxad.training.trainer import DetectorTrainer
+from tests.campaigns.bit_flips import flips, step_bits
 from tests.models.vit.made_checkpoints import write_dinov2
 from tests.training.test_trainer import arrays, assert_bit_equal
 
@@ -27,8 +32,14 @@ def copy(trained, tmp_path):
 
 
 def edit_meta(step, **changes):
-    file = step / "meta" / "metadata"
+    """As somebody else might have written it: with a manifest that fits."""
+    manifest, file = read_manifest(step), step / "meta" / "metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    write_manifest(step, manifest.files, **manifest.about)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def test_restores_from_workdir_and_from_a_step(trained):
@@ -99,7 +110,10 @@ def test_a_large_backbone_is_read_from_where_it_came_from(parts, tmp_path, monke
     model = PatchBank.create(PatchBankConfig(backbone=str(folder), image_size=56, bank_size=50))
     run = jaxad.fit(model, parts.train, workdir=tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints" / "0" / "backbone").exists()
-    assert_bit_equal(jaxad.restore(tmp_path / "run").detector, run.model)
+    restored = jaxad.restore(tmp_path / "run")
+    assert_bit_equal(restored.detector, run.model)
+    # A path that a checkpoint names is not read without a word.
+    assert str(folder) in restored.notes[0]
     moved = folder.rename(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="`backbone`"):
         jaxad.restore(tmp_path / "run")
@@ -129,20 +143,151 @@ def test_an_unfinished_step_is_passed_over(copy):
 
 
 @pytest.mark.parametrize(
-    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "pretrained/manifest.ocdbt"]
+    "victim", ["meta/metadata", "model/_METADATA", "model/manifest.ocdbt", "backbone/manifest.ocdbt"]
 )
-def test_a_damaged_checkpoint_is_named(copy, victim):
-    file = copy / "checkpoints" / "12" / victim
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="damaged checkpoint"):
+def test_a_damaged_step_is_named_and_passed_over(copy, victim):
+    step = copy / "checkpoints" / "12"
+    truncate(step / victim)
+    with pytest.raises(DamagedError, match=victim):
+        jaxad.restore(step)
+    restored = jaxad.restore(copy)
+    assert restored.meta["step"] == 8
+    (note,) = restored.notes
+    assert victim in note
+    assert "step 8" in note
+    truncate(copy / "checkpoints" / "8" / victim)
+    with pytest.raises(DamagedError, match="no step is whole") as error:
+        jaxad.restore(copy)
+    assert str(error.value).count(victim) == 2
+
+
+def test_a_finished_step_that_was_changed_is_passed_over_only_when_asked(copy):
+    """Whoever does not read notes would judge by an older model."""
+    step = copy / "checkpoints" / "12"
+    truncate(step / "manifest.json")
+    with pytest.raises(ChangedError, match=r"manifest\.json"):
+        jaxad.restore(copy)
+    restored = jaxad.restore(copy, pass_over=True)
+    assert restored.meta["step"] == 8
+    assert "manifest.json" in restored.notes[0]
+
+
+def test_a_changed_bit_is_noticed_though_size_and_date_are_the_same(copy):
+    step = copy / "checkpoints" / "12"
+    file = max((step / "model").rglob("*"), key=lambda file: file.stat().st_size)
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(DamagedError, match=str(file)):
+        jaxad.restore(step)
+    # What is not read is not compared byte by byte: this is the model's, and meta alone is asked for.
+    assert checkpoint.read_meta(step)["step"] == 12
+    os.utime(file)
+    with pytest.raises(DamagedError, match=str(file)):
+        checkpoint.read_meta(step)
+
+
+def test_no_random_bit_is_loaded(copy, trained):
+    """A few of what `python -m tests.campaigns.bit_flips` does a thousand times."""
+    step = copy / "checkpoints" / "12"
+    like = DetectorTrainer(toy_model(), toy_training(), parallel.make_mesh()).abstract_state
+    counts = flips(step, lambda: step_bits(step, like), 12, seed=0)
+    assert sum(counts.values()) == 12
+    assert not [part for part, outcome in counts if outcome == "CHANGED"]
+    assert sum(number for (_, outcome), number in counts.items() if outcome == "refused") > 6
+
+
+def test_copies_are_accepted_whatever_their_dates_and_names(trained, tmp_path):
+    elsewhere = shutil.copytree(
+        trained.workdir / "checkpoints" / "12", tmp_path / "best", copy_function=shutil.copyfile
+    )
+    for file in elsewhere.rglob("*"):
+        os.utime(file, (0, 0))
+    restored = jaxad.restore(elsewhere)
+    assert_bit_equal(restored.detector, trained.model)
+    assert (restored.threshold, restored.notes) == (trained.threshold, ())
+    # A renamed step of a workdir is no step of it: its name would say another number.
+    workdir = shutil.copytree(trained.workdir, tmp_path / "run")
+    (workdir / "checkpoints" / "8").rename(workdir / "checkpoints" / "20")
+    assert jaxad.restore(workdir).meta["step"] == 12
+    (workdir / "checkpoints" / "12").rename(workdir / "checkpoints" / "twelve")
+    assert jaxad.restore(workdir / "checkpoints" / "twelve").meta["step"] == 12
+    with pytest.raises(DamagedError, match="holds step 8"):
+        jaxad.restore(workdir)
+
+
+def test_what_is_no_step_is_ignored(copy):
+    for name in ("damaged-16", "16-backup", "0016", "²", "tmp"):
+        (copy / "checkpoints" / name).mkdir()
+    (copy / "checkpoints" / "notes.txt").write_text("keep")
+    restored = jaxad.restore(copy)
+    assert (restored.meta["step"], restored.notes) == (12, ())
+
+
+def test_a_damaged_end_of_a_run_costs_the_threshold_alone(copy, trained):
+    file = copy / "checkpoints" / "12" / "complete.json"
+    content = file.read_text()
+    limit = str(trained.threshold.of(None).image)
+    other = json.loads(content) | {"of": "0" * 64}
+    for damaged in ("", content[:40], content.replace(limit, f"1{limit}"), "[1]", json.dumps(other)):
+        file.write_text(damaged)
+        restored = jaxad.restore(copy)
+        assert (restored.threshold, restored.meta["complete"], restored.meta["step"]) == (None, False, 12)
+        assert "complete.json" in restored.notes[0]
+    file.write_text(content)
+    assert jaxad.restore(copy).threshold == trained.threshold
+
+
+def test_a_step_without_permission_is_not_taken_for_damaged(copy, monkeypatch):
+    def refuse(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("jaxad.io.digests.digest", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied") as error:
+        jaxad.restore(copy)
+    assert not isinstance(error.value, DamagedError)
+
+
+def test_types_of_what_a_checkpoint_records_are_checked_and_all_faults_listed(copy):
+    step = copy / "checkpoints" / "12"
+    record = jaxad.restore(step).meta["pretrained"]
+    edit_meta(step, categories=["disc", 5], system=None, train=[], pretrained=record | {"bytes": "many", "swaps": 1})
+    with pytest.raises(CheckpointError) as error:
+        jaxad.restore(copy)
+    for place in ("system", "categories[1]", "train", "pretrained.bytes", "pretrained.swaps"):
+        assert f"meta.{place}" in str(error.value)
+
+
+def test_a_manifest_may_not_lead_out_of_its_folder(copy, tmp_path):
+    step, other = copy / "checkpoints" / "12", tmp_path / "elsewhere"
+    manifest = read_manifest(step)
+    file = step / next(name for name in manifest.files if name.startswith("model/d/"))
+    file.rename(other)
+    file.symlink_to(other)
+    with pytest.raises(DamagedError, match="link"):
+        jaxad.restore(step)
+    write_manifest(step, [*manifest.files, "../../../elsewhere"], **manifest.about)
+    with pytest.raises(DamagedError, match="manifest"):
+        jaxad.restore(step)
+
+
+def test_shapes_are_compared_before_any_array_is_read(copy, monkeypatch):
+    monkeypatch.setattr(checkpoint, "read_arrays", lambda *_: pytest.fail("read"))
+    with pytest.raises(CheckpointError, match=r"local/queries: shape"):
+        jaxad.restore(copy, local_prototypes=5)
+    monkeypatch.setattr("jaxad.inference.stored_arrays.LEAST_BOUND", 0)
+    monkeypatch.setattr("jaxad.inference.stored_arrays.RATIO", 0.5)
+    with pytest.raises(CheckpointError, match="cannot hold"):
         jaxad.restore(copy)
 
 
-def test_arrays_lost_from_a_checkpoint_are_noticed(copy):
-    for file in (copy / "checkpoints" / "12" / "model").rglob("d/*"):
-        file.unlink()
-    with pytest.raises(CheckpointError, match="damaged checkpoint"):
-        jaxad.restore(copy)
+def test_networks_that_cannot_be_built_are_said_so(copy):
+    record = jaxad.restore(copy).meta["pretrained"]
+    for config in ({}, record["config"] | {"shape": 5}, record["config"] | {"normalization": {"mean": "x"}}):
+        edit_meta(copy / "checkpoints" / "12", pretrained=record | {"config": config})
+        with pytest.raises((CheckpointError, ConfigError)):
+            jaxad.restore(copy)
 
 
 def test_a_newer_format_is_refused(copy):
@@ -162,13 +307,6 @@ def test_a_checkpoint_of_another_system_is_refused(copy):
     edit_meta(copy / "checkpoints" / "12", system="oracle")
     with pytest.raises(CheckpointError, match="oracle"):
         jaxad.restore(copy)
-
-
-def test_a_damaged_training_state_stops_the_resumption(copy, parts):
-    shutil.rmtree(copy / "checkpoints" / "12")
-    shutil.rmtree(copy / "checkpoints" / "8" / "training")
-    with pytest.raises(CheckpointError, match="optimizer state"):
-        jaxad.fit(toy_model(), parts.train, toy_training(), workdir=copy, holdout=parts.holdout)
 
 
 def test_backbones_of_one_hash_are_the_same_wherever_they_lie(trained, copy):

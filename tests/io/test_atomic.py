@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from jaxad.io.atomic import write_whole
+from jaxad.io.atomic import set_aside, write_whole
 
 
 def test_text_and_bytes_and_folders(tmp_path):
@@ -25,3 +25,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         write_whole(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_set_aside_takes_nobodys_place(tmp_path):
+    for number, name in enumerate(("a-damaged.csv", "a-damaged-2.csv", "a-damaged-3.csv")):
+        file = tmp_path / "a.csv"
+        file.write_text(str(number))
+        assert set_aside(file, "a-damaged.csv").name == name
+    assert [file.read_text() for file in sorted(tmp_path.glob("*-[23].csv"))] == ["1", "2"]
+    (tmp_path / "8").mkdir()
+    (tmp_path / "damaged-8").symlink_to("nowhere")
+    assert set_aside(tmp_path / "8", "damaged-8").name == "damaged-8-2"

@@ -215,7 +215,7 @@ def test_caches_in_memory_and_on_disk_give_the_same_bits(parts, trained, tmp_pat
     config = toy_training(cache="disk")
     model = jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run").model
     assert_bit_equal(model, trained.model)
-    assert (tmp_path / "run" / "features" / "features.json").is_file()
+    assert (tmp_path / "run" / "features" / "manifest.json").is_file()
 
 
 def test_training_without_a_cache_rounds_as_the_cache_does(parts, trained, tmp_path, monkeypatch):
@@ -258,9 +258,22 @@ def test_a_disk_cache_is_reused_for_the_same_images_and_network_only(parts, tmp_
     calls.clear()
     build(toy_model(blocks=(0,)), parts.holdout)
     assert sum(calls) == 10
-    (tmp_path / "features.json").write_text('{"identi')
+    (tmp_path / "manifest.json").write_text('{"identi')
     build(toy_model(blocks=(0,)), parts.holdout)
     assert sum(calls) == 20
+
+
+def test_a_damaged_disk_cache_is_named_and_built_anew(parts, tmp_path):
+    model, told = toy_model(), []
+    first = np.array(FeatureCache.build(model, parts.holdout, folder=tmp_path)[range(10)].tokens)
+    file = tmp_path / "0.npy"
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = FeatureCache.build(model, parts.holdout, folder=tmp_path, warn=told.extend)
+    np.testing.assert_array_equal(again[range(10)].tokens, first)
+    assert [str(file) in line for line in told] == [True]
 
 
 def small_step(**changes):
@@ -365,6 +378,34 @@ def test_metrics_log_drops_what_comes_after_the_checkpoint_and_what_was_cut_off(
         ("3", "nan", "5.0"),
     ]
     assert float(table[2]["seconds"]) >= float(table[1]["seconds"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace("\n2,", "\nx2,"),
+        lambda text: "".join(text.splitlines(True)[1:]),
+        lambda text: text + "3,nan,1\n",
+        lambda text: text.replace("\n1,", "\n1,7,7,7,"),
+        lambda text: "\udcff\0" * 9,
+        lambda text: text.replace("loss", "lost"),
+    ],
+    ids=["step", "no head", "seconds", "too long", "binary", "column"],
+)
+def test_a_damaged_metrics_log_is_set_aside_and_begun_anew(tmp_path, damage):
+    file, told = tmp_path / "metrics.csv", []
+    with MetricsLog(file, 0) as log:
+        for step in (1, 2):
+            log.write(step, {"loss": step / 3})
+    damaged = damage(file.read_text()).encode("utf-8", "surrogateescape")
+    file.write_bytes(damaged)
+    with MetricsLog(file, 2, None, told.extend) as log:
+        log.write(3, {"loss": 0.5})
+        log.write(4, {"loss": 0.25})
+    with file.open(newline="") as stream:
+        assert [(row["step"], row["loss"]) for row in csv.DictReader(stream)] == [("3", "0.5"), ("4", "0.25")]
+    assert (tmp_path / "metrics-damaged.csv").exists()
+    assert [str(file) in line for line in told] == [True]
 
 
 def test_batches_must_divide_over_the_devices(parts, tmp_path):

@@ -139,6 +139,11 @@ class CLIPFusion(Detector, Remembers):
         return Pretrained("backbone", networks.id, networks.sha256, networks.bytes, {}, embeds=False)
 
     @property
+    def weight_hashes(self) -> dict[str, str]:
+        found = (part.partition("=") for part in self.backbone.sha256.split(","))
+        return {name: sha256 for name, _, sha256 in found if sha256}
+
+    @property
     def few_shot(self) -> bool:
         """Whether there are references."""
         return any(bank.filled for bank in (*self.clip_banks, *self.diffusion_banks))

@@ -28,6 +28,7 @@ from jaxad.models.stable_diffusion.untrained import (
     random_vision_tower,
 )
 from jaxad.models.weights.loader import Weights, find_weights
+from jaxad.models.weights.place import split_revision
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import freeze
 from jaxad.types import Array
@@ -119,7 +120,7 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
         scale,
         vae,
         unet,
-        sources=where,
+        sources={name: _pinned(source, loaded[name].commit) for name, source in where.items()},
         sha256=",".join(f"{name}={found.sha256}" for name, found in loaded.items()),
         bytes=sum(found.bytes for found in loaded.values()),
     )
@@ -153,11 +154,13 @@ def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
 
 
 class _Loaded(NamedTuple):
-    """Networks of one model, and hash and size in bytes of their files; of untrained ones their name, and 0."""
+    """Networks of one model; hash, size in bytes and commit on the hub of their files, of untrained ones their name and
+    nothing."""
 
     networks: tuple[Any, Any]
     sha256: str
     bytes: int = 0
+    commit: str | None = None
 
 
 def _load_clip(source: str, precision: Precision) -> _Loaded:
@@ -205,7 +208,13 @@ def _diffusion_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[Tex
     return tower, load_tokenizer(tokenizer or source, context=tower.config.context)
 
 
-def _account(found: list[Weights]) -> tuple[str, int]:
-    """Hashes joined by "+", once for networks that share a file, and size in bytes of all files."""
+def _pinned(source: str, commit: str | None) -> str:
+    """A source with the commit that it is of, where it came from the hub: a checkpoint loads the same again."""
+    return source if commit is None else f"{split_revision(source)[0]}@{commit}"
+
+
+def _account(found: list[Weights]) -> tuple[str, int, str | None]:
+    """Hashes joined by "+", once for networks that share a file, size in bytes of all files, and commit."""
+    commit = next((weights.commit for weights in found if weights.commit), None)
     hashes = {weights.files: weights.sha256 for weights in found}.values()
-    return "+".join(hashes), sum(file.stat().st_size for file in {file for w in found for file in w.files})
+    return "+".join(hashes), sum(file.stat().st_size for file in {file for w in found for file in w.files}), commit

@@ -8,16 +8,18 @@ map = 1 - cosine of frozen features of image and image^
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxad.config import VLMDiffConfig
 from jaxad.data.fit_options import CaptionOptions
-from jaxad.detector import Detector, InputSpec, Pretrained, Trainable, register
+from jaxad.detector import Detector, InputSpec, Pretrained, Trainable, identity_of, register
 from jaxad.detectors.vlmdiff.networks import Networks, abstract_networks, load_networks, tokenizer_of
 from jaxad.detectors.vlmdiff.published import load_published
 from jaxad.detectors.vlmdiff.sgn import abstract_sgn, controlled_noise, make_sgn
@@ -181,6 +183,19 @@ class VLMDiff(Detector, Trainable):
         networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
         record = {"backbone": backbone.config_json(), "networks": networks.structure}
         return Pretrained("backbone", backbone.id, backbone.sha256, backbone.bytes, record, swaps=True)
+
+    @property
+    def weight_hashes(self) -> dict[str, str]:
+        networks = {"stable_diffusion": (self.unet, self.text), "autoencoder": (self.autoencoder,)}
+        found = {name: module_state.digest(*modules) for name, modules in networks.items()}
+        words = ["", "a photo of a metal nut; its thread is scratched"]
+        ids = np.asarray(tokenizer_of(self.config, self.text.config.context)(words))
+        tokenizer = hashlib.sha256(np.ascontiguousarray(ids)).hexdigest()
+        # All of them may come from one file of VLMDiff's authors.
+        whole = {} if self.config.checkpoint is None else {"checkpoint": module_state.digest(self.unet, self.sgn)}
+        backbone = self.backbone
+        compared = identity_of(backbone.id, backbone.sha256, backbone.config_json())
+        return {**found, "tokenizer": tokenizer, **whole, "backbone": compared}
 
     def encode(self, batch: Batch) -> Features:
         """Moments of the VAE's posterior as tokens [b n 2c], the image itself, and the text tower's output.

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxad.errors import ConfigError
+from jaxad.models.weights.place import split_revision
 
 Captioner = Callable[[Sequence[np.ndarray]], list[str]]
 """Images uint8 [h w 3] of any sizes -> a text for each."""
@@ -21,7 +22,7 @@ class HuggingFaceCaptioner:
     published captioner, OpenGVLab/InternVL2-8B, which brings its own; its captions, made elsewhere, are read like any.
 
     Args:
-        model: hub id, or a folder with model and processor.
+        model: hub id, ORG/NAME or ORG/NAME@REVISION, or a folder with model and processor.
         prompt: asked of every image.
         max_new_tokens: longest answer.
 
@@ -40,8 +41,10 @@ class HuggingFaceCaptioner:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(model, trust_remote_code=False)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+            name, revision = split_revision(model)
+            where = {"revision": revision or "main", "trust_remote_code": False}
+            self._processor: Any = AutoProcessor.from_pretrained(name, **where)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
         except (OSError, ValueError, ImportError, KeyError) as error:
             raise ConfigError(
                 f"model = {model!r}: transformers loads no image-text-to-text model from it; name a hub id or folder "

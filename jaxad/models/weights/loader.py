@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
+from jaxad.models.known_hashes import check_published
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
 from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damaged
-from jaxad.models.weights.place import Place, open_place
+from jaxad.models.weights.place import Hub, Place, commit_of, open_place, split_revision
 from jaxad.models.weights.safetensors_file import is_safetensors, read_safetensors
 from jaxad.models.weights.torch_pickle import is_torch_pickle, read_torch_pickle
 
@@ -46,6 +47,7 @@ class Weights:
         prefix: what the names in the files have before those in `tensors`.
         preprocessor: content of preprocessor_config.json, empty where there is none.
         described_in: the files that `config` and `preprocessor` were read from.
+        commit: that the files are of, where they came from the hub and its cache says.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Weights:
     prefix: str = ""
     preprocessor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     described_in: tuple[Path, ...] = ()
+    commit: str | None = None
 
     def __str__(self) -> str:
         return f"{self.id} below {self.prefix}" if self.prefix else self.id
@@ -63,6 +66,11 @@ class Weights:
     def sha256(self) -> str:
         """Their SHA-256."""
         return sha256(self.files)
+
+    @property
+    def pinned(self) -> str:
+        """`id` as ORG/NAME@COMMIT, which always means these very files; of local files the `id` itself."""
+        return self.id if self.commit is None else f"{split_revision(self.id)[0]}@{self.commit}"
 
     @property
     def bytes(self) -> int:
@@ -115,14 +123,16 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
 
     Args:
         source: folder with config.json and weights, or their shards and index, under one of the names in `FILES`; one
-            weight file; or a hub id such as "facebook/dinov2-small". The hub's cache and HF_HUB_OFFLINE are respected.
-        revision: branch, tag or commit on the hub.
+            weight file; or a hub id such as "facebook/dinov2-small", or with a branch, tag or commit
+            "facebook/dinov2-small@REVISION". The hub's cache and HF_HUB_OFFLINE are respected.
+        revision: branch, tag or commit on the hub; goes before that in `source`.
         subfolder: folder within the folder or repository, such as "unet" in those of Stable Diffusion.
         prefer: how the names of the files begin that go before all others, such as "open_clip" in repositories that
             hold a CLIP beside timm's image tower.
 
     Raises:
-        WeightsError: nothing there, hub out of reach, repository missing or gated, damaged file, missing shard.
+        WeightsError: nothing there, hub out of reach, repository missing or gated, damaged file, missing shard; or
+            a published file whose hash is known and another.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -145,7 +155,12 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
             found, tensors = _read_shards(place, index)
         else:
             continue
-        return Weights(name, config, found, tensors, preprocessor=preprocessor, described_in=described_in)
+        commit = None
+        if isinstance(place, Hub):
+            commit = commit_of(found[0])
+            if place.revision is None:
+                check_published(place.repository, subfolder, found)
+        return Weights(name, config, found, tensors, "", preprocessor, described_in, commit)
     raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
 
 

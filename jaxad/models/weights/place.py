@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,9 +30,36 @@ class Place(Protocol):
 
 
 def open_place(source: str | Path, revision: str | None = None, subfolder: str = "") -> Place:
-    """The local folder of that name, else the hub's repository, at `revision`; or a folder in either."""
+    """The local folder of that name, else the hub's repository, at `revision`; or a folder in either.
+
+    Args:
+        source: a folder, ORG/NAME on the hub, or ORG/NAME@REVISION.
+        revision: branch, tag or commit; goes before that in `source`.
+        subfolder: within the folder or repository.
+    """
     path = Path(source).expanduser()
-    return Folder(path / subfolder) if path.is_dir() else Hub(str(source), revision, subfolder)
+    if path.is_dir():
+        return Folder(path / subfolder)
+    repository, named = split_revision(source)
+    return Hub(repository, revision or named, subfolder)
+
+
+def split_revision(source: str | Path) -> tuple[str, str | None]:
+    """ORG/NAME@REVISION as its two parts; None for the revision where there is none, or the source is a local path."""
+    text = str(source)
+    if Path(source).expanduser().exists():
+        return text, None
+    repository, _, revision = text.partition("@")
+    return repository, revision or None
+
+
+def commit_of(file: Path) -> str | None:
+    """The commit that a file in the hub's cache is of; None where its path does not say."""
+    parts = file.parts
+    if "snapshots" not in parts:
+        return None
+    name = parts[parts.index("snapshots") + 1]
+    return name if re.fullmatch("[0-9a-f]{40}", name) else None
 
 
 class Folder:
@@ -77,7 +105,7 @@ class Hub:
             huggingface_hub.hf_hub_download,
             self.repository,
             path,
-            revision=self.revision,
+            revision=self.revision if self.listing is not None else self._cached_revision,
             local_files_only=self.listing is None,
         )
         try:
@@ -86,12 +114,35 @@ class Hub:
             return None
 
     def absent(self, names: str) -> str:
+        at = f" at revision {self.revision}" if self.revision else ""
         if self.listing is not None:
-            return f"missing in the repository: {names}"
+            return f"missing in the repository{at}: {names}"
+        kept = ", ".join(self._snapshots)
+        cached = f" (which has of it the revisions {kept})" if kept else ""
         return (
             f"no such folder or file here; on the hub, which cannot be reached or is switched off by HF_HUB_OFFLINE, "
-            f"and not in its local cache: {names}. Go online once, or name a local folder"
+            f"and not in its local cache{cached}{at}: {names}. Go online once, or name a local folder"
         )
+
+    @property
+    def _snapshots(self) -> list[str]:
+        """Commits of which the local cache has files."""
+        name = f"models--{self.repository.replace('/', '--')}"
+        folder = Path(huggingface_hub.constants.HF_HUB_CACHE) / name / "snapshots"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    @property
+    def _cached_revision(self) -> str | None:
+        """What the cache, which knows whole hashes alone, is to be asked for: a commit that was named by its beginning;
+        or the only one that is there, where none was named and the cache does not say which is the newest."""
+        cached = self._snapshots
+        if self.revision is None:
+            name = f"models--{self.repository.replace('/', '--')}"
+            newest = Path(huggingface_hub.constants.HF_HUB_CACHE) / name / "refs" / "main"
+            return cached[0] if len(cached) == 1 and not newest.exists() else None
+        begun = [commit for commit in cached if commit.startswith(self.revision)]
+        is_hash = re.fullmatch("[0-9a-f]{7,40}", self.revision)
+        return begun[0] if is_hash and len(begun) == 1 else self.revision
 
     def _explained(self, request: Callable[[], Any], what: str) -> Any:
         """The answer to a request.

@@ -185,8 +185,9 @@ def fit_autoencoder(
     _check_size(config, start)
     content = {"images": content_hash(source, workers=workers)}
     data = {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content}
-    meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data}
-    claim(workdir, meta)
+    weights = dict.fromkeys(("source", "vgg", "lpips"), module_state.digest(*networks.values()))
+    meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data, "weights": weights}
+    reporter.warn(claim(workdir, meta, {"train": train.RESOURCES, "config": config.RESOURCES}))
     began, rate = time.perf_counter(), None
     with CheckpointWriter(workdir, train.keep_checkpoints) as writer:
         resumed = writer.latest or 0

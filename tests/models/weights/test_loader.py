@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from unittest import mock
 
 import flax.serialization
@@ -11,6 +12,7 @@ from huggingface_hub import errors as hub_errors
 from safetensors.numpy import load_file, save_file
 
 from jaxad.errors import WeightsError
+from jaxad.models import known_hashes
 from jaxad.models.vit.checkpoints import LAYOUTS
 from jaxad.models.vit.network import load_vit
 from jaxad.models.weights import loader as loader
@@ -303,8 +305,43 @@ def test_hub_cache_serves_offline(folder, tmp_path, monkeypatch, sharded):
     weights = find_weights("someone/dino", revision="v1")
     assert weights.id == "someone/dino"
     assert len(load_vit(weights).blocks) == 3
-    with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
-        find_weights("someone/dino", revision="v2")
+    for found in (weights, find_weights("someone/dino@v1"), find_weights("someone/dino@0000000")):
+        assert found.pinned == f"someone/dino@{'0' * 40}"
+    with pytest.raises(WeightsError, match=r"HF_HUB_OFFLINE.*v2"):
+        find_weights("someone/dino@v2")
+
+
+def test_a_cache_of_one_commit_serves_offline_without_refs(folder, tmp_path, monkeypatch):
+    snapshots = tmp_path / "cache" / "models--someone--dino" / "snapshots"
+    snapshots.mkdir(parents=True)
+    shutil.copytree(folder, snapshots / ("1" * 40))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert find_weights("someone/dino").pinned == f"someone/dino@{'1' * 40}"
+    assert find_weights(f"someone/dino@{'1' * 40}").sha256 == find_weights(folder).sha256
+    (snapshots / ("2" * 40)).mkdir()
+    with pytest.raises(WeightsError, match="2" * 40):
+        find_weights("someone/dino")
+
+
+def test_a_local_folder_may_have_an_at_in_its_name(folder):
+    renamed = folder.rename(folder.with_name("dino@home"))
+    assert find_weights(renamed).pinned == str(renamed)
+
+
+def test_files_that_are_published_must_be_those_that_are(folder, tmp_path, monkeypatch):
+    snapshots = tmp_path / "cache" / "models--someone--dino" / "snapshots"
+    snapshots.mkdir(parents=True)
+    file = shutil.copytree(folder, snapshots / ("1" * 40)) / "model.safetensors"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    content = hashlib.sha256(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(known_hashes, "KNOWN", {"someone/dino": {"model.safetensors": content}})
+    assert find_weights("someone/dino").sha256 == content
+    monkeypatch.setattr(known_hashes, "KNOWN", {"someone/dino": {"model.safetensors": "5" * 64}})
+    with pytest.raises(WeightsError, match=r"not that of the published.*REVISION"):
+        find_weights("someone/dino")
+    # Who names a revision means what is there.
+    assert find_weights(f"someone/dino@{'1' * 40}").sha256 == content
+    assert find_weights(folder).sha256 == content
 
 
 HUB_FILES = {"config.json", "unet/config.json", "unet/diffusion_pytorch_model.bin", "model.onnx", "flax_model.msgpack"}

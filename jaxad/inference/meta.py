@@ -1,0 +1,61 @@
+"""What a checkpoint records besides its arrays: every field's type, checked before any is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxad.errors import CheckpointError
+from jaxad.io.json_files import Faults
+
+_EVERY: Mapping[str, Any] = {"format": int, "jaxad": str, "system": str, "step": int, "config": dict}
+_DETECTOR: Mapping[str, Any] = {
+    "class": str,
+    "categories": list,
+    "pretrained": (dict, None),
+    "threshold": (dict, None),
+    "complete": bool,
+}
+_OPTIONAL: Mapping[str, Any] = {
+    "train": (dict, None),
+    "data": dict,
+    "protocol": str,
+    "false_alarm": (int, float),
+    "weights": dict,
+}
+_PRETRAINED: Mapping[str, Any] = {
+    "attribute": str,
+    "id": str,
+    "sha256": str,
+    "bytes": int,
+    "config": dict,
+    "swaps": bool,
+    "embedded": bool,
+}
+
+
+def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> None:
+    """Checks the types of all fields.
+
+    Args:
+        record: as saved.
+        file: that it was read from.
+        of_detector: whether the step holds a detector; else the state of another training.
+
+    Raises:
+        CheckpointError: lists every field that is missing or of a wrong type.
+    """
+    faults = Faults(file)
+    optional = {name: kind for name, kind in _OPTIONAL.items() if name in record}
+    faults.fields(record, "meta", **_EVERY, **(_DETECTOR if of_detector else {}), **optional)
+    if isinstance(record.get("step"), int) and record["step"] < 0:
+        faults.add("meta.step", "must be at least 0")
+    if of_detector and isinstance(record.get("categories"), list):
+        for number, name in enumerate(record["categories"]):
+            faults.has(name, f"meta.categories[{number}]", str)
+    if of_detector and isinstance(record.get("pretrained"), dict):
+        faults.fields(record["pretrained"], "meta.pretrained", **_PRETRAINED)
+    if faults.count:
+        problems = [f"  {problem.detail}" for problem in faults.problems]
+        raise CheckpointError("\n".join([f"{file}: not what jaxad records of a checkpoint:", *problems]))

@@ -1,0 +1,96 @@
+"""Whether what a run has stored is what it wrote: every byte of every step and of its cached features."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxad.errors import CheckpointError
+from jaxad.inference.steps import FOLDER, check_named, numbered, open_step, step_folders
+from jaxad.io.digests import MANIFEST, DamageError, read_manifest, read_object
+from jaxad.training.log import read_metrics
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part of a run.
+
+    Attributes:
+        place: file or folder.
+        found: how much of it was compared.
+        damage: what is wrong, naming each file; "" for nothing.
+    """
+
+    place: Path
+    found: str
+    damage: str = ""
+
+    def __str__(self) -> str:
+        return f"damaged: {self.damage}" if self.damage else f"{self.place}: {self.found}"
+
+
+def verify(run: Path | str) -> list[Finding]:
+    """Compares every byte of what a run has stored with what was written; changes nothing.
+
+    Args:
+        run: a workdir, one step's folder, or a folder of cached features.
+
+    Raises:
+        CheckpointError: there is nothing of the kind.
+    """
+    folder = Path(run).absolute()
+    if not (folder / FOLDER).is_dir():
+        if (folder / MANIFEST).is_file() and not (folder / "meta").is_dir():
+            return [_finding(folder, _cache)]
+        return [_finding(step, _step) for step in step_folders(folder)]
+    parts: list[tuple[Path, Callable[[Path], str]]] = [(step, _step) for step in numbered(folder / FOLDER)]
+    if (folder / "features").is_dir():
+        parts.append((folder / "features", _cache))
+    parts += [(folder / "config.json", _config), (folder / "metrics.csv", _metrics)]
+    aside = sorted(path for path in (folder / FOLDER).iterdir() if path.name.startswith("damaged-"))
+    return [_finding(*part) for part in parts] + [Finding(path, "set aside as damaged, not compared") for path in aside]
+
+
+def _finding(place: Path, examine: Callable[[Path], str]) -> Finding:
+    try:
+        return Finding(place, examine(place))
+    except (CheckpointError, DamageError) as error:
+        return Finding(place, "", str(error))
+    except OSError as error:
+        return Finding(place, "", f"{place}: cannot be read: {error.strerror}")
+
+
+def _step(folder: Path) -> str:
+    step = open_step(folder)
+    check_named(step)
+    step.check()
+    end = "; the run's last" if step.ending() else ""
+    return f"{_amount(len(step.manifest.files), step.manifest.bytes)}{end}"
+
+
+def _cache(folder: Path) -> str:
+    if not (folder / MANIFEST).exists():
+        return "unfinished; fit computes the features anew"
+    manifest = read_manifest(folder)
+    manifest.check()
+    return _amount(len(manifest.files), manifest.bytes)
+
+
+def _config(file: Path) -> str:
+    read_object(file)
+    return "can be read"
+
+
+def _metrics(file: Path) -> str:
+    if not file.exists():
+        return "not there; not every detector trains"
+    try:
+        return f"{len(read_metrics(file))} rows can be read"
+    except (ValueError, KeyError, csv.Error) as error:
+        raise DamageError(f"{file}: {error}") from error
+
+
+def _amount(files: int, size: int) -> str:
+    return f"{files} file{'s' if files > 1 else ''}, {size / 1e6:,.1f} MB, all as written"
