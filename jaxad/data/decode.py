@@ -97,6 +97,11 @@ def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
     return _decode(*_encoded(source, name), lambda image: _marked(image, _pil_to_levels(_loaded(image))))
 
 
+def decode_levels(encoded: bytes, name: str = "encoded image") -> np.ndarray:
+    """The highest channel of each pixel [h w] of an image or mask, as its file has it. Errors as `decode`."""
+    return _decode(encoded, name, lambda image: _pil_to_levels(_loaded(image)))
+
+
 def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMask:
     """As `decode_mask`, of the bytes of a file, with the values that it holds."""
 
