@@ -107,6 +107,7 @@ class CheckpointWriter:
             "class": _class_name(type(detector)),
             "config": to_json(detector.config),
             "categories": list(detector.categories),
+            "depths": dict(detector.depths),
             "pretrained": None if source is None else _record(source, embedded),
             "threshold": None,
             "complete": False,
@@ -252,6 +253,7 @@ def restore(checkpoint: Path | str, *, backbone: str | None = None, **config_cha
     abstract = detector_class.abstract(config, record and record["config"], network)
     detector = _filled(abstract, arrays, folder)
     detector.categories = tuple(meta["categories"])
+    detector.depths = tuple(sorted(meta.get("depths", {}).items()))
     if (source := detector.pretrained) is not None and record is not None:
         meta = {**meta, "pretrained": _record(source, record["embedded"] and network is None)}
     threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])

@@ -135,6 +135,8 @@ class Predictor:
     ) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
         views = self._detector.inputs.views
+        if hasattr(source, "at_depths") and self._detector.depths:
+            source = source.at_depths(dict(self._detector.depths))
         for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded), training=False)
 

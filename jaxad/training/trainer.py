@@ -225,7 +225,7 @@ def fit(
         "false_alarm": false_alarm,
     }
     claim(run.workdir, {"system": detector.name, "config": to_json(detector.config), **meta})
-    detector.categories = tuple(source.categories)
+    detector.learn_names(source)
     began, rate = time.perf_counter(), None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
         final = config.steps if trains else 0

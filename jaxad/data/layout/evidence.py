@@ -23,11 +23,15 @@ def is_binary(values: np.ndarray) -> bool:
 
     The latter allows for the haze that JPEG leaves around black and white.
     """
+    # A sample first, because counting all pixels of a photo takes long.
+    return _holds_two(values.ravel()[:: max(values.size // 4096, 1)], 0.97) and _holds_two(values.ravel(), 0.99)
+
+
+def _holds_two(values: np.ndarray, share: float) -> bool:
     dark, bright = values <= 16, (values >= 239) & (values <= 255)
-    if dark.any() and bright.any() and np.count_nonzero(dark | bright) >= 0.99 * values.size:
+    if dark.any() and bright.any() and np.count_nonzero(dark | bright) >= share * values.size:
         return True
-    # A sample first, because sorting all pixels of a photo takes long.
-    return len(np.unique(values.ravel()[:: max(values.size // 4096, 1)])) <= CODES and len(np.unique(values)) <= CODES
+    return len(np.unique(values)) <= CODES
 
 
 def copies_of_others(images: Sequence[Path]) -> list[Path]:
