@@ -167,8 +167,7 @@ def _examine(source: ImageSource, index: int) -> _Examined:
             lambda: source.encoded_mask(index), str(record.mask), image=name, size=size, label=record.label
         )
         # Of one value alone are black frames, and masks that mark nothing.
-        values = image.values if image.values.ndim == 2 else image.values.max(axis=-1)
-        binary = is_binary(values) and bool(np.ptp(values))
+        binary = is_binary(image.values) and bool(np.ptp(image.values))
         return _Examined(mask.problems, image.digest, f"{size[1]} x {size[0]}", image.kind, image.bits, binary, mask)
 
 

@@ -18,16 +18,18 @@ CODES = 4
 """Distinct values up to which a picture is a mask, whatever the values are: codes of defects are few."""
 
 
-def is_binary(values: np.ndarray) -> bool:
-    """Whether gray values [h w] are those of a mask: a few, or nearly all at the two ends of eight bits.
+def is_binary(pixels: np.ndarray) -> bool:
+    """Whether a picture [h w] or [h w c] is one of a mask: of a few values, or nearly all at the two ends of eight bits.
 
-    The latter allows for the haze that JPEG leaves around black and white.
+    The latter allows for the haze that JPEG leaves around black and white. Of colors the highest channel counts.
     """
+    flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1)
     # A sample first, because counting all pixels of a photo takes long.
-    return _holds_two(values.ravel()[:: max(values.size // 4096, 1)], 0.97) and _holds_two(values.ravel(), 0.99)
+    return _holds_two(flat[:: max(len(flat) // 4096, 1)], 0.97) and _holds_two(flat, 0.99)
 
 
-def _holds_two(values: np.ndarray, share: float) -> bool:
+def _holds_two(flat: np.ndarray, share: float) -> bool:
+    values = flat.max(axis=1)
     dark, bright = values <= 16, (values >= 239) & (values <= 255)
     if dark.any() and bright.any() and np.count_nonzero(dark | bright) >= share * values.size:
         return True
