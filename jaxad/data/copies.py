@@ -65,13 +65,15 @@ def contradictions(test: Sequence[Record], digests: Digests) -> list[Finding]:
     return findings
 
 
-def copies(kind: str, records: Sequence[Record], digests: Digests, besides: Collection[Record] = ()) -> list[Finding]:
-    """Further copies of images within a part, as notes; not those `besides` that something worse is said of."""
+def copies(
+    kind: str, records: Sequence[Record], digests: Digests, besides: Collection[bytes | None] = ()
+) -> list[Finding]:
+    """Further copies of images within a part, as notes; not of pixels `besides`, of which something worse is said."""
     first = _first(records, digests)
     return [
         Finding(record, Problem(kind, str(record.file), f"same pixels as {first[digest].file}", fatal=False))
         for record, digest in zip(records, digests, strict=True)
-        if digest is not None and first[digest] is not record and record not in besides
+        if digest is not None and first[digest] is not record and digest not in besides
     ]
 
 

@@ -101,7 +101,8 @@ def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None
     """
 
     def convert(image: Image.Image) -> Decoded:
-        kind = f"{image.format} {image.mode}"
+        frames = _frames(image)
+        kind = f"{image.format} {image.mode}" + (f", the first of {frames} frames" if frames > 1 else "")
         if is_signed(image):
             raise _UnsupportedMode("signed integers, whose range is unknown; save it with 8 or 16 bits, unsigned")
         declared = 0
@@ -247,6 +248,16 @@ def _loaded(image: Image.Image) -> Image.Image:
     # Some files say only behind their pixels how they are to be turned.
     image.load()
     return image
+
+
+def _frames(image: Image.Image) -> int:
+    # MPO's further frames are previews. What is wrong with them is no fault of the first.
+    try:
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Exception:
+        return 1
+    finally:
+        image.seek(0)
 
 
 def _wide_values(image: Image.Image, encoded: bytes) -> np.ndarray | None:

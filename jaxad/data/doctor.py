@@ -26,7 +26,9 @@ image without mask            no      keeps it; other images of the category hav
 gray mask                     no      keeps it; says by which rule its values count as defect
 large mask                    no      keeps it; a mask of most of the image may be inverted
 narrow range, mixed range     no      says how many of the 16 bits are used, and what becomes black and white
-no training image, unlabeled image, ignored file, ignored folder, benchmark, small hold-out      no      notes
+several frames                no      says that the first is used
+no training image, unlabeled image, ignored file, ignored folder, unclear name, similar category, benchmark,
+small hold-out                no      notes
 """
 
 from __future__ import annotations
@@ -108,12 +110,18 @@ def examine(
     findings += _masks_among(records, examined)
     findings += leaks(normal, in_train, tested, in_test)
     worse = [*spilled(normal, in_train, validation), *contradictions(tested, in_test)]
-    named = {finding.record for finding in worse}
+    known = dict(zip(records, digests, strict=True))
+    named = {known[finding.record] for finding in worse}
     findings += worse
     findings += copies("duplicate in train", normal, in_train, named)
     findings += copies("duplicate in test", tested, in_test, named)
     depths = common_depths((r.category, result.bits) for r, result in zip(records, examined, strict=True))
-    notes = (*_gray_masks(records, examined), *_large_masks(records, examined), *_ranges(records, examined, depths))
+    notes = (
+        *_gray_masks(records, examined),
+        *_large_masks(records, examined),
+        *_ranges(records, examined, depths),
+        *_frames(records, examined),
+    )
     return Examination(tuple(findings), notes, _survey(records, examined), depths)
 
 
@@ -144,7 +152,9 @@ def examine_mask(
     problems = Problems()
     if mask.shape != size:
         sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {size[1]} x {size[0]} ({image})"
-        problems.add("mask size", name, f"{sizes}; export it at the size of the image")
+        turned = mask.shape == size[::-1]
+        mend = "the image is turned as its EXIF asks; turn the mask too" if turned else "export it at the image's size"
+        problems.add("mask size", name, f"{sizes}; {mend}")
     if label == 1 and not mask.any():
         problems.add("empty mask", name, f"marks nothing, but {image} is labeled anomalous; draw it or move the image")
     if label == 0 and mask.any():
@@ -244,6 +254,13 @@ def _ranges(records: Sequence[Record], examined: Sequence[_Examined], depths: Ma
                 "nearly black beside them; if they are from another camera, scale them alike"
             )
             yield Problem("mixed range", category, detail, fatal=False)
+
+
+def _frames(records: Sequence[Record], examined: Sequence[_Examined]) -> Iterator[Problem]:
+    for category, results in _by_category(records, examined):
+        if number := sum("frames" in result.kind for result in results):
+            detail = f"{number} files hold several frames, of which the first is used; save the others as files"
+            yield Problem("several frames", category, detail, fatal=False)
 
 
 def _survey(records: Sequence[Record], examined: Sequence[_Examined]) -> dict[str, dict[str, dict[str, int]]]:

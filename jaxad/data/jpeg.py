@@ -13,7 +13,7 @@ try:
 except ImportError:  # pragma: no cover
     simplejpeg = None
 
-_HARMLESS = re.compile(r"[12] extraneous bytes before marker 0xd9|SOS parameters|Adobe|JFIF", re.IGNORECASE)
+_HARMLESS = re.compile(r"\b[12] extraneous bytes before marker 0xd9|SOS parameters|Adobe|JFIF", re.IGNORECASE)
 """Peculiarities of cameras that leave the pixels whole."""
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from jaxad.data.layout.evidence import are_masks, copies_of_others, masks_beside
 from jaxad.data.layout.pairing import Picture, nearest, pair
 from jaxad.data.layout.tree import Folder, is_image
-from jaxad.data.layout.words import SPLITS, defect_of, folded, role, word
+from jaxad.data.layout.words import SPLITS, defect_of, folded, resembles_normal, role, word
 from jaxad.errors import Problem
 from jaxad.io.problems import Problems
 from jaxad.types import Record
@@ -104,6 +104,9 @@ class Category:
         """A folder of test images named after its defect."""
         if defect_of(folder.name) != "good" and folder.holds("normal"):
             return self._unclear(folder)
+        if normal := resembles_normal(folder.name):
+            detail = f"counts as a kind of defect; if its images are normal, put them into {normal}/"
+            self._note("unclear name", folder.path, detail)
         self._add("test", folder, defect_of(folder.name))
 
     def _add(self, split: Split, folder: Folder, defect: str, below: tuple[str, ...] = ()) -> None:

@@ -19,7 +19,7 @@ CODES = 4
 
 
 def is_binary(pixels: np.ndarray) -> bool:
-    """Whether a picture [h w] or [h w c] is one of a mask: of a few values, or nearly all at the two ends of eight bits.
+    """Whether a picture [h w] or [h w c] is that of a mask: of few values, or nearly all at the two ends of 8 bits.
 
     The latter allows for the haze that JPEG leaves around black and white. Of colors the highest channel counts.
     """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxad.data.layout.benchmarks import benchmark_of
 from jaxad.data.layout.category import Category, kept_note
 from jaxad.data.layout.tree import Folder, read_tree
-from jaxad.data.layout.words import SPLITS, role, word
+from jaxad.data.layout.words import SPLITS, folded, role, word
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
 
@@ -101,6 +102,7 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
     if tree.images:
         detail = f"{len(tree.images)} images beside the categories, in none of them"
         problems.append(Problem("ignored file", str(tree.path), detail, fatal=False))
+    problems += _similar(child.path for child in whole)
     links = [Problem("dangling link", str(link), "leads to nothing; mend or remove it") for link in tree.dangling]
     kept = kept_note(Folder(tree.path, kept=tree.kept))
     return {child.name: child for child in whole}, [*problems, *links, *kept]
@@ -136,6 +138,15 @@ def _outside(folder: Folder) -> list[Problem]:
     elif deeper:
         detail = f"holds categories one level deeper: {deeper}; move them beside the others"
     return [Problem("ignored folder", str(folder.path), detail, fatal=False)]
+
+
+def _similar(paths: Iterable[Path]) -> Iterator[Problem]:
+    """Categories whose names differ in case or in the composition of accents alone."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        if (other := known.setdefault(folded(path.name), path)) is not path:
+            detail = f"reads like {other.name}, but is another category; rename or join them"
+            yield Problem("similar category", str(path), detail, fatal=False)
 
 
 def _no_category(tree: Folder) -> str:

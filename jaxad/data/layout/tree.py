@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxad.data.decode import EXTENSIONS
-from jaxad.data.layout.words import PREVIEWS, is_kept_copy, is_system, role, word
+from jaxad.data.layout.words import is_kept_copy, is_preview, is_system, role
 from jaxad.errors import DataError
 
 
@@ -85,7 +85,7 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> Folder:
             if resolved in above or (child.is_symlink() and real.is_relative_to(resolved)):
                 continue
             below = read_tree(child, above)
-            if word(name) in PREVIEWS and not below.holds("train", "test", "normal"):
+            if is_preview(name) and not below.holds("train", "test", "normal"):
                 found.kept.append(child)
             else:
                 found.folders.append(below)

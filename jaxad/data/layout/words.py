@@ -6,6 +6,7 @@ underscores taken for the same.
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from typing import Literal, NamedTuple
@@ -47,7 +48,8 @@ PREVIEWS = _words("thumb thumbs thumbnail thumbnails preview previews")
 """Folders of small copies, unless they hold whole categories."""
 _LIBRARIES = (".lrdata", ".lrlibrary", ".lrcat", ".photoslibrary", ".photolibrary", ".aplibrary", ".cocatalogdb")
 SYSTEM = _words(
-    "thumbs.db ehthumbs.db desktop.ini icon\r __macosx lost+found $recycle.bin recycler system_volume_information"
+    "thumbs.db ehthumbs.db desktop.ini icon\r __macosx lost+found $recycle.bin recycler system_volume_information "
+    "network_trash_folder temporary_items"
 )
 
 
@@ -92,6 +94,20 @@ def role(name: str) -> Role:
 def defect_of(name: str) -> str:
     """The defect that a folder is named after, "good" for every word for normal images."""
     return "good" if word(name) in NORMAL else name
+
+
+def resembles_normal(name: str) -> str | None:
+    """The word for normal images that a folder's name holds or nearly is, "good" of "good_2" or "goood"; else None."""
+    tokens = re.split(r"[_\d]+", word(name))
+    if word(name) in NORMAL or (DEFECTIVE | {"not", "no", "non", "nicht"}) & set(tokens):
+        return None
+    held = next((token for token in tokens if token in NORMAL), None)
+    return held or next(iter(difflib.get_close_matches(word(name), ("good", "normal"), 1, cutoff=0.85)), None)
+
+
+def is_preview(name: str) -> bool:
+    """Whether a folder of that name holds small copies, unless it holds whole categories."""
+    return word(name).strip("_.") in PREVIEWS
 
 
 def without_mask(stem: str) -> str | None:

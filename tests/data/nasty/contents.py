@@ -177,6 +177,22 @@ def _(make):
     make.photo("bottle/train/good/signed.tif", np.ones((SIDE, SIDE), np.int32))
 
 
+@nasty(CONTENTS, "TIFF of several frames", bottle=(5, 2, 2, 2), notes=("several frames",))
+def _(make):
+    make.whole()
+    frames = [Image.fromarray(make.noise()) for _ in range(3)]
+    frames[0].save(make.path("bottle/train/good/stack.tif"), save_all=True, append_images=frames[1:])
+
+
+@nasty(CONTENTS, "photo turned by EXIF, its mask not", refused=("mask size", "EXIF"))
+def _(make):
+    make.part()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    make.photo("bottle/test/scratch/000.png", make.noise()[:12], exif=exif)
+    Image.fromarray(make.noise()[:12, :, 0] // 100 * 200).save(make.path("bottle/ground_truth/scratch/000.png"))
+
+
 BENCHMARKS = "Benchmarks as they are published"
 
 

@@ -102,6 +102,13 @@ def _(make):
     make.photos("bottle/train/scratch")
 
 
+@nasty(NAMES, "normal test images under another name: `test/good_2`", bottle=(4, 2, 4, 0), notes=("unclear name",))
+def _(make):
+    make.part()
+    make.photos("bottle/test/scratch")
+    make.photos("bottle/test/good_2")
+
+
 CATEGORIES = "One category or several"
 
 
@@ -196,6 +203,12 @@ def _(make):
 def _(make):
     make.whole()
     make.path("screw/train/good/x")
+
+
+@nasty(CATEGORIES, "`bottle` and `Bottle`", bottle=WHOLE, Bottle=WHOLE, notes=("similar category",))
+def _(make):
+    make.whole("bottle")
+    make.whole("Bottle")
 
 
 @nasty(CATEGORIES, "folders of other pictures beside the categories", notes=("ignored folder", "ignored file"))
