@@ -16,8 +16,7 @@ from jaxad.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Check(DataCommand):
-    """Examine a data set: counts, sizes, modes, what its folders hold, damaged images, masks that do not fit, copies,
-    leaks, contradictory labels."""
+    """Examine a data set: counts, what folders hold, damaged images, masks that do not fit, copies, leaks, labels."""
 
     words: ClassVar[str] = "check"
 
