@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,10 +38,11 @@ class Category:
         self.validation: list[Record] = []
         self.test: list[Record] = []
         self.problems = Problems()
-        self._masks: list[Picture] = []
+        self._masks: dict[Split, list[Picture]] = {"train": [], "validation": [], "test": []}
         self._pictures: dict[Path, Picture] = {}
         self._read()
-        self._pair()
+        for split in self._masks:
+            self._pair(split)
         self._review()
 
     def _read(self) -> None:
@@ -48,7 +50,7 @@ class Category:
         for child in self.folder.folders:
             part, defect = role(child.name)
             if part == "masks" and are_masks(child, beside_parts=split):
-                self._collect_masks(child, (folded(defect),) if defect else ())
+                self._collect_masks("test", child, (folded(defect),) if defect else ())
             elif part in ("train", "validation"):
                 self._read_normal(part, child, defect)
             elif part == "test":
@@ -77,7 +79,7 @@ class Category:
             if part == "normal" or defect:
                 self._add(split, child, "good")
             elif part == "masks":
-                self._collect_masks(child, ("good",), unused=True)
+                self._collect_masks(split, child, ("good",))
             elif child.holds("normal"):
                 self._unclear(child)
             elif child.has_images():
@@ -94,7 +96,7 @@ class Category:
         for child in folder.folders:
             part, rest = role(child.name)
             if part == "masks" and are_masks(child):
-                self._collect_masks(child, (folded(rest),) if rest else ())
+                self._collect_masks("test", child, (folded(rest),) if rest else ())
             else:
                 self._add_defect(child)
         if self._add_files("test", folder, "", ()):
@@ -114,7 +116,7 @@ class Category:
         self._add_files(split, folder, defect, below)
         for child in folder.folders:
             if role(child.name).part == "masks" and are_masks(child):
-                self._collect_masks(child, (folded(defect), *below), unused=split != "test")
+                self._collect_masks(split, child, (folded(defect), *below))
             else:
                 self._add(split, child, defect, (*below, folded(child.name)))
 
@@ -125,10 +127,7 @@ class Category:
             self._note("ignored file", folder.path, detail)
         images = [file for file in folder.images if file not in copies]
         masks = masks_beside(images, by_content=split == "test")
-        if split == "test":
-            self._masks += [Picture(mask, folded(defect), below) for mask in masks]
-        elif masks:
-            self._note("ignored file", folder.path, f"{_images(masks)} that are masks of normal images by their names")
+        self._masks[split] += [Picture(mask, folded(defect), below) for mask in sorted(masks)]
         images = [image for image in images if image not in masks]
         for file in images:
             self._pictures[file] = Picture(file, folded(defect), below)
@@ -137,29 +136,24 @@ class Category:
             getattr(self, split).append(Record(file, self.name, label, defect, identity=identity))
         return len(images)
 
-    def _collect_masks(self, folder: Folder, place: tuple[str, ...], *, unused: bool = False) -> None:
+    def _collect_masks(self, split: Split, folder: Folder, place: tuple[str, ...]) -> None:
         """The masks of a folder, by the defect that it, or a folder in it, is named after."""
-        if unused:
-            if images := folder.all_images():
-                self._note("ignored folder", folder.path, f"{_images(images)} that are masks of normal images")
-            return
         defect, *below = place or ("",)
-        self._masks += [Picture(image, defect, tuple(below)) for image in folder.images]
+        self._masks[split] += [Picture(image, defect, tuple(below)) for image in folder.images]
         for child in folder.folders:
             part, rest = role(child.name)
             if word(child.name) in SPLITS or (part == "masks" and not rest):
-                self._collect_masks(child, place)
+                self._collect_masks(split, child, place)
             else:
                 name = folded(rest if part == "masks" else child.name)
-                self._collect_masks(child, (*place, name) if place else (folded(defect_of(name)),))
+                self._collect_masks(split, child, (*place, name) if place else (folded(defect_of(name)),))
 
-    def _pair(self) -> None:
-        """Gives the test images their masks."""
-        images = [self._pictures[record.file] for record in self.test]
-        pairing = pair(images, self._masks)
-        self.test = [
-            Record(r.file, r.category, r.label, r.defect, pairing.masks.get(r.file), r.identity) for r in self.test
-        ]
+    def _pair(self, split: Split) -> None:
+        """Gives the images of a part their masks. Those of normal images mark nothing, or the doctor says so."""
+        records = getattr(self, split)
+        images = [self._pictures[record.file] for record in records]
+        pairing = pair(images, self._masks[split])
+        setattr(self, split, [replace(record, mask=pairing.masks.get(record.file)) for record in records])
         for mask, files in pairing.ambiguous.items():
             detail = f"fits in several ways: {_few(files)}; leave one mask for each image, named as the image"
             self._note("ambiguous mask", mask, detail, fatal=True)
@@ -167,7 +161,7 @@ class Category:
         for mask in pairing.unmatched:
             near = nearest(mask, free)
             hint = f"; did you mean {near.file.relative_to(self.folder.path)}?" if near else "; remove or rename it"
-            detail = f"no test image of that name in the folder of that defect{hint}"
+            detail = f"no {split} image of that name in the folder of that defect{hint}"
             self._note("mask without image", mask.file, detail, fatal=True)
 
     def _review(self) -> None:

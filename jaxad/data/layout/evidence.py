@@ -75,10 +75,15 @@ def are_masks(folder: Folder, *, beside_parts: bool = False) -> bool:
         folder: a folder with `words.role` "masks".
         beside_parts: whether it lies beside train/ or test/, where images have no place.
     """
-    images = folder.all_images()
-    if not images or (word(folder.name) in CERTAIN_MASKS and (beside_parts or folder.folders)):
+    if word(folder.name) in CERTAIN_MASKS and (beside_parts or folder.folders):
         return True
-    return _looks_like_mask(images[0]) is not False
+    return holds_masks(folder)
+
+
+def holds_masks(folder: Folder) -> bool:
+    """Whether the images of a folder are masks, or there are none; the first tells for all."""
+    images = folder.all_images()
+    return not images or _looks_like_mask(images[0]) is not False
 
 
 def _looks_like_mask(file: Path) -> bool | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from jaxad.data.layout.benchmarks import benchmark_of
 from jaxad.data.layout.category import Category, kept_note
+from jaxad.data.layout.evidence import holds_masks
 from jaxad.data.layout.tree import Folder, read_tree
 from jaxad.data.layout.words import SPLITS, folded, role, word
 from jaxad.errors import DataError, Problem
@@ -79,10 +80,8 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
     """
     with_images = [child for child in tree.folders if child.has_images()]
     parts = [child for child in with_images or tree.folders if _is_part(child)]
-    # Masks mirror the folders of their images, and are no category beside these.
     whole = [child for child in tree.folders if child not in parts and _is_category(child)]
-    if parts:
-        whole = [child for child in whole if role(child.name).part != "masks"]
+    whole = [child for child in whole if not (role(child.name).part == "masks" and (parts or _mirrors(child)))]
     if parts and whole and any(child.has_images() for child in whole):
         splits = {role(child.name).part for child in parts}
         if all(child.holds("normal") and not child.images for child in parts) and not {"train", "test"} <= splits:
@@ -123,6 +122,11 @@ def _is_category(folder: Folder) -> bool:
 def _is_whole(folder: Folder) -> bool:
     """Whether a folder is divided into train/ and test/, or has one of them."""
     return any(SPLITS.get(word(child.name)) in ("train", "test") for child in folder.folders)
+
+
+def _mirrors(folder: Folder) -> bool:
+    """Whether a folder holds masks in the folders of their images, which looks like a category."""
+    return holds_masks(Folder(folder.path, [child for child in folder.folders if role(child.name).part != "masks"]))
 
 
 def _outside(folder: Folder) -> list[Problem]:

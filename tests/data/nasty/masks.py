@@ -37,7 +37,7 @@ def _(make):
     make.masks("bottle/test/scratch", name="{:03d}.png")
 
 
-@nasty(MASKS, "beside normal images too, all black", notes=("ignored file",))
+@nasty(MASKS, "beside normal images too, all black")
 def _(make):
     make.whole()
     for index in range(4):
@@ -190,3 +190,17 @@ def _(make):
     make.part()
     make.photo("bottle/test/scratch/000.png")
     make.mask("bottle/ground_truth/scratch/000_mask.png", value=0)
+
+
+@nasty(MASKS, "beside training images, and one marks a defect (KolektorSDD2)", refused="mask on normal image")
+def _(make):
+    make.photos("bottle/train", 4)
+    make.masks("bottle/train", 3, "{:03d}_GT.png")
+    make.photos("bottle/test")
+
+
+@nasty(MASKS, "`masks/test/scratch` beside `images/test/scratch`", images=(4, 2, 2, 0), notes=("ignored folder",))
+def _(make):
+    make.part("images")
+    make.photos("images/test/scratch")
+    make.masks("masks/test/scratch", name="{:03d}.png")
