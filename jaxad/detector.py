@@ -108,6 +108,8 @@ class Detector(nnx.Module):
         fit_options: dataclass of further flags of `jaxad fit NAME`, a `jaxad.data.fit_options.FitOptions`.
         config: the settings it was made from.
         categories: the categories it knows, in the order of their indices.
+        depths: pairs of a category and the bits at which its 16-bit images are read (`jaxad.data.depth`), as they were
+            when it was fitted; whatever it judges is read alike.
     """
 
     name: ClassVar[str]
@@ -117,6 +119,12 @@ class Detector(nnx.Module):
     fit_options: ClassVar[type | None] = None
     config: Any
     categories: tuple[str, ...] = ()
+    depths: tuple[tuple[str, int], ...] = ()
+
+    def learn_names(self, source: Source) -> None:
+        """Takes `categories` and `depths` from the images that the detector is fitted on."""
+        self.categories = tuple(source.categories)
+        self.depths = tuple(sorted(getattr(source, "depths", {}).items()))
 
     @classmethod
     def create(cls, config: Any = None, *, key: Array) -> Self:
@@ -239,7 +247,7 @@ class Remembers:
         """Reads normal images into memory, in place of what was there, and returns the detector itself.
 
         Args:
-            source: the images; sets `categories`.
+            source: the images; `learn_names` takes their categories.
             features: a `jaxad.features.FeatureCache` of all of them, which spares computing them.
                 `jaxad.features.features_of` gives the features either way.
             progress: called with the number of images done since the last call.

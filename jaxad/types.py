@@ -61,7 +61,8 @@ class Source(Protocol):
     `records` and `categories` cost nothing to read; `source[i]` decodes image i; `mask(i)` decodes its defect mask to
     bool [h w] at the mask file's own size, or gives None where the image has none; `fingerprint(i)` is text that
     differs where the content of image i does, found without decoding it; `digest(i)`, 16 bytes, is a hash of the
-    content alone, the same wherever a copy of the image lies.
+    pixels alone, the same for every file that holds them. A source of 16-bit images may have `depths` and
+    `at_depths(depths)` (`jaxad.data.source.ImageSource`).
     """
 
     @property

@@ -16,7 +16,7 @@ from jaxad.errors import DataError
 
 @dataclass(frozen=True, kw_only=True)
 class Check(DataCommand):
-    """Examine a data set: counts, sizes, modes, unreadable images, masks that do not fit, duplicates, leaks."""
+    """Examine a data set: counts, what folders hold, damaged images, masks that do not fit, copies, leaks, labels."""
 
     words: ClassVar[str] = "check"
 

@@ -10,7 +10,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxad.data.decode import pixel_hash, resize
+from jaxad.data.decode import large_images_in_turn, pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
@@ -182,6 +182,10 @@ class _Load:
         index = int(self.order[position])
         if self.rows is not None and position % self.batch_size not in self.rows:
             return _Loaded(index, {})
+        with large_images_in_turn():
+            return self._loaded(index)
+
+    def _loaded(self, index: int) -> _Loaded:
         try:
             image = self.source[index].image
         except DataError as error:

@@ -94,7 +94,8 @@ def load(
         config: categories, hold-out, what to do about bad images, threads.
         cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
         verify: decode everything first (jaxad.data.doctor); False only lists the images. None does so for folders,
-            which may change at any time, and where bad images are to be skipped, but trusts a prepared data set.
+            which may change at any time, and where bad images are to be skipped, but trusts a prepared data set. The
+            depth of a folder's 16-bit images is measured then, that of prepared ones always.
 
     Raises:
         DataError: an unknown name, a folder without categories or images, or, unless config.on_bad is "skip", any fatal
@@ -151,7 +152,10 @@ def _assemble(
     root: Path,
 ) -> DataSet:
     """The data set of these images, the bad ones refused or left out and the hold-out taken from the normal ones."""
-    found = examine([normal], test, workers=config.workers) if verify else Examination((), (), {})
+    found = Examination()
+    if verify:
+        found = examine([normal], test, validation=validation, workers=config.workers)
+        normal, test = (source.at_depths(found.depths) for source in (normal, test))
     problems = [*known, *(finding.problem for finding in found.findings), *found.notes]
     fatal = [problem for problem in problems if problem.fatal]
     if fatal and config.on_bad == "stop":

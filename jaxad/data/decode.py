@@ -3,22 +3,25 @@
     mode                                      rule
     1, L, P, RGB, CMYK, YCbCr, LAB, HSV       PIL's conversion to RGB; gray is repeated in the three channels
     LA, PA, RGBA, any tRNS transparency       composited over black, so that what is invisible is not inspected
-    16-bit gray (I;16*, 16-bit PNG and PPM)   the full range 0..65535 maps to 0..255, rounded; never stretched by
-                                              content, so that images stay comparable
-    16-bit color                             the high byte (as PIL reads it)
-    I, F (32-bit integer, float)              refused: their range is unknown
+    16-bit gray and color (PNG, TIFF, PGM)    0 to 2 ** depth - 1 maps to 0..255, rounded; the depth is that of the
+                                              category (jaxad.data.depth), else what the file declares, else 16; an
+                                              image is never stretched by its own content, so that all stay comparable
+    signed integers, I, F (32-bit, float)     refused: their range is unknown
     EXIF orientation                          applied
     several frames                            the first
 
 Formats are those of `FORMATS`; others that PIL knows (EPS starts Ghostscript) are not opened. The cap on pixels is
-`PIL.Image.MAX_IMAGE_PIXELS`. A truncated file is an error unless the caller set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
+`PIL.Image.MAX_IMAGE_PIXELS`; images of more than `LARGE` pixels are decoded one at a time. A truncated or damaged file
+is an error unless the caller set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,8 +29,11 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from jaxad.data.contents import described
+from jaxad.data.depth import FULL, declared_bits, is_signed, is_wide_color, own_depth, to_eight_bits, used_bits
 from jaxad.data.files import bad_image, read_file
-from jaxad.data.orientation import is_turned, upright
+from jaxad.data.jpeg import DamagedJPEG, decode_jpeg
+from jaxad.data.orientation import turned_pixels, upright
 from jaxad.errors import DataError
 from jaxad.types import View
 
@@ -43,11 +49,29 @@ T = TypeVar("T")
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+LARGE = 2**24
+"""Pixels above which images are decoded one at a time, since each takes several times its size while it is decoded."""
+
+
 class Decoded(NamedTuple):
-    """An image uint8 [h w 3] (RGB, writable, contiguous) and the kind of its file, such as "PNG RGB" or "JPEG L"."""
+    """An image.
+
+    Attributes:
+        pixels: uint8 [h w 3], RGB, writable, contiguous.
+        kind: of its file, such as "PNG RGB" or "JPEG L".
+        values: what the file holds: uint16 [h w], [h w 3] or [h w 4] of a 16-bit image, else `pixels`.
+        bits: the smallest depth that holds the values of a 16-bit image (`jaxad.data.depth`), 0 of other images.
+    """
 
     pixels: np.ndarray
     kind: str
+    values: np.ndarray
+    bits: int = 0
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that identify the image, whatever its file: those of its values, which no depth has rounded."""
+        return pixel_digest(self.values)
 
 
 class DecodedMask(NamedTuple):
@@ -63,24 +87,54 @@ class DecodedMask(NamedTuple):
     levels: np.ndarray
 
 
-def decode(encoded: bytes, name: str = "encoded image") -> Decoded:
+def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None) -> Decoded:
     """Decodes the bytes of an image file by the rules above.
 
     Args:
         encoded: content of the file.
         name: what messages call it.
+        depth: of 16-bit images of its category, None where it is not known.
 
     Raises:
-        DataError: with one problem of kind "unreadable image", "truncated image", "decompression bomb" or
-            "unsupported mode".
+        DataError: with one problem of kind "unreadable image", "truncated image", "damaged image",
+            "decompression bomb" or "unsupported mode".
     """
 
     def convert(image: Image.Image) -> Decoded:
-        kind = f"{image.format} {image.mode}"
-        plain = _plain_jpeg(image, encoded)
-        return Decoded(_pil_to_rgb(_loaded(image)) if plain is None else plain, kind)
+        frames = _frames(image)
+        kind = f"{image.format} {image.mode}" + (f", the first of {frames} frames" if frames > 1 else "")
+        if is_signed(image):
+            raise _UnsupportedMode("signed integers, whose range is unknown; save it with 8 or 16 bits, unsigned")
+        declared = 0
+        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "CMYK"):
+            stored = decode_jpeg(encoded, image.mode)
+            values = None if stored is None else turned_pixels(stored, like=image)
+        else:
+            values = _wide_values(image, encoded)
+            declared = 0 if values is None else declared_bits(image, encoded)
+        if values is None:
+            values = _pil_to_rgb(_loaded(image))
+        if values.dtype == np.uint8:
+            return Decoded(values, kind, values)
+        bits = used_bits(values, declared)
+        known = own_depth(values, declared) if depth is None else depth
+        return Decoded(_array_to_rgb(values, name, known), kind, values, bits)
 
     return _decode(encoded, name, convert)
+
+
+@contextmanager
+def large_images_in_turn() -> Iterator[None]:
+    """A context in which a large image, once decoded, keeps other threads from decoding another one.
+
+    For work that would hold one in every thread. Without it the turn ends with the decoding itself.
+    """
+    with ExitStack() as stack:
+        _turn.stack = stack
+        try:
+            yield
+        finally:
+            _turn.stack = None
 
 
 def decode_image(source: Path | str | bytes, name: str = "") -> np.ndarray:
@@ -97,6 +151,11 @@ def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
     return _decode(*_encoded(source, name), lambda image: _marked(image, _pil_to_levels(_loaded(image))))
 
 
+def decode_levels(encoded: bytes, name: str = "encoded image") -> np.ndarray:
+    """The highest channel of each pixel [h w] of an image or mask, as its file has it. Errors as `decode`."""
+    return _decode(encoded, name, lambda image: _pil_to_levels(_loaded(image)))
+
+
 def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMask:
     """As `decode_mask`, of the bytes of a file, with the values that it holds."""
 
@@ -107,21 +166,22 @@ def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMa
     return _decode(encoded, name, convert)
 
 
-def to_rgb(image: Any, name: str = "image") -> np.ndarray:
+def to_rgb(image: Any, name: str = "image", depth: int | None = None) -> np.ndarray:
     """Any image that `predict` takes as uint8 RGB [h w 3].
 
     Args:
         image: a path, a PIL image, or an array: uint8 or uint16 of [h w], [h w 1], [h w 3] or [h w 4].
         name: what messages call it.
+        depth: as in `decode`.
 
     Raises:
         DataError: as `decode_image`, and kind "unsupported array" for other types and shapes.
     """
     if isinstance(image, str | Path):
-        return decode_image(image)
+        return decode(read_file(Path(image)), str(image), depth).pixels
     if isinstance(image, Image.Image):
-        return _named(name, lambda: _pil_to_rgb(image))
-    return _array_to_rgb(np.asarray(image), name)
+        return _named(name, lambda: _pil_to_rgb(image, depth))
+    return _array_to_rgb(np.asarray(image), name, depth)
 
 
 def pixel_digest(image: np.ndarray) -> bytes:
@@ -146,7 +206,15 @@ def resize(image: np.ndarray, view: View) -> np.ndarray:
     return np.array(resized)
 
 
+_large = threading.RLock()
+_turn = threading.local()
+
+
 class _UnsupportedMode(ValueError):
+    pass
+
+
+class _NoImage(ValueError):
     pass
 
 
@@ -161,10 +229,16 @@ def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image], T]) -> T
     """What every image and mask goes through, once."""
 
     def work() -> T:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit is not None and image.width * image.height > limit:
+        try:
+            opened = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise _NoImage(described(encoded) or f"not an image of a known format ({', '.join(FORMATS)})") from error
+        with opened as image, ExitStack() as own:
+            limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+            if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
+            if pixels > LARGE:
+                (getattr(_turn, "stack", None) or own).enter_context(_large)
             return convert(image)
 
     return _named(name, work)
@@ -176,21 +250,29 @@ def _loaded(image: Image.Image) -> Image.Image:
     return image
 
 
-def _plain_jpeg(image: Image.Image, encoded: bytes) -> Any:
-    """Pixels [h w 3] of an ordinary, complete JPEG by OpenCV, None for everything that PIL should decide.
-
-    OpenCV and PIL use the same decoder and give the same pixels (tested), but PIL takes twice as long to hand out an
-    array, holding back other threads. OpenCV says nothing of a truncated file, hence the look at its end.
-    """
-    ordinary = image.format == "JPEG" and image.mode in ("RGB", "L") and not is_turned(image)
-    if not ordinary or not encoded.endswith(b"\xff\xd9"):
-        return None
-    # OpenCV raises on some damaged files and returns nothing for others; PIL finds the words.
+def _frames(image: Image.Image) -> int:
+    # MPO's further frames are previews. What is wrong with them is no fault of the first.
     try:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
+        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Exception:
+        return 1
+    finally:
+        image.seek(0)
+
+
+def _wide_values(image: Image.Image, encoded: bytes) -> np.ndarray | None:
+    """uint16 values [h w] or [h w c], RGB, of an image of 16 bits; None of others."""
+    if is_wide_color(image, encoded):
+        # Checks the file's length and sums first, which OpenCV does not.
+        image.load()
+        read = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+        if read is not None and read.dtype == np.uint16 and read.ndim == 3:
+            order = [2, 1, 0, 3][: read.shape[-1]]
+            return turned_pixels(np.ascontiguousarray(read[..., order]), like=image)
         return None
-    return pixels if pixels is not None and pixels.shape == (image.height, image.width, 3) else None
+    if not _is_wide(image):
+        return None
+    return np.asarray(upright(_loaded(image))).astype(np.uint16)
 
 
 def _named(name: str, work: Callable[[], T]) -> T:
@@ -203,8 +285,10 @@ def _named(name: str, work: Callable[[], T]) -> T:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         advice = "crop or shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if it is trusted"
         raise bad_image("decompression bomb", name, f"{error}; {advice}") from error
-    except UnidentifiedImageError as error:
-        raise bad_image("unreadable image", name, f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except _NoImage as error:
+        raise bad_image("unreadable image", name, str(error)) from error
+    except DamagedJPEG as error:
+        raise bad_image(error.kind, name, f"{error}; copy or export it again") from error
     except Exception as error:
         # WebP checks its length first and says nothing more specific.
         cut = any(sign in str(error).lower() for sign in ("truncated", "could not create decoder"))
@@ -217,11 +301,11 @@ def _is_wide(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
-def _pil_to_rgb(image: Image.Image) -> np.ndarray:
+def _pil_to_rgb(image: Image.Image, depth: int | None = None) -> np.ndarray:
     wide = _is_wide(image)
     image = upright(image)
     if wide:
-        return _array_to_rgb(np.asarray(image).astype(np.uint16), "image")
+        return _array_to_rgb(np.asarray(image).astype(np.uint16), "image", depth)
     if image.mode in ("I", "F"):
         raise _UnsupportedMode(
             f"{'32-bit integer' if image.mode == 'I' else 'floating-point'} pixels of unknown range; "
@@ -242,7 +326,7 @@ def _pil_to_levels(image: Image.Image) -> np.ndarray:
     return np.asarray(upright(image)) if one_number else _pil_to_rgb(image).max(axis=-1)
 
 
-def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
+def _array_to_rgb(array: np.ndarray, name: str, depth: int | None = None) -> np.ndarray:
     pixels = array[..., None] if array.ndim == 2 else array
     if (
         array.dtype not in (np.uint8, np.uint16)
@@ -256,8 +340,7 @@ def _array_to_rgb(array: np.ndarray, name: str) -> np.ndarray:
             f"{array.dtype} {list(array.shape)}; needs uint8 or uint16 of [h w], [h w 1], [h w 3] or [h w 4]",
         )
     if pixels.dtype == np.uint16:
-        # 65535 = 255 * 257, so this rounds to the nearest of 0..255.
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = to_eight_bits(pixels, depth or FULL)
     if pixels.shape[-1] == 4:
         return _over_black(pixels)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

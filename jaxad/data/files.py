@@ -1,4 +1,4 @@
-"""Image files as bytes, each read at one opening; the hash of what was read is remembered."""
+"""Image files as bytes, each read at one opening; what was found in them is remembered."""
 
 from __future__ import annotations
 
@@ -6,38 +6,47 @@ import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxad.errors import DataError, Problem
 
 
+class Facts(NamedTuple):
+    """What is known of an image that was decoded.
+
+    Attributes:
+        digest: 16 bytes (BLAKE2b) of its pixels, before any depth rounds them; of the encoded bytes where it cannot be
+            decoded.
+        bits: the smallest depth that holds the values of a 16-bit image (`jaxad.data.depth`), 0 of others.
+    """
+
+    digest: bytes
+    bits: int = 0
+
+
 class Files:
-    """Reads files, and remembers the digest of each for as long as its size and date stay the same.
+    """Remembers the facts of each file for as long as its size and date stay the same.
 
     Safe to use from many threads; a copy for another process takes along what is known.
     """
 
     def __init__(self) -> None:
-        self._known: dict[Path, tuple[str, bytes]] = {}
+        self._known: dict[Path, tuple[str, Facts]] = {}
 
-    def read(self, file: Path, name: str = "") -> bytes:
-        """The content of a file, as `read_file`; remembers its digest."""
-        return self._read(file, name)[0]
+    def known(self, file: Path) -> Facts | None:
+        """The facts of a file, None if it is new or has changed. The file is not opened."""
+        state, facts = self._known.get(file, ("", None))
+        return facts if facts is not None and state == file_state(file) else None
 
-    def digest(self, file: Path) -> bytes:
-        """16 bytes (BLAKE2b) of a file's content; the file is opened only if it is new or has changed."""
-        known = self._known.get(file)
-        if known is not None and known[0] == _state(file):
-            return known[1]
-        return self._read(file, "")[1]
+    def remember(self, file: Path, state: str, facts: Facts) -> None:
+        """Keeps the facts of a file.
 
-    def _read(self, file: Path, name: str) -> tuple[bytes, bytes]:
-        # Taken first, so that a change while the file is read is noticed later.
-        state = _state(file)
-        content = read_file(file, name)
-        known = self._known.get(file)
-        if known is None or known[0] != state:
-            known = self._known[file] = state, content_digest(content)
-        return content, known[1]
+        Args:
+            file: which.
+            state: its `file_state`, taken before it was read, so that a change in between is noticed.
+            facts: what was found.
+        """
+        self._known[file] = state, facts
 
 
 def read_file(file: Path, name: str = "") -> bytes:
@@ -76,7 +85,8 @@ def bad_image(kind: str, name: str, detail: str) -> DataError:
     return DataError("an image cannot be used:", [Problem(kind, name, detail)])
 
 
-def _state(file: Path) -> str:
+def file_state(file: Path) -> str:
+    """As `file_fingerprint`, "" of a file that is not there."""
     try:
         return file_fingerprint(file)
     except OSError:

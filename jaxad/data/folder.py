@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jaxad.data.files import Files, file_fingerprint, read_file
+from jaxad.data.decode import Decoded
+from jaxad.data.depth import depth_of
+from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
 from jaxad.data.source import ImageSource
+from jaxad.errors import DataError
 from jaxad.types import Record
 
 
@@ -18,29 +21,52 @@ class FolderSource(ImageSource):
     Attributes:
         name: name of the data set and part, e.g. "parts/train".
         records: one for each image.
-        files: reads them, and remembers what their contents hash to; shared with the sources selected from this one.
+        depths: at how many bits the 16-bit images of each category are read.
+        files: remembers what was found in the files; shared with the sources made from this one.
     """
 
     name: str
     records: tuple[Record, ...]
+    depths: Mapping[str, int] = field(default_factory=dict, kw_only=True)
     files: Files = field(default_factory=Files, kw_only=True, compare=False, repr=False)
 
     def encoded(self, index: int) -> bytes:
         """The content of an image's file."""
-        return self.files.read(self.records[index].file)
+        return read_file(self.records[index].file)
 
     def encoded_mask(self, index: int) -> bytes | None:
         """The content of a defect mask's file, None where there is none."""
         mask: Path | None = self.records[index].mask
         return None if mask is None else read_file(mask)
 
-    def digest(self, index: int) -> bytes:
-        """16 bytes (BLAKE2b) of the file's content; a file that was read before is not opened again."""
-        return self.files.digest(self.records[index].file)
+    def examined(self, index: int) -> Decoded:
+        """The decoded image; its facts are remembered."""
+        file = self.records[index].file
+        state = file_state(file)
+        decoded = self.decoded(index)
+        self.files.remember(file, state, Facts(decoded.digest, decoded.bits))
+        return decoded
+
+    def facts(self, index: int) -> Facts:
+        """The digest of an image and the bits that it uses; a file that was examined before is not opened."""
+        file = self.records[index].file
+        if (known := self.files.known(file)) is not None:
+            return known
+        try:
+            decoded = self.examined(index)
+        except DataError:
+            return Facts(content_digest(read_file(file)))
+        return Facts(decoded.digest, decoded.bits)
 
     def fingerprint(self, index: int) -> str:
-        """The file's path, size and date of change."""
-        return file_fingerprint(self.records[index].file)
+        """The file's path, size and date of change, and the depth at which it is read."""
+        record = self.records[index]
+        depth = depth_of(record.category, self.depths)
+        return file_fingerprint(record.file) + (f"\0{depth}" if depth else "")
+
+    def at_depths(self, depths: Mapping[str, int]) -> FolderSource:
+        """The same images, those of 16 bits read at other depths."""
+        return replace(self, depths=dict(depths))
 
     def select(self, indices: Iterable[int], name: str | None = None) -> FolderSource:
         """The images at `indices`, in that order, under another name if one is given."""

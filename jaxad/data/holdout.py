@@ -14,15 +14,15 @@ def split_holdout(
     """Splits normal images into those that train and those held out.
 
     Of a category's n images max(share * n, minimum), rounded, are held out, but never more than half, so that a
-    category of one image trains on it and has no hold-out. They are the ones whose encoded bytes hash lowest: the
-    choice depends on neither names nor order nor other categories, is the same for a folder and for that folder
-    prepared, and byte-identical copies stay on the same side (they are left in training where they would not fit).
+    category of one image trains on it and has no hold-out. They are the ones whose pixels hash lowest: the choice
+    depends on neither names, formats nor order nor other categories, is the same for a folder and for that folder
+    prepared, and copies of an image, in whatever format, stay on the same side (in training where they would not fit).
 
     Args:
         source: normal images.
         share: share to hold out, 0 to 1; 0 holds out nothing.
         minimum: smallest number held out of a category, as far as half of it goes.
-        workers: threads that read files.
+        workers: threads that decode images not examined before.
 
     Returns:
         Indices of the training images and of the held-out images, each ascending.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxad.data.decode import decode, pixel_digest, to_rgb
-from jaxad.data.files import Files, file_fingerprint
+from jaxad.data.depth import depth_of
+from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
 from jaxad.data.layout import image_files
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample
@@ -20,6 +22,7 @@ class ImageList:
         images: one or many paths of files or folders (all image files in them, sorted), PIL images, or arrays as in
             `to_rgb`.
         category: the category all of them show, "" where unknown.
+        depths: at how many bits the 16-bit images of each category are read (`jaxad.data.depth`).
 
     Raises:
         DataError: a folder without images, or no image at all.
@@ -27,7 +30,8 @@ class ImageList:
 
     name = "images"
 
-    def __init__(self, images: Any, category: str = ""):
+    def __init__(self, images: Any, category: str = "", depths: Mapping[str, int] | None = None):
+        self.depths = dict(depths or {})
         # A PIL image and an array are iterable or array-like too.
         many = (
             isinstance(images, Iterable) and not isinstance(images, str) and not hasattr(images, "__array_interface__")
@@ -61,9 +65,16 @@ class ImageList:
     def __getitem__(self, index: int) -> Sample:
         """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be used."""
         record, image = self.records[index], self._images[index]
+        depth = depth_of(record.category, self.depths)
         if isinstance(image, Path):
-            return Sample(decode(self._files.read(image), str(image)).pixels, record)
-        return Sample(to_rgb(image, str(record.file)), record)
+            return Sample(decode(read_file(image), str(image), depth).pixels, record)
+        return Sample(to_rgb(image, str(record.file), depth), record)
+
+    def at_depths(self, depths: Mapping[str, int]) -> ImageList:
+        """The same images, those of 16 bits read at other depths."""
+        other = copy.copy(self)
+        other.depths = dict(depths)
+        return other
 
     def mask(self, index: int) -> None:
         """Loose images have no masks."""
@@ -75,9 +86,17 @@ class ImageList:
         return file_fingerprint(image) if isinstance(image, Path) else pixel_digest(self[index].image).hex()
 
     def digest(self, index: int) -> bytes:
-        """16 bytes (BLAKE2b) of a file's content; those of the pixels of an image that was given decoded.
-
-        A file that was read before is not opened again.
-        """
+        """16 bytes (BLAKE2b) of the pixels; of the content of a file that cannot be decoded. A file is read once."""
         image = self._images[index]
-        return self._files.digest(image) if isinstance(image, Path) else pixel_digest(self[index].image)
+        if not isinstance(image, Path):
+            return pixel_digest(self[index].image)
+        if (known := self._files.known(image)) is not None:
+            return known.digest
+        state, encoded = file_state(image), read_file(image)
+        try:
+            decoded = decode(encoded, str(image))
+            facts = Facts(decoded.digest, decoded.bits)
+        except DataError:
+            facts = Facts(content_digest(encoded))
+        self._files.remember(image, state, facts)
+        return facts.digest

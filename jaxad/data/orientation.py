@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 _TAG = ExifTags.Base.Orientation
 _UPRIGHT, _ON_ITS_SIDE = 1, (5, 6, 7, 8)
+_TURNS = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
 
 
 def is_turned(image: Image.Image) -> bool:
@@ -29,6 +40,11 @@ def turned(image: Image.Image, *, like: Image.Image) -> Image.Image:
         bare.info.pop(name, None)
     bare.getexif()[_TAG] = _orientation(like)
     return ImageOps.exif_transpose(bare)
+
+
+def turned_pixels(pixels: np.ndarray, *, like: Image.Image) -> np.ndarray:
+    """Pixels [h w ...] as an opened file is stored, turned as it asks for; contiguous."""
+    return np.ascontiguousarray(_TURNS[_orientation(like)](pixels))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

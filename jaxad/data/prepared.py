@@ -15,10 +15,12 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jaxad.data.depth import common_depths, depth_of
+from jaxad.data.files import Facts
 from jaxad.data.prepared_index import Entry, Index, read_index, read_record
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
@@ -28,12 +30,13 @@ from jaxad.types import Record
 
 @dataclass(frozen=True)
 class Place:
-    """Where TFDS has an image, and the BLAKE2b of its encoded bytes in hexadecimal."""
+    """Where TFDS has an image, the BLAKE2b of its pixels in hexadecimal, and the bits that it uses of 16 (else 0)."""
 
     folder: Path
     split: str
     position: int
     digest: str
+    bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class PreparedSource(ImageSource):
         name: name of the data set and part, e.g. "mvtec_ad/train".
         records: one for each image.
         places: where each of them is.
+        depths: at how many bits the 16-bit images of each category are read.
     """
 
     name: str
     records: tuple[Record, ...]
     places: tuple[Place, ...]
+    depths: Mapping[str, int] = field(default_factory=dict)
 
     def encoded(self, index: int) -> bytes:
         """The encoded image, as its file was."""
@@ -62,18 +67,25 @@ class PreparedSource(ImageSource):
             return None
         return bytes(read_record(place.folder, place.split, place.position)["mask"])
 
-    def digest(self, index: int) -> bytes:
-        """16 bytes (BLAKE2b) of the encoded image, known without reading it."""
-        return bytes.fromhex(self.places[index].digest)
+    def facts(self, index: int) -> Facts:
+        """The digest of an image and the bits that it uses, known without reading it."""
+        return Facts(bytes.fromhex(self.places[index].digest), self.places[index].bits)
 
     def fingerprint(self, index: int) -> str:
-        """The image's name and digest."""
-        return f"{self.records[index].file}\0{self.places[index].digest}"
+        """The image's name and digest, and the depth at which it is read."""
+        record = self.records[index]
+        depth = depth_of(record.category, self.depths)
+        return f"{record.file}\0{self.places[index].digest}" + (f"\0{depth}" if depth else "")
+
+    def at_depths(self, depths: Mapping[str, int]) -> PreparedSource:
+        """The same images, those of 16 bits read at other depths."""
+        return replace(self, depths=dict(depths))
 
     def select(self, indices: Iterable[int], name: str | None = None) -> PreparedSource:
         """The images at `indices`, in that order, under another name if one is given."""
         chosen = [(self.records[index], self.places[index]) for index in indices]
-        return PreparedSource(name or self.name, tuple(r for r, _ in chosen), tuple(place for _, place in chosen))
+        records, places = tuple(record for record, _ in chosen), tuple(place for _, place in chosen)
+        return replace(self, name=name or self.name, records=records, places=places)
 
 
 @dataclass(frozen=True)
@@ -129,7 +141,7 @@ def open_prepared(
     listed = [
         (
             _record(f"{dataset}/{config}", entry),
-            Place(folders[config], entry.split, entry.position, entry.digest),
+            Place(folders[config], entry.split, entry.position, entry.digest, entry.bits),
             entry,
         )
         for config, index in indexes.items()
@@ -141,9 +153,12 @@ def open_prepared(
             f"{name}: {len(twice)} images are there twice, e.g. {twice[0]}; choose configs that do not overlap"
         )
 
+    depths = common_depths((record.category, place.bits) for record, place, _ in listed)
+
     def part(title: str, *splits: str) -> PreparedSource:
         chosen = [(r, place) for split in splits for r, place, entry in listed if entry.split == split]
-        return PreparedSource(f"{name}/{title}", tuple(r for r, _ in chosen), tuple(place for _, place in chosen))
+        records, places = tuple(record for record, _ in chosen), tuple(place for _, place in chosen)
+        return PreparedSource(f"{name}/{title}", records, places, depths)
 
     license = "\n\n".join(dict.fromkeys(index.license for index in indexes.values() if index.license))
     validation = frozenset(part("validation", "validation").records)

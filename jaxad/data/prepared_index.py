@@ -1,9 +1,9 @@
 """What is in a prepared data set, without its images: read once from the shards, kept beside them as one JSON file.
 
 TFDS keeps the records of a split in the order of a hash, with everything known of an image beside its bytes. Listing a
-data set would therefore mean reading all of it. `read_index` does so once for each config and leaves
-`jaxad_index.json` in the config's folder, or in the user's cache where that folder cannot be written. An index of other
-shards than those that are there is made anew.
+data set would therefore mean reading all of it. `read_index` does so once for each config, decoding the images for the
+digests of their pixels, and leaves `jaxad_index.json` in the config's folder, or in the user's cache where that folder
+cannot be written. An index of other shards than those that are there is made anew.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.decode import decode_mask
-from jaxad.data.files import content_digest
+from jaxad.data.decode import decode, decode_mask
+from jaxad.data.files import Facts, content_digest
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.threads import map_threads
 
 FILE = "jaxad_index.json"
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "validation", "test")
 FEATURES = ("image", "mask", "label", "category", "defect", "image_id", "object_id", "view", "caption")
 
@@ -37,7 +37,8 @@ class Entry:
         split, position: where TFDS has it.
         image_id, category, defect, object_id, view, caption: as the builder stored them.
         label: 0 normal, 1 anomalous, None unknown.
-        digest: BLAKE2b of the encoded image, 16 bytes in hexadecimal.
+        digest: BLAKE2b of the image's pixels, 16 bytes in hexadecimal; of its bytes where it cannot be decoded.
+        bits: the smallest depth that holds the values of a 16-bit image, 0 of others.
         masked: whether there is a mask; the all-zero mask of a normal image is none.
     """
 
@@ -51,6 +52,7 @@ class Entry:
     view: int
     caption: str
     digest: str
+    bits: int
     masked: bool
 
 
@@ -168,6 +170,7 @@ def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
         values = read_record(folder, split, position)
         label = int(values["label"])
         mask = bytes(values["mask"])
+        facts = _facts(bytes(values["image"]))
         return Entry(
             split=split,
             position=position,
@@ -178,11 +181,21 @@ def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
             object_id=_text(values["object_id"]),
             view=int(values["view"]),
             caption=_text(values["caption"]),
-            digest=content_digest(values["image"]).hex(),
+            digest=facts.digest.hex(),
+            bits=facts.bits,
             masked=bool(mask) and not (label == 0 and blank(mask)),
         )
 
     yield from map_threads(entry, range(len(source)), workers)
+
+
+def _facts(encoded: bytes) -> Facts:
+    try:
+        decoded = decode(encoded)
+    except DataError:
+        # Reading the image will say what is wrong with it.
+        return Facts(content_digest(encoded))
+    return Facts(decoded.digest, decoded.bits)
 
 
 class _Blank:

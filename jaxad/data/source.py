@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from jaxad.data.decode import decode, decode_mask
+from jaxad.data.decode import Decoded, decode, decode_mask
+from jaxad.data.depth import depth_of
+from jaxad.data.files import Facts
 from jaxad.data.references import draw, listed
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample
@@ -21,10 +23,13 @@ class ImageSource(ABC):
     Attributes:
         name: name of the data set and part, e.g. "parts/train".
         records: one for each image.
+        depths: at how many bits the 16-bit images of each category are read (`jaxad.data.depth`); of a category that is
+            not there, the file of each image decides.
     """
 
     name: str
     records: tuple[Record, ...]
+    depths: Mapping[str, int]
 
     @abstractmethod
     def encoded(self, index: int) -> bytes:
@@ -35,19 +40,36 @@ class ImageSource(ABC):
         """The encoded defect mask, None where there is none. Raises DataError naming it if it cannot be read."""
 
     @abstractmethod
-    def digest(self, index: int) -> bytes:
-        """16 bytes (BLAKE2b) of the encoded image: the same for a file and its copy in a prepared data set.
-
-        Nothing is opened for an image that was read before.
-        """
+    def facts(self, index: int) -> Facts:
+        """The digest of an image and the bits that it uses; nothing is opened for an image that was examined before."""
 
     @abstractmethod
     def fingerprint(self, index: int) -> str:
         """Text that differs where an image's content does; costs no more than looking at its file's date."""
 
     @abstractmethod
+    def at_depths(self, depths: Mapping[str, int]) -> Self:
+        """The same images, those of 16 bits read at other depths."""
+
+    @abstractmethod
     def select(self, indices: Iterable[int], name: str | None = None) -> Self:
         """The images at `indices`, in that order, under another name if one is given."""
+
+    def decoded(self, index: int) -> Decoded:
+        """The image as `jaxad.data.decode.decode` gives it."""
+        record = self.records[index]
+        return decode(self.encoded(index), str(record.file), depth_of(record.category, self.depths))
+
+    def examined(self, index: int) -> Decoded:
+        """As `decoded`; its facts are remembered where that spares decoding it again."""
+        return self.decoded(index)
+
+    def digest(self, index: int) -> bytes:
+        """16 bytes (BLAKE2b) of the image's pixels: the same for every file that holds them, and once it is prepared.
+
+        An image that was not examined before is decoded. One that cannot be decoded has the digest of its bytes.
+        """
+        return self.facts(index).digest
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -59,8 +81,7 @@ class ImageSource(ABC):
 
     def __getitem__(self, index: int) -> Sample:
         """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be decoded."""
-        record = self.records[index]
-        return Sample(decode(self.encoded(index), str(record.file)).pixels, record)
+        return Sample(self.decoded(index).pixels, self.records[index])
 
     def mask(self, index: int) -> np.ndarray | None:
         """Defect mask bool [h w] at the mask's own size by the rule of `decode_mask`, None where there is none."""

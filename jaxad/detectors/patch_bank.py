@@ -61,7 +61,7 @@ class PatchBank(PatchDetector, Remembers):
         if not len(source):
             raise DataError(f"{source.name}: no normal images to remember")
         config = self.config
-        self.categories = tuple(source.categories)
+        self.learn_names(source)
         groups = [record.category if config.per_category else "" for record in source.records]
         kept = config.bank_size * (CANDIDATES if config.subsampling == "coreset" else 1)
         reservoirs = {

@@ -107,6 +107,7 @@ class CheckpointWriter:
             "class": _class_name(type(detector)),
             "config": to_json(detector.config),
             "categories": list(detector.categories),
+            "depths": dict(detector.depths),
             "pretrained": None if source is None else _record(source, embedded),
             "threshold": None,
             "complete": False,
@@ -261,6 +262,7 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
     arrays = own | {path: array for item in items for path, array in read_arrays(step, item).items()}
     detector = module_state.merge(module_state.split(abstract)[0], arrays)
     detector.categories = tuple(meta["categories"])
+    detector.depths = tuple(sorted(meta.get("depths", {}).items()))
     meta = {**meta, "threshold": None if threshold is None else threshold.to_json()}
     if (source := detector.pretrained) is not None and record is not None:
         meta["pretrained"] = _record(source, record["embedded"] and network is None)

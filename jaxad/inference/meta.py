@@ -23,6 +23,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "protocol": str,
     "false_alarm": (int, float),
     "weights": dict,
+    "depths": dict,
 }
 _PRETRAINED: Mapping[str, Any] = {
     "attribute": str,

@@ -135,6 +135,9 @@ class Predictor:
     ) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
         views = self._detector.inputs.views
+        # Images of 16 bits are read as those were that the detector was fitted on.
+        if self._detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
+            source = at_depths(dict(self._detector.depths))
         for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded), training=False)
 

@@ -22,17 +22,19 @@ from jaxad.types import Source
 
 
 def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int = 2) -> str:
-    """SHA-256 of what a run takes from a source, wherever its files lie: images, their categories and their order.
+    """SHA-256 of what a run takes from a source, whatever its files: pixels of images, their categories, their order.
 
     Args:
-        source: reads every file that has no digest yet.
+        source: decodes every image that has no digest yet.
         annotations: what else the run takes from its records (`jaxad.features.extras_of`), arrays with a row for each.
-        workers: threads that read files.
+        workers: threads that decode.
     """
     hasher = hashlib.sha256("\0".join(source.categories).encode())
     digests = map_threads(source.digest, range(len(source)), workers)
     for record, digest in zip(source.records, digests, strict=True):
         hasher.update(f"\n{record.category}\0".encode() + digest)
+    if depths := getattr(source, "depths", {}):
+        hasher.update(f"\n{sorted(depths.items())}".encode())
     for name, array in sorted((annotations or {}).items()):
         hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()

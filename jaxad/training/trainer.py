@@ -228,7 +228,7 @@ def fit(
     resources = {"train": config.RESOURCES, "config": getattr(detector.config, "RESOURCES", ())}
     settings = {"system": detector.name, "config": to_json(detector.config), **meta}
     reporter.warn(claim(run.workdir, settings, resources))
-    detector.categories = tuple(source.categories)
+    detector.learn_names(source)
     began, rate = time.perf_counter(), None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
         final = config.steps if trains else 0

@@ -2,6 +2,9 @@
 
 import io
 import os
+import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from jaxad.data.decode import FORMATS, decode_image, decode_mask, pixel_digest, pixel_hash, resize, to_rgb
+from jaxad.data import decode as decoding
+from jaxad.data.decode import (
+    FORMATS,
+    decode_image,
+    decode_mask,
+    large_images_in_turn,
+    pixel_digest,
+    pixel_hash,
+    resize,
+    to_rgb,
+)
 from jaxad.errors import DataError
 from jaxad.types import View
 
@@ -143,6 +156,16 @@ def test_other_color_spaces(mode):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_values_of_unknown_range_are_refused(dtype):
     assert kind_of(lambda: decode_image(encoded(WIDE.astype(dtype), "TIFF"))) == "unsupported mode"
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_signed_integers_are_refused_as_images_but_not_as_masks(bits):
+    pixels = (GRAY > 127).astype(f"<i{bits // 8}")
+    tags = {256: 9, 257: 7, 258: bits, 259: 1, 262: 1, 273: 134, 277: 1, 278: 7, 279: pixels.nbytes, 339: 2}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(134 - 10 - len(entries)) + pixels.tobytes()
+    assert kind_of(lambda: decode_image(data)) == "unsupported mode"
+    np.testing.assert_array_equal(decode_mask(data), GRAY > 127)
 
 
 TURNED = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.transpose(1, 0, 2)}
@@ -378,3 +401,40 @@ def test_jpegs_that_opencv_cannot_decode_are_named_by_pil():
         decode_image(whole[:200] + b"\xff\xd9", "x.jpg")
     with pytest.raises(DataError, match=r"x\.jpg: truncated image"):
         decode_image(whole[:-20], "x.jpg")
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_large_images_are_held_by_one_thread_at_a_time(monkeypatch, large):
+    monkeypatch.setattr(decoding, "LARGE", 0 if large else 10**6)
+    data, held, most, lock = encoded(COLOR), 0, 0, threading.Lock()
+    together = threading.Barrier(4)
+
+    def work(_):
+        nonlocal held, most
+        together.wait()
+        with large_images_in_turn():
+            decode_image(data)
+            with lock:
+                held += 1
+                most = max(most, held)
+            if not large:
+                together.wait()
+            with lock:
+                held -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert most == (1 if large else 4)
+
+
+def test_a_turn_ends_with_the_context_and_without_one_with_the_decoding(monkeypatch):
+    monkeypatch.setattr(decoding, "LARGE", 0)
+    with ThreadPoolExecutor(1) as other:
+        decode_image(encoded(COLOR))
+        other.submit(decode_image, encoded(COLOR)).result(timeout=60)
+        with large_images_in_turn():
+            decode_image(encoded(COLOR))
+            decode_mask(encoded(GRAY))
+            waiting = other.submit(decode_image, encoded(COLOR))
+            assert not waiting.done()
+        waiting.result(timeout=60)

@@ -86,7 +86,9 @@ def same_in_test(tree):
 
 def gray_mask(tree):
     tree.image("c/test/scratch/soft.png")
-    tree.save("c/ground_truth/scratch/soft_mask.png", np.arange(120, dtype=np.uint8).reshape(12, 10))
+    tree.save(
+        "c/ground_truth/scratch/soft_mask.png", np.maximum(np.arange(120) - 20, 0).astype(np.uint8).reshape(12, 10)
+    )
     return "c"
 
 
@@ -237,10 +239,10 @@ def test_gray_masks_are_cut_where_the_note_says(tree):
         tree.image(f"c/test/scratch/code{level}.png")
         tree.save(f"c/ground_truth/scratch/code{level}.png", codes)
     (note,) = check(tree.root)
-    assert "1 masks hold several values above 0, 1 to 119; every pixel above 0 counts as defect" in note.detail
+    assert "1 masks hold several values above 0, 1 to 99; every pixel above 0 counts as defect" in note.detail
     data = load(f"folder:{tree.root}", config=SKIP)
     marked = {r.file.stem: int(data.test.mask(i).sum()) for i, r in enumerate(data.test.records) if r.mask}
-    assert marked == {"000": 9, "001": 9, "soft": 119, "code3": 40, "code200": 40}
+    assert marked == {"000": 9, "001": 9, "soft": 99, "code3": 40, "code200": 40}
 
 
 def test_sizes_and_kinds_of_images(tree):
@@ -253,3 +255,79 @@ def test_sizes_and_kinds_of_images(tree):
         "b": {"sizes": {"6 x 4": 1}, "kinds": {"BMP RGB": 1}},
     }
     assert load(f"folder:{tree.root}", config=SKIP, verify=False).images == {}
+
+
+def test_labels_that_contradict_each_other_are_fatal_on_both_sides(tree):
+    tree.category("c")
+    files = [tree.image(f"c/test/{folder}/twin.png", seed=7) for folder in ("good", "scratch")]
+    tree.mask("c/ground_truth/scratch/twin.png")
+    found = check(tree.root)
+    assert [(problem.kind, problem.file) for problem in found] == [("contradictory labels", str(f)) for f in files]
+    assert all(str(f) in p.detail for f, p in zip(reversed(files), found, strict=True))
+    left = load(f"folder:{tree.root}", config=SKIP).test
+    assert "twin.png" not in {record.file.name for record in left.records}
+
+
+def test_the_same_pixels_in_two_categories_or_kinds_of_defect_are_no_contradiction(tree):
+    tree.category("c")
+    tree.category("d")
+    tree.image("c/test/good/twin.png", seed=7)
+    tree.image("d/test/scratch/twin.png", seed=7)
+    tree.image("d/test/dent/twin.png", seed=7)
+    kinds = [problem.kind for problem in check(tree.root)]
+    assert sorted(kinds) == ["duplicate in test"] * 2 + ["image without mask"] * 2
+
+
+def test_a_leak_names_the_label_of_its_twin(tree):
+    tree.category("c")
+    tree.image("c/train/good/twin.png", seed=7)
+    tree.image("c/test/scratch/twin.png", seed=7)
+    assert any("labeled scratch" in problem.detail for problem in check(tree.root))
+
+
+def test_a_training_image_among_the_validation_images_is_dropped_from_training(tree):
+    tree.category("c", train=8)
+    tree.image("c/train/good/twin.bmp", seed=7)
+    tree.image("c/validation/good/twin.png", seed=7)
+    (problem,) = check(tree.root)
+    assert (problem.kind, problem.file.endswith("twin.bmp")) == ("duplicate in train and validation", True)
+    left = load(f"folder:{tree.root}", config=DataConfig(on_bad="skip", holdout=0.1))
+    assert len(left.train) == 8
+    assert [record.file.name for record in left.holdout.records] == ["twin.png"]
+
+
+def test_masks_among_images_are_found_where_normal_images_are_photos(tree):
+    tree.category("c")
+    tree.mask("c/test/shapes/a.png")
+    (problem,) = (problem for problem in check(tree.root) if problem.fatal)
+    assert (problem.kind, problem.file.endswith("shapes/a.png")) == ("mask among images", True)
+    # Parts before a light table are black and white themselves.
+    tree.mask("c/train/good/shape.png", size=(11, 11))
+    assert not [problem for problem in check(tree.root) if problem.fatal]
+
+
+def test_a_black_frame_is_no_mask(tree):
+    tree.category("c")
+    tree.mask("c/test/scratch/dark.png", empty=True)
+    assert not [problem for problem in check(tree.root) if problem.fatal]
+
+
+@pytest.mark.parametrize(("rows", "notes"), [(12, ["large mask"]), (11, ["large mask"]), (10, [])])
+def test_masks_of_nearly_the_whole_image(tree, rows, notes):
+    tree.category("c")
+    tree.image("c/test/scratch/big.png")
+    mask = np.zeros((12, 10), np.uint8)
+    mask[:rows] = 255
+    tree.save("c/ground_truth/scratch/big.png", mask)
+    assert [problem.kind for problem in check(tree.root)] == notes
+
+
+def test_the_hold_out_has_no_twins_in_training(tree):
+    tree.category("c", train=20)
+    for file in sorted((tree.root / "c/train/good").iterdir()):
+        Image.open(file).save(file.with_suffix(".bmp"))
+    for verify in (True, False):
+        data = load(f"folder:{tree.root}", verify=verify)
+        assert len(data.holdout) == 4
+        digests = [{source.digest(index) for index in range(len(source))} for source in (data.train, data.holdout)]
+        assert not digests[0] & digests[1]

@@ -1,4 +1,4 @@
-"""Files are opened once, and what they hash to is remembered; counted from loading to a whole run."""
+"""Files are opened once, and what is found in them is remembered; counted from loading to a whole run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import jaxad
 from jaxad.config import DataConfig
 from jaxad.data.batches import batches
 from jaxad.data.dataset import load
-from jaxad.data.files import Files, content_digest
+from jaxad.data.decode import pixel_digest
+from jaxad.data.files import Facts, Files, content_digest, file_state, read_file
+from jaxad.data.folder import FolderSource
 from jaxad.data.images import ImageList
 from jaxad.errors import DataError
 from jaxad.testing import toy_model, toy_training
-from jaxad.types import View
+from jaxad.types import Record, View
 from tests.data.counting import counted
 
 VIEWS = {"small": View(8, 6), "sharp": View(16, 16, "bicubic")}
@@ -78,50 +80,56 @@ def test_loose_images_are_opened_and_decoded_once(parts):
         for loaded in batches(source, VIEWS, 5, originals=True, on_unreadable="mark"):
             assert all(original is not None for original in loaded.originals)
         for index in range(len(source)):
-            assert source.digest(index) == content_digest(source.records[index].file.read_bytes())
             source.fingerprint(index)
-    # This test itself opens each for its comparison.
-    assert images(counts) == [[2] * 13, []]
+    assert images(counts) == [[1] * 13, []]
     assert list(counts.decoded.values()) == [1] * 13
 
 
-def test_a_digest_is_that_of_the_present_content(tmp_path):
+def test_a_digest_costs_loose_images_one_more_opening(parts):
+    source = ImageList(parts / "c/train")
+    with counted(parts) as counts:
+        digests = [source.digest(index) for index in range(len(source))]
+        assert digests == [pixel_digest(source[index].image) for index in range(len(source))]
+    assert images(counts) == [[2] * 12, []]
+
+
+def test_a_digest_is_that_of_the_present_pixels(tree):
+    file = tree.image("a.png", seed=1)
+    source = FolderSource("one", (Record(file, "c"),))
+    with counted(tree.root) as counts:
+        first = source.digest(0)
+        assert source.digest(0) == source.select([0]).digest(0) == first
+    assert counts.opened[file.resolve()] == 1
+    tree.image("a.png", seed=2)
+    os.utime(file, ns=(0, 0))
+    second = source.digest(0)
+    assert second == pixel_digest(source[0].image) != first
+    file.write_bytes(b"no image")
+    assert source.digest(0) == content_digest(b"no image")
+
+
+def test_a_change_while_a_file_is_read_is_noticed(tmp_path):
     file, files = tmp_path / "a.png", Files()
     file.write_bytes(b"first")
-    with counted(tmp_path) as counts:
-        assert [files.digest(file), files.digest(file)] == [content_digest(b"first")] * 2
-        assert files.read(file) == b"first"
-    assert counts.opened[file.resolve()] == 2
-    file.write_bytes(b"other")
-    os.utime(file, ns=(0, 0))
-    assert files.digest(file) == content_digest(b"other")
-    file.write_bytes(b"longer than before")
-    assert files.read(file) == b"longer than before"
-    assert files.digest(file) == content_digest(b"longer than before")
+    state = file_state(file)
+    file.write_bytes(b"longer")
+    files.remember(file, state, Facts(b"of the first"))
+    assert files.known(file) is None
+    assert files.known(tmp_path / "gone.png") is None
 
 
 def test_what_is_known_travels_between_processes(tmp_path):
     file, files = tmp_path / "a.png", Files()
     file.write_bytes(b"content")
-    files.read(file)
-    twin = pickle.loads(pickle.dumps(files))
-    with counted(tmp_path) as counts:
-        assert twin.digest(file) == content_digest(b"content")
-    assert not counts.opened
+    files.remember(file, file_state(file), Facts(b"digest", 12))
+    assert pickle.loads(pickle.dumps(files)).known(file) == Facts(b"digest", 12)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(DataError, match=r"gone\.png: unreadable image: cannot open the file"):
-        Files().digest(tmp_path / "gone.png")
+        FolderSource("gone", (Record(tmp_path / "gone.png", "c"),)).digest(0)
     with pytest.raises(DataError, match=r"here: unreadable image: not a regular file"):
-        Files().read(tmp_path, "here")
-    file = tmp_path / "a.png"
-    file.write_bytes(b"content")
-    files = Files()
-    files.read(file)
-    file.unlink()
-    with pytest.raises(DataError, match=r"a\.png: unreadable image"):
-        files.digest(file)
+        read_file(tmp_path, "here")
 
 
 def test_the_hold_out_is_the_same_whether_or_not_images_were_read_before(parts):

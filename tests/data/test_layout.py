@@ -141,7 +141,8 @@ def test_what_is_left_out_is_noted(tree):
     tree.image("c/train/bad/a.png")
     tree.image("c/test/a.png")
     tree.image("c/spare/good/a.png")
-    tree.mask("c/ground_truth/a.png")
+    tree.image("c/beside.png")
+    tree.image("beside.png")
     tree.image("loose/a.png")
     tree.text("docs/a.txt")
     listing = scan(tree.root)
@@ -151,7 +152,8 @@ def test_what_is_left_out_is_noted(tree):
         ("ignored folder", "c/train/bad"),
         ("unlabeled image", "c/test"),
         ("ignored folder", "c/spare"),
-        ("ignored file", "c/ground_truth"),
+        ("ignored file", "c"),
+        ("ignored file", "."),
         ("ignored folder", "loose"),
     }
     assert not any(problem.fatal for problem in listing.problems)
@@ -200,10 +202,17 @@ def test_links_are_read_but_never_in_circles(tree):
     assert {r.defect for r in scan(tree.root).test} == {"good", "scratch"}
 
 
-def test_broken_links_are_listed_so_that_they_are_reported(tree):
+def test_links_to_nothing_are_named(tree):
     tree.category("c")
-    (tree.root / "c/train/good/gone.png").symlink_to(tree.root / "nowhere.png")
-    assert "c/train/good/gone.png" in identities(scan(tree.root).train)
+    for name, target in (("gone.png", "nowhere.png"), ("good", "elsewhere")):
+        (tree.root / "c/train/good" / name).symlink_to(tree.root / target)
+    problems = scan(tree.root).problems
+    assert [(problem.kind, Path(problem.file).name, problem.fatal) for problem in problems] == [
+        ("dangling link", "gone.png", True),
+        ("dangling link", "good", False),
+    ]
+    assert all(name in text.detail for name, text in zip(("nowhere.png", "elsewhere"), problems, strict=True))
+    assert [file.name for file in image_files(tree.root / "c/train")][-1] == "gone.png"
 
 
 def test_choice_of_categories(tree):

@@ -192,7 +192,7 @@ class CLIPFusion(Detector, Remembers):
         if not len(source) and "language" not in self.config.modalities:
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
         self.config.check_categories(categories)
-        self.categories = categories
+        self.learn_names(source)
         texts = embed_texts(self.config, categories)
         if texts.clip is not None:
             self.clip_texts = Memory(jnp.asarray(texts.clip))

@@ -160,7 +160,7 @@ class VLMDiff(Detector, Trainable):
         config = dataclasses.replace(self.config, backbone=backbone.id)
         networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
         other = VLMDiff(config, backbone, networks, self.sgn, self.empty[...])
-        other.categories = self.categories
+        other.categories, other.depths = self.categories, self.depths
         return other
 
     @property

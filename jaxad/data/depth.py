@@ -1,0 +1,98 @@
+"""Images of 16 bits a channel: how many of the bits are used, and how values become 8 bits.
+
+Cameras of 10, 12 or 14 bits write their values into files of 16, most of them as they are, so that white is 4095. No
+file says reliably where white is, and no single image tells: a dark one may use fewer bits. So the depth is one number
+for each category, the smallest of `DEPTHS` that holds every value of its images, or more where a file declares more
+bits. A detector keeps the depths that it was fitted with.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from PIL import Image
+
+DEPTHS = (8, 10, 12, 14, 16)
+FULL = 16
+_MAX_SAMPLE_VALUE, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 281, 258, 339
+
+
+def to_eight_bits(values: np.ndarray, depth: int = FULL) -> np.ndarray:
+    """uint16 values to uint8: 0 to 2 ** depth - 1 become 0 to 255, rounded; what lies above stays 255."""
+    white = 2**depth - 1
+    return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+
+
+def used_bits(values: np.ndarray, declared: int = 0) -> int:
+    """The smallest depth that holds uint16 values, and as many bits as the file declares."""
+    return _fitting(max(int(values.max(initial=0)).bit_length(), declared))
+
+
+def declared_bits(image: Image.Image, encoded: bytes) -> int:
+    """How many bits a 16-bit file says that it uses: PNG's sBIT, TIFF's MaxSampleValue; 0 where it says nothing."""
+    if image.format == "TIFF":
+        highest = image.tag_v2.get(_MAX_SAMPLE_VALUE, 0)  # type: ignore[attr-defined]
+        return max(np.atleast_1d(highest).astype(int).tolist()).bit_length()
+    return max(_chunk(encoded, b"sBIT"), default=0) if image.format == "PNG" else 0
+
+
+def own_depth(values: np.ndarray, declared: int) -> int:
+    """The depth of an image by itself, where none is known of its category: what its file declares, else 16.
+
+    A file that declares fewer bits and has values above them is scaled to 16 bits already, as PNG's standard asks.
+    """
+    return used_bits(values, declared) if declared else FULL
+
+
+def common_depths(used: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """The depth of each category with 16-bit images, from pairs of a category and the bits that one of them uses."""
+    depths: dict[str, int] = {}
+    for category, bits in used:
+        if bits:
+            depths[category] = max(bits, depths.get(category, 0))
+    return depths
+
+
+def depth_of(category: str, depths: Mapping[str, int]) -> int | None:
+    """The depth at which to read an image of a category; that of all categories where it is none of them.
+
+    None where nothing is known, or categories differ: then the image's own file decides.
+    """
+    if category in depths:
+        return depths[category]
+    found = set(depths.values())
+    return found.pop() if len(found) == 1 else None
+
+
+def is_wide_color(image: Image.Image, encoded: bytes) -> bool:
+    """Whether an opened file has several channels of 16 bits, of which Pillow keeps the high bytes."""
+    if image.format == "PNG":
+        return encoded[24:25] == b"\x10" and image.mode in ("RGB", "RGBA", "LA")
+    if image.format == "TIFF" and image.mode == "RGB":
+        return set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}  # type: ignore[attr-defined]
+    return False
+
+
+def is_signed(image: Image.Image) -> bool:
+    """Whether an opened file holds integers below 0, which only TIFF has."""
+    formats = image.tag_v2.get(_SAMPLE_FORMAT, (1,)) if image.format == "TIFF" else (1,)  # type: ignore[attr-defined]
+    return 2 in np.atleast_1d(formats)
+
+
+def _fitting(bits: int) -> int:
+    return next((depth for depth in DEPTHS if depth >= bits), FULL)
+
+
+def _chunk(png: bytes, name: bytes) -> bytes:
+    """The content of the first chunk of that name before the pixels, empty where there is none."""
+    place = 8
+    while place + 8 <= len(png):
+        length, kind = struct.unpack(">I4s", png[place : place + 8])
+        if kind == name:
+            return png[place + 8 : place + 8 + length]
+        if kind == b"IDAT":
+            break
+        place += length + 12
+    return b""

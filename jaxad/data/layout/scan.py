@@ -1,0 +1,178 @@
+"""Which categories a folder holds; whether it holds any, or is one, is read off what its folders hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jaxad.data.layout.benchmarks import benchmark_of
+from jaxad.data.layout.category import Category, kept_note
+from jaxad.data.layout.evidence import holds_masks
+from jaxad.data.layout.tree import Folder, read_tree
+from jaxad.data.layout.words import SPLITS, folded, role, word
+from jaxad.errors import DataError, Problem
+from jaxad.types import Record
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a folder holds.
+
+    Attributes:
+        root: the folder.
+        train, validation, test: records in the order of their identities.
+        problems: what the names tell: empty categories, masks without image, notes on what is left out.
+    """
+
+    root: Path
+    train: tuple[Record, ...]
+    validation: tuple[Record, ...]
+    test: tuple[Record, ...]
+    problems: tuple[Problem, ...] = field(default=())
+
+
+def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing:
+    """Lists a folder that holds categories or is itself one.
+
+    Args:
+        root: the folder.
+        categories: names of the categories to list, None for all.
+
+    Raises:
+        DataError: the folder is missing, holds no category, lacks one of `categories`, or may as well be one category
+            as hold several.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder; give a folder in MVTec layout, e.g. folder:parts with parts/screw/train/good"
+        )
+    tree = read_tree(root)
+    folders, problems = _categories(tree)
+    if categories is not None:
+        missing = [name for name in categories if name not in folders]
+        if missing:
+            raise DataError(f"{root}: no category {', '.join(missing)}; there are {', '.join(folders)}")
+        folders = {name: folder for name, folder in folders.items() if name in categories}
+    train, validation, test = [], [], []
+    for name, folder in folders.items():
+        found = Category(root, name, folder)
+        train += found.train
+        validation += found.validation
+        test += found.test
+        problems += found.problems
+    if name := benchmark_of(tree):
+        detail = (
+            f"looks like the layout of a benchmark; {_prepare(name, root)} reads it with its official split and masks"
+        )
+        # Part of the message that stops a run, where its masks or folders are in the way.
+        problems.append(Problem("benchmark", str(root), detail, fatal=any(problem.fatal for problem in problems)))
+    return Listing(root, _ordered(train), _ordered(validation), _ordered(test), tuple(problems))
+
+
+def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
+    """The categories by name, and notes on what lies beside them.
+
+    A folder is one category where its folders are the parts of one (train/, test/, good/), and holds several where
+    its folders are themselves made of such parts, whatever they are called: "ok" with train/ and test/ in it is a
+    category. Where it is both, the reading that leaves nothing out counts, and if there is none, none.
+    """
+    with_images = [child for child in tree.folders if child.has_images()]
+    parts = [child for child in with_images or tree.folders if _is_part(child)]
+    whole = [child for child in tree.folders if child not in parts and _is_category(child)]
+    whole = [child for child in whole if not (role(child.name).part == "masks" and (parts or _mirrors(child)))]
+    if parts and whole and any(child.has_images() for child in whole):
+        splits = {role(child.name).part for child in parts}
+        if all(child.holds("normal") and not child.images for child in parts) and not {"train", "test"} <= splits:
+            # "test" with good/ and cut/ in it, beside whole categories, is a category called test.
+            whole, parts = [child for child in tree.folders if child in whole or child in parts], []
+        elif any(_is_whole(child) for child in whole) or not {"train", "test"} <= splits:
+            names = [", ".join(f"{child.name}/" for child in group) for group in (parts, whole)]
+            raise DataError(
+                f"{tree.path}: is it one category, with {names[0]}, or does it hold several, such as {names[1]}? Move "
+                "one or the other into a folder of its own"
+            )
+    if parts:
+        return {tree.path.resolve().name: tree}, []
+    if not whole:
+        raise DataError(_no_category(tree))
+    problems = [found for child in tree.folders if child not in whole for found in _outside(child)]
+    if tree.images:
+        detail = f"{len(tree.images)} images beside the categories, in none of them"
+        problems.append(Problem("ignored file", str(tree.path), detail, fatal=False))
+    problems += _similar(child.path for child in whole)
+    links = [Problem("dangling link", str(link), "leads to nothing; mend or remove it") for link in tree.dangling]
+    kept = kept_note(Folder(tree.path, kept=tree.kept))
+    return {child.name: child for child in whole}, [*problems, *links, *kept]
+
+
+def _is_part(folder: Folder) -> bool:
+    """Whether a folder is named like a part of a category and does not hold whole ones."""
+    part = role(folder.name).part
+    if part == "normal":
+        return not _is_category(folder)
+    return part in ("train", "validation", "test") and not _is_whole(folder)
+
+
+def _is_category(folder: Folder) -> bool:
+    return _is_whole(folder) or folder.holds("normal", "train", "test")
+
+
+def _is_whole(folder: Folder) -> bool:
+    """Whether a folder is divided into train/ and test/, or has one of them."""
+    return any(SPLITS.get(word(child.name)) in ("train", "test") for child in folder.folders)
+
+
+def _mirrors(folder: Folder) -> bool:
+    """Whether a folder holds masks in the folders of their images, which looks like a category."""
+    return holds_masks(Folder(folder.path, [child for child in folder.folders if role(child.name).part != "masks"]))
+
+
+def _outside(folder: Folder) -> list[Problem]:
+    if not folder.has_files():
+        return [Problem("empty category", str(folder.path), "holds no file; fill or remove it", fatal=True)]
+    if not folder.has_images():
+        return kept_note(folder)
+    masks = role(folder.name).part == "masks"
+    deeper = ", ".join(f"{child.name}/" for child in folder.folders if _is_category(child))
+    detail = "holds images but no train/, test/ or good/"
+    if masks:
+        detail = "masks beside the categories are not read; move them into <category>/ground_truth/<defect>"
+    elif deeper:
+        detail = f"holds categories one level deeper: {deeper}; move them beside the others"
+    return [Problem("ignored folder", str(folder.path), detail, fatal=False)]
+
+
+def _similar(paths: Iterable[Path]) -> Iterator[Problem]:
+    """Categories whose names differ in case or in the composition of accents alone."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        if (other := known.setdefault(folded(path.name), path)) is not path:
+            detail = f"reads like {other.name}, but is another category; rename or join them"
+            yield Problem("similar category", str(path), detail, fatal=False)
+
+
+def _no_category(tree: Folder) -> str:
+    """Why there is none, and what to do."""
+    text = (
+        f"{tree.path}: holds no category; needs category/train/good, category/test or category/good with images in them"
+    )
+    if name := benchmark_of(tree):
+        return f"{text}. It looks like the layout of a benchmark: {_prepare(name, tree.path)} reads it"
+    inner = [child.name for child in tree.folders if any(_is_category(below) for below in child.folders)]
+    if inner:
+        return f"{text}. {inner[0]}/ holds some: give folder:{tree.path / inner[0]}"
+    if tree.images:
+        return f"{text}. Its {len(tree.images)} images lie in no folder: move the normal ones into good/"
+    if others := sorted({file.suffix for folder in tree.walk() for file in folder.others if file.suffix}):
+        return f"{text}. There are files {', '.join(others)}, which are no images by their extension"
+    return text
+
+
+def _prepare(name: str, root: Path) -> str:
+    return f"`jaxad prepare {name} --source {root}`"
+
+
+def _ordered(records: list[Record]) -> tuple[Record, ...]:
+    return tuple(sorted(records, key=lambda record: record.identity))
