@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
+from jaxad.io.json_files import read_object
+from jaxad.io.untrusted import reading
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
-from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damaged
+from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damage, damaged
 from jaxad.models.weights.place import Place, open_place
 from jaxad.models.weights.safetensors_file import is_safetensors, read_safetensors
 from jaxad.models.weights.torch_pickle import is_torch_pickle, read_torch_pickle
@@ -32,6 +33,7 @@ FILES = (
     "diffusion_flax_model.msgpack",
 )
 """What weights are called in repositories, in the order of preference; shards have `NAME.index.json`."""
+_SHARDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: the file is damaged, of an unknown format, or a pickle of more than tensors and plain data.
     """
-    with file.open("rb") as stream:
+    with reading(damage(file, "weight")), file.open("rb") as stream:
         head = stream.read(64)
     for fits, read in (
         (is_safetensors, read_safetensors),
@@ -189,9 +191,14 @@ def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
 
 def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[str, np.ndarray]]:
     """Files and tensors of a sharded checkpoint, all of those that its index names."""
-    weight_map = _read_json(index).get("weight_map", {})
-    shards = {name: place.find(name) for name in sorted(set(weight_map.values())) if Path(name).name == name}
-    missing = [name for name in sorted(set(weight_map.values())) if not shards.get(name)]
+    weight_map = _read_json(index).get("weight_map") or {}
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsError(f"{index}: weight_map is no object of file names by tensor; get it again")
+    names = sorted(set(weight_map.values()))
+    if len(names) > _SHARDS:
+        raise WeightsError(f"{index}: weight_map names {len(names)} files; a network has at most {_SHARDS}")
+    shards = {name: place.find(name) for name in names if Path(name).name == name}
+    missing = [name for name in names if not shards.get(name)]
     if missing or not weight_map:
         raise WeightsError(f"{index}: {place.absent(', '.join(missing) or 'weight_map')}")
     files = tuple(file for file in shards.values() if file)
@@ -205,7 +212,4 @@ def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[s
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text()))
-    except ValueError as error:
-        raise WeightsError(f"{file}: no JSON object ({error}); get it again") from error
+    return read_object(file, error=WeightsError)

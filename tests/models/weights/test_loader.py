@@ -167,7 +167,7 @@ def test_truncated_file_is_named(folder, size):
 
 def test_broken_config_is_named(folder):
     (folder / "config.json").write_text('{"model_type": ')
-    assert f"{folder / 'config.json'}: no JSON object" in problems(folder)
+    assert f"{folder / 'config.json'}: damaged JSON" in problems(folder)
 
 
 def test_folder_without_weights_is_named(folder):
