@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.errors import WeightsError
+from jaxad.models.weights.config_fields import LEVELS
 from jaxad.models.weights.key_map import CONV, NORM, KeyMap, fill
 from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
@@ -91,12 +93,15 @@ def load_discriminator(weights: Weights) -> PatchDiscriminator:
         WeightsError: it holds none, or one that does not fit.
     """
     own = weights.under(CHECKPOINT)
-    kernels = [tensor for name, tensor in own.tensors.items() if name.endswith(".weight") and tensor.ndim == 4]
-    first = own.tensors["main.0.weight"].shape if "main.0.weight" in own.tensors else (64, 3)
-    layers = max(len(kernels) - 2, 1)
-    abstract = abstract_discriminator(layers, int(first[0]), int(first[1]))
-    running = ("*.running_mean", "*.running_var", "*.num_batches_tracked")
-    return fill(abstract, own, key_map(layers), ignore=running)
+    with own.reading():
+        kernels = [tensor for name, tensor in own.tensors.items() if name.endswith(".weight") and tensor.ndim == 4]
+        if len(kernels) > LEVELS:
+            raise WeightsError(f"{own}: {len(kernels)} convolutions; a discriminator has at most {LEVELS}")
+        first = own.tensors["main.0.weight"].shape if "main.0.weight" in own.tensors else (64, 3)
+        layers = max(len(kernels) - 2, 1)
+        abstract = abstract_discriminator(layers, int(first[0]), int(first[1]))
+        running = ("*.running_mean", "*.running_var", "*.num_batches_tracked")
+        return fill(abstract, own, key_map(layers), ignore=running)
 
 
 def holds_discriminator(weights: Weights) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ class Weights:
     def bytes(self) -> int:
         """Size of the weight files together."""
         return sum(file.stat().st_size for file in self.files)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """For whatever makes a network of them: what it stumbles over, such as a tensor of another number of axes than
+        the network's shape is told by, becomes a WeightsError that names them."""
+        return reading(
+            lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again")
+        )
 
     def has(self, prefix: str) -> bool:
         """Whether any tensor's name begins so."""
