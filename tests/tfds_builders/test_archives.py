@@ -172,7 +172,7 @@ def test_cut_off_archives(tmp_path, extension):
 def test_changed_bytes_of_a_zip(tmp_path):
     archive = make_zip(tmp_path / "data.zip", CONTENT, zipfile.ZIP_STORED)
     archive.write_bytes(archive.read_bytes().replace(b"oneone", b"twotwo", 1))
-    with pytest.raises(DataError, match=r"damaged archive \(Bad CRC"):
+    with pytest.raises(DataError, match=r"damaged archive \(.*Bad CRC"):
         extract(archive, tmp_path / "out")
     assert_nothing_unpacked(tmp_path, archive)
 

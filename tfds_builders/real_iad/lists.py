@@ -126,7 +126,7 @@ def _is_sound(entry: Any, place: str, split: str, rules: Rules, faults: Faults) 
 
 def _is_inside(path: str) -> bool:
     parts = PurePosixPath(path)
-    return bool(path) and "\\" not in path and not parts.is_absolute() and ".." not in parts.parts
+    return bool(path) and not {"\\", "\0"} & set(path) and not parts.is_absolute() and ".." not in parts.parts
 
 
 def _label(entry: dict[str, Any]) -> int:
