@@ -21,6 +21,7 @@ from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
 from jaxad.io.atomic import write_whole
+from jaxad.io.npy import map_npy
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
@@ -188,7 +189,11 @@ class FeatureCache:
         if not index.is_file() or index.read_text() != json.dumps({"identity": identity}):
             return None
         leaves, structure = jax.tree.flatten(spec)
-        arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(leaves))]
+        try:
+            arrays = [_mapped(folder / f"{number}.npy", leaf) for number, leaf in enumerate(leaves)]
+        except DataError:
+            # A damaged cache is made anew.
+            return None
         return cls(jax.tree.unflatten(structure, arrays), identity)
 
 
@@ -254,6 +259,11 @@ def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> Loa
     extras = extras_of(detector, loaded.records, training=training)
     extras = {name: np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1))) for name, array in extras.items()}
     return loaded._replace(batch=dataclasses.replace(loaded.batch, extras=extras))
+
+
+def _mapped(file: Path, leaf: Any) -> np.ndarray:
+    """The features in a file; `leaf` is one image's."""
+    return map_npy(file, _stored(leaf), leaf.shape[1:], lambda said: DataError(f"{file}: {said}; remove it"))
 
 
 def _stored(leaf: Any) -> np.dtype:

@@ -267,7 +267,8 @@ def _check_levels(c: ConfigFields, **types: Mapping[str, bool]) -> None:
     if not lists or not c.sizes("norm_num_groups"):
         c.stop()
     widths, groups = c["block_out_channels"], c["norm_num_groups"]
-    c.check([*types], lambda value: len(value) == len(widths), f"one for each of block_out_channels = {shown(widths)}")
+    fits = [name for name in types if isinstance(c[name], list | tuple)]
+    c.check(fits, lambda value: len(value) == len(widths), f"one for each of block_out_channels = {shown(widths)}")
     divides = all(width % groups == 0 for width in widths)
     c.check(["norm_num_groups"], lambda _: divides, f"a divisor of each of block_out_channels = {shown(widths)}")
 

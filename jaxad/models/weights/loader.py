@@ -34,7 +34,7 @@ FILES = (
     "diffusion_flax_model.msgpack",
 )
 """What weights are called in repositories, in the order of preference; shards have `NAME.index.json`."""
-_SHARDS = 10_000
+_SHARDS, _SHOWN = 10_000, 50
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[s
     if len(names) > _SHARDS:
         raise WeightsError(f"{index}: weight_map names {len(names)} files; a network has at most {_SHARDS}")
     shards = {name: place.find(name) for name in names if Path(name).name == name}
-    missing = [name for name in names if not shards.get(name)]
+    missing = [f"{name:.100}" for name in names if not shards.get(name)][:_SHOWN]
     if missing or not weight_map:
         raise WeightsError(f"{index}: {place.absent(', '.join(missing) or 'weight_map')}")
     files = tuple(file for file in shards.values() if file)
@@ -214,8 +214,9 @@ def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[s
     for file in files:
         tensors = read_tensors(file)
         makers |= {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-    if absent := [f"{name} (in {file})" for name, file in weight_map.items() if name not in makers]:
-        raise WeightsError(f"{index}: tensors that the shards do not hold: {', '.join(absent)}; get the shards again")
+    if absent := [f"{name:.100} (in {file})" for name, file in weight_map.items() if name not in makers]:
+        listed = ", ".join(absent[:_SHOWN]) + (f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else "")
+        raise WeightsError(f"{index}: tensors that the shards do not hold: {listed}; get the shards again")
     return files, LazyTensors(makers)
 
 
