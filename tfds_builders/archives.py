@@ -14,8 +14,6 @@ import gzip
 import hashlib
 import io
 import lzma
-import os
-import re
 import shutil
 import stat
 import tarfile
@@ -28,12 +26,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from jaxad.errors import DataError, Problem
-from jaxad.io.untrusted import MEBIBYTE, told
+from jaxad.io.untrusted import MEBIBYTE, path_fault, told
 
 DECODER = 256 * MEBIBYTE
 """Bytes of memory that an .xz archive may ask for; its strongest setting takes 65 MiB, a header can claim 4 GiB."""
-DEEPEST, LONGEST = 64, 255
-"""Folders within each other, and bytes of the name of one of them."""
 CHUNK = 2**20
 _NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 SHOWN = 20
@@ -172,7 +168,7 @@ def _write(archive: Path, members: Iterator[_Member], folder: Path, limits: Limi
                 archive, [Problem("too many files", member.name, f"more than {most}; no data set has as many")]
             )
         parts = PurePosixPath(member.name).parts
-        fault = member.fault or _path_fault(member.name)
+        fault = member.fault or path_fault(member.name)
         if not fault and "/".join(parts) in seen and not member.folder:
             fault = "there is another of that name"
         seen.add("/".join(parts))
@@ -275,24 +271,6 @@ def _limit(archive: Path, limits: Limits) -> Progress:
             raise _bomb(archive, "")
 
     return count
-
-
-def _path_fault(name: str) -> str:
-    """What makes a member's path unsafe, "" for nothing."""
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "an absolute path"
-    parts = PurePosixPath(name).parts
-    if ".." in parts:
-        return "a path out of the folder"
-    if "\\" in name or "\0" in name:
-        return "a path with a backslash or NUL"
-    try:
-        lengths = [len(os.fsencode(part)) for part in parts]
-    except UnicodeEncodeError:
-        return "a path that is no text"
-    if len(parts) > DEEPEST or max(lengths, default=0) > LONGEST:
-        return f"more than {DEEPEST} folders within each other, or a name of more than {LONGEST} bytes"
-    return ""
 
 
 def _kind(mode: int) -> str:

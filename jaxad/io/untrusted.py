@@ -8,11 +8,13 @@ lie an order of magnitude above everything published, and far below what harms a
 from __future__ import annotations
 
 import math
+import os
+import re
 import reprlib
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxad.errors import JaxadError
@@ -23,6 +25,9 @@ AXES = 32
 _EMPTY = 2**40
 JSON_DEPTH = 64
 """Lists and objects of JSON within each other."""
+
+NAME, PATH, FOLDERS = 255, 2048, 64
+"""Bytes of a file's name, letters of its path, and folders within each other."""
 
 MakeError = Callable[[str], JaxadError]
 """Makes the error about a file, which it names, of what is wrong with it."""
@@ -84,6 +89,24 @@ def bytes_of(file: Path, most: int, error: MakeError) -> bytes:
     if len(content) > most:
         raise error(f"larger than {most / MEBIBYTE:,.0f} MiB, which no such file is")
     return content
+
+
+def path_fault(path: str) -> str:
+    """What keeps a path that a file gives from being one below a folder, "" for nothing."""
+    if path.startswith("/") or re.match(r"[A-Za-z]:", path):
+        return "an absolute path"
+    parts = PurePosixPath(path).parts
+    if ".." in parts:
+        return "a path out of the folder"
+    if "\\" in path or "\0" in path:
+        return "a path with a backslash or NUL"
+    try:
+        longest = max((len(os.fsencode(part)) for part in parts), default=0)
+    except UnicodeEncodeError:
+        return "a path that is no text"
+    if longest > NAME or len(path) > PATH or len(parts) > FOLDERS:
+        return f"a name of more than {NAME} bytes, or more than {FOLDERS} folders within each other"
+    return ""
 
 
 def shape_fault(shape: Any, itemsize: int, most: int) -> str:

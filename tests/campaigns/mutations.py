@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
+import lzma
 import random
 import re
 import struct
+import zipfile
 import zlib
 from typing import Any
 
@@ -40,8 +45,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 def mutate(content: bytes, random: random.Random) -> bytes:
     """The content, damaged in one to four places, in a way that the dice choose."""
-    if random.random() < 0.5 and (changed := _odd_json(content, random)) is not None:
-        return changed
+    if random.random() < 0.5:
+        changed = _odd_json(content, random) or _repacked(content, random)
+        if changed is not None:
+            return changed
     damaged = bytearray(content)
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         random.choice(_WAYS)(damaged, random)
@@ -144,6 +151,22 @@ def _odd_json(content: bytes, random: random.Random) -> bytes | None:
             holder[key] = random.choice(ODD_VALUES)
     text = json.dumps(value).encode()
     return len(text).to_bytes(8, "little") + text + content[8 + head :] if framed else text
+
+
+def _repacked(content: bytes, random: random.Random) -> bytes | None:
+    """Damage to what is packed, behind checksums that are right; None for what is not packed."""
+    for head, module in ((b"\x1f\x8b", gzip), (b"\xfd7zXZ", lzma), (b"BZh", bz2)):
+        if content.startswith(head):
+            return module.compress(mutate(module.decompress(content), random))
+    if not content.startswith(b"PK\x03\x04"):
+        return None
+    with zipfile.ZipFile(io.BytesIO(content)) as packed:
+        members = {info: packed.read(info) for info in packed.infolist()}
+    chosen, stream = random.choice(list(members)), io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for info, data in members.items():
+            packed.writestr(info, mutate(data, random) if info is chosen else data, info.compress_type)
+    return stream.getvalue()
 
 
 def _nodes(value: Any) -> list[Any]:

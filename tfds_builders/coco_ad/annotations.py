@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from jaxad.io.json_files import Faults, read_json
+from jaxad.io.untrusted import path_fault
 
 CATEGORY_IDS = (
     *range(1, 12), *range(13, 22),
@@ -124,7 +125,7 @@ def _images(entries: list[Any], faults: Faults) -> dict[int, tuple[str, int, int
         if not faults.fields(entry, place, id=int, file_name=str, height=int, width=int):
             continue
         name, height, width = entry["file_name"], entry["height"], entry["width"]
-        if PurePosixPath(name).name != name or {"\\", "\0"} & set(name):
+        if PurePosixPath(name).name != name or path_fault(name):
             faults.add(f"{place}.file_name", f"{name!r} is no plain file name")
         if entry["id"] in sizes:
             faults.add(f"{place}.id", f"{entry['id']} is there twice")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxad.errors import DataError, Problem
-from jaxad.io.untrusted import MEBIBYTE, bytes_of, reading
+from jaxad.io.untrusted import MEBIBYTE, bytes_of, path_fault, reading
 from tfds_builders.listing import Benchmark, Sample, Split
 from tfds_builders.mvtec_layout import counted, has_categories, list_category
 
@@ -108,7 +108,7 @@ def _fault(row: list[str], lines: dict[str, int]) -> str:
     if bool(mask) != (label == "anomaly"):
         return f"label {label} {'with' if mask else 'without'} a mask"
     for path in filter(None, (image, mask)):
-        if not path.startswith(f"{category}/") or ".." in path.split("/") or "\0" in path:
+        if not path.startswith(f"{category}/") or path_fault(path):
             return f"path {path!r} lies outside {category}/"
     return f"image named in line {lines[image]} already" if image in lines else ""
 
