@@ -3,9 +3,9 @@
     python -m tests.campaigns.fuzz --files 100000 --seed 0
 
 Every reader may accept a file or refuse it with a JaxadError. Anything else raised, a process that dies, a file that
-takes longer than `--seconds`, and more than `--mebibytes` of memory beyond those before, are faults: they are listed
-with the number by which `--only READER --first NUMBER --files 1` makes the same file again, and the command exits 1.
-One worker process reads at a time, and is replaced when it dies or hangs.
+takes longer than `--seconds` of processor time (or six times that by the clock), and more than `--mebibytes` of memory
+beyond those before, are faults: they are listed with the number by which `--only READER --first NUMBER --files 1` makes
+the same file again, and the command exits 1. One worker process reads at a time, and is replaced when it dies or hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxad.errors import JaxadError
 from tests.campaigns.mutations import mutate
@@ -79,6 +79,15 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
 
+class Outcome(NamedTuple):
+    """What came of one file: a word, what was wrong, MiB beyond those at the worker's start, processor seconds."""
+
+    word: str
+    said: str
+    mebibytes: int
+    seconds: float
+
+
 class Worker:
     """A process that reads damaged files."""
 
@@ -91,17 +100,27 @@ class Worker:
         # Sound files are made, and libraries imported, before the clock runs.
         self._pipe.recv()
 
-    def read(self, reader: int, number: int, seconds: float) -> tuple[str, str, int]:
-        """Outcome, what was wrong, and MiB beyond those at the start; "hang" and "crash" end the worker."""
+    def read(self, reader: int, number: int, seconds: float) -> Outcome:
+        """What comes of one file; "hang" and "crash" end the worker."""
         self._pipe.send((reader, number))
-        if not self._pipe.poll(seconds):
-            self._process.kill()
-            return "hang", f"more than {seconds} s", 0
+        begun, used = time.monotonic(), self._processor_time()
+        while not self._pipe.poll(min(seconds, 1.0)):
+            if self._processor_time() - used > seconds or time.monotonic() - begun > 6 * seconds:
+                self._process.kill()
+                return Outcome("hang", f"more than {seconds} s", 0, seconds)
         try:
-            return self._pipe.recv()
+            return Outcome(*self._pipe.recv())
         except EOFError:
             self._process.join()
-            return "crash", f"the process ended with {self._process.exitcode}", 0
+            return Outcome("crash", f"the process ended with {self._process.exitcode}", 0, 0.0)
+
+    def _processor_time(self) -> float:
+        """Seconds that all threads of the process have had."""
+        try:
+            fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def end(self) -> None:
         self._process.kill()
@@ -123,8 +142,9 @@ def _work(pipe: Any, seed: int) -> None:
         pipe.send("ready")
         while True:
             reader, number = pipe.recv()
-            outcome, said = targets[reader].attempt(number, seed)
-            pipe.send((outcome, said, _peak() - start))
+            begun = time.process_time()
+            word, said = targets[reader].attempt(number, seed)
+            pipe.send((word, said, _peak() - start, time.process_time() - begun))
 
 
 def _peak() -> int:
@@ -149,27 +169,29 @@ def campaign(
 ) -> dict[str, Tally]:
     """Runs a campaign; see the head of this module."""
     tallies = {reader.name: Tally() for reader in READERS if only in reader.name}
-    worker, highest, end = Worker(seed), 0, time.monotonic() + 3600 * hours
+    worker, highest, end = None, 0, time.monotonic() + 3600 * hours
     for done, (place, number) in enumerate(numbers(files, only, first), 1):
         if time.monotonic() > end:
             break
-        tally, begun = tallies[READERS[place].name], time.monotonic()
-        outcome, said, peak = worker.read(place, number, seconds)
-        tally.slowest = max(tally.slowest, time.monotonic() - begun)
-        tally.outcomes[outcome] += 1
+        worker = worker or Worker(seed)
+        tally = tallies[READERS[place].name]
+        word, said, peak, used = worker.read(place, number, seconds)
+        tally.outcomes[word] += 1
+        tally.slowest = max(tally.slowest, used)
         if peak > highest:
             highest, tally.mebibytes = peak, max(tally.mebibytes, peak)
         if peak > mebibytes:
-            outcome, said = "memory", f"{peak} MiB"
-        if outcome not in ("accepted", "refused"):
-            tally.faults.append(f"{READERS[place].name}, number {number}: {outcome}: {said}")
+            word, said = "memory", f"{peak} MiB"
+        if word not in ("accepted", "refused"):
+            tally.faults.append(f"{READERS[place].name}, number {number}: {word}: {said}")
             print(tally.faults[-1], file=sys.stderr, flush=True)
-        if outcome in ("hang", "crash", "memory"):
+        if word in ("hang", "crash", "memory"):
             worker.end()
-            worker, highest = Worker(seed), 0
+            worker, highest = None, 0
         if done % 5000 == 0:
             print(f"{done} files", file=sys.stderr, flush=True)
-    worker.end()
+    if worker:
+        worker.end()
     return tallies
 
 
@@ -188,7 +210,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=10.0, help="longest time for one file")
+    parser.add_argument("--seconds", type=float, default=10.0, help="longest processor time for one file")
     parser.add_argument("--mebibytes", type=int, default=1024, help="most memory beyond that before the first file")
     parser.add_argument("--hours", type=float, default=24.0, help="ends earlier, with what was tried by then")
     parser.add_argument("--only", default="", help="readers with this in their name")
