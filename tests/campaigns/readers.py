@@ -25,7 +25,7 @@ from PIL import Image
 
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.files import write_captions
-from jaxad.data.decode import decode_image, decode_mask_levels
+from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.references import listed
 from jaxad.errors import DataError
 from jaxad.io.json_files import read_object
@@ -276,7 +276,7 @@ def _decode(file: Path) -> None:
     try:
         decode_image(file)
     finally:
-        decode_mask_levels(file.read_bytes())
+        decode_mask(file)
 
 
 def _npy(folder: Path) -> list[Path]:

@@ -50,6 +50,7 @@ def _clip(weights: Weights, dtype: Any, activation: Activation | None) -> CLIP:
     if activation:
         vision = dataclasses.replace(vision, activation=activation)
         config = CLIPConfig(vision, dataclasses.replace(config.text, activation=activation))
+    weights.check_blocks(config.vision.depth + config.text.depth)
     return fill(abstract_clip(config, dtype), weights, key_map, ignore=BUFFERS)
 
 
@@ -86,6 +87,7 @@ def _text_tower(weights: Weights, dtype: Any, activation: Activation | None) -> 
             config = TextConfig.from_huggingface(weights.config, projected=projected)
     if activation:
         config = dataclasses.replace(config, activation=activation)
+    weights.check_blocks(config.depth)
     return fill(abstract_text_tower(config, dtype), weights, key_map, ignore=(*BUFFERS, *NOT_TEXT))
 
 

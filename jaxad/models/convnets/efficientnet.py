@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.models.convnets.convolution import ConvNet, ConvNorm, Padding
-from jaxad.models.weights.config_fields import DEPTH, LEVELS, ConfigFields, is_number, shown
+from jaxad.models.weights.config_fields import DEPTH, ConfigFields, is_number, shown
 from jaxad.types import Array
 
 _KERNELS = (3, 3, 5, 3, 5, 5, 3)
@@ -106,7 +106,7 @@ class EfficientNetConfig:
         c.numbers("batch_norm_eps")
         # Published networks reach 3.1 times the depth and 2 times the width of the smallest.
         scales = ("width_coefficient", "depth_coefficient")
-        scaled = c.check(scales, lambda value: is_number(value) and value <= LEVELS, f"a number from 0 to {LEVELS}")
+        scaled = c.check(scales, lambda value: is_number(value) and value <= 16, "a number from 0 to 16")
         scaled &= c.sizes("depth_divisor", most=1024)
         padded = c["depthwise_padding"]
         if not isinstance(padded, list | tuple) or len(padded) > DEPTH or not all(type(n) is int for n in padded):

@@ -163,6 +163,7 @@ def load_efficientnet(weights: Weights, dtype: Any = jnp.float32) -> EfficientNe
         config = EfficientNetConfig.from_huggingface(weights.config)
     else:
         config = infer_config(weights, layout)
+    weights.check_blocks(sum(config.depths))
     return fill(abstract_efficientnet(config, dtype), weights, key_map(layout, config.depths), ignore=UNUSED)
 
 

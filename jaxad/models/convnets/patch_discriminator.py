@@ -9,13 +9,14 @@ import numpy as np
 from flax import nnx
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.config_fields import LEVELS
 from jaxad.models.weights.key_map import CONV, NORM, KeyMap, fill
 from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
 from jaxad.types import Array
 
 _EPS = 1e-5
+_MOST = 16
+"""Convolutions; published discriminators have 5."""
 _SLOPE = 0.2
 """Slope of the activations below 0."""
 
@@ -95,8 +96,8 @@ def load_discriminator(weights: Weights) -> PatchDiscriminator:
     own = weights.under(CHECKPOINT)
     with own.reading():
         kernels = [tensor for name, tensor in own.tensors.items() if name.endswith(".weight") and tensor.ndim == 4]
-        if len(kernels) > LEVELS:
-            raise WeightsError(f"{own}: {len(kernels)} convolutions; a discriminator has at most {LEVELS}")
+        if len(kernels) > _MOST:
+            raise WeightsError(f"{own}: {len(kernels)} convolutions; a discriminator has at most {_MOST}")
         first = own.tensors["main.0.weight"].shape if "main.0.weight" in own.tensors else (64, 3)
         layers = max(len(kernels) - 2, 1)
         abstract = abstract_discriminator(layers, int(first[0]), int(first[1]))

@@ -221,6 +221,7 @@ def load_resnet(weights: Weights, dtype: Any = jnp.float32) -> ResNet:
         config, key_map = ResNetConfig.from_tensors(weights.tensors), TORCHVISION
     else:
         raise WeightsError(f"{weights}: no ResNet in the layout of torchvision or timm; conv1.weight is missing")
+    weights.check_blocks(sum(config.depths))
     return fill(abstract_resnet(config, dtype), weights, key_map, ignore=UNUSED)
 
 

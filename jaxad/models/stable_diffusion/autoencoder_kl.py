@@ -213,6 +213,7 @@ def load_autoencoder(
     with weights.reading():
         ldm = is_ldm(weights)
         config = infer_autoencoder_config(weights) if ldm else AutoencoderConfig.from_diffusers(weights.config)
+        weights.check_blocks(config.layers_per_block * len(config.block_out_channels))
         _, key_map = choose_key_map(weights, autoencoder_key_maps(config))
         network = abstract_autoencoder(config, dtype, remat=remat)
         return fill(network, weights, key_map, ignore=AUTOENCODER_TRAINING, dtype=param_dtype)

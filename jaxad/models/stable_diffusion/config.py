@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.config_fields import ConfigFields, is_size, shown
+from jaxad.models.weights.config_fields import DEPTH, LEVELS, ConfigFields, is_size, shown
 
 _DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
@@ -260,7 +260,7 @@ def _check_class(c: ConfigFields, name: str) -> None:
 
 def _check_levels(c: ConfigFields, **types: Mapping[str, bool]) -> None:
     """Checks the fields that describe levels; raises WeightsError at once where others cannot be compared with them."""
-    c.depths("layers_per_block")
+    c.sizes("layers_per_block", most=DEPTH // LEVELS)
     for name, known in types.items():
         c.lists(name, fits=lambda value, known=known: isinstance(value, str) and value in known, needed=_any_of(known))
     lists = c.lists("block_out_channels", fits=is_size, needed="one whole number above 0")

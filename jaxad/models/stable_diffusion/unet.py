@@ -355,6 +355,7 @@ def load_unet(
     with weights.reading():
         ldm = is_ldm(weights)
         config = infer_unet_config(weights) if ldm else UNetConfig.from_diffusers(weights.config)
+        weights.check_blocks(config.layers_per_block * len(config.block_out_channels))
         network = abstract_unet(config, dtype, remat=remat)
         return fill(network, weights, unet_key_map(config, ldm=ldm), dtype=param_dtype)
 

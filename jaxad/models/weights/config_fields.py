@@ -15,9 +15,9 @@ from jaxad.errors import WeightsError
 
 SIZE = 1 << 24
 """Largest width, vocabulary or side of an image."""
-DEPTH = 512
+DEPTH = 128
 """Most blocks of a network or of one of its stages."""
-LEVELS = 16
+LEVELS = 8
 """Most stages of a network."""
 _SHOWN = 200
 

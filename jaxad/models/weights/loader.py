@@ -79,6 +79,16 @@ class Weights:
             lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again")
         )
 
+    def check_blocks(self, blocks: int) -> None:
+        """Compares the blocks of a network that a config describes with the tensors, before the network is begun.
+
+        Raises:
+            WeightsError: there are not even as many tensors.
+        """
+        if blocks > len(self.tensors):
+            there = f"and there are {len(self.tensors)} tensors"
+            raise WeightsError(f"{self}: config.json describes {blocks} blocks, {there}; it belongs to other weights")
+
     def has(self, prefix: str) -> bool:
         """Whether any tensor's name begins so."""
         return any(name.startswith(prefix) for name in self.tensors)

@@ -78,7 +78,7 @@ def test_what_is_no_object_is_refused(name, config):
 
 @pytest.mark.parametrize(("name", "field"), [("vit", "num_hidden_layers"), ("unet", "layers_per_block")])
 def test_no_network_of_a_million_blocks_is_begun(name, field):
-    with pytest.raises(WeightsError, match=rf"{field} = 1000000: must be one whole number from 1 to {DEPTH}"):
+    with pytest.raises(WeightsError, match=rf"{field} = 1000000: must be one whole number from 1 to"):
         READERS[name][0](READERS[name][1] | {field: 1_000_000})
 
 
@@ -88,7 +88,7 @@ def test_bounds_include_their_ends():
     assert not c.depths("c", "d")
     assert [problem.split(" =")[0] for problem in c.problems] == ["c", "d"]
     assert plausible_depth(DEPTH, "net") == DEPTH
-    with pytest.raises(WeightsError, match="net: 513 blocks"):
+    with pytest.raises(WeightsError, match="net: 129 blocks"):
         plausible_depth(DEPTH + 1, "net")
 
 

@@ -173,6 +173,7 @@ def test_tensor_that_only_pretraining_uses_may_be_absent(folder):
     ("field", "value", "sign"),
     [
         ("num_hidden_layers", 4, "encoder.layer.3.norm1.weight: missing"),
+        ("num_hidden_layers", 100, "describes 100 blocks, and there are 61 tensors"),
         ("num_hidden_layers", 2, "encoder.layer.2.norm1.weight: in the file, but not used"),
         ("hidden_size", 48, "embeddings.cls_token: shape [1, 1, 24] does not fit cls_token [1, 1, 48]"),
         ("model_type", "dinov2_with_registers", "embeddings.register_tokens: missing"),
