@@ -31,7 +31,7 @@ BOMBS = {
     "number of a gigabyte": b"\x8b\x00\x00\x00\x40",
     "key that is hashed for ever": b"}" + LAUGHS + b"Ns",
     "keys that are hashed for ever": b"}(" + LAUGHS + b"Nu",
-    "dict of such keys": b"(" + LAUGHS + b"Nd",
+    "dict of such keys": b"(" + LAUGHS + b"N" + b"d",
     "set of such members": b"\x8f(" + LAUGHS + b"\x90",
     "frozen set of such members": b"(" + LAUGHS + b"\x91",
     "set made of such members": b"cbuiltins\nset\n(" + LAUGHS + b"l\x85R",
