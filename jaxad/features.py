@@ -20,6 +20,7 @@ from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, write_manifest
+from jaxad.io.npy import map_npy
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
@@ -189,7 +190,7 @@ class FeatureCache:
     @classmethod
     def _open(cls, folder: Path, identity: str, spec: Features) -> FeatureCache:
         leaves, structure = jax.tree.flatten(spec)
-        arrays = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(leaves))]
+        arrays = [_mapped(folder / f"{number}.npy", leaf) for number, leaf in enumerate(leaves)]
         return cls(jax.tree.unflatten(structure, arrays), identity)
 
 
@@ -255,6 +256,11 @@ def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool) -> Loa
     extras = extras_of(detector, loaded.records, training=training)
     extras = {name: np.pad(array, ((0, padding), *((0, 0),) * (array.ndim - 1))) for name, array in extras.items()}
     return loaded._replace(batch=dataclasses.replace(loaded.batch, extras=extras))
+
+
+def _mapped(file: Path, leaf: Any) -> np.ndarray:
+    """The features in a file; `leaf` is one image's."""
+    return map_npy(file, _stored(leaf), leaf.shape[1:], lambda said: DataError(f"{file}: {said}; remove it"))
 
 
 def _stored(leaf: Any) -> np.dtype:

@@ -1,24 +1,24 @@
 """Archives that may come from anywhere, unpacked so that they can harm nothing: zip, tar, tar.gz, tar.xz, tar.bz2.
 
 Refused: absolute paths and paths through "..", links, devices and pipes, encrypted members, two members of one name,
-more files or bytes than `Limits`, and what grows beyond `Limits.ratio` on unpacking. Everything is unpacked into a new
+names that no file can have, more files, folders or bytes than `Limits`, and what grows beyond `Limits.ratio` on
+unpacking or needs more than `DECODER` of memory for it. Everything is unpacked into a new
 folder that gets its name when all is well: nothing of the user's is overwritten, and no half of an archive stays.
 """
 
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import io
 import lzma
-import re
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,18 +26,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from jaxad.errors import DataError, Problem
+from jaxad.io.untrusted import MEBIBYTE, path_fault, told
 
-OPENERS: dict[str, Callable[..., Any]] = {
-    ".tar": open,
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.xz": lzma.open,
-    ".txz": lzma.open,
-    ".tar.bz2": bz2.open,
-    ".tbz2": bz2.open,
-}
-EXTENSIONS = (".zip", *OPENERS)
+DECODER = 256 * MEBIBYTE
+"""Bytes of memory that an .xz archive may ask for; its strongest setting takes 65 MiB, a header can claim 4 GiB."""
 CHUNK = 2**20
+_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 SHOWN = 20
 """Members named in one message."""
 Progress = Callable[[int], None]
@@ -69,6 +63,51 @@ class _Member:
     fault: str
     folder: bool
     open: Callable[[], IO[bytes]]
+
+
+class _Xz(io.RawIOBase):
+    """Reads .xz in bounded memory, which `lzma.open` cannot; several in a row, as that does."""
+
+    def __init__(self, packed: Any):
+        self._packed, self._decoder, self._begun = packed, None, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._decoder is None or self._decoder.eof:
+                rest = self._decoder.unused_data if self._decoder else b""
+                # Streams may be padded with zeros up to a multiple of four.
+                rest = (rest or self._packed.read(CHUNK)).lstrip(b"\0") if self._begun else self._packed.read(CHUNK)
+                if not rest:
+                    return 0
+                self._decoder, self._begun = lzma.LZMADecompressor(memlimit=DECODER), True
+                data = self._decoder.decompress(rest, len(buffer))
+            else:
+                more = self._packed.read(CHUNK) if self._decoder.needs_input else b""
+                if self._decoder.needs_input and not more:
+                    raise EOFError("the archive ends too early")
+                data = self._decoder.decompress(more, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
+def _open_xz(packed: Any) -> Any:
+    return io.BufferedReader(_Xz(packed), CHUNK)
+
+
+OPENERS: dict[str, Callable[..., Any]] = {
+    ".tar": open,
+    ".tar.gz": gzip.open,
+    ".tgz": gzip.open,
+    ".tar.xz": _open_xz,
+    ".txz": _open_xz,
+    ".tar.bz2": bz2.open,
+    ".tbz2": bz2.open,
+}
+EXTENSIONS = (".zip", *OPENERS)
 
 
 def is_archive(path: Path) -> bool:
@@ -129,7 +168,7 @@ def _write(archive: Path, members: Iterator[_Member], folder: Path, limits: Limi
                 archive, [Problem("too many files", member.name, f"more than {most}; no data set has as many")]
             )
         parts = PurePosixPath(member.name).parts
-        fault = member.fault or _path_fault(member.name)
+        fault = member.fault or path_fault(member.name)
         if not fault and "/".join(parts) in seen and not member.folder:
             fault = "there is another of that name"
         seen.add("/".join(parts))
@@ -181,6 +220,9 @@ def _zip_members(archive: Path, packed: IO[bytes], limits: Limits, progress: Pro
             fault = "" if kind in (0, stat.S_IFREG, stat.S_IFDIR) else _kind(kind)
             if info.flag_bits & 1:
                 fault = "encrypted; decrypt it first"
+            elif info.compress_type == zipfile.ZIP_LZMA:
+                # Its decoder takes as much memory as the member says.
+                fault = "packed with LZMA; pack it otherwise"
             yield _Member(info.orig_filename, fault, info.is_dir(), lambda info=info: opened.open(info))
             progress(info.compress_size)
 
@@ -231,15 +273,6 @@ def _limit(archive: Path, limits: Limits) -> Progress:
     return count
 
 
-def _path_fault(name: str) -> str:
-    """What makes a member's path unsafe, "" for nothing."""
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-        return "an absolute path"
-    if ".." in PurePosixPath(name).parts:
-        return "a path out of the folder"
-    return "a path with a backslash or NUL" if "\\" in name or "\0" in name else ""
-
-
 def _kind(mode: int) -> str:
     return "a link" if mode == stat.S_IFLNK else "neither a plain file nor a folder"
 
@@ -258,18 +291,19 @@ def _refused(archive: Path, problems: list[Problem]) -> DataError:
 def _damage_named(archive: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise _damaged(archive, error) from error
+    except DataError:
+        raise
     except NotImplementedError as error:
         # How zipfile names a method of compression that it does not know, such as Deflate64.
         detail = f"packed in a way that Python cannot read ({error})"
         raise DataError(f"{archive}: {detail}; unpack it with another tool and give the folder") from error
-    except OSError as error:
+    # Damage can raise anything, and what the system says of names that cannot stand side by side is the archive's too.
+    except Exception as error:
         # gzip and bz2 report damage as an error without number; those of the system have one.
-        if error.errno is None:
-            raise _damaged(archive, error) from error
-        raise
+        if isinstance(error, OSError) and error.errno is not None and error.errno not in _NAMES:
+            raise
+        raise _damaged(archive, error) from error
 
 
 def _damaged(archive: Path, error: Exception) -> DataError:
-    return DataError(f"{archive}: a damaged archive ({error or type(error).__name__}); get it again")
+    return DataError(f"{archive}: a damaged archive ({told(error)}); get it again")

@@ -13,7 +13,11 @@ from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.orientation import upright_size
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import Problems
+from jaxad.io.untrusted import MEBIBYTE, bytes_of
 from tfds_builders.listing import Sample
+
+LARGEST = 1024 * MEBIBYTE
+"""Bytes of an image file."""
 
 
 def encode(sample: Sample, size: int | None = None) -> tuple[bytes, bytes]:
@@ -45,11 +49,12 @@ def encode(sample: Sample, size: int | None = None) -> tuple[bytes, bytes]:
 
 def read(file: Path) -> bytes:
     """A file's bytes. Raises DataError naming a file that cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        problem = Problem("unreadable file", str(file), f"{error.strerror or error}; put it back, or prepare again")
-        raise DataError("a file cannot be read:", [problem]) from error
+
+    def unreadable(said: str) -> DataError:
+        problem = Problem("unreadable file", str(file), f"{said}; put it back, or prepare again")
+        return DataError("a file cannot be read:", [problem])
+
+    return bytes_of(file, LARGEST, unreadable)
 
 
 def mask_bytes(sample: Sample) -> bytes:

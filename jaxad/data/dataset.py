@@ -213,8 +213,17 @@ def _license(folders: list[Path]) -> str:
                 and file.suffix.lower() in ("", ".txt", ".md")
                 and file.is_file()
             ):
-                texts.append(file.read_text("utf-8", errors="replace").strip())
+                texts.append(_beginning(file))
     return _short("\n\n".join(dict.fromkeys(texts)))
+
+
+def _beginning(file: Path) -> str:
+    """What is shown of a text, and little more; "" of what cannot be read."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(4 * LICENSE_LENGTH).strip()
+    except OSError:
+        return ""
 
 
 def _short(text: str) -> str:

@@ -11,7 +11,6 @@ the order of their identities, as from a folder.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections import Counter
@@ -25,6 +24,7 @@ from jaxad.data.prepared_index import Entry, Index, read_index, read_record
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
+from jaxad.io.json_files import read_object
 from jaxad.types import Record
 
 
@@ -227,10 +227,10 @@ def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
 
 def _official_name(folder: Path) -> str:
     file = folder / "metadata.json"
-    try:
-        return json.loads(file.read_text("utf-8"))["category"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: does not name the category ({error}); prepare it again") from error
+    category = read_object(file, error=DataError).get("category")
+    if not isinstance(category, str):
+        raise DataError(f"{file}: does not name the category; prepare it again")
+    return category
 
 
 def _only(name: str, folders: dict[str, Path], categories: tuple[str, ...]) -> dict[str, Path]:

@@ -11,20 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jaxad.data.decode import decode, decode_mask
 from jaxad.data.files import Facts, content_digest
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.json_files import LIST, read_object
 from jaxad.io.threads import map_threads
+from jaxad.io.untrusted import reading
 
 FILE = "jaxad_index.json"
 FORMAT = 2
+_TFDS = "tensorflow_datasets.core.features."
 SPLITS = ("train", "validation", "test")
 FEATURES = ("image", "mask", "label", "category", "defect", "image_id", "object_id", "view", "caption")
 
@@ -54,6 +58,10 @@ class Entry:
     digest: str
     bits: int
     masked: bool
+
+
+_TYPES = {name: get_args(kind) or (kind,) for name, kind in get_type_hints(Entry).items()}
+"""What each field of an `Entry` can be."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +112,18 @@ def read_record(folder: Path, split: str, position: int) -> dict[str, Any]:
     """
     source, _ = _open(folder, split)
     # array_record raises whatever its C++ makes of a damaged file.
-    try:
+    where = f"{folder}: cannot read record {position} of {split}"
+    with reading(lambda said: DataError(f"{where} ({said}); prepare it again")):
         return source[position]
-    except Exception as error:
-        raise DataError(f"{folder}: cannot read record {position} of {split} ({error}); prepare it again") from error
 
 
 @cache
 def _builder(folder: Path) -> Any:
     import tensorflow_datasets as tfds
 
-    try:
+    _check_features(folder / "features.json")
+    with reading(lambda said: DataError(f"{folder}: TFDS cannot open it ({said}); prepare it again")):
         builder = tfds.builder_from_directory(str(folder))
-    except Exception as error:
-        raise DataError(f"{folder}: TFDS cannot open it ({error}); prepare it again") from error
     features: Any = builder.info.features
     if missing := [name for name in FEATURES if name not in features]:
         raise DataError(f"{folder}: holds no {', '.join(missing)}; it was not prepared by jaxad")
@@ -132,20 +138,44 @@ def _open(folder: Path, split: str) -> tuple[Any, Any]:
     builder = _builder(folder)
     # TFDS's own decoder turns 16-bit images into 8-bit ones and keeps alpha.
     raw = {name: tfds.decode.SkipDecoding() for name in ("image", "mask")}
-    try:
+    with reading(lambda said: DataError(f"{folder}: TFDS cannot open {split} ({said}); prepare it again")):
         return builder.as_data_source(split, decoders=raw), builder.info.features
-    except Exception as error:
-        raise DataError(f"{folder}: TFDS cannot open {split} ({error}); prepare it again") from error
+
+
+def _check_features(file: Path) -> None:
+    """Raises DataError where TFDS would import, by the name that the file gives, what is not its own."""
+    pending: list[Any] = [read_object(file, error=DataError)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, dict):
+            name = node.get("pythonClassName", _TFDS)
+            if not isinstance(name, str) or not name.startswith(_TFDS):
+                raise DataError(f"{file}: pythonClassName = {name!r:.100}: is no feature of TFDS; prepare it again")
+        pending += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 
 def _load(file: Path, shards: dict[str, list[int]]) -> Index | None:
+    # A damaged index is made anew.
     try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(content, dict) or (content.get("format"), content.get("shards")) != (FORMAT, shards):
-        return None
-    return Index(tuple(Entry(*values) for values in content["entries"]), content["license"])
+        content = read_object(file, size=LIST, error=DataError)
+        if (content.get("format"), content.get("shards")) != (FORMAT, shards):
+            return None
+        entries, license = content["entries"], content["license"]
+        if isinstance(license, str) and isinstance(entries, list) and all(map(_is_entry, entries)):
+            return Index(tuple(Entry(*values) for values in entries), license)
+    except (DataError, KeyError):
+        pass
+    return None
+
+
+def _is_entry(values: Any) -> bool:
+    """Whether these are the fields of an `Entry`, each of its type."""
+    if not isinstance(values, list) or len(values) != len(_TYPES):
+        return False
+    if not all(type(value) in kinds for value, kinds in zip(values, _TYPES.values(), strict=True)):
+        return False
+    entry = Entry(*values)
+    return entry.split in SPLITS and entry.position >= 0 and re.fullmatch("[0-9a-f]{32}", entry.digest) is not None
 
 
 def _make(folder: Path, workers: int) -> Index:

@@ -18,8 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxad.errors import DataError
 from jaxad.io.problems import Problems
+from jaxad.io.untrusted import MEBIBYTE, bytes_of
 
+_LONGEST = 16 * MEBIBYTE
 FILE = "selected_samples_per_run.txt"
 
 
@@ -54,15 +57,16 @@ def listed(folder: Path, stems: Mapping[str, Sequence[str]], k: int, run: int = 
         file = folder / category / FILE
         try:
             chosen[category] = _positions(_entries(file, k, run), own)
-        except (OSError, ValueError) as error:
-            problems.add("reference list", file, str(getattr(error, "strerror", None) or error))
+        except (DataError, ValueError) as error:
+            problems.add("reference list", file, str(error))
     problems.stop(f"{folder}: the reference images of {k} per category, run {run}, cannot be taken:")
     return chosen
 
 
 def _entries(file: Path, k: int, run: int) -> list[str]:
     keys = (f"{run}-{k}", f"#{k}")
-    lines = [line.partition(":") for line in file.read_text("utf-8").splitlines()]
+    text = bytes_of(file, _LONGEST, lambda said: DataError(said)).decode()
+    lines = [line.partition(":") for line in text.splitlines()]
     found = {key.strip(): rest.strip() for key, _, rest in lines}
     for key in keys:
         if key in found:

@@ -1,47 +1,135 @@
-"""JSON files of data sets: what is damaged is named with its file and place."""
+"""JSON files from anywhere: bounded before they are parsed, and what is damaged is named with its file and place."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import DataError, Problem
+import numpy as np
+
+from jaxad.errors import DataError, JaxadError, Problem
+from jaxad.io.untrusted import JSON_DEPTH, MEBIBYTE, bytes_of, reading
 
 Hook = Callable[[dict[str, Any]], Any]
+BadJSON = Callable[[str, Path | str, str], JaxadError]
+"""Makes the error of a kind ("unreadable JSON" or "damaged JSON"), the file and what is wrong with it."""
 
 
-def read_json(file: Path, hook: Hook | None = None) -> Any:
+@dataclass(frozen=True)
+class Size:
+    """How large a kind of JSON file can be.
+
+    Attributes:
+        bytes: of the file.
+        values: numbers, texts, lists and objects in it; each takes up to a hundred bytes of memory.
+    """
+
+    bytes: int
+    values: int
+
+
+SETTINGS = Size(16 * MEBIBYTE, 1_000_000)
+"""Of settings, such as the config.json of a network, and the indexes of its shards."""
+VOCABULARY = Size(64 * MEBIBYTE, 10_000_000)
+"""Of the words of a tokenizer."""
+LIST = Size(2048 * MEBIBYTE, 200_000_000)
+"""Of lists of images, captions and annotations; COCO's, the largest, has 450 MB and 40 million values."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+_HALF = re.compile(rb"\\[uU][dD][89abefABEF]")
+# Both halves of a character, the half that stands for a byte of a file name that is no text, one half, other escapes.
+_ESCAPES = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][cC][89a-fA-F][0-9a-fA-F]"
+    rb"|(?P<half>u[dD][89a-fA-F])|.)",
+    re.DOTALL,
+)
+
+
+def bad_list(kind: str, file: Path | str, detail: str) -> DataError:
+    """The error that a JSON file of a data set cannot be used."""
+    return DataError("a JSON file cannot be used:", [Problem(kind, str(file), detail)])
+
+
+def read_json(file: Path, hook: Hook | None = None, *, size: Size = LIST, error: BadJSON = bad_list) -> Any:
     """The content of a JSON file; `hook` may replace each object as it is read, to keep less of a large file.
 
+    Args:
+        file: which.
+        hook: called with each object.
+        size: how large it can be.
+        error: makes the error.
+
     Raises:
-        DataError: with one problem of kind "unreadable JSON" (missing, no permission, not UTF-8) or "damaged JSON",
-            which says line and column.
+        JaxadError: as `error` makes it; by default DataError with one problem of kind "unreadable JSON" (missing, no
+            permission, not UTF-8) or "damaged JSON", which says line and column.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise _bad("unreadable JSON", file, f"{error.strerror}; check path and permissions") from error
-    return parse_json(content, file, hook)
+    content = bytes_of(file, size.bytes, lambda said: error("unreadable JSON", file, f"{said}; check path and file"))
+    return parse_json(content, file, hook, size=size, error=error)
 
 
-def parse_json(content: bytes, file: Path | str, hook: Hook | None = None) -> Any:
+def parse_json(
+    content: bytes, file: Path | str, hook: Hook | None = None, *, size: Size = LIST, error: BadJSON = bad_list
+) -> Any:
     """As `read_json`, of bytes that were read from `file`."""
-    try:
-        return json.loads(content.decode("utf-8-sig"), object_hook=hook)
-    except UnicodeDecodeError as error:
-        raise _bad("unreadable JSON", file, f"byte {error.start} is not UTF-8; get the file again") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        whole = "; the file ends there, get it again" if not error.doc[error.pos :].strip() else ""
-        raise _bad("damaged JSON", file, f"{place}{whole}") from error
-    except RecursionError as error:
-        raise _bad("damaged JSON", file, "nested too deeply to be a list of images") from error
+    with reading(lambda said: error("damaged JSON", file, said)):
+        if fault := _fault(content, size):
+            raise error("damaged JSON", file, fault)
+        try:
+            return json.loads(content.decode("utf-8-sig"), object_hook=hook)
+        except UnicodeDecodeError as caught:
+            detail = f"byte {caught.start} is not UTF-8; get the file again"
+            raise error("unreadable JSON", file, detail) from caught
+        except json.JSONDecodeError as caught:
+            place = f"line {caught.lineno}, column {caught.colno}: {caught.msg}"
+            whole = "; the file ends there, get it again" if not caught.doc[caught.pos :].strip() else ""
+            raise error("damaged JSON", file, f"{place}{whole}") from caught
 
 
-def _bad(kind: str, file: Path | str, detail: str) -> DataError:
-    return DataError("a JSON file cannot be used:", [Problem(kind, str(file), detail)])
+def read_object(file: Path, *, size: Size = SETTINGS, error: Callable[[str], JaxadError]) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        file: which.
+        size: how large it can be.
+        error: makes the error of what it says, which names the file.
+
+    Raises:
+        JaxadError: as `error` makes it.
+    """
+    content = read_json(file, size=size, error=lambda kind, where, detail: error(f"{where}: {kind}: {detail}"))
+    if not isinstance(content, dict):
+        raise error(f"{file}: damaged JSON: no JSON object, but {_JSON_NAMES[type(content)]}; get it again")
+    return content
+
+
+def _fault(content: bytes, size: Size) -> str:
+    """What can be told of JSON before it is parsed, "" for nothing."""
+    if len(content) > size.bytes:
+        return f"larger than {size.bytes / MEBIBYTE:,.0f} MiB, which no such file is"
+    if sum(map(content.count, (b",", b"[", b"{"))) > size.values:
+        return f"holds more than {size.values:,} values, which no such file does"
+    opened = content.count(b"[") + content.count(b"{")
+    if opened > JSON_DEPTH and _depth(content) > JSON_DEPTH:
+        return f"nested too deeply, more than {JSON_DEPTH} lists and objects within each other"
+    if _HALF.search(content) and any(found["half"] for found in _ESCAPES.finditer(content)):
+        return "a text holds half a character (a lone surrogate)"
+    return ""
+
+
+def _depth(content: bytes) -> int:
+    """How many lists and objects lie within each other at most."""
+    plain = np.frombuffer(_STRING.sub(b"", content), np.uint8)
+    depth = deepest = 0
+    for start in range(0, len(plain), MEBIBYTE):
+        depths = depth + np.cumsum(_STEPS[plain[start : start + MEBIBYTE]], dtype=np.int64)
+        depth, deepest = int(depths[-1]), max(deepest, int(depths.max()))
+    return deepest
 
 
 class Faults:

@@ -163,14 +163,16 @@ def load_backbone(
     if name.startswith(_RANDOM):
         return Backbone.random(_random_shape(name), jax.random.key(0), id=name, dtype=dtype)
     weights = embedded.embedded_weights() if name == embedded.NAME else find_weights(name, revision)
-    family = recognize(weights)
-    if family is None:
-        raise WeightsError(_unrecognized(weights))
-    network = family.load(weights, jnp.dtype(dtype), interpolation)
-    usual = family.normalization(weights, network)
+    with weights.reading():
+        family = recognize(weights)
+        if family is None:
+            raise WeightsError(_unrecognized(weights))
+        network = family.load(weights, jnp.dtype(dtype), interpolation)
+        usual = family.normalization(weights, network)
+        normalization = Normalization.of(weights.preprocessor, weights.config, usual)
     return Backbone(
         network,
-        normalization=Normalization.of(weights.preprocessor, weights.config, usual),
+        normalization=normalization,
         id=weights.pinned,
         sha256=weights.sha256,
         bytes=weights.bytes,

@@ -14,6 +14,8 @@ import numpy as np
 from jaxad.errors import WeightsError
 from jaxad.types import Array
 
+_LARGEST = 1e6
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -54,16 +56,22 @@ class Normalization:
             WeightsError: values that are not three numbers, or a scale other than 1/255; names the field.
         """
         said = config.get("preprocess_cfg", config.get("pretrained_cfg", config if "architecture" in config else {}))
+        said = said if isinstance(said, Mapping) else {}
         mean = preprocessor.get("image_mean", said.get("mean", default.mean))
         std = preprocessor.get("image_std", said.get("std", default.std))
         if not preprocessor.get("do_normalize", True):
             mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         problems = [
-            f"{name} = {values!r}: must be three numbers"
-            for name, values in (("mean", mean), ("std", std))
-            if len(values) != 3 or not all(isinstance(value, int | float) for value in values)
+            f"{name} = {values!r:.200}: must be three numbers{' above 0' if least > 0 else ''}"
+            for name, values, least in (("mean", mean, -_LARGEST), ("std", std, 1 / _LARGEST))
+            if not _are_three(values, least)
         ]
-        if abs(255 * preprocessor.get("rescale_factor", 1 / 255) - 1) > 1e-6 or preprocessor.get("rescale_offset"):
+        rescale = preprocessor.get("rescale_factor", 1 / 255)
+        if (
+            type(rescale) not in (int, float)
+            or not abs(255 * rescale - 1) <= 1e-6
+            or preprocessor.get("rescale_offset")
+        ):
             problems.append("rescale_factor, rescale_offset: must be 1/255 and false")
         if problems:
             raise WeightsError(
@@ -74,13 +82,18 @@ class Normalization:
                     ]
                 )
             )
-        if preprocessor.get("image_processor_type", "").startswith("EfficientNet") and preprocessor.get(
-            "include_top", True
-        ):
+        processor = preprocessor.get("image_processor_type")
+        if str(processor).startswith("EfficientNet") and preprocessor.get("include_top", True):
             # That processor divides by the standard deviation twice, and is given its square root.
             std = [value**2 for value in std]
         (red, green, blue), (red_std, green_std, blue_std) = map(float, mean), map(float, std)
         return cls((red, green, blue), (red_std, green_std, blue_std))
+
+
+def _are_three(values: Any, least: float) -> bool:
+    """Whether these are three numbers that images can be scaled by."""
+    numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+    return numbers and len(values) == 3 and all(least <= value <= _LARGEST for value in values)
 
 
 IMAGENET = Normalization()

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from jaxad.errors import ReportError
+from jaxad.io.untrusted import reading
 from jaxad.metrics.names import METRICS
 
 Schema = dict[str, Any]
@@ -28,7 +29,9 @@ def validate_report(report: Mapping[str, Any]) -> None:
     Raises:
         ReportError: lists everything that is missing, of the wrong type or out of range, each with its path.
     """
-    errors = sorted(_validator.iter_errors(report), key=lambda error: error.json_path)
+    # The check follows what nests, and compares keys, which need not be text.
+    with reading(lambda said: ReportError(f"the report does not have its format: {said}")):
+        errors = sorted(_validator.iter_errors(report), key=lambda error: error.json_path)
     if errors:
         problems = dict.fromkeys(f"{error.json_path}: {_message(error)}" for error in errors)
         raise ReportError("\n".join(["the report does not have its format:", *(f"  {line}" for line in problems)]))

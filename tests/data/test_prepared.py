@@ -1,9 +1,12 @@
 """Prepared data sets are read like the folders they were made from."""
 
+import itertools
 import json
 import pickle
 import resource
 import shutil
+import sys
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from PIL import Image
 
 import jaxad
 from jaxad.config import DataConfig
-from jaxad.data import load
+from jaxad.data import load, prepared
 from jaxad.data.batches import batches
 from jaxad.data.prepared import PreparedSource, prepared_names
 from jaxad.data.prepared_index import FILE, read_index
@@ -195,6 +198,36 @@ def test_an_index_that_cannot_be_written_goes_to_the_cache(copy, tmp_path, monke
     (file,) = (tmp_path / "cache/jaxad/indexes").iterdir()
     assert len(json.loads(file.read_text())["entries"]) == len(first.entries) == 21
     assert read_index(screw(copy)) == first
+
+
+def test_a_damaged_index_is_made_anew(copy):
+    first, file = read_index(screw(copy)), screw(copy) / FILE
+    sound = file.read_text()
+    other = sound.replace('"entries"', '"entry"'), sound.replace('"train", ', "3, ", 1)
+    for changed in (sound[:-5], "[]", "{}", *other):
+        file.write_text(changed)
+        assert read_index(screw(copy)) == first
+        assert file.read_text() == sound
+    for place, odd in itertools.product(range(len(astuple(first.entries[0]))), ([], -1.5)):
+        content = json.loads(sound)
+        content["entries"][0][place] = odd
+        file.write_text(json.dumps(content))
+        assert read_index(screw(copy)) == first, place
+
+
+def test_names_of_categories_that_are_none(copy, monkeypatch):
+    (screw(copy) / "metadata.json").write_text('{"category": 3}')
+    with pytest.raises(DataError, match=r"metadata\.json: does not name the category"):
+        prepared._official_name(screw(copy))
+
+
+def test_no_module_is_imported_because_a_data_set_names_it(copy):
+    file = screw(copy) / "features.json"
+    file.write_text(file.read_text().replace("tensorflow_datasets.core.features.text_feature.Text", "this.Text"))
+    (screw(copy) / FILE).unlink(missing_ok=True)
+    with pytest.raises(DataError, match=r"features\.json: pythonClassName = 'this\.Text'"):
+        load("own_parts/screw", copy, config=WHOLE)
+    assert "this" not in sys.modules
 
 
 def test_damaged_shards_are_named(copy):

@@ -67,3 +67,9 @@ def test_lists_that_do_not_fit_are_all_named(source, lists, tree):
         source.filter(["bottle"]).per_class(1, lists=lists)
     with pytest.raises(DataError, match=r"bottle/selected_samples_per_run\.txt: reference list: No such file"):
         source.filter(["bottle"]).per_class(1, lists=tree.root / "nowhere")
+
+
+def test_lists_that_are_no_text_are_named(source, lists):
+    (lists / "bottle/selected_samples_per_run.txt").write_bytes(b"#1: \xff")
+    with pytest.raises(DataError, match=r"bottle/selected_samples_per_run\.txt: reference list: .*utf-8"):
+        source.filter(["bottle"]).per_class(1, lists=lists)

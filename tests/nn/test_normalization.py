@@ -30,6 +30,25 @@ def test_normalization_that_cannot_be_used_is_explained():
         assert sign in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("preprocessor", "sign"),
+    [
+        *(({"image_mean": value}, "mean") for value in (None, 0.5, "abc", [0.5, 0.5, True], [1e30] * 3, {}, [[1]] * 3)),
+        *(({"image_std": value}, "std") for value in ([0, 1, 1], [-1, 1, 1], [float("nan")] * 3, [float("inf")] * 3)),
+        *(({"rescale_factor": value}, "rescale") for value in (None, "1/255", [], float("nan"), True)),
+    ],
+    ids=str,
+)
+def test_values_that_no_image_can_be_scaled_by(preprocessor, sign):
+    with pytest.raises(WeightsError, match=sign):
+        Normalization.of(preprocessor, {}, IMAGENET)
+
+
+@pytest.mark.parametrize("config", [{"pretrained_cfg": 3}, {"preprocess_cfg": [1]}, {"architecture": []}], ids=str)
+def test_what_says_nothing_is_taken_for_nothing(config):
+    assert Normalization.of({"image_processor_type": 3}, config, INCEPTION) == INCEPTION
+
+
 def test_inverse_undoes_it():
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), dtype=np.uint8)
     normalized = IMAGENET(images)

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.errors import ConfigError, DataError
+from tfds_builders.coco_ad import annotations
 from tfds_builders.coco_ad.annotations import CATEGORY_IDS, read_instances
 from tfds_builders.coco_ad.listing import BENCHMARK, COUNTS, list_samples
 
@@ -324,3 +325,32 @@ def test_archives(coco, tmp_path, jaxad, stored):
 def test_official_numbers_are_asked_for(coco, jaxad):
     with pytest.raises(DataError, match="train normal: 2 images, official 30438"):
         jaxad("coco_ad", "--source", coco.write())
+
+
+def test_numbers_that_no_image_can_have(coco):
+    """The codec writes beyond its memory where run lengths are not those of the image."""
+    pixels = np.eye(HEIGHT, WIDTH)
+    sound = crowd(pixels, compressed=True)["counts"]
+    texts = [sound[:-1], sound + "1", sound.replace(sound[0], "z", 1), "", "\u00ff", "oooooooooooooooo", "0" * 5]
+    for text in texts:
+        coco.image("val", 200 + len(text), thing(PERSON, {"size": [HEIGHT, WIDTH], "counts": text}))
+    for number in (1e9, -1e9, float("inf"), float("nan")):
+        coco._parts["val"]["annotations"].append(
+            {"image_id": 201, "category_id": PERSON, "segmentation": [[1, 1, 5, 5, number, 5]]}
+        )
+    details = wrong(coco)
+    assert sum("counts" in detail for detail in details) == len(texts)
+    assert sum("segmentation[0]: has a point more than" in detail for detail in details) == 4
+    coco._parts["val"]["images"][0]["height"] = 1 << 30
+    assert any("a size of 12 x 1073741824" in detail for detail in wrong(coco))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_sound_run_lengths_are_sound(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        pixels = rng.random(rng.integers(1, 60, 2)) < rng.random()
+        text = crowd(pixels, compressed=True)["counts"]
+        assert annotations._cover(text, pixels.size)
+        assert not annotations._cover(text, pixels.size + 1)
+        assert annotations._unpacked(text) == crowd(pixels, compressed=False)["counts"]

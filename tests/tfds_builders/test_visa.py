@@ -95,6 +95,23 @@ def test_wrong_head_of_the_list(raw, content):
         list(DATA.list_samples(raw.root, "candle"))
 
 
+@pytest.mark.parametrize(
+    ("line", "sign"),
+    [
+        ('candle,train,normal,"candle/' + "a" * 200_000 + '",', "field larger"),
+        ("candle,train,normal,candle/" + "a" * 300 + ".JPG,", "outside candle/"),
+        ("candle,train,normal,candle/a\\b.JPG,", "outside candle/"),
+        ("candle,train,normal,candle/a\0.JPG,", "outside candle/"),
+    ],
+    ids=range(4),
+)
+def test_lines_that_no_list_has(raw, line, sign):
+    raw.text("split_csv/1cls.csv", f"{HEAD}{line}\n")
+    with pytest.raises(DataError, match=sign) as caught:
+        list(DATA.list_samples(raw.root, "candle"))
+    assert "1cls.csv" in str(caught.value)
+
+
 def test_missing_list(raw):
     (raw.root / "split_csv/1cls.csv").unlink()
     with pytest.raises(DataError, match=r"1cls.csv: the official split is missing"):

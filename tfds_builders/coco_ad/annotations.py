@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from jaxad.io.json_files import Faults, read_json
+from jaxad.io.untrusted import path_fault
 
 CATEGORY_IDS = (
     *range(1, 12), *range(13, 22),
@@ -18,6 +19,11 @@ CATEGORY_IDS = (
     67, 70, *range(72, 83), *range(84, 91),
 )  # fmt: skip
 """COCO's numbers of its 80 categories, in order; split k takes 20 of them, from 20 k, as anomalous."""
+
+LARGEST = 1 << 28
+"""Pixels of an image."""
+FARTHEST = 1 << 16
+"""Pixels from an image's corner to a point of a polygon."""
 
 
 class Annotation(NamedTuple):
@@ -119,11 +125,11 @@ def _images(entries: list[Any], faults: Faults) -> dict[int, tuple[str, int, int
         if not faults.fields(entry, place, id=int, file_name=str, height=int, width=int):
             continue
         name, height, width = entry["file_name"], entry["height"], entry["width"]
-        if PurePosixPath(name).name != name or "\\" in name:
+        if PurePosixPath(name).name != name or path_fault(name):
             faults.add(f"{place}.file_name", f"{name!r} is no plain file name")
         if entry["id"] in sizes:
             faults.add(f"{place}.id", f"{entry['id']} is there twice")
-        if min(height, width) < 1:
+        if min(height, width) < 1 or height * width > LARGEST:
             faults.add(place, f"a size of {width} x {height}")
         sizes[entry["id"]] = (name, height, width)
     return sizes
@@ -137,12 +143,38 @@ def _is_sound(value: Any, image: tuple[str, int, int], place: str, faults: Fault
                 faults.add(f"{place}[{number}]", "must be a list of three points or more, x and y of each")
             elif not all(type(number) in (int, float) for number in polygon):
                 faults.add(f"{place}[{number}]", "holds what is no number")
+            elif not all(abs(number) <= FARTHEST for number in polygon):
+                faults.add(f"{place}[{number}]", f"has a point more than {FARTHEST} pixels away")
     elif faults.fields(value, place, size=list, counts=(list, str)):
         height, width = image[1:]
         if value["size"] != [height, width]:
             faults.add(f"{place}.size", f"{value['size']}, its image {[height, width]} (height, width)")
-        elif isinstance(counts := value["counts"], list) and (
-            not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width
-        ):
+        elif not _cover(value["counts"], height * width):
             faults.add(f"{place}.counts", f"needs whole numbers whose sum is {height * width}")
     return faults.count == before
+
+
+def _cover(counts: list[Any] | str, pixels: int) -> bool:
+    """Whether run lengths are those of so many pixels; the codec trusts them and writes beyond its memory."""
+    lengths = counts if isinstance(counts, list) else _unpacked(counts)
+    return all(type(length) is int and 0 <= length <= pixels for length in lengths) and sum(lengths) == pixels
+
+
+def _unpacked(text: str) -> list[int]:
+    """Run lengths as COCO writes them in a text: five bits in a letter, differences from the third on.
+
+    Empty where the text is none of that kind.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return []
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) and 1 << shift
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return [] if shift else lengths

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from jaxad.errors import DataError, Problem
 from jaxad.io.json_files import Faults, read_json
+from jaxad.io.untrusted import path_fault
 from tfds_builders.listing import Sample
 
 DEFECTS = {
@@ -110,7 +111,7 @@ def _is_sound(entry: Any, place: str, split: str, rules: Rules, faults: Faults) 
     before = faults.count
     for name in ("image_path", "mask_path"):
         path = entry[name]
-        if path is not None and not _is_inside(path):
+        if path is not None and (not path or path_fault(path)):
             faults.add(f"{place}.{name}", f"{path!r} is no path inside the category's folder")
     if _VIEW.search(PurePosixPath(entry["image_path"]).stem) is None:
         faults.add(f"{place}.image_path", f"{entry['image_path']} names no view _C1_ to _C5_")
@@ -122,11 +123,6 @@ def _is_sound(entry: Any, place: str, split: str, rules: Rules, faults: Faults) 
     if split == "train" and _label(entry) and not rules.noisy_training:
         faults.add(f"{place}.anomaly_class", f"{entry['anomaly_class']}, but only normal images are for training")
     return faults.count == before
-
-
-def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path)
-    return bool(path) and "\\" not in path and not parts.is_absolute() and ".." not in parts.parts
 
 
 def _label(entry: dict[str, Any]) -> int:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from jaxad.errors import DataError, Problem
+from jaxad.io.untrusted import MEBIBYTE, bytes_of, path_fault, reading
 from tfds_builders.listing import Benchmark, Sample, Split
 from tfds_builders.mvtec_layout import counted, has_categories, list_category
 
@@ -33,6 +35,8 @@ COUNTS = {
 }
 COLUMNS = ["object", "split", "label", "image", "mask"]
 SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
+LONGEST = 64 * MEBIBYTE
+"""Bytes of the list; VisA's has one."""
 DEFECT = "anomaly"
 """The one-class split tells no types of defects."""
 
@@ -58,8 +62,9 @@ def read_list(root: Path) -> list[Sample]:
     file = root / "split_csv" / "1cls.csv"
     if not file.is_file():
         raise DataError(f"{file}: the official split is missing; it comes with the data, so unpack the archive again")
-    with file.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
-        reader = csv.reader(stream)
+    content = bytes_of(file, LONGEST, lambda said: DataError(f"{file}: {said}; unpack the archive again"))
+    with reading(lambda said: DataError(f"{file}: damaged ({said}); unpack the archive again")):
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig", errors="replace"), newline=""))
         if (head := next(reader, [])) != COLUMNS:
             raise DataError(f"{file}: needs the columns {','.join(COLUMNS)}, not {','.join(head)[:100]!r}")
         rows = {number: row for number, row in enumerate(reader, 2) if row}
@@ -103,7 +108,7 @@ def _fault(row: list[str], lines: dict[str, int]) -> str:
     if bool(mask) != (label == "anomaly"):
         return f"label {label} {'with' if mask else 'without'} a mask"
     for path in filter(None, (image, mask)):
-        if not path.startswith(f"{category}/") or ".." in path.split("/"):
+        if not path.startswith(f"{category}/") or path_fault(path):
             return f"path {path!r} lies outside {category}/"
     return f"image named in line {lines[image]} already" if image in lines else ""
 

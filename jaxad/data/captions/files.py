@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 from jaxad.errors import DataError, Problem
 from jaxad.io.atomic import write_whole
-from jaxad.io.json_files import Faults, parse_json, read_json
+from jaxad.io.json_files import LIST, Faults, parse_json, read_json
 from jaxad.io.problems import Problems
+from jaxad.io.untrusted import bytes_of
 
 _SHARD = re.compile(r"(?P<stem>.+?)_(?P<start>\d+)_(?P<end>\d+)")
 _PEOPLE = re.compile(r"captions_(train|val)2017\.json")
@@ -233,11 +234,16 @@ def _resume(journal: Path, ids: Sequence[str]) -> list[str]:
     """The captions in a journal; a last line that was cut off is dropped from it."""
     if not journal.exists():
         return []
-    content = journal.read_bytes()
+    content = bytes_of(journal, LIST.bytes, lambda said: DataError(f"{journal}: {said}"))
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         write_whole(journal, whole)
-    entries = [parse_json(line, journal) for line in whole.splitlines()]
+    entries = [parse_json(line, journal) for line in whole.split(b"\n")[:-1]]
+    faults = Faults(journal)
+    for place, entry in enumerate(entries):
+        if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(part, str) for part in entry):
+            faults.add(f"line {place + 1}", "must be a list of an image and its caption")
+    faults.stop()
     if [image for image, _ in entries] != list(ids[: len(entries)]):
         raise DataError(f"{journal}: holds captions of other images; remove it or give another folder")
     return [text for _, text in entries]

@@ -25,6 +25,7 @@ from PIL import Image
 
 from jaxad.data.decode import decode_image, pixel_digest
 from jaxad.errors import DataError
+from jaxad.io.json_files import read_object
 
 VERSION = 3
 NOTES = "demo.json"
@@ -120,11 +121,18 @@ def read_notes(folder: Path) -> dict[str, Any]:
 
 def _recorded(folder: Path) -> dict[str, Any]:
     """What `make_demo` wrote beside the images; {} in any other folder."""
-    try:
-        notes = json.loads((folder / NOTES).read_text("utf-8"))
-    except (OSError, ValueError):
+    file = folder / NOTES
+    if not file.is_file():
         return {}
-    return notes if isinstance(notes, dict) and notes.get("made_by") == "jaxad" else {}
+    try:
+        notes = read_object(file, error=DataError)
+    except DataError:
+        return {}
+    categories = notes.get("categories")
+    known = isinstance(categories, dict) and all(
+        isinstance(note, dict) and isinstance(note.get("defects"), str) for note in categories.values()
+    )
+    return notes if known and notes.get("made_by") == "jaxad" else {}
 
 
 def _sentences(categories: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.files import write_captions
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.json_files import read_object
 from jaxad.io.threads import map_threads
 from jaxad.models.captioner.hugging_face import Captioner
 from jaxad.types import Source
@@ -157,7 +158,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Records how captions are made, or checks that those there were made so."""
     file = folder / SETTINGS
     if file.is_file():
-        theirs = json.loads(file.read_text())
+        theirs = read_object(file, error=DataError)
         differing = [f"{name}: {theirs.get(name)!r} there, {value!r} now" for name, value in settings.items()]
         differing = [line for line, name in zip(differing, settings, strict=True) if theirs.get(name) != settings[name]]
         if differing:

@@ -43,8 +43,9 @@ def load_published(path: str, dtype: Any, *, remat: bool = False) -> tuple[Netwo
 
 def load_sgn(weights: Weights, config: UNetConfig, factor: int, dtype: Any, *, remat: bool = False) -> SGN:
     """The SGN of tensors named as below `control_model.`; see `SGN` for the arguments."""
-    network = abstract_sgn(config, factor, remat=remat, dtype=dtype)
-    return fill(network, weights, sgn_key_map(config, factor))
+    with weights.reading():
+        network = abstract_sgn(config, factor, remat=remat, dtype=dtype)
+        return fill(network, weights, sgn_key_map(config, factor))
 
 
 def sgn_key_map(config: UNetConfig, factor: int) -> KeyMap:

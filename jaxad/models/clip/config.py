@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jaxad.errors import WeightsError
+from jaxad.models.weights.config_fields import ConfigFields, plausible_depth, shown
 from jaxad.nn.normalization import OPENAI_CLIP, Normalization
 from jaxad.nn.positions import Interpolation
 
@@ -64,8 +65,9 @@ class VisionConfig:
         """
         sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
         c = _huggingface(config, "vision", {**sizes, "image_size": 224, "patch_size": 32, "num_channels": 3})
-        problems = [*_not_one_of(c, num_channels=(3,)), *_not_one_number(c, "image_size", "patch_size")]
-        _refuse("config.json", [*problems, *_not_like_clip(c)])
+        c.one_of(num_channels=(3,))
+        c.sizes("image_size", "patch_size", "projection_dim")
+        _check_transformer(c)
         return cls(
             width=c["hidden_size"],
             depth=c["num_hidden_layers"],
@@ -87,10 +89,13 @@ class VisionConfig:
         """
         sizes = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
         c = _open_clip(config, "vision_cfg", {**sizes, "pool_type": "tok", "pos_embed_type": "learnable"})
-        problems = _not_one_of(c, pool_type=("tok", "avg"), pos_embed_type=("learnable",))
-        problems += _not_one_number(c, "layers", "image_size", "patch_size")
-        problems += _not_supported(c, "timm_model_name", "attentional_pool", "act_kwargs", "norm_kwargs")
-        _refuse("open_clip config, vision_cfg", problems)
+        c.one_of(pool_type=("tok", "avg"), pos_embed_type=("learnable",))
+        c.sizes("image_size", "patch_size", "head_width")
+        c.flags("no_ln_pre", "final_ln_after_pool")
+        c.without("timm_model_name", "attentional_pool", "act_kwargs", "norm_kwargs")
+        if c.sizes("width", "head_width"):
+            c.check(["width"], lambda value: value % c["head_width"] == 0, f"a multiple of {c['head_width']}")
+        _check_open_clip(c)
         return cls(
             width=c["width"],
             depth=c["layers"],
@@ -159,7 +164,9 @@ class TextConfig:
         """
         sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "vocab_size": 49408}
         c = _huggingface(config, "text", {**sizes, "max_position_embeddings": 77, "eos_token_id": 49407})
-        _refuse("config.json", [*_not_one_number(c, "eos_token_id"), *_not_like_clip(c)])
+        c.sizes("eos_token_id", least=0)
+        c.sizes("vocab_size", "max_position_embeddings", *(["projection_dim"] if projected else []))
+        _check_transformer(c)
         stable_diffusion_2 = (c["hidden_size"], c["num_hidden_layers"]) == (1024, 23)
         return cls(
             width=c["hidden_size"],
@@ -187,9 +194,14 @@ class TextConfig:
         sizes = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0}
         c = _open_clip(config, "text_cfg", {**sizes, "pool_type": "argmax", "eos_id": 2, "proj_type": "linear"})
         pools: dict[str, TextPool] = {"argmax": "largest", "eos": "end", "last": "last"}
-        problems = _not_one_of(c, pool_type=tuple(pools), proj_type=("linear",))
-        problems += _not_supported(c, "hf_model_name", "embed_cls", "proj_bias", "act_kwargs", "norm_kwargs")
-        _refuse("open_clip config, text_cfg", problems)
+        c.one_of(pool_type=tuple(pools), proj_type=("linear",))
+        c.sizes("context_length", "vocab_size")
+        c.sizes("eos_id", least=0)
+        c.flags("no_causal_mask")
+        c.without("hf_model_name", "embed_cls", "proj_bias", "act_kwargs", "norm_kwargs")
+        if c.sizes("width", "heads"):
+            c.check(["width"], lambda value: value % c["heads"] == 0, f"a multiple of heads = {c['heads']}")
+        _check_open_clip(c)
         return cls(
             width=c["width"],
             depth=c["layers"],
@@ -236,7 +248,7 @@ class CLIPConfig:
     @classmethod
     def from_open_clip(cls, config: Mapping[str, Any]) -> CLIPConfig:
         """The towers of an open_clip model config (open_clip_config.json or its model_cfg); raises as they do."""
-        config = config.get("model_cfg", config)
+        config = ConfigFields("open_clip config", config, {}).get("model_cfg", config)
         return cls(VisionConfig.from_open_clip(config), TextConfig.from_open_clip(config))
 
 
@@ -324,53 +336,55 @@ def _refuse_without(tensors: Mapping[str, Any], *names: str) -> None:
 
 def _count(names: Iterable[str], prefix: str) -> int:
     """Number of blocks, whose names go on with their number."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
+    numbers = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    return plausible_depth(len(numbers), prefix)
 
 
-def _huggingface(
-    config: Mapping[str, Any], part: Literal["vision", "text"], defaults: dict[str, Any]
-) -> dict[str, Any]:
+def _huggingface(config: Any, part: Literal["vision", "text"], defaults: dict[str, Any]) -> ConfigFields:
     """Fields of one tower in a config.json."""
     shared = {"num_hidden_layers": 12, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": 512}
-    model_type = config.get("model_type")
+    whole = ConfigFields("config.json", config, {})
+    model_type = whole.get("model_type")
     if part == "text" and model_type == "clip_text_model":
-        return {**shared, **defaults, **config}
+        return ConfigFields("config.json", config, {**shared, **defaults})
     if model_type != "clip":
         needed = "'clip' or 'clip_text_model'" if part == "text" else "'clip'"
-        raise WeightsError(f"config.json: model_type = {model_type!r}: must be {needed}")
+        raise WeightsError(f"config.json: model_type = {shown(model_type)}: must be {needed}")
     # OpenAI's own files keep the fields in a second place too, which goes first.
-    fields = {**(config.get(f"{part}_config") or {}), **(config.get(f"{part}_config_dict") or {})}
-    return {**shared, **defaults, **fields, "projection_dim": config.get("projection_dim", 512)}
+    places = (f"{part}_config", f"{part}_config_dict")
+    first, second = (ConfigFields(f"config.json, {place}", whole.get(place) or {}, {}) for place in places)
+    projection = {"projection_dim": whole.get("projection_dim", 512)}
+    return ConfigFields(f"config.json, {part}_config", {**first, **second, **projection}, {**shared, **defaults})
 
 
-def _open_clip(config: Mapping[str, Any], part: str, defaults: dict[str, Any]) -> dict[str, Any]:
+def _open_clip(config: Any, part: str, defaults: dict[str, Any]) -> ConfigFields:
     """Fields of one tower in an open_clip model config."""
-    _refuse("open_clip config", [f"has no {name}" for name in ("embed_dim", part) if name not in config])
-    return {**defaults, **config[part]}
+    whole = ConfigFields("open_clip config", config, {})
+    whole.problems += [f"has no {name}" for name in ("embed_dim", part) if name not in whole]
+    whole.sizes("embed_dim")
+    whole.check(["quick_gelu"], lambda value: value is None or isinstance(value, bool), "true or false")
+    whole.stop()
+    return ConfigFields(f"open_clip config, {part}", whole[part], defaults)
 
 
-def _not_like_clip(fields: Mapping[str, Any]) -> list[str]:
-    problems = _not_one_of(fields, hidden_act=get_args(Activation))
-    if fields["hidden_size"] % fields["num_attention_heads"]:
-        problems.append(f"hidden_size = {fields['hidden_size']}: no multiple of num_attention_heads")
-    return problems
+def _check_transformer(c: ConfigFields) -> None:
+    """Checks the fields that both towers have in files of transformers; raises WeightsError with all problems."""
+    c.one_of(hidden_act=get_args(Activation))
+    c.depths("num_hidden_layers")
+    c.sizes("intermediate_size")
+    c.numbers("layer_norm_eps")
+    if c.sizes("hidden_size", "num_attention_heads"):
+        heads = c["num_attention_heads"]
+        c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+    c.stop()
 
 
-def _not_one_of(fields: Mapping[str, Any], **allowed: Sequence[Any]) -> list[str]:
-    return [
-        f"{name} = {fields[name]!r}: must be {' or '.join(map(repr, values))}"
-        for name, values in allowed.items()
-        if fields[name] not in values
-    ]
-
-
-def _not_one_number(fields: Mapping[str, Any], *names: str) -> list[str]:
-    return [f"{name} = {fields[name]!r}: must be one number" for name in names if not isinstance(fields[name], int)]
-
-
-def _not_supported(fields: Mapping[str, Any], *names: str) -> list[str]:
-    custom = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
-    return [f"{name} = {fields[name]!r}: is not supported" for name in (*names, *custom) if fields.get(name)]
+def _check_open_clip(c: ConfigFields) -> None:
+    """Checks the fields that both towers have in files of open_clip; raises WeightsError with all problems."""
+    c.depths("layers")
+    c.numbers("mlp_ratio")
+    c.without("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+    c.stop()
 
 
 def _refuse(what: str, problems: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,6 +34,11 @@ def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation
     Raises:
         WeightsError: the weights are no CLIP, do not fit their config, or need one.
     """
+    with weights.reading():
+        return _clip(weights, dtype, activation)
+
+
+def _clip(weights: Weights, dtype: Any, activation: Activation | None) -> CLIP:
     layout, key_map = choose_key_map(weights, CLIP_LAYOUTS)
     if layout == "transformers":
         config = CLIPConfig.from_huggingface(weights.config)
@@ -44,6 +50,7 @@ def load_clip(weights: Weights, dtype: Any = jnp.float32, activation: Activation
     if activation:
         vision = dataclasses.replace(vision, activation=activation)
         config = CLIPConfig(vision, dataclasses.replace(config.text, activation=activation))
+    weights.check_blocks(config.vision.depth + config.text.depth)
     return fill(abstract_clip(config, dtype), weights, key_map, ignore=BUFFERS)
 
 
@@ -60,6 +67,11 @@ def load_text_tower(weights: Weights, dtype: Any = jnp.float32, activation: Acti
     Raises:
         WeightsError: the weights hold no such tower, do not fit their config, or need one.
     """
+    with weights.reading():
+        return _text_tower(weights, dtype, activation)
+
+
+def _text_tower(weights: Weights, dtype: Any, activation: Activation | None) -> TextTower:
     weights = next((weights.under(prefix) for prefix in (SD1_TEXT, SD2_TEXT) if weights.has(prefix)), weights)
     if weights.prefix.endswith(SD2_TEXT):
         return _penultimate(weights, dtype, activation or "gelu")
@@ -75,6 +87,7 @@ def load_text_tower(weights: Weights, dtype: Any = jnp.float32, activation: Acti
             config = TextConfig.from_huggingface(weights.config, projected=projected)
     if activation:
         config = dataclasses.replace(config, activation=activation)
+    weights.check_blocks(config.depth)
     return fill(abstract_text_tower(config, dtype), weights, key_map, ignore=(*BUFFERS, *NOT_TEXT))
 
 
@@ -87,11 +100,11 @@ def _penultimate(weights: Weights, dtype: Any, activation: Activation) -> TextTo
     return fill(abstract_text_tower(config, dtype), weights, TEXT_LAYOUTS["open_clip"], ignore=ignore)
 
 
-def _open_clip_config(weights: Weights, layout: str) -> dict[str, Any]:
+def _open_clip_config(weights: Weights, layout: str) -> Any:
     """Content of open_clip_config.json, or what can be told without."""
     config = weights.config.get("model_cfg", weights.config)
-    if "embed_dim" in config:
-        return dict(config)
+    if not isinstance(config, Mapping) or "embed_dim" in config:
+        return config
     # Only OpenAI's own files hold their sizes as tensors.
     quick_gelu = "input_resolution" in weights.tensors
     return open_clip_config_of(weights.tensors, quick_gelu, text="text." if layout == "open_clip, text" else "")

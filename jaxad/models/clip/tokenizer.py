@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import ConfigError, WeightsError
+from jaxad.io.json_files import VOCABULARY, read_object
+from jaxad.io.untrusted import bytes_of, reading
 from jaxad.models.weights.place import open_place
 
 DEFAULT = "openai/clip-vit-large-patch14"
@@ -103,17 +105,33 @@ def load_tokenizer(
         WeightsError: no tokenizer there, or not one of CLIP.
     """
     folder = _find(source, revision, ("tokenizer", "") if subfolder is None else (subfolder,))
+    _check_files(folder)
     # Importing transformers takes seconds, and most of jaxad does without.
     import transformers
 
-    try:
+    # The Rust library underneath raises bare Exceptions, and panics.
+    with reading(lambda said: WeightsError(f"{folder}: no tokenizer of CLIP, or damaged files ({said})")):
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    # The Rust library underneath raises bare Exceptions.
-    except Exception as error:
-        raise WeightsError(f"{folder}: no tokenizer of CLIP, or damaged files ({error})") from error
-    if missing := {"<|startoftext|>", "<|endoftext|>"} - tokenizer.get_vocab().keys():
-        raise WeightsError(f"{folder}: no tokenizer of CLIP: the vocabulary lacks {', '.join(sorted(missing))}")
-    return CLIPTokenizer(tokenizer, context, pad=0 if open_clip else None, open_clip=open_clip)
+        if missing := {"<|startoftext|>", "<|endoftext|>"} - tokenizer.get_vocab().keys():
+            raise WeightsError(f"{folder}: no tokenizer of CLIP: the vocabulary lacks {', '.join(sorted(missing))}")
+        made = CLIPTokenizer(tokenizer, context, pad=0 if open_clip else None, open_clip=open_clip)
+        # What breaks it shows at the first text.
+        made("a photo of a part")
+    return made
+
+
+def _check_files(folder: Path) -> None:
+    """Raises WeightsError naming a file that is too large, or JSON that is damaged or nested without end."""
+    for name in FILES:
+        file = folder / name
+        if file.is_file() and file.suffix == ".json":
+            read_object(file, size=VOCABULARY, error=_not_clip)
+        elif file.is_file():
+            bytes_of(file, VOCABULARY.bytes, lambda said, file=file: _not_clip(f"{file}: {said}"))
+
+
+def _not_clip(said: str) -> WeightsError:
+    return WeightsError(f"{said}: no tokenizer of CLIP, or damaged files")
 
 
 def token_positions(tokenizer: CLIPTokenizer, prefix: str, phrase: str) -> tuple[int, ...]:

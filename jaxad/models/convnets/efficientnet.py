@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxad.errors import WeightsError
 from jaxad.models.convnets.convolution import ConvNet, ConvNorm, Padding
+from jaxad.models.weights.config_fields import DEPTH, ConfigFields, is_number, shown
 from jaxad.types import Array
 
 _KERNELS = (3, 3, 5, 3, 5, 5, 3)
@@ -96,18 +96,29 @@ class EfficientNetConfig:
             "num_block_repeats": DEPTHS,
         }
         defaults = {"width_coefficient": 2.0, "depth_coefficient": 3.1, "depth_divisor": 8, "hidden_dim": 2560}
-        c = {**defaults, **needed, "depthwise_padding": (), "batch_norm_eps": 0.001, **config}
-        given = {name: tuple(c[name]) if isinstance(c[name], list) else c[name] for name in needed}
-        problems = [
-            f"{name} = {given[name]!r}: must be {value!r}" for name, value in needed.items() if given[name] != value
-        ]
+        c = ConfigFields(
+            "config.json", config, {**defaults, **needed, "depthwise_padding": (), "batch_norm_eps": 0.001}
+        )
+        for name, value in needed.items():
+            given = tuple(c[name]) if isinstance(c[name], list) else c[name]
+            c.check([name], lambda _, same=given == value: same, repr(value))
+        c.sizes("hidden_dim")
+        c.numbers("batch_norm_eps")
+        # Published networks reach 3.1 times the depth and 2 times the width of the smallest.
+        scales = ("width_coefficient", "depth_coefficient")
+        scaled = c.check(scales, lambda value: is_number(value) and value <= 16, "a number from 0 to 16")
+        scaled &= c.sizes("depth_divisor", most=1024)
+        padded = c["depthwise_padding"]
+        if not isinstance(padded, list | tuple) or len(padded) > DEPTH or not all(type(n) is int for n in padded):
+            c.problems.append(f"depthwise_padding = {shown(padded)}: must be a list of numbers of blocks")
+        if not scaled:
+            c.stop()
         width, divisor = c["width_coefficient"], c["depth_divisor"]
         stem, *widths = (scaled_width(channels, width, divisor) for channels in (32, *WIDTHS))
         # Such a block adds its input in every other library, and does not in transformers.
         if any(stride == 1 and a == b for stride, a, b in zip(_STRIDES, (stem, *widths), widths, strict=False)):
-            problems.append(f"width_coefficient = {width}: a stage of stride 1 must be wider than the one before")
-        if problems:
-            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
+            c.problems.append(f"width_coefficient = {width}: a stage of stride 1 must be wider than the one before")
+        c.stop()
         return cls(
             stem=stem,
             widths=tuple(widths),

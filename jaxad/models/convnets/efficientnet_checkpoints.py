@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from jaxad.errors import WeightsError
 from jaxad.models.convnets.efficientnet import WIDTHS, EfficientNet, EfficientNetConfig, abstract_efficientnet
+from jaxad.models.weights.config_fields import plausible_depth
 from jaxad.models.weights.key_map import BATCH_NORM, CONV, CONV1X1_AS_LINEAR, KeyMap, fill
 from jaxad.models.weights.loader import Weights
 
@@ -162,6 +163,7 @@ def load_efficientnet(weights: Weights, dtype: Any = jnp.float32) -> EfficientNe
         config = EfficientNetConfig.from_huggingface(weights.config)
     else:
         config = infer_config(weights, layout)
+    weights.check_blocks(sum(config.depths))
     return fill(abstract_efficientnet(config, dtype), weights, key_map(layout, config.depths), ignore=UNUSED)
 
 
@@ -182,6 +184,7 @@ def infer_config(weights: Weights, layout: str) -> EfficientNetConfig:
     if len(stages) != len(WIDTHS):
         raise WeightsError(f"{weights}: its blocks form {len(stages)} stages; an EfficientNet has {len(WIDTHS)}")
     widths, depths = zip(*stages, strict=True)
+    plausible_depth(max(depths), weights)
     by_tensorflow = layout == "original"
     if layout == "timm":
         by_tensorflow = str(weights.config.get("architecture") or weights.files[0].name).startswith("tf_")

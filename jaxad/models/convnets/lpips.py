@@ -92,7 +92,8 @@ def load_lpips(vgg: str | Path | Weights, linears: str | Path | Weights | None =
     # "lins.0" and on are the same tensors a second time.
     unused = ("lins.*", "net.*", "features.*", "classifier.*", "scaling_layer.*")
     abstract = nnx.eval_shape(lambda: Linears(tuple(stage[0].out_features for stage in network.stages)))
-    return LPIPS(network, fill(abstract, own, LINEARS, ignore=unused))
+    with own.reading():
+        return LPIPS(network, fill(abstract, own, LINEARS, ignore=unused))
 
 
 def holds_lpips(weights: Weights) -> bool:

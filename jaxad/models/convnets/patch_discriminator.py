@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.errors import WeightsError
 from jaxad.models.weights.key_map import CONV, NORM, KeyMap, fill
 from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
 from jaxad.types import Array
 
 _EPS = 1e-5
+_MOST = 16
+"""Convolutions; published discriminators have 5."""
 _SLOPE = 0.2
 """Slope of the activations below 0."""
 
@@ -91,12 +94,15 @@ def load_discriminator(weights: Weights) -> PatchDiscriminator:
         WeightsError: it holds none, or one that does not fit.
     """
     own = weights.under(CHECKPOINT)
-    kernels = [tensor for name, tensor in own.tensors.items() if name.endswith(".weight") and tensor.ndim == 4]
-    first = own.tensors["main.0.weight"].shape if "main.0.weight" in own.tensors else (64, 3)
-    layers = max(len(kernels) - 2, 1)
-    abstract = abstract_discriminator(layers, int(first[0]), int(first[1]))
-    running = ("*.running_mean", "*.running_var", "*.num_batches_tracked")
-    return fill(abstract, own, key_map(layers), ignore=running)
+    with own.reading():
+        kernels = [tensor for name, tensor in own.tensors.items() if name.endswith(".weight") and tensor.ndim == 4]
+        if len(kernels) > _MOST:
+            raise WeightsError(f"{own}: {len(kernels)} convolutions; a discriminator has at most {_MOST}")
+        first = own.tensors["main.0.weight"].shape if "main.0.weight" in own.tensors else (64, 3)
+        layers = max(len(kernels) - 2, 1)
+        abstract = abstract_discriminator(layers, int(first[0]), int(first[1]))
+        running = ("*.running_mean", "*.running_var", "*.num_batches_tracked")
+        return fill(abstract, own, key_map(layers), ignore=running)
 
 
 def holds_discriminator(weights: Weights) -> bool:

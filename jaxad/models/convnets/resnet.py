@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxad.errors import WeightsError
 from jaxad.models.convnets.convolution import ConvNet, ConvNorm, max_pool
+from jaxad.models.weights.config_fields import DEPTH, ConfigFields, is_size, plausible_depth, shown
 from jaxad.models.weights.key_map import BATCH_NORM, CONV, KeyMap, fill
 from jaxad.models.weights.loader import Weights
 from jaxad.types import Array
@@ -58,14 +59,15 @@ class ResNetConfig:
             "downsample_in_first_stage": False,
             "downsample_in_bottleneck": False,
         }
-        c = {"layer_type": "bottleneck", **defaults, **needed, **config}
-        problems = [f"{name} = {c[name]!r}: must be {value!r}" for name, value in needed.items() if c[name] != value]
-        if c["layer_type"] not in ("basic", "bottleneck"):
-            problems.append(f"layer_type = {c['layer_type']!r}: must be 'basic' or 'bottleneck'")
-        if len(c["hidden_sizes"]) != len(c["depths"]) or len(c["depths"]) < 3:
-            problems.append(f"hidden_sizes, depths = {c['hidden_sizes']}, {c['depths']}: need 3 or more stages, both")
-        if problems:
-            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
+        c = ConfigFields("config.json", config, {"layer_type": "bottleneck", **defaults, **needed})
+        c.one_of(**{name: (value,) for name, value in needed.items()}, layer_type=("basic", "bottleneck"))
+        c.sizes("embedding_size")
+        fit = c.lists("hidden_sizes", fits=is_size, needed="one whole number above 0")
+        fit &= c.lists("depths", fits=lambda value: is_size(value, most=DEPTH), needed=f"one from 1 to {DEPTH}")
+        if fit and (len(c["hidden_sizes"]) != len(c["depths"]) or len(c["depths"]) < 3):
+            sizes = f"{shown(c['hidden_sizes'])}, {shown(c['depths'])}"
+            c.problems.append(f"hidden_sizes, depths = {sizes}: need 3 or more stages, both")
+        c.stop()
         widths, depths = tuple(c["hidden_sizes"]), tuple(c["depths"])
         return cls(c["embedding_size"], widths, depths, c["layer_type"] == "bottleneck")
 
@@ -78,7 +80,8 @@ class ResNetConfig:
         for stage in itertools.takewhile(lambda n: f"layer{n}.0.{last}.weight" in tensors, itertools.count(1)):
             blocks = itertools.takewhile(lambda b, s=stage: f"layer{s}.{b}.{last}.weight" in tensors, itertools.count())
             widths.append(tensors[f"layer{stage}.0.{last}.weight"].shape[0])
-            depths.append(sum(1 for _ in blocks))
+            depths.append(plausible_depth(sum(1 for _ in blocks), f"layer{stage}"))
+        plausible_depth(len(depths), "layer1, layer2 ...")
         return cls(tensors["conv1.weight"].shape[0], tuple(widths), tuple(depths), bottleneck)
 
 
@@ -218,6 +221,7 @@ def load_resnet(weights: Weights, dtype: Any = jnp.float32) -> ResNet:
         config, key_map = ResNetConfig.from_tensors(weights.tensors), TORCHVISION
     else:
         raise WeightsError(f"{weights}: no ResNet in the layout of torchvision or timm; conv1.weight is missing")
+    weights.check_blocks(sum(config.depths))
     return fill(abstract_resnet(config, dtype), weights, key_map, ignore=UNUSED)
 
 

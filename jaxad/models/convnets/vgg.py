@@ -83,13 +83,16 @@ def load_vgg16(weights: Weights) -> VGG16:
     Raises:
         WeightsError: weights of another network, or such that do not fit.
     """
-    _, key_map = choose_key_map(weights, key_maps())
-    names = {path: f"{name}.weight" for path, name, _ in key_map}
-    widths = tuple(
-        weights.tensors[names[f"stages/{stage}/0"]].shape[0] if names[f"stages/{stage}/0"] in weights.tensors else width
-        for stage, width in enumerate(WIDTHS)
-    )
-    return fill(abstract_vgg16(widths), weights, key_map, ignore=UNUSED)
+    with weights.reading():
+        _, key_map = choose_key_map(weights, key_maps())
+        names = {path: f"{name}.weight" for path, name, _ in key_map}
+        widths = tuple(
+            weights.tensors[names[f"stages/{stage}/0"]].shape[0]
+            if names[f"stages/{stage}/0"] in weights.tensors
+            else width
+            for stage, width in enumerate(WIDTHS)
+        )
+        return fill(abstract_vgg16(widths), weights, key_map, ignore=UNUSED)
 
 
 def abstract_vgg16(widths: tuple[int, ...] = WIDTHS) -> VGG16:

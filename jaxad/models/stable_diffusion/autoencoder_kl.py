@@ -210,11 +210,13 @@ def load_autoencoder(
         WeightsError: there are no such weights, they are no such autoencoder, or they do not fit it.
     """
     weights = source if isinstance(source, Weights) else find_part(source, "vae", revision)
-    ldm = is_ldm(weights)
-    config = infer_autoencoder_config(weights) if ldm else AutoencoderConfig.from_diffusers(weights.config)
-    _, key_map = choose_key_map(weights, autoencoder_key_maps(config))
-    network = abstract_autoencoder(config, dtype, remat=remat)
-    return fill(network, weights, key_map, ignore=AUTOENCODER_TRAINING, dtype=param_dtype)
+    with weights.reading():
+        ldm = is_ldm(weights)
+        config = infer_autoencoder_config(weights) if ldm else AutoencoderConfig.from_diffusers(weights.config)
+        weights.check_blocks(config.layers_per_block * len(config.block_out_channels))
+        _, key_map = choose_key_map(weights, autoencoder_key_maps(config))
+        network = abstract_autoencoder(config, dtype, remat=remat)
+        return fill(network, weights, key_map, ignore=AUTOENCODER_TRAINING, dtype=param_dtype)
 
 
 def save_autoencoder(autoencoder: AutoencoderKL, folder: str | Path) -> None:

@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from jaxad.errors import WeightsError
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
+from jaxad.models.weights.config_fields import plausible_depth
 from jaxad.models.weights.key_map import CONV, CONV1X1_AS_LINEAR, LINEAR, NORM, KeyMap, Layout, to_torch
 from jaxad.models.weights.loader import Weights, find_weights
 
@@ -186,7 +187,7 @@ def _count(weights: Weights, pattern: str) -> int:
     """How many of the modules `pattern` there are, numbered from 0."""
     number = 0
     while weights.has(pattern.format(number)):
-        number += 1
+        number = plausible_depth(number + 1, f"{weights}: {pattern}")
     return number
 
 

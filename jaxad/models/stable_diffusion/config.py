@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jaxad.errors import WeightsError
+from jaxad.models.weights.config_fields import DEPTH, LEVELS, ConfigFields, is_size, shown
 
 _DOWN_TYPES = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}
 _UP_TYPES = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
@@ -60,26 +61,22 @@ class UNetConfig:
             WeightsError: another network, or settings that this one does not have, all named.
         """
         _require(config)
-        c = {**_UNET_DEFAULTS, **config}
-        problems = _class_problems(config, "UNet2DConditionModel") + _fixed_problems(c, _UNET_FIXED)
-        problems += _types_problems(c, "down_block_types", _DOWN_TYPES) + _types_problems(
-            c, "up_block_types", _UP_TYPES
-        )
-        widths = c["block_out_channels"]
-        heads = c["attention_head_dim"]
-        heads = [heads] * len(widths) if isinstance(heads, int) else heads
-        for name, values in (("down_block_types", c["down_block_types"]), ("attention_head_dim", heads)):
-            if len(values) != len(widths):
-                problems.append(f"{name} = {values!r}: needs one for each of block_out_channels = {widths!r}")
-        if len(c["up_block_types"]) != len(widths):
-            problems.append(f"up_block_types = {c['up_block_types']!r}: needs one for each of {widths!r}")
-        for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
-            if not isinstance(c[name], int):
-                problems.append(f"{name} = {c[name]!r}: must be one number")
-        if bad := [f"{width} / {n}" for width, n in zip(widths, heads, strict=False) if width % n]:
-            problems.append(f"attention_head_dim = {c['attention_head_dim']!r}: no whole width of a head: {bad}")
-        problems += _groups_problems(c)
-        _refuse(problems)
+        c = ConfigFields("config.json", config, _UNET_DEFAULTS)
+        _check_class(c, "UNet2DConditionModel")
+        c.one_of(**{name: (needed,) for name, needed in _UNET_FIXED.items()})
+        c.sizes("in_channels", "out_channels", "cross_attention_dim")
+        c.flags("use_linear_projection")
+        c.numbers("norm_eps")
+        _check_levels(c, down_block_types=_DOWN_TYPES, up_block_types=_UP_TYPES)
+        widths, heads = c["block_out_channels"], c["attention_head_dim"]
+        if isinstance(heads, int):
+            heads = [heads] * len(widths)
+        needed = f"one whole number for each of block_out_channels = {shown(widths)}"
+        if not isinstance(heads, list | tuple) or len(heads) != len(widths) or not all(map(is_size, heads)):
+            c.problems.append(f"attention_head_dim = {shown(c['attention_head_dim'])}: must be {needed}")
+        elif bad := [f"{width} / {n}" for width, n in zip(widths, heads, strict=True) if width % n]:
+            c.problems.append(f"attention_head_dim = {shown(heads)}: no whole width of a head: {bad}")
+        c.stop()
         return cls(
             in_channels=c["in_channels"],
             out_channels=c["out_channels"],
@@ -147,14 +144,14 @@ class AutoencoderConfig:
             WeightsError: another network, or settings that this one does not have, all named.
         """
         _require(config)
-        c = {**_AUTOENCODER_DEFAULTS, **config}
-        problems = _class_problems(config, "AutoencoderKL") + _fixed_problems(c, _AUTOENCODER_FIXED)
-        for name, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-            problems += _types_problems(c, name, {kind: True})
-            if len(c[name]) != len(c["block_out_channels"]):
-                problems.append(f"{name} = {c[name]!r}: needs one for each of {c['block_out_channels']!r}")
-        problems += _groups_problems(c)
-        _refuse(problems)
+        c = ConfigFields("config.json", config, _AUTOENCODER_DEFAULTS)
+        _check_class(c, "AutoencoderKL")
+        c.one_of(**{name: (needed,) for name, needed in _AUTOENCODER_FIXED.items()})
+        c.sizes("in_channels", "out_channels", "latent_channels")
+        c.numbers("scaling_factor")
+        types = {"down_block_types": {"DownEncoderBlock2D": True}, "up_block_types": {"UpDecoderBlock2D": True}}
+        _check_levels(c, **types)
+        c.stop()
         return cls(
             in_channels=c["in_channels"],
             out_channels=c["out_channels"],
@@ -257,31 +254,27 @@ def _require(config: Mapping[str, Any]) -> None:
         raise WeightsError("config.json: missing; name the folder that holds it beside the weights, not their file")
 
 
-def _class_problems(config: Mapping[str, Any], name: str) -> list[str]:
-    found = config.get("_class_name", name)
-    return [] if found in (name, f"Flax{name}") else [f"_class_name = {found!r}: must be {name!r}"]
+def _check_class(c: ConfigFields, name: str) -> None:
+    c.one_of(_class_name=(name, f"Flax{name}"))
 
 
-def _fixed_problems(config: Mapping[str, Any], fixed: Mapping[str, Any]) -> list[str]:
-    wrong = {name: config[name] for name, needed in fixed.items() if config.get(name, needed) != needed}
-    return [f"{name} = {value!r}: must be {fixed[name]!r}" for name, value in wrong.items()]
+def _check_levels(c: ConfigFields, **types: Mapping[str, bool]) -> None:
+    """Checks the fields that describe levels; raises WeightsError at once where others cannot be compared with them."""
+    c.sizes("layers_per_block", most=DEPTH // LEVELS)
+    for name, known in types.items():
+        c.lists(name, fits=lambda value, known=known: isinstance(value, str) and value in known, needed=_any_of(known))
+    lists = c.lists("block_out_channels", fits=is_size, needed="one whole number above 0")
+    if not lists or not c.sizes("norm_num_groups"):
+        c.stop()
+    widths, groups = c["block_out_channels"], c["norm_num_groups"]
+    fits = [name for name in types if isinstance(c[name], list | tuple)]
+    c.check(fits, lambda value: len(value) == len(widths), f"one for each of block_out_channels = {shown(widths)}")
+    divides = all(width % groups == 0 for width in widths)
+    c.check(["norm_num_groups"], lambda _: divides, f"a divisor of each of block_out_channels = {shown(widths)}")
 
 
-def _types_problems(config: Mapping[str, Any], field: str, known: Mapping[str, bool]) -> list[str]:
-    strangers = [name for name in config[field] if name not in known]
-    return [f"{field} = {strangers}: each must be one of {', '.join(known)}"] if strangers else []
-
-
-def _groups_problems(config: Mapping[str, Any]) -> list[str]:
-    groups, widths = config["norm_num_groups"], config["block_out_channels"]
-    if isinstance(groups, int) and all(width % groups == 0 for width in widths):
-        return []
-    return [f"norm_num_groups = {groups!r}: must divide each of block_out_channels = {widths!r}"]
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    if problems:
-        raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
+def _any_of(known: Mapping[str, bool]) -> str:
+    return f"one of {', '.join(known)}"
 
 
 def _type_of(types: Mapping[str, bool], attention: bool) -> str:

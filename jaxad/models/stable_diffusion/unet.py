@@ -352,10 +352,12 @@ def load_unet(
         WeightsError: there are no such weights, they are no UNet, or they do not fit it.
     """
     weights = source if isinstance(source, Weights) else find_part(source, "unet", revision, ema=ema)
-    ldm = is_ldm(weights)
-    config = infer_unet_config(weights) if ldm else UNetConfig.from_diffusers(weights.config)
-    network = abstract_unet(config, dtype, remat=remat)
-    return fill(network, weights, unet_key_map(config, ldm=ldm), dtype=param_dtype)
+    with weights.reading():
+        ldm = is_ldm(weights)
+        config = infer_unet_config(weights) if ldm else UNetConfig.from_diffusers(weights.config)
+        weights.check_blocks(config.layers_per_block * len(config.block_out_channels))
+        network = abstract_unet(config, dtype, remat=remat)
+        return fill(network, weights, unet_key_map(config, ldm=ldm), dtype=param_dtype)
 
 
 def save_unet(unet: UNet, folder: str | Path) -> None:

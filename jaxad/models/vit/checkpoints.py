@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxad.errors import WeightsError
 from jaxad.models.vit.config import MODEL_TYPES, ViTConfig
+from jaxad.models.weights.config_fields import plausible_depth
 from jaxad.models.weights.key_map import ARRAY, CONV, LINEAR, NORM, KeyMap, Layout, Leaf, choose_key_map, split_linear
 from jaxad.models.weights.loader import Weights
 from jaxad.models.weights.mapped_file import RenamedTensors
@@ -132,7 +133,7 @@ class ViTCheckpoint:
 def is_vit(weights: Weights) -> bool:
     """Whether these are of a Vision Transformer, by their config.json or, without one, by their class token."""
     if (model_type := weights.config.get("model_type")) is not None:
-        return model_type in MODEL_TYPES
+        return isinstance(model_type, str) and model_type in MODEL_TYPES
     return any(name.rpartition(".")[2] == "cls_token" for name in weights.tensors)
 
 
@@ -210,7 +211,8 @@ def _shape_facts(weights: Weights, key_map: KeyMap) -> dict[str, Any]:
         "qkv_bias": bool(shape("blocks/{}/attention/query", "bias")),
     }
     if blocks:
-        facts["depth"] = max(blocks) + 1
+        # Not by the highest number, which may be any.
+        facts["depth"] = plausible_depth(len(set(blocks)), weights)
     if len(first) == len(second) == 2:
         facts |= {"hidden": second[1], "swiglu": first[0] == 2 * second[1]}
     if len(kernel) == 4 and kernel[2] == kernel[3]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jaxad.errors import ConfigError, WeightsError
+from jaxad.models.weights.config_fields import ConfigFields, shown
 from jaxad.nn.positions import Interpolation
 
 _SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16), "giant": (1536, 40, 24)}
@@ -120,15 +121,15 @@ class ViTConfig:
         Raises:
             WeightsError: another model type, or settings this network does not have, all of them named.
         """
-        model_type = config.get("model_type")
+        model_type = ConfigFields("config.json", config, {}).get("model_type")
         if not isinstance(model_type, str) or model_type not in _DEFAULTS:
             raise WeightsError(
-                f"config.json: model_type = {model_type!r} is no Vision Transformer known here; "
+                f"config.json: model_type = {shown(model_type)} is no Vision Transformer known here; "
                 f"must be one of {', '.join(_DEFAULTS)}"
             )
-        c = {name: config.get(name, default) for name, default in _DEFAULTS[model_type].items()}
-        if problems := _problems(c):
-            raise WeightsError("\n".join(["config.json cannot be used:", *(f"  {problem}" for problem in problems)]))
+        known = _DEFAULTS[model_type]
+        c = ConfigFields("config.json", {name: config.get(name, default) for name, default in known.items()}, {})
+        _check(c)
         width, swiglu = c["hidden_size"], c.get("use_swiglu_ffn", False)
         if model_type == "vit":
             hidden = c["intermediate_size"]
@@ -156,33 +157,20 @@ def _size(size: str, allowed: Sequence[str]) -> tuple[int, int, int]:
     return _SIZES[size]
 
 
-def _problems(c: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the fields of a config.json whose defaults are filled in."""
-    problems = []
-
-    def check(names: Sequence[str], fits: Callable[[Any], bool], needed: str) -> bool:
-        unfit = [name for name in names if name in c and not fits(c[name])]
-        problems.extend(f"{name} = {c[name]!r}: must be {needed}" for name in unfit)
-        return not unfit
-
-    def is_number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-
-    def is_count(value: Any) -> bool:
-        return is_number(value) and isinstance(value, int)
-
-    check(["hidden_act"], lambda value: value == "gelu", "'gelu'")
-    check(["num_channels"], lambda value: value == 3, "3")
-    check(["num_hidden_layers", "intermediate_size"], is_count, "one whole number above 0")
-    if check(["hidden_size", "num_attention_heads"], is_count, "one whole number above 0"):
+def _check(c: ConfigFields) -> None:
+    """Raises WeightsError naming all fields of a config.json that no such network has; defaults are filled in."""
+    c.one_of(hidden_act=("gelu",), num_channels=(3,))
+    c.depths("num_hidden_layers")
+    c.sizes("intermediate_size")
+    if c.sizes("hidden_size", "num_attention_heads"):
         heads = c["num_attention_heads"]
-        check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
-    if check(["image_size", "patch_size"], is_count, "one whole number above 0"):
-        check(["image_size"], lambda value: value >= c["patch_size"], f"at least patch_size = {c['patch_size']}")
-    check(["num_register_tokens"], lambda value: value == 0 or is_count(value), "a number of tokens")
-    check(["mlp_ratio", "layer_norm_eps"], is_number, "a number above 0")
-    check(["qkv_bias", "use_swiglu_ffn"], lambda value: isinstance(value, bool), "true or false")
-    return problems
+        c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+    if c.sizes("image_size", "patch_size"):
+        c.check(["image_size"], lambda value: value >= c["patch_size"], f"at least patch_size = {c['patch_size']}")
+    c.sizes("num_register_tokens", least=0)
+    c.numbers("mlp_ratio", "layer_norm_eps")
+    c.flags("qkv_bias", "use_swiglu_ffn")
+    c.stop()
 
 
 def _swiglu_width(width: int, ratio: float) -> int:

@@ -227,6 +227,7 @@ def load_vit(weights: Weights, dtype: Any = jnp.float32, interpolation: Interpol
         WeightsError: a config that is no Vision Transformer's, or weights that do not fit it.
     """
     checkpoint = recognize(weights)
+    checkpoint.weights.check_blocks(checkpoint.config.depth)
     config = dataclasses.replace(checkpoint.config, interpolation=interpolation or checkpoint.config.interpolation)
     try:
         return fill(abstract_vit(config, dtype), checkpoint.weights, checkpoint.key_map, ignore=UNUSED)

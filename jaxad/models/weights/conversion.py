@@ -144,13 +144,22 @@ def _license(source: str | Path, revision: str | None) -> str | None:
     place: Place = open_place(source, revision)
     card, text = place.find("README.md"), place.find("LICENSE")
     if card:
-        content = card.read_text(errors="replace")
+        content = _beginning(card)
         front = content.split("---")[1] if content.startswith("---") else ""
         stated = dict(re.findall(r"^(license|license_name): *[\"']?([\w.+-]+)", front, re.MULTILINE))
         if stated:
             return stated.get("license_name") or stated["license"]
-    lines = text.read_text(errors="replace").split("\n") if text else []
+    lines = _beginning(text).split("\n") if text else []
     return next((line.strip() for line in lines if line.strip()), None)
+
+
+def _beginning(file: Path) -> str:
+    """The first part of a text, with more in it than a model card's head; "" of what cannot be read."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            return stream.read(1 << 16)
+    except OSError:
+        return ""
 
 
 def _put_in_place(partial: Path, destination: Path) -> None:

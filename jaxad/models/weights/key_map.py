@@ -169,10 +169,11 @@ def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] =
         tensor = weights.tensors[name]
         for path, leaf in users[name]:
             wanted = parameters[path]
-            array = _cast(leaf, tensor, _dtype(wanted.dtype, dtype))
-            if array is None or array.shape != wanted.shape:
+            array = _cast(leaf, tensor, wanted.shape, _dtype(wanted.dtype, dtype))
+            if array is None:
+                kind = "complex, " if np.iscomplexobj(tensor) else ""
                 problems.append(
-                    f"{name}: shape {list(tensor.shape)} does not fit {path} {list(wanted.shape)}{_of(leaf)}"
+                    f"{name}: {kind}shape {list(tensor.shape)} does not fit {path} {list(wanted.shape)}{_of(leaf)}"
                 )
             elif not _is_finite(array):
                 problems.append(f"{name}: holds values that are not finite, or not in {array.dtype}, for {path}")
@@ -259,11 +260,17 @@ def _dtype(wanted: Any, dtype: Any) -> Any:
     return dtype if dtype is not None and jnp.issubdtype(wanted, jnp.floating) else wanted
 
 
-def _cast(leaf: Leaf, tensor: np.ndarray, dtype: Any) -> np.ndarray | None:
-    """The parameter that a tensor gives, in memory of its own; None where the tensor has another number of axes."""
+def _cast(leaf: Leaf, tensor: np.ndarray, shape: Sequence[int], dtype: Any) -> np.ndarray | None:
+    """The parameter that a tensor gives, in memory of its own; None where it has another shape or is complex.
+
+    Its shape is known before anything is allocated: a few bytes of a file can show an array of any size.
+    """
     try:
         source = leaf.parameter(tensor)
-    except ValueError:
+    # Too few or too many axes, or a first axis that cannot be cut.
+    except (ValueError, IndexError):
+        return None
+    if source.shape != tuple(shape) or (np.iscomplexobj(source) and not jnp.issubdtype(dtype, jnp.complexfloating)):
         return None
     array = np.empty(source.shape, dtype)
     with np.errstate(over="ignore"):

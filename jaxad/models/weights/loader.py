@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
+from jaxad.io.json_files import read_object
+from jaxad.io.untrusted import reading
 from jaxad.models.known_hashes import check_published
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
-from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damaged
+from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damage, damaged
 from jaxad.models.weights.place import Hub, Place, commit_of, open_place, split_revision
 from jaxad.models.weights.safetensors_file import is_safetensors, read_safetensors
 from jaxad.models.weights.torch_pickle import is_torch_pickle, read_torch_pickle
@@ -33,6 +35,7 @@ FILES = (
     "diffusion_flax_model.msgpack",
 )
 """What weights are called in repositories, in the order of preference; shards have `NAME.index.json`."""
+_SHARDS, _SHOWN = 10_000, 50
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,23 @@ class Weights:
     def bytes(self) -> int:
         """Size of the weight files together."""
         return sum(file.stat().st_size for file in self.files)
+
+    def reading(self) -> AbstractContextManager[None]:
+        """For whatever makes a network of them: what it stumbles over, such as a tensor of another number of axes than
+        the network's shape is told by, becomes a WeightsError that names them."""
+        return reading(
+            lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again")
+        )
+
+    def check_blocks(self, blocks: int) -> None:
+        """Compares the blocks of a network that a config describes with the tensors, before the network is begun.
+
+        Raises:
+            WeightsError: there are not even as many tensors.
+        """
+        if blocks > len(self.tensors):
+            there = f"and there are {len(self.tensors)} tensors"
+            raise WeightsError(f"{self}: config.json describes {blocks} blocks, {there}; it belongs to other weights")
 
     def has(self, prefix: str) -> bool:
         """Whether any tensor's name begins so."""
@@ -183,7 +203,7 @@ def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: the file is damaged, of an unknown format, or a pickle of more than tensors and plain data.
     """
-    with file.open("rb") as stream:
+    with reading(damage(file, "weight")), file.open("rb") as stream:
         head = stream.read(64)
     for fits, read in (
         (is_safetensors, read_safetensors),
@@ -204,9 +224,14 @@ def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
 
 def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[str, np.ndarray]]:
     """Files and tensors of a sharded checkpoint, all of those that its index names."""
-    weight_map = _read_json(index).get("weight_map", {})
-    shards = {name: place.find(name) for name in sorted(set(weight_map.values())) if Path(name).name == name}
-    missing = [name for name in sorted(set(weight_map.values())) if not shards.get(name)]
+    weight_map = _read_json(index).get("weight_map") or {}
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise WeightsError(f"{index}: weight_map is no object of file names by tensor; get it again")
+    names = sorted(set(weight_map.values()))
+    if len(names) > _SHARDS:
+        raise WeightsError(f"{index}: weight_map names {len(names)} files; a network has at most {_SHARDS}")
+    shards = {name: place.find(name) for name in names if Path(name).name == name}
+    missing = [f"{name:.100}" for name in names if not shards.get(name)][:_SHOWN]
     if missing or not weight_map:
         raise WeightsError(f"{index}: {place.absent(', '.join(missing) or 'weight_map')}")
     files = tuple(file for file in shards.values() if file)
@@ -214,13 +239,11 @@ def _read_shards(place: Place, index: Path) -> tuple[tuple[Path, ...], Mapping[s
     for file in files:
         tensors = read_tensors(file)
         makers |= {name: functools.partial(tensors.__getitem__, name) for name in tensors}
-    if absent := [f"{name} (in {file})" for name, file in weight_map.items() if name not in makers]:
-        raise WeightsError(f"{index}: tensors that the shards do not hold: {', '.join(absent)}; get the shards again")
+    if absent := [f"{name:.100} (in {file})" for name, file in weight_map.items() if name not in makers]:
+        listed = ", ".join(absent[:_SHOWN]) + (f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else "")
+        raise WeightsError(f"{index}: tensors that the shards do not hold: {listed}; get the shards again")
     return files, LazyTensors(makers)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text()))
-    except ValueError as error:
-        raise WeightsError(f"{file}: no JSON object ({error}); get it again") from error
+    return read_object(file, error=WeightsError)

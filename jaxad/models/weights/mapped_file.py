@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxad.errors import WeightsError
+from jaxad.io.untrusted import MEBIBYTE, MakeError, reading, shape_fault
 
 _STANDARD = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
 _SMALL = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
@@ -20,9 +21,18 @@ DTYPES = {dtype.name: dtype for dtype in (np.dtype(kind) for kind in (*_STANDARD
 """Types of tensors that weight files hold, by name."""
 
 
+ELSEWHERE = 64 * MEBIBYTE
+"""Bytes beyond the size of a file that its tensors may show, of those that repeat elements and those of a few bytes."""
+
+
 def damaged(file: Path, kind: str, why: object) -> WeightsError:
     """The error about a file that is not what it should be."""
     return WeightsError(f"{file}: damaged, truncated or no {kind} file ({why}); get it again")
+
+
+def damage(file: Path, kind: str) -> MakeError:
+    """`damaged` as a function of what is wrong, for `jaxad.io.untrusted.reading`."""
+    return lambda why: damaged(file, kind, why)
 
 
 class MappedFile:
@@ -34,7 +44,8 @@ class MappedFile:
 
     def __init__(self, path: Path, kind: str):
         self.path, self.kind = path, kind
-        self.size = path.stat().st_size
+        with reading(damage(path, kind)):
+            self.size = path.stat().st_size
         self._mapping: Callable[[], mmap.mmap | None] = lambda: None
 
     def array(
@@ -49,8 +60,10 @@ class MappedFile:
             strides: steps along the axes in elements; None for the usual order, last axis fastest.
 
         Raises:
-            WeightsError: the array does not lie within the file.
+            WeightsError: the array does not lie within the file, or shows more than the file can hold.
         """
+        if fault := shape_fault(shape, dtype.itemsize, self.size + ELSEWHERE):
+            raise damaged(self.path, self.kind, fault)
         if math.prod(shape) == 0:
             return np.zeros(shape, dtype)
         if strides is None:
@@ -78,8 +91,10 @@ class MappedFile:
         """The whole file; keep it no longer than needed."""
         mapping = self._mapping()
         if mapping is None:
-            with self.path.open("rb") as stream:
+            with reading(damage(self.path, self.kind)), self.path.open("rb") as stream:
                 mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            if len(mapping) < self.size:
+                raise damaged(self.path, self.kind, f"has {len(mapping)} bytes now, had {self.size}")
             self._mapping = weakref.ref(mapping)
         return mapping
 

@@ -70,7 +70,11 @@ class Folder:
 
     def find(self, name: str) -> Path | None:
         file = self.path / name
-        return file if file.is_file() else None
+        try:
+            return file if file.is_file() else None
+        except OSError:
+            # A name that no file can have.
+            return None
 
     def absent(self, names: str) -> str:
         if not self.path.is_dir():

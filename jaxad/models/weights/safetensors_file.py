@@ -12,15 +12,19 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
+from jaxad.io.json_files import Size, parse_json
+from jaxad.io.untrusted import reading, shape_fault
+from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damage, damaged
 
 _KIND = "safetensors"
-_LONGEST_HEADER = 100_000_000
+_HEADER = Size(bytes=100_000_000, values=10_000_000)
+_SHOWN = 20
 
 _CODES = {
     "F64": "float64",
@@ -45,7 +49,7 @@ _CODE_OF = {name: code for code, name in _CODES.items()}
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins with these bytes, at least 9, is in this format."""
-    return len(head) > 8 and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER and head[8:9] == b"{"
+    return len(head) > 8 and int.from_bytes(head[:8], "little") <= _HEADER.bytes and head[8:9] == b"{"
 
 
 def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
@@ -54,18 +58,16 @@ def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: the file is damaged or truncated, or has a dtype not known here.
     """
-    try:
-        # Opening a file checks its header, every shape and offset, and its length.
-        with safe_open(file, "numpy"):
-            pass
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(file, _KIND, error) from error
     mapped = MappedFile(file, _KIND)
     start = 8 + int.from_bytes(mapped.bytes(0, 8), "little")
-    header = json.loads(mapped.bytes(8, start - 8))
+    header = parse_json(mapped.bytes(8, start - 8), file, size=_HEADER, error=_bad_header)
+    # Opening a file checks that every tensor has its place, with no gap, and the length of the file. What the library
+    # lets through, such as fields too many or of another type, is checked below.
+    with reading(damage(file, _KIND)), safe_open(file, "numpy"):
+        pass
     header.pop("__metadata__", None)
-    if strangers := [f"{name} ({row['dtype']})" for name, row in header.items() if row["dtype"] not in _CODES]:
-        raise damaged(file, _KIND, f"unknown dtypes: {', '.join(strangers)}")
+    if faults := [f"{name} {fault}" for name, row in header.items() if (fault := _fault(row, mapped.size))]:
+        raise damaged(file, _KIND, f"header: {'; '.join(faults[:_SHOWN])}")
     return LazyTensors(
         {
             name: functools.partial(
@@ -74,6 +76,26 @@ def read_safetensors(file: Path) -> Mapping[str, np.ndarray]:
             for name, row in header.items()
         }
     )
+
+
+def _bad_header(kind: str, file: Path | str, detail: str) -> WeightsError:
+    return damaged(Path(file), _KIND, f"header: {detail}")
+
+
+def _fault(row: Any, size: int) -> str:
+    """What is wrong with a row of the header of a file of so many bytes, "" for nothing."""
+    if not isinstance(row, dict) or not isinstance(code := row.get("dtype"), str):
+        return "has no dtype"
+    if code not in _CODES:
+        return f"({code[:20]}): unknown dtype"
+    itemsize = DTYPES[_CODES[code]].itemsize
+    shape: Any = row.get("shape")
+    if fault := shape_fault(shape, itemsize, size):
+        return fault
+    match row.get("data_offsets"):
+        case [int(begin), int(end)] if 0 <= begin <= end and end - begin == math.prod(shape) * itemsize:
+            return ""
+    return "has other data_offsets than its shape needs"
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, np.ndarray], dtypes: Mapping[str, str] | None = None) -> None:

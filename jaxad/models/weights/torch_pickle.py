@@ -2,24 +2,28 @@
 
 Both forms are read: the zip archive of torch 1.6 and later, and the older sequence of pickles. A pickle may name any
 Python object to be called; here only those in `_Unpickler` below exist, none of them a real one of torch, and any other
-name refuses the file. Tensors become records of where they lie, and are mapped into memory when they are asked for.
+name refuses the file (`PlainUnpickler` bounds the rest). Tensors become records of where they lie, and are mapped into
+memory when they are asked for.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import re
+import reprlib
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damaged
+from jaxad.io.untrusted import AXES, reading, shape_fault
+from jaxad.models.weights.mapped_file import DTYPES, ELSEWHERE, LazyTensors, MappedFile, damage, damaged
+from jaxad.models.weights.plain_pickle import Function, PlainUnpickler
 
 _KIND = "torch"
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
@@ -28,6 +32,10 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
 _ZIP = b"PK\x03\x04"
 _MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 _PROTOCOL = 1001
+_NESTED = 8
+"""Wrappers around the network."""
+_SHOWN_TWICE = 16
+"""How many times its size the tensors of a file may show of it together: several may share a storage."""
 
 
 def is_torch_pickle(head: bytes) -> bool:
@@ -46,21 +54,19 @@ def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
             neither a tensor nor plain data, or a quantized, sparse or complex-conjugate tensor.
     """
     mapped = MappedFile(file, _KIND)
-    with file.open("rb") as stream:
+    makers, shown = {}, 0
+    # A damaged pickle can raise nearly anything.
+    with reading(damage(file, _KIND)), file.open("rb") as stream:
         read = _read_zip if stream.read(4) == _ZIP else _read_legacy
         stream.seek(0)
-        try:
-            content, places = read(file, stream)
-        except WeightsError:
-            raise
-        # A damaged pickle can raise nearly anything.
-        except Exception as error:
-            raise damaged(file, _KIND, f"{type(error).__name__}: {error}") from error
-    makers = {}
-    for name, tensor in _state_dict(file, content).items():
-        place = places[tensor.storage.key]
-        _check(file, name, tensor, mapped, place)
-        makers[name] = functools.partial(_array, mapped, place, tensor)
+        content, places = read(file, stream)
+        for name, tensor in _state_dict(file, content).items():
+            place = places[tensor.storage.key]
+            _check(file, name, tensor, mapped, place)
+            shown += math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+            if shown > _SHOWN_TWICE * mapped.size + ELSEWHERE:
+                raise damaged(file, _KIND, f"{name}: shows more than {_SHOWN_TWICE} times the file, as those before it")
+            makers[name] = functools.partial(_array, mapped, place, tensor)
     return LazyTensors(makers)
 
 
@@ -98,15 +104,6 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Function(NamedTuple):
-    """The only objects here that a pickle can call, besides plain containers; the pickle cannot change it."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.function(*arguments)
-
-
 class _Inert:
     """Takes the place of an object that training left in a checkpoint; takes everything and does nothing."""
 
@@ -132,10 +129,12 @@ class _Inert:
 def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any, dtype: str = "") -> _Tensor:
     metadata = rest[2] if len(rest) > 2 else None
     if metadata:
-        raise WeightsError("holds a tensor with pending operations (conjugate or negative), or on another device")
-    numbers = (offset, *shape, *strides)
+        raise ValueError("a tensor with pending operations (conjugate or negative), or on another device; save a clone")
+    numbers = (offset, *shape[: AXES + 1], *strides[: AXES + 1])
     if not isinstance(storage, _Storage) or len(shape) != len(strides) or any(type(n) is not int for n in numbers):
         raise ValueError("a tensor without storage, shape or strides")
+    if len(shape) > AXES or max(map(abs, numbers)) >= 1 << 63:
+        raise ValueError("a tensor of more axes, or larger numbers, than torch knows")
     return _Tensor(storage, dtype or storage.dtype, offset, tuple(shape), tuple(strides))
 
 
@@ -149,7 +148,7 @@ def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
 
 
 def _subclass(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
-    if not isinstance(function, _Function):
+    if not isinstance(function, Function):
         raise ValueError("a tensor's class is rebuilt by something that is no tensor function")
     return function(*arguments)
 
@@ -170,20 +169,17 @@ _STORAGES = {
     "UntypedStorage": "uint8",
 }
 _GLOBALS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "defaultdict"): _Function(lambda *_: {}),
-    ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): _Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): _Function(_tensor_of_dtype),
-    ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
-    ("torch._utils", "_rebuild_parameter_with_state"): _Function(_parameter),
-    ("torch.nn.parameter", "Parameter"): _Function(_parameter),
-    ("torch._tensor", "_rebuild_from_type_v2"): _Function(_subclass),
+    ("collections", "defaultdict"): Function(lambda *_: {}),
+    ("torch._utils", "_rebuild_tensor"): Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Function(_tensor_of_dtype),
+    ("torch._utils", "_rebuild_parameter"): Function(_parameter),
+    ("torch._utils", "_rebuild_parameter_with_state"): Function(_parameter),
+    ("torch.nn.parameter", "Parameter"): Function(_parameter),
+    ("torch._tensor", "_rebuild_from_type_v2"): Function(_subclass),
     **{("torch", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
     **{("torch.storage", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
     **{("torch", name): _DType(name) for name in DTYPES},
-    **{(module, c.__name__): c for module in ("builtins", "__builtin__") for c in (set, frozenset, dict, list, tuple)},
 }
 _LEFTOVERS = re.compile(
     r"argparse\.Namespace|pathlib\.(Pure)?(Posix|Windows)?Path|typing\.Any|_codecs\.encode|torch\.device"
@@ -195,16 +191,16 @@ _LEFTOVERS = re.compile(
 """Plain data and settings that training leaves in checkpoints beside the tensors."""
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(PlainUnpickler):
     """Builds tensors' records and plain containers; imports nothing."""
 
     def __init__(self, file: Path, stream: Any):
-        super().__init__(stream, encoding="utf-8")
+        super().__init__(stream)
         self.file = file
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        known = _GLOBALS.get((module, name))
+        known = _GLOBALS.get((module, name)) or self.container(module, name)
         if known is not None:
             return known
         full = f"{module}.{name}"
@@ -222,8 +218,11 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         kind, storage_type, key, _, count, *view = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or type(count) is not int or count < 0:
-            raise ValueError(f"an object stored as {kind!r}")
+        numbers = (count, *(view[0][1:] if view and view[0] is not None else ()))
+        if kind != "storage" or not isinstance(storage_type, _StorageType) or not isinstance(key, str | int):
+            raise ValueError(f"an object stored as {reprlib.repr(kind)}")
+        if any(type(number) is not int or not 0 <= number < 1 << 63 for number in numbers):
+            raise ValueError(f"storage {reprlib.repr(key)} of {reprlib.repr(numbers)} elements")
         root = _Storage(str(key), storage_type.dtype, count)
         if self.storages.setdefault(root.key, root) != root:
             raise ValueError(f"storage {root.key} in two forms")
@@ -237,6 +236,14 @@ def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
     """Content, and where each storage lies."""
     with zipfile.ZipFile(stream) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
+
+        def stored(name: str) -> zipfile.ZipInfo:
+            if name not in entries:
+                raise damaged(file, _KIND, f"lacks {name[:100]}")
+            if entries[name].compress_type != zipfile.ZIP_STORED:
+                raise WeightsError(f"{file}: {name} is compressed, which torch.save never does; save it anew")
+            return entries[name]
+
         pickled = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickled) != 1:
             raise damaged(file, _KIND, "a zip archive without the data.pkl of torch.save")
@@ -245,16 +252,14 @@ def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
             raise WeightsError(
                 f"{file}: is a TorchScript program; load it with torch.jit.load and save its state_dict()"
             )
-        if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in entries and archive.read(stored(f"{folder}byteorder")) != b"little":
             raise WeightsError(f"{file}: was written big-endian; save it on a little-endian machine")
-        with archive.open(pickled[0]) as opened:
+        with archive.open(stored(pickled[0])) as opened:
             unpickler = _Unpickler(file, opened)
             content = unpickler.load()
         places = {}
         for key in unpickler.storages:
-            entry = entries[f"{folder}data/{key}"]
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise WeightsError(f"{file}: {entry.filename} is compressed, which torch.save never does; save it anew")
+            entry = stored(f"{folder}data/{key}")
             stream.seek(entry.header_offset + 26)
             lengths = stream.read(4)
             names = int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
@@ -271,7 +276,7 @@ def _read_legacy(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
     if _MAGIC not in stream.peek(64)[:64]:
         raise WeightsError(f"{file}: a pickle that torch.save did not write; get the weights as .safetensors")
     _, protocol, system = load(), load(), load()
-    if protocol != _PROTOCOL or not system.get("little_endian"):
+    if protocol != _PROTOCOL or not isinstance(system, dict) or not system.get("little_endian"):
         raise WeightsError(f"{file}: was written by an unknown version of torch, or big-endian; save it anew")
     unpickler = _Unpickler(file, stream)
     content, keys = unpickler.load(), load()
@@ -289,7 +294,10 @@ def _read_legacy(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
 def _state_dict(file: Path, content: Any) -> dict[str, _Tensor]:
     """The tensors of the network in what was unpickled, by name."""
     wrapper = ""
-    while isinstance(content, Mapping):
+    # A dict of a pickle may hold itself.
+    for _ in range(_NESTED):
+        if not isinstance(content, Mapping):
+            break
         inner = next((key for key in WRAPPERS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
@@ -312,10 +320,12 @@ def _check(file: Path, name: str, tensor: _Tensor, mapped: MappedFile, place: in
     """Raises WeightsError where a tensor leaves its storage, or the storage leaves the file."""
     storage = tensor.storage
     item = DTYPES[tensor.dtype].itemsize
+    if fault := shape_fault(tensor.shape, item, mapped.size + ELSEWHERE):
+        raise damaged(file, _KIND, f"{name}: {fault}")
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     bytes = storage.count * DTYPES[storage.dtype].itemsize
-    if min((storage.start, tensor.offset, *tensor.shape, *tensor.strides)) < 0:
-        raise damaged(file, _KIND, f"{name}: negative shape or strides")
+    if min((tensor.offset, *tensor.strides)) < 0:
+        raise damaged(file, _KIND, f"{name}: negative offset or strides")
     if 0 not in tensor.shape and (last + 1) * item > bytes:
         raise damaged(file, _KIND, f"{name}: reaches beyond its storage")
     if place + storage.start * DTYPES[storage.dtype].itemsize + bytes > mapped.size:

@@ -260,3 +260,13 @@ def test_captions_of_other_images_are_not_overwritten(tmp_path):
     assert Captions.load(folder).texts == TEXTS
     with pytest.raises(DataError, match="needs a short name"):
         write_captions(tmp_path, "mvtec", "OpenGVLab/InternVL2", "pd", "train", IDS, lambda start: TEXTS)
+
+
+@pytest.mark.parametrize("line", ['["a"]', '["a", 3]', "{}", "3", '["a", "b", "c"]', "[[[["])
+def test_journals_of_anything_else_are_named(tmp_path, line):
+    arguments = (tmp_path, "mvtec", "internvl", "pd", "train", IDS)
+    journal = tmp_path / "mvtec_captions_internvl_pd" / "train_captions_mvtec_internvl.journal"
+    journal.parent.mkdir()
+    journal.write_text(f"{line}\n")
+    with pytest.raises(DataError, match=r"train_captions_mvtec_internvl\.journal"):
+        write_captions(*arguments, lambda start: TEXTS[start:])

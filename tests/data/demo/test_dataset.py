@@ -10,7 +10,7 @@ import pytest
 from jaxad.config import DataConfig
 from jaxad.data import load
 from jaxad.data.decode import decode_image, decode_mask
-from jaxad.data.demo.dataset import EDGE, FLOOR, KINDS, VERSION, DemoCounts, make_demo
+from jaxad.data.demo.dataset import EDGE, FLOOR, KINDS, NOTES, VERSION, DemoCounts, make_demo, read_notes
 from jaxad.errors import DataError
 
 SMALL = DemoCounts(
@@ -155,3 +155,16 @@ def test_hold_out_tiles_come_from_a_region_of_their_own(demo):
     held = {r.identity for r in data.holdout.filter(("brick", "grass", "gravel")).records}
     assert held == {f"{name}/validation/good/{i:03}.png" for name in CATEGORIES[:3] for i in range(3)}
     assert not held & {r.identity for r in data.train.records}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("[", "[]", '{"made_by": "jaxad"}', '{"made_by": "jaxad", "categories": []}', "[" * 100_000),
+        '{"made_by": "jaxad", "categories": {"a": {"defects": 3}}}',
+    ],
+    ids=range(6),
+)
+def test_notes_of_anybody_else_say_nothing(tmp_path, content):
+    (tmp_path / NOTES).write_text(content)
+    assert read_notes(tmp_path) == {}

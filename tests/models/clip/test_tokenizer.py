@@ -110,3 +110,26 @@ def test_tokenizer_of_something_else_is_refused(places, tmp_path):
     (tmp_path / "vocab.json").write_text("{")
     with pytest.raises(WeightsError, match="no tokenizer of CLIP, or damaged files"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("vocab.json", '{"a": ' + "[" * 100_000),
+        ("vocab.json", '{"<|startoftext|>": -1, "<|endoftext|>": "a"}'),
+        ("vocab.json", "[]"),
+        ("merges.txt", "#version\na\nb c d e"),
+        ("merges.txt", b"\xff\xfe"),
+        ("tokenizer_config.json", '{"bos_token": 3, "eos_token": null}'),
+        ("tokenizer_config.json", "3"),
+        ("special_tokens_map.json", '{"pad_token": {"content": 3}}'),
+    ],
+)
+def test_damaged_files_are_refused_or_harmless(places, tmp_path, name, content):
+    shutil.copytree(places[1], tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    try:
+        outcome = load_tokenizer(tmp_path)("crack").shape
+    except WeightsError as error:
+        outcome = str(error)
+    assert outcome == (1, 77) or str(tmp_path) in outcome

@@ -108,7 +108,7 @@ def test_impossible_config_lists_everything():
         "use_quant_conv = False",
         "norm_num_groups = 24",
         "AttnDownEncoderBlock2D",
-        "needs one for each",
+        "one for each",
     ):
         assert problem in str(caught.value)
 

@@ -131,6 +131,65 @@ def test_leaf_that_is_no_array_is_named(tmp_path, tree, sign):
     assert sign in refusal(write(tmp_path / "a.msgpack", tree))
 
 
+def word(text):
+    return bytes([0xA0 | len(text)]) + text.encode()
+
+
+def array(shape=b"\x91\x02", dtype="float32", data=bytes(8)):
+    """An array of flax as bytes: extension 1 around shape, dtype and data."""
+    content = b"\x93" + shape + word(dtype) + b"\xc4" + bytes([len(data)]) + data
+    return b"\xc7" + bytes([len(content)]) + b"\x01" + content
+
+
+def chunked(length, chunks):
+    head = b"\x83\xb9__msgpack_chunked_array__\xc3" + word("shape") + b"\x81" + word("0") + bytes([length])
+    return head + word("chunks") + chunks
+
+
+def test_bytes_of_this_test_are_those_of_flax():
+    assert b"\x81" + word("a") + array() == flax.serialization.msgpack_serialize({"a": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        pytest.param(array(shape=b"\x91\xcb" + np.array(2.0, ">f8").tobytes()), id="float in a shape"),
+        pytest.param(array(shape=b"\x91\xff"), id="negative shape"),
+        pytest.param(array(shape=b"\x92\x00\xcf" + b"\x40" + bytes(7)), id="empty, and beyond all bounds"),
+        pytest.param(array(shape=b"\xdc\x00\x64" + b"\x01" * 100), id="100 axes"),
+        pytest.param(array(shape=b"\x91\x03"), id="shape of more"),
+        pytest.param(array(shape=array()), id="extension in an extension"),
+        pytest.param(array(data=bytes(7)), id="half an element"),
+        pytest.param(b"\xdd\xff\xff\xff\xff", id="list of 2 ** 32"),
+        pytest.param(b"\xdc\x10\x00" * 300, id="lists in lists"),
+        pytest.param(b"\x81\xa1a" * 100 + array(), id="maps in maps"),
+        pytest.param(chunked(2, b"\x05"), id="chunks are a number"),
+        pytest.param(chunked(2, b"\x81" + word("0") + b"\x05"), id="chunk is a number"),
+        pytest.param(chunked(2, b"\x81" + word("1") + array()), id="first chunk is missing"),
+        pytest.param(chunked(7, b"\x81" + word("0") + array()), id="chunks of another size"),
+        pytest.param(chunked(2, b"\x81" + word("0") + array(shape=b"\x92\x02\x01")), id="chunk of two axes"),
+        pytest.param(b"\x81\xa1\xff" + array(), id="name that is no text"),
+    ],
+)
+def test_impossible_leaves_are_refused(tmp_path, leaf):
+    file = tmp_path / "a.msgpack"
+    file.write_bytes(b"\x81" + word("a") + leaf)
+    assert "damaged, truncated or no Flax msgpack file" in refusal(file)
+
+
+def test_extensions_within_each_other_take_no_time(tmp_path):
+    """flax's reader copies what is left, again and again."""
+    file, rest = tmp_path / "a.msgpack", 100_000
+    levels = b"".join(b"\xc9" + rest.to_bytes(4, "big") + b"\x01\x93" for _ in range(10_000))
+    file.write_bytes(b"\x81" + word("a") + levels + bytes(rest))
+    assert "Flax msgpack" in refusal(file)
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    file = write(tmp_path / "a.msgpack", {"params": {"a": {"kernel": values(2, 2)}}, "a": {"weight": values(2)}})
+    assert "another a.weight" in refusal(file)
+
+
 @hypothesis.given(st.data())
 @hypothesis.settings(max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 def test_damage_is_refused_or_harmless(tmp_path, data):

@@ -211,6 +211,20 @@ def test_value_that_the_type_cannot_hold_is_named(abstract, tensors):
     )
 
 
+@pytest.mark.parametrize("shape", [(1 << 20, 1 << 20, 1 << 20), (1 << 20, 1 << 20), ()])
+def test_nothing_is_allocated_for_a_tensor_of_another_shape(abstract, tensors, shape):
+    """A few bytes of a file can show an array of any size: one element, again and again."""
+    for name in ("conv.bias", "proj_out.weight", "layer.0.attn.in_proj_weight"):
+        shown = np.broadcast_to(np.float32(1), shape)
+        message = refusal(abstract, {**tensors, name: shown})
+        assert f"{name}: shape {list(shape)} does not fit" in message
+
+
+def test_complex_numbers_lose_nothing_silently(abstract, tensors):
+    tensors["conv.bias"] = np.ones(4, np.complex64)
+    assert "conv.bias: complex, shape [4] does not fit" in refusal(abstract, tensors)
+
+
 def test_path_without_a_row_is_a_mistake_of_the_key_map(abstract, tensors):
     with pytest.raises(KeyError, match="no row for the parameter batch_norm/bias"):
         fill(abstract, weights(tensors), [row for row in KEY_MAP if row[0] != "batch_norm"])

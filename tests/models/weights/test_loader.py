@@ -116,6 +116,33 @@ def test_shard_without_a_promised_tensor_is_named(folder):
     assert "promised (in model-00001-of-00003.safetensors)" in problems(folder)
 
 
+@pytest.mark.parametrize(
+    "weight_map",
+    [[], "a", 3, {"a": 3}, {"a": None}, {"a": ["x"]}, {"a": ""}, {"a": "x" * 3000}, {"a": "\0"}, {"a": "."}],
+    ids=lambda value: str(value)[:20],
+)
+def test_index_of_anything_else_is_named(folder, weight_map):
+    shard(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    message = problems(folder)
+    assert str(index) in message
+    assert len(message) < 1000
+
+
+def test_file_that_cannot_be_opened_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="Is a directory"):
+        read_tensors(tmp_path)
+
+
+def test_file_that_shrinks_after_it_was_found_is_named(folder):
+    tensors = read_tensors(folder / "model.safetensors")
+    with (folder / "model.safetensors").open("r+b") as stream:
+        stream.truncate(3000)
+    with pytest.raises(WeightsError, match="has 3000 bytes now"):
+        tensors["layernorm.weight"]
+
+
 def test_every_difference_is_listed_at_once(folder):
     nan = np.full((24, 24), np.nan, np.float32)
     change(
@@ -148,6 +175,7 @@ def test_tensor_that_only_pretraining_uses_may_be_absent(folder):
     ("field", "value", "sign"),
     [
         ("num_hidden_layers", 4, "encoder.layer.3.norm1.weight: missing"),
+        ("num_hidden_layers", 100, "describes 100 blocks, and there are 61 tensors"),
         ("num_hidden_layers", 2, "encoder.layer.2.norm1.weight: in the file, but not used"),
         ("hidden_size", 48, "embeddings.cls_token: shape [1, 1, 24] does not fit cls_token [1, 1, 48]"),
         ("model_type", "dinov2_with_registers", "embeddings.register_tokens: missing"),
@@ -169,7 +197,7 @@ def test_truncated_file_is_named(folder, size):
 
 def test_broken_config_is_named(folder):
     (folder / "config.json").write_text('{"model_type": ')
-    assert f"{folder / 'config.json'}: no JSON object" in problems(folder)
+    assert f"{folder / 'config.json'}: damaged JSON" in problems(folder)
 
 
 def test_folder_without_weights_is_named(folder):
