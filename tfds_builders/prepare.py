@@ -17,6 +17,7 @@ from tensorflow_datasets.core.constants import DATASET_INFO_FILENAME
 
 from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.io.places import expanded
 from jaxad.io.progress import Reporter
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
 from tfds_builders.captions import attach_captions
@@ -89,12 +90,12 @@ def prepare(
         raise ConfigError(f"workers = {workers}: must be at least 1")
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
-    paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]
+    paths = [expanded(path) for path in ([source] if isinstance(source, str | Path) else source)]
     scratch = root_folder / "unpacked" / name
     with locate(data_set, paths, scratch, reporter, categories) as located:
         listed, problems = _list(data_set, located.root, categories, chosen, partial)
         if captions is not None:
-            listed, notes = attach_captions(listed, Path(captions).expanduser())
+            listed, notes = attach_captions(listed, expanded(captions))
             problems += notes
         done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
         waiting = [category for category in listed if done[category.name] is None]

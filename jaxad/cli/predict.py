@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_a
 import tyro
 
 from jaxad.cli._command import Command, below_one, raise_problems
+from jaxad.cli._printing import show
 from jaxad.cli._reading import read_known, usage_error
 from jaxad.errors import ConfigError
 
@@ -102,7 +103,7 @@ class Predict(Command):
                 flagged += bool(prediction.anomalous)
         scored = f"{len(source)} images scored"
         verdict = scored if restored.threshold is None else f"{flagged} of {len(source)} images are anomalous"
-        print(f"{verdict}; see {self.out / LINES}")
+        show(f"{verdict}; see {self.out / LINES}")
 
     def _explain(self, restored: Restored, reporter: Reporter) -> None:
         """Says what to know of the checkpoint before it judges; ConfigError where it cannot."""

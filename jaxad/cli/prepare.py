@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from jaxad.cli._command import Command, command_line, raise_problems
+from jaxad.cli._printing import show
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Prepare(Command):
         from tfds_builders.prepare import data_name, how_to, prepare
 
         if not self.source:
-            print(how_to(self.name))
+            show(how_to(self.name))
             return
         pairs = [word.partition("=") for word in self.options]
         raise_problems(
@@ -74,6 +75,6 @@ class Prepare(Command):
         )
         for category in found:
             number = sum(category.counts.values())
-            print(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
+            show(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
         where = () if self.data_dir is None else ("--data-dir", self.data_dir)
-        print(f"next: {command_line('check', '--data', data_name(self.name, self.size, options), *where)}")
+        show(f"next: {command_line('check', '--data', data_name(self.name, self.size, options), *where)}")

@@ -10,6 +10,7 @@ from jaxad.data.decode import decode, pixel_digest, to_rgb
 from jaxad.data.files import Files, file_fingerprint
 from jaxad.data.layout import image_files
 from jaxad.errors import DataError
+from jaxad.io.text import name_text
 from jaxad.types import Record, Sample
 
 
@@ -53,7 +54,7 @@ class ImageList:
 
     def _add(self, image: Any, file: Path, identity: str, category: str) -> None:
         self._images.append(image)
-        self.records.append(Record(file, category, identity=identity))
+        self.records.append(Record(file, category, identity=name_text(identity)))
 
     def __len__(self) -> int:
         return len(self.records)

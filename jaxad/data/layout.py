@@ -19,7 +19,9 @@ from pathlib import Path
 
 from jaxad.data.decode import EXTENSIONS
 from jaxad.errors import DataError, Problem
+from jaxad.io.places import expanded
 from jaxad.io.problems import Problems
+from jaxad.io.text import name_text
 from jaxad.types import Record
 
 NORMAL = frozenset({"good", "normal", "ok"})
@@ -49,21 +51,21 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing
 
     Args:
         root: the folder.
-        categories: names of the categories to list, None for all.
+        categories: names of the categories to list, as the file system or `jaxad.io.text` has them; None for all.
 
     Raises:
         DataError: the folder is missing, holds no category, or lacks one of `categories`.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder; give a folder in MVTec layout, e.g. folder:parts with parts/screw/train/good"
         )
     if _is_category(root):
-        folders = {root.resolve().name: root}
+        folders = {name_text(root.resolve().name): root}
         problems = []
     else:
-        children = {child.name: child for child in _entries(root)[0]}
+        children = {name_text(child.name): child for child in _entries(root)[0]}
         folders = {name: child for name, child in children.items() if _is_category(child)}
         problems = [_outside(child) for name, child in children.items() if name not in folders]
     if not folders:
@@ -71,6 +73,7 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing
             f"{root}: holds no category; needs category/train/good, category/test or category/good with images in them"
         )
     if categories is not None:
+        categories = tuple(name if name in folders else name_text(name) for name in categories)
         missing = [name for name in categories if name not in folders]
         if missing:
             raise DataError(f"{root}: no category {', '.join(missing)}; there are {', '.join(folders)}")
@@ -154,9 +157,9 @@ class _Category:
                     file=file,
                     category=self.name,
                     label=None if not defect else int(defect != "good"),
-                    defect=defect,
+                    defect=name_text(defect),
                     mask=mask,
-                    identity=file.relative_to(self.root).as_posix(),
+                    identity=name_text(file.relative_to(self.root).as_posix()),
                 )
             )
         return len(images)

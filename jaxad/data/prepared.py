@@ -22,7 +22,8 @@ from pathlib import Path
 from jaxad.data.prepared_index import Entry, Index, read_index, read_record
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
-from jaxad.errors import DataError, Problem
+from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.io.places import expanded
 from jaxad.types import Record
 
 
@@ -96,8 +97,15 @@ class Prepared:
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """The folder of prepared data sets: as given, else TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's default)."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder of prepared data sets: as given, else TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's default).
+
+    Raises:
+        ConfigError: it lies in a home folder, and none is known.
+    """
+    try:
+        return expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    except ConfigError as error:
+        raise ConfigError(f"data_dir: {error}; or give data_dir, or TFDS_DATA_DIR") from error
 
 
 def prepared_names(data_dir: str | Path | None = None) -> tuple[str, ...]:

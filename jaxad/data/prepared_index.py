@@ -19,8 +19,9 @@ from typing import Any
 
 from jaxad.data.decode import decode_mask
 from jaxad.data.files import content_digest
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.places import cache_folder
 from jaxad.io.threads import map_threads
 
 FILE = "jaxad_index.json"
@@ -73,8 +74,7 @@ def read_index(folder: Path, *, workers: int = 2) -> Index:
         DataError: shards are missing or damaged, or the features are not `FEATURES`.
     """
     shards = {file.name: [(s := file.stat()).st_size, s.st_mtime_ns] for file in sorted(folder.glob("*.array_record*"))}
-    elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxad" / "indexes"
-    places = (folder / FILE, elsewhere / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]}.json")
+    places = (folder / FILE, *_elsewhere(folder))
     for file in places:
         if file.is_file() and (found := _load(file, shards)) is not None:
             return found
@@ -134,6 +134,14 @@ def _open(folder: Path, split: str) -> tuple[Any, Any]:
         return builder.as_data_source(split, decoders=raw), builder.info.features
     except Exception as error:
         raise DataError(f"{folder}: TFDS cannot open {split} ({error}); prepare it again") from error
+
+
+def _elsewhere(folder: Path) -> tuple[Path, ...]:
+    """The place for an index that cannot lie beside its shards; none where no cache folder is known."""
+    try:
+        return (cache_folder() / "indexes" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json",)
+    except ConfigError:
+        return ()
 
 
 def _load(file: Path, shards: dict[str, list[int]]) -> Index | None:

@@ -26,6 +26,7 @@ from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
+from jaxad.io.foreign import raise_explained
 from jaxad.nn import module_state
 from jaxad.nn.variables import Memory
 
@@ -181,6 +182,7 @@ def read_meta(checkpoint: Path | str) -> dict[str, Any]:
         if (folder / COMPLETE).is_file():
             meta |= json.loads((folder / COMPLETE).read_text())
     except Exception as error:  # Orbax raises whatever its storage raises.
+        raise_explained(error)
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
     if (found := meta.get("format", 0)) != FORMAT:
         mend = "upgrade jaxad" if found > FORMAT else "fit anew"
@@ -302,6 +304,7 @@ def _read_arrays(folder: Path) -> dict[str, Any]:
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
             arrays = reader.restore(folder, restore_args=as_numpy)
     except Exception as error:  # Orbax raises whatever its storage raises.
+        raise_explained(error)
         raise CheckpointError(f"{folder}: damaged checkpoint: {error}") from error
     return {path: jnp.asarray(array) for path, array in arrays.items()}
 

@@ -1,4 +1,4 @@
-"""JSON files of data sets: what is damaged is named with its file and place."""
+"""JSON files: written for every reader; of those of data sets, what is damaged is named with its file and place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.errors import DataError, Problem
+from jaxad.io.text import writable
 
 Hook = Callable[[dict[str, Any]], Any]
 
@@ -24,6 +25,15 @@ def read_json(file: Path, hook: Hook | None = None) -> Any:
     except OSError as error:
         raise _bad("unreadable JSON", file, f"{error.strerror}; check path and permissions") from error
     return parse_json(content, file, hook)
+
+
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """Content as strict JSON in ASCII: what UTF-8 cannot hold is escaped (`jaxad.io.text`).
+
+    Raises:
+        ValueError: a number that is not finite, which JSON does not have.
+    """
+    return json.dumps(writable(content), indent=indent, allow_nan=False)
 
 
 def parse_json(content: bytes, file: Path | str, hook: Hook | None = None) -> Any:

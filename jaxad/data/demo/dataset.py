@@ -25,6 +25,7 @@ from PIL import Image
 
 from jaxad.data.decode import decode_image, pixel_digest
 from jaxad.errors import DataError
+from jaxad.io.places import expanded
 
 VERSION = 3
 NOTES = "demo.json"
@@ -85,7 +86,7 @@ def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int
     Raises:
         DataError: a package of the `demo` extra is missing, or the folder exists and is not this data set.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     notes = _notes(counts or DemoCounts(), seed)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if _recorded(folder) == notes:

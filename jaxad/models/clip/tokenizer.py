@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import ConfigError, WeightsError
+from jaxad.io.places import expanded
 from jaxad.models.weights.place import open_place
 
 DEFAULT = "openai/clip-vit-large-patch14"
@@ -141,7 +142,7 @@ def token_positions(tokenizer: CLIPTokenizer, prefix: str, phrase: str) -> tuple
 def _find(source: str | Path, revision: str | None, subfolders: Sequence[str]) -> Path:
     """The folder in which the tokenizer files lie, downloaded where they are on the hub."""
     instead = f"name, as the tokenizer, a folder or hub id that has them, such as {DEFAULT}"
-    if Path(source).expanduser().is_file():
+    if expanded(source).is_file():
         raise WeightsError(f"{source}: one file of weights holds no tokenizer files; {instead}")
     said = []
     for subfolder in subfolders:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
+from jaxad.io.places import expanded
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
 from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damaged
 from jaxad.models.weights.place import Place, open_place
@@ -124,7 +125,7 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
     Raises:
         WeightsError: nothing there, hub out of reach, repository missing or gated, damaged file, missing shard.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         if subfolder:
             raise WeightsError(f"{source}: is a file, and has no subfolder {subfolder!r}")

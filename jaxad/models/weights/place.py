@@ -11,6 +11,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from jaxad.errors import WeightsError
+from jaxad.io.places import expanded
 
 _UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 """Raised by the hub's client where nothing answers; a class of its HTTP library, which depends on its version."""
@@ -30,7 +31,7 @@ class Place(Protocol):
 
 def open_place(source: str | Path, revision: str | None = None, subfolder: str = "") -> Place:
     """The local folder of that name, else the hub's repository, at `revision`; or a folder in either."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     return Folder(path / subfolder) if path.is_dir() else Hub(str(source), revision, subfolder)
 
 
