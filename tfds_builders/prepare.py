@@ -19,10 +19,11 @@ from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.io.places import expanded
 from jaxad.io.progress import Reporter
+from jaxad.io.text import slug
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
 from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
-from tfds_builders.listing import Benchmark, Counts, benchmark, config_name, slug
+from tfds_builders.listing import Benchmark, Counts, benchmark, config_name
 from tfds_builders.sources import locate
 
 SMALLEST = 32
@@ -162,6 +163,7 @@ def _list(
 
 def _named(data_set: Benchmark, official: Sequence[str], wanted: Sequence[str]) -> list[str]:
     known = {slug(category): category for category in official}
+    wanted = [category if slug(category) in known else name_text(category) for category in wanted]
     if strangers := [category for category in wanted if slug(category) not in known]:
         raise ConfigError(f"{data_set.name}: no category {', '.join(strangers)}; there are {', '.join(official)}")
     chosen = {slug(category) for category in wanted}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxad.config import DataConfig
+from jaxad.config import DataConfig, bad_seed
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import caption_record, described
 from jaxad.data.class_names import ClassNames
@@ -135,6 +135,7 @@ class ReferenceOptions(FitOptions):
     def problems(self, config: Any, data: FitData) -> list[str]:
         """Everything about shots and names that cannot work."""
         found = [f"shots = {self.shots}: must be at least 0"] if self.shots < 0 else []
+        found += bad_seed("seed", self.seed)
         if self.shots > 0 and not data.name:
             found.append(f"shots = {self.shots}: needs images to take them from; give data = NAME")
         if not data.name and not self.classes:

@@ -12,6 +12,7 @@ All other characters are kept, of whatever script.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import re
 import sys
@@ -51,6 +52,18 @@ def name_text(name: str | PurePath) -> str:
 def file_name(text: str) -> str:
     """The name of the file or folder that `name_text` wrote in this way."""
     return _encoded(re.sub(_ESCAPE, lambda found: _meant(found[0]), text))
+
+
+def slug(name: str) -> str:
+    """A name as part of the name of a folder: letters and digits of every script, and "_" in place of the rest.
+
+    Names in ASCII have nothing added, so that two which differ in punctuation alone have the same slug. All others have
+    slugs of their own: where something had to be replaced, a hash of the name ends it.
+    """
+    plain = re.sub(r"\W", "_", name)
+    if plain == name or (name.isascii() and not re.search(_ESCAPE, name)):
+        return plain
+    return f"{plain}_{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def writable(content: Any) -> Any:
