@@ -17,9 +17,9 @@ from tensorflow_datasets.core.constants import DATASET_INFO_FILENAME
 
 from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
-from jaxad.io.places import expanded
+from jaxad.io.places import check_storable, expanded
 from jaxad.io.progress import Reporter
-from jaxad.io.text import slug
+from jaxad.io.text import name_text, slug
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
 from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
@@ -91,6 +91,7 @@ def prepare(
         raise ConfigError(f"workers = {workers}: must be at least 1")
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
+    check_storable("data_dir", root_folder)
     paths = [expanded(path) for path in ([source] if isinstance(source, str | Path) else source)]
     scratch = root_folder / "unpacked" / name
     with locate(data_set, paths, scratch, reporter, categories) as located:

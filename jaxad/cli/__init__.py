@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxad import __version__
-from jaxad.cli._printing import message, show, what_to_report
+from jaxad.cli._printing import message, print_traceback, show, what_to_report
 from jaxad.cli._terminal import open_streams
 from jaxad.errors import JaxadError, MachineError
 
@@ -83,6 +83,7 @@ def run(command: Command) -> None:
 def main() -> None:
     """Entry point of `jaxad`: exit status 0, 1 for what a user can mend, 2 for wrong usage, 130 after Ctrl-C."""
     open_streams()
+    sys.excepthook = print_traceback
     try:
         try:
             status = _status(parse(sys.argv[1:]))

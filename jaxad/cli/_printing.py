@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from types import TracebackType
 
 from jaxad.io.text import visible
 
@@ -26,9 +30,16 @@ def show(text: object, *, error: bool = False) -> None:
 def message(error: object, words: Sequence[str]) -> str:
     """What an error says, in its own lines: a new line in a path of the command line, `words`, is no end of a line."""
     text = str(error)
+    with contextlib.suppress(OSError):
+        words = [*words, os.getcwd()]
     for part in {part for word in words for part in re.split(r"[/\\=:]", word) if "\n" in part}:
         text = text.replace(part, visible(part))
     return text
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """In place of `sys.excepthook`: names in the traceback cannot control the terminal either."""
+    show("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)
 
 
 def what_to_report() -> str:

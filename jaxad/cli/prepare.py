@@ -30,7 +30,7 @@ class Prepare(Command):
     """The extracted folder, a folder of the official archives, or these archives themselves."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-    categories: tuple[str, ...] | None = None
+    categories: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
     """Categories to prepare; all if not given."""
     size: int | None = None
     """Reduce images to this length of their shorter side, for sources too large to decode while training; the source's

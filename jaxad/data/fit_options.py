@@ -18,6 +18,7 @@ from jaxad.data.dataset import DataSet, load
 from jaxad.data.folder import FolderSource
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
+from jaxad.io.text import typed
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,10 @@ class ReferenceOptions(FitOptions):
     """Names of the categories; those of the data if not given."""
     reference_lists: Path | None = None
     """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draw; needs --holdout 0."""
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(typed, self.classes)))
 
     def categories(self, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """The given ones, or those whose names were given."""

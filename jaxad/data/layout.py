@@ -21,7 +21,7 @@ from jaxad.data.decode import EXTENSIONS
 from jaxad.errors import DataError, Problem
 from jaxad.io.places import expanded
 from jaxad.io.problems import Problems
-from jaxad.io.text import name_text
+from jaxad.io.text import name_text, typed
 from jaxad.types import Record
 
 NORMAL = frozenset({"good", "normal", "ok"})
@@ -73,7 +73,7 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing
             f"{root}: holds no category; needs category/train/good, category/test or category/good with images in them"
         )
     if categories is not None:
-        categories = tuple(name if name in folders else name_text(name) for name in categories)
+        categories = tuple(typed(name, folders) for name in categories)
         missing = [name for name in categories if name not in folders]
         if missing:
             raise DataError(f"{root}: no category {', '.join(missing)}; there are {', '.join(folders)}")

@@ -27,6 +27,7 @@ from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
 from jaxad.io.foreign import raise_explained
+from jaxad.io.places import check_storable
 from jaxad.nn import module_state
 from jaxad.nn.variables import Memory
 
@@ -154,8 +155,10 @@ def find_step(checkpoint: Path | str) -> Path:
     """The folder of the step that `checkpoint` names: a workdir (newest step), or one step's folder.
 
     Raises:
+        ConfigError: its path is not UTF-8.
         CheckpointError: nothing there, or nothing complete.
     """
+    check_storable("checkpoint", checkpoint)
     folder = Path(checkpoint).absolute()
     if (folder / "meta").is_dir() and folder.name.isdigit():
         return folder

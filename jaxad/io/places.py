@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from jaxad.errors import ConfigError
+from jaxad.io.text import visible
 
 
 def expanded(path: str | Path) -> Path:
@@ -18,6 +19,17 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path}: no home folder is known for it; set HOME, or write the path without ~") from error
+
+
+def check_storable(name: str, folder: str | Path) -> None:
+    """Raises ConfigError for a folder that arrays cannot be stored in, named as the parameter `name`.
+
+    The libraries that store them take no path that is not UTF-8.
+    """
+    try:
+        str(Path(folder).absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name} = {visible(folder)}: its path must be UTF-8; choose or rename the folder") from error
 
 
 def cache_folder() -> Path:

@@ -54,6 +54,16 @@ def file_name(text: str) -> str:
     return _encoded(re.sub(_ESCAPE, lambda found: _meant(found[0]), text))
 
 
+def typed(name: str, known: Collection[str] = ()) -> str:
+    """The text of a name that a user typed, as the file system has it or as it was shown.
+
+    Args:
+        name: the words of the user.
+        known: texts of the names that there are.
+    """
+    return name if name in known or (not known and visible(name) == name) else name_text(name)
+
+
 def slug(name: str) -> str:
     """A name as part of the name of a folder: letters and digits of every script, and "_" in place of the rest.
 

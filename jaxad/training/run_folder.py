@@ -14,6 +14,7 @@ import numpy as np
 from jaxad import parallel
 from jaxad.errors import CheckpointError
 from jaxad.io.atomic import write_whole
+from jaxad.io.places import check_storable
 from jaxad.io.threads import map_threads
 from jaxad.types import Source
 
@@ -44,8 +45,10 @@ def claim(workdir: Path, settings: Mapping[str, Any]) -> None:
             {part: `content_hash`}, has to be the same; all else there says where the images are from.
 
     Raises:
+        ConfigError: the folder's path is not UTF-8.
         CheckpointError: the folder holds another run, all differing settings listed, or something else.
     """
+    check_storable("workdir", workdir)
     mine = json.loads(json.dumps(settings))
     file = workdir / "config.json"
     if file.is_file():
