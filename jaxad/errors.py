@@ -42,6 +42,10 @@ class ReportError(JaxadError, ValueError):
     """A report lacks keys or has values of a wrong type; the message lists them all."""
 
 
+class MachineError(JaxadError):
+    """What jaxad runs on fails it: no such device, no memory, a full disk, a broken package; says what to do."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a data set.
@@ -59,7 +63,8 @@ class Problem:
     fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.kind}: {self.detail}"
+        # A line for each problem, also where the name of a file holds a new line.
+        return f"{self.file}: {self.kind}: {self.detail}".replace("\n", "\\x0a")
 
 
 class DataError(JaxadError):

@@ -198,7 +198,8 @@ def cache_identity(detector: Detector, source: Source) -> str:
     """Hash of all that features depend on: the images by their fingerprints, their annotations, networks, views."""
     hasher = hashlib.sha256()
     for index in range(len(source)):
-        hasher.update(f"{source.fingerprint(index)}\n".encode())
+        # A fingerprint may hold the name of a file, which need not be UTF-8.
+        hasher.update(f"{source.fingerprint(index)}\n".encode("utf-8", "surrogatepass"))
     spec, pretrained = detector.inputs, detector.pretrained
     hasher.update(repr(sorted(spec.views.items())).encode())
     weights = None if pretrained is None else (pretrained.id, pretrained.sha256)

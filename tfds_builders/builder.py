@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 from tensorflow_datasets.core import constants, split_builder, splits
 
+from jaxad.data.prepared import data_folder
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.threads import map_threads
 from tfds_builders.encode import encode
@@ -267,7 +268,7 @@ def read_metadata(builder: tfds.core.DatasetBuilder) -> dict[str, Any]:
 
 def data_root(data_dir: str | Path | None) -> Path:
     """The TFDS data folder, TFDS's own by default."""
-    return Path(os.path.abspath(Path(data_dir or constants.get_default_data_dir()).expanduser()))
+    return Path(os.path.abspath(data_folder(data_dir)))
 
 
 def _check_shard(path: Path, length: int) -> None:

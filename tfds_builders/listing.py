@@ -7,7 +7,6 @@ A data set is a `Benchmark`. Those that come with jaxad are packages `tfds_build
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, Literal, cast
 
 from jaxad.data.registry import datasets
 from jaxad.errors import ConfigError, DataError
+from jaxad.io.text import slug
 from jaxad.registry import unknown
 
 Split = Literal["train", "validation", "test"]
@@ -136,11 +136,6 @@ def config_name(benchmark: Benchmark, category: str, size: int | None = None, **
     parts = [slug(category)]
     parts += [chosen[option.name] for option in benchmark.options if chosen[option.name] != option.choices[0]]
     return "-".join(parts + ([] if size is None else [str(size)]))
-
-
-def slug(category: str) -> str:
-    """A category's name as part of a config name: what is neither letter nor digit becomes "_"."""
-    return re.sub(r"[^0-9A-Za-z]", "_", category)
 
 
 def names() -> tuple[str, ...]:

@@ -17,11 +17,13 @@ from tensorflow_datasets.core.constants import DATASET_INFO_FILENAME
 
 from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.io.places import check_storable, expanded
 from jaxad.io.progress import Reporter
+from jaxad.io.text import name_text, slug
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
 from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
-from tfds_builders.listing import Benchmark, Counts, benchmark, config_name, slug
+from tfds_builders.listing import Benchmark, Counts, benchmark, config_name
 from tfds_builders.sources import locate
 
 SMALLEST = 32
@@ -89,12 +91,13 @@ def prepare(
         raise ConfigError(f"workers = {workers}: must be at least 1")
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
-    paths = [Path(path).expanduser() for path in ([source] if isinstance(source, str | Path) else source)]
+    check_storable("data_dir", root_folder)
+    paths = [expanded(path) for path in ([source] if isinstance(source, str | Path) else source)]
     scratch = root_folder / "unpacked" / name
     with locate(data_set, paths, scratch, reporter, categories) as located:
         listed, problems = _list(data_set, located.root, categories, chosen, partial)
         if captions is not None:
-            listed, notes = attach_captions(listed, Path(captions).expanduser())
+            listed, notes = attach_captions(listed, expanded(captions))
             problems += notes
         done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
         waiting = [category for category in listed if done[category.name] is None]
@@ -161,6 +164,7 @@ def _list(
 
 def _named(data_set: Benchmark, official: Sequence[str], wanted: Sequence[str]) -> list[str]:
     known = {slug(category): category for category in official}
+    wanted = [category if slug(category) in known else name_text(category) for category in wanted]
     if strangers := [category for category in wanted if slug(category) not in known]:
         raise ConfigError(f"{data_set.name}: no category {', '.join(strangers)}; there are {', '.join(official)}")
     chosen = {slug(category) for category in wanted}

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxad import __version__
-from jaxad.errors import JaxadError
+from jaxad.cli._printing import message, print_traceback, show, what_to_report
+from jaxad.cli._terminal import open_streams
+from jaxad.errors import JaxadError, MachineError
 
 if TYPE_CHECKING:
     from jaxad.cli._command import Command
@@ -40,7 +42,7 @@ def parse(words: Sequence[str]) -> Command:
     from jaxad.cli._choosing import choose
 
     if list(words[:1]) == ["--version"]:
-        print(f"jaxad {__version__}")
+        show(f"jaxad {__version__}")
         sys.exit(0)
     name = choose(words, _Commands(), prog="jaxad", description=_DESCRIPTION)
     return _Commands().get(name).parse(words[1:])
@@ -65,23 +67,34 @@ def run(command: Command) -> None:
         JaxadError: anything a user can mend.
     """
     from jaxad.cli._flags import with_flags
+    from jaxad.io.foreign import check_environment, explained
 
     try:
+        check_environment()
         command.run()
     except JaxadError as error:
         error.args = (with_flags(str(error), command),)
         raise
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) or (text := explained(error)) is None:
+            raise
+        raise MachineError(with_flags(text, command)) from error
 
 
 def main() -> None:
     """Entry point of `jaxad`: exit status 0, 1 for what a user can mend, 2 for wrong usage, 130 after Ctrl-C."""
+    open_streams()
+    sys.excepthook = print_traceback
     try:
         try:
             status = _status(parse(sys.argv[1:]))
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone, as in `jaxad check ... | head`; Python would complain once more when it flushes at exit.
+    except OSError as error:
+        # Of stdout, as all others are told. Its reader may have gone, as in `jaxad check ... | head`.
+        if not isinstance(error, BrokenPipeError):
+            show(f"jaxad: the output cannot be written: {error.strerror or error}", error=True)
+        # Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
@@ -93,11 +106,14 @@ def _status(command: Command) -> int:
     except BrokenPipeError:
         raise
     except (JaxadError, OSError) as error:
-        print(f"jaxad: {error}", file=sys.stderr)
+        show(f"jaxad: {message(error, sys.argv)}", error=True)
         return 1
     except KeyboardInterrupt:
-        print(f"\njaxad: stopped{_how_to_resume(command)}", file=sys.stderr)
+        show(f"\njaxad: stopped{_how_to_resume(command)}", error=True)
         return 130
+    except Exception as error:
+        error.add_note(what_to_report())
+        raise
     return 0
 
 

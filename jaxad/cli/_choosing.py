@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from jaxad.cli._printing import show
+from jaxad.cli._terminal import width
 from jaxad.errors import ConfigError
 from jaxad.registry import unknown
 
@@ -44,9 +45,9 @@ def choose(words: Sequence[str], choices: Choices, *, prog: str, description: st
         return words[0]
     asked = bool(words) and words[0] in ("-h", "--help", "--help-all")
     if words and not asked:
-        print(f"{prog}: {unknown(choices.kind, words[0], names)}; see {prog} --help", file=sys.stderr)
+        show(f"{prog}: {unknown(choices.kind, words[0], names)}; see {prog} --help", error=True)
         sys.exit(2)
-    print(_listing(choices, prog, description), file=sys.stdout if asked else sys.stderr)
+    show(_listing(choices, prog, description), error=not asked)
     sys.exit(0 if asked else 2)
 
 
@@ -56,17 +57,17 @@ def first_lines(thing: object) -> str:
 
 
 def _listing(choices: Choices, prog: str, description: str) -> str:
-    width, names = max(shutil.get_terminal_size().columns, 40), choices.names()
+    columns, names = width(), choices.names()
     column = max(map(len, names)) + 4
     entries = [
         textwrap.fill(
-            _line(choices, name), width, initial_indent=f"  {name:{column - 2}}", subsequent_indent=" " * column
+            _line(choices, name), columns, initial_indent=f"  {name:{column - 2}}", subsequent_indent=" " * column
         )
         for name in names
     ]
     usage = f"usage: {prog} {{{', '.join(names)}}} ..."
-    begin = [textwrap.fill(usage, width, subsequent_indent=" " * 7), "", textwrap.fill(description, width), ""]
-    end = textwrap.fill(f"`{prog} {choices.kind.upper()} --help` explains one of them.", width)
+    begin = [textwrap.fill(usage, columns, subsequent_indent=" " * 7), "", textwrap.fill(description, columns), ""]
+    end = textwrap.fill(f"`{prog} {choices.kind.upper()} --help` explains one of them.", columns)
     return "\n".join([*begin, *entries, "", end])
 
 

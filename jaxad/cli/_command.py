@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 from jaxad.cli._reading import read
 from jaxad.errors import ConfigError
+from jaxad.io.text import visible
 
 
 class Command:
@@ -66,4 +67,11 @@ def raise_problems(problems: Sequence[str]) -> None:
 
 def command_line(*words: object) -> str:
     """A command line of jaxad, quoted for a shell."""
-    return shlex.join(["jaxad", *map(str, words)])
+    return " ".join(["jaxad", *(_quoted(str(word)) for word in words)])
+
+
+def _quoted(word: str) -> str:
+    """A word for a shell; one with characters that cannot be shown in the form that bash and zsh read escapes in."""
+    if visible(word) == word:
+        return shlex.quote(word)
+    return "$'{}'".format(visible(word.replace("\\", "\\\\").replace("'", "\\'")))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from jaxad.cli._command import Command
 from jaxad.config import DataConfig
@@ -19,7 +21,7 @@ class DataCommand(Command):
 
     data: str
     """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
-    categories: tuple[str, ...] | None = None
+    categories: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
     """Categories to use; all if not given."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""

@@ -11,6 +11,7 @@ from jaxad.cli._command import below_one, no_folder
 from jaxad.cli._data import WorkCommand
 from jaxad.config import DataConfig
 from jaxad.errors import ConfigError
+from jaxad.io.places import check_storable
 
 HOLDOUT = 0.1
 
@@ -47,10 +48,11 @@ class FitCommand(WorkCommand):
         problems = below_one(self, "workers") + no_folder(self, "workdir")
         if not 0 <= self.holdout < 1:
             problems.append(f"holdout = {self.holdout}: must be at least 0 and below 1")
-        for settings in (self.settings(), self.train):
+        checks = [lambda: check_storable("workdir", self.workdir)]
+        checks += [settings.check for settings in (self.settings(), self.train) if settings is not None]
+        for check in checks:
             try:
-                if settings is not None:
-                    settings.check()
+                check()
             except ConfigError as error:
                 problems.append(str(error))
         return problems

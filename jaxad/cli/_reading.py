@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import inspect
+import io
 import itertools
-import shutil
 import sys
 import textwrap
 import typing
@@ -15,9 +16,15 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import tyro
 
+from jaxad.cli._printing import show
+from jaxad.cli._terminal import bound_width, width
+from jaxad.io.text import visible
+
 C = TypeVar("C")
 
 ALL = "--help-all"
+ROOMY = 60
+"""Columns in which every usage line of tyro fits."""
 
 
 def read(
@@ -49,7 +56,7 @@ def read(
     if helps:
         variant = _explained(variant, short=ALL not in helps)
         _introduce(description or inspect.getdoc(cls) or "")
-    found = tyro.cli(variant, args=["--help"] if ALL in helps else words, prog=prog, description="")
+    found = _parsed(variant, ["--help"] if ALL in helps else words, prog=prog, description="")
     return cls(**{f.name: getattr(found, f.name) for f in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
@@ -57,10 +64,10 @@ def read_known(cls: type[C], words: Sequence[str], *, prog: str) -> tuple[C, lis
     """As `read`, with the words besides flags that found no place among the positional ones."""
     if _helps(words):
         read(cls, words, prog=prog)
-    found, rest = tyro.cli(cls, args=words, prog=prog, return_unknown_args=True)
+    found, rest = _parsed(cls, words, prog=prog, return_unknown_args=True)
     if any(word.startswith("-") for word in rest):
         # tyro says what it does not know, and what comes near.
-        tyro.cli(cls, args=words, prog=prog)
+        _parsed(cls, words, prog=prog)
     return found, rest
 
 
@@ -71,7 +78,7 @@ def read_one(name: str, choices: Sequence[str], words: Sequence[str], *, prog: s
         SystemExit: it has no value, or none of the choices (2); what to say has been printed.
     """
     alone = dataclasses.make_dataclass("Alone", [(name, one_of(choices), dataclasses.field(default=choices[0]))])
-    return getattr(tyro.cli(alone, args=words, prog=prog, return_unknown_args=True, add_help=False)[0], name)
+    return getattr(_parsed(alone, words, prog=prog, return_unknown_args=True, add_help=False)[0], name)
 
 
 def one_of(choices: Sequence[str]) -> Any:
@@ -81,8 +88,31 @@ def one_of(choices: Sequence[str]) -> Any:
 
 def usage_error(prog: str, message: str) -> NoReturn:
     """Ends with status 2 after a message of wrong usage."""
-    print(f"{prog}: {message}", file=sys.stderr)
+    show(f"{prog}: {message}", error=True)
     sys.exit(2)
+
+
+def _parsed(cls: Any, words: Sequence[str], **how: Any) -> Any:
+    """What tyro makes of the words; its help and messages fit the terminal, whatever its width and the words are.
+
+    tyro breaks no usage line and repeats words as they are: where that matters, what it prints is printed here.
+    """
+    bound_width()
+    if width() >= ROOMY and all(visible(word) == word for word in words):
+        return tyro.cli(cls, args=words, **how)
+    out, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            return tyro.cli(cls, args=words, **how)
+    finally:
+        for said, error in ((out, False), (errors, True)):
+            if text := said.getvalue().rstrip("\n"):
+                show("\n".join(map(_broken, text.split("\n"))), error=error)
+
+
+def _broken(line: str) -> str:
+    """A line in as many as fit the terminal."""
+    return line if len(line) <= width() else textwrap.fill(line, width(), subsequent_indent="    ")
 
 
 def _helps(words: Sequence[str]) -> list[str]:
@@ -92,8 +122,7 @@ def _helps(words: Sequence[str]) -> list[str]:
 
 def _introduce(text: str) -> None:
     """Prints the paragraphs of a text, each broken into lines that fit the terminal."""
-    width = shutil.get_terminal_size().columns
-    print("\n\n".join(textwrap.fill(" ".join(part.split()), width) for part in text.split("\n\n")), end="\n\n")
+    show("\n\n".join(textwrap.fill(" ".join(part.split()), width()) for part in text.split("\n\n")) + "\n")
 
 
 def _variant(cls: Any, types: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any]) -> Any:

@@ -11,6 +11,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from jaxad.io.text import visible
+
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[bool]) -> None:
     """Prints a table; no cell is ever cut off.
@@ -26,7 +28,7 @@ def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers:
     for head, number in zip(heads, numbers, strict=True):
         table.add_column(Text(head), justify="right" if number else "left", overflow="fold", no_wrap=plain)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     if not plain:
         console.print(table)
         return

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from jaxad.cli._command import below_one, command_line, raise_problems
 from jaxad.cli._data import WorkCommand
+from jaxad.cli._printing import show
 from jaxad.errors import ConfigError
 
 
@@ -67,12 +68,12 @@ class Caption(WorkCommand):
             more = f" and {len(found.empty) - 5} more" if len(found.empty) > 5 else ""
             reporter.warn([f"{len(found.empty)} captions are empty: {', '.join(found.empty[:5])}{more}"])
         length = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
-        print(
+        show(
             f"{found.folder}: {len(found.captions)} captions of {length:.0f} words on average, in the data set's order"
         )
         own = (*self.data_flags(), "--captions", found.folder)
         if self.split == "train":
-            print(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")
+            show(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")
         else:
             rest = ("--checkpoint", "runs/vlmdiff", "--protocol", "diad", "--out", "runs/vlmdiff-report")
-            print(f"for a detector that takes captions at test time: {command_line('evaluate', *own, *rest)}")
+            show(f"for a detector that takes captions at test time: {command_line('evaluate', *own, *rest)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import ClassVar
 
 from jaxad.cli._command import below_one, raise_problems
 from jaxad.cli._data import DataCommand
+from jaxad.cli._printing import show
 from jaxad.errors import DataError
 
 
@@ -26,22 +26,23 @@ class Check(DataCommand):
     def run(self) -> None:
         """Examines; fails where a problem would stop a run."""
         from jaxad.io.atomic import write_whole
+        from jaxad.io.json_files import json_text
 
         raise_problems(below_one(self, "workers"))
         dataset = self.load(verify=True)
-        print(dataset.summary())
+        show(dataset.summary())
         for category, counts in dataset.images.items():
-            print(f"{category}: " + "; ".join(_listing(counts[name]) for name in ("sizes", "kinds")))
+            show(f"{category}: " + "; ".join(_listing(counts[name]) for name in ("sizes", "kinds")))
         for problem in dataset.problems:
-            print(f"{'problem' if problem.fatal else 'note'}: {problem}")
+            show(f"{'problem' if problem.fatal else 'note'}: {problem}")
         if self.out is not None:
             problems = [dataclasses.asdict(problem) for problem in dataset.problems]
             content = {"data": dataset.name, "counts": dataset.counts, "images": dataset.images, "problems": problems}
-            write_whole(self.out, json.dumps(content, indent=2) + "\n")
+            write_whole(self.out, json_text(content, indent=2) + "\n")
         if fatal := [problem for problem in dataset.problems if problem.fatal]:
             number = f"{len(fatal)} problem{'s' if len(fatal) > 1 else ''}"
             raise DataError(f"{number} would stop a run; mend, or leave out with --on-bad skip of fit and evaluate")
-        print("nothing that would stop a run")
+        show("nothing that would stop a run")
 
 
 def _listing(numbers: Mapping[str, int], most: int = 4) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from jaxad.cli._command import Command
+from jaxad.cli._printing import show
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,4 @@ class Convert(Command):
         if manifest["license"] is None:
             Reporter().warn(["the source states no license; --license NAME records it in the manifest"])
         kinds = ", ".join(f"{count} {dtype}" for dtype, count in manifest["dtypes"].items())
-        print(f"{self.destination}: {manifest['tensors']} tensors ({kinds}), {manifest['bytes'] / 1e6:.1f} MB")
+        show(f"{self.destination}: {manifest['tensors']} tensors ({kinds}), {manifest['bytes'] / 1e6:.1f} MB")

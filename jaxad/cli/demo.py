@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from jaxad.cli._command import Command, command_line
+from jaxad.cli._printing import show
 
 if TYPE_CHECKING:
     from jaxad.data.demo.dataset import DemoCounts
@@ -80,7 +81,7 @@ class Demo(Command):
         evaluation = figures(mine, threshold=run.threshold, baseline=theirs)
         page = write_report(self.out / "report", report, evaluation=evaluation)
         print_metrics(report)
-        print(f"\nThe report: {page}\n{self._advice(folder)}")
+        show(f"\nThe report: {page}\n{self._advice(folder)}")
 
     def _advice(self, folder: Path) -> str:
         """How to judge images with the run, and to fit one's own."""

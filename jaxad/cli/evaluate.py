@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from jaxad.cli._command import below_one, no_folder, raise_problems
 from jaxad.cli._data import WorkCommand
+from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
 from jaxad.errors import ConfigError, DataError
 
@@ -101,7 +102,7 @@ class Evaluate(WorkCommand):
         )
         page = write_report(self.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs))
         print_metrics(report)
-        print(f"see {page}")
+        show(f"see {page}")
 
 
 def _labeled(dataset: DataSet) -> ImageSource:

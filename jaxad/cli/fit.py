@@ -141,7 +141,7 @@ def _read_fit(cls: type[Fit], detector: Any, words: Sequence[str], prog: str) ->
         "preset": one_of(presets),
         "protocol": one_of(protocol_names()),
         "model": config,
-        "options": Annotated[options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="")],
+        "options": Annotated[options, tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.arg(name="")],
     }
     defaults = {"preset": preset, "protocol": detector.protocol, "model": config.preset(preset), "options": options()}
     fixed: dict[str, Any] = {"detector": detector.name}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_a
 import tyro
 
 from jaxad.cli._command import Command, below_one, raise_problems
+from jaxad.cli._printing import show
 from jaxad.cli._reading import read_known, usage_error
 from jaxad.errors import ConfigError
 
@@ -73,14 +74,16 @@ class Predict(Command):
         from jaxad.inference import checkpoint
         from jaxad.inference.prediction import predict_stream
         from jaxad.io.progress import Reporter
+        from jaxad.io.text import typed
         from jaxad.report.prediction_folder import LINES, PredictionFolder
 
         missing = [f"{path}: no such file or folder{_near(path)}" for path in self.images if not path.exists()]
         raise_problems(below_one(self, "batch_size", "workers") + missing)
         reporter = Reporter()
-        source = ImageList(list(self.images), self.category)
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
-        self._explain(restored, reporter)
+        category = typed(self.category, restored.detector.categories)
+        source = ImageList(list(self.images), category)
+        self._explain(restored, category, reporter)
         files = [record.file for record in source.records]
         kinds: Any = self.save
         results = PredictionFolder(
@@ -102,9 +105,9 @@ class Predict(Command):
                 flagged += bool(prediction.anomalous)
         scored = f"{len(source)} images scored"
         verdict = scored if restored.threshold is None else f"{flagged} of {len(source)} images are anomalous"
-        print(f"{verdict}; see {self.out / LINES}")
+        show(f"{verdict}; see {self.out / LINES}")
 
-    def _explain(self, restored: Restored, reporter: Reporter) -> None:
+    def _explain(self, restored: Restored, category: str, reporter: Reporter) -> None:
         """Says what to know of the checkpoint before it judges; ConfigError where it cannot."""
         from jaxad.cli._captions import takes_captions
 
@@ -113,14 +116,14 @@ class Predict(Command):
         if takes_captions(detector):
             reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
         known = ", ".join(detector.categories)
-        if self.category and self.category not in detector.categories:
-            raise ConfigError(f"category = {self.category}: the checkpoint knows {known}")
-        if detector.inputs.needs_category and not self.category:
+        if category and category not in detector.categories:
+            raise ConfigError(f"category = {category}: the checkpoint knows {known}")
+        if detector.inputs.needs_category and not category:
             raise ConfigError(f"category: this {detector.name} needs it; the checkpoint knows {known}")
         if threshold is None:
             how = "run fit with --holdout above 0 to its end"
             reporter.warn([f"the checkpoint has no threshold ({how}): scores only, no decisions"])
-        elif not self.category and len(detector.categories) > 1:
+        elif not category and len(detector.categories) > 1:
             reporter.say(f"one threshold for all categories; --category NAME takes that of one: {known}")
 
 

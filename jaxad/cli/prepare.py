@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from jaxad.cli._command import Command, command_line, raise_problems
+from jaxad.cli._printing import show
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Prepare(Command):
     """The extracted folder, a folder of the official archives, or these archives themselves."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-    categories: tuple[str, ...] | None = None
+    categories: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
     """Categories to prepare; all if not given."""
     size: int | None = None
     """Reduce images to this length of their shorter side, for sources too large to decode while training; the source's
@@ -52,7 +53,7 @@ class Prepare(Command):
         from tfds_builders.prepare import data_name, how_to, prepare
 
         if not self.source:
-            print(how_to(self.name))
+            show(how_to(self.name))
             return
         pairs = [word.partition("=") for word in self.options]
         raise_problems(
@@ -74,6 +75,6 @@ class Prepare(Command):
         )
         for category in found:
             number = sum(category.counts.values())
-            print(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
+            show(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
         where = () if self.data_dir is None else ("--data-dir", self.data_dir)
-        print(f"next: {command_line('check', '--data', data_name(self.name, self.size, options), *where)}")
+        show(f"next: {command_line('check', '--data', data_name(self.name, self.size, options), *where)}")

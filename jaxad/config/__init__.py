@@ -10,6 +10,7 @@ from jaxad.config.dpdiff import DPDiffConfig as DPDiffConfig
 from jaxad.config.fields import Blocks as Blocks
 from jaxad.config.fields import Config as Config
 from jaxad.config.fields import Precision as Precision
+from jaxad.config.fields import bad_seed as bad_seed
 from jaxad.config.fields import from_json as from_json
 from jaxad.config.fields import setting as setting
 from jaxad.config.fields import to_json as to_json

@@ -213,7 +213,7 @@ class DPDiffConfig(Config):
             ("local_prototypes", "global_prototypes", "local_weight", "global_weight", "start_timestep"),
         )
         positive = ("image_size", "prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
-        problems += at_least(self, 1, (*positive, "depth", "mlp_ratio", "sampling_steps", "draws"))
+        problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws"))
         low, high = self.train_timesteps
         if not 0 <= low < high <= self.timesteps:
             problems.append(f"train_timesteps = {low, high}: needs 0 <= low < high <= timesteps = {self.timesteps}")

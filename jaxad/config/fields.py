@@ -22,6 +22,12 @@ None, all from half the depth on. For a convolutional network they are stages, w
 None both stand for those that end at strides 4, 8 and 16."""
 
 
+LARGEST = 2**31 - 1
+"""Largest whole number of a setting: what is computed of them is computed in 32 bits."""
+LARGEST_FLOAT = 3e38
+LARGEST_SEED = 2**32 - 1
+
+
 def setting(default: T, *, source: str, reason: str = "", decision: str = "") -> T:
     """A dataclass field that says where its default comes from; the docstring below the field says what it means.
 
@@ -81,7 +87,8 @@ class Config:
     def check(self) -> None:
         """Raises ConfigError listing every field that cannot work."""
         check_types(self)
-        raise_problems(type(self).__name__, self.problems())
+        # Numbers out of all bounds first: what `problems` computes of them need not end.
+        raise_problems(type(self).__name__, out_of_bounds(self) or self.problems())
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -199,6 +206,34 @@ def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
         for name, value in values
         if value is not None and not value >= bound
     ]
+
+
+def bad_seed(name: str, seed: int) -> list[str]:
+    """A problem if the seed is none that numpy and JAX both take."""
+    return [] if 0 <= seed <= LARGEST_SEED else [f"{name} = {seed}: must be 0 to {LARGEST_SEED}"]
+
+
+def out_of_bounds(config: Any) -> list[str]:
+    """A problem for each number that is not finite or that 32 bits cannot hold, and for each field `seed` beyond its
+    bounds."""
+    problems = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name == "seed":
+            problems += bad_seed("seed", value)
+        elif not all(map(_is_bounded, _numbers(value))):
+            problems.append(f"{field.name} = {value}: must be finite, and within {LARGEST} in whole numbers")
+    return problems
+
+
+def _numbers(value: Any) -> list[int | float]:
+    if isinstance(value, tuple):
+        return [number for item in value for number in _numbers(item)]
+    return [value] if isinstance(value, int | float) else []
+
+
+def _is_bounded(number: int | float) -> bool:
+    return abs(number) <= (LARGEST if isinstance(number, int) else LARGEST_FLOAT)
 
 
 def repeated_blocks(blocks: Blocks) -> list[str]:

@@ -90,6 +90,8 @@ class FirstStageConfig(Config):
         problems = at_least(
             self, 0, ("perceptual_weight", "kl_weight", "discriminator_weight", "discriminator_start")
         ) + at_least(self, 1, ("discriminator_layers", "discriminator_width"))
+        if self.discriminator_layers > 10:
+            return [*problems, f"discriminator_layers = {self.discriminator_layers}: must be at most 10"]
         if self.image_size < 16:
             problems.append(f"image_size = {self.image_size}: must be at least 16")
         # A logit sees a patch of the halved image with 4 pixels on each side.

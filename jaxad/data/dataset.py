@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,8 @@ from jaxad.data.prepared import open_prepared, prepared_names
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
+from jaxad.io.places import cache_folder, expanded
+from jaxad.io.text import apart, file_name
 from jaxad.types import Record
 
 LICENSE_LENGTH = 4000
@@ -68,7 +69,8 @@ class DataSet:
         """Table of the counts, one line for each category and one for all."""
         heads = ("category", "train", "hold-out", "test normal", "test anomalous", "masks")
         rows = [(name, *numbers.values()) for name, numbers in self.counts.items()]
-        rows.append(("all", *(sum(column) for column in zip(*(row[1:] for row in rows), strict=True))))
+        totals = (sum(column) for column in zip(*(row[1:] for row in rows), strict=True))
+        rows.append((apart("all", self.categories), *totals))
         first = max(len(str(row[0])) for row in (heads, *rows))
         lines = []
         for row in (heads, *rows):
@@ -105,10 +107,10 @@ def load(
     config.check()
     if name == "demo":
         return _load_folder(
-            name, make_demo(Path(cache) if cache else _cache_folder() / f"demo-{VERSION}"), config, verify
+            name, make_demo(Path(cache) if cache else cache_folder() / f"demo-{VERSION}"), config, verify
         )
     if name.startswith("folder:"):
-        return _load_folder(name, Path(name.removeprefix("folder:")).expanduser(), config, verify)
+        return _load_folder(name, expanded(name.removeprefix("folder:")), config, verify)
     if _is_prepared_name(name, data_dir):
         return _load_prepared(name, data_dir, config, verify)
     there = ", ".join(prepared_names(data_dir))
@@ -130,7 +132,7 @@ def _load_folder(name: str, root: Path, config: DataConfig, verify: bool | None)
     data = _assemble(
         name, normal, frozenset(listing.validation), test, listing.problems, config, verify is not False, root
     )
-    folders = [root, *(root / category for category in data.categories)]
+    folders = [root, *(root / file_name(category) for category in data.categories)]
     return replace(data, license=_license(folders), notes=read_notes(root))
 
 
@@ -228,7 +230,3 @@ def _beginning(file: Path) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= LICENSE_LENGTH else text[:LICENSE_LENGTH] + " ..."
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxad"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxad.config import DataConfig
+from jaxad.config import DataConfig, bad_seed
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import caption_record, described
 from jaxad.data.class_names import ClassNames
@@ -18,6 +18,7 @@ from jaxad.data.dataset import DataSet, load
 from jaxad.data.folder import FolderSource
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
+from jaxad.io.text import typed
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ class ReferenceOptions(FitOptions):
     reference_lists: Path | None = None
     """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draw; needs --holdout 0."""
 
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(map(typed, self.classes)))
+
     def categories(self, given: tuple[str, ...] | None) -> tuple[str, ...] | None:
         """The given ones, or those whose names were given."""
         return given or self.classes
@@ -135,6 +140,7 @@ class ReferenceOptions(FitOptions):
     def problems(self, config: Any, data: FitData) -> list[str]:
         """Everything about shots and names that cannot work."""
         found = [f"shots = {self.shots}: must be at least 0"] if self.shots < 0 else []
+        found += bad_seed("seed", self.seed)
         if self.shots > 0 and not data.name:
             found.append(f"shots = {self.shots}: needs images to take them from; give data = NAME")
         if not data.name and not self.classes:

@@ -12,6 +12,7 @@ from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
 from jaxad.data.layout import image_files
 from jaxad.errors import DataError
+from jaxad.io.text import name_text
 from jaxad.types import Record, Sample
 
 
@@ -57,7 +58,7 @@ class ImageList:
 
     def _add(self, image: Any, file: Path, identity: str, category: str) -> None:
         self._images.append(image)
-        self.records.append(Record(file, category, identity=identity))
+        self.records.append(Record(file, category, identity=name_text(identity)))
 
     def __len__(self) -> int:
         return len(self.records)

@@ -23,8 +23,10 @@ from jaxad.data.files import Facts
 from jaxad.data.prepared_index import Entry, Index, read_index, read_record
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
-from jaxad.errors import DataError, Problem
+from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.io.json_files import read_object
+from jaxad.io.places import expanded
+from jaxad.io.text import name_text, slug
 from jaxad.types import Record
 
 
@@ -108,8 +110,15 @@ class Prepared:
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
-    """The folder of prepared data sets: as given, else TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's default)."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder of prepared data sets: as given, else TFDS_DATA_DIR, else ~/tensorflow_datasets (TFDS's default).
+
+    Raises:
+        ConfigError: it lies in a home folder, and none is known.
+    """
+    try:
+        return expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    except ConfigError as error:
+        raise ConfigError(f"data_dir: {error}; or give data_dir, or TFDS_DATA_DIR") from error
 
 
 def prepared_names(data_dir: str | Path | None = None) -> tuple[str, ...]:
@@ -203,7 +212,10 @@ def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
         raise DataError(f"{dataset} is not prepared in {data_dir}; run: {prepare}; or give another data_dir")
     subsets = datasets.get(dataset).subsets if dataset in datasets.names() else {}
     same = {config: folder for config, folder in configs.items() if config.partition("-")[1:] == (hyphen, variant)}
-    if selection in configs or f"{selection}{hyphen}{variant}" in configs:
+    if selection == "all":
+        # Also where a category is called so; `categories` chooses that one alone.
+        pass
+    elif selection in configs or f"{selection}{hyphen}{variant}" in configs:
         same = {config: folder for config, folder in same.items() if config.partition("-")[0] == selection}
     elif selection.lower() in subsets:
         number, last = subsets[selection.lower()]
@@ -214,7 +226,7 @@ def _chosen(name: str, data_dir: Path) -> dict[str, Path]:
                 f"{name}: holds the {number} categories up to {last}, and {len(same)} of those are prepared in "
                 f"{data_dir}; run: {prepare}"
             )
-    elif selection != "all":
+    else:
         same = {}
     if not same:
         kinds = ["all", *subsets]
@@ -235,10 +247,11 @@ def _official_name(folder: Path) -> str:
 
 def _only(name: str, folders: dict[str, Path], categories: tuple[str, ...]) -> dict[str, Path]:
     slugs = {config.partition("-")[0]: config for config in folders}
-    wanted = {category: re.sub(r"[^0-9A-Za-z]", "_", category) for category in categories}
-    if missing := [category for category, slug in wanted.items() if slug not in slugs]:
+    wanted = {category: slug(name_text(category)) for category in categories}
+    wanted |= {category: slug(category) for category in categories if slug(category) in slugs}
+    if missing := [category for category, own in wanted.items() if own not in slugs]:
         raise DataError(f"{name}: no category {', '.join(missing)}; there are {', '.join(slugs)}")
-    return {config: folders[config] for slug, config in slugs.items() if slug in wanted.values()}
+    return {config: folders[config] for own, config in slugs.items() if own in wanted.values()}
 
 
 def _notes(dataset: str, indexes: dict[str, Index]) -> tuple[Problem, ...]:

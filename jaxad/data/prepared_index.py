@@ -20,9 +20,10 @@ from typing import Any, get_args, get_type_hints
 
 from jaxad.data.decode import decode, decode_mask
 from jaxad.data.files import Facts, content_digest
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import LIST, read_object
+from jaxad.io.places import cache_folder
 from jaxad.io.threads import map_threads
 from jaxad.io.untrusted import reading
 
@@ -83,8 +84,7 @@ def read_index(folder: Path, *, workers: int = 2) -> Index:
         DataError: shards are missing or damaged, or the features are not `FEATURES`.
     """
     shards = {file.name: [(s := file.stat()).st_size, s.st_mtime_ns] for file in sorted(folder.glob("*.array_record*"))}
-    elsewhere = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxad" / "indexes"
-    places = (folder / FILE, elsewhere / f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:32]}.json")
+    places = (folder / FILE, *_elsewhere(folder))
     for file in places:
         if file.is_file() and (found := _load(file, shards)) is not None:
             return found
@@ -152,6 +152,14 @@ def _check_features(file: Path) -> None:
             if not isinstance(name, str) or not name.startswith(_TFDS):
                 raise DataError(f"{file}: pythonClassName = {name!r:.100}: is no feature of TFDS; prepare it again")
         pending += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _elsewhere(folder: Path) -> tuple[Path, ...]:
+    """The place for an index that cannot lie beside its shards; none where no cache folder is known."""
+    try:
+        return (cache_folder() / "indexes" / f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.json",)
+    except ConfigError:
+        return ()
 
 
 def _load(file: Path, shards: dict[str, list[int]]) -> Index | None:

@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 
+from jaxad.config.fields import bad_seed, raise_problems
 from jaxad.data.decode import Decoded, decode, decode_mask
 from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts
@@ -105,8 +106,10 @@ class ImageSource(ABC):
                 the data set with holdout = 0, so that every image they name is there.
 
         Raises:
+            ConfigError: a seed below 0 or above 2**32 - 1.
             DataError: categories with fewer than k normal images, or lists that do not fit; all named at once.
         """
+        raise_problems("per_class", bad_seed("seed", seed))
         normal = {name: [] for name in self.categories}
         for index, record in enumerate(self.records):
             if record.label != 1:

@@ -11,6 +11,7 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, TrainingError
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.threshold import POOLED, Limits, Threshold
+from jaxad.io.text import apart
 from jaxad.types import Source
 
 ROUNDING = 1e-5
@@ -105,10 +106,11 @@ def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
     """One warning that names every category with too few normal images for the rate; none where all have enough."""
     # Of so many the highest is the quantile; rounded, because 1 / 0.07 may be a little more in floating point.
     needed = max(1, math.ceil(round(1 / false_alarm - 1, 9)))
-    few = {name or "all together": limit.normals for name, limit in limits.items() if limit.normals < needed}
+    pooled = apart("all together", limits)
+    few = [(name or pooled, limit.normals) for name, limit in limits.items() if limit.normals < needed]
     if not few:
         return ()
-    listing = ", ".join(f"{name} {number}" for name, number in few.items())
+    listing = ", ".join(f"{name} {number}" for name, number in few)
     return (
         f"a false-alarm rate of {false_alarm:g} needs {needed} hold-out images, but there are: {listing}. Their "
         "threshold is the highest of n normal scores, which a further normal image passes with a probability of up to "

@@ -162,6 +162,7 @@ def find_step(checkpoint: Path | str) -> Path:
     """The folder of the step that `checkpoint` names: a workdir (newest whole step), or one step's folder.
 
     Raises:
+        ConfigError: its path is not UTF-8.
         CheckpointError: nothing there, or nothing whole.
     """
     return newest(checkpoint, lambda step: step.folder)[0]

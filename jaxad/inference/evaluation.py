@@ -22,6 +22,7 @@ from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, TsneInput, choose_cases
 from jaxad.inference.threshold import Threshold
+from jaxad.io.text import apart, visible
 from jaxad.types import Source
 
 
@@ -278,20 +279,23 @@ def _curves(state: metrics.ClassMetrics) -> Curves:
 def _describe(source: Source | DataSet) -> dict[str, Any]:
     if isinstance(source, DataSet):
         return {
-            "source": source.name,
+            "source": visible(source.name),
             "counts": source.counts,
             "licence": source.license or None,
-            "bad_files": [{"file": p.file, "kind": p.kind, "detail": p.detail} for p in source.problems],
+            "bad_files": [
+                {"file": visible(p.file), "kind": p.kind, "detail": visible(p.detail)} for p in source.problems
+            ],
             "notes": [str(note) for note in source.notes.get("notes", ())],
         }
     counts: dict[str, dict[str, int]] = {name: {"test_normal": 0, "test_anomalous": 0} for name in source.categories}
     for record in source.records:
         counts[record.category]["test_anomalous" if record.label else "test_normal"] += 1
-    return {"source": source.name, "counts": counts, "licence": None, "bad_files": []}
+    return {"source": visible(source.name), "counts": counts, "licence": None, "bad_files": []}
 
 
 def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
-    limits = {name or "(pooled)": dataclasses.asdict(limit) for name, limit in threshold.limits.items()}
+    pooled = apart("(pooled)", threshold.limits)
+    limits = {name or pooled: dataclasses.asdict(limit) for name, limit in threshold.limits.items()}
     return {"false_alarm": threshold.false_alarm, "limits": limits, "warnings": list(threshold.warnings)}
 
 

@@ -14,6 +14,7 @@ from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.inference.maps import fit_map, hottest_box
 from jaxad.inference.predictor import Predictor
 from jaxad.io.problems import problems_of
+from jaxad.io.text import name_text
 from jaxad.types import Source
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class ImagePrediction:
     mask: np.ndarray | None
 
     def to_json(self) -> dict[str, Any]:
-        """A line of predictions.jsonl."""
+        """A line of predictions.jsonl; the file's name as `jaxad.io.text.name_text` writes it."""
         return {
-            "file": self.file,
+            "file": name_text(self.file),
             "category": self.category,
             "score": self.score,
             "threshold": self.threshold,

@@ -27,6 +27,7 @@ from jaxad.io.digests import (
     read_sealed,
     sealed,
 )
+from jaxad.io.places import check_storable
 
 FORMAT = 3
 FOLDER = "checkpoints"
@@ -151,8 +152,10 @@ def step_folders(checkpoint: Path | str) -> list[Path]:
     """The folders of the steps that `checkpoint` names, newest first: those of a workdir, or one step's own.
 
     Raises:
+        ConfigError: its path is not UTF-8, which what reads arrays asks for.
         CheckpointError: nothing there, or no step.
     """
+    check_storable("checkpoint", checkpoint)
     folder = Path(checkpoint).absolute()
     root = folder / FOLDER
     if not root.is_dir():

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError
 from jaxad.inference.steps import Step
+from jaxad.io.foreign import raise_explained
 from jaxad.nn import module_state
 from jaxad.nn.variables import Memory
 
@@ -31,6 +32,7 @@ def declared(step: Step, item: str) -> dict[str, jax.ShapeDtypeStruct]:
         tree: Any = ocp.PyTreeCheckpointHandler().metadata(step.folder / item).tree  # type: ignore[arg-type]
         found = {path: jax.ShapeDtypeStruct(tuple(a.shape), np.dtype(a.dtype)) for path, a in dict(tree).items()}
     except Exception as error:  # Orbax raises whatever its storage raises.
+        raise_explained(error)
         raise _unreadable(step.folder / item, error) from error
     size = sum(int(np.prod(a.shape, dtype=object)) * a.dtype.itemsize for a in found.values())
     if size > max(LEAST_BOUND, RATIO * step.size(item)):
@@ -79,6 +81,7 @@ def read_arrays(step: Step, item: str) -> dict[str, Any]:
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
             arrays = reader.restore(step.folder / item, restore_args=as_numpy)
     except Exception as error:
+        raise_explained(error)
         raise _unreadable(step.folder / item, error) from error
     return {path: jnp.asarray(array) for path, array in arrays.items()}
 

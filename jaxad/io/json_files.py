@@ -1,4 +1,4 @@
-"""JSON files from anywhere: bounded before they are parsed, and what is damaged is named with its file and place."""
+"""JSON files: written for every reader; bounded before they are parsed, and damage is named with its file and place."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import DataError, JaxadError, Problem
+from jaxad.io.text import writable
 from jaxad.io.untrusted import JSON_DEPTH, MEBIBYTE, bytes_of, reading
 
 Hook = Callable[[dict[str, Any]], Any]
@@ -71,6 +72,15 @@ def read_json(file: Path, hook: Hook | None = None, *, size: Size = LIST, error:
     """
     content = bytes_of(file, size.bytes, lambda said: error("unreadable JSON", file, f"{said}; check path and file"))
     return parse_json(content, file, hook, size=size, error=error)
+
+
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """Content as strict JSON in ASCII: what UTF-8 cannot hold is escaped (`jaxad.io.text`).
+
+    Raises:
+        ValueError: a number that is not finite, which JSON does not have.
+    """
+    return json.dumps(writable(content), indent=indent, allow_nan=False)
 
 
 def parse_json(

@@ -1,4 +1,7 @@
-"""What a run says while it works: lines, warnings and progress bars, on the main process only (rich)."""
+"""What a run says while it works: lines, warnings and progress bars, on the main process only (rich).
+
+Names in it cannot control the terminal (`jaxad.io.text`), nor are they read as rich's markup.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jaxad.io.text import visible
 
 LINES = 20
 """Lines of progress that training prints where there is no terminal for a bar."""
@@ -20,22 +25,22 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False):
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """One line."""
-        self._console.print(text, markup=False)
+        """One line, or several."""
+        self._console.print(visible(text, lines=True))
 
     def warn(self, texts: Sequence[str]) -> None:
         """Lines that a user should act on."""
         for text in texts:
-            self._console.print(f"warning: {text}", style="yellow", markup=False)
+            self._console.print(f"warning: {visible(text, lines=True)}", style="yellow")
 
     @contextmanager
     def images(self, what: str, total: int, *, unit: str = "images") -> Iterator[Callable[[int], None]]:
         """A bar over images, or other units; yields the function that adds to it."""
         with self._bar(unit) as bar:
-            task = bar.add_task(what, total=total, note="")
+            task = bar.add_task(visible(what), total=total, note="")
             yield lambda number: bar.advance(task, number)
 
     @contextmanager
@@ -59,12 +64,12 @@ class Reporter:
 
     def _bar(self, unit: str) -> Progress:
         columns = (
-            TextColumn("{task.description:>10}"),
+            TextColumn("{task.description:>10}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn(unit),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         return Progress(*columns, console=self._console, disable=not self._console.is_terminal)

@@ -159,9 +159,9 @@ def greedy_coreset(patches: Array, size: int, key: Array, *, projection: int = 1
     size = min(size, patches.shape[0])
     key_projection, key_first = jax.random.split(key)
     if projection < patches.shape[1]:
-        matrix = jax.random.normal(key_projection, (patches.shape[1], projection)) / np.sqrt(projection)
+        matrix = jax.random.normal(key_projection, (patches.shape[1], projection), jnp.float32) / projection**0.5
         patches = jnp.matmul(patches, matrix, precision="highest")
-    first = jax.random.randint(key_first, (), 0, patches.shape[0])
+    first = jax.random.randint(key_first, (), 0, patches.shape[0], jnp.int32)
     return np.asarray(_k_center(patches, first, size))
 
 
@@ -173,7 +173,7 @@ def _k_center(points: Array, first: Array, size: int) -> jax.Array:
         nearest, newest = carry
         distance = squares + squares[newest] - 2 * jnp.matmul(points, points[newest], precision="highest")
         nearest = jnp.minimum(nearest, distance).at[newest].set(-jnp.inf)
-        return (nearest, jnp.argmax(nearest)), newest
+        return (nearest, jnp.argmax(nearest).astype(newest.dtype)), newest
 
-    start = (jnp.full(points.shape[0], jnp.inf), first)
+    start = (jnp.full(points.shape[0], jnp.inf, jnp.float32), first)
     return jax.lax.scan(step, start, length=size)[1]

@@ -42,7 +42,7 @@ class PrototypeExtractor(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.heads, self.dtype = heads, dtype
-        self.queries = nnx.Param(0.02 * jax.random.normal(rngs.params(), (prototypes, channels)))
+        self.queries = nnx.Param(0.02 * jax.random.normal(rngs.params(), (prototypes, channels), jnp.float32))
         self.norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
         self.mlp_norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
 

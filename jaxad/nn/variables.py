@@ -36,7 +36,7 @@ class Memory(nnx.Variable):
     @classmethod
     def empty(cls) -> Memory:
         """One that nothing has filled yet."""
-        return cls(jnp.zeros(1))
+        return cls(jnp.zeros(1, jnp.float32))
 
     @property
     def filled(self) -> bool:

@@ -13,6 +13,8 @@ import numpy as np
 
 from jaxad.inference.results import Evaluation, notes_of
 from jaxad.io.atomic import write_whole
+from jaxad.io.json_files import json_text
+from jaxad.io.text import visible
 from jaxad.metrics import LABELS
 from jaxad.report import figures, summary
 from jaxad.report.images import heat
@@ -36,9 +38,9 @@ def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Eva
         ReportError: the dictionary lacks keys or has values of a wrong type; nothing is written then.
     """
     validate_report(report)
-    page = _page(report, evaluation or Evaluation())
+    page = visible(_page(report, evaluation or Evaluation()), lines=True)
     out_dir = Path(out_dir)
-    write_whole(out_dir / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_whole(out_dir / "report.json", json_text(report, indent=2) + "\n")
     return write_whole(out_dir / "report.html", page)
 
 

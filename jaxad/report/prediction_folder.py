@@ -11,7 +11,6 @@ collide. Results of an earlier run in DIR stay as they are until the new ones ar
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections import Counter
@@ -27,6 +26,7 @@ from jaxad.inference.maps import heat_scale
 from jaxad.inference.prediction import ImagePrediction
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
+from jaxad.io.json_files import json_text
 from jaxad.report.images import save_map, save_mask, save_overlay
 
 KINDS = ("overlay", "map", "mask")
@@ -77,7 +77,7 @@ class PredictionFolder:
     def add(self, image: np.ndarray, prediction: ImagePrediction) -> None:
         """Takes the next image, uint8 [h w 3], and its prediction."""
         name = self._names[len(self._lines)]
-        self._lines.append(json.dumps(prediction.to_json()))
+        self._lines.append(json_text(prediction.to_json()))
         if "overlay" in self._save:
             limits = None if self._threshold is None else self._threshold.of(prediction.category)
             if limits is None:

@@ -17,6 +17,7 @@ from jaxad.errors import CheckpointError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import write_whole
 from jaxad.io.digests import DamageError, read_object
+from jaxad.io.places import check_storable
 from jaxad.io.threads import map_threads
 from jaxad.types import Source
 
@@ -58,8 +59,10 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
         What was mended or set aside, for the user.
 
     Raises:
+        ConfigError: the folder's path is not UTF-8.
         CheckpointError: the folder holds another run, all differing settings listed, or something else.
     """
+    check_storable("workdir", workdir)
     mine = json.loads(json.dumps(settings))
     file, steps = workdir / "config.json", workdir / FOLDER
     recorded, told = _recorded(workdir, mine), []

@@ -126,7 +126,7 @@ class DetectorTrainer:
 
     def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
         # The loss sees features, never images: what makes them stays out of the step.
-        absent = {path: jnp.zeros((0,)) for path in self._frozen}
+        absent = {path: jnp.zeros((0,), jnp.float32) for path in self._frozen}
 
         def loss(params, batch, key):
             return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss(batch, key)

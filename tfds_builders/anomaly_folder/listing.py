@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jaxad.data.layout import scan
 from jaxad.errors import DataError
+from jaxad.io.text import file_name
 from tfds_builders.listing import Benchmark, Sample, Split
 
 
@@ -23,7 +24,8 @@ def list_samples(root: Path, category: str) -> Iterator[Sample]:
         DataError: masks without images, an empty category; all are named.
     """
     listing = scan(root, (category,))
-    folder = root / category if (root / category).is_dir() else root
+    own = root / file_name(category)
+    folder = own if own.is_dir() else root
     if fatal := [
         problem for problem in listing.problems if problem.fatal and Path(problem.file).is_relative_to(folder)
     ]:

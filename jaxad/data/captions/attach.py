@@ -13,6 +13,7 @@ from typing import Any
 from jaxad.data.captions.files import read_captions
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
+from jaxad.io.places import expanded
 
 MISSING, SURPLUS, DUPLICATE, ORDER = "missing caption", "surplus caption", "duplicate caption", "other order"
 LISTED = 50
@@ -52,7 +53,7 @@ class Captions:
             DataError: with every problem found: no such file, damaged JSON, entries of a wrong type, parts that leave
                 gaps or overlap, lists of unequal length.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         return cls(str(path), *read_captions(path, split))
 
     def check(self, ids: Sequence[str]) -> list[Problem]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from jaxad.errors import DataError, Problem
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import LIST, Faults, parse_json, read_json
+from jaxad.io.places import expanded
 from jaxad.io.problems import Problems
 from jaxad.io.untrusted import bytes_of
 
@@ -74,9 +75,9 @@ def write_captions(
     Raises:
         DataError: the folder holds captions of other images, or `texts` ends too early.
     """
-    folder = Path(out_dir).expanduser() / f"{dataset}_captions_{vlm}_{prompt}"
+    folder = expanded(out_dir) / f"{dataset}_captions_{vlm}_{prompt}"
     captions_file = folder / f"{split}_captions_{dataset}_{vlm}.json"
-    if folder.parent != Path(out_dir).expanduser() or _SHARD.fullmatch(captions_file.stem):
+    if folder.parent != expanded(out_dir) or _SHARD.fullmatch(captions_file.stem):
         raise DataError(f"captioner {vlm!r}: needs a short name without / and without two numbers at its end")
     part = _Part(captions_file)
     journal = captions_file.with_suffix(".journal")

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxad.config.fields import bad_seed, raise_problems
 from jaxad.data.decode import decode_image, pixel_digest
 from jaxad.errors import DataError
 from jaxad.io.json_files import read_object
+from jaxad.io.places import expanded
 
 VERSION = 3
 NOTES = "demo.json"
@@ -84,9 +86,11 @@ def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int
         The folder.
 
     Raises:
+        ConfigError: a seed below 0 or above 2**32 - 1.
         DataError: a package of the `demo` extra is missing, or the folder exists and is not this data set.
     """
-    folder = Path(folder).expanduser()
+    raise_problems("make_demo", bad_seed("seed", seed))
+    folder = expanded(folder)
     notes = _notes(counts or DemoCounts(), seed)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         if _recorded(folder) == notes:

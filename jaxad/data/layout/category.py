@@ -14,6 +14,7 @@ from jaxad.data.layout.tree import Folder, is_image
 from jaxad.data.layout.words import SPLITS, defect_of, folded, resembles_normal, role, word
 from jaxad.errors import Problem
 from jaxad.io.problems import Problems
+from jaxad.io.text import name_text
 from jaxad.types import Record
 
 Split = Literal["train", "validation", "test"]
@@ -132,8 +133,8 @@ class Category:
         for file in images:
             self._pictures[file] = Picture(file, folded(defect), below)
             label = None if not defect else int(defect != "good")
-            identity = file.relative_to(self.root).as_posix()
-            getattr(self, split).append(Record(file, self.name, label, defect, identity=identity))
+            identity = name_text(file.relative_to(self.root).as_posix())
+            getattr(self, split).append(Record(file, self.name, label, name_text(defect), identity=identity))
         return len(images)
 
     def _collect_masks(self, split: Split, folder: Folder, place: tuple[str, ...]) -> None:

@@ -12,6 +12,8 @@ from jaxad.data.layout.evidence import holds_masks
 from jaxad.data.layout.tree import Folder, read_tree
 from jaxad.data.layout.words import SPLITS, folded, role, word
 from jaxad.errors import DataError, Problem
+from jaxad.io.places import expanded
+from jaxad.io.text import name_text, typed
 from jaxad.types import Record
 
 
@@ -37,13 +39,13 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing
 
     Args:
         root: the folder.
-        categories: names of the categories to list, None for all.
+        categories: names of the categories to list, as the file system or `jaxad.io.text` has them; None for all.
 
     Raises:
         DataError: the folder is missing, holds no category, lacks one of `categories`, or may as well be one category
             as hold several.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder; give a folder in MVTec layout, e.g. folder:parts with parts/screw/train/good"
@@ -51,6 +53,7 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing
     tree = read_tree(root)
     folders, problems = _categories(tree)
     if categories is not None:
+        categories = tuple(typed(name, folders) for name in categories)
         missing = [name for name in categories if name not in folders]
         if missing:
             raise DataError(f"{root}: no category {', '.join(missing)}; there are {', '.join(folders)}")
@@ -94,7 +97,7 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
                 "one or the other into a folder of its own"
             )
     if parts:
-        return {tree.path.resolve().name: tree}, []
+        return {name_text(tree.path.resolve().name): tree}, []
     if not whole:
         raise DataError(_no_category(tree))
     problems = [found for child in tree.folders if child not in whole for found in _outside(child)]
@@ -104,7 +107,7 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
     problems += _similar(child.path for child in whole)
     links = [Problem("dangling link", str(link), "leads to nothing; mend or remove it") for link in tree.dangling]
     kept = kept_note(Folder(tree.path, kept=tree.kept))
-    return {child.name: child for child in whole}, [*problems, *links, *kept]
+    return {name_text(child.name): child for child in whole}, [*problems, *links, *kept]
 
 
 def _is_part(folder: Folder) -> bool:

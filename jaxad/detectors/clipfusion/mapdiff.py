@@ -167,11 +167,11 @@ class MapDiff:
             return jnp.einsum("bs,bs...->b...", weights, values.reshape(b, s, *values.shape[1:]), precision="highest")
 
         # What fills up a category's states is its last one again, so that the last row is always the last state.
-        last = jnp.zeros((b, s)).at[:, -1].set(1.0)
+        last = jnp.zeros((b, s), jnp.float32).at[:, -1].set(1.0)
         share = last if config.vision_prompt == "last-state" else weights
         far = [mean(distance, share) for distance in found["far"]]
         if not language:
-            return jnp.zeros((b, *self.grid)), None, far
+            return jnp.zeros((b, *self.grid), jnp.float32), None, far
         return mean(found["attention"], weights), mean(found["again"], weights) if again else None, far
 
     def references(self, unet: UNet, latents: Array, text: Array) -> list[jax.Array]:

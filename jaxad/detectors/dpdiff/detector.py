@@ -51,8 +51,8 @@ class DPDiff(PatchDetector, Trainable):
         heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
         prototype_heads = config.prototype_heads or attention_heads(channels)
         _check_heads(prototype_heads=(prototype_heads, channels), heads=(heads, width))
-        self.channel_mean = Statistic(jnp.zeros(channels))
-        self.channel_std = Statistic(jnp.ones(channels))
+        self.channel_mean = Statistic(jnp.zeros(channels, jnp.float32))
+        self.channel_std = Statistic(jnp.ones(channels, jnp.float32))
         dtype = compute_dtype(config.precision)
 
         def extractor(prototypes: int) -> PrototypeExtractor | None:
@@ -98,15 +98,15 @@ class DPDiff(PatchDetector, Trainable):
         x = self._standardize(features.tokens)
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         keys = jax.random.split(key, 3)
-        t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps)
+        t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, jnp.int32)
         alpha_bar = self._schedule.alpha_bar_at(t)
-        noise = jax.random.normal(keys[1], x.shape)
+        noise = jax.random.normal(keys[1], x.shape, jnp.float32)
         arrays = self._prototypes(x)
         prototypes = _concatenate(arrays)
         if prototypes is not None:
             if config.detach_prototypes:
                 prototypes = jax.lax.stop_gradient(prototypes)
-            prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape), alpha_bar)
+            prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
         output = self.denoiser(add_noise(x, noise, alpha_bar), prototypes, t)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
         total = jnp.square(output - target).mean()

@@ -16,6 +16,7 @@ from jaxad.data.captions.files import write_captions
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import read_object
+from jaxad.io.places import expanded
 from jaxad.io.threads import map_threads
 from jaxad.models.captioner.hugging_face import Captioner
 from jaxad.types import Source
@@ -93,7 +94,7 @@ def caption(
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
     numbered = data.partition("/")[0] in NUMBERED
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
-    _claim(Path(out_dir).expanduser() / f"{name}_captions_{vlm}_{short}", settings)
+    _claim(expanded(out_dir) / f"{name}_captions_{vlm}_{short}", settings)
 
     def texts(start: int) -> Iterator[str]:
         if progress is not None:
@@ -143,7 +144,7 @@ def data_name(data: str, categories: Sequence[str] | None = None) -> str:
     authors caption all of COCO once; such a file serves every split: its captions go by image number.
     """
     if data.startswith("folder:"):
-        name = Path(data.removeprefix("folder:")).expanduser().resolve().name
+        name = expanded(data.removeprefix("folder:")).resolve().name
     else:
         name = data.replace("/", "_")
     if not categories:

@@ -218,8 +218,8 @@ class VLMDiff(Detector, Trainable):
         """
         posterior_key, t_key, noise_key = jax.random.split(key, 3)
         z = self._latents(features, posterior_key)
-        t = jax.random.randint(t_key, z.shape[:1], 0, len(self._schedule))
-        noise = jax.random.normal(noise_key, z.shape)
+        t = jax.random.randint(t_key, z.shape[:1], 0, len(self._schedule), jnp.int32)
+        noise = jax.random.normal(noise_key, z.shape, jnp.float32)
         noisy = add_noise(z, noise, self._schedule.alpha_bar_at(t))
         hint = self.sgn.hint(IMAGENET(features.extras["image"]))
         predicted = controlled_noise(self.unet, self.sgn, noisy, t, self._text(features), hint)
@@ -273,7 +273,7 @@ class VLMDiff(Detector, Trainable):
         if len(maps) == 1:
             return Judgement(maps[0])
         size = self.config.image_size
-        total = jnp.zeros((len(maps[0]), size, size))
+        total = jnp.zeros((len(maps[0]), size, size), jnp.float32)
         for map in maps:
             rows, columns = (jnp.asarray(bilinear(n, size, True), jnp.float32) for n in map.shape[1:])
             total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns, precision="highest")

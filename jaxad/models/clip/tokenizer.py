@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.io.json_files import VOCABULARY, read_object
+from jaxad.io.places import expanded
 from jaxad.io.untrusted import bytes_of, reading
 from jaxad.models.weights.place import open_place
 
@@ -159,7 +160,7 @@ def token_positions(tokenizer: CLIPTokenizer, prefix: str, phrase: str) -> tuple
 def _find(source: str | Path, revision: str | None, subfolders: Sequence[str]) -> Path:
     """The folder in which the tokenizer files lie, downloaded where they are on the hub."""
     instead = f"name, as the tokenizer, a folder or hub id that has them, such as {DEFAULT}"
-    if Path(source).expanduser().is_file():
+    if expanded(source).is_file():
         raise WeightsError(f"{source}: one file of weights holds no tokenizer files; {instead}")
     said = []
     for subfolder in subfolders:

@@ -203,7 +203,7 @@ class TextTower(nnx.Module):
     def _places(self, ids: Array) -> jax.Array:
         """Place [b] of the token that stands for each text."""
         if self.config.pool == "last":
-            return jnp.full(len(ids), ids.shape[1] - 1)
+            return jnp.full(len(ids), ids.shape[1] - 1, jnp.int32)
         ids = jnp.asarray(ids)
         return (ids if self.config.pool == "largest" else ids == self.config.end).argmax(axis=1)
 
@@ -219,7 +219,7 @@ class CLIP(nnx.Module):
     def __init__(self, config: CLIPConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         self.vision = VisionTower(config.vision, dtype=dtype, rngs=rngs)
         self.text = TextTower(config.text, dtype=dtype, rngs=rngs)
-        self.logit_scale = nnx.Param(jnp.zeros(()))
+        self.logit_scale = nnx.Param(jnp.zeros((), jnp.float32))
 
     def scale(self) -> jax.Array:
         """What cosines between images and texts are multiplied by before the softmax, about 100; float32 scalar.

@@ -38,8 +38,8 @@ class BatchNorm(nnx.Module):
 
     def __init__(self, width: int, eps: float):
         self.eps = eps
-        self.scale, self.var = nnx.Param(jnp.ones(width)), nnx.Param(jnp.ones(width))
-        self.bias, self.mean = nnx.Param(jnp.zeros(width)), nnx.Param(jnp.zeros(width))
+        self.scale, self.var = nnx.Param(jnp.ones(width, jnp.float32)), nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias, self.mean = nnx.Param(jnp.zeros(width, jnp.float32)), nnx.Param(jnp.zeros(width, jnp.float32))
 
     def affine(self) -> tuple[jax.Array, jax.Array]:
         """Gain and shift, both float32 [c]."""
@@ -80,7 +80,7 @@ class ConvNorm(nnx.Module):
         self.padding: Padding = padding
         self.groups = inputs if depthwise else 1
         self.activation = activation
-        self.kernel = nnx.Param(jnp.zeros((size, size, inputs // self.groups, outputs)))
+        self.kernel = nnx.Param(jnp.zeros((size, size, inputs // self.groups, outputs), jnp.float32))
         self.norm = BatchNorm(outputs, eps)
 
     def __call__(self, x: jax.Array) -> jax.Array:

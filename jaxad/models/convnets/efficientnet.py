@@ -245,8 +245,8 @@ class Affine(nnx.Module):
     """[b i] -> [b o], zero until it is loaded."""
 
     def __init__(self, inputs: int, outputs: int):
-        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(outputs, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel[...] + self.bias[...][None]

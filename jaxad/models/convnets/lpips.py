@@ -29,7 +29,7 @@ class Linears(nnx.Module):
     """One weight for each channel of each stage; all start at 0."""
 
     def __init__(self, widths: tuple[int, ...]):
-        self.stages = nnx.List([nnx.Param(jnp.zeros(width)) for width in widths])
+        self.stages = nnx.List([nnx.Param(jnp.zeros(width, jnp.float32)) for width in widths])
 
 
 class LPIPS(nnx.Module):
@@ -50,7 +50,7 @@ class LPIPS(nnx.Module):
         shift, scale = (jnp.asarray(values).reshape(1, 1, 1, 3) for values in (_SHIFT, _SCALE))
         count = len(first)
         taps = self.vgg((jnp.concatenate([first, second]) - shift) / scale)
-        total = jnp.zeros(count)
+        total = jnp.zeros(count, jnp.float32)
         for tap, weight in zip(taps, self.linears.stages, strict=True):
             unit = _unit(tap)
             squares = jnp.square(unit[:count] - unit[count:]) * weight[...].reshape(1, 1, 1, -1)

@@ -63,7 +63,7 @@ class BatchStatisticsNorm(nnx.Module):
     """Batch norm by the mean and variance of the batch at hand, over all devices."""
 
     def __init__(self, width: int):
-        self.scale, self.bias = nnx.Param(jnp.ones(width)), nnx.Param(jnp.zeros(width))
+        self.scale, self.bias = nnx.Param(jnp.ones(width, jnp.float32)), nnx.Param(jnp.zeros(width, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         mean = x.mean((0, 1, 2), keepdims=True)

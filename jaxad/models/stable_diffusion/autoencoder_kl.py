@@ -48,7 +48,7 @@ class Moments:
             key: one key; or keys [b], one for each image, so that no latents depend on the rest of the batch.
         """
         keys = key if key.ndim else jax.random.split(key, len(self.mean))
-        noise = jax.vmap(lambda key: jax.random.normal(key, self.mean.shape[1:]))(keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, self.mean.shape[1:], jnp.float32))(keys)
         return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
     def kl(self) -> jax.Array:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import safetensors.numpy
 
 from jaxad.errors import WeightsError
+from jaxad.io.places import expanded
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.weights.config_fields import plausible_depth
 from jaxad.models.weights.key_map import CONV, CONV1X1_AS_LINEAR, LINEAR, NORM, KeyMap, Layout, to_torch
@@ -70,7 +71,7 @@ def find_part(source: str | Path, part: Part, revision: str | None = None, *, em
     Raises:
         WeightsError: it is missing, or cannot be got.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if is_whole(source):
         return _within(find_weights(source), part, ema)
     if path.is_dir():
@@ -86,7 +87,7 @@ def find_part(source: str | Path, part: Part, revision: str | None = None, *, em
 
 def is_whole(source: str | Path) -> bool:
     """Whether all networks are in one file, or in a folder that `jaxad convert` made of one (no config.json)."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     return path.is_file() or (any(path.glob("model*.safetensors")) and not (path / "config.json").exists())
 
 

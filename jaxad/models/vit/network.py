@@ -137,7 +137,7 @@ class PatchEmbed(nnx.Module):
         self.dtype = dtype
         shape = (config.patch, config.patch, 3, config.width)
         self.kernel = nnx.Param(nnx.initializers.lecun_normal(in_axis=(0, 1, 2))(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros(config.width))
+        self.bias = nnx.Param(jnp.zeros(config.width, jnp.float32))
 
     def __call__(self, images: Array) -> jax.Array:
         b, height, width, _ = images.shape
@@ -208,7 +208,7 @@ class LayerScale(nnx.Module):
     """Learned gain per channel."""
 
     def __init__(self, width: int):
-        self.gain = nnx.Param(jnp.ones(width))
+        self.gain = nnx.Param(jnp.ones(width, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return x * self.gain[...].astype(x.dtype).reshape(1, 1, -1)

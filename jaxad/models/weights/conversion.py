@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxad import __version__
 from jaxad.errors import WeightsError
+from jaxad.io.places import expanded
 from jaxad.models.weights.loader import find_weights, sha256
 from jaxad.models.weights.mapped_file import DTYPES, RenamedTensors
 from jaxad.models.weights.place import Place, open_place
@@ -100,7 +101,7 @@ def _check_destination(source: str | Path, destination: Path, overwrite: bool) -
         raise WeightsError(f"{destination}: exists; name another destination, or set overwrite")
     if not (destination / MANIFEST).is_file() or destination.is_symlink():
         raise WeightsError(f"{destination}: is no folder that convert has written (no {MANIFEST}), so it stays")
-    if Path(source).expanduser().resolve().is_relative_to(destination.resolve()):
+    if expanded(source).resolve().is_relative_to(destination.resolve()):
         raise WeightsError(f"{destination}: holds the source {source}; name another folder")
 
 
@@ -139,7 +140,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 def _license(source: str | Path, revision: str | None) -> str | None:
     """The license that the model card states, else the first line of LICENSE, else None; a lone file has neither."""
-    if Path(source).expanduser().is_file():
+    if expanded(source).is_file():
         return None
     place: Place = open_place(source, revision)
     card, text = place.find("README.md"), place.find("LICENSE")

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxad.errors import WeightsError
 from jaxad.io.json_files import read_object
+from jaxad.io.places import expanded
 from jaxad.io.untrusted import reading
 from jaxad.models.known_hashes import check_published
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
@@ -154,7 +155,7 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
         WeightsError: nothing there, hub out of reach, repository missing or gated, damaged file, missing shard; or
             a published file whose hash is known and another.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         if subfolder:
             raise WeightsError(f"{source}: is a file, and has no subfolder {subfolder!r}")

@@ -12,6 +12,7 @@ import huggingface_hub
 from huggingface_hub import errors as hub_errors
 
 from jaxad.errors import WeightsError
+from jaxad.io.places import expanded
 
 _UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 """Raised by the hub's client where nothing answers; a class of its HTTP library, which depends on its version."""
@@ -37,7 +38,7 @@ def open_place(source: str | Path, revision: str | None = None, subfolder: str =
         revision: branch, tag or commit; goes before that in `source`.
         subfolder: within the folder or repository.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return Folder(path / subfolder)
     repository, named = split_revision(source)
@@ -47,7 +48,7 @@ def open_place(source: str | Path, revision: str | None = None, subfolder: str =
 def split_revision(source: str | Path) -> tuple[str, str | None]:
     """ORG/NAME@REVISION as its two parts; None for the revision where there is none, or the source is a local path."""
     text = str(source)
-    if Path(source).expanduser().exists():
+    if expanded(source).exists():
         return text, None
     repository, _, revision = text.partition("@")
     return repository, revision or None
