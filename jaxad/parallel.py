@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,6 +144,35 @@ def wait_for_others(where: str) -> None:
     """Returns when every process has come here; `where` is the same name in all of them."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def from_main(value: int) -> int:
+    """The main process's value, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def agreed_stop(step: int, asked: int | None) -> int | None:
+    """The signal at which all processes stop after this step, None to go on; called by all after the same steps.
+
+    With several processes jax's preemption service agrees on the step. It hears of SIGTERM alone, which it takes from
+    Python's handlers, and tells the others.
+
+    Args:
+        step: steps done.
+        asked: number of the signal that this process has noticed (`jaxad.io.signals.asked`).
+    """
+    if jax.process_count() == 1:
+        return asked
+    try:
+        stops = multihost_utils.reached_preemption_sync_point(step)
+    except RuntimeError:
+        # The service is switched off; nobody else can be told.
+        return None
+    if asked is not None and not stops:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return (asked or int(signal.SIGTERM)) if stops else None
 
 
 def _is_local(array: Any) -> bool:

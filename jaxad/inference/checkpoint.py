@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from jaxad import __version__, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
+from jaxad.inference.saving import SaveError, saving
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
 from jaxad.nn import module_state
@@ -65,14 +67,18 @@ class CheckpointWriter:
     def __init__(self, workdir: Path, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._folder = (workdir / "checkpoints").absolute()
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        with saving(self._folder):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, SaveError):
+            return
+        with saving(self._folder):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     @property
     def latest(self) -> int | None:
@@ -95,11 +101,8 @@ class CheckpointWriter:
             meta: JSON values kept beside the arrays.
             training: pytree needed to go on: optimizer state, raw parameters.
         """
-        _, arrays = module_state.split(detector)
         source = detector.pretrained
-        networks, model = module_state.select(parallel.local(arrays), () if source is None else (source.attribute,))
-        small = sum(array.nbytes for array in networks.values()) < EMBED_LIMIT
-        embedded = source is not None and source.embeds and small
+        networks, model, embedded = _divided(detector)
         record = {
             "format": FORMAT,
             "jaxad": __version__,
@@ -118,24 +121,33 @@ class CheckpointWriter:
             items["pretrained"] = ocp.args.StandardSave(networks)
         if training is not None:
             items["training"] = ocp.args.StandardSave(training)
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        with saving(self._folder, step):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def size(self, detector: Detector, training: Any = None) -> int:
+        """Bytes that a step takes, known before it is there; `training` may be abstract."""
+        networks, model, embedded = _divided(detector)
+        leaves = jax.tree.leaves((model, training, networks if embedded else ()))
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
     def complete(self, step: int, threshold: Threshold | None) -> None:
         """Records, beside the last step, that the run is at its end, and the decision rule where one was chosen.
 
         A file of its own, so that the step is safe before the rule is chosen.
         """
-        self._manager.wait_until_finished()
-        if parallel.is_main_process():
-            record = {"complete": True, "threshold": None if threshold is None else threshold.to_json()}
-            write_whole(self._folder / str(step) / COMPLETE, json.dumps(record))
+        with saving(self._folder, step):
+            self._manager.wait_until_finished()
+            if parallel.is_main_process():
+                record = {"complete": True, "threshold": None if threshold is None else threshold.to_json()}
+                write_whole(self._folder / str(step) / COMPLETE, json.dumps(record))
         parallel.wait_for_others("run complete")
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
         """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config"."""
         record = {"format": FORMAT, "jaxad": __version__, "step": step, **meta}
         items = {"training": ocp.args.StandardSave(training), "meta": ocp.args.JsonSave(record)}
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        with saving(self._folder, step):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore_training(self, step: int, like: Any) -> Any:
         """The `training` pytree of a step, on the devices and with the sharding of `like`."""
@@ -147,6 +159,15 @@ class CheckpointWriter:
             raise CheckpointError(
                 f"checkpoint of step {step} does not hold this run's optimizer state: {error}"
             ) from error
+
+
+def _divided(detector: Detector) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """Arrays of the pretrained networks, all others, and whether a checkpoint holds the former."""
+    _, arrays = module_state.split(detector)
+    source = detector.pretrained
+    networks, model = module_state.select(parallel.local(arrays), () if source is None else (source.attribute,))
+    small = sum(array.nbytes for array in networks.values()) < EMBED_LIMIT
+    return networks, model, source is not None and source.embeds and small
 
 
 def find_step(checkpoint: Path | str) -> Path:

@@ -135,8 +135,9 @@ class Predictor:
     ) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
         views = self._detector.inputs.views
+        mark = options.get("on_unreadable") == "mark"
         for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
-            yield annotated(self._detector, self._with_categories(loaded), training=False)
+            yield annotated(self._detector, self._with_categories(loaded), training=False, mark=mark)
 
     def _predict(self, arrays, batch):
         return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)

@@ -15,6 +15,7 @@ from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.files import write_captions
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.locks import LOCK, locked
 from jaxad.io.threads import map_threads
 from jaxad.models.captioner.hugging_face import Captioner
 from jaxad.types import Source
@@ -83,6 +84,7 @@ def caption(
         progress: called with the number of images done since the last call, at first those of earlier calls.
 
     Raises:
+        ConfigError: another process writes the same captions.
         DataError: no images, the folder holds captions made otherwise or of other images, or the finished captions do
             not fit the data set.
     """
@@ -92,7 +94,8 @@ def caption(
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
     numbered = data.partition("/")[0] in NUMBERED
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
-    _claim(Path(out_dir).expanduser() / f"{name}_captions_{vlm}_{short}", settings)
+    place = Path(out_dir).expanduser() / f"{name}_captions_{vlm}_{short}"
+    _claim(place, settings)
 
     def texts(start: int) -> Iterator[str]:
         if progress is not None:
@@ -107,7 +110,8 @@ def caption(
             if progress is not None:
                 progress(len(batch))
 
-    folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
+    with locked(place / f".{split}{LOCK}", f"out_dir = {out_dir}"):
+        folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
     captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)
