@@ -12,6 +12,7 @@ from typing import ClassVar
 from jaxad.cli._command import below_one, raise_problems
 from jaxad.cli._data import DataCommand
 from jaxad.errors import DataError
+from jaxad.io.locks import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class Check(DataCommand):
         from jaxad.io.atomic import write_whole
 
         raise_problems(below_one(self, "workers"))
+        if self.out is not None:
+            require_writable(self.out.parent, "out")
         dataset = self.load(verify=True)
         print(dataset.summary())
         for category, counts in dataset.images.items():

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -62,9 +63,7 @@ def occupied(folder: Path | str, name: str, *, within: Sequence[str] = ()) -> It
                 _remove_parts(place)
             yield folder
     finally:
-        for empty in made:
-            with suppress(OSError):
-                empty.rmdir()
+        _unmake(made)
 
 
 @contextmanager
@@ -99,6 +98,19 @@ def locked(file: Path, what: str) -> Iterator[None]:
                 os.close(descriptor)
 
 
+def require_writable(folder: Path, name: str) -> None:
+    """Raises ConfigError unless files can be written to a folder, which may be missing and stays so."""
+    made = _make(folder, name)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"x")
+            stream.flush()
+    except OSError as error:
+        raise _unwritable(f"{name} = {folder}", error) from error
+    finally:
+        _unmake(made)
+
+
 def require_room(folder: Path, needed: int, name: str) -> None:
     """Raises ConfigError unless the disk of an existing folder has so many bytes free."""
     free = shutil.disk_usage(folder).free
@@ -111,11 +123,23 @@ def require_room(folder: Path, needed: int, name: str) -> None:
 def is_free(file: Path) -> bool:
     """Whether no process holds a lock file."""
     try:
-        descriptor = os.open(file, os.O_RDWR)
-    except OSError as error:
-        return isinstance(error, FileNotFoundError)
+        require_free(file, "")
+    except ConfigError:
+        return False
+    return True
+
+
+def require_free(file: Path, what: str) -> None:
+    """Raises ConfigError, which names it, where a process holds a lock file; leaves the file as it is."""
     try:
-        return try_lock(descriptor)
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unwritable(what, error) from error
+    try:
+        if not try_lock(descriptor):
+            raise _taken(what, descriptor)
     finally:
         os.close(descriptor)
 
@@ -138,9 +162,9 @@ def _acquire(file: Path, what: str) -> int:
         except OSError as error:
             raise _unwritable(what, error) from error
         if not try_lock(descriptor):
-            holder = _holder(descriptor)
+            refused = _taken(what, descriptor)
             os.close(descriptor)
-            raise ConfigError(f"{what}: another process uses it ({holder}); wait for its end, or give another")
+            raise refused
         with suppress(OSError):
             # Its last holder may have removed it in the meantime, and a third process made a new one.
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):
@@ -174,13 +198,14 @@ def _me() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
-def _holder(descriptor: int) -> str:
-    """What the lock file says; its holder may be about to write it."""
+def _taken(what: str, descriptor: int) -> ConfigError:
     try:
         me = json.loads(os.read(descriptor, 4096))
-        return f"process {me['pid']} on {me['host']}, since {me['since']}"
+        holder = f"process {me['pid']} on {me['host']}, since {me['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "just begun"
+        # Locked, and about to be written; or by somebody else.
+        holder = "which does not say who it is"
+    return ConfigError(f"{what}: another process uses it ({holder}); wait for its end, or give another")
 
 
 def _make(folder: Path, name: str) -> list[Path]:
@@ -193,6 +218,13 @@ def _make(folder: Path, name: str) -> list[Path]:
     except OSError as error:
         raise _unwritable(f"{name} = {folder}", error) from error
     return missing
+
+
+def _unmake(made: Sequence[Path]) -> None:
+    """Removes folders again that hold nothing."""
+    for folder in made:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _unwritable(what: str, error: OSError) -> ConfigError:
