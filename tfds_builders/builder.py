@@ -82,7 +82,10 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if beam is not None:
             self._progress = None
             config.beam_options, config.beam_runner = _beam(beam)
-        with tempfile.TemporaryDirectory() as unused:
+        # Where a process that is killed leaves it for the next to remove, as TFDS's own.
+        parent = Path(self.data_dir).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix="incomplete.") as unused:
             self.download_and_prepare(download_dir=unused, download_config=config, file_format="array_record")
         return Path(self.data_dir)
 
