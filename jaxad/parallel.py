@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, TrainingError
 
 SMALLEST_SHARDED = 2**14
 """Arrays with fewer elements are replicated: sharding them costs more than it saves."""
@@ -151,6 +152,31 @@ def from_main(value: int) -> int:
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+class LostProcessError(TrainingError):
+    """Another process of a run on several hosts has died; what waits for it would wait for long."""
+
+    abrupt = True
+
+
+@contextmanager
+def with_others() -> Iterator[None]:
+    """Computations that all processes take part in.
+
+    Raises:
+        LostProcessError: in place of jax's error where there are several processes.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        cause = str(error).partition("\n")[0][:200]
+        raise LostProcessError(
+            f"process {jax.process_index()} of {jax.process_count()}: the computation with the others failed, as it "
+            f"does where one of them has died ({cause}); start all of them again to go on from the last checkpoint"
+        ) from error
 
 
 def agreed_stop(step: int, asked: int | None) -> int | None:

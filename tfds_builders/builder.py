@@ -30,6 +30,13 @@ SHARD_BYTES = 128 * 2**20
 """Size at which a shard ends; TFDS keeps a shard in memory while it writes it."""
 
 
+class Info(tfds.core.DatasetInfo):
+    """Does not look for the data set in TFDS's bucket, which leaves an empty folder in the system's temporary one."""
+
+    def initialize_from_bucket(self) -> None:
+        """Silent: nothing is there."""
+
+
 @dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
     """One category: its official name, the prepared size (None: as the source) and the data set's options."""
@@ -107,7 +114,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "view": tfds.features.Scalar(np.int64, doc="From 1; 0 for single views."),
             "caption": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(
+        return Info(
             builder=self,
             description=f"{self.benchmark.title}, category {config.category}.",
             features=tfds.features.FeaturesDict(features),

@@ -25,7 +25,7 @@ from jaxad import __version__, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, JaxadError
-from jaxad.inference.saving import SaveError, saving
+from jaxad.inference.saving import saving
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
 from jaxad.nn import module_state
@@ -74,7 +74,8 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, SaveError):
+        if getattr(kind, "abrupt", False):
+            # Orbax would fail once more, or wait for processes that are gone.
             return
         with saving(self._folder):
             self._manager.wait_until_finished()

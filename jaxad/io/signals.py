@@ -50,9 +50,9 @@ def describe(number: int) -> str:
 def listening() -> Iterator[None]:
     """Takes SIGINT, SIGTERM and SIGHUP while it lasts, but for those that are ignored, as `nohup` has SIGHUP be.
 
-    The first signal raises `Stopped` in the main thread, or waits for the end of `held`. Where code that runs by
-    accident swallows the exception (a callback of the garbage collector, `__del__`), it is raised again. A second
-    signal ends the process at once, also while a library computes.
+    The first signal raises `Stopped` in the main thread, or waits for the end of `held` or of an import. Where code that
+    runs by accident swallows the exception (a callback of the garbage collector, `__del__`), it is raised again. A
+    second signal ends the process at once, also while a library computes.
 
     Raises:
         Stopped: from anywhere within.
@@ -148,7 +148,9 @@ class _Listener:
         again, self._again = self._again, False
         if self.asked is None or again:
             self.asked = self.asked or number
-            self.obey()
+            # Extension modules crash where an exception meets them while they are imported; it comes again later.
+            if not _imports(frame):
+                self.obey()
 
     def _on_unraisable(self, args: Any) -> None:
         if not isinstance(args.exc_value, Stopped):
@@ -187,6 +189,14 @@ class _Listener:
 
     def _is_swallowed(self) -> bool:
         return self.asked is not None and not (self.in_flight or self.depth or self._again or self._ended)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _leave_to_system(number: int) -> None:

@@ -115,8 +115,9 @@ def train_loop(
     Raises:
         TrainingError: a metric of a step that is logged or saved is not finite; such a step is neither.
         Stopped: a signal asked for it (`jaxad.io.signals`); the step at hand is done and saved.
+        LostProcessError: another process of a run on several hosts has died.
     """
-    with signals.held(), ThreadPoolExecutor(1) as pool:
+    with signals.held(), parallel.with_others(), ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(batch_at, start) if start < steps else None
         for step in range(start, steps):
             assert upcoming is not None

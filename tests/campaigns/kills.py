@@ -227,11 +227,12 @@ def campaign(
     done = 0
     while done < kills and time.monotonic() - began < 60 * minutes:
         name = draw.choices(names, [CASES[name].weight for name in names])[0]
+        before = len(tallies[name].wrong)
         run.attempt(name, draw, tallies[name])
         done = sum(tally.kills.total() for tally in tallies.values())
         wrong = sum(len(tally.wrong) for tally in tallies.values())
         print(f"{time.strftime('%H:%M:%S')} {done} kills, {wrong} wrong, after {name}", file=sys.stderr, flush=True)
-        for line in tallies[name].wrong:
+        for line in tallies[name].wrong[before:]:
             print(f"  {line}", file=sys.stderr, flush=True)
     return tallies
 

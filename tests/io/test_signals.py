@@ -41,11 +41,26 @@ def test_a_signal_stops_with_its_own_status(name, status):
 
 
 def test_what_is_held_is_finished_first():
-    status, said = ends("with held():\n    with held(): send()\n    print('done')\nprint('not reached')")
+    status, said = ends(
+        "with held():\n    with held(): send()\n    time.sleep(1)\n    print('done')\nprint('not reached')"
+    )
     assert status == 143
     assert said.startswith("done stopped")
     # The user is told why nothing happens.
     assert "SIGTERM" in said
+
+
+def test_an_import_is_finished_first(tmp_path):
+    (tmp_path / "slow.py").write_text("import __main__\n__main__.send()\n__main__.imported = True\n")
+    body = f"""
+    sys.path.insert(0, {str(tmp_path)!r})
+    try:
+        import slow
+        time.sleep(60)
+    finally:
+        print(imported)
+    """
+    assert ends(body) == (143, "True stopped")
 
 
 def test_other_threads_neither_stop_nor_hold():
