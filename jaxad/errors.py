@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 class JaxadError(Exception):
-    """Base of every error that jaxad raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that jaxad raises on purpose; the command line prints it without a traceback.
+
+    Attributes:
+        abrupt: whether the command line then ends without Python's clean-up, which would fail as well.
+    """
+
+    abrupt: ClassVar[bool] = False
 
 
 class ConfigError(JaxadError, ValueError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -12,7 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, TrainingError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -166,6 +168,60 @@ def wait_for_others(where: str) -> None:
 def all_agree(holds: bool) -> bool:
     """Whether something holds in every process, so that all of them do the same."""
     return holds if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(holds)).all())
+
+
+def from_main(value: int) -> int:
+    """The main process's value, in every process."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+class LostProcessError(TrainingError):
+    """Another process of a run on several hosts has died; what waits for it would wait for long."""
+
+    abrupt = True
+
+
+@contextmanager
+def with_others() -> Iterator[None]:
+    """Computations that all processes take part in.
+
+    Raises:
+        LostProcessError: in place of jax's error where there are several processes.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        cause = str(error).partition("\n")[0][:200]
+        raise LostProcessError(
+            f"process {jax.process_index()} of {jax.process_count()}: the computation with the others failed, as it "
+            f"does where one of them has died ({cause}); start all of them again to go on from the last checkpoint"
+        ) from error
+
+
+def agreed_stop(step: int, asked: int | None) -> int | None:
+    """The signal at which all processes stop after this step, None to go on; called by all after the same steps.
+
+    With several processes jax's preemption service agrees on the step. It hears of SIGTERM alone, which it takes from
+    Python's handlers, and tells the others.
+
+    Args:
+        step: steps done.
+        asked: number of the signal that this process has noticed (`jaxad.io.signals.asked`).
+    """
+    if jax.process_count() == 1:
+        return asked
+    try:
+        stops = multihost_utils.reached_preemption_sync_point(step)
+    except RuntimeError:
+        # The service is switched off; nobody else can be told.
+        return None
+    if asked is not None and not stops:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return (asked or int(signal.SIGTERM)) if stops else None
 
 
 def _is_local(array: Any) -> bool:

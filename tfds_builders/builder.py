@@ -31,6 +31,13 @@ SHARD_BYTES = 128 * 2**20
 """Size at which a shard ends; TFDS keeps a shard in memory while it writes it."""
 
 
+class Info(tfds.core.DatasetInfo):
+    """Does not look for the data set in TFDS's bucket, which leaves an empty folder in the system's temporary one."""
+
+    def initialize_from_bucket(self) -> None:
+        """Silent: nothing is there."""
+
+
 @dataclass(eq=False)
 class Config(tfds.core.BuilderConfig):
     """One category: its official name, the prepared size (None: as the source) and the data set's options."""
@@ -83,7 +90,10 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         if beam is not None:
             self._progress = None
             config.beam_options, config.beam_runner = _beam(beam)
-        with tempfile.TemporaryDirectory() as unused:
+        # Where a process that is killed leaves it for the next to remove, as TFDS's own.
+        parent = Path(self.data_dir).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix="incomplete.") as unused:
             self.download_and_prepare(download_dir=unused, download_config=config, file_format="array_record")
         return Path(self.data_dir)
 
@@ -105,7 +115,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "view": tfds.features.Scalar(np.int64, doc="From 1; 0 for single views."),
             "caption": tfds.features.Text(),
         }
-        return tfds.core.DatasetInfo(
+        return Info(
             builder=self,
             description=f"{self.benchmark.title}, category {config.category}.",
             features=tfds.features.FeaturesDict(features),

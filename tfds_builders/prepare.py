@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from absl import logging as absl_logging
-from filelock import FileLock, Timeout
 from tensorflow_datasets.core.constants import DATASET_INFO_FILENAME
 
 from jaxad import __version__
 from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.io.locks import LOCK, locked, require_free, require_writable
 from jaxad.io.places import check_storable, expanded
 from jaxad.io.progress import Reporter
 from jaxad.io.text import name_text, slug
@@ -80,7 +80,7 @@ def prepare(
         The categories.
 
     Raises:
-        ConfigError: impossible arguments.
+        ConfigError: impossible arguments; or `data_dir` cannot be written, or another process prepares the same.
         DataError: everything that is wrong with the source; or the disk is too full.
     """
     data_set = benchmark(name)
@@ -101,6 +101,11 @@ def prepare(
             problems += notes
         done = {category.name: _existing(data_set, category, root_folder, size, chosen) for category in listed}
         waiting = [category for category in listed if done[category.name] is None]
+        if waiting:
+            require_writable(root_folder, "data_dir")
+        for category in waiting:
+            place = _folder(data_set, category, root_folder, size, chosen).parent
+            require_free(place / LOCK, str(place))
         if verify:
             problems += _examine(waiting, problems, workers, reporter)
         if fatal := [problem for problem in problems if problem.fatal]:
@@ -230,14 +235,12 @@ def _write(
     parent = _folder(data_set, category, data_dir, size, options).parent
     parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(parent / ".lock", timeout=0):
+        with locked(parent / LOCK, str(parent)):
             # Left by a process that was killed; it can be nobody else's while the lock is ours.
             for stale in parent.glob("incomplete.*"):
                 shutil.rmtree(stale)
             builder = writer_for(data_set.name, category.name, size, data_dir, **options)
             return builder.write(category.samples, workers=workers, metadata=metadata, progress=progress, beam=beam)
-    except Timeout as error:
-        raise DataError(f"{parent}: another process prepares it; wait, or choose other categories") from error
     except (OSError, RuntimeError) as error:
         # ArrayRecord has its own exception for what the system calls a full disk.
         full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(parent).free < RESERVE // 8

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from jaxad.errors import DataError
+from jaxad.io.locks import LOCK, locked
 from jaxad.io.problems import Problems
 from jaxad.io.progress import Reporter
+from jaxad.io.signals import held
 from tfds_builders.archives import extract, is_archive, sha256, unpacked_size
 from tfds_builders.listing import Benchmark, slug
 
@@ -54,6 +54,7 @@ def locate(
         categories: official names or slugs of those wanted, None for all; archives of other categories alone are left.
 
     Raises:
+        ConfigError: another process unpacks there.
         DataError: nothing there, not this data set, damaged or unsafe archives, wrong checksums, or too full a disk.
     """
     if missing := [str(path) for path in sources if not path.exists()]:
@@ -77,17 +78,10 @@ def locate(
     wanted = _wanted(data_set, archives, categories)
     scratch.mkdir(parents=True, exist_ok=True)
     # Beside the folder: a lock within it would go with it, before it is let go.
-    lock = FileLock(scratch.with_name(f".{scratch.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        message = f"{scratch}: another process is preparing {data_set.name} from archives there; wait for it"
-        raise DataError(message) from error
-    try:
+    with locked(scratch.with_name(f".{scratch.name}{LOCK}"), str(scratch)):
         yield _unpack(data_set, wanted, base, folders, scratch, reporter)
-        shutil.rmtree(scratch)
-    finally:
-        lock.release()
+        with held():
+            shutil.rmtree(scratch)
 
 
 def find_root(data_set: Benchmark, folder: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from jaxad import __version__
 from jaxad.cli._printing import message, print_traceback, show, what_to_report
 from jaxad.cli._terminal import open_streams
 from jaxad.errors import JaxadError, MachineError
+from jaxad.io.signals import Stopped, listening
 
 if TYPE_CHECKING:
     from jaxad.cli._command import Command
@@ -82,12 +84,16 @@ def run(command: Command) -> None:
 
 
 def main() -> None:
-    """Entry point of `jaxad`: exit status 0, 1 for what a user can mend, 2 for wrong usage, 130 after Ctrl-C."""
+    """Entry point of `jaxad`.
+
+    Exit status 0, 1 for what a user can mend, 2 for wrong usage, and 128 + its number after a signal: 130 for Ctrl-C,
+    143 for SIGTERM, 129 for SIGHUP.
+    """
     open_streams()
     sys.excepthook = print_traceback
     try:
         try:
-            status = _status(parse(sys.argv[1:]))
+            status = _status(sys.argv[1:])
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -100,27 +106,41 @@ def main() -> None:
     sys.exit(status)
 
 
-def _status(command: Command) -> int:
+def _status(words: Sequence[str]) -> int:
+    command: Command | None = None
     try:
-        run(command)
+        with listening():
+            command = parse(words)
+            run(command)
     except BrokenPipeError:
         raise
     except (JaxadError, OSError) as error:
         show(f"jaxad: {message(error, sys.argv)}", error=True)
+        if getattr(error, "abrupt", False):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
         return 1
-    except KeyboardInterrupt:
-        show(f"\njaxad: stopped{_how_to_resume(command)}", error=True)
-        return 130
+    except KeyboardInterrupt as stop:
+        # One that is no `Stopped` was raised by hand, or before anybody listened.
+        stopped = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        show(f"\njaxad: {stopped}{_what_is_kept(command)}", error=True)
+        return stopped.status
     except Exception as error:
         error.add_note(what_to_report())
         raise
     return 0
 
 
-def _how_to_resume(command: Command) -> str:
+def _what_is_kept(command: Command | None) -> str:
     """What to add to "stopped" where the same command goes on from what is there."""
+    if command is None:
+        return ""
     if command.keeps:
         return f"; run the same command again for the rest, {command.keeps} are kept"
-    steps = () if command.run_folder is None else (command.run_folder / "checkpoints").glob("*")
-    resumable = any(step.name.isdigit() for step in steps)
-    return "; run the same command again to go on from the last checkpoint" if resumable else ""
+    folders = () if command.run_folder is None else (command.run_folder / "checkpoints").glob("*")
+    steps = [int(folder.name) for folder in folders if folder.name.isdigit()]
+    if not steps:
+        return ""
+    saved = f"step {max(steps)} is saved in {command.run_folder}"
+    return f"; {saved}, run the same command again to go on from there"

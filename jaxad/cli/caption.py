@@ -10,6 +10,7 @@ from jaxad.cli._command import below_one, command_line, raise_problems
 from jaxad.cli._data import WorkCommand
 from jaxad.cli._printing import show
 from jaxad.errors import ConfigError
+from jaxad.io.locks import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Caption(WorkCommand):
         prompt = captioning.prompt_text(self.prompt)
         if not prompt.strip():
             raise ConfigError("prompt: is empty; give pd, pa, coco or a text")
+        require_writable(self.out, "out")
         reporter = Reporter()
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])

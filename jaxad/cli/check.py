@@ -12,6 +12,7 @@ from jaxad.cli._command import below_one, raise_problems
 from jaxad.cli._data import DataCommand
 from jaxad.cli._printing import show
 from jaxad.errors import DataError
+from jaxad.io.locks import require_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Check(DataCommand):
         from jaxad.io.json_files import json_text
 
         raise_problems(below_one(self, "workers"))
+        if self.out is not None:
+            require_writable(self.out.parent, "out")
         dataset = self.load(verify=True)
         show(dataset.summary())
         for category, counts in dataset.images.items():

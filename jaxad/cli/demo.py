@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from jaxad.cli._command import Command, command_line
 from jaxad.cli._printing import show
+from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
     from jaxad.data.demo.dataset import DemoCounts
@@ -37,6 +38,10 @@ class Demo(Command):
         Args:
             counts: images of each category; None for the usual ones.
         """
+        with occupied(self.out, "out"):
+            self._run(counts)
+
+    def _run(self, counts: DemoCounts | None) -> None:
         import jax
 
         from jaxad import data

@@ -12,6 +12,7 @@ from jaxad.cli._data import WorkCommand
 from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
 from jaxad.errors import ConfigError, DataError
+from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
     from jaxad.data import DataSet, ImageSource
@@ -56,6 +57,11 @@ class Evaluate(WorkCommand):
 
     def run(self) -> None:
         """Evaluates, writes the report, prints its table."""
+        raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
+        with occupied(self.out, "out"):
+            self._evaluate()
+
+    def _evaluate(self) -> None:
         from jaxad.cli._captions import described_test
         from jaxad.cli._metrics_table import print_metrics
         from jaxad.cli._overrides import overrides
@@ -64,7 +70,6 @@ class Evaluate(WorkCommand):
         from jaxad.io.progress import Reporter
         from jaxad.report.page import write_report
 
-        raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
         reporter = Reporter()
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)

@@ -19,6 +19,7 @@ from jaxad.config import TrainConfig
 if TYPE_CHECKING:
     from jaxad.data import DataSet
     from jaxad.data.fit_options import FitData
+    from jaxad.io.progress import Reporter
     from jaxad.training.trainer import Run
 
 AUTOENCODER = "autoencoder"
@@ -63,11 +64,9 @@ class Fit(FitCommand):
 
     def run(self) -> None:
         """Fits, and says what to do next."""
-        import jax
-
         from jaxad import parallel
         from jaxad.io.progress import Reporter
-        from jaxad.training.trainer import fit
+        from jaxad.training.run_folder import in_use
 
         config, data = self.settings(), self.fit_data()
         problems = self.problems()
@@ -76,7 +75,15 @@ class Fit(FitCommand):
         raise_problems([*problems, *self.options.problems(config, data)])
 
         parallel.start_processes()
-        reporter = Reporter(quiet=not parallel.is_main_process())
+        # Before anything that takes time, so that a second run on the same workdir is refused at once.
+        with in_use(self.workdir):
+            self._fit(config, data, Reporter(quiet=not parallel.is_main_process()))
+
+    def _fit(self, config: Any, data: FitData, reporter: Reporter) -> None:
+        import jax
+
+        from jaxad.training.trainer import fit
+
         dataset, own = self.options.load(data, config, reporter)
         reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from jaxad.cli._command import command_line, raise_problems
 from jaxad.cli._data import skipped
 from jaxad.cli._fitting import HOLDOUT, FitCommand
 from jaxad.cli._reading import one_of, read, read_one
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig, VLMDiffConfig
+
+if TYPE_CHECKING:
+    from jaxad.io.progress import Reporter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +49,17 @@ class FitAutoencoder(FitCommand):
         """Finetunes."""
         from jaxad import parallel
         from jaxad.io.progress import Reporter
-        from jaxad.training.autoencoder import trainer
+        from jaxad.training.run_folder import in_use
 
         raise_problems(self.problems())
         config = self.settings()
         parallel.start_processes()
-        reporter = Reporter(quiet=not parallel.is_main_process())
+        with in_use(self.workdir):
+            self._fit(config, Reporter(quiet=not parallel.is_main_process()))
+
+    def _fit(self, config: FirstStageConfig, reporter: Reporter) -> None:
+        from jaxad.training.autoencoder import trainer
+
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])
         steps, kept = self.train.steps_for(len(dataset.train)), len(dataset.holdout)

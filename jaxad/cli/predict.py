@@ -15,6 +15,7 @@ from jaxad.cli._command import Command, below_one, raise_problems
 from jaxad.cli._printing import show
 from jaxad.cli._reading import read_known, usage_error
 from jaxad.errors import ConfigError
+from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
     from jaxad.inference.checkpoint import Restored
@@ -55,6 +56,9 @@ class Predict(Command):
     """Images at once."""
     workers: int = 2
     """Threads that decode images."""
+    on_bad: Literal["stop", "skip"] = "stop"
+    """What to do about images that cannot be used: write no results and end with status 1, or leave them out, say why
+    in problems.jsonl, and end with status 0."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
@@ -70,15 +74,19 @@ class Predict(Command):
 
     def run(self) -> None:
         """Judges."""
+        missing = [f"{path}: no such file or folder{_near(path)}" for path in self.images if not path.exists()]
+        raise_problems(below_one(self, "batch_size", "workers") + missing)
+        with occupied(self.out, "out"):
+            self._judge()
+
+    def _judge(self) -> None:
         from jaxad.data import ImageList
         from jaxad.inference import checkpoint
         from jaxad.inference.prediction import predict_stream
         from jaxad.io.progress import Reporter
         from jaxad.io.text import typed
-        from jaxad.report.prediction_folder import LINES, PredictionFolder
+        from jaxad.report.prediction_folder import LINES, PROBLEMS, PredictionFolder
 
-        missing = [f"{path}: no such file or folder{_near(path)}" for path in self.images if not path.exists()]
-        raise_problems(below_one(self, "batch_size", "workers") + missing)
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
         category = typed(self.category, restored.detector.categories)
@@ -89,7 +97,7 @@ class Predict(Command):
         results = PredictionFolder(
             self.out, files, save=kinds, map_format=self.map_format, threshold=restored.threshold
         )
-        flagged = 0
+        scored, flagged = 0, 0
         with results, reporter.images("predict", len(source)) as progress:
             stream = predict_stream(
                 restored.detector,
@@ -98,14 +106,17 @@ class Predict(Command):
                 protocol=restored.meta["protocol"],
                 batch_size=self.batch_size,
                 workers=self.workers,
+                on_bad=results.leave_out if self.on_bad == "skip" else None,
                 progress=progress,
             )
             for image, prediction in stream:
                 results.add(image, prediction)
+                scored += 1
                 flagged += bool(prediction.anomalous)
-        scored = f"{len(source)} images scored"
-        verdict = scored if restored.threshold is None else f"{flagged} of {len(source)} images are anomalous"
-        show(f"{verdict}; see {self.out / LINES}")
+        if left_out := len(source) - scored:
+            reporter.warn([f"{left_out} of {len(source)} images cannot be used; see {self.out / PROBLEMS}"])
+        decided = f"{flagged} of {scored} images are anomalous"
+        show(f"{f'{scored} images scored' if restored.threshold is None else decided}; see {self.out / LINES}")
 
     def _explain(self, restored: Restored, category: str, reporter: Reporter) -> None:
         """Says what to know of the checkpoint before it judges; ConfigError where it cannot."""

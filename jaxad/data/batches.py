@@ -14,6 +14,7 @@ from jaxad.data.decode import large_images_in_turn, pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
+from jaxad.io.signals import poll
 from jaxad.types import Array, Batch, Record, Source, View
 
 
@@ -90,6 +91,7 @@ def batches(
 
     Raises:
         DataError: an image cannot be decoded and `on_unreadable` is "raise"; the message names its file.
+        Stopped: a signal asks to end (`jaxad.io.signals`).
     """
     order = range(len(source)) if indices is None else indices
     if not len(order):
@@ -114,7 +116,9 @@ def batches(
         loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(processes, per_worker_buffer_size=1))
     stream = iter(loaded.batch(batch_size, batch_fn=lambda items: _collate(source, views, items, batch_size)))
     try:
-        yield from stream
+        for loaded in stream:
+            poll()
+            yield loaded
     finally:
         stream.close()
 

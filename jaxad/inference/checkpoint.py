@@ -9,18 +9,21 @@ complete.json (the threshold). Which step counts, and when it is damaged, says `
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxad import __version__, parallel
 from jaxad.config import from_json, to_json
 from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
+from jaxad.inference.saving import saving
 from jaxad.inference.steps import FOLDER, FORMAT, Step, newest, numbered, open_step
 from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_training
 from jaxad.inference.threshold import Threshold
@@ -64,14 +67,19 @@ class CheckpointWriter:
             # Called on the main process when all files of a step are written, and before it gets its name.
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        with saving(self._folder):
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def __enter__(self) -> CheckpointWriter:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.wait_until_finished()
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if getattr(kind, "abrupt", False):
+            # Orbax would fail once more, or wait for processes that are gone.
+            return
+        with saving(self._folder):
+            self._manager.wait_until_finished()
+            self._manager.close()
 
     @property
     def latest(self) -> int | None:
@@ -95,11 +103,8 @@ class CheckpointWriter:
             meta: JSON values kept beside the arrays.
             training: pytree needed to go on: optimizer state, raw parameters.
         """
-        _, arrays = module_state.split(detector)
         source = detector.pretrained
-        networks, model = module_state.select(parallel.local(arrays), () if source is None else (source.attribute,))
-        small = sum(array.nbytes for array in networks.values()) < EMBED_LIMIT
-        embedded = source is not None and source.embeds and small
+        networks, model, embedded = _divided(detector)
         record = {
             "format": FORMAT,
             "jaxad": __version__,
@@ -121,14 +126,21 @@ class CheckpointWriter:
             items["training"] = ocp.args.StandardSave(training)
         self._save(step, items)
 
+    def size(self, detector: Detector, training: Any = None) -> int:
+        """Bytes that a step takes, known before it is there; `training` may be abstract."""
+        networks, model, embedded = _divided(detector)
+        leaves = jax.tree.leaves((model, training, networks if embedded else ()))
+        return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
     def complete(self, step: int, threshold: Threshold | None) -> None:
         """Records, beside the last step, that the run is at its end, and the decision rule where one was chosen.
 
         A file of its own, so that the step is safe before the rule is chosen.
         """
-        self._manager.wait_until_finished()
-        if parallel.is_main_process():
-            open_step(self._folder / str(step)).end(None if threshold is None else threshold.to_json())
+        with saving(self._folder, step):
+            self._manager.wait_until_finished()
+            if parallel.is_main_process():
+                open_step(self._folder / str(step)).end(None if threshold is None else threshold.to_json())
         parallel.wait_for_others("run complete")
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
@@ -145,10 +157,11 @@ class CheckpointWriter:
         return read_training(open_step(self._folder / str(step)), like)
 
     def _save(self, step: int, items: Mapping[str, Any]) -> None:
-        # The callback of the step before must not see this one's number.
-        self._manager.wait_until_finished()
-        self._writing = step
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        with saving(self._folder, step):
+            # The callback of the step before must not see this one's number.
+            self._manager.wait_until_finished()
+            self._writing = step
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def _write_manifest(self) -> None:
         """Notes what the step that is being written holds, so that it never is there without."""
@@ -156,6 +169,15 @@ class CheckpointWriter:
         folder = unfinished or self._folder / str(self._writing)
         files = (path for path in folder.glob("*/**/*") if path.is_file())
         write_manifest(folder, (path.relative_to(folder).as_posix() for path in files), step=self._writing)
+
+
+def _divided(detector: Detector) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """Arrays of the pretrained networks, all others, and whether a checkpoint holds the former."""
+    _, arrays = module_state.split(detector)
+    source = detector.pretrained
+    networks, model = module_state.select(parallel.local(arrays), () if source is None else (source.attribute,))
+    small = sum(array.nbytes for array in networks.values()) < EMBED_LIMIT
+    return networks, model, source is not None and source.embeds and small
 
 
 def find_step(checkpoint: Path | str) -> Path:

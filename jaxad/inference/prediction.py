@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -110,44 +110,48 @@ def predict_stream(
     protocol: str | None = None,
     batch_size: int = 16,
     workers: int = 2,
+    on_bad: Callable[[Sequence[Problem]], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, ImagePrediction]]:
     """Judges the images of a source one by one, each opened and decoded once, in memory that does not grow.
 
-    Arguments are those of `predict`.
+    Arguments are those of `predict`, and `on_bad`, which is called with what is wrong with each image that cannot be
+    used, in place of the error.
 
     Yields:
         Image uint8 [h w 3] at its own size, and what is found in it.
 
     Raises:
-        DataError: images that cannot be read; after all others have been judged, and with every one of them.
+        DataError: images that cannot be used, after all others have been judged, and with every one of them; with
+            `on_bad` only where none can be.
         ConfigError: a protocol other than the threshold's.
     """
     if threshold is not None and protocol not in (None, threshold.protocol):
         raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
     name = protocol or (threshold.protocol if threshold else "exact-256")
     predictor = Predictor(detector, name, batch_size=min(batch_size, len(source)))
-    unreadable: list[Problem] = []
+    unusable: list[Problem] = []
     stream = predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress)
     for output in stream:
         loaded = output.loaded
         answers = zip(output.scores, output.maps, loaded.records, loaded.indices, loaded.originals, strict=True)
         for (score, map, record, index, image), problems in zip(answers, loaded.problems, strict=True):
-            if problems:
-                unreadable.extend(problems)
-                continue
-            if image is None:
+            if image is None and not problems:
                 # With several hosts, one that another host has decoded, and may have been unable to.
                 try:
                     image = source[index].image
                 except DataError as error:
-                    unreadable.extend(problems_of(error, "unreadable image", record.file))
-                    continue
+                    problems = problems_of(error, "unreadable image", record.file)
+            if image is None or problems:
+                unusable += problems
+                if on_bad is not None:
+                    on_bad(problems)
+                continue
             fitted = fit_map(map, image.shape[:2])
             yield image, _judge(float(score), fitted, str(record.file), record.category, threshold)
-    if unreadable:
-        files = len({problem.file for problem in unreadable})
-        raise DataError(f"{files} of {len(source)} images cannot be read:", unreadable)
+    files = len({problem.file for problem in unusable})
+    if files and (on_bad is None or files == len({str(record.file) for record in source.records})):
+        raise DataError(f"{files} of {len(source)} images cannot be read:", unusable)
 
 
 def _judge(score: float, map: np.ndarray, file: str, category: str, threshold: Threshold | None) -> ImagePrediction:

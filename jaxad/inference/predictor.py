@@ -138,8 +138,9 @@ class Predictor:
         # Images of 16 bits are read as those were that the detector was fitted on.
         if self._detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
             source = at_depths(dict(self._detector.depths))
+        mark = options.get("on_unreadable") == "mark"
         for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
-            yield annotated(self._detector, self._with_categories(loaded), training=False)
+            yield annotated(self._detector, self._with_categories(loaded), training=False, mark=mark)
 
     def _predict(self, arrays, batch):
         return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)

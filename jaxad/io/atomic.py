@@ -7,6 +7,9 @@ import uuid
 from itertools import chain, count
 from pathlib import Path
 
+from jaxad.io.locks import try_lock
+from jaxad.io.signals import held
+
 
 def write_whole(path: str | Path, content: bytes | str) -> Path:
     """Writes a file, text as UTF-8, and makes its folder; until all of it is there the old file stays, or none.
@@ -22,11 +25,16 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with held():
+        try:
+            with part.open("wb") as stream:
+                # So that nobody takes it for left over (`jaxad.io.locks.occupied`).
+                try_lock(stream.fileno())
+                stream.write(content.encode() if isinstance(content, str) else content)
+                stream.flush()
+                os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     return path
 
 

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from jaxad.io.signals import poll
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,7 +26,7 @@ def map_threads(function: Callable[[T], R], items: Iterable[T], workers: int = 2
         workers: threads; below 1 one is used.
 
     Raises:
-        What the function raises, in the place of its result.
+        What the function raises, in the place of its result; `Stopped` where a signal asks to end.
     """
     workers = max(workers, 1)
     waiting = iter(items)
@@ -33,6 +35,7 @@ def map_threads(function: Callable[[T], R], items: Iterable[T], workers: int = 2
         try:
             while begun:
                 result = begun.popleft().result()
+                poll()
                 begun.extend(pool.submit(function, item) for item in islice(waiting, 1))
                 yield result
         finally:

@@ -1,36 +1,44 @@
 """The folder that `jaxad predict` leaves: predictions.jsonl, and overlays, maps and masks at each image's own size.
 
     DIR/predictions.jsonl       one line of JSON for each image
+    DIR/problems.jsonl          one line (file, kind, detail) for each reason why an image was left out, if any was
     DIR/overlay/NAME.jpg        the image under its heat, with what lies above the pixel limit outlined
     DIR/map/NAME.npy or .tiff   float32, unscaled
     DIR/mask/NAME.png           0 and 255
 
 NAME is the image's path below the folder that all images share, so that equal file names from several folders do not
 collide. Results of an earlier run in DIR stay as they are until the new ones are complete, and then give way to them.
+One process at a time writes to DIR; what one that was killed left half done there, the next one ends or removes.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 import numpy as np
 
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, Problem
 from jaxad.inference.maps import heat_scale
 from jaxad.inference.prediction import ImagePrediction
 from jaxad.inference.threshold import Threshold
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
+from jaxad.io.locks import occupied
+from jaxad.io.scratch import scratch
+from jaxad.io.signals import held
+from jaxad.io.text import name_text
 from jaxad.report.images import save_map, save_mask, save_overlay
 
 KINDS = ("overlay", "map", "mask")
-LINES = "predictions.jsonl"
+PREFIX = ".predict-"
+"""Of hidden folders of results that are not complete."""
+LINES, PROBLEMS = "predictions.jsonl", "problems.jsonl"
 
 
 class PredictionFolder:
@@ -38,13 +46,14 @@ class PredictionFolder:
 
     Args:
         folder: made if missing; may hold earlier results, which are replaced as a whole.
-        files: the images that will be added, in that order.
+        files: the images, in the order in which they will be added; those that are not added are left out.
         save: which of `KINDS` to write.
         map_format: of raw maps.
         threshold: for the outline and the colors of overlays; None scales each by its own map.
 
     Raises:
-        ConfigError: results would replace files that jaxad did not write, or the images themselves.
+        ConfigError: on entering: the folder cannot be written, another process uses it, or results would replace files
+            that jaxad did not write, or the images themselves.
     """
 
     def __init__(
@@ -57,26 +66,37 @@ class PredictionFolder:
         threshold: Threshold | None = None,
     ):
         self.folder, self._save, self._map_format, self._threshold = folder, save, map_format, threshold
-        self._names = picture_names(files)
+        self._files = files
+        self._names = dict(zip(map(str, files), picture_names(files), strict=True))
         self._lines: list[str] = []
-        _check(folder, files)
+        self._problems: list[str] = []
 
     def __enter__(self) -> PredictionFolder:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._scratch = tempfile.TemporaryDirectory(dir=self.folder, prefix=".predict-")
-        self._new = Path(self._scratch.name) / "new"
-        self._new.mkdir()
+        with ExitStack() as stack:
+            stack.enter_context(occupied(self.folder, "folder"))
+            self._scratch = stack.enter_context(scratch(self.folder, PREFIX, self._finish))
+            _check(self.folder, self._files)
+            for kind in KINDS:
+                (self._scratch / "new" / kind).mkdir(parents=True)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        with self._scratch:
+        with self._stack:
             if kind is None:
-                write_whole(self._new / LINES, "".join(f"{line}\n" for line in self._lines))
-                self._replace()
+                with held():
+                    new = self._scratch / "new"
+                    write_whole(new / PROBLEMS, "".join(f"{line}\n" for line in self._problems))
+                    write_whole(new / LINES, "".join(f"{line}\n" for line in self._lines))
+                    self._finish(self._scratch)
+
+    def leave_out(self, problems: Sequence[Problem]) -> None:
+        """Notes why images of `files` are not added."""
+        self._problems += [json_text({"file": name_text(p.file), "kind": p.kind, "detail": p.detail}) for p in problems]
 
     def add(self, image: np.ndarray, prediction: ImagePrediction) -> None:
         """Takes the next image, uint8 [h w 3], and its prediction."""
-        name = self._names[len(self._lines)]
+        name, new = self._names[prediction.file], self._scratch / "new"
         self._lines.append(json_text(prediction.to_json()))
         if "overlay" in self._save:
             limits = None if self._threshold is None else self._threshold.of(prediction.category)
@@ -85,7 +105,7 @@ class PredictionFolder:
             else:
                 low, high = heat_scale(limits.pixel, np.array([limits.typical]))
             save_overlay(
-                self._new / "overlay" / f"{name}.jpg",
+                new / "overlay" / f"{name}.jpg",
                 image,
                 prediction.map,
                 low=low,
@@ -93,20 +113,33 @@ class PredictionFolder:
                 threshold=None if limits is None else limits.pixel,
             )
         if "map" in self._save:
-            save_map(self._new / "map" / f"{name}.{self._map_format}", prediction.map)
+            save_map(new / "map" / f"{name}.{self._map_format}", prediction.map)
         if "mask" in self._save and prediction.mask is not None:
-            save_mask(self._new / "mask" / f"{name}.png", prediction.mask)
+            save_mask(new / "mask" / f"{name}.png", prediction.mask)
 
-    def _replace(self) -> None:
-        old = Path(self._scratch.name) / "old"
-        old.mkdir()
+    def _finish(self, place: Path) -> None:
+        """Puts complete results in place of earlier ones; goes on where a process was killed at that."""
+        new, old = place / "new", place / "old"
+        if not (new / LINES).is_file():
+            return
+        old.mkdir(exist_ok=True)
         for kind in KINDS:
+            # What is still there has not taken its place; where it is empty, this run has no such pictures.
+            if not (new / kind).is_dir():
+                continue
             if (self.folder / kind).exists():
                 os.replace(self.folder / kind, old / kind)
-            if (self._new / kind).exists():
-                os.replace(self._new / kind, self.folder / kind)
-        # The lines come last: where they are new, all pictures are.
-        os.replace(self._new / LINES, self.folder / LINES)
+            if any((new / kind).iterdir()):
+                os.replace(new / kind, self.folder / kind)
+            else:
+                (new / kind).rmdir()
+        # The lines come last: where they are new, all else is.
+        if (new / PROBLEMS).is_file():
+            if (new / PROBLEMS).stat().st_size:
+                os.replace(new / PROBLEMS, self.folder / PROBLEMS)
+            else:
+                (self.folder / PROBLEMS).unlink(missing_ok=True)
+        os.replace(new / LINES, self.folder / LINES)
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
@@ -119,9 +152,7 @@ def picture_names(files: Sequence[Path]) -> list[str]:
 
 
 def _check(folder: Path, files: Sequence[Path]) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"folder = {folder}: is a file; choose a folder")
-    present = [folder / kind for kind in KINDS if (folder / kind).exists()]
+    present = [folder / name for name in (*KINDS, PROBLEMS) if (folder / name).exists()]
     if present and not (folder / LINES).is_file():
         names = " and ".join(map(str, present))
         raise ConfigError(

@@ -13,6 +13,7 @@ import jax
 from jaxad import parallel
 from jaxad.config import FirstStageTrainConfig, TrainConfig
 from jaxad.errors import TrainingError
+from jaxad.io import signals
 from jaxad.io.progress import Reporter
 from jaxad.training.log import MetricsLog
 from jaxad.training.run_folder import Speed
@@ -58,6 +59,7 @@ def run_steps(
 
     Raises:
         TrainingError: a term of the loss is not finite.
+        Stopped: a signal asked for it; the step at hand is done and saved.
     """
     speed = Speed(resumed, config.batch_size * config.accumulate)
     tensorboard = workdir if config.tensorboard else None
@@ -106,15 +108,17 @@ def train_loop(
         batch_at: makes the batches.
         key: each step folds in its number, so that a resumed run draws the same noise.
         on_log: called with the number of steps done and their metrics; this and saving alone wait for the device.
-        on_save: called every `save_every` steps, but not after the last.
+        on_save: called every `save_every` steps and where a signal asks to stop, but not after the last.
 
     Returns:
         The state after `steps` steps.
 
     Raises:
         TrainingError: a metric of a step that is logged or saved is not finite; such a step is neither.
+        Stopped: a signal asked for it (`jaxad.io.signals`); the step at hand is done and saved.
+        LostProcessError: another process of a run on several hosts has died.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with signals.held(), parallel.with_others(), ThreadPoolExecutor(1) as pool:
         upcoming = pool.submit(batch_at, start) if start < steps else None
         for step in range(start, steps):
             assert upcoming is not None
@@ -122,7 +126,9 @@ def train_loop(
             upcoming = pool.submit(batch_at, step + 1) if step + 1 < steps else None
             state, metrics = trainer.step(state, batch, jax.random.fold_in(key, step))
             done = step + 1
+            stop = parallel.agreed_stop(done, signals.asked()) if done < steps else None
             logs, saves = done % log_every == 0 or done == steps, done % save_every == 0 and done < steps
+            saves = saves or stop is not None
             if logs or saves:
                 values = {name: float(value) for name, value in parallel.to_host(metrics).items()}
                 _check_finite(done, values)
@@ -130,6 +136,8 @@ def train_loop(
                     on_log(done, values)
                 if saves:
                     on_save(done, state)
+            if stop is not None:
+                raise signals.Stopped(stop)
     return state
 
 

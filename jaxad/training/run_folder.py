@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxad import parallel
-from jaxad.errors import CheckpointError, DamagedError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import write_whole
 from jaxad.io.digests import DamageError, read_object
+from jaxad.io.locks import LOCK, occupied, require_room
 from jaxad.io.places import check_storable
 from jaxad.io.threads import map_threads
 from jaxad.types import Source
@@ -77,7 +78,7 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from error
     theirs = written if recorded is None else recorded
-    if theirs is None and workdir.exists() and any(workdir.iterdir()):
+    if theirs is None and workdir.exists() and any(path.name != LOCK for path in workdir.iterdir()):
         raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new workdir")
     if theirs is not None and (differences := _differences(theirs, mine, resources)):
         listing = "\n".join(f"  {line}" for line in differences)
@@ -130,6 +131,47 @@ def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}
     return copy
+
+
+@contextmanager
+def in_use(workdir: Path | str) -> Iterator[None]:
+    """Keeps a workdir for this run alone (`jaxad.io.locks.occupied`); the main process does it for all.
+
+    Raises:
+        ConfigError: another process uses it, or it cannot be written.
+    """
+    within = ("features", "checkpoints/*")
+    with ExitStack() as stack:
+        _by_main(workdir, lambda: stack.enter_context(occupied(workdir, "workdir", within=within)))
+        yield
+
+
+def require_room_for_steps(workdir: Path, size: int, keep: int) -> None:
+    """Raises ConfigError where the disk has no room for the checkpoints that are still to be written.
+
+    Args:
+        workdir: of the run.
+        size: bytes of a checkpoint.
+        keep: how many are kept; one more is there while it is written.
+    """
+
+    def check() -> None:
+        there = sum(file.stat().st_size for file in (workdir / "checkpoints").rglob("*") if file.is_file())
+        require_room(workdir, max(size * (keep + 1) - there, size), "workdir")
+
+    _by_main(workdir, check)
+
+
+def _by_main(workdir: Path | str, check: Callable[[], object]) -> None:
+    """Runs what raises ConfigError in the main process; all raise one where it does."""
+    refused: ConfigError | None = None
+    if parallel.is_main_process():
+        try:
+            check()
+        except ConfigError as error:
+            refused = error
+    if not parallel.from_main(refused is None):
+        raise refused or ConfigError(f"workdir = {workdir}: the main process cannot use it, and says why")
 
 
 class Speed:

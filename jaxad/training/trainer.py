@@ -28,11 +28,12 @@ from jaxad.inference.calibrate import choose_threshold
 from jaxad.inference.checkpoint import CheckpointWriter, restore
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
+from jaxad.io.signals import held
 from jaxad.nn import module_state
 from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.run_folder import claim, content_hash
+from jaxad.training.run_folder import claim, content_hash, in_use, require_room_for_steps
 from jaxad.types import Source
 
 
@@ -178,7 +179,9 @@ def fit(
     """Trains a detector, or lets it remember, chooses its threshold, and keeps all in `workdir`.
 
     A workdir with checkpoints of the same run, on the same images wherever they lie, is resumed; the result is
-    bit-equal to an undisturbed run on the same devices. A workdir of a finished run is only loaded.
+    bit-equal to an undisturbed run on the same devices. A workdir of a finished run is only loaded. One process, or
+    group of processes, at a time works on it. Within `jaxad.io.signals.listening`, as on the command line, a signal to
+    end finishes the step at hand, saves it, and raises `Stopped`.
 
     Args:
         detector: as created; its parameters are those of step 0. It keeps them, but in the host's memory, so that no
@@ -196,8 +199,8 @@ def fit(
 
     Raises:
         DataError: no images, or images that cannot be read.
-        CheckpointError: the workdir holds a different run; lists the settings that differ.
-        ConfigError: impossible settings.
+        CheckpointError: the workdir holds a different run, all settings listed that differ; or a step cannot be saved.
+        ConfigError: impossible settings; or the workdir is in use, cannot be written, or has no room for checkpoints.
         TrainingError: the loss, or scores of the hold-out, are not finite.
     """
     config = config or TrainConfig()
@@ -211,6 +214,23 @@ def fit(
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
     run = _Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
+    with in_use(run.workdir):
+        return _fit(detector, source, config, run, holdout, false_alarm, protocol, provenance, features)
+
+
+def _fit(
+    detector: Detector,
+    source: Source,
+    config: TrainConfig,
+    run: _Place,
+    holdout: Source | None,
+    false_alarm: float,
+    protocol: str,
+    provenance: Mapping[str, Any] | None,
+    features: FeatureCache | None,
+) -> Run:
+    """As `fit`, in a workdir that is this process's alone."""
+    workers, reporter = run.workers, run.reporter
     trains = isinstance(detector, Trainable) and detector.trains
     if trains:
         parallel.check_batch_size(config.batch_size, run.mesh)
@@ -241,12 +261,12 @@ def fit(
         elif isinstance(detector, Trainable) and trains:
             _move_to_host(detector)
             cached = features or _features(detector, source, config, run)
-            detector, training, rate = _train(detector, source, cached, config, run, writer, meta)
-            writer.save(final, detector, meta=meta, training=training)
+            detector, rate = _train(detector, source, cached, config, run, writer, meta)
         else:
             if isinstance(detector, Remembers):
                 with reporter.images("remember", len(source)) as progress:
                     detector.remember(source, features=features, progress=progress)
+            require_room_for_steps(run.workdir, writer.size(detector), 0)
             writer.save(final, detector, meta=meta)
         # What can go wrong from here on costs no step.
         threshold = None
@@ -278,12 +298,13 @@ def _train(
     run: _Place,
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
-) -> tuple[Detector, TrainState, float | None]:
-    """Statistics, then steps -> (detector to evaluate, training state to keep, images per second)."""
+) -> tuple[Detector, float | None]:
+    """Statistics, then steps, all saved -> (detector to evaluate, images per second)."""
     resumed = writer.latest or 0
     # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
     detector.prepare(features.stream())
     trainer = DetectorTrainer(detector, config, run.mesh)
+    require_room_for_steps(run.workdir, writer.size(detector, trainer.abstract_state), config.keep_checkpoints)
     if resumed:
         state = writer.restore_training(resumed, trainer.abstract_state)
         run.reporter.say(f"resuming {run.workdir} after step {resumed}")
@@ -291,22 +312,25 @@ def _train(
         state = trainer.init()
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
     images = config.batch_size * config.accumulate
-    state, rate = run_steps(
-        trainer,
-        state,
-        lambda step: features[order.batch(step, images)],
-        config,
-        resumed=resumed,
-        steps=config.steps,
-        workdir=run.workdir,
-        on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
-        columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
-        reporter=run.reporter,
-    )
-    graphdef, arrays = module_state.split(trainer.detector(state))
-    trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
-    trained.finish(features.stream())
-    return trained, state, rate
+    # Steps that are done and not saved are lost by a signal.
+    with held():
+        state, rate = run_steps(
+            trainer,
+            state,
+            lambda step: features[order.batch(step, images)],
+            config,
+            resumed=resumed,
+            steps=config.steps,
+            workdir=run.workdir,
+            on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
+            columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
+            reporter=run.reporter,
+        )
+        graphdef, arrays = module_state.split(trainer.detector(state))
+        trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
+        trained.finish(features.stream())
+        writer.save(config.steps, trained, meta=meta, training=state)
+    return trained, rate
 
 
 def _move_to_host(detector: Detector) -> None:

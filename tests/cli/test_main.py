@@ -14,6 +14,7 @@ from jaxad.cli.check import Check
 from jaxad.cli.demo import Demo
 from jaxad.cli.evaluate import Evaluate
 from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.io.signals import Stopped
 
 FIT = ["fit", "dpdiff", "--data", "folder:parts", "--workdir", "runs/parts"]
 
@@ -95,21 +96,30 @@ def test_errors_of_jaxad_keep_their_traceback(monkeypatch):
         cli.main()
 
 
-def test_interruption_is_130_and_says_how_to_go_on_where_that_is_possible(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "name"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")],
+)
+def test_a_signal_has_its_status_and_the_message_says_what_is_kept(monkeypatch, capsys, tmp_path, number, status, name):
     run, demo = tmp_path / "run", tmp_path / "demo"
     fit = [*FIT[:-1], str(run)]
-    stop = KeyboardInterrupt()
-    assert ends_with(monkeypatch, stop, fit) == 130
-    assert capsys.readouterr().err == "\njaxad: stopped\n"
+    stop = Stopped(number)
+    assert ends_with(monkeypatch, stop, fit) == status
+    assert capsys.readouterr().err == f"\njaxad: stopped by {name}\n"
     for folder in (run, demo / "run"):
         (folder / "checkpoints" / "250").mkdir(parents=True)
-    for resumable in (fit, ["fit", "patch-bank", *fit[2:]], ["demo", "--out", str(demo)]):
-        assert ends_with(monkeypatch, stop, resumable) == 130
-        assert "run the same command again" in capsys.readouterr().err
-    assert ends_with(monkeypatch, stop, ["caption", "--data", "demo", "--model", "org/VLM", "--out", "texts"]) == 130
+        (folder / "checkpoints" / "1000").mkdir(parents=True)
+    for place, resumable in ((run, fit), (run, ["fit", "patch-bank", *fit[2:]]), (demo, ["demo", "--out", str(demo)])):
+        assert ends_with(monkeypatch, stop, resumable) == status
+        said = capsys.readouterr().err
+        assert "step 1000 is saved" in said
+        assert str(place) in said
+        assert "same command again" in said
+    caption = ["caption", "--data", "demo", "--model", "org/VLM", "--out", "texts"]
+    assert ends_with(monkeypatch, stop, caption) == status
     assert "finished captions are kept" in capsys.readouterr().err
-    assert ends_with(monkeypatch, stop, ["check", "--data", "demo"]) == 130
-    assert capsys.readouterr().err == "\njaxad: stopped\n"
+    assert ends_with(monkeypatch, stop, ["check", "--data", "demo"]) == status
+    assert capsys.readouterr().err == f"\njaxad: stopped by {name}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
@@ -122,21 +132,25 @@ def test_a_reader_that_goes_away_is_not_an_error_message(arguments):
         assert process.stderr.read() == b""
 
 
-def test_ctrl_c_shows_no_traceback(tmp_path):
-    command = [sys.executable, "-c", _SLEEPER]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_shows_no_traceback(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLEEPER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=300)
-    assert (process.returncode, errors) == (130, "\njaxad: stopped\n")
+    said = f"\njaxad: stopped by {'Ctrl-C' if number == signal.SIGINT else number.name}\n"
+    assert (process.returncode, errors) == (128 + number, said)
 
 
 _SLEEPER = """
 import signal, sys, time
 from jaxad import cli
-# What starts the tests may have told its children to ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+# What starts the tests may have told its children to ignore signals.
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 def run(command):
     print("ready", flush=True)
     time.sleep(60)

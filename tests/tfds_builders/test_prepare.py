@@ -235,10 +235,13 @@ def test_shards_that_lack_images_are_not_kept(two, tmp_path, jaxad, monkeypatch)
     assert prepared(tmp_path / "data") == []
 
 
-def test_two_processes_do_not_write_the_same_category(two, tmp_path, jaxad):
+@pytest.mark.parametrize("early", [True, False], ids=["before the work", "begun in the meantime"])
+def test_two_processes_do_not_write_the_same_category(two, tmp_path, jaxad, monkeypatch, early):
     place = tmp_path / "data/mvtec_ad/bottle"
     place.mkdir(parents=True)
-    with FileLock(place / ".lock"), pytest.raises(DataError, match=r"bottle: another process prepares it"):
+    skipped = ("_examine", lambda *_: pytest.fail("worked")) if early else ("require_free", lambda *_: None)
+    monkeypatch.setattr(f"tfds_builders.prepare.{skipped[0]}", skipped[1])
+    with FileLock(place / ".lock"), pytest.raises(ConfigError, match=r"bottle: another process"):
         jaxad("mvtec_ad", "--source", two, "--partial")
 
 

@@ -85,6 +85,7 @@ def write_captions(
     if captions_file.exists():
         if read_json(part.labels) != labels:
             raise DataError(f"{captions_file}: holds captions of other images; give another folder")
+        journal.unlink(missing_ok=True)
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     done = _resume(journal, ids)

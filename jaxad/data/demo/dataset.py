@@ -15,7 +15,6 @@ import importlib.util
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from jaxad.data.decode import decode_image, pixel_digest
 from jaxad.errors import DataError
 from jaxad.io.json_files import read_object
 from jaxad.io.places import expanded
+from jaxad.io.scratch import scratch
 
 VERSION = 3
 NOTES = "demo.json"
@@ -98,8 +98,8 @@ def make_demo(folder: Path | str, *, counts: DemoCounts | None = None, seed: int
         raise DataError(f"{folder}: holds something other than this demo data set; remove it or choose another folder")
     cells, textures = _package_data("elpv_dataset", "elpv-dataset"), _package_data("skimage", "scikit-image")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        root = Path(scratch) / folder.name
+    with scratch(folder.parent, f".{folder.name}-") as place:
+        root = place / folder.name
         root.mkdir()
         for name, kind in SOLAR.items():
             _write_solar(root / name, cells, kind, counts or DemoCounts(), _rng(seed, name))

@@ -16,6 +16,7 @@ from jaxad.data.captions.files import write_captions
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import read_object
+from jaxad.io.locks import LOCK, locked
 from jaxad.io.places import expanded
 from jaxad.io.threads import map_threads
 from jaxad.models.captioner.hugging_face import Captioner
@@ -85,6 +86,7 @@ def caption(
         progress: called with the number of images done since the last call, at first those of earlier calls.
 
     Raises:
+        ConfigError: another process writes the same captions.
         DataError: no images, the folder holds captions made otherwise or of other images, or the finished captions do
             not fit the data set.
     """
@@ -94,7 +96,8 @@ def caption(
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
     numbered = data.partition("/")[0] in NUMBERED
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
-    _claim(expanded(out_dir) / f"{name}_captions_{vlm}_{short}", settings)
+    place = expanded(out_dir) / f"{name}_captions_{vlm}_{short}"
+    _claim(place, settings)
 
     def texts(start: int) -> Iterator[str]:
         if progress is not None:
@@ -109,7 +112,8 @@ def caption(
             if progress is not None:
                 progress(len(batch))
 
-    folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
+    with locked(place / f".{split}{LOCK}", f"out_dir = {out_dir}"):
+        folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
     captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)

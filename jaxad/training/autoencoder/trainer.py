@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from jaxad.inference.checkpoint import CheckpointWriter
 from jaxad.io.atomic import write_whole
 from jaxad.io.pictures import encode_picture
 from jaxad.io.progress import Reporter
+from jaxad.io.signals import held
 from jaxad.models.convnets.lpips import holds_lpips, load_lpips
 from jaxad.models.convnets.patch_discriminator import holds_discriminator, load_discriminator, new_discriminator
 from jaxad.models.stable_diffusion.autoencoder_kl import AutoencoderKL, load_autoencoder, save_autoencoder
@@ -37,7 +39,7 @@ from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
 from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.run_folder import claim, content_hash
+from jaxad.training.run_folder import claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.trainer import TrainState, accumulated
 from jaxad.types import Source, View
 
@@ -164,8 +166,8 @@ def fit_autoencoder(
     Raises:
         DataError: no images, or images that cannot be read.
         WeightsError: no such weights, or weights that do not fit.
-        CheckpointError: the workdir holds a different run; lists the settings that differ.
-        ConfigError: impossible settings.
+        CheckpointError: the workdir holds a different run, all settings listed that differ; or a step cannot be saved.
+        ConfigError: impossible settings; or the workdir is in use, cannot be written, or has no room for checkpoints.
         TrainingError: the loss is not finite.
     """
     config, train = config or FirstStageConfig(), train or FirstStageTrainConfig()
@@ -179,7 +181,31 @@ def fit_autoencoder(
         reporter = Reporter(quiet=True)
     mesh = parallel.make_mesh(train.fsdp)
     parallel.check_batch_size(train.batch_size, mesh)
-    steps, workdir = train.steps_for(len(source)), Path(workdir)
+    place = _Place(Path(workdir), mesh, workers, reporter)
+    with in_use(place.workdir):
+        return _fit(source, config, train, place, provenance)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run takes place."""
+
+    workdir: Path
+    mesh: Mesh
+    workers: int
+    reporter: Reporter
+
+
+def _fit(
+    source: Source,
+    config: FirstStageConfig,
+    train: FirstStageTrainConfig,
+    place: _Place,
+    provenance: Mapping[str, Any] | None,
+) -> AutoencoderRun:
+    """As `fit_autoencoder`, in a workdir that is this process's alone."""
+    workdir, mesh, workers, reporter = place.workdir, place.mesh, place.workers, place.reporter
+    steps = train.steps_for(len(source))
     networks = load_networks(config, train.seed, adversary=steps > config.discriminator_start)
     start: AutoencoderKL = networks[AUTOENCODER]
     _check_size(config, start)
@@ -192,6 +218,8 @@ def fit_autoencoder(
     with CheckpointWriter(workdir, train.keep_checkpoints) as writer:
         resumed = writer.latest or 0
         trainer = AutoencoderTrainer(networks, config, train, mesh)
+        size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(trainer.abstract_state))
+        require_room_for_steps(workdir, size, train.keep_checkpoints)
         state = trainer.init()
         if resumed:
             state = writer.restore_training(resumed, state)
@@ -214,18 +242,20 @@ def fit_autoencoder(
 
         if resumed < steps:
             stream = _batches(source, config, train, mesh, resumed, steps, workers)
-            state, rate = run_steps(
-                trainer,
-                state,
-                lambda step: next(stream).batch.images[VIEW],
-                train,
-                resumed=resumed,
-                steps=steps,
-                workdir=workdir,
-                on_save=save,
-                reporter=reporter,
-            )
-            writer.save_training(steps, state, meta=meta)
+            # Steps that are done and not saved are lost by a signal.
+            with held():
+                state, rate = run_steps(
+                    trainer,
+                    state,
+                    lambda step: next(stream).batch.images[VIEW],
+                    train,
+                    resumed=resumed,
+                    steps=steps,
+                    workdir=workdir,
+                    on_save=save,
+                    reporter=reporter,
+                )
+                writer.save_training(steps, state, meta=meta)
         # Also where a run was stopped between its last step and this.
         result = export(state)
     seconds = time.perf_counter() - began
@@ -343,13 +373,14 @@ def _export(autoencoder: AutoencoderKL, folder: Path) -> None:
     """Writes the weights beside those that are there, and then takes their place."""
     if parallel.is_main_process():
         new, old = (folder.with_name(f"{folder.name}.{kind}") for kind in ("new", "old"))
-        for left_over in (new, old):
-            shutil.rmtree(left_over, ignore_errors=True)
-        save_autoencoder(autoencoder, new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        with held():
+            for left_over in (new, old):
+                shutil.rmtree(left_over, ignore_errors=True)
+            save_autoencoder(autoencoder, new)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
     parallel.wait_for_others("autoencoder written")
 
 
