@@ -244,16 +244,12 @@ def restore(
 
 
 def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> Restored:
-    folder, meta, notes = step.folder, step.meta, []
     detector_class, recorded = _detector_class(step), _config(step)
-    try:
-        meta = meta | step.ending()
-        threshold = None if meta["threshold"] is None else Threshold.from_json(meta["threshold"])
-    except DamagedError as error:
-        notes.append(f"{error}; the threshold is left out, run the same `jaxad fit` again to choose it anew")
-        threshold = None
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: its threshold is none of jaxad's: {error!r}") from error
+    folder, record = step.folder, step.meta["pretrained"]
+    loads = record is not None and (backbone is not None or not record["embedded"])
+    items = ["model"] if record is None or loads else ["model", "backbone"]
+    step.check(*items)
+    meta, threshold, notes = _ending(step)
     config = from_json(detector_class.config_class, {**meta["config"], **changes})
     config.check()
     changed = [name for name in changes if getattr(config, name) != getattr(recorded, name)]
@@ -262,11 +258,8 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
         settings = ", ".join(f"{name} = {getattr(config, name)}" for name in others)
         notes.append(f"{settings}: the threshold, measured under other settings, is left out")
         threshold = None
-    record, network, own = meta["pretrained"], None, {}
-    items = ["model"]
-    if record is not None and record["embedded"] and backbone is None:
-        items.append("backbone")
-    elif record is not None:
+    network, own = None, {}
+    if loads:
         network = _load_pretrained(folder, detector_class, config, record, backbone)
         _, own = module_state.split(network)
         own = {f"{record['attribute']}/{path}": array for path, array in own.items()}
@@ -279,7 +272,6 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
             threshold = None
     # Shapes are compared before any array is read, so that a strange checkpoint cannot make room for itself.
     abstract = _abstract(step, detector_class, config, network)
-    step.check(*items)
     shapes = {path: shape for item in items for path, shape in declared(step, item).items()}
     check_fit(abstract, own | shapes, folder)
     arrays = own | {path: array for item in items for path, array in read_arrays(step, item).items()}
@@ -290,6 +282,19 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
     if (source := detector.pretrained) is not None and record is not None:
         meta["pretrained"] = _record(source, record["embedded"] and network is None)
     return Restored(detector, threshold, meta, folder, tuple(notes))
+
+
+def _ending(step: Step) -> tuple[dict[str, Any], Threshold | None, list[str]]:
+    """All that a step records, its threshold, and what to say of it."""
+    meta, notes = _meta(step), []
+    try:
+        step.ending()
+    except DamagedError as error:
+        notes.append(f"{error}; the threshold is left out, run the same `jaxad fit` again to choose it anew")
+    try:
+        return meta, None if meta["threshold"] is None else Threshold.from_json(meta["threshold"]), notes
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{step.folder}: its threshold is none of jaxad's: {error!r}") from error
 
 
 def _meta(step: Step) -> dict[str, Any]:

@@ -8,9 +8,10 @@ choose between that and an error: an older model in place of a finished one shou
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ from jaxad.io.places import check_storable
 FORMAT = 3
 FOLDER = "checkpoints"
 COMPLETE = "complete.json"
-META = "meta/metadata"
+META, TRAINING = "meta/metadata", "training"
 T = TypeVar("T")
 
 
@@ -44,11 +45,13 @@ class Step:
         folder: of the step, under any name.
         manifest: its files.
         meta: what it records besides arrays, of the types that it must have; without complete.json.
+        stripped: whether somebody has removed the folder `training`, which only a run that goes on needs.
     """
 
     folder: Path
     manifest: Manifest
     meta: dict[str, Any]
+    stripped: bool
 
     @property
     def number(self) -> int:
@@ -94,8 +97,10 @@ class Step:
 
     def end(self, threshold: dict[str, Any] | None) -> None:
         """Writes complete.json."""
+        if (file := self.folder / COMPLETE).is_dir():
+            set_aside(file, "complete-damaged.json")
         record = {"complete": True, "threshold": threshold, "of": self.manifest.seal}
-        write_whole(self.folder / COMPLETE, sealed(record))
+        write_whole(file, sealed(record))
 
 
 def open_step(folder: Path) -> Step:
@@ -108,6 +113,10 @@ def open_step(folder: Path) -> Step:
     with _explained(folder):
         _check_age(folder)
         manifest = read_manifest(folder)
+        all_files = manifest.files
+        if not os.path.lexists(folder / TRAINING):
+            kept = {name: file for name, file in all_files.items() if not name.startswith(f"{TRAINING}/")}
+            manifest = replace(manifest, files=kept)
         manifest.check(lambda name: name == META)
         if META not in manifest.files:
             raise DamageError(f"{folder / META}: is missing")
@@ -116,7 +125,7 @@ def open_step(folder: Path) -> Step:
     check_meta(meta, folder / META, of_detector=any(name.startswith("model/") for name in manifest.files))
     if manifest.about.get("step") != meta["step"]:
         raise DamagedError(f"{folder}: damaged checkpoint: {MANIFEST} is of step {manifest.about.get('step')}")
-    return Step(folder, manifest, meta)
+    return Step(folder, manifest, meta, len(manifest.files) < len(all_files))
 
 
 def newest(checkpoint: Path | str, read: Callable[[Step], T], *, changed: bool = True) -> tuple[T, tuple[str, ...]]:
@@ -207,6 +216,8 @@ def set_aside_damaged(root: Path) -> list[str]:
         try:
             step = open_step(folder)
             check_named(step)
+            if step.stripped and not step.ending():
+                raise DamagedError(f"{folder}: damaged checkpoint: {folder / TRAINING}: is missing")
             if not found:
                 step.check()
             found = True

@@ -15,11 +15,12 @@ import numpy as np
 from jaxad import parallel
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
-from jaxad.io.atomic import write_whole
+from jaxad.io.atomic import set_aside, write_whole
 from jaxad.io.digests import DamageError, read_object
 from jaxad.io.locks import LOCK, occupied, require_room
 from jaxad.io.places import check_storable
 from jaxad.io.threads import map_threads
+from jaxad.nn.precision import compute_dtype
 from jaxad.types import Source
 
 
@@ -86,6 +87,8 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
     parallel.wait_for_others("workdir checked")
     if parallel.is_main_process():
         if written is None or _differences(written, mine, resources):
+            if file.is_dir():
+                set_aside(file, "config-damaged.json")
             write_whole(file, json.dumps(mine, indent=2))
             if recorded is not None and not told:
                 told = [f"{file}: is not that of the checkpoints; written anew"]
@@ -125,11 +128,14 @@ def _object(settings: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A copy of the settings without those that do not have to be the same."""
+    """A copy of the settings without those that do not have to be the same, and with what "auto" stands for here."""
     copy = json.loads(json.dumps(settings))
     for part, names in resources.items():
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}
+    config = _object(copy, "config")
+    if config.get("precision") == "auto" and compute_dtype("auto") == "float32":
+        config["precision"] = "float32"
     return copy
 
 

@@ -254,6 +254,7 @@ def _fit(
         final = config.steps if trains else 0
         if writer.latest == final:
             restored = restore(run.workdir)
+            reporter.warn(restored.notes)
             detector = restored.detector
             if restored.meta["complete"]:
                 reporter.say(f"{run.workdir} is complete; nothing to train")

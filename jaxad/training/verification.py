@@ -66,8 +66,9 @@ def _step(folder: Path) -> str:
     step = open_step(folder)
     check_named(step)
     step.check()
+    without = "; the folder training was removed" if step.stripped else ""
     end = "; the run's last" if step.ending() else ""
-    return f"{_amount(len(step.manifest.files), step.manifest.bytes)}{end}"
+    return f"{_amount(len(step.manifest.files), step.manifest.bytes)}{without}{end}"
 
 
 def _cache(folder: Path) -> str:

@@ -101,6 +101,16 @@ def test_a_run_goes_on_beside_a_damaged_step_to_the_same_end(copy, trained, part
     assert (copy / "metrics-damaged.csv").read_text() == "step,secon"
 
 
+def test_only_a_finished_run_can_do_without_its_training_state(copy):
+    shutil.rmtree(copy / "checkpoints" / "12" / "training")
+    assert set_aside_damaged(copy / "checkpoints") == []
+    (copy / "checkpoints" / "12" / "complete.json").unlink()
+    assert jaxad.restore(copy).meta["step"] == 12
+    (told,) = set_aside_damaged(copy / "checkpoints")
+    assert "training" in told
+    assert numbered(copy / "checkpoints")[0].name == "8"
+
+
 def test_a_run_without_any_whole_step_begins_anew(copy, trained, parts):
     for step in ("8", "12"):
         cut(biggest(copy / "checkpoints" / step / "training"))

@@ -11,6 +11,7 @@ from jaxad.detectors.patch_bank import PatchBank
 from jaxad.errors import CheckpointError
 from jaxad.training.run_folder import claim
 from tests.models.vit.made_checkpoints import write_dinov2
+from tests.training.damage import to_folder
 
 RESOURCES = {"train": TrainConfig.RESOURCES}
 
@@ -28,10 +29,15 @@ def settings(copy):
 DAMAGE = {"empty": "", "half": '{"system": "dpd', "a list": "[]", "no run's": "{}", "deep": "[" * 100_000}
 
 
-@pytest.mark.parametrize("content", [*DAMAGE.values(), None], ids=[*DAMAGE, "missing"])
+@pytest.mark.parametrize("content", [*DAMAGE.values(), None, to_folder], ids=[*DAMAGE, "missing", "a folder"])
 def test_config_json_is_written_anew_where_the_checkpoint_knows_better(copy, settings, content):
     file = copy / "config.json"
-    file.unlink() if content is None else file.write_text(content)
+    if callable(content):
+        content(file)
+    elif content is None:
+        file.unlink()
+    else:
+        file.write_text(content)
     (told,) = claim(copy, settings, RESOURCES)
     assert str(file) in told
     assert json.loads(file.read_text()) == settings
@@ -68,6 +74,10 @@ def test_settings_that_do_not_change_the_result_make_no_other_run(copy, settings
     }
     assert set(own) == set(TrainConfig.RESOURCES)
     assert claim(copy, {**settings, "train": settings["train"] | own}, RESOURCES) == []
+    as_auto_is_here = settings["config"] | {"precision": "float32"}
+    assert claim(copy, {**settings, "config": as_auto_is_here}, RESOURCES) == []
+    with pytest.raises(CheckpointError, match="precision"):
+        claim(copy, {**settings, "config": settings["config"] | {"precision": "bfloat16"}}, RESOURCES)
     with pytest.raises(CheckpointError, match="seed"):
         claim(copy, {**settings, "train": settings["train"] | own | {"seed": 1}}, RESOURCES)
 
