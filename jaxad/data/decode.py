@@ -11,7 +11,7 @@
     several frames                            the first
 
 Formats are those of `FORMATS`; others that PIL knows (EPS starts Ghostscript) are not opened. The cap on pixels is
-`PIL.Image.MAX_IMAGE_PIXELS`; images of more than `LARGE` pixels are decoded one at a time. A truncated or damaged file
+`PIL.Image.MAX_IMAGE_PIXELS`; large images are decoded one at a time. A truncated or damaged file
 is an error unless the caller set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
 """
 
@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from jaxad.data import turns
 from jaxad.data.contents import described
 from jaxad.data.depth import FULL, declared_bits, is_signed, is_wide_color, own_depth, to_eight_bits, used_bits
 from jaxad.data.files import bad_image, read_file
@@ -47,10 +47,6 @@ EXTENSIONS = frozenset(
 T = TypeVar("T")
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-LARGE = 2**24
-"""Pixels above which images are decoded one at a time, since each takes several times its size while it is decoded."""
 
 
 class Decoded(NamedTuple):
@@ -123,20 +119,6 @@ def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None
     return _decode(encoded, name, convert)
 
 
-@contextmanager
-def large_images_in_turn() -> Iterator[None]:
-    """A context in which a large image, once decoded, keeps other threads from decoding another one.
-
-    For work that would hold one in every thread. Without it the turn ends with the decoding itself.
-    """
-    with ExitStack() as stack:
-        _turn.stack = stack
-        try:
-            yield
-        finally:
-            _turn.stack = None
-
-
 def decode_image(source: Path | str | bytes, name: str = "") -> np.ndarray:
     """The pixels uint8 [h w 3] of a file or of its bytes; errors as `decode`, and of files that cannot be read."""
     return decode(*_encoded(source, name)).pixels
@@ -206,10 +188,6 @@ def resize(image: np.ndarray, view: View) -> np.ndarray:
     return np.array(resized)
 
 
-_large = threading.RLock()
-_turn = threading.local()
-
-
 class _UnsupportedMode(ValueError):
     pass
 
@@ -237,8 +215,8 @@ def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image], T]) -> T
             limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
             if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
-            if pixels > LARGE:
-                (getattr(_turn, "stack", None) or own).enter_context(_large)
+            if pixels > turns.LARGE:
+                turns.take_turn(own)
             return convert(image)
 
     return _named(name, work)
