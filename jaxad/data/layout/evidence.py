@@ -30,11 +30,11 @@ def is_binary(pixels: np.ndarray) -> bool:
 
 def _holds_two(flat: np.ndarray, share: float, chunk: int = 2**20) -> bool:
     codes: set[int] = set()
-    dark = bright = 0
+    dark, bright = 0, 0
     for start in range(0, len(flat), chunk):
         values = flat[start : start + chunk].max(axis=1)
-        dark += np.count_nonzero(values <= 16)
-        bright += np.count_nonzero((values >= 239) & (values <= 255))
+        dark += int(np.count_nonzero(values <= 16))
+        bright += int(np.count_nonzero((values >= 239) & (values <= 255)))
         if len(codes) <= CODES:
             codes.update(np.unique(values).tolist())
     return len(codes) <= CODES or (dark > 0 and bright > 0 and dark + bright >= share * len(flat))
