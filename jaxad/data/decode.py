@@ -30,7 +30,15 @@ from PIL import Image, UnidentifiedImageError
 
 from jaxad.data import turns
 from jaxad.data.contents import described
-from jaxad.data.depth import FULL, declared_bits, is_signed, is_wide_color, own_depth, to_eight_bits, used_bits
+from jaxad.data.depth import (
+    Depth,
+    chosen_depth,
+    declared_bits,
+    is_signed,
+    is_wide_color,
+    to_eight_bits,
+    used_bits,
+)
 from jaxad.data.files import bad_image, read_file
 from jaxad.data.jpeg import DamagedJPEG, decode_jpeg
 from jaxad.data.orientation import turned_pixels, upright
@@ -83,13 +91,13 @@ class DecodedMask(NamedTuple):
     levels: np.ndarray
 
 
-def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None) -> Decoded:
+def decode(encoded: bytes, name: str = "encoded image", depth: Depth = None) -> Decoded:
     """Decodes the bytes of an image file by the rules above.
 
     Args:
         encoded: content of the file.
         name: what messages call it.
-        depth: of 16-bit images of its category, None where it is not known.
+        depth: of 16-bit images of its category, as `jaxad.data.depth.chosen_depth` takes it.
 
     Raises:
         DataError: with one problem of kind "unreadable image", "truncated image", "damaged image",
@@ -113,8 +121,7 @@ def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None
         if values.dtype == np.uint8:
             return Decoded(values, kind, values)
         bits = used_bits(values, declared)
-        known = own_depth(values, declared) if depth is None else depth
-        return Decoded(_array_to_rgb(values, name, known), kind, values, bits)
+        return Decoded(_array_to_rgb(values, name, chosen_depth(values, depth, declared)), kind, values, bits)
 
     return _decode(encoded, name, convert)
 
@@ -148,7 +155,7 @@ def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMa
     return _decode(encoded, name, convert)
 
 
-def to_rgb(image: Any, name: str = "image", depth: int | None = None) -> np.ndarray:
+def to_rgb(image: Any, name: str = "image", depth: Depth = None) -> np.ndarray:
     """Any image that `predict` takes as uint8 RGB [h w 3].
 
     Args:
@@ -279,7 +286,7 @@ def _is_wide(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
-def _pil_to_rgb(image: Image.Image, depth: int | None = None) -> np.ndarray:
+def _pil_to_rgb(image: Image.Image, depth: Depth = None) -> np.ndarray:
     wide = _is_wide(image)
     image = upright(image)
     if wide:
@@ -304,7 +311,7 @@ def _pil_to_levels(image: Image.Image) -> np.ndarray:
     return np.asarray(upright(image)) if one_number else _pil_to_rgb(image).max(axis=-1)
 
 
-def _array_to_rgb(array: np.ndarray, name: str, depth: int | None = None) -> np.ndarray:
+def _array_to_rgb(array: np.ndarray, name: str, depth: Depth = None) -> np.ndarray:
     pixels = array[..., None] if array.ndim == 2 else array
     if (
         array.dtype not in (np.uint8, np.uint16)
@@ -318,7 +325,7 @@ def _array_to_rgb(array: np.ndarray, name: str, depth: int | None = None) -> np.
             f"{array.dtype} {list(array.shape)}; needs uint8 or uint16 of [h w], [h w 1], [h w 3] or [h w 4]",
         )
     if pixels.dtype == np.uint16:
-        pixels = to_eight_bits(pixels, depth or FULL)
+        pixels = to_eight_bits(pixels, chosen_depth(pixels, depth))
     if pixels.shape[-1] == 4:
         return _over_black(pixels)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
