@@ -10,8 +10,9 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxad.data.decode import large_images_in_turn, pixel_hash, resize
+from jaxad.data.decode import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
+from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
 from jaxad.io.signals import poll

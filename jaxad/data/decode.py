@@ -11,7 +11,7 @@
     several frames                            the first
 
 Formats are those of `FORMATS`; others that PIL knows (EPS starts Ghostscript) are not opened. The cap on pixels is
-`PIL.Image.MAX_IMAGE_PIXELS`; images of more than `LARGE` pixels are decoded one at a time. A truncated or damaged file
+`PIL.Image.MAX_IMAGE_PIXELS`; large images are decoded one at a time. A truncated or damaged file
 is an error unless the caller set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
 """
 
@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,8 +28,17 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from jaxad.data import turns
 from jaxad.data.contents import described
-from jaxad.data.depth import FULL, declared_bits, is_signed, is_wide_color, own_depth, to_eight_bits, used_bits
+from jaxad.data.depth import (
+    Depth,
+    chosen_depth,
+    declared_bits,
+    is_signed,
+    is_wide_color,
+    to_eight_bits,
+    used_bits,
+)
 from jaxad.data.files import bad_image, read_file
 from jaxad.data.jpeg import DamagedJPEG, decode_jpeg
 from jaxad.data.orientation import turned_pixels, upright
@@ -47,10 +55,6 @@ EXTENSIONS = frozenset(
 T = TypeVar("T")
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-LARGE = 2**24
-"""Pixels above which images are decoded one at a time, since each takes several times its size while it is decoded."""
 
 
 class Decoded(NamedTuple):
@@ -87,13 +91,13 @@ class DecodedMask(NamedTuple):
     levels: np.ndarray
 
 
-def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None) -> Decoded:
+def decode(encoded: bytes, name: str = "encoded image", depth: Depth = None) -> Decoded:
     """Decodes the bytes of an image file by the rules above.
 
     Args:
         encoded: content of the file.
         name: what messages call it.
-        depth: of 16-bit images of its category, None where it is not known.
+        depth: of 16-bit images of its category, as `jaxad.data.depth.chosen_depth` takes it.
 
     Raises:
         DataError: with one problem of kind "unreadable image", "truncated image", "damaged image",
@@ -117,24 +121,9 @@ def decode(encoded: bytes, name: str = "encoded image", depth: int | None = None
         if values.dtype == np.uint8:
             return Decoded(values, kind, values)
         bits = used_bits(values, declared)
-        known = own_depth(values, declared) if depth is None else depth
-        return Decoded(_array_to_rgb(values, name, known), kind, values, bits)
+        return Decoded(_array_to_rgb(values, name, chosen_depth(values, depth, declared)), kind, values, bits)
 
     return _decode(encoded, name, convert)
-
-
-@contextmanager
-def large_images_in_turn() -> Iterator[None]:
-    """A context in which a large image, once decoded, keeps other threads from decoding another one.
-
-    For work that would hold one in every thread. Without it the turn ends with the decoding itself.
-    """
-    with ExitStack() as stack:
-        _turn.stack = stack
-        try:
-            yield
-        finally:
-            _turn.stack = None
 
 
 def decode_image(source: Path | str | bytes, name: str = "") -> np.ndarray:
@@ -166,7 +155,7 @@ def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMa
     return _decode(encoded, name, convert)
 
 
-def to_rgb(image: Any, name: str = "image", depth: int | None = None) -> np.ndarray:
+def to_rgb(image: Any, name: str = "image", depth: Depth = None) -> np.ndarray:
     """Any image that `predict` takes as uint8 RGB [h w 3].
 
     Args:
@@ -206,10 +195,6 @@ def resize(image: np.ndarray, view: View) -> np.ndarray:
     return np.array(resized)
 
 
-_large = threading.RLock()
-_turn = threading.local()
-
-
 class _UnsupportedMode(ValueError):
     pass
 
@@ -237,8 +222,8 @@ def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image], T]) -> T
             limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
             if limit is not None and pixels > limit:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
-            if pixels > LARGE:
-                (getattr(_turn, "stack", None) or own).enter_context(_large)
+            if pixels > turns.LARGE:
+                turns.take_turn(own)
             return convert(image)
 
     return _named(name, work)
@@ -301,7 +286,7 @@ def _is_wide(image: Image.Image) -> bool:
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
-def _pil_to_rgb(image: Image.Image, depth: int | None = None) -> np.ndarray:
+def _pil_to_rgb(image: Image.Image, depth: Depth = None) -> np.ndarray:
     wide = _is_wide(image)
     image = upright(image)
     if wide:
@@ -326,7 +311,7 @@ def _pil_to_levels(image: Image.Image) -> np.ndarray:
     return np.asarray(upright(image)) if one_number else _pil_to_rgb(image).max(axis=-1)
 
 
-def _array_to_rgb(array: np.ndarray, name: str, depth: int | None = None) -> np.ndarray:
+def _array_to_rgb(array: np.ndarray, name: str, depth: Depth = None) -> np.ndarray:
     pixels = array[..., None] if array.ndim == 2 else array
     if (
         array.dtype not in (np.uint8, np.uint16)
@@ -340,7 +325,7 @@ def _array_to_rgb(array: np.ndarray, name: str, depth: int | None = None) -> np.
             f"{array.dtype} {list(array.shape)}; needs uint8 or uint16 of [h w], [h w 1], [h w 3] or [h w 4]",
         )
     if pixels.dtype == np.uint16:
-        pixels = to_eight_bits(pixels, depth or FULL)
+        pixels = to_eight_bits(pixels, chosen_depth(pixels, depth))
     if pixels.shape[-1] == 4:
         return _over_black(pixels)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

@@ -16,6 +16,8 @@ from PIL import Image
 
 DEPTHS = (8, 10, 12, 14, 16)
 FULL = 16
+Depth = int | tuple[int, ...] | None
+"""What is known of the depth of an image, for `chosen_depth`."""
 _MAX_SAMPLE_VALUE, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 281, 258, 339
 
 
@@ -38,12 +40,22 @@ def declared_bits(image: Image.Image, encoded: bytes) -> int:
     return max(_chunk(encoded, b"sBIT"), default=0) if image.format == "PNG" else 0
 
 
-def own_depth(values: np.ndarray, declared: int) -> int:
-    """The depth of an image by itself, where none is known of its category: what its file declares, else 16.
+def chosen_depth(values: np.ndarray, depth: Depth, declared: int = 0) -> int:
+    """The depth at which to read uint16 values.
 
-    A file that declares fewer bits and has values above them is scaled to 16 bits already, as PNG's standard asks.
+    Args:
+        values: of one image.
+        depth: what is known of its category: one depth, or several of which the smallest that holds the values is
+            taken, or None: then what the file declares decides, else all 16 bits are taken.
+        declared: bits that its file declares. One with values above them is scaled to 16 bits already, as PNG's
+            standard asks.
     """
-    return used_bits(values, declared) if declared else FULL
+    if isinstance(depth, int):
+        return depth
+    if depth is None:
+        return used_bits(values, declared) if declared else FULL
+    bits = used_bits(values, declared)
+    return next((known for known in sorted(depth) if known >= bits), max(depth))
 
 
 def common_depths(used: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -55,15 +67,12 @@ def common_depths(used: Iterable[tuple[str, int]]) -> dict[str, int]:
     return depths
 
 
-def depth_of(category: str, depths: Mapping[str, int]) -> int | None:
-    """The depth at which to read an image of a category; that of all categories where it is none of them.
-
-    None where nothing is known, or categories differ: then the image's own file decides.
-    """
-    if category in depths:
-        return depths[category]
-    found = set(depths.values())
-    return found.pop() if len(found) == 1 else None
+def depth_of(category: str, depths: Mapping[str, int]) -> Depth:
+    """What `depths` tell of an image of a category: its depth; of a category that is not there those of all others."""
+    if category in depths or not depths:
+        return depths.get(category)
+    several = tuple(sorted(set(depths.values())))
+    return several[0] if len(several) == 1 else several
 
 
 def is_wide_color(image: Image.Image, encoded: bytes) -> bool:

@@ -41,10 +41,11 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxad.data.copies import Finding, contradictions, copies, leaks, spilled
-from jaxad.data.decode import decode_mask_levels, large_images_in_turn
+from jaxad.data.decode import decode_mask_levels
 from jaxad.data.depth import FULL, common_depths
 from jaxad.data.layout.evidence import is_binary
 from jaxad.data.source import ImageSource
+from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import Problems
 from jaxad.io.threads import map_threads

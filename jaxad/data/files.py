@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxad.data.turns import LARGE_FILE, take_turn
 from jaxad.errors import DataError, Problem
 
 
@@ -62,8 +63,11 @@ def read_file(file: Path, name: str = "") -> bytes:
     name = name or str(file)
     try:
         # Opening a named pipe would wait for ever.
-        if not stat.S_ISREG(file.stat().st_mode):
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise bad_image("unreadable image", name, "not a regular file; remove it or put an image in its place")
+        if status.st_size > LARGE_FILE:
+            take_turn()
         return file.read_bytes()
     except OSError as error:
         raise bad_image("unreadable image", name, f"cannot open the file ({error.strerror or error})") from error

@@ -3,8 +3,6 @@
 import io
 import os
 import struct
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,12 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from jaxad.data import decode as decoding
 from jaxad.data.decode import (
     FORMATS,
     decode_image,
     decode_mask,
-    large_images_in_turn,
     pixel_digest,
     pixel_hash,
     resize,
@@ -401,40 +397,3 @@ def test_jpegs_that_opencv_cannot_decode_are_named_by_pil():
         decode_image(whole[:200] + b"\xff\xd9", "x.jpg")
     with pytest.raises(DataError, match=r"x\.jpg: truncated image"):
         decode_image(whole[:-20], "x.jpg")
-
-
-@pytest.mark.parametrize("large", [True, False])
-def test_large_images_are_held_by_one_thread_at_a_time(monkeypatch, large):
-    monkeypatch.setattr(decoding, "LARGE", 0 if large else 10**6)
-    data, held, most, lock = encoded(COLOR), 0, 0, threading.Lock()
-    together = threading.Barrier(4)
-
-    def work(_):
-        nonlocal held, most
-        together.wait()
-        with large_images_in_turn():
-            decode_image(data)
-            with lock:
-                held += 1
-                most = max(most, held)
-            if not large:
-                together.wait()
-            with lock:
-                held -= 1
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, range(4)))
-    assert most == (1 if large else 4)
-
-
-def test_a_turn_ends_with_the_context_and_without_one_with_the_decoding(monkeypatch):
-    monkeypatch.setattr(decoding, "LARGE", 0)
-    with ThreadPoolExecutor(1) as other:
-        decode_image(encoded(COLOR))
-        other.submit(decode_image, encoded(COLOR)).result(timeout=60)
-        with large_images_in_turn():
-            decode_image(encoded(COLOR))
-            decode_mask(encoded(GRAY))
-            waiting = other.submit(decode_image, encoded(COLOR))
-            assert not waiting.done()
-        waiting.result(timeout=60)

@@ -13,7 +13,7 @@ import jaxad
 from jaxad.config import DataConfig
 from jaxad.data.dataset import load
 from jaxad.data.decode import decode, to_rgb
-from jaxad.data.depth import common_depths, depth_of, to_eight_bits, used_bits
+from jaxad.data.depth import chosen_depth, common_depths, depth_of, to_eight_bits, used_bits
 from jaxad.data.images import ImageList
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.predictor import Predictor
@@ -55,10 +55,18 @@ def test_used_bits():
     assert used_bits(np.array([3], np.uint16), declared=11) == 12
 
 
+def test_of_several_depths_the_smallest_that_holds_the_image_is_taken():
+    pixels = values(11)
+    assert [chosen_depth(pixels, depth) for depth in (10, (10, 12, 16), (8, 10), None)] == [10, 12, 10, 16]
+    np.testing.assert_array_equal(to_rgb(pixels, depth=(10, 12))[..., 0], to_eight_bits(pixels, 12))
+    np.testing.assert_array_equal(decode(png(pixels), depth=(10, 12)).pixels[..., 0], to_eight_bits(pixels, 12))
+
+
 def test_depths_of_categories():
     depths = common_depths([("a", 10), ("a", 12), ("b", 0), ("c", 10)])
     assert depths == {"a": 12, "c": 10}
-    assert [depth_of(name, depths) for name in ("a", "c", "b", "")] == [12, 10, None, None]
+    assert [depth_of(name, depths) for name in ("a", "c", "b", "")] == [12, 10, (10, 12), (10, 12)]
+    assert depth_of("a", {}) is None
     assert depth_of("", {"a": 12, "c": 12}) == 12
 
 

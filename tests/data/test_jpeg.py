@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from jaxad.data import jpeg as jpeg_module
 from jaxad.data.decode import decode, decode_image
 from jaxad.errors import DataError
 
@@ -63,3 +64,13 @@ def test_whoever_asks_pillow_for_truncated_images_gets_them(monkeypatch):
     whole = jpeg()
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     assert decode(whole[: len(whole) // 2]).pixels.shape == PICTURE.shape
+
+
+def test_without_simplejpeg_pillow_gives_the_same_pixels(monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    contents = [jpeg(), jpeg("L"), jpeg("CMYK"), jpeg(exif=exif)]
+    expected = [decode_image(content) for content in contents]
+    monkeypatch.setattr(jpeg_module, "simplejpeg", None)
+    for content, pixels in zip(contents, expected, strict=True):
+        np.testing.assert_array_equal(decode_image(content), pixels)

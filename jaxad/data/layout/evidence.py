@@ -28,12 +28,16 @@ def is_binary(pixels: np.ndarray) -> bool:
     return _holds_two(flat[:: max(len(flat) // 4096, 1)], 0.97) and _holds_two(flat, 0.99)
 
 
-def _holds_two(flat: np.ndarray, share: float) -> bool:
-    values = flat.max(axis=1)
-    dark, bright = values <= 16, (values >= 239) & (values <= 255)
-    if dark.any() and bright.any() and np.count_nonzero(dark | bright) >= share * values.size:
-        return True
-    return len(np.unique(values)) <= CODES
+def _holds_two(flat: np.ndarray, share: float, chunk: int = 2**20) -> bool:
+    codes: set[int] = set()
+    dark, bright = 0, 0
+    for start in range(0, len(flat), chunk):
+        values = flat[start : start + chunk].max(axis=1)
+        dark += int(np.count_nonzero(values <= 16))
+        bright += int(np.count_nonzero((values >= 239) & (values <= 255)))
+        if len(codes) <= CODES:
+            codes.update(np.unique(values).tolist())
+    return len(codes) <= CODES or (dark > 0 and bright > 0 and dark + bright >= share * len(flat))
 
 
 def copies_of_others(images: Sequence[Path]) -> list[Path]:

@@ -18,7 +18,11 @@ def _words(text: str) -> frozenset[str]:
 
 Part = Literal["train", "validation", "test", "normal", "masks", ""]
 
-NORMAL = _words("good normal ok okay pass passed io healthy intact defect_free no_defect non_defective nondefective")
+NORMAL = _words(
+    "good normal ok okay pass passed io gut healthy intact defect_free no_defect non_defective nondefective "
+    "正常 良品 合格"
+)
+"""Words for what is as it should be; the last ones are Chinese, and some of them Japanese."""
 DEFECTIVE = _words("bad abnormal anomaly anomalies anomalous defect defects defective ng nok ko nio fail failed faulty")
 SPLITS: dict[str, Part] = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -32,12 +36,14 @@ MASKS = _words(
 CERTAIN_MASKS = _words("ground_truth ground_truths groundtruth gt mask masks")
 """Words for masks that are hardly the name of a defect or a part."""
 
+# Names may hold line breaks.
+_FLAGS = re.IGNORECASE | re.DOTALL
 _AFFIXES = "ground_truth|groundtruth|segmentation|annotation|masks|mask|labels|label|seg|gt"
-_MASK_BEHIND = re.compile(rf"^(?P<rest>.+?)[\s_.\-]+(?:{_AFFIXES})(?:[\s_\-]*\d{{1,2}})?$", re.IGNORECASE)
-_MASK_BEFORE = re.compile(rf"^(?:{_AFFIXES})[\s_.\-]+(?P<rest>.+)$", re.IGNORECASE)
+_MASK_BEHIND = re.compile(rf"^(?P<rest>.+?)[\s_.\-]+(?:{_AFFIXES})(?:[\s_\-]*\d{{1,2}})?$", _FLAGS)
+_MASK_BEFORE = re.compile(rf"^(?:{_AFFIXES})[\s_.\-]+(?P<rest>.+)$", _FLAGS)
 _DERIVED = "thumbnail|thumb|preview|overlay|heatmap|anomaly_map"
-_DERIVED_BEHIND = re.compile(rf"^(?P<rest>.+?)[\s_.\-]+(?:{_DERIVED}|\d{{2,4}}x\d{{2,4}})$", re.IGNORECASE)
-_DERIVED_BEFORE = re.compile(rf"^(?:{_DERIVED})[\s_.\-]+(?P<rest>.+)$", re.IGNORECASE)
+_DERIVED_BEHIND = re.compile(rf"^(?P<rest>.+?)[\s_.\-]+(?:{_DERIVED}|\d{{2,4}}x\d{{2,4}})$", _FLAGS)
+_DERIVED_BEFORE = re.compile(rf"^(?:{_DERIVED})[\s_.\-]+(?P<rest>.+)$", _FLAGS)
 
 THUMBNAILS = _words(
     "@eadir .@__thumb @__thumb .thumbnails .thumbs #recycle @recycle #snapshot @recently_snapshot @sharebin @tmp "

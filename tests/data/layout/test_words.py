@@ -23,6 +23,7 @@ from jaxad.data.layout.words import (
         ("test_public", ("test", "")),
         ("OK", ("normal", "good")),
         ("Defect-Free ", ("normal", "good")),
+        ("良品", ("normal", "good")),
         ("Ground Truth", ("masks", "")),
         ("crack_masks", ("masks", "crack")),
         ("gt_crack", ("masks", "crack")),
@@ -45,7 +46,7 @@ def test_accents_compare_composed():
 
 @pytest.mark.parametrize(
     ("stem", "rest"),
-    [("000_mask", "000"), ("000-GT", "000"), ("000.label", "000"), ("mask_000", "000"), ("000_mask_2", "000")],
+    [("000_mask", "000"), ("000-GT", "000"), ("000.label", "000"), ("mask_000", "000"), ("a\nb_mask", "a\nb")],
 )
 def test_words_for_masks(stem, rest):
     assert without_mask(stem) == rest
