@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from unittest import mock
 
 import flax.serialization
@@ -129,8 +130,10 @@ def test_index_of_anything_else_is_named(folder, weight_map):
 
 
 def test_file_that_cannot_be_opened_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="Is a directory"):
-        read_tensors(tmp_path)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path, tmp_path / "pipe.safetensors", tmp_path / "absent.safetensors"):
+        with pytest.raises(WeightsError, match=str(path)):
+            read_tensors(path)
 
 
 def test_file_that_shrinks_after_it_was_found_is_named(folder):
