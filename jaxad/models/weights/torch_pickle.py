@@ -251,7 +251,8 @@ class _ShortDirectory:
 
 def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
     """Content, and where each storage lies."""
-    with zipfile.ZipFile(_ShortDirectory(stream)) as archive:
+    bounded: Any = _ShortDirectory(stream)
+    with zipfile.ZipFile(bounded) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
 
         def stored(name: str) -> zipfile.ZipInfo:
