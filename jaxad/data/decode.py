@@ -54,6 +54,7 @@ EXTENSIONS = frozenset(
 )
 T = TypeVar("T")
 
+_STRIP = 256
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -298,7 +299,7 @@ def _pil_to_rgb(image: Image.Image, depth: Depth = None) -> np.ndarray:
         )
     if image.has_transparency_data:
         straight = image.convert("LA") if image.mode == "La" else image
-        return _over_black(np.array(straight.convert("RGBA")))
+        return _over_black(np.asarray(straight if straight.mode == "RGBA" else straight.convert("RGBA")))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
@@ -335,4 +336,9 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
     color, alpha = rgba[..., :3], rgba[..., 3:]
     if alpha.min() == 255:
         return np.ascontiguousarray(color)
-    return ((color.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
+    over = np.empty(color.shape, np.uint8)
+    # The products have 16 bits, which for a whole image at once would take more memory than all else.
+    for start in range(0, len(rgba), _STRIP):
+        rows = slice(start, start + _STRIP)
+        over[rows] = (color[rows].astype(np.uint16) * alpha[rows] + 127) // 255
+    return over

@@ -30,6 +30,8 @@ from jaxad.io.untrusted import reading
 FILE = "jaxad_index.json"
 FORMAT = 2
 _TFDS = "tensorflow_datasets.core.features."
+_CLASS_NAMES = ("pythonClassName", "python_class_name", "type")
+"""Keys of features.json under which TFDS takes the name of a class; the last is that of old versions."""
 SPLITS = ("train", "validation", "test")
 FEATURES = ("image", "mask", "label", "category", "defect", "image_id", "object_id", "view", "caption")
 
@@ -147,10 +149,10 @@ def _check_features(file: Path) -> None:
     pending: list[Any] = [read_object(file, error=DataError)]
     while pending:
         node = pending.pop()
-        if isinstance(node, dict):
-            name = node.get("pythonClassName", _TFDS)
-            if not isinstance(name, str) or not name.startswith(_TFDS):
-                raise DataError(f"{file}: pythonClassName = {name!r:.100}: is no feature of TFDS; prepare it again")
+        for key in _CLASS_NAMES if isinstance(node, dict) else ():
+            name = node.get(key, _TFDS)
+            if not isinstance(name, str) or not name.startswith(_TFDS) or (key == "type" and key in node):
+                raise DataError(f"{file}: {key} = {name!r:.100}: is no feature of TFDS today; prepare it again")
         pending += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
 
 

@@ -37,8 +37,10 @@ SETTINGS = Size(16 * MEBIBYTE, 1_000_000)
 """Of settings, such as the config.json of a network, and the indexes of its shards."""
 VOCABULARY = Size(64 * MEBIBYTE, 10_000_000)
 """Of the words of a tokenizer."""
-LIST = Size(2048 * MEBIBYTE, 200_000_000)
-"""Of lists of images, captions and annotations; COCO's, the largest, has 450 MB and 40 million values."""
+LIST = Size(512 * MEBIBYTE, 10_000_000)
+"""Of lists of images and captions; of 200,000 images they have 3 million values."""
+ANNOTATIONS = Size(2048 * MEBIBYTE, 100_000_000)
+"""Of outlines of objects; COCO's have 450 MB and 45 million values."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)

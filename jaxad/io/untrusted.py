@@ -80,15 +80,20 @@ def bytes_of(file: Path, most: int, error: MakeError) -> bytes:
     Raises:
         JaxadError: as `error` makes it, of a file that cannot be opened, is no regular one, or is too large.
     """
+    content = beginning_of(file, most + 1, error)
+    if len(content) > most:
+        raise error(f"larger than {most / MEBIBYTE:,.0f} MiB, which no such file is")
+    return content
+
+
+def beginning_of(file: Path, count: int, error: MakeError) -> bytes:
+    """The first bytes of a regular file, all where there are fewer; errors as of `bytes_of`."""
     with reading(error):
         # Opening a named pipe would wait for ever.
         if not stat.S_ISREG(file.stat().st_mode):
             raise error("not a regular file")
         with file.open("rb") as stream:
-            content = stream.read(most + 1)
-    if len(content) > most:
-        raise error(f"larger than {most / MEBIBYTE:,.0f} MiB, which no such file is")
-    return content
+            return stream.read(count)
 
 
 def path_fault(path: str) -> str:

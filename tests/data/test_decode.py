@@ -229,6 +229,12 @@ def test_what_is_no_image(content):
     assert kind_of(lambda: decode_image(content)) == "unreadable image"
 
 
+def test_tall_transparent_images_are_composited_row_by_row():
+    rgba = np.random.default_rng(0).integers(0, 256, (700, 3, 4), dtype=np.uint8)
+    color, alpha = rgba[..., :3].astype(int), rgba[..., 3:].astype(int)
+    np.testing.assert_array_equal(to_rgb(rgba), (color * alpha + 127) // 255)
+
+
 def test_files_that_cannot_be_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "broken.png").symlink_to(tmp_path / "gone.png")

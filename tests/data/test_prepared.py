@@ -221,11 +221,13 @@ def test_names_of_categories_that_are_none(copy, monkeypatch):
         prepared._official_name(screw(copy))
 
 
-def test_no_module_is_imported_because_a_data_set_names_it(copy):
+@pytest.mark.parametrize("key", ["pythonClassName", "python_class_name", "type"])
+def test_no_module_is_imported_because_a_data_set_names_it(copy, key):
     file = screw(copy) / "features.json"
-    file.write_text(file.read_text().replace("tensorflow_datasets.core.features.text_feature.Text", "this.Text"))
+    named = '"pythonClassName": "tensorflow_datasets.core.features.text_feature.Text"'
+    file.write_text(file.read_text().replace(named, f'"{key}": "this.Text"'))
     (screw(copy) / FILE).unlink(missing_ok=True)
-    with pytest.raises(DataError, match=r"features\.json: pythonClassName = 'this\.Text'"):
+    with pytest.raises(DataError, match=rf"features\.json: {key} = 'this\.Text'"):
         load("own_parts/screw", copy, config=WHOLE)
     assert "this" not in sys.modules
 

@@ -35,6 +35,8 @@ def test_what_is_sound_comes_through(tmp_path):
         # Brackets within texts must not hide those without.
         (b'["' + b"]" * 500 + b'",' + b"[" * 100 + b"]" * 101, "nested"),
         (b'["\\"' + b"]" * 500 + b'",' + b"[" * 100 + b"]" * 101, "nested"),
+        # A third of it lies in the second mebibyte.
+        (b"[" * 40 + b"1," * 700_000 + b"[" * 40 + b"]" * 80, "nested"),
         (b"9" * 5000, "digits"),
         (b'{"a": "\\ud800"}', "surrogate"),
         (b'{"a": "\\\\\\uDBFF"}', "surrogate"),
@@ -44,7 +46,7 @@ def test_what_is_sound_comes_through(tmp_path):
         (b"[1,2,3,4,5,6,7,8,9]", "values"),
         (b'"' + b"x" * 2_000_000 + b'"', "MiB"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_not_is_refused(content, kind):
     small = Size(1_000_000, 8) if kind in ("values", "MiB") else Size(10_000_000, 1_000_000)

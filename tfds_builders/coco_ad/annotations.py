@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from jaxad.io.json_files import Faults, read_json
+from jaxad.io.json_files import ANNOTATIONS, Faults, read_json
 from jaxad.io.untrusted import path_fault
 
 CATEGORY_IDS = (
@@ -73,7 +73,7 @@ def read_instances(file: Path, *, segmentations: bool) -> Instances:
 
 @lru_cache(maxsize=4)
 def _read(file: Path, segmentations: bool, state: tuple[int, int] | None) -> Instances:
-    content = read_json(file, None if segmentations else _without_segmentation)
+    content = read_json(file, None if segmentations else _without_segmentation, size=ANNOTATIONS)
     faults = Faults(file)
     if not faults.fields(content, "the file", images=list, annotations=list, categories=list):
         faults.stop()

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxad.errors import ConfigError
+from jaxad.io.untrusted import reading
 from jaxad.models.weights.place import split_revision
 
 Captioner = Callable[[Sequence[np.ndarray]], list[str]]
@@ -40,16 +41,11 @@ class HuggingFaceCaptioner:
         self._torch: Any = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
-        try:
-            name, revision = split_revision(model)
-            where = {"revision": revision or "main", "trust_remote_code": False}
+        name, revision = split_revision(model)
+        where = {"revision": revision or "main", "trust_remote_code": False}
+        with reading(lambda said: ConfigError(f"{_useless(model)}: {said}")):
             self._processor: Any = AutoProcessor.from_pretrained(name, **where)
             loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
-        except (OSError, ValueError, ImportError, KeyError) as error:
-            raise ConfigError(
-                f"model = {model!r}: transformers loads no image-text-to-text model from it; name a hub id or folder "
-                f"whose code is part of transformers, such as OpenGVLab/InternVL3-8B-hf: {error}"
-            ) from error
         self._model = loaded.to(self._device).eval()
         self._prompt, self._longest = prompt, max_new_tokens
         # Answers begin where prompts end, which is one place for all only if padding comes first.
@@ -82,3 +78,10 @@ class HuggingFaceCaptioner:
             return_tensors="pt",
             processor_kwargs={"padding": True},
         )
+
+
+def _useless(model: str) -> str:
+    return (
+        f"model = {model!r}: transformers loads no image-text-to-text model from it; name a hub id or folder whose "
+        "code is part of transformers, such as OpenGVLab/InternVL3-8B-hf"
+    )

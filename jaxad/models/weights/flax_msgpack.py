@@ -25,8 +25,8 @@ _ARRAY, _SCALAR = 1, 3
 _CHUNKED = "__msgpack_chunked_array__"
 _DEPTH = 64
 """Maps within each other."""
-_ENTRIES = 1_000_000
-"""Of one map."""
+_ENTRIES = 200_000
+"""Of one map, and arrays in all."""
 _KIND = "Flax msgpack"
 
 
@@ -51,6 +51,8 @@ def read_flax_msgpack(file: Path) -> Mapping[str, np.ndarray]:
             if array is None or not path:
                 raise damaged(file, _KIND, f"{where} is no array of numbers")
             name, to_torch = _torch_name(path)
+            if len(tensors) == _ENTRIES:
+                raise damaged(file, _KIND, f"more than {_ENTRIES:,} arrays")
             if name in tensors:
                 raise damaged(file, _KIND, f"{where}: there is another {name}")
             tensors[name] = to_torch(array)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxad.errors import WeightsError
 from jaxad.io.json_files import read_object
 from jaxad.io.places import expanded
-from jaxad.io.untrusted import reading
+from jaxad.io.untrusted import beginning_of, reading
 from jaxad.models.known_hashes import check_published
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
 from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damage, damaged
@@ -204,8 +204,7 @@ def read_tensors(file: Path) -> Mapping[str, np.ndarray]:
     Raises:
         WeightsError: the file is damaged, of an unknown format, or a pickle of more than tensors and plain data.
     """
-    with reading(damage(file, "weight")), file.open("rb") as stream:
-        head = stream.read(64)
+    head = beginning_of(file, 64, damage(file, "weight"))
     for fits, read in (
         (is_safetensors, read_safetensors),
         (is_torch_pickle, read_torch_pickle),

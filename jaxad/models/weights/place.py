@@ -80,7 +80,10 @@ class Folder:
     def absent(self, names: str) -> str:
         if not self.path.is_dir():
             return "no such folder"
-        there = sorted(file.name for file in self.path.iterdir() if file.suffix in (".pth", ".pt", ".ckpt"))
+        try:
+            there = sorted(file.name for file in self.path.iterdir() if file.suffix in (".pth", ".pt", ".ckpt"))
+        except OSError as error:
+            return f"the folder cannot be read ({error.strerror})"
         return f"missing: {names}" + (f"; to load one of {', '.join(there)}, name the file itself" if there else "")
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jaxad.io.untrusted import MEBIBYTE
 
-LONGEST = 64 * MEBIBYTE
+LONGEST = 16 * MEBIBYTE
 """Bytes of one text, number or frame."""
 OPCODES = 4_000_000
 """Of one pickle; those of large training checkpoints have some hundred thousand."""

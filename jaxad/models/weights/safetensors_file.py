@@ -23,7 +23,7 @@ from jaxad.io.untrusted import reading, shape_fault
 from jaxad.models.weights.mapped_file import DTYPES, LazyTensors, MappedFile, damage, damaged
 
 _KIND = "safetensors"
-_HEADER = Size(bytes=100_000_000, values=10_000_000)
+_HEADER = Size(bytes=100_000_000, values=2_000_000)
 _SHOWN = 20
 
 _CODES = {

@@ -23,7 +23,7 @@ import numpy as np
 from jaxad.errors import WeightsError
 from jaxad.io.untrusted import AXES, reading, shape_fault
 from jaxad.models.weights.mapped_file import DTYPES, ELSEWHERE, LazyTensors, MappedFile, damage, damaged
-from jaxad.models.weights.plain_pickle import Function, PlainUnpickler
+from jaxad.models.weights.plain_pickle import LONGEST, Function, PlainUnpickler
 
 _KIND = "torch"
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
@@ -140,6 +140,8 @@ def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any
 
 def _tensor_of_dtype(storage: _Storage, offset: int, shape: Any, strides: Any, *rest: Any) -> _Tensor:
     requires_grad, hooks, dtype, *metadata = rest
+    if not isinstance(dtype, _DType):
+        raise ValueError("a tensor without a dtype")
     return _tensor(storage, offset, shape, strides, requires_grad, hooks, *metadata, dtype=dtype.name)
 
 
@@ -203,7 +205,7 @@ class _Unpickler(PlainUnpickler):
         known = _GLOBALS.get((module, name)) or self.container(module, name)
         if known is not None:
             return known
-        full = f"{module}.{name}"
+        full = f"{module:.200}.{name:.200}"
         if _LEFTOVERS.fullmatch(full):
             return type(name, (_Inert,), {})
         if module == "torch" or module.startswith("torch."):
@@ -232,9 +234,25 @@ class _Unpickler(PlainUnpickler):
         return root
 
 
+class _ShortDirectory:
+    """A stream for zipfile, which reads the list of members at once, however long the file says it is."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if size > LONGEST:
+            raise ValueError(f"a list of members of {size:,} bytes")
+        return self._stream.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
     """Content, and where each storage lies."""
-    with zipfile.ZipFile(stream) as archive:
+    bounded: Any = _ShortDirectory(stream)
+    with zipfile.ZipFile(bounded) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
 
         def stored(name: str) -> zipfile.ZipInfo:
@@ -282,6 +300,8 @@ def _read_legacy(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
     content, keys = unpickler.load(), load()
     places, position = {}, stream.tell()
     for key in keys:
+        if not isinstance(key, str | int):
+            raise ValueError("a storage without a name")
         stream.seek(position)
         storage = unpickler.storages[str(key)]
         if int.from_bytes(stream.read(8), "little") != storage.count:

@@ -116,33 +116,6 @@ def test_shard_without_a_promised_tensor_is_named(folder):
     assert "promised (in model-00001-of-00003.safetensors)" in problems(folder)
 
 
-@pytest.mark.parametrize(
-    "weight_map",
-    [[], "a", 3, {"a": 3}, {"a": None}, {"a": ["x"]}, {"a": ""}, {"a": "x" * 3000}, {"a": "\0"}, {"a": "."}],
-    ids=lambda value: str(value)[:20],
-)
-def test_index_of_anything_else_is_named(folder, weight_map):
-    shard(folder)
-    index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    message = problems(folder)
-    assert str(index) in message
-    assert len(message) < 1000
-
-
-def test_file_that_cannot_be_opened_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="Is a directory"):
-        read_tensors(tmp_path)
-
-
-def test_file_that_shrinks_after_it_was_found_is_named(folder):
-    tensors = read_tensors(folder / "model.safetensors")
-    with (folder / "model.safetensors").open("r+b") as stream:
-        stream.truncate(3000)
-    with pytest.raises(WeightsError, match="has 3000 bytes now"):
-        tensors["layernorm.weight"]
-
-
 def test_every_difference_is_listed_at_once(folder):
     nan = np.full((24, 24), np.nan, np.float32)
     change(

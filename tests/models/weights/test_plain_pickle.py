@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights import plain_pickle
+from jaxad.models.weights import plain_pickle, torch_pickle
 from jaxad.models.weights.loader import read_tensors
 from jaxad.models.weights.plain_pickle import PlainUnpickler
-from tests.models.weights.torch_files import MAGIC, SYSTEM, Storage, tensor, write_torch
+from tests.models.weights.torch_files import MAGIC, SYSTEM, Call, Global, Storage, tensor, write_torch
 
 LAUGHS = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
 """A tuple of the same tuple twice, sixty times over: a few bytes that take 2 ** 60 steps to hash or print."""
@@ -100,6 +100,40 @@ def test_a_state_dict_that_holds_itself_ends(tmp_path):
     content["model"] = content
     write_torch(tmp_path / "net.pth", content)
     with pytest.raises(WeightsError, match="no state dict"):
+        read_tensors(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_dtype_is_a_dtype(tmp_path, legacy):
+    """Not an object whose name is hashed for ever."""
+    laughs = ()
+    for _ in range(60):
+        laughs = (laughs, laughs)
+    hooks = Call(Global("collections", "OrderedDict"), ())
+    forged = Call(Global("collections", "OrderedDict"), (), {"name": laughs})
+    storage = Storage(np.ones(2, np.uint8))
+    call = Call(Global("torch._utils", "_rebuild_tensor_v3"), (storage, 0, (2,), (1,), False, hooks, forged))
+    write_torch(tmp_path / "net.pth", {"w": call}, legacy=legacy)
+    with pytest.raises(WeightsError, match=r"net\.pth: damaged"):
+        read_tensors(tmp_path / "net.pth")
+
+
+def test_names_of_storages_are_names(tmp_path):
+    write_torch(tmp_path / "net.pth", {"w": tensor(Storage(np.ones(1, np.float32)), 0, (1,), (1,))}, legacy=True)
+    content = (tmp_path / "net.pth").read_bytes()
+    keys = pickle.dumps(["0"], 2)
+    assert content.count(keys) == 1
+    forged = b"\x80\x02(" + LAUGHS + b"l."
+    (tmp_path / "net.pth").write_bytes(content.replace(keys, forged))
+    with pytest.raises(WeightsError, match=r"net\.pth: damaged"):
+        read_tensors(tmp_path / "net.pth")
+
+
+def test_a_list_of_members_as_long_as_the_file_says(tmp_path, monkeypatch):
+    write_torch(tmp_path / "net.pth", {f"w{number}": tensor(Storage(np.ones(1)), 0, (1,), (1,)) for number in range(9)})
+    assert len(read_tensors(tmp_path / "net.pth")) == 9
+    monkeypatch.setattr(torch_pickle, "LONGEST", 300)
+    with pytest.raises(WeightsError, match="list of members"):
         read_tensors(tmp_path / "net.pth")
 
 
