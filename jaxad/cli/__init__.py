@@ -12,6 +12,7 @@ from jaxad import __version__
 from jaxad.cli._printing import message, print_traceback, show, what_to_report
 from jaxad.cli._terminal import open_streams
 from jaxad.errors import JaxadError, MachineError
+from jaxad.io.foreign import check_environment, explained
 
 if TYPE_CHECKING:
     from jaxad.cli._command import Command
@@ -66,7 +67,6 @@ def run(command: Command) -> None:
         JaxadError: anything a user can mend.
     """
     from jaxad.cli._flags import with_flags
-    from jaxad.io.foreign import check_environment, explained
 
     try:
         check_environment()
@@ -83,10 +83,12 @@ def run(command: Command) -> None:
 def main() -> None:
     """Entry point of `jaxad`: exit status 0, 1 for what a user can mend, 2 for wrong usage, 130 after Ctrl-C."""
     open_streams()
+    # Everything is computed in 32 bits, whatever the process would have others do.
+    os.environ["JAX_ENABLE_X64"] = "0"
     sys.excepthook = print_traceback
     try:
         try:
-            status = _status(parse(sys.argv[1:]))
+            status = _status(sys.argv[1:])
         finally:
             sys.stdout.flush()
     except OSError as error:
@@ -99,8 +101,10 @@ def main() -> None:
     sys.exit(status)
 
 
-def _status(command: Command) -> int:
+def _status(words: Sequence[str]) -> int:
+    command: Command | None = None
     try:
+        command = parse(words)
         run(command)
     except BrokenPipeError:
         raise
@@ -111,13 +115,18 @@ def _status(command: Command) -> int:
         show(f"\njaxad: stopped{_how_to_resume(command)}", error=True)
         return 130
     except Exception as error:
-        error.add_note(what_to_report())
-        raise
+        if (text := explained(error)) is None:
+            error.add_note(what_to_report())
+            raise
+        show(f"jaxad: {text}", error=True)
+        return 1
     return 0
 
 
-def _how_to_resume(command: Command) -> str:
+def _how_to_resume(command: Command | None) -> str:
     """What to add to "stopped" where the same command goes on from what is there."""
+    if command is None:
+        return ""
     if command.keeps:
         return f"; run the same command again for the rest, {command.keeps} are kept"
     steps = () if command.run_folder is None else (command.run_folder / "checkpoints").glob("*")

@@ -67,6 +67,7 @@ class Fit(FitCommand):
 
         from jaxad import parallel
         from jaxad.io.progress import Reporter
+        from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
         config, data = self.settings(), self.fit_data()
@@ -94,7 +95,7 @@ class Fit(FitCommand):
             workers=self.workers,
             reporter=reporter,
         )
-        reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
+        reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
         reporter.say(f"next: {next_command(self, dataset, result)}")
 
 

@@ -74,7 +74,7 @@ class Predict(Command):
         from jaxad.inference import checkpoint
         from jaxad.inference.prediction import predict_stream
         from jaxad.io.progress import Reporter
-        from jaxad.io.text import typed
+        from jaxad.io.text import typed, visible
         from jaxad.report.prediction_folder import LINES, PredictionFolder
 
         missing = [f"{path}: no such file or folder{_near(path)}" for path in self.images if not path.exists()]
@@ -105,7 +105,7 @@ class Predict(Command):
                 flagged += bool(prediction.anomalous)
         scored = f"{len(source)} images scored"
         verdict = scored if restored.threshold is None else f"{flagged} of {len(source)} images are anomalous"
-        show(f"{verdict}; see {self.out / LINES}")
+        show(f"{verdict}; see {visible(self.out / LINES)}")
 
     def _explain(self, restored: Restored, category: str, reporter: Reporter) -> None:
         """Says what to know of the checkpoint before it judges; ConfigError where it cannot."""
