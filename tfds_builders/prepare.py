@@ -19,7 +19,7 @@ from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.io.locks import LOCK, locked, require_free, require_writable
 from jaxad.io.places import check_storable, expanded
 from jaxad.io.progress import Reporter
-from jaxad.io.text import name_text, slug
+from jaxad.io.text import name_text, slug, visible
 from tfds_builders.builder import VERSION, builder_for, data_root, read_metadata, writer_for
 from tfds_builders.captions import attach_captions
 from tfds_builders.examine import Category, count_problems, described, examine, list_category
@@ -125,7 +125,7 @@ def prepare(
             with _quiet(), reporter.images(category.name, len(category.samples)) as progress:
                 folder = _write(data_set, category, root_folder, size, chosen, workers, metadata, progress, beam)
             done[category.name] = Prepared(category.name, folder, category.counts, kept=False)
-            reporter.say(f"{folder}: {described(category.counts)}")
+            reporter.say(f"{visible(folder)}: {described(category.counts)}")
     return [found for found in done.values() if found is not None]
 
 

@@ -13,6 +13,7 @@ from jaxad import __version__
 from jaxad.cli._printing import message, print_traceback, show, what_to_report
 from jaxad.cli._terminal import open_streams
 from jaxad.errors import JaxadError, MachineError
+from jaxad.io.foreign import check_environment, explained
 from jaxad.io.signals import Stopped, listening
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def run(command: Command) -> None:
         JaxadError: anything a user can mend.
     """
     from jaxad.cli._flags import with_flags
-    from jaxad.io.foreign import check_environment, explained
 
     try:
         check_environment()
@@ -90,6 +90,8 @@ def main() -> None:
     143 for SIGTERM, 129 for SIGHUP.
     """
     open_streams()
+    # Everything is computed in 32 bits, whatever the process would have others do.
+    os.environ["JAX_ENABLE_X64"] = "0"
     sys.excepthook = print_traceback
     try:
         try:
@@ -127,8 +129,11 @@ def _status(words: Sequence[str]) -> int:
         show(f"\njaxad: {stopped}{_what_is_kept(command)}", error=True)
         return stopped.status
     except Exception as error:
-        error.add_note(what_to_report())
-        raise
+        if (text := explained(error)) is None:
+            error.add_note(what_to_report())
+            raise
+        show(f"jaxad: {text}", error=True)
+        return 1
     return 0
 
 

@@ -68,6 +68,7 @@ class Evaluate(WorkCommand):
         from jaxad.inference import checkpoint
         from jaxad.inference.evaluation import figures, make_report, score
         from jaxad.io.progress import Reporter
+        from jaxad.io.text import visible
         from jaxad.report.page import write_report
 
         reporter = Reporter()
@@ -107,7 +108,7 @@ class Evaluate(WorkCommand):
         )
         page = write_report(self.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs))
         print_metrics(report)
-        show(f"see {page}")
+        show(f"see {visible(page)}")
 
 
 def _labeled(dataset: DataSet) -> ImageSource:

@@ -82,6 +82,7 @@ class Fit(FitCommand):
     def _fit(self, config: Any, data: FitData, reporter: Reporter) -> None:
         import jax
 
+        from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
         dataset, own = self.options.load(data, config, reporter)
@@ -101,7 +102,7 @@ class Fit(FitCommand):
             workers=self.workers,
             reporter=reporter,
         )
-        reporter.say(f"{result.workdir}: done in {result.seconds:.0f} s")
+        reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
         reporter.say(f"next: {next_command(self, dataset, result)}")
 
 

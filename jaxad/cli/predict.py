@@ -84,7 +84,7 @@ class Predict(Command):
         from jaxad.inference import checkpoint
         from jaxad.inference.prediction import predict_stream
         from jaxad.io.progress import Reporter
-        from jaxad.io.text import typed
+        from jaxad.io.text import typed, visible
         from jaxad.report.prediction_folder import LINES, PROBLEMS, PredictionFolder
 
         reporter = Reporter()
@@ -114,9 +114,10 @@ class Predict(Command):
                 scored += 1
                 flagged += bool(prediction.anomalous)
         if left_out := len(source) - scored:
-            reporter.warn([f"{left_out} of {len(source)} images cannot be used; see {self.out / PROBLEMS}"])
+            reporter.warn([f"{left_out} of {len(source)} images cannot be used; see {visible(self.out / PROBLEMS)}"])
         decided = f"{flagged} of {scored} images are anomalous"
-        show(f"{f'{scored} images scored' if restored.threshold is None else decided}; see {self.out / LINES}")
+        verdict = f"{scored} images scored" if restored.threshold is None else decided
+        show(f"{verdict}; see {visible(self.out / LINES)}")
 
     def _explain(self, restored: Restored, category: str, reporter: Reporter) -> None:
         """Says what to know of the checkpoint before it judges; ConfigError where it cannot."""

@@ -50,6 +50,7 @@ class Prepare(Command):
 
     def run(self) -> None:
         """Prepares, or says how to obtain the files."""
+        from jaxad.io.text import visible
         from tfds_builders.prepare import data_name, how_to, prepare
 
         if not self.source:
@@ -75,6 +76,6 @@ class Prepare(Command):
         )
         for category in found:
             number = sum(category.counts.values())
-            show(f"{category.folder}: {number} images{', kept from before' if category.kept else ''}")
+            show(f"{visible(category.folder)}: {number} images{', kept from before' if category.kept else ''}")
         where = () if self.data_dir is None else ("--data-dir", self.data_dir)
         show(f"next: {command_line('check', '--data', data_name(self.name, self.size, options), *where)}")

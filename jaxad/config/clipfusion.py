@@ -280,7 +280,7 @@ class CLIPFusionConfig(Config):
             problems.append("states, clip_states: a state without words")
         if 0 in self.clip_blocks:
             problems.append(f"clip_blocks = {self.clip_blocks}: counted from 1, or from the end as -1")
-        if self.clip_map == "windows" and (not self.windows or min(self.windows) < 1):
+        if (self.clip_map == "windows" and not self.windows) or min(self.windows, default=1) < 1:
             problems.append(f"windows = {self.windows}: needs one or more sides of at least 1 patch")
         for name in ("objects", "class_states"):
             if bad := [pair for pair in getattr(self, name) if not all(part.strip() for part in _halves(pair))]:
@@ -290,8 +290,8 @@ class CLIPFusionConfig(Config):
         for name in ("temperature", "memory_gb"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 problems.append(f"{name} = {value}: must be above 0")
-        if self.attention_sides == ():
-            problems.append("attention_sides = (): needs one or more sides, or None")
+        if self.attention_sides is not None and min(self.attention_sides, default=0) < 1:
+            problems.append(f"attention_sides = {self.attention_sides}: needs one or more sides from 1, or None")
         return problems
 
     def check_categories(self, categories: Sequence[str]) -> None:

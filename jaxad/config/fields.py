@@ -237,10 +237,10 @@ def _is_bounded(number: int | float) -> bool:
 
 
 def repeated_blocks(blocks: Blocks) -> list[str]:
-    """A problem if the block numbers are an empty tuple or repeat one."""
-    if not isinstance(blocks, tuple) or (blocks and len(set(blocks)) == len(blocks)):
+    """A problem if the block numbers are an empty tuple, repeat one or are below 0."""
+    if not isinstance(blocks, tuple) or (blocks and len(set(blocks)) == len(blocks) and min(blocks) >= 0):
         return []
-    return [f"blocks = {blocks}: needs one or more different block numbers"]
+    return [f"blocks = {blocks}: needs one or more different block numbers from 0"]
 
 
 def raise_problems(name: str, problems: list[str]) -> None:

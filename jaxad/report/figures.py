@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput
 from jaxad.io.pictures import encode_picture, shrink
+from jaxad.io.text import name_text
 from jaxad.report import charts
 from jaxad.report.images import contour, heat, panels
 from jaxad.types import Record
@@ -191,7 +192,7 @@ def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
 
 
 def _name(record: Record) -> str:
-    return record.identity or record.file.name
+    return record.identity or name_text(record.file.name)
 
 
 def _uri(picture: np.ndarray, suffix: str) -> str:

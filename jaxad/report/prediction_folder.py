@@ -13,6 +13,7 @@ One process at a time writes to DIR; what one that was killed left half done the
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -36,9 +37,11 @@ from jaxad.io.text import name_text
 from jaxad.report.images import save_map, save_mask, save_overlay
 
 KINDS = ("overlay", "map", "mask")
+LINES, PROBLEMS = "predictions.jsonl", "problems.jsonl"
 PREFIX = ".predict-"
 """Of hidden folders of results that are not complete."""
-LINES, PROBLEMS = "predictions.jsonl", "problems.jsonl"
+LONGEST = 240
+"""Bytes of a name, of the 255 that file systems take."""
 
 
 class PredictionFolder:
@@ -143,12 +146,25 @@ class PredictionFolder:
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
-    """For each file its path below the folder that all share, without extension unless that tells two files apart."""
+    """For each file its path below the folder that all share, without extension unless that tells two files apart.
+
+    Names are text (`jaxad.io.text`) that every file system takes; one that is too long for that ends in a hash.
+    """
     absolute = [Path(os.path.abspath(file)) for file in files]
     shared = os.path.commonpath([file.parent for file in absolute])
     relative = [file.relative_to(shared) for file in absolute]
     holders = Counter(path.with_suffix("") for path in set(relative))
-    return [(path if holders[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix() for path in relative]
+    own = [path if holders[path.with_suffix("")] > 1 else path.with_suffix("") for path in relative]
+    return ["/".join(_fitting(name_text(part)) for part in path.parts) for path in own]
+
+
+def _fitting(name: str) -> str:
+    """A name that has room for the extension of a picture."""
+    encoded = name.encode()
+    if len(encoded) <= LONGEST:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: LONGEST - 17].decode(errors='ignore')}-{digest}"
 
 
 def _check(folder: Path, files: Sequence[Path]) -> None:

@@ -74,3 +74,16 @@ def test_what_jaxad_did_not_write_and_the_images_themselves_are_never_replaced(t
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"folder = .*is a file"):
         write(tmp_path / "file", tmp_path / "in/a.png")
+
+
+def test_names_of_pictures_are_text_that_every_file_system_takes(tmp_path):
+    long = "n" * 250
+    files = [Path(f"x/{name}.png") for name in ("caf\udce9", "new\nline", "瓶子", long, f"{long}m")]
+    names = picture_names(files)
+    assert names[:3] == [r"caf\xe9", r"new\x0aline", "瓶子"]
+    assert len(set(names)) == len(names)
+    assert all(len(f"{name}.tiff".encode()) <= 255 for name in names)
+    write(tmp_path / "out", *files, save=("map",), map_format="tiff")
+    assert len(content(tmp_path / "out")) == len(files) + 1
+    lines = [json.loads(line)["file"] for line in (tmp_path / "out/predictions.jsonl").read_text("ascii").splitlines()]
+    assert lines[:3] == [r"x/caf\xe9.png", r"x/new\x0aline.png", "x/瓶子.png"]

@@ -61,7 +61,7 @@ class VisionTower(nnx.Module):
     """
 
     def __init__(self, config: VisionConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(0.02)
+        normal = nnx.initializers.normal(0.02, jnp.float32)
         side = config.image_size // config.patch
         self.config = config
         self.patch_embed = PatchEmbed(config.patch, config.width, dtype=dtype, rngs=rngs)
@@ -164,7 +164,7 @@ class TextTower(nnx.Module):
     """
 
     def __init__(self, config: TextConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(0.02)
+        normal = nnx.initializers.normal(0.02, jnp.float32)
         self.config = config
         self.dtype = dtype
         self.tokens = nnx.Param(normal(rngs.params(), (config.vocabulary, config.width)))
@@ -234,7 +234,7 @@ class PatchEmbed(nnx.Module):
 
     def __init__(self, patch: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
         self.dtype = dtype
-        initial = nnx.initializers.lecun_normal(in_axis=(0, 1, 2))
+        initial = nnx.initializers.lecun_normal(in_axis=(0, 1, 2), dtype=jnp.float32)
         self.kernel = nnx.Param(initial(rngs.params(), (patch, patch, 3, width)))
 
     def __call__(self, images: Array) -> jax.Array:

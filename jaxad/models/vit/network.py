@@ -36,7 +36,7 @@ class ViT(nnx.Module):
     """
 
     def __init__(self, config: ViTConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
-        normal = nnx.initializers.normal(0.02)
+        normal = nnx.initializers.normal(0.02, jnp.float32)
         side = config.image_size // config.patch
         self.config = config
         self.patch_embed = PatchEmbed(config, dtype=dtype, rngs=rngs)
@@ -136,7 +136,9 @@ class PatchEmbed(nnx.Module):
         self.patch = config.patch
         self.dtype = dtype
         shape = (config.patch, config.patch, 3, config.width)
-        self.kernel = nnx.Param(nnx.initializers.lecun_normal(in_axis=(0, 1, 2))(rngs.params(), shape))
+        self.kernel = nnx.Param(
+            nnx.initializers.lecun_normal(in_axis=(0, 1, 2), dtype=jnp.float32)(rngs.params(), shape)
+        )
         self.bias = nnx.Param(jnp.zeros(config.width, jnp.float32))
 
     def __call__(self, images: Array) -> jax.Array:
