@@ -122,7 +122,7 @@ class CheckpointWriter:
             items["pretrained"] = ocp.args.StandardSave(networks)
         if training is not None:
             items["training"] = ocp.args.StandardSave(training)
-        with saving(self._folder, step):
+        with saving(self._folder, step, self._manager.wait_until_finished):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def size(self, detector: Detector, training: Any = None) -> int:
@@ -136,7 +136,7 @@ class CheckpointWriter:
 
         A file of its own, so that the step is safe before the rule is chosen.
         """
-        with saving(self._folder, step):
+        with saving(self._folder, step, self._manager.wait_until_finished):
             self._manager.wait_until_finished()
             if parallel.is_main_process():
                 record = {"complete": True, "threshold": None if threshold is None else threshold.to_json()}
@@ -147,7 +147,7 @@ class CheckpointWriter:
         """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config"."""
         record = {"format": FORMAT, "jaxad": __version__, "step": step, **meta}
         items = {"training": ocp.args.StandardSave(training), "meta": ocp.args.JsonSave(record)}
-        with saving(self._folder, step):
+        with saving(self._folder, step, self._manager.wait_until_finished):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore_training(self, step: int, like: Any) -> Any:

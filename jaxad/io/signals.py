@@ -50,9 +50,9 @@ def describe(number: int) -> str:
 def listening() -> Iterator[None]:
     """Takes SIGINT, SIGTERM and SIGHUP while it lasts, but for those that are ignored, as `nohup` has SIGHUP be.
 
-    The first signal raises `Stopped` in the main thread, or waits for the end of `held` or of an import. Where code that
-    runs by accident swallows the exception (a callback of the garbage collector, `__del__`), it is raised again. A
-    second signal ends the process at once, also while a library computes.
+    The first signal raises `Stopped` in the main thread, or waits for the end of `held` or of an import. Where the
+    exception is swallowed by code that runs by accident (a callback of the garbage collector, `__del__`), it is raised
+    again. A second signal ends the process at once, also while a library computes.
 
     Raises:
         Stopped: from anywhere within.
