@@ -1,9 +1,11 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -34,15 +36,15 @@ WIDE = MODEL | {"backbone": "random:64x1"}
 SHORT = TRAINING | {"steps": 6, "batch_size": 8, "ema": None, "checkpoint_every": 3}
 
 
-def start(folder, data, *, devices, train, model=WIDE, environment=None):
-    """Starts `tests.worker` on that many virtual devices."""
+def start(folder, data, *, devices, train, model=WIDE, environment=None, program=None):
+    """Starts `tests.worker`, or a program, on that many virtual devices."""
     folder.mkdir(exist_ok=True)
     settings = {"data": str(data), "workdir": str(folder / "run"), "model": model, "train": train}
     file = folder / f"settings{(environment or {}).get('JAX_PROCESS_ID', '')}.json"
     file.write_text(json.dumps(settings | {"out": str(folder / "out.npz")}))
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.worker", str(file)],
+        [sys.executable, *(("-c", program) if program else ("-m", "tests.worker")), str(file)],
         cwd=Path(__file__).parents[1],
         env={**os.environ, **(environment or {}), "XLA_FLAGS": flags},
         stderr=subprocess.PIPE,
@@ -128,6 +130,52 @@ def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fs
     resumed = np.load(tmp_path / "two" / "out.npz")
     assert {name for name in before if not np.array_equal(resumed[name], before[name])} == set()
     assert [int(row["step"]) for row in rows(tmp_path / "two" / "run")] == list(range(1, 7))
+
+
+def disturbed(folder, data, number, who):
+    """Two processes of a long run, one of which gets a signal: exit statuses and what they said."""
+    processes = list(start_two(folder, data, train=SHORT | {"steps": 5000, "checkpoint_every": 20}, program=_LISTENING))
+    table, began = folder / "run/metrics.csv", time.monotonic()
+    while not (table.is_file() and table.read_text().count("\n") > 30):
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() - began < 400
+        time.sleep(0.05)
+    processes[who].send_signal(number)
+    said = [process.communicate(timeout=400)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+_LISTENING = """
+import runpy, sys
+from jaxad import cli
+class Command:
+    run_folder, keeps = None, ""
+    def run(self):
+        runpy.run_module("tests.worker", run_name="__main__")
+cli.parse = lambda words: Command()
+cli.run = lambda command: command.run()
+cli.main()
+"""
+"""A worker as a command: signals stop it, and errors are one line."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", [0, 1])
+def test_two_processes_stop_at_the_same_step(data, tmp_path, who):
+    statuses, said = disturbed(tmp_path / "two", data, signal.SIGTERM, who)
+    assert statuses == [143, 143], said
+    steps = sorted(int(path.name) for path in (tmp_path / "two/run/checkpoints").iterdir())
+    assert steps[-1] > 30
+    assert (tmp_path / "two/run/checkpoints" / str(steps[-1]) / "model").is_dir()
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_does_not_outlive_the_other_for_long(data, tmp_path):
+    statuses, said = disturbed(tmp_path / "two", data, signal.SIGKILL, 1)
+    assert statuses == [1, -signal.SIGKILL], said
+    assert "process 0 of 2" in said[0]
+    assert "Traceback" not in said[0]
+    assert (tmp_path / "two/run/checkpoints/20/model").is_dir()
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ class CheckpointWriter:
 
         A file of its own, so that the step is safe before the rule is chosen.
         """
-        with saving(self._folder, step):
+        with saving(self._folder, step, self._manager.wait_until_finished):
             self._manager.wait_until_finished()
             if parallel.is_main_process():
                 open_step(self._folder / str(step)).end(None if threshold is None else threshold.to_json())
@@ -157,7 +157,7 @@ class CheckpointWriter:
         return read_training(open_step(self._folder / str(step)), like)
 
     def _save(self, step: int, items: Mapping[str, Any]) -> None:
-        with saving(self._folder, step):
+        with saving(self._folder, step, self._manager.wait_until_finished):
             # The callback of the step before must not see this one's number.
             self._manager.wait_until_finished()
             self._writing = step

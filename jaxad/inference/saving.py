@@ -6,8 +6,8 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,13 @@ class SaveError(CheckpointError):
 
 
 @contextmanager
-def saving(folder: Path, step: int | None = None) -> Iterator[None]:
+def saving(folder: Path, step: int | None = None, settle: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Work of Orbax on the steps in a folder; signals wait for it.
+
+    Args:
+        folder: of the steps.
+        step: the one that is written.
+        settle: waits for earlier steps that are still being written.
 
     Raises:
         SaveError: in place of whatever Orbax, TensorStore or the disk raise.
@@ -39,6 +44,8 @@ def saving(folder: Path, step: int | None = None) -> Iterator[None]:
         except JaxadError:
             raise
         except Exception as error:
+            with suppress(Exception):
+                settle()
             what = "a step" if step is None else f"step {step}"
             raise SaveError(f"{folder}: {what} could not be saved ({_cause(error)}); {_kept(folder)}") from error
 

@@ -2,8 +2,8 @@
 
     python -m tests.campaigns.kills --kills 200 --seed 0
 
-Every command is a process of its own, on made-up parts with untrained networks. A try kills the same command one to
-three times, by SIGKILL, SIGTERM or Ctrl-C, at a moment drawn evenly from the time that an undisturbed one takes, and
+Every command is a process of its own, on made-up parts with untrained networks. A try kills the same command three
+to eight times, by SIGKILL, SIGTERM or Ctrl-C, at a moment drawn evenly from the time that an undisturbed one takes, and
 then lets it finish. What it leaves must be what the undisturbed one left, byte for byte (`tests.campaigns.results` says
 which bytes are times), and nothing else. Prints a Markdown table; exit status 1 where anything was wrong.
 """
@@ -128,13 +128,13 @@ class Campaign:
         return self._undisturbed[name]
 
     def attempt(self, name: str, draw: random.Random, tally: Tally) -> None:
-        """Kills one command one to three times, and lets it finish."""
+        """Kills one command three to eight times, and lets it finish."""
         seconds, expected = self.undisturbed(name)
         place = Path(tempfile.mkdtemp(dir=self._folder, prefix="try-"))
         out, temporary = place / "out", place / "tmp"
         temporary.mkdir()
         history = []
-        for _ in range(draw.randint(1, 3)):
+        for _ in range(draw.randint(3, 8)):
             number, moment = draw.choice(SIGNALS), draw.uniform(0, seconds)
             history.append(f"{number.name} after {moment:.2f} s")
             status, errors = self._kill(name, out, temporary, number, moment)

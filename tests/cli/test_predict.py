@@ -95,6 +95,30 @@ def test_predict_that_fails_leaves_earlier_results(work, odd_images, tmp_path, c
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if path.is_file()} == before
 
 
+def test_predict_leaves_bad_images_out_on_request(work, odd_images, tmp_path, capsys):
+    """The others are as without them."""
+    command = ("--checkpoint", work / "bank", "--out", tmp_path / "out", *TILE)
+    jaxad("predict", odd_images, *command)
+    lines = (tmp_path / "out/predictions.jsonl").read_text()
+    broken, short = odd_images / "b/2.png", odd_images / "b/short.png"
+    broken.write_bytes(b"not a picture")
+    short.write_bytes((odd_images / "a/1.png").read_bytes()[:200])
+    capsys.readouterr()
+    jaxad("predict", odd_images, *command, "--on-bad", "skip")
+    assert (tmp_path / "out/predictions.jsonl").read_text() == lines
+    assert "of 4 images are anomalous" in (said := capsys.readouterr()).out
+    assert "2 of 6 images cannot be used" in said.err.replace("\n", " ")
+    problems = [json.loads(line) for line in (tmp_path / "out/problems.jsonl").read_text().splitlines()]
+    assert [list(problem) for problem in problems] == [["file", "kind", "detail"]] * 2
+    assert [(p["file"], p["kind"]) for p in problems] == [
+        (str(broken), "unreadable image"),
+        (str(short), "truncated image"),
+    ]
+    message = failure(capsys, "predict", broken, short, *command, "--on-bad", "skip")
+    assert "2 of 2 images cannot be read" in message
+    assert (tmp_path / "out/predictions.jsonl").read_text() == lines
+
+
 def test_predict_never_replaces_what_it_did_not_write(work, odd_images, tmp_path, capsys):
     checkpoint = ("--checkpoint", work / "bank", *TILE)
     (odd_images / "mask").mkdir()

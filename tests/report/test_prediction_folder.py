@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxad.errors import ConfigError, JaxadError
+from jaxad.errors import ConfigError, JaxadError, Problem
 from jaxad.inference.prediction import ImagePrediction
 from jaxad.inference.threshold import Limits, Threshold
+from jaxad.io.locks import occupied
+from jaxad.report import prediction_folder
 from jaxad.report.prediction_folder import KINDS, PredictionFolder, picture_names
 
 IMAGE = np.full((20, 30, 3), 90, np.uint8)
@@ -74,6 +78,76 @@ def test_what_jaxad_did_not_write_and_the_images_themselves_are_never_replaced(t
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"folder = .*is a file"):
         write(tmp_path / "file", tmp_path / "in/a.png")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/problems.jsonl").write_text("mine")
+    with pytest.raises(ConfigError, match=r"problems\.jsonl would be replaced"):
+        write(tmp_path / "other", tmp_path / "in/a.png")
+
+
+def test_images_that_are_left_out_are_listed_and_the_others_keep_their_names(tmp_path):
+    files = [tmp_path / "in/a.png", tmp_path / "in/b.png", tmp_path / "in/c.png"]
+    with PredictionFolder(tmp_path / "out", files) as results:
+        results.add(IMAGE, prediction(files[0]))
+        results.leave_out([Problem("truncated image", str(files[1]), "ends early")])
+        results.add(IMAGE, prediction(files[2]))
+    assert content(tmp_path / "out") == {"overlay/a.jpg", "overlay/c.jpg", "predictions.jsonl", "problems.jsonl"}
+    (line,) = (tmp_path / "out/problems.jsonl").read_text().splitlines()
+    assert json.loads(line) == {"file": str(files[1]), "kind": "truncated image", "detail": "ends early"}
+    # A run without problems says so by the file's absence.
+    write(tmp_path / "out", files[0])
+    assert content(tmp_path / "out") == {"overlay/a.jpg", "predictions.jsonl"}
+
+
+class Killed(BaseException):
+    """As if the process had ended: nothing is cleaned up."""
+
+
+def moves(monkeypatch, until: int) -> list[str]:
+    """Lets results be put in place up to a number of moves."""
+    done: list[str] = []
+
+    def replace(source, target):
+        if len(done) == until:
+            raise Killed
+        done.append(str(target))
+        os.rename(source, target)
+
+    monkeypatch.setattr(prediction_folder.os, "replace", replace)
+    return done
+
+
+@pytest.mark.parametrize("earlier", [(), ("overlay", "map"), KINDS])
+@pytest.mark.parametrize("until", range(10))
+def test_a_process_killed_while_it_puts_results_in_place_leaves_them_to_the_next(tmp_path, monkeypatch, until, earlier):
+    """The next one fails before it has results of its own: what is there is whole all the same."""
+    out = tmp_path / "out"
+    if earlier:
+        write(out, tmp_path / "in/old.png", save=earlier)
+    before = content(out)
+    new = {"overlay/new.jpg", "mask/new.png", "predictions.jsonl"}
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxad.io.scratch.shutil.rmtree", lambda *_, **__: None)
+        moves(patch, until)
+        with suppress(Killed):
+            write(out, tmp_path / "in/new.png", save=("overlay", "mask"))
+    begun = any(path.name == "old" for path in out.glob(".predict-*/*"))
+    (left,) = out.glob(".predict-*")
+    with pytest.raises(ZeroDivisionError), PredictionFolder(out, [tmp_path / "in/next.png"]):
+        raise ZeroDivisionError
+    assert content(out) == (new if begun else before)
+    assert not left.exists()
+
+
+def test_a_folder_that_another_process_fills_is_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("jaxad.io.locks.try_lock", lambda _: False)
+    (tmp_path / "out/.predict-live").mkdir()
+    with pytest.raises(ConfigError, match="another process"):
+        write(tmp_path / "out", tmp_path / "in/a.png")
+    assert (tmp_path / "out/.predict-live").is_dir()
+    monkeypatch.undo()
+    with occupied(tmp_path / "out", "out"):
+        write(tmp_path / "out", tmp_path / "in/a.png")
 
 
 def test_names_of_pictures_are_text_that_every_file_system_takes(tmp_path):

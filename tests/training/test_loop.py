@@ -1,12 +1,17 @@
 """The loop on a trainer that only counts; tests/test_train.py runs it on a detector."""
 
 import math
+import os
+import signal
 
 import jax
 import numpy as np
 import pytest
 
+from jaxad import parallel
 from jaxad.errors import TrainingError
+from jaxad.io.signals import Stopped, listening
+from jaxad.parallel import LostProcessError
 from jaxad.training.loop import train_loop
 
 
@@ -54,3 +59,38 @@ def test_a_step_that_is_not_finite_is_neither_logged_nor_saved(bad_step, kept, n
     assert max(logged, default=0) < noticed
     assert f"at step {noticed} term is inf; begin anew" in error
     assert "learning_rate" in error
+
+
+@pytest.mark.parametrize(("at", "kept"), [(5, [4, 6]), (7, [4, 8]), (11, [4, 8])])
+def test_a_signal_finishes_and_saves_the_step_at_hand_but_the_last_is_the_callers(at, kept):
+    """Sent while the batch of a step is made, which is ahead of the step."""
+    logged, saved = {}, {}
+
+    class Stop(Counter):
+        def step(self, state, batch, key):
+            if state == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(state, batch, key)
+
+    settings = {"start": 0, "steps": 12, "key": jax.random.key(0), "log_every": 3, "save_every": 4}
+    with pytest.raises(Stopped) as stop, listening():
+        train_loop(Stop(), 0, float, on_log=logged.__setitem__, on_save=saved.__setitem__, **settings)
+    assert stop.value.status == 143
+    assert saved == {step: step for step in kept}
+    assert list(logged) == [step for step in (3, 6, 9, 12) if step <= at + 1]
+
+
+def test_the_loss_of_another_process_is_named(monkeypatch):
+    class Dead(Counter):
+        def step(self, state, batch, key):
+            raise jax.errors.JaxRuntimeError("INTERNAL: Connection reset by peer\nmore")
+
+    settings = {"start": 0, "steps": 12, "key": jax.random.key(0), "log_every": 3, "save_every": 4}
+    nothing = {"on_log": lambda *_: None, "on_save": lambda *_: None}
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        train_loop(Dead(), 0, float, **nothing, **settings)
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
+    with pytest.raises(LostProcessError, match=r"process 0 of 2: .*reset by peer\).*start all") as error:
+        train_loop(Dead(), 0, float, **nothing, **settings)
+    assert error.value.abrupt
+    assert "more" not in str(error.value)
