@@ -260,6 +260,7 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
         threshold = None
     network, own = None, {}
     if loads:
+        assert record is not None
         network = _load_pretrained(folder, detector_class, config, record, backbone)
         _, own = module_state.split(network)
         own = {f"{record['attribute']}/{path}": array for path, array in own.items()}
