@@ -64,7 +64,7 @@ def digest(*modules: nnx.Module) -> str:
         for path, array in sorted(split(module)[1].items()):
             host = np.ascontiguousarray(array)
             hasher.update(f"{path} {host.dtype} {host.shape}\n".encode())
-            hasher.update(host.reshape(-1).view(np.uint8))
+            hasher.update(host.tobytes())
     return hasher.hexdigest()
 
 

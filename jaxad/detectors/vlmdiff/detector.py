@@ -190,7 +190,7 @@ class VLMDiff(Detector, Trainable):
         found = {name: module_state.digest(*modules) for name, modules in networks.items()}
         words = ["", "a photo of a metal nut; its thread is scratched"]
         ids = np.asarray(tokenizer_of(self.config, self.text.config.context)(words))
-        tokenizer = hashlib.sha256(np.ascontiguousarray(ids)).hexdigest()
+        tokenizer = hashlib.sha256(ids.tobytes()).hexdigest()
         # All of them may come from one file of VLMDiff's authors.
         whole = {} if self.config.checkpoint is None else {"checkpoint": module_state.digest(self.unet, self.sgn)}
         backbone = self.backbone
