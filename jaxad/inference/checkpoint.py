@@ -246,8 +246,8 @@ def restore(
 def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> Restored:
     detector_class, recorded = _detector_class(step), _config(step)
     folder, record = step.folder, step.meta["pretrained"]
-    loads = record is not None and (backbone is not None or not record["embedded"])
-    items = ["model"] if record is None or loads else ["model", "backbone"]
+    embedded = record is not None and record["embedded"] and backbone is None
+    items = ["model", "backbone"] if embedded else ["model"]
     step.check(*items)
     meta, threshold, notes = _ending(step)
     config = from_json(detector_class.config_class, {**meta["config"], **changes})
@@ -259,8 +259,7 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
         notes.append(f"{settings}: the threshold, measured under other settings, is left out")
         threshold = None
     network, own = None, {}
-    if loads:
-        assert record is not None
+    if record is not None and not embedded:
         network = _load_pretrained(folder, detector_class, config, record, backbone)
         _, own = module_state.split(network)
         own = {f"{record['attribute']}/{path}": array for path, array in own.items()}
