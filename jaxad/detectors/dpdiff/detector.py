@@ -98,7 +98,7 @@ class DPDiff(PatchDetector, Trainable):
         x = self._standardize(features.tokens)
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         keys = jax.random.split(key, 3)
-        t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, jnp.int32)
+        t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, dtype=jnp.int32)
         alpha_bar = self._schedule.alpha_bar_at(t)
         noise = jax.random.normal(keys[1], x.shape, jnp.float32)
         arrays = self._prototypes(x)
