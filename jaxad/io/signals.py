@@ -130,7 +130,9 @@ class _Listener:
         os.close(self._writer)
         self._thread.join()
         os.close(self._reader)
-        sys.unraisablehook = self._unraisable
+        if self.asked is None:
+            # Threads may print until the process has ended.
+            sys.unraisablehook = self._unraisable
 
     def obey(self) -> None:
         if self.asked is not None and not self.depth and not self._ended:
@@ -153,7 +155,9 @@ class _Listener:
                 self.obey()
 
     def _on_unraisable(self, args: Any) -> None:
-        if not isinstance(args.exc_value, Stopped):
+        # What was reading or writing by an event loop finds it closed on the way out.
+        late = self.asked is not None and str(args.exc_value) == "Event loop is closed"
+        if not (late or isinstance(args.exc_value, Stopped)):
             self._unraisable(args)
 
     def _watch(self) -> None:

@@ -112,6 +112,19 @@ def test_a_signal_that_is_swallowed_comes_again(body):
     assert ends(textwrap.dedent(body) + "time.sleep(60)") == (143, "stopped")
 
 
+def test_loops_that_are_closed_on_the_way_out_say_nothing():
+    body = """
+    class Thing:
+        def __del__(self): raise RuntimeError("Event loop is closed")
+    with held():
+        send()
+        Thing()
+        print("raised")
+    """
+    status, said = ends(body)
+    assert (status, said.split(" stopped")[0]) == (143, "raised")
+
+
 def test_a_second_signal_ends_at_once_and_a_repetition_is_none():
     status, said = ends(
         "with held():\n    send(); send(); time.sleep(1); print('waited', flush=True); send(); time.sleep(60)"
