@@ -1,7 +1,7 @@
 """Attention that never holds its logits: kernels of cuDNN on NVIDIA GPUs and of Pallas on TPUs.
 
 Both say by themselves what they can run; what they cannot is left to XLA, which holds the logits of one layer at a time
-and computes them again for the gradient.
+and, where they are many, computes them again for the gradient.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ OLDEST_GPU = 8
 
 
 def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """XLA's own attention of q, k, v [b n heads d]; the gradient computes the logits again."""
+    """XLA's own attention of q, k, v [b n heads d]; the gradient computes the logits of many keys again."""
     plain = functools.partial(jax.nn.dot_product_attention, is_causal=causal, implementation="xla")
-    return jax.checkpoint(plain)(q, k, v)
+    return (jax.checkpoint(plain) if k.shape[1] >= LEAST_KEYS else plain)(q, k, v)
 
 
 def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:

@@ -20,6 +20,7 @@ DEFAULTS = {
         "dtype": "auto",
         "batch_size": 1,
         "count_only": False,
+        "topology": (),
     },
     "vlmdiff": {
         "devices": (1, 8),
@@ -30,6 +31,7 @@ DEFAULTS = {
         "count_only": False,
         "programs": PROGRAMS,
         "batch_size": 1,
+        "topology": (),
     },
 }
 
@@ -54,6 +56,7 @@ def test_flags_reach_the_benchmark():
         "dtype": "float32",
         "batch_size": 1,
         "count_only": True,
+        "topology": (),
     }
     words = ("--devices", "8", "--micro-batches", "2", "--remat", "on", "off", "--programs", "prediction")
     found = settings("vlmdiff", *words)

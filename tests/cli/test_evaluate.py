@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from jaxad.errors import CheckpointError
+from jaxad.io.digests import read_manifest, write_manifest
 from jaxad.metrics import METRICS
 from jaxad.report.schema import validate_report
 from tests.cli.shell import failure, jaxad
@@ -92,8 +93,10 @@ def test_evaluate_needs_labels_and_known_categories(work, tmp_path, capsys):
 )
 def test_checkpoints_of_other_detectors_and_formats(work, tmp_path, capsys, change, said):
     shutil.copytree(work / "bank", tmp_path / "run")
-    (file,) = (path for path in (tmp_path / "run/checkpoints/0/meta").rglob("*") if b'"system"' in path.read_bytes())
+    step = tmp_path / "run/checkpoints/0"
+    manifest, file = read_manifest(step), step / "meta/metadata"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    write_manifest(step, manifest.files, **manifest.about)
     message = failure(
         capsys,
         *("evaluate", "--checkpoint", tmp_path / "run"),
