@@ -47,7 +47,7 @@ def test_the_next_major_version_is_not_taken_untried(line):
 def test_ci_installs_nothing_else():
     script = (ROOT / ".ci/run").read_text()
     installs = re.findall(r"^.*(?:pip install|constrained\[@\]).*$", script, re.MULTILINE)
-    assert len(installs) == 5
+    assert len(installs) == 6
     assert [line for line in installs if "constrain" not in line] == ["python -m pip install --quiet --upgrade pip"]
     assert "audit" in {file.name for file in (ROOT / ".ci").iterdir()}
     assert "audit" not in re.sub(r"#.*", "", script)
