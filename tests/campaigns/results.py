@@ -5,7 +5,8 @@ Not compared, because two undisturbed runs differ in them as well:
 - metrics.csv: the columns seconds and images_per_second.
 - report.json and report.html: seconds and images per second.
 - Checkpoints: Orbax names its data files at random and notes times; their arrays and notes are compared. Of the steps
-  kept before the last, which ones: a run that is stopped saves the step at which it stops.
+  kept before the last, which ones: a run that is stopped saves the step at which it stops. For the same reasons the
+  seals differ by which complete.json knows its step's manifest.
 - Prepared data: the fields of a record are stored in any order; their values are compared.
 """
 
@@ -46,14 +47,14 @@ def run(workdir: Path) -> dict[str, bytes]:
         "entries": _json(sorted(path.name for path in workdir.iterdir())),
         "steps": _json([len(steps), last.name, sorted(path.name for path in last.iterdir())]),
         "config.json": (workdir / "config.json").read_bytes(),
-        "complete.json": (last / "complete.json").read_bytes(),
+        "complete.json": _json({**json.loads((last / "complete.json").read_bytes()), "of": None, "sha256": None}),
         "meta": _json(ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(last / "meta")),
     }
     if (workdir / "metrics.csv").is_file():
         with (workdir / "metrics.csv").open(newline="") as stream:
             rows = [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(stream)]
         found["metrics.csv"] = _json(rows)
-    for item in ("model", "pretrained", "training"):
+    for item in ("model", "backbone", "training"):
         if (last / item).is_dir():
             found |= {f"{item}/{path}": array for path, array in _arrays(last / item).items()}
     return found
