@@ -157,7 +157,7 @@ class FeatureCache:
         """
         identity = cache_identity(detector, source)
         spec = _abstract(detector)
-        if folder is not None and parallel.all_agree(_is_whole(folder, identity, warn)):
+        if folder is not None and parallel.all_agree(_is_whole(folder, identity, spec, warn)):
             return cls._open(folder, identity, spec)
         # All processes take part in encoding; on the disk they share, one writes.
         writes = folder is None or parallel.is_main_process()
@@ -307,8 +307,8 @@ def _abstract(detector: Detector) -> Features:
     return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
 
 
-def _is_whole(folder: Path, identity: str, warn: Callable[[Sequence[str]], None]) -> bool:
-    """Whether a folder holds a finished cache of that identity, every byte as it was written."""
+def _is_whole(folder: Path, identity: str, spec: Features, warn: Callable[[Sequence[str]], None]) -> bool:
+    """Whether a folder holds a finished cache of that identity, every byte as it was written, and what it must hold."""
     if not (folder / MANIFEST).exists():
         return False
     try:
@@ -316,7 +316,9 @@ def _is_whole(folder: Path, identity: str, warn: Callable[[Sequence[str]], None]
         if manifest.about.get("identity") != identity:
             return False
         manifest.check()
-    except (DamageError, OSError) as error:
+        for number, leaf in enumerate(jax.tree.leaves(spec)):
+            _mapped(folder / f"{number}.npy", leaf)
+    except (DamageError, DataError, OSError) as error:
         warn([f"{error}; features are computed anew"])
         return False
     return True

@@ -15,6 +15,7 @@ from jaxad.cli._terminal import open_streams
 from jaxad.errors import JaxadError, MachineError
 from jaxad.io.foreign import check_environment, explained
 from jaxad.io.signals import Stopped, listening
+from jaxad.io.text import visible
 
 if TYPE_CHECKING:
     from jaxad.cli._command import Command
@@ -144,8 +145,8 @@ def _what_is_kept(command: Command | None) -> str:
     if command.keeps:
         return f"; run the same command again for the rest, {command.keeps} are kept"
     folders = () if command.run_folder is None else (command.run_folder / "checkpoints").glob("*")
-    steps = [int(folder.name) for folder in folders if folder.name.isdigit()]
+    steps = [int(name) for name in (folder.name for folder in folders) if name.isascii() and name.isdecimal()]
     if not steps:
         return ""
-    saved = f"step {max(steps)} is saved in {command.run_folder}"
+    saved = f"step {max(steps)} is saved in {visible(command.run_folder)}"
     return f"; {saved}, run the same command again to go on from there"

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from jaxad.cli._command import Command
+from jaxad.cli._printing import show
 from jaxad.errors import CheckpointError
 
 
@@ -30,7 +31,7 @@ class Verify(Command):
 
         findings = verify(self.run_)
         for finding in findings:
-            print(finding)
+            show(finding)
         if damaged := sum(bool(finding.damage) for finding in findings):
             raise CheckpointError(f"{damaged} of {len(findings)} parts are damaged; all others are as written")
-        print("nothing is damaged")
+        show("nothing is damaged")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jaxad.data.turns import LARGE_FILE, take_turn
 from jaxad.errors import DataError, Problem
+from jaxad.io.foreign import raise_of_machine
 
 
 class Facts(NamedTuple):
@@ -70,6 +71,7 @@ def read_file(file: Path, name: str = "") -> bytes:
             take_turn()
         return file.read_bytes()
     except OSError as error:
+        raise_of_machine(error)
         raise bad_image("unreadable image", name, f"cannot open the file ({error.strerror or error})") from error
 
 

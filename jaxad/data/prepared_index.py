@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from jaxad.data.decode import decode, decode_mask
+from jaxad.data.depth import DEPTHS
 from jaxad.data.files import Facts, content_digest
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.atomic import write_whole
@@ -185,6 +186,8 @@ def _is_entry(values: Any) -> bool:
     if not all(type(value) in kinds for value, kinds in zip(values, _TYPES.values(), strict=True)):
         return False
     entry = Entry(*values)
+    if entry.bits not in (0, *DEPTHS):
+        return False
     return entry.split in SPLITS and entry.position >= 0 and re.fullmatch("[0-9a-f]{32}", entry.digest) is not None
 
 

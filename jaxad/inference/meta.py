@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxad.data.depth import DEPTHS
 from jaxad.errors import CheckpointError
 from jaxad.io.json_files import Faults
 
@@ -55,6 +56,10 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
     if of_detector and isinstance(record.get("categories"), list):
         for number, name in enumerate(record["categories"]):
             faults.has(name, f"meta.categories[{number}]", str)
+    if isinstance(record.get("depths"), dict):
+        for name, depth in record["depths"].items():
+            if type(depth) is not int or depth not in DEPTHS:
+                faults.add(f"meta.depths.{name}", f"must be one of {', '.join(map(str, DEPTHS))}")
     if of_detector and isinstance(record.get("pretrained"), dict):
         faults.fields(record["pretrained"], "meta.pretrained", **_PRETRAINED)
     if faults.count:

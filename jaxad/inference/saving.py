@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.errors import CheckpointError, JaxadError
+from jaxad.inference.steps import numbered
+from jaxad.io.digests import MANIFEST
 from jaxad.io.signals import held
 
 _SYSTEM = re.compile(r": ([A-Z][^:\[\]]*) \[os_error_code='\d+'\]")
@@ -62,9 +64,8 @@ def _cause(error: BaseException) -> str:
 
 
 def _kept(folder: Path) -> str:
-    found = folder.iterdir() if folder.is_dir() else ()
-    steps = [int(step.name) for step in found if step.name.isdigit() and (step / "meta").is_dir()]
-    kept = f"step {max(steps)} is kept" if steps else "no earlier one is there"
+    steps = [step.name for step in numbered(folder) if (step / MANIFEST).is_file()]
+    kept = f"step {steps[0]} is kept" if steps else "no earlier one is there"
     return f"{kept}. Make room on the disk, or mend it, and run the same again to go on"
 
 

@@ -99,6 +99,7 @@ def read_training(step: Step, like: Any) -> Any:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
             return reader.restore(step.folder / "training", args=ocp.args.StandardRestore(abstract))
     except (ValueError, KeyError, FileNotFoundError) as error:
+        raise_explained(error)
         raise CheckpointError(f"{step.folder}: does not hold this run's optimizer state: {error}") from error
 
 

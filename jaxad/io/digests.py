@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
+from jaxad.io.json_files import Size, parse_json
 from jaxad.io.threads import map_threads
 
 MANIFEST = "manifest.json"
@@ -22,6 +24,8 @@ THREADS = 4
 """Files hashed at once; hashing lets other threads run."""
 MOST_JSON = 64_000_000
 """Bytes above which a JSON file that jaxad keeps beside arrays is not read."""
+MOST_VALUES = 1_000_000
+"""Values above which it is not parsed: each takes up to a hundred bytes of memory."""
 _LOST = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO, errno.ENXIO, errno.EILSEQ}
 """What the system answers where a file is lost or its disk is bad; anything else, as no permission, can be mended."""
 
@@ -190,9 +194,9 @@ def read_object(file: Path) -> dict[str, Any]:
     if len(content) > MOST_JSON:
         raise DamageError(f"{file}: has more than {MOST_JSON:,} bytes")
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ChangeError(f"{file}: is no JSON ({type(error).__name__})") from error
+        record = parse_json(content, file, size=Size(MOST_JSON, MOST_VALUES))
+    except DataError as error:
+        raise ChangeError(f"{file}: is no JSON ({'; '.join(problem.detail for problem in error.problems)})") from error
     if not isinstance(record, dict):
         raise ChangeError(f"{file}: holds no JSON object")
     return record

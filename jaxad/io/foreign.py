@@ -31,6 +31,7 @@ _OF_THE_SYSTEM = {
     errno.EFBIG: ("File too large", f"the file system takes no file of this size; {_ELSEWHERE.removeprefix('or ')}"),
 }
 """What the system says, and what a user is told, by number of the error."""
+_OF_THE_MACHINE = {errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENOMEM, errno.EAGAIN}
 _MEMORY = "lower batch_size; where something is fitted, a smaller image_size needs less memory too"
 _THREADS = "can't start new thread"
 
@@ -52,6 +53,12 @@ def raise_explained(error: BaseException) -> None:
     """Raises MachineError if `explained` knows the error; for places that would call a file damaged otherwise."""
     if text := explained(error):
         raise MachineError(text) from error
+
+
+def raise_of_machine(error: BaseException) -> None:
+    """Raises MachineError where the machine is to blame, not the file that it could not read."""
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        raise_explained(error)
 
 
 def check_environment() -> None:

@@ -35,6 +35,11 @@ _held: dict[Path, tuple[int, int]] = {}
 _guard = threading.Lock()
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether this process holds the lock of a folder, and so writes to it."""
+    return (folder.resolve() / LOCK) in _held
+
+
 @contextmanager
 def occupied(folder: Path | str, name: str, *, within: Sequence[str] = ()) -> Iterator[Path]:
     """Keeps a folder to write results to for this thread alone; makes it, writes to it, and looks for room first.

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jaxad.errors import JaxadError
+from jaxad.io.foreign import raise_of_machine
 
 MEBIBYTE = 2**20
 AXES = 32
@@ -35,7 +36,7 @@ MakeError = Callable[[str], JaxadError]
 
 @contextmanager
 def reading(error: MakeError) -> Iterator[None]:
-    """Turns whatever is raised within into one error that names the file; errors of jaxad pass.
+    """Turns whatever is raised within into one error that names the file; errors of jaxad and of the machine pass.
 
     Args:
         error: makes it.
@@ -45,6 +46,7 @@ def reading(error: MakeError) -> Iterator[None]:
     except JaxadError:
         raise
     except Exception as caught:
+        raise_of_machine(caught)
         raise error(told(caught)) from caught
     except BaseException as caught:
         # A panic of a library in Rust, which is no Exception; interrupts are none either, and pass.

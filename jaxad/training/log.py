@@ -76,7 +76,7 @@ class MetricsLog:
     def _open(self, rows: Sequence[Mapping[str, str]]) -> None:
         # Replaced at once: a run that is killed here must not lose the rows it had.
         temporary = self._file.with_suffix(".tmp")
-        self._stream, self._table = temporary.open("w", newline=""), None
+        self._stream, self._table = temporary.open("w", newline="", encoding="utf-8"), None
         if rows:
             self._start_table(rows[0])
             self._table.writerows(rows)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxad import parallel
-from jaxad.errors import CheckpointError, ConfigError, DamagedError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import set_aside, write_whole
 from jaxad.io.digests import DamageError, read_object
@@ -85,15 +85,17 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
         listing = "\n".join(f"  {line}" for line in differences)
         raise CheckpointError(f"{workdir} holds another run; use a new workdir, or the same settings:\n{listing}")
     parallel.wait_for_others("workdir checked")
-    if parallel.is_main_process():
+
+    def write() -> None:
         if written is None or _differences(written, mine, resources):
             if file.is_dir():
                 set_aside(file, "config-damaged.json")
             write_whole(file, json.dumps(mine, indent=2))
             if recorded is not None and not told:
-                told = [f"{file}: is not that of the checkpoints; written anew"]
-        told += set_aside_damaged(steps)
-    parallel.wait_for_others("workdir claimed")
+                told.append(f"{file}: is not that of the checkpoints; written anew")
+        told.extend(set_aside_damaged(steps))
+
+    _by_main(workdir, write)
     return told
 
 
@@ -144,9 +146,10 @@ def in_use(workdir: Path | str) -> Iterator[None]:
     """Keeps a workdir for this run alone (`jaxad.io.locks.occupied`); the main process does it for all.
 
     Raises:
-        ConfigError: another process uses it, or it cannot be written.
+        ConfigError: another process uses it, it cannot be written, or its path is not UTF-8.
     """
-    within = ("features", "checkpoints/*")
+    check_storable("workdir", workdir)
+    within = ("features", f"{FOLDER}/*")
     with ExitStack() as stack:
         _by_main(workdir, lambda: stack.enter_context(occupied(workdir, "workdir", within=within)))
         yield
@@ -162,19 +165,20 @@ def require_room_for_steps(workdir: Path, size: int, keep: int) -> None:
     """
 
     def check() -> None:
-        there = sum(file.stat().st_size for file in (workdir / "checkpoints").rglob("*") if file.is_file())
+        steps = numbered(workdir / FOLDER)
+        there = sum(file.stat().st_size for step in steps for file in step.rglob("*") if file.is_file())
         require_room(workdir, max(size * (keep + 1) - there, size), "workdir")
 
     _by_main(workdir, check)
 
 
 def _by_main(workdir: Path | str, check: Callable[[], object]) -> None:
-    """Runs what raises ConfigError in the main process; all raise one where it does."""
-    refused: ConfigError | None = None
+    """Runs what may fail in the main process; all raise an error where it does, so that none waits for it."""
+    refused: Exception | None = None
     if parallel.is_main_process():
         try:
             check()
-        except ConfigError as error:
+        except (JaxadError, OSError) as error:
             refused = error
     if not parallel.from_main(refused is None):
         raise refused or ConfigError(f"workdir = {workdir}: the main process cannot use it, and says why")

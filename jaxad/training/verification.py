@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxad.errors import CheckpointError
 from jaxad.inference.steps import FOLDER, check_named, numbered, open_step, step_folders
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, read_object
+from jaxad.io.locks import LOCK, require_free
 from jaxad.training.log import read_metrics
 
 
@@ -39,8 +40,11 @@ def verify(run: Path | str) -> list[Finding]:
 
     Raises:
         CheckpointError: there is nothing of the kind.
+        ConfigError: the run is going on.
     """
     folder = Path(run).absolute()
+    # A run that is going on writes and removes steps meanwhile.
+    require_free(folder / LOCK, f"run = {run}")
     if not (folder / FOLDER).is_dir():
         if (folder / MANIFEST).is_file() and not (folder / "meta").is_dir():
             return [_finding(folder, _cache)]

@@ -1,8 +1,10 @@
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jaxad.errors import CheckpointError
+from jaxad.errors import CheckpointError, ConfigError
+from jaxad.io.locks import locked
 from tests.cli.shell import jaxad
 from tests.training.damage import biggest, flip
 
@@ -24,6 +26,12 @@ def test_a_whole_run_is_said_to_be_so(run, capsys):
     assert lines[-1] == "nothing is damaged"
     jaxad("verify", run / "checkpoints" / "8")
     assert "checkpoints/8" in capsys.readouterr().out
+
+
+def test_a_run_that_is_going_on_is_not_called_damaged(run):
+    with locked(run / ".lock", "run"), ThreadPoolExecutor(1) as pool, pytest.raises(ConfigError, match="run"):
+        pool.submit(jaxad, "verify", run).result()
+    jaxad("verify", run)
 
 
 def test_every_damaged_file_is_named_and_the_command_fails(run, capsys):

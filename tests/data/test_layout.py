@@ -7,6 +7,7 @@ import pytest
 
 from jaxad.data.layout import image_files, scan
 from jaxad.errors import DataError
+from jaxad.io.locks import locked
 
 
 def identities(records) -> list[str]:
@@ -126,6 +127,16 @@ def test_hidden_and_system_files_are_ignored(tree):
     listing = scan(tree.root)
     assert len(listing.train) == 4
     assert listing.problems == ()
+
+
+def test_only_what_this_process_is_writing_is_no_data(tree):
+    """A lock that a killed process left, or another one holds, takes no category away."""
+    tree.category("c")
+    tree.text("c/.lock")
+    tree.category("run")
+    assert {record.category for record in scan(tree.root).train} == {"c", "run"}
+    with locked(tree.root / "run/.lock", "run"):
+        assert {record.category for record in scan(tree.root).train} == {"c"}
 
 
 def test_files_beside_the_categories_are_no_problem(tree):

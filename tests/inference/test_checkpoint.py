@@ -259,6 +259,13 @@ def test_types_of_what_a_checkpoint_records_are_checked_and_all_faults_listed(co
         assert f"meta.{place}" in str(error.value)
 
 
+@pytest.mark.parametrize("depth", [0, 11, 10**9, "12", True])
+def test_depths_of_images_are_those_that_cameras_have(copy, depth):
+    edit_meta(copy / "checkpoints" / "12", depths={"disc": depth})
+    with pytest.raises(CheckpointError, match=r"depths\.disc"):
+        jaxad.restore(copy)
+
+
 def test_a_manifest_may_not_lead_out_of_its_folder(copy, tmp_path):
     step, other = copy / "checkpoints" / "12", tmp_path / "elsewhere"
     manifest = read_manifest(step)

@@ -10,7 +10,7 @@ from pathlib import Path
 from jaxad.data.decode import EXTENSIONS
 from jaxad.data.layout.words import is_kept_copy, is_preview, is_system, role
 from jaxad.errors import DataError
-from jaxad.io.locks import LOCK
+from jaxad.io.locks import is_ours
 
 
 @dataclass
@@ -78,8 +78,8 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> Folder:
         is_folder = child.is_dir()
         if is_folder and is_kept_copy(name):
             found.kept.append(child)
-        elif is_system(name) or (is_folder and (child / LOCK).is_file()):
-            # Locked is what jaxad itself is writing, such as a workdir beside the categories.
+        elif is_system(name) or (is_folder and is_ours(child)):
+            # Ours is what this command itself is writing, such as a workdir beside the categories.
             continue
         elif is_folder:
             resolved = child.resolve()

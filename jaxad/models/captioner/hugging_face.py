@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxad.errors import ConfigError
+from jaxad.io.foreign import raise_explained
 from jaxad.io.untrusted import reading
 from jaxad.models.weights.place import split_revision
 
@@ -44,8 +45,12 @@ class HuggingFaceCaptioner:
         name, revision = split_revision(model)
         where = {"revision": revision or "main", "trust_remote_code": False}
         with reading(lambda said: ConfigError(f"{_useless(model)}: {said}")):
-            self._processor: Any = AutoProcessor.from_pretrained(name, **where)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
+            try:
+                self._processor: Any = AutoProcessor.from_pretrained(name, **where)
+                loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
+            except (ImportError, MemoryError) as error:
+                raise_explained(error)
+                raise
         self._model = loaded.to(self._device).eval()
         self._prompt, self._longest = prompt, max_new_tokens
         # Answers begin where prompts end, which is one place for all only if padding comes first.
