@@ -22,9 +22,8 @@ def dtypes(model):
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize(
-    "denoiser", ["dit", pytest.param("unet", marks=pytest.mark.slow), pytest.param("uvit", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("denoiser", ["dit", "unet", "uvit"])
+@pytest.mark.slow
 def test_dpdiff_trains(parts, tmp_path, denoiser):
     model = toy_model(denoiser=denoiser)
     run = jaxad.fit(model, parts.train, toy_training(steps=1), workdir=tmp_path, holdout=parts.holdout)

@@ -115,6 +115,7 @@ def test_only_what_trains_takes_optimizer_memory(pipeline):
     assert moments == 2 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_a_run_cut_off_and_started_again_is_bit_equal_to_an_undisturbed_one(workdir, tmp_path):
     again = shutil.copytree(workdir, tmp_path / "run")
     shutil.rmtree(again / "checkpoints" / "4")

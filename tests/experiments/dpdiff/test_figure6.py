@@ -1,6 +1,9 @@
+import pytest
+
 from experiments.dpdiff import figure6
 
 
+@pytest.mark.slow
 def test_figure6_evaluates_every_setting(trained, parts, capsys):
     options = figure6.Figure6(trained.workdir, parts.name, timesteps=(100, 250), steps=(1,), draws=(2,))
     rows = figure6.main(options)
