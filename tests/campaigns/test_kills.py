@@ -25,7 +25,10 @@ def test_comparison_of_runs_sees_every_array_and_setting(trained, tmp_path):
     again = shutil.copytree(trained.workdir, tmp_path / "run")
     assert results.run(again) == before
     complete = again / "checkpoints/12/complete.json"
-    complete.write_text(complete.read_text() + " ")
+    record = json.loads(complete.read_text())
+    complete.write_text(json.dumps(record | {"of": "another manifest", "sha256": "another seal"}))
+    assert results.run(again) == before
+    complete.write_text(json.dumps(record | {"threshold": None}))
     other = results.run(again)
     assert [name for name in before if before[name] != other[name]] == ["complete.json"]
 
