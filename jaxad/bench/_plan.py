@@ -13,7 +13,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxad.bench._compiled import account
-from jaxad.bench.topologies import Topology, find_topology
+from jaxad.bench._topologies import Topology, find_topology
 
 USABLE = 0.95
 """Share of the memory that a program can have, where the allocator is given all: the rest is the runtime's."""

@@ -19,8 +19,8 @@ from jax.sharding import AxisType
 from jaxad import metrics
 from jaxad.bench import benchmarks
 from jaxad.bench._plan import plan, print_plans
+from jaxad.bench._topologies import Topology
 from jaxad.bench.models import counted_operations, draw, fastest, peak_rate
-from jaxad.bench.topologies import Topology
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, Precision
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.maps import reference_distance

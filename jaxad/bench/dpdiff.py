@@ -1,7 +1,7 @@
 """What DPDiff-AD takes of an accelerator that need not be there: `jaxad bench dpdiff --topology h100:1`.
 
 The programs are those that `jaxad fit` and `jaxad predict` run, at the published size unless told otherwise, compiled
-by the accelerator's own compiler (`jaxad.bench.topologies`), which says what memory they take and what they do.
+by the accelerator's own compiler (`jaxad.bench._topologies`), which says what memory they take and what they do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 from jaxad.bench import benchmarks
 from jaxad.bench._dpdiff_programs import BackboneName, abstract_dpdiff, prediction, training_step
 from jaxad.bench._plan import plan, print_plans
-from jaxad.bench.topologies import Topology
+from jaxad.bench._topologies import Topology
 from jaxad.errors import ConfigError
 
 Program = Literal["prediction", "training"]

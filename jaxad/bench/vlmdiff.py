@@ -35,8 +35,8 @@ from jaxad.bench._account import (
     speed,
 )
 from jaxad.bench._plan import plan, print_plans
+from jaxad.bench._topologies import Topology
 from jaxad.bench._vlmdiff_networks import PUBLISHED, TINY, Size, abstract_vlmdiff, batch_of, compilable, features
-from jaxad.bench.topologies import Topology
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise

@@ -5,7 +5,7 @@ import pytest
 from jaxad.bench._account import held
 from jaxad.bench._dpdiff_programs import abstract_dpdiff, prediction, training_step
 from jaxad.bench._plan import plan
-from jaxad.bench.topologies import CHIPS, _gpu_target, find_topology
+from jaxad.bench._topologies import CHIPS, _gpu_target, find_topology
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError
 from jaxad.training.trainer import DetectorTrainer
