@@ -46,6 +46,10 @@ def test_each_benchmark_has_its_own_flags(name):
     assert settings(name) == DEFAULTS[name]
 
 
+def test_every_name_is_that_of_a_benchmark():
+    assert all(callable(benchmarks.get(name)) for name in benchmarks.names())
+
+
 def test_flags_reach_the_benchmark():
     assert settings("models", "--networks", "ResNet-18", "--batch-size", "2")["networks"] == ("ResNet-18",)
     words = ("--shots", "0", "4", "--preset", "winclip", "--size", "one-pass", "--dtype", "float32", "--count-only")
