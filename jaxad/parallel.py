@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
@@ -56,16 +56,21 @@ def start_processes() -> None:
             jax.distributed.initialize()
 
 
-def make_mesh(fsdp: int = 1) -> Mesh:
-    """Mesh over all devices of all processes, `fsdp` of them sharding parameters and the rest data-parallel.
+def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Mesh over devices, `fsdp` of them sharding parameters and the rest data-parallel.
+
+    Args:
+        fsdp: how many share the parameters.
+        devices: the devices; None for all of all processes.
 
     Raises:
         ConfigError: `fsdp` does not divide the number of devices.
     """
-    devices = jax.device_count()
-    if devices % fsdp:
-        raise ConfigError(f"fsdp = {fsdp}: must divide the number of devices, {devices}")
-    return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+    devices = jax.devices() if devices is None else devices
+    if len(devices) % fsdp:
+        raise ConfigError(f"fsdp = {fsdp}: must divide the number of devices, {len(devices)}")
+    auto = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((len(devices) // fsdp, fsdp), ("data", "fsdp"), axis_types=auto, devices=devices)
 
 
 def on_mesh(function: Callable[P, R], mesh: Mesh) -> Callable[P, R]:

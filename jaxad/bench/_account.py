@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
+from jaxad import parallel
 from jaxad.bench.models import counted_operations, draw, fastest
+from jaxad.detector import Detector
 from jaxad.errors import ConfigError
 from jaxad.nn import module_state
+from jaxad.types import Batch
 
 CARDS_GB = (24, 80)
 RESERVED_GB = 1.0
@@ -48,8 +51,7 @@ def mesh_of(devices: int) -> Mesh:
             f"devices = {devices}: there are {len(found)}; virtual ones need a process of their own that has not used "
             f"jax yet, or JAX_NUM_CPU_DEVICES={devices} in the environment"
         )
-    auto = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((1, devices), ("data", "fsdp"), axis_types=auto, devices=found[:devices])
+    return parallel.make_mesh(devices, found[:devices])
 
 
 def on_cpu(mesh: Mesh) -> bool:
@@ -124,6 +126,26 @@ def drawn(module: Any) -> Any:
     noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
     arrays = {path: draw(path, leaf.shape, noise).astype(leaf.dtype) for path, leaf in shapes.items()}
     return module_state.merge(graphdef, arrays)
+
+
+def batch_of(detector: Detector, batch: int, extras: Mapping[str, Any] | None = None) -> Batch:
+    """Shapes of what a detector's `encode` gets for so many images.
+
+    Args:
+        detector: with or without arrays.
+        batch: images b.
+        extras: shapes of what else it asks to know of them (`Batch.extras`).
+    """
+    shape: Any = jax.ShapeDtypeStruct
+    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
+    number, valid = shape((batch,), jnp.uint32), shape((batch,), jnp.bool_)
+    return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=dict(extras or {}))
+
+
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def random_like(shapes: Any) -> Any:

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxad import parallel
+from jaxad.bench._account import batch_of
 from jaxad.config import DPDiffConfig, TrainConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.inference.predictor import Predictor
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn.normalization import IMAGENET
 from jaxad.training.trainer import DetectorTrainer
-from jaxad.types import Batch, Features
+from jaxad.types import Features
 
 BackboneName = Literal["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-reg-base", "dino-base-8", "tiny"]
 BACKBONES: dict[str, ViTConfig] = {
@@ -46,13 +47,7 @@ def abstract_dpdiff(backbone: str, dtype: Literal["float32", "bfloat16"], **sett
 
 def prediction(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:
     """The whole prediction of a batch of uint8 images: frozen network, reconstruction, map and score."""
-    shape: Any = jax.ShapeDtypeStruct
-    images = {
-        name: shape((batch_size, view.height, view.width, 3), jnp.uint8) for name, view in detector.inputs.views.items()
-    }
-    numbers, valid = shape((batch_size,), jnp.uint32), shape((batch_size,), jnp.bool_)
-    batch = Batch(images, numbers, valid, category=shape((batch_size,), jnp.int32))
-    return Predictor(detector, PROTOCOL, batch_size=batch_size, mesh=mesh).trace(batch)
+    return Predictor(detector, PROTOCOL, batch_size=batch_size, mesh=mesh).trace(batch_of(detector, batch_size))
 
 
 def training_step(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from jaxad.bench._account import markdown
 from jaxad.bench._compiled import account
 from jaxad.bench._topologies import Topology, find_topology
 
@@ -92,15 +93,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Plans as a table in Markdown."""
     heads = ["program", "topology", "images", "GB per device", "fits", "TFLOP", "GB moved", "least ms", "bound"]
     heads += ["images/s at most", "largest float32", "kernels", "collectives"]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for row in rows:
         collectives = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
         kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
-        line = [row["program"], row["topology"], str(row["batch_size"]), f"{row['gb']['total']:.1f}"]
+        line = [row["program"], row["topology"], row["batch_size"], f"{row['gb']['total']:.1f}"]
         line += ["yes" if row["fits"] else "no", f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
         line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"]
         lines.append([*line, row["largest_float32"], kernels, collectives])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return markdown(heads, lines)
 
 
 def matrix_operations(traced: jax.stages.Traced) -> float:

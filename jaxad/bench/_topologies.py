@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
-import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
+from jaxad import parallel
 from jaxad.errors import ConfigError
 
 
@@ -101,9 +101,7 @@ class Topology:
 
     def mesh(self, fsdp: int | None = None) -> Mesh:
         """Mesh of jaxad's axes over the devices, `fsdp` of which (all, by default) share parameters."""
-        ways = fsdp or len(self.devices)
-        auto = (AxisType.Auto, AxisType.Auto)
-        return Mesh(np.array(self.devices).reshape(-1, ways), ("data", "fsdp"), axis_types=auto)
+        return parallel.make_mesh(fsdp or len(self.devices), self.devices)
 
     def compile(self, traced: jax.stages.Traced) -> jax.stages.Compiled:
         """The program compiled for the chip; its arguments lie on a mesh of `devices`."""

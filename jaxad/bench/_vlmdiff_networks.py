@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxad.bench._account import on_cpu
+from jaxad.bench._account import batch_of, on_cpu
 from jaxad.config import VLMDiffConfig, to_json
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.models.clip.config import TextConfig
@@ -16,7 +16,7 @@ from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET
-from jaxad.types import Batch, Features
+from jaxad.types import Features
 
 Size = Literal["published", "tiny"]
 
@@ -67,19 +67,11 @@ def built(shapes: Shapes, dtype: Literal["float32", "bfloat16"], remat: bool) ->
     return VLMDiff.abstract(config, {"backbone": backbone, "networks": {**structure, "identity": []}})
 
 
-def batch_of(detector: VLMDiff, batch: int, captions: bool = False) -> Batch:
-    """Shapes of so many images, with captions where they are asked for."""
-    shape: Any = jax.ShapeDtypeStruct
-    images = {name: shape((batch, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
-    extras = {"caption": shape((batch, detector.text.config.context), jnp.int32)} if captions else {}
-    number, valid = shape((batch,), jnp.uint32), shape((batch,), jnp.bool_)
-    return Batch(images, number, valid, category=shape((batch,), jnp.int32), extras=extras)
-
-
 def features(detector: VLMDiff, batch: int) -> Features:
     """Shapes of what the feature cache gives to the training step for so many images."""
     graphdef, arrays = module_state.split(detector)
-    images = batch_of(detector, batch, captions=True)
+    captions = jax.ShapeDtypeStruct((batch, detector.text.config.context), jnp.int32)
+    images = batch_of(detector, batch, {"caption": captions})
     return jax.eval_shape(lambda arrays, images: module_state.merge(graphdef, arrays).encode(images), arrays, images)
 
 

@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
 
-from jaxad import metrics
+from jaxad import metrics, parallel
 from jaxad.bench import benchmarks
 from jaxad.bench._plan import plan, print_plans
 from jaxad.bench._topologies import Topology
@@ -323,8 +322,7 @@ def compiled_prediction(detector: CLIPFusion, batch: int) -> Callable[[], Any]:
     arrays = {
         path: filled(path, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for path, leaf in shapes.items()
     }
-    auto = AxisType.Auto
-    mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(auto, auto), devices=jax.devices()[:1])
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
     predictor = Predictor(module_state.merge(graphdef, arrays), PROTOCOL, batch_size=batch, mesh=mesh)
     inputs = _batch(detector, batch)
     return lambda: predictor(inputs)

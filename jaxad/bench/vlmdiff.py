@@ -26,8 +26,10 @@ from jaxad.bench._account import (
     CARDS_GB,
     NOTE,
     account_of,
+    batch_of,
     drawn,
     held,
+    markdown,
     mesh_of,
     on_cpu,
     operations,
@@ -36,7 +38,7 @@ from jaxad.bench._account import (
 )
 from jaxad.bench._plan import plan, print_plans
 from jaxad.bench._topologies import Topology
-from jaxad.bench._vlmdiff_networks import PUBLISHED, TINY, Size, abstract_vlmdiff, batch_of, compilable, features
+from jaxad.bench._vlmdiff_networks import PUBLISHED, TINY, Size, abstract_vlmdiff, compilable, features
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise
@@ -95,7 +97,7 @@ def vlmdiff_benchmark(
         ConfigError: more devices than there are or can be.
     """
     meshes = [mesh_of(number) for number in devices]
-    timed = not count_only and (size == "tiny" or jax.default_backend() != "cpu")
+    timed = not count_only and (size == "tiny" or not on_cpu(meshes[0]))
     if "prediction" in programs:
         row = {"program": "prediction", "size": size, "dtype": dtype, "devices": 1, "micro_batch": batch_size}
         yield row | prediction_account(abstract_vlmdiff(size, dtype), batch_size, timed)
@@ -303,16 +305,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as a table in Markdown."""
     heads = ["program", "devices", "images at once", "remat", "GB per device", "temporaries", "kept"]
     heads += [*(f"fits {card} GB" for card in CARDS_GB), "TFLOP an image", "a step", "images/s"]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for row in rows:
         gb, kept = row["gb"], row.get("kept")
         line = [row["program"], row["devices"], row["micro_batch"], _yes(row.get("remat"))]
         line += [f"{gb['total']:.1f}", f"{gb['temporaries']:.1f}", "" if kept is None else f"{kept:.1f}"]
         step, rate = row.get("step_tflop"), row.get("images_per_second")
         line += [*map(_yes, row["fits"].values()), f"{row['tflop']:.2f}", "" if step is None else f"{step:.1f}"]
-        line += [row.get("not_timed", "") if rate is None else f"{rate:.1f}"]
-        lines.append([str(cell) for cell in line])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        lines.append([*line, row.get("not_timed", "") if rate is None else f"{rate:.1f}"])
+    return markdown(heads, lines)
 
 
 def _yes(value: bool | None) -> str:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.config import Precision
+from jaxad.nn.platforms import target_platform
 from jaxad.types import Array
 
 
@@ -17,7 +18,7 @@ def compute_dtype(precision: Precision) -> Literal["float32", "bfloat16"]:
     """ "float32" or "bfloat16"; "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
     if precision != "auto":
         return precision
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return "float32" if target_platform() == "cpu" else "bfloat16"
 
 
 class Linear(nnx.Linear):

@@ -7,10 +7,12 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxad import parallel
 from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
@@ -19,6 +21,7 @@ from jaxad.io.atomic import set_aside, write_whole
 from jaxad.io.digests import DamageError, read_object
 from jaxad.io.locks import LOCK, occupied, require_room
 from jaxad.io.places import check_storable
+from jaxad.io.progress import Reporter
 from jaxad.io.threads import map_threads
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Source
@@ -182,6 +185,23 @@ def _by_main(workdir: Path | str, check: Callable[[], object]) -> None:
             refused = error
     if not parallel.from_main(refused is None):
         raise refused or ConfigError(f"workdir = {workdir}: the main process cannot use it, and says why")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run takes place.
+
+    Attributes:
+        workdir: its folder.
+        mesh: its devices.
+        workers: threads that decode images.
+        reporter: shows progress.
+    """
+
+    workdir: Path
+    mesh: Mesh
+    workers: int
+    reporter: Reporter
 
 
 class Speed:

@@ -33,7 +33,7 @@ from jaxad.nn import module_state
 from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.run_folder import claim, content_hash, in_use, require_room_for_steps
+from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.types import Source
 
 
@@ -213,7 +213,7 @@ def fit(
         summary_writer()
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
-    run = _Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
+    run = Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
     with in_use(run.workdir):
         return _fit(detector, source, config, run, holdout, false_alarm, protocol, provenance, features)
 
@@ -222,7 +222,7 @@ def _fit(
     detector: Detector,
     source: Source,
     config: TrainConfig,
-    run: _Place,
+    run: Place,
     holdout: Source | None,
     false_alarm: float,
     protocol: str,
@@ -281,22 +281,12 @@ def _fit(
     return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a run takes place."""
-
-    workdir: Path
-    mesh: Mesh
-    workers: int
-    reporter: Reporter
-
-
 def _train(
     detector: Any,
     source: Source,
     features: FeatureCache | LiveFeatures,
     config: TrainConfig,
-    run: _Place,
+    run: Place,
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
 ) -> tuple[Detector, float | None]:
@@ -341,7 +331,7 @@ def _move_to_host(detector: Detector) -> None:
         variable.set_value(value)
 
 
-def _features(detector: Detector, source: Source, config: TrainConfig, run: _Place) -> FeatureCache | LiveFeatures:
+def _features(detector: Detector, source: Source, config: TrainConfig, run: Place) -> FeatureCache | LiveFeatures:
     """The features of all images, where `config.cache` wants them."""
     size, where = FeatureCache.size(detector, len(source)), config.cache
     if where == "auto":

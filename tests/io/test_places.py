@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from jaxad.io.places import cache_folder, check_storable, expanded
 @pytest.fixture
 def homeless(monkeypatch):
     """A user without HOME and without an entry in the list of users, as in many containers."""
-    pwd = pytest.importorskip("pwd")
 
     def unknown(user):
         raise KeyError(user)

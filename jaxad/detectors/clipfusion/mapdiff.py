@@ -17,6 +17,7 @@ from jaxad.detectors.clipfusion.patchclip import Terms
 from jaxad.models.stable_diffusion.autoencoder_kl import AutoencoderKL
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.stable_diffusion.unet import LAYERS, UNet
+from jaxad.nn.platforms import target_platform
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array
 
@@ -40,11 +41,10 @@ class MapDiff:
         problems: settings that these networks cannot have.
         grid: rows and columns of the latents.
         sites: the cross-attentions used.
-        at_once: pairs of image and state in one call of the UNet, and images in one call of the autoencoder.
     """
 
     def __init__(self, config: CLIPFusionConfig, autoencoder: AutoencoderConfig, unet: UNetConfig):
-        self.config, self.channels = config, unet.in_channels
+        self.config, self.channels, self._unet = config, unet.in_channels, unet
         levels, factor = len(unet.block_out_channels), 2 ** (len(autoencoder.block_out_channels) - 1)
         self.grid = (config.image_size // factor, config.image_size // factor)
         self.sites = tuple(site for site in unet.attention_sites if self._used(site, levels))
@@ -58,9 +58,13 @@ class MapDiff:
             self.problems.append(f"diffusion_taps: the UNet has up-blocks 0 to {levels - 1}, not {strangers}")
         if not self.sites:
             self.problems.append("attention_parts, attention_sides: the UNet has no such cross-attention")
-        item = 2 if compute_dtype(config.precision) == "bfloat16" else 4
-        passes = int(config.memory_gb * 1e9) // max(_pass_bytes(unet, self.grid, item), 1)
-        self.at_once = max(passes // len(set(config.language_timesteps)), 1)
+
+    @property
+    def at_once(self) -> int:
+        """Pairs of image and state in one call of the UNet, and images in one call of the autoencoder."""
+        item = 2 if compute_dtype(self.config.precision) == "bfloat16" else 4
+        passes = int(self.config.memory_gb * 1e9) // max(_pass_bytes(self._unet, self.grid, item), 1)
+        return max(passes // len(set(self.config.language_timesteps)), 1)
 
     def latents(self, vae: AutoencoderKL, images: Array, seed: Array) -> jax.Array:
         """Scaled latents float32 [b h w 4] of uint8 images, without noise; `seed` [b] of those that are sampled."""
@@ -277,7 +281,7 @@ def _pass_bytes(unet: UNetConfig, grid: tuple[int, int], item: int) -> int:
     tokens = [(grid[0] * grid[1]) >> (2 * level) for level in range(len(widths))]
     skips = sum((unet.layers_per_block + 1) * width * n * item for n, width in zip(tokens, widths, strict=True))
     # Before and after the softmax; only CPUs take one head at a time (`jaxad.nn.attention`).
-    heads = [1] * len(tokens) if jax.default_backend() == "cpu" else unet.heads
+    heads = [1] * len(tokens) if target_platform() == "cpu" else unet.heads
     attends = [down or up for down, up in zip(unet.down_attention, reversed(unet.up_attention), strict=True)]
     logits = (count * n * n * (4 + item) for count, n, has in zip(heads, tokens, attends, strict=True) if has)
     return skips + 64 * tokens[0] * widths[0] + max(logits, default=0)

@@ -39,7 +39,7 @@ from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
 from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.run_folder import claim, content_hash, in_use, require_room_for_steps
+from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.trainer import TrainState, accumulated
 from jaxad.types import Source, View
 
@@ -181,26 +181,16 @@ def fit_autoencoder(
         reporter = Reporter(quiet=True)
     mesh = parallel.make_mesh(train.fsdp)
     parallel.check_batch_size(train.batch_size, mesh)
-    place = _Place(Path(workdir), mesh, workers, reporter)
+    place = Place(Path(workdir), mesh, workers, reporter)
     with in_use(place.workdir):
         return _fit(source, config, train, place, provenance)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a run takes place."""
-
-    workdir: Path
-    mesh: Mesh
-    workers: int
-    reporter: Reporter
 
 
 def _fit(
     source: Source,
     config: FirstStageConfig,
     train: FirstStageTrainConfig,
-    place: _Place,
+    place: Place,
     provenance: Mapping[str, Any] | None,
 ) -> AutoencoderRun:
     """As `fit_autoencoder`, in a workdir that is this process's alone."""

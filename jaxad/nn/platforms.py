@@ -1,0 +1,16 @@
+"""The platform that a program is made for, which need not be that of the process that makes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+
+def target_platform() -> str:
+    """Name of a platform, such as "cpu": that of the mesh that a program is traced for (`jaxad.parallel.on_mesh`).
+
+    Outside such a program it is the platform that JAX would run on.
+    """
+    device: Any = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
