@@ -210,6 +210,16 @@ def cache_identity(detector: Detector, source: Source) -> str:
     return hasher.hexdigest()
 
 
+def abstract_features(detector: Detector, images: int) -> Features:
+    """Shapes and types of so many images' features as training reads them."""
+
+    def of_batch(leaf: Any) -> Any:
+        kind = jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+        return jax.ShapeDtypeStruct((images, *leaf.shape[1:]), kind)
+
+    return jax.tree.map(of_batch, _abstract(detector))
+
+
 def features_of(
     detector: Detector, source: Source, features: FeatureCache | None = None, progress: Progress | None = None
 ) -> Iterator[Features]:

@@ -17,6 +17,7 @@ class DPDiffConfig(Config):
     draws, cosine residual.
     """
 
+    RESOURCES: ClassVar = ("remat",)
     MAIN: ClassVar = (
         "backbone",
         "blocks",
@@ -200,6 +201,10 @@ class DPDiffConfig(Config):
     score: Literal["reconstruction", "prototype"] = setting("reconstruction", source="paper")
     """Anomaly map from the reconstruction, or 1 - cosine to the nearest prototype (rows 1 and 2 of the paper's Table
     5)."""
+    remat: bool = setting(
+        False, source="jaxad", reason="the published size fits in memory; results do not depend on it"
+    )
+    """Compute the denoiser's activations again for the gradient instead of keeping them: less memory, more time."""
     precision: Precision = setting(
         "auto", source="jaxad", reason="the paper names no compute type; accelerators are fastest in bfloat16"
     )

@@ -17,6 +17,7 @@ class TrainConfig(Config):
     """
 
     RESOURCES: ClassVar = (
+        "micro_batch",
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
@@ -25,7 +26,16 @@ class TrainConfig(Config):
         "fsdp",
         "tensorboard",
     )
-    MAIN: ClassVar = ("steps", "batch_size", "accumulate", "learning_rate", "seed", "checkpoint_every", "fsdp")
+    MAIN: ClassVar = (
+        "steps",
+        "batch_size",
+        "accumulate",
+        "micro_batch",
+        "learning_rate",
+        "seed",
+        "checkpoint_every",
+        "fsdp",
+    )
     PRESETS: ClassVar = {
         "paper": {},
         "small": {
@@ -50,6 +60,11 @@ class TrainConfig(Config):
     """Images at once, over all devices."""
     accumulate: int = setting(1, source="jaxad", reason="the published batch fits in memory")
     """Batches whose gradients make one optimizer step, for effective batches that do not fit in memory."""
+    micro_batch: int | Literal["auto"] | None = setting(
+        None, source="jaxad", reason="the published batch fits in memory; noise is drawn for each micro-batch"
+    )
+    """Images at once, over all devices, where a step's batch_size x accumulate images do not fit: a number that divides
+    them, or "auto" for as many as fit in the devices' memory; None for batch_size."""
     learning_rate: float = setting(1e-4, source="paper")
     """Peak learning rate of Adam."""
     warmup_steps: int = setting(
@@ -68,6 +83,10 @@ class TrainConfig(Config):
         0.0, source="jaxad", reason="the paper says Adam, which has none", decision="dpdiff-optimizer"
     )
     """Decoupled weight decay."""
+    first_moment: Literal["float32", "bfloat16"] = setting(
+        "float32", source="jaxad", reason="exact; a second moment of 16 bits would not grow, and stays float32"
+    )
+    """Type in which Adam keeps its first moment; bfloat16 spares 2 bytes of 16 for each trained parameter."""
     ema: float | None = setting(
         None, source="jaxad", reason="the paper mentions no moving average", decision="dpdiff-optimizer"
     )
@@ -103,6 +122,11 @@ class TrainConfig(Config):
         problems = at_least(
             self, 1, ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
+        images = self.batch_size * self.accumulate
+        if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or images % self.micro_batch):
+            problems.append(
+                f"micro_batch = {self.micro_batch}: must divide the {images} images of batch_size x accumulate"
+            )
         problems += at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
         if not self.learning_rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0")

@@ -15,6 +15,7 @@ from jaxad.diffusion.layers import (
     plain_norm,
     sincos_positions,
 )
+from jaxad.nn.rematerialization import rematerialized
 from jaxad.types import Array
 
 
@@ -49,7 +50,7 @@ class PrototypeDiTBlock(nnx.Module):
             PrototypeAttention(width, prototype_width, heads, dtype=dtype, rngs=rngs) if prototype_width else None
         )
         hidden = round(width * mlp_ratio)
-        self.mlp_in = linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.mlp_in = linear(width, hidden, dtype=dtype, rngs=rngs, rounded=True)
         self.mlp_out = linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, prototypes: Array | None, condition: Array) -> jax.Array:
@@ -67,7 +68,7 @@ class PrototypeDiTBlock(nnx.Module):
         if attend_to is not None:
             assert prototypes is not None, "prototypes must be given: the denoiser attends to them"
             x = branch(x, lambda y: attend_to(y, prototypes))
-        return branch(x, lambda y: self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=True)))
+        return branch(x, lambda y: self.mlp_out(nnx.gelu(self.mlp_in(y).astype(jnp.float32), approximate=True)))
 
 
 class PrototypeDiT(nnx.Module):
@@ -79,6 +80,7 @@ class PrototypeDiT(nnx.Module):
         width, heads, depth, mlp_ratio: of the transformer.
         self_attention: whether blocks attend among tokens.
         prototypes: whether blocks attend to prototypes.
+        remat: whether training computes each block's activations again instead of keeping them (jax.checkpoint).
         dtype: compute type; the residual stream, norms and softmax stay float32.
     """
 
@@ -93,10 +95,11 @@ class PrototypeDiT(nnx.Module):
         mlp_ratio: float = 4.0,
         self_attention: bool = True,
         prototypes: bool = True,
+        remat: bool = False,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid, self.width, self.channels = grid, width, channels
+        self.grid, self.width, self.channels, self.remat = grid, width, channels, remat
         self.time = TimestepEmbedder(width, dtype=dtype, rngs=rngs)
         self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
@@ -120,6 +123,6 @@ class PrototypeDiT(nnx.Module):
         condition = nnx.silu(self.time(t))
         x = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
         for block in self.blocks:
-            x = block(x, prototypes, condition)
+            x = rematerialized(block, self.remat)(x, prototypes, condition)
         shift, scale = jnp.split(self.modulation(condition)[:, None, :], 2, axis=-1)
         return self.project_out(plain_norm(x) * (1 + scale) + shift)

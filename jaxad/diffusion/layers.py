@@ -36,10 +36,10 @@ def check_inputs(x: Array, prototypes: Array | None, t: Array, *, grid: tuple[in
         chex.assert_shape(prototypes, wanted, custom_message=f"prototypes must be [b k {channels}] for x [b n c]")
 
 
-def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False) -> Linear:
+def linear(n_in: int, n_out: int, *, dtype, rngs: nnx.Rngs, zero: bool = False, rounded: bool = False) -> Linear:
     """A linear layer as DiT initializes it: Xavier uniform kernel, or zero for the gates and the output; zero bias."""
     kernel_init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()
-    return Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+    return Linear(n_in, n_out, rounded=rounded, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
 
 def plain_norm(x: Array) -> jax.Array:
@@ -73,15 +73,14 @@ class SelfAttention(nnx.Module):
     """
 
     def __init__(self, width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
-        self.heads, self.dtype = heads, dtype
-        self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.heads = heads
+        self.qkv = linear(width, 3 * width, dtype=dtype, rngs=rngs, rounded=True)
         self.out = linear(width, width, dtype=dtype, rngs=rngs, zero=zero)
 
     def __call__(self, x: Array) -> jax.Array:
         """x [b n d] -> [b n d]."""
         chex.assert_rank(x, 3, custom_message="x must be [b n d]")
-        q, k, v = (part.astype(self.dtype) for part in jnp.split(self.qkv(x), 3, axis=-1))
-        return self.out(attention(q, k, v, self.heads))
+        return self.out(attention(*jnp.split(self.qkv(x), 3, axis=-1), self.heads))
 
 
 class PrototypeAttention(nnx.Module):
@@ -97,10 +96,10 @@ class PrototypeAttention(nnx.Module):
     """
 
     def __init__(self, width: int, prototype_width: int, heads: int, *, dtype, rngs: nnx.Rngs, zero: bool = False):
-        self.heads, self.dtype = heads, dtype
+        self.heads = heads
         self.norm = nnx.LayerNorm(prototype_width, epsilon=1e-6, rngs=rngs)
-        self.query = linear(width, width, dtype=dtype, rngs=rngs)
-        self.key_value = linear(prototype_width, 2 * width, dtype=dtype, rngs=rngs)
+        self.query = linear(width, width, dtype=dtype, rngs=rngs, rounded=True)
+        self.key_value = linear(prototype_width, 2 * width, dtype=dtype, rngs=rngs, rounded=True)
         self.out = linear(width, width, dtype=dtype, rngs=rngs, zero=zero)
 
     def __call__(self, x: Array, prototypes: Array) -> jax.Array:
@@ -108,5 +107,4 @@ class PrototypeAttention(nnx.Module):
         chex.assert_rank(x, 3, custom_message="x must be [b n d]")
         chex.assert_rank(prototypes, 3, custom_message="prototypes must be [b k c]")
         key, value = jnp.split(self.key_value(self.norm(prototypes)), 2, axis=-1)
-        q, k, v = (part.astype(self.dtype) for part in (self.query(x), key, value))
-        return self.out(attention(q, k, v, self.heads))
+        return self.out(attention(self.query(x), key, value, self.heads))

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.diffusion.layers import PrototypeAttention, SelfAttention, TimestepEmbedder, check_inputs, linear
+from jaxad.nn.precision import Conv
+from jaxad.nn.rematerialization import rematerialized
 from jaxad.types import Array
 
 
@@ -23,7 +25,7 @@ class ResidualBlock(nnx.Module):
     """
 
     def __init__(self, n_in: int, n_out: int, time_width: int, *, dtype, rngs: nnx.Rngs):
-        conv = partial(nnx.Conv, kernel_size=(3, 3), dtype=dtype, rngs=rngs)
+        conv = partial(Conv, kernel_size=(3, 3), dtype=dtype, rngs=rngs)
         self.norm_in, self.norm_out = _group_norm(n_in, rngs), _group_norm(n_out, rngs)
         self.conv_in = conv(n_in, n_out)
         self.time = linear(time_width, 2 * n_out, dtype=dtype, rngs=rngs)
@@ -81,6 +83,7 @@ class PrototypeUNet(nnx.Module):
         width: channels of the first level.
         heads: attention heads at both levels.
         prototypes: whether blocks attend to prototypes.
+        remat: whether training computes each block's activations again instead of keeping them (jax.checkpoint).
         dtype: compute type; the residual stream, norms and softmax stay float32.
     """
 
@@ -92,10 +95,11 @@ class PrototypeUNet(nnx.Module):
         width: int,
         heads: int,
         prototypes: bool = True,
+        remat: bool = False,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid, self.channels = grid, channels
+        self.grid, self.channels, self.remat = grid, channels, remat
         residual = partial(ResidualBlock, time_width=width, dtype=dtype, rngs=rngs)
         attend = partial(AttentionBlock, heads=heads, prototype_width=channels if prototypes else None)
         attend = partial(attend, dtype=dtype, rngs=rngs)
@@ -103,12 +107,12 @@ class PrototypeUNet(nnx.Module):
         self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
         self.down_fine = nnx.List([residual(width, width), residual(width, width)])
         self.down_fine_attention = nnx.List([attend(width), attend(width)])
-        self.shrink = nnx.Conv(width, width, (3, 3), strides=2, dtype=dtype, rngs=rngs)
+        self.shrink = Conv(width, width, (3, 3), strides=2, dtype=dtype, rngs=rngs)
         self.down_coarse = nnx.List([residual(width, 2 * width), residual(2 * width, 2 * width)])
         self.down_coarse_attention = nnx.List([attend(2 * width), attend(2 * width)])
         self.up_coarse = nnx.List([residual(4 * width, 2 * width), residual(4 * width, 2 * width)])
         self.up_coarse_attention = nnx.List([attend(2 * width), attend(2 * width)])
-        self.grow = nnx.Conv(2 * width, width, (3, 3), dtype=dtype, rngs=rngs)
+        self.grow = Conv(2 * width, width, (3, 3), dtype=dtype, rngs=rngs)
         self.up_fine = nnx.List([residual(2 * width, width), residual(2 * width, width)])
         self.up_fine_attention = nnx.List([attend(width), attend(width)])
         self.norm = _group_norm(width, rngs)
@@ -118,22 +122,27 @@ class PrototypeUNet(nnx.Module):
         """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
         check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
         condition = nnx.silu(self.time(t))
+
+        def run(block: ResidualBlock, attend: AttentionBlock, y: jax.Array) -> jax.Array:
+            layer = rematerialized(lambda y, p, c: attend(block(y, c), p), self.remat)
+            return layer(y, prototypes, condition)
+
         y = self.project_in(x).reshape(x.shape[0], *self.grid, -1)
         skips = []
         for block, attend in zip(self.down_fine, self.down_fine_attention, strict=True):
-            y = attend(block(y, condition), prototypes)
+            y = run(block, attend, y)
             skips.append(y)
         y = self.shrink(y).astype(jnp.float32)
         for block, attend in zip(self.down_coarse, self.down_coarse_attention, strict=True):
-            y = attend(block(y, condition), prototypes)
+            y = run(block, attend, y)
             skips.append(y)
         for block, attend in zip(self.up_coarse, self.up_coarse_attention, strict=True):
-            y = attend(block(jnp.concatenate([y, skips.pop()], axis=-1), condition), prototypes)
+            y = run(block, attend, jnp.concatenate([y, skips.pop()], axis=-1))
         rows, columns = self.grid
         y = jnp.repeat(jnp.repeat(y, 2, axis=1), 2, axis=2)[:, :rows, :columns]
         y = self.grow(y).astype(jnp.float32)
         for block, attend in zip(self.up_fine, self.up_fine_attention, strict=True):
-            y = attend(block(jnp.concatenate([y, skips.pop()], axis=-1), condition), prototypes)
+            y = run(block, attend, jnp.concatenate([y, skips.pop()], axis=-1))
         return self.project_out(nnx.silu(self.norm(y)).reshape(*x.shape[:2], -1))
 
 

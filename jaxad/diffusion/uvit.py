@@ -15,6 +15,7 @@ from jaxad.diffusion.layers import (
     sincos_positions,
 )
 from jaxad.nn.activations import gelu
+from jaxad.nn.rematerialization import rematerialized
 from jaxad.types import Array
 
 
@@ -47,7 +48,7 @@ class PrototypeUViTBlock(nnx.Module):
             PrototypeAttention(width, prototype_width, heads, dtype=dtype, rngs=rngs) if prototype_width else None
         )
         hidden = round(width * mlp_ratio)
-        self.mlp_in = linear(width, hidden, dtype=dtype, rngs=rngs)
+        self.mlp_in = linear(width, hidden, dtype=dtype, rngs=rngs, rounded=True)
         self.mlp_out = linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, prototypes: Array | None, skip: Array | None) -> jax.Array:
@@ -60,7 +61,7 @@ class PrototypeUViTBlock(nnx.Module):
         if self.prototype_attention is not None:
             assert prototypes is not None, "prototypes must be given: the denoiser attends to them"
             x = x + self.prototype_attention(self.norms[1](x), prototypes)
-        return x + self.mlp_out(gelu(self.mlp_in(self.norms[-1](x))))
+        return x + self.mlp_out(gelu(self.mlp_in(self.norms[-1](x)).astype(jnp.float32)))
 
 
 class PrototypeUViT(nnx.Module):
@@ -80,10 +81,11 @@ class PrototypeUViT(nnx.Module):
         depth: int,
         mlp_ratio: float = 4.0,
         prototypes: bool = True,
+        remat: bool = False,
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.grid, self.width, self.channels = grid, width, channels
+        self.grid, self.width, self.channels, self.remat = grid, width, channels, remat
         self.time = TimestepEmbedder(width, dtype=dtype, rngs=rngs)
         self.project_in = linear(channels, width, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
@@ -108,7 +110,8 @@ class PrototypeUViT(nnx.Module):
         x = jnp.concatenate([self.time(t)[:, None], tokens], axis=1)
         skips = []
         for index, block in enumerate(self.blocks):
-            x = block(x, prototypes, skips.pop() if block.skip is not None else None)
+            run = rematerialized(block, self.remat)
+            x = run(x, prototypes, skips.pop() if block.skip is not None else None)
             if index < len(self.blocks) // 2:
                 skips.append(x)
         return self.project_out(self.norm(x[:, 1:]))

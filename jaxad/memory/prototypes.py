@@ -41,17 +41,18 @@ class PrototypeExtractor(nnx.Module):
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.heads, self.dtype = heads, dtype
+        self.heads = heads
         self.queries = nnx.Param(0.02 * jax.random.normal(rngs.params(), (prototypes, channels), jnp.float32))
         self.norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
         self.mlp_norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
 
-        def linear(n_in, n_out):
+        def linear(n_in, n_out, rounded=False):
             kernel_init = nnx.initializers.truncated_normal(0.02)
-            return Linear(n_in, n_out, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+            return Linear(n_in, n_out, rounded=rounded, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
         hidden = round(channels * mlp_ratio)
-        self.query, self.key_value = linear(channels, channels), linear(channels, 2 * channels)
+        self.query = linear(channels, channels, rounded=True)
+        self.key_value = linear(channels, 2 * channels, rounded=True)
         self.attention_out = linear(channels, channels)
         self.mlp_in, self.mlp_out = linear(channels, hidden), linear(hidden, channels)
 
@@ -61,9 +62,8 @@ class PrototypeExtractor(nnx.Module):
         chex.assert_shape(tokens, (None, None, channels), custom_message=f"tokens must be [b n {channels}]")
         queries = jnp.broadcast_to(self.queries[...][None], (tokens.shape[0], *self.queries.shape))
         normed = (queries, tokens) if self.norm is None else (self.norm(queries), self.norm(tokens))
-        projected = (self.query(normed[0]), *jnp.split(self.key_value(normed[1]), 2, axis=-1))
-        q, k, v = (x.astype(self.dtype) for x in projected)
-        x = queries + self.attention_out(attention(q, k, v, self.heads))
+        key, value = jnp.split(self.key_value(normed[1]), 2, axis=-1)
+        x = queries + self.attention_out(attention(self.query(normed[0]), key, value, self.heads))
         y = x if self.mlp_norm is None else self.mlp_norm(x)
         return x + self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=False))
 

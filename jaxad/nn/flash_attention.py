@@ -1,7 +1,7 @@
 """Attention that never holds its logits: kernels of cuDNN on NVIDIA GPUs and of Pallas on TPUs.
 
-Both say by themselves what they can run; what they cannot is left to XLA, which holds the logits of one layer at a time
-and, where they are many, computes them again for the gradient.
+What these kernels cannot run is left to XLA, which holds the logits of a few queries at a time where there are many and
+computes them again for the gradient.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from jaxad.types import Array
 
 LEAST_KEYS = 256
 """Keys from which a kernel pays; the logits of fewer are small, and a TPU's kernel takes 128 keys at a time anyway."""
+QUERIES = 256
+"""Queries whose logits XLA holds at once, where there are many keys."""
 TPU_BLOCK = 128
 """Tokens of a TPU's kernel come in multiples of as many."""
 OLDEST_GPU = 8
@@ -24,9 +26,15 @@ OLDEST_GPU = 8
 
 
 def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """XLA's own attention of q, k, v [b n heads d]; the gradient computes the logits of many keys again."""
-    plain = functools.partial(jax.nn.dot_product_attention, is_causal=causal, implementation="xla")
-    return (jax.checkpoint(plain) if k.shape[1] >= LEAST_KEYS else plain)(q, k, v)
+    """XLA's own attention of q, k, v [b n heads d], of many keys some queries at a time."""
+    plain = functools.partial(jax.nn.dot_product_attention, implementation="xla")
+    if k.shape[1] < LEAST_KEYS or causal:
+        return plain(q, k, v, is_causal=causal)
+    tokens, again = q.shape[1], jax.checkpoint(plain)
+    q = jnp.pad(q, ((0, 0), (0, -tokens % QUERIES), (0, 0), (0, 0)))
+    blocks = jnp.moveaxis(q.reshape(len(q), -1, QUERIES, *q.shape[2:]), 1, 0)
+    y = jnp.moveaxis(jax.lax.map(lambda rows: again(rows, k, v), blocks), 0, 1)
+    return y.reshape(len(q), -1, *y.shape[3:])[:, :tokens]
 
 
 def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from jaxad.config import Precision
 from jaxad.nn.platforms import target_platform
@@ -22,36 +23,105 @@ def compute_dtype(precision: Precision) -> Literal["float32", "bfloat16"]:
 
 
 class Linear(nnx.Linear):
-    """A linear layer whose products run in `dtype` and accumulate and come out in float32, forwards and backwards.
+    """A linear layer whose products run in `dtype` and accumulate in float32, forwards and backwards.
 
     In bfloat16 that is the form that matrix units are made for; the gradient of the kernel stays float32.
+
+    Args:
+        inputs, outputs: widths.
+        rounded: whether the output is of type `dtype`: for what follows in that type anyway, such as attention, it is
+            half as much to write and to keep. Else it is float32.
+        dtype: compute type, None for float32.
+        options: of `flax.nnx.Linear`.
     """
 
+    def __init__(self, inputs: int, outputs: int, *, rounded: bool = False, dtype: Any = None, **options: Any):
+        super().__init__(inputs, outputs, dtype=dtype, **options)
+        self.rounded = rounded
+
     def __call__(self, inputs: Array) -> jax.Array:
-        """[... i] -> float32 [... o]."""
-        product: Any = _matmul(inputs, self.kernel[...], str(jnp.dtype(self.dtype or jnp.float32)))
+        """[... i] -> [... o]."""
+        dtype = str(jnp.dtype(self.dtype or jnp.float32))
+        output = dtype if self.rounded else "float32"
+        product: Any = _matmul(inputs, self.kernel[...], dtype, output)
         if self.bias is None:
             return product
-        return product + self.bias[...].reshape((1,) * (product.ndim - 1) + (-1,))
+        bias = self.bias[...].reshape((1,) * (product.ndim - 1) + (-1,))
+        return (product + bias).astype(output)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matmul(x, kernel, dtype):
-    return jnp.matmul(x.astype(dtype), kernel.astype(dtype), preferred_element_type=jnp.float32)
+class Conv(nnx.Conv):
+    """A convolution of images [b h w c] that runs in `dtype`; the gradient of its kernel is summed in float32."""
+
+    def __call__(self, inputs: Array) -> jax.Array:
+        """[b h w i] -> [b h' w' o] of type `dtype`."""
+        dtype = str(jnp.dtype(self.dtype or jnp.float32))
+        sides = 2
+        strides = (self.strides,) * sides if isinstance(self.strides, int) else tuple(self.strides or (1,) * sides)
+        padding: Any = self.padding
+        if isinstance(padding, int):
+            padding = ((padding, padding),) * sides
+        elif not isinstance(padding, str):
+            padding = tuple(tuple(pair) for pair in padding)
+        y = _convolve(jnp.asarray(inputs), self.kernel[...], dtype, strides, padding)
+        return y if self.bias is None else y + self.bias[...].astype(dtype).reshape(1, 1, 1, -1)
 
 
-def _matmul_forward(x, kernel, dtype):
-    low, kernel_low = x.astype(dtype), kernel.astype(dtype)
-    # An empty array carries the type of x, which its gradient must have.
-    return jnp.matmul(low, kernel_low, preferred_element_type=jnp.float32), (low, kernel_low, jnp.zeros(0, x.dtype))
+def whole(kernel: jax.Array) -> jax.Array:
+    """What is multiplied with images that are divided over devices: each device has all of it while it does.
+
+    Left to itself, the compiler divides the channels of small images instead and sends the images to and fro.
+    """
+    devices = jax.sharding.get_abstract_mesh()
+    return jax.lax.with_sharding_constraint(kernel, PartitionSpec()) if devices.size > 1 else kernel
 
 
-def _matmul_backward(dtype, saved, gradient):
-    x, kernel, like = saved
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _matmul(x, kernel, dtype, output):
+    return jnp.matmul(x.astype(dtype), whole(kernel.astype(dtype)), preferred_element_type=output)
+
+
+def _matmul_forward(x, kernel, dtype, output):
+    # Empty arrays carry the types of x and kernel, which their gradients must have.
+    types = jnp.zeros(0, x.dtype), jnp.zeros(0, kernel.dtype)
+    return _matmul(x, kernel, dtype, output), (x.astype(dtype), kernel.astype(dtype), *types)
+
+
+def _matmul_backward(dtype, output, saved, gradient):
+    x, kernel, like_x, like_kernel = saved
     gradient = gradient.astype(dtype)
-    to_x = jnp.matmul(gradient, kernel.T, preferred_element_type=jnp.float32).astype(like.dtype)
+    to_x = jnp.matmul(gradient, whole(kernel).T, preferred_element_type=like_x.dtype)
     rows, columns = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-    return to_x, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32)
+    # Over several devices this is also the type in which their sums are added.
+    return to_x, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32).astype(like_kernel.dtype)
 
 
 _matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def _conv(x, kernel, strides, padding):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _convolve(x, kernel, dtype, strides, padding):
+    return _conv(x.astype(dtype), whole(kernel.astype(dtype)), strides, padding)
+
+
+def _convolve_forward(x, kernel, dtype, strides, padding):
+    types = jnp.zeros(0, x.dtype), jnp.zeros(0, kernel.dtype)
+    return _convolve(x, kernel, dtype, strides, padding), (x.astype(dtype), kernel.astype(dtype), *types)
+
+
+def _convolve_backward(dtype, strides, padding, saved, gradient):
+    x, kernel, like_x, like_kernel = saved
+    _, to_x = jax.vjp(lambda x: _conv(x, whole(kernel), strides, padding), x)
+    # A convolution of 16-bit arrays would round the sums of each device; matrix units take the wider ones as fast.
+    wide = x.astype(jnp.float32)
+    _, to_kernel = jax.vjp(lambda kernel: _conv(wide, kernel, strides, padding), kernel.astype(jnp.float32))
+    (found,) = to_kernel(gradient.astype(jnp.float32))
+    return to_x(gradient)[0].astype(like_x.dtype), found.astype(like_kernel.dtype)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)

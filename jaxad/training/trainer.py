@@ -23,7 +23,7 @@ from jaxad.config import TrainConfig, to_json
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import DataError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
+from jaxad.features import Encoder, FeatureCache, LiveFeatures, abstract_features, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_threshold
 from jaxad.inference.checkpoint import CheckpointWriter, restore
 from jaxad.inference.threshold import Threshold
@@ -33,6 +33,7 @@ from jaxad.nn import module_state
 from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
+from jaxad.training.micro_batch import memory_of, resolved
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.types import Source
 
@@ -75,7 +76,9 @@ def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, C
     warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
     rate = optax.join_schedules([warmup, after], [config.warmup_steps])
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    adam = optax.adamw(rate, weight_decay=config.weight_decay) if config.weight_decay else optax.adam(rate)
+    kept = {"mu_dtype": config.first_moment}
+    decay = config.weight_decay
+    adam = optax.adamw(rate, weight_decay=decay, **kept) if decay else optax.adam(rate, **kept)
     return optax.chain(*clip, adam), rate
 
 
@@ -143,6 +146,17 @@ class DetectorTrainer:
             ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
         metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(params, opt_state, ema, state.step + 1), metrics
+
+
+def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
+    """Bytes that a step takes of each device, by the plan of the compiled program; places and runs nothing."""
+    graphdef, arrays = module_state.split(detector)
+    shapes: Any = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+    batch = abstract_features(detector, config.batch_size * config.accumulate)
+    trainer = DetectorTrainer(module_state.merge(graphdef, shapes), config, mesh)
+    stats: Any = trainer.trace(batch).lower().compile().memory_analysis()
+    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
 
 
 def accumulated(differentiate: Callable[..., Any], parts: int, batch: Any, key: jax.Array) -> Any:
@@ -232,8 +246,8 @@ def _fit(
     """As `fit`, in a workdir that is this process's alone."""
     workers, reporter = run.workers, run.reporter
     trains = isinstance(detector, Trainable) and detector.trains
-    if trains:
-        parallel.check_batch_size(config.batch_size, run.mesh)
+    if trains and config.micro_batch != "auto":
+        parallel.check_batch_size(config.micro_batch or config.batch_size, run.mesh)
     content = {"images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)}
     if holdout is not None and len(holdout):
         notes = extras_of(detector, holdout.records, training=False)
@@ -260,6 +274,7 @@ def _fit(
                 reporter.say(f"{run.workdir} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
         elif isinstance(detector, Trainable) and trains:
+            config = _with_micro_batch(detector, config, run)
             _move_to_host(detector)
             cached = features or _features(detector, source, config, run)
             detector, rate = _train(detector, source, cached, config, run, writer, meta)
@@ -322,6 +337,16 @@ def _train(
         trained.finish(features.stream())
         writer.save(config.steps, trained, meta=meta, training=state)
     return trained, rate
+
+
+def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place) -> TrainConfig:
+    """The config with its micro-batch as batch size and accumulation, the same in all processes."""
+    memory = parallel.from_main(memory_of(run.mesh) >> 20) << 20
+    needs = partial(step_bytes, detector, mesh=run.mesh)
+    found = resolved(config, needs, devices=run.mesh.size, memory=memory)
+    if config.micro_batch == "auto":
+        run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
+    return found
 
 
 def _move_to_host(detector: Detector) -> None:

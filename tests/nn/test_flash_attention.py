@@ -22,6 +22,7 @@ TOKENS = 133
 def _kernels_for_few_keys(monkeypatch):
     """Interpreting a kernel takes long: a few tokens have to do."""
     monkeypatch.setattr(flash_attention, "LEAST_KEYS", 100)
+    monkeypatch.setattr(flash_attention, "QUERIES", 48)
 
 
 def arrays(dtype=jnp.float32, batch=1, tokens=TOKENS):
@@ -37,6 +38,14 @@ def with_gradients(attend, q, k, v):
         return (y.astype(jnp.float32) * weights).sum(), y
 
     return jax.jit(jax.grad(total, argnums=(0, 1, 2), has_aux=True))(q, k, v)
+
+
+def test_many_keys_are_attended_to_a_few_queries_at_a_time():
+    q, k, v = arrays(batch=2)
+    usual = with_gradients(jax.nn.dot_product_attention, q, k, v)
+    chex.assert_trees_all_close(
+        with_gradients(partial(flash_attention.with_logits, causal=False), q, k, v), usual, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -88,12 +97,13 @@ def test_training_lowers_for_every_platform(platform):
 
 
 def test_no_logits_are_computed_on_tpus():
-    def products(platform):
+    def products(platform, rows):
         lines = lowered(platform).splitlines()
-        return [line for line in lines if "dot_general" in line and f"{TOKENS}x{TOKENS}x" in line]
+        return [line for line in lines if "dot_general" in line and f"{rows}x{TOKENS}x" in line]
 
-    assert products("rocm")
-    assert not products("tpu")
+    assert products("rocm", flash_attention.QUERIES)
+    assert not products("tpu", flash_attention.QUERIES)
+    assert not products("rocm", TOKENS)
 
 
 @pytest.mark.parametrize("shape", [{"tokens": 77}, {"width": 160}], ids=["few keys", "wide heads"])

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxad.nn.precision import Linear, compute_dtype
+from jaxad import parallel
+from jaxad.nn.precision import Conv, Linear, compute_dtype
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -32,3 +33,70 @@ def test_products_come_out_in_float32_with_their_gradients(dtype, tolerance, use
     expected = jax.grad(lambda state: loss(nnx.merge(exact_graph, state), x))(exact_state)
     chex.assert_type(actual["kernel"].get_value(), jnp.float32)
     chex.assert_trees_all_close(actual["kernel"].get_value(), expected["kernel"].get_value(), atol=tolerance)
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_output_is_of_the_compute_type_where_asked(rounded):
+    layer = Linear(32, 8, rounded=rounded, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    exact = nnx.Linear(32, 8, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=(3, 5, 32)).astype(np.float32)
+    y, pull = jax.vjp(layer, x)
+    chex.assert_type(y, jnp.bfloat16 if rounded else jnp.float32)
+    chex.assert_trees_all_close(y.astype(jnp.float32), exact(x), atol=0.05)
+    chex.assert_type(pull(y)[0], jnp.float32)
+
+
+def test_gradients_have_the_types_of_what_they_are_of():
+    """`jax.checkpoint` and networks whose parameters are kept in 16 bits need it."""
+    layer = Linear(32, 8, dtype=jnp.bfloat16, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(layer)
+    x = jnp.ones((3, 32), jnp.bfloat16)
+    run = jax.checkpoint(lambda state, x: nnx.merge(graph, state)(x).sum())
+    to_state, to_x = jax.grad(run, argnums=(0, 1))(state, x)
+    chex.assert_type([to_x, *jax.tree.leaves(to_state)], jnp.bfloat16)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.05)])
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": 1}, {"strides": 2, "padding": [(0, 1), (0, 1)]}])
+def test_convolutions_and_their_gradients_equal_those_of_flax(dtype, tolerance, options):
+    layer = Conv(6, 4, (3, 3), dtype=dtype, rngs=nnx.Rngs(0), **options)
+    exact = nnx.Conv(6, 4, (3, 3), rngs=nnx.Rngs(0), **options)
+    x = np.random.default_rng(0).normal(size=(2, 7, 8, 6)).astype(np.float32)
+
+    def run(module):
+        graph, state = nnx.split(module)
+        run = jax.checkpoint(lambda state, x: nnx.merge(graph, state)(x).astype(jnp.float32))
+        y = run(state, x)
+        weights = jnp.sin(jnp.arange(y.size)).reshape(y.shape)
+        return y, jax.grad(lambda *given: (run(*given) * weights).sum(), argnums=(0, 1))(state, x)
+
+    chex.assert_type(layer(x), dtype)
+    expected = run(exact)
+    chex.assert_trees_all_close(
+        jax.tree.leaves(run(layer)), jax.tree.leaves(expected), atol=tolerance * 10, rtol=tolerance
+    )
+
+
+def test_the_gradient_of_a_16_bit_convolution_is_summed_in_float32():
+    """4,096 equal terms: in bfloat16 their sum would stand still at 256."""
+    layer = Conv(1, 1, (1, 1), dtype=jnp.bfloat16, use_bias=False, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(layer)
+    gradient = jax.grad(lambda state: nnx.merge(graph, state)(jnp.ones((1, 64, 64, 1))).sum())(state)
+    assert gradient["kernel"].get_value().item() == 4096
+
+
+def test_kernels_are_whole_on_every_device_and_gradients_divided_again():
+    mesh = parallel.make_mesh(2, jax.devices()[:2])
+    layer = Linear(128, 128, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(layer)
+    state, x = parallel.shard_parameters(state, mesh), parallel.shard_batch(np.ones((4, 128), np.float32), mesh)
+    shardings = jax.tree.map(lambda array: array.sharding, state)
+
+    def gradient(state, x):
+        return jax.grad(lambda state: jnp.square(nnx.merge(graph, state)(x)).sum())(state)
+
+    compiled = jax.jit(parallel.on_mesh(gradient, mesh), out_shardings=shardings).lower(state, x).compile()
+    text = compiled.as_text()
+    assert "all-gather" in text
+    assert "all-to-all" not in text
+    chex.assert_trees_all_close(compiled(state, x), jax.jit(gradient)(*jax.device_get((state, x))), rtol=1e-5)

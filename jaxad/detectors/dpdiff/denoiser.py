@@ -42,7 +42,7 @@ def make_denoiser(
     """A new denoiser: tokens [b n c], prototypes [b k c] or None, t [b] -> [b n c].
 
     Args:
-        config: architecture, width, heads, depth and whether there are prototypes.
+        config: architecture, width, heads, depth, whether there are prototypes, whether activations are kept.
         channels: width c of tokens and prototypes.
         grid: rows and columns of the tokens.
         dtype: compute type.
@@ -52,6 +52,7 @@ def make_denoiser(
         "width": denoiser_width(config, channels),
         "heads": denoiser_heads(config, channels),
         "prototypes": config.local_prototypes + config.global_prototypes > 0,
+        "remat": config.remat,
         "dtype": dtype,
         "rngs": rngs,
     }

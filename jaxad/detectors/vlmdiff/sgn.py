@@ -13,10 +13,11 @@ import numpy as np
 from flax import nnx
 
 from jaxad.errors import ConfigError
-from jaxad.models.stable_diffusion.blocks import conv
+from jaxad.models.stable_diffusion.blocks import conv, linear
 from jaxad.models.stable_diffusion.config import UNetConfig
 from jaxad.models.stable_diffusion.unet import UNet, UNetEncoder
 from jaxad.nn import module_state
+from jaxad.nn.precision import Conv
 from jaxad.types import Array
 
 HINT_WIDTHS = (16, 32, 96, 256)
@@ -49,8 +50,8 @@ class SGN(nnx.Module):
         self.hint = HintEncoder(widths[0], factor, **options)
         # The first skip of each further level is the output of the downsampler above it, and as wide as that level.
         groups = [[widths[max(level - 1, 0)]] + [widths[level]] * layers for level in range(len(widths))]
-        self.zero_convs = nnx.List([nnx.Linear(width, width, **options) for group in groups for width in group])
-        self.middle_zero_conv = nnx.Linear(widths[-1], widths[-1], **options)
+        self.zero_convs = nnx.List([linear(width, width, **options) for group in groups for width in group])
+        self.middle_zero_conv = linear(widths[-1], widths[-1], **options)
         self.fusion = Fusion(groups[-2], groups[-1], **options)
 
     def __call__(
@@ -109,8 +110,8 @@ class Fusion(nnx.Module):
 
     def __init__(self, above: list[int], lowest: list[int], *, dtype: Any, rngs: nnx.Rngs):
 
-        def down(source: int, width: int) -> nnx.Conv:
-            return nnx.Conv(source, width, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
+        def down(source: int, width: int) -> Conv:
+            return Conv(source, width, (3, 3), strides=2, padding=1, use_bias=False, dtype=dtype, rngs=rngs)
 
         self.convs = nnx.List([nnx.List([down(source, width) for source in above]) for width in lowest])
 

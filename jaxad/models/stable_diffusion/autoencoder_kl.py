@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
-from jaxad.models.stable_diffusion.blocks import ResnetBlock, SpatialAttention, conv, double, group_norm, rematerialized
+from jaxad.models.stable_diffusion.blocks import ResnetBlock, SpatialAttention, conv, double, group_norm, linear
 from jaxad.models.stable_diffusion.checkpoints import (
     AUTOENCODER_TRAINING,
     autoencoder_key_maps,
@@ -23,6 +23,7 @@ from jaxad.models.stable_diffusion.config import AutoencoderConfig
 from jaxad.models.weights.key_map import choose_key_map, fill
 from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
+from jaxad.nn.rematerialization import rematerialized
 from jaxad.types import Array
 
 EPS = 1e-6
@@ -69,8 +70,8 @@ class AutoencoderKL(nnx.Module):
         options, latents = {"dtype": dtype, "rngs": rngs}, config.latent_channels
         self.config, self.dtype = config, dtype
         self.encoder = Encoder(config, remat=remat, **options)
-        self.quant_conv = nnx.Linear(2 * latents, 2 * latents, **options)
-        self.post_quant_conv = nnx.Linear(latents, latents, **options)
+        self.quant_conv = linear(2 * latents, 2 * latents, **options)
+        self.post_quant_conv = linear(latents, latents, **options)
         self.decoder = Decoder(config, remat=remat, **options)
 
     def encode(self, images: Array) -> Moments:

@@ -5,7 +5,6 @@ Group and layer norms and softmax run in float32, all products in the compute ty
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import chex
@@ -15,15 +14,21 @@ from flax import nnx
 
 from jaxad.nn.activations import gelu
 from jaxad.nn.attention import attention
+from jaxad.nn.precision import Conv, Linear
 from jaxad.types import Array
 
 Heads = Literal["mean", "each"]
 """Attention probabilities averaged over the heads, or of each head."""
 
 
-def conv(n_in: int, n_out: int, *, stride: int = 1, padding: Any = 1, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
+def conv(n_in: int, n_out: int, *, stride: int = 1, padding: Any = 1, dtype: Any, rngs: nnx.Rngs) -> Conv:
     """A 3x3 convolution."""
-    return nnx.Conv(n_in, n_out, (3, 3), strides=stride, padding=padding, dtype=dtype, rngs=rngs)
+    return Conv(n_in, n_out, (3, 3), strides=stride, padding=padding, dtype=dtype, rngs=rngs)
+
+
+def linear(n_in: int, n_out: int, *, use_bias: bool = True, dtype: Any, rngs: nnx.Rngs) -> Linear:
+    """A linear layer whose output is of the compute type."""
+    return Linear(n_in, n_out, rounded=True, use_bias=use_bias, dtype=dtype, rngs=rngs)
 
 
 def group_norm(width: int, groups: int, eps: float, rngs: nnx.Rngs) -> nnx.GroupNorm:
@@ -31,38 +36,36 @@ def group_norm(width: int, groups: int, eps: float, rngs: nnx.Rngs) -> nnx.Group
     return nnx.GroupNorm(width, groups, epsilon=eps, use_fast_variance=False, dtype=jnp.float32, rngs=rngs)
 
 
-def rematerialized(layer: Callable[..., Any], remat: bool) -> Callable[..., Any]:
-    """`layer` itself, or if `remat` one whose activations are computed again for the gradient (jax.checkpoint)."""
-    return jax.checkpoint(lambda *arrays: layer(*arrays)) if remat else layer
-
-
 def double(x: jax.Array) -> jax.Array:
     """Features of twice as many rows and columns, by nearest neighbor."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def attention_probabilities(query: Array, key: Array, heads: int, kind: Heads) -> jax.Array:
-    """softmax(Q K^T / sqrt(d)), in float32.
+def attention_and_probabilities(
+    query: Array, key: Array, value: Array, heads: int, kind: Heads
+) -> tuple[jax.Array, jax.Array]:
+    """Attention as `jaxad.nn.attention`, and the probabilities softmax(Q K^T / sqrt(d)) that it is made with.
 
     Args:
         query: [b n c].
-        key: [b k c].
+        key, value: [b k c], of few keys: one head's logits are held at a time.
         heads: number of heads.
-        kind: "mean" for the mean over heads, computed one head at a time to spare memory; "each" for all of them.
+        kind: "mean" for the mean over heads, "each" for all of them.
 
     Returns:
-        [b n k], or [b heads n k] for "each".
+        [b n c] of the type of `value`; and float32 [b n k], or [b heads n k] for "each".
     """
-    chex.assert_rank([query, key], 3, custom_message="query must be [b n c], key [b k c]")
-    q, k = (x.reshape(*x.shape[:-1], heads, -1) for x in (query, key))
-
-    def of_head(head: int) -> jax.Array:
+    chex.assert_rank([query, key, value], 3, custom_message="query must be [b n c], key and value [b k c]")
+    q, k, v = (x.reshape(*x.shape[:-1], heads, -1) for x in (query, key, value))
+    outputs, found = [], []
+    for head in range(heads):
         logits = jnp.einsum("bqd,bkd->bqk", q[:, :, head], k[:, :, head], preferred_element_type=jnp.float32)
-        return jax.nn.softmax(logits * q.shape[-1] ** -0.5)
-
-    if kind == "each":
-        return jnp.stack([of_head(head) for head in range(heads)], axis=1)
-    return sum((of_head(head) for head in range(1, heads)), of_head(0)) / heads
+        probabilities = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
+        outputs.append(jnp.einsum("bqk,bkd->bqd", probabilities.astype(v.dtype), v[:, :, head]))
+        mean = kind == "mean" and head > 0
+        found = [found[0] + probabilities] if mean else [*found, probabilities]
+    joined = jnp.stack(found, axis=1) if kind == "each" else found[0] / heads
+    return jnp.stack(outputs, axis=2).reshape(query.shape), joined
 
 
 class ResnetBlock(nnx.Module):
@@ -88,10 +91,10 @@ class ResnetBlock(nnx.Module):
     ):
         self.norm1 = group_norm(n_in, groups, eps, rngs)
         self.conv1 = conv(n_in, n_out, dtype=dtype, rngs=rngs)
-        self.time_emb_proj = nnx.Linear(time_width, n_out, dtype=dtype, rngs=rngs) if time_width else None
+        self.time_emb_proj = linear(time_width, n_out, dtype=dtype, rngs=rngs) if time_width else None
         self.norm2 = group_norm(n_out, groups, eps, rngs)
         self.conv2 = conv(n_out, n_out, dtype=dtype, rngs=rngs)
-        self.conv_shortcut = nnx.Linear(n_in, n_out, dtype=dtype, rngs=rngs) if n_in != n_out else None
+        self.conv_shortcut = linear(n_in, n_out, dtype=dtype, rngs=rngs) if n_in != n_out else None
 
     def __call__(self, x: jax.Array, temb: jax.Array | None = None) -> jax.Array:
         """x [b h w n_in], temb [b time_width] -> [b h w n_out]."""
@@ -107,18 +110,20 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, context_width: int, heads: int, *, bias: bool, dtype: Any, rngs: nnx.Rngs):
         self.heads = heads
-        self.to_q = nnx.Linear(width, width, use_bias=bias, dtype=dtype, rngs=rngs)
-        self.to_k = nnx.Linear(context_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
-        self.to_v = nnx.Linear(context_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
-        self.to_out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.to_q = linear(width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_k = linear(context_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_v = linear(context_width, width, use_bias=bias, dtype=dtype, rngs=rngs)
+        self.to_out = linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: jax.Array, context: jax.Array, probabilities: Heads | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """x [b n c], context [b k d] -> [b n c], and the probabilities if asked for; the output stays the same."""
+        """x [b n c], context [b k d] -> [b n c], and the probabilities if asked for."""
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        y = self.to_out(attention(q, k, v, self.heads))
-        return y, attention_probabilities(q, k, self.heads, probabilities) if probabilities else None
+        if probabilities is None:
+            return self.to_out(attention(q, k, v, self.heads)), None
+        y, found = attention_and_probabilities(q, k, v, self.heads, probabilities)
+        return self.to_out(y), found
 
 
 class SpatialAttention(nnx.Module):
@@ -142,9 +147,9 @@ class SpatialTransformer(nnx.Module):
 
     def __init__(self, width: int, context_width: int, heads: int, *, groups: int, dtype: Any, rngs: nnx.Rngs):
         self.norm = group_norm(width, groups, 1e-6, rngs)
-        self.proj_in = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.proj_in = linear(width, width, dtype=dtype, rngs=rngs)
         self.block = TransformerBlock(width, context_width, heads, dtype=dtype, rngs=rngs)
-        self.proj_out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.proj_out = linear(width, width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self, x: jax.Array, context: jax.Array, probabilities: Heads | None = None
@@ -183,8 +188,8 @@ class GEGLU(nnx.Module):
     """Feed-forward layer value * gelu(gate) with (value, gate) one projection and the exact GELU (arXiv 2002.05202)."""
 
     def __init__(self, width: int, hidden: int, *, dtype: Any, rngs: nnx.Rngs):
-        self.proj = nnx.Linear(width, 2 * hidden, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.proj = linear(width, 2 * hidden, dtype=dtype, rngs=rngs)
+        self.out = linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         value, gate = jnp.split(self.proj(x), 2, axis=-1)

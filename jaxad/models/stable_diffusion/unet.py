@@ -19,7 +19,7 @@ from jaxad.models.stable_diffusion.blocks import (
     conv,
     double,
     group_norm,
-    rematerialized,
+    linear,
 )
 from jaxad.models.stable_diffusion.checkpoints import (
     find_part,
@@ -32,6 +32,7 @@ from jaxad.models.stable_diffusion.config import UNetConfig
 from jaxad.models.weights.key_map import fill
 from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
+from jaxad.nn.rematerialization import rematerialized
 from jaxad.nn.timesteps import timestep_embedding
 from jaxad.types import Array
 
@@ -214,8 +215,8 @@ class TimeEmbedding(nnx.Module):
 
     def __init__(self, width: int, *, dtype: Any, rngs: nnx.Rngs):
         self.width = width
-        self.linear_1 = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
-        self.linear_2 = nnx.Linear(4 * width, 4 * width, dtype=dtype, rngs=rngs)
+        self.linear_1 = linear(width, 4 * width, dtype=dtype, rngs=rngs)
+        self.linear_2 = linear(4 * width, 4 * width, dtype=dtype, rngs=rngs)
 
     def __call__(self, timesteps: Array) -> jax.Array:
         return self.linear_2(nnx.silu(self.linear_1(timestep_embedding(timesteps, self.width))))

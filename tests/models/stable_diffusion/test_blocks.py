@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +10,10 @@ from jaxad.models.stable_diffusion.blocks import (
     ResnetBlock,
     SpatialAttention,
     SpatialTransformer,
-    attention_probabilities,
-    rematerialized,
+    attention_and_probabilities,
 )
 from jaxad.nn import module_state
+from jaxad.nn.attention import attention
 from tests.models.stable_diffusion.made_checkpoints import randomized
 
 
@@ -110,20 +111,18 @@ def test_spatial_transformer_equals_numpy_reference(x):
     assert error(found, probabilities.reshape(2, 2, 3, 5, 7)) < 1e-5
 
 
-def test_probabilities_averaged_over_heads():
-    query, key = (jnp.asarray(np.random.default_rng(n).normal(size=(2, n, 8)), jnp.float32) for n in (5, 3))
-    each = attention_probabilities(query, key, 4, "each")
-    assert each.shape == (2, 4, 5, 3)
+def test_attention_with_its_probabilities_equals_attention():
+    rng = np.random.default_rng(5)
+    query, key, value = (jnp.asarray(rng.normal(size=(2, n, 8)), jnp.float32) for n in (5, 3, 3))
+    y, each = attention_and_probabilities(query, key, value, 4, "each")
+    chex.assert_trees_all_close(y, attention(query, key, value, 4), atol=1e-6)
+    chex.assert_shape(each, (2, 4, 5, 3))
     np.testing.assert_allclose(each.sum(-1), 1, rtol=1e-6)
-    np.testing.assert_allclose(attention_probabilities(query, key, 4, "mean"), each.mean(1), rtol=1e-5)
+    again, mean = attention_and_probabilities(query, key, value, 4, "mean")
+    chex.assert_trees_all_close((again, mean), (y, each.mean(1)), rtol=1e-5)
 
 
-def test_rematerialized_layers_have_the_same_gradient():
-    def loss(kernel, x, remat):
-        # As in a network, the layer closes over its parameters.
-        return jnp.sin(rematerialized(lambda x: jnp.tanh(x @ kernel), remat)(x)).sum()
-
-    kernel, x = jnp.arange(6.0).reshape(3, 2) / 6, jnp.ones((4, 3))
-    plain, again = (jax.grad(loss)(kernel, x, remat) for remat in (False, True))
-    np.testing.assert_allclose(again, plain, rtol=1e-6)
-    assert np.abs(plain).max() > 0.1
+def test_logits_of_captured_attention_are_computed_once():
+    x = jnp.zeros((1, 5, 8))
+    program = jax.make_jaxpr(lambda x: attention_and_probabilities(x, x, x, 2, "mean"))(x)
+    assert str(program).count("dot_general") == 2 * 2

@@ -1,0 +1,75 @@
+import dataclasses
+
+import chex
+import jax
+import pytest
+
+import jaxad
+from jaxad import parallel
+from jaxad.config import TrainConfig
+from jaxad.errors import ConfigError
+from jaxad.nn import module_state
+from jaxad.testing import make_parts, toy_model, toy_training
+from jaxad.training.micro_batch import SHARE, memory_of, resolved
+from jaxad.training.trainer import step_bytes
+
+GB = 10**9
+
+
+def chosen(config, memory, devices=1, each=GB, rest=2 * GB):
+    asked = []
+
+    def needs(candidate):
+        asked.append(candidate.batch_size)
+        return rest + each * candidate.batch_size // devices
+
+    found = resolved(config, needs, devices=devices, memory=int(memory / SHARE) + 1)
+    return (found.batch_size, found.accumulate), asked
+
+
+def test_as_many_images_as_fit_are_held_at_once():
+    config = TrainConfig(batch_size=12, accumulate=4, micro_batch="auto")
+    assert chosen(config, 50 * GB) == ((48, 1), [48])
+    assert chosen(config, 10 * GB) == ((8, 6), [48, 24, 16, 12, 8])
+    assert chosen(config, 3 * GB)[0] == (1, 48)
+    assert chosen(config, 4 * GB, devices=8)[0] == (16, 3)
+
+
+def test_a_number_is_taken_as_it_is_and_none_is_the_batch_size():
+    config = TrainConfig(batch_size=12, accumulate=4, micro_batch=6)
+    assert chosen(config, 0) == ((6, 8), [])
+    assert resolved(config, None, devices=1, memory=0).micro_batch is None
+    plain = dataclasses.replace(config, micro_batch=None)
+    assert resolved(plain, None, devices=1, memory=0) is plain
+
+
+def test_what_cannot_be_is_said():
+    config = TrainConfig(batch_size=12, accumulate=1, micro_batch="auto")
+    with pytest.raises(ConfigError, match=r"micro_batch.*3\.0 GB.*remat"):
+        chosen(config, 2.5 * GB)
+    with pytest.raises(ConfigError, match="the number of devices"):
+        chosen(config, 50 * GB, devices=8)
+    for number in (0, 5):
+        with pytest.raises(ConfigError, match="micro_batch"):
+            dataclasses.replace(config, micro_batch=number).check()
+
+
+def test_smaller_micro_batches_take_less():
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+
+    def needed(images):
+        return step_bytes(toy_model(), TrainConfig(batch_size=images, accumulate=64 // images), mesh)
+
+    assert needed(16) < needed(64)
+    assert memory_of(mesh) > GB
+
+
+def test_auto_trains_as_the_number_that_it_finds(tmp_path):
+    """On this machine all images of a toy fit."""
+    source = jaxad.data.load(f"folder:{make_parts(tmp_path / 'parts', train=8)}").train
+    runs = []
+    for name, micro_batch in (("auto", "auto"), ("number", 8)):
+        config = toy_training(steps=2, batch_size=4, accumulate=2, micro_batch=micro_batch)
+        run = jaxad.fit(toy_model(), source, config, workdir=tmp_path / name)
+        runs.append(module_state.split(run.model)[1])
+    chex.assert_trees_all_equal(*runs)
