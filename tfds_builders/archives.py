@@ -77,11 +77,13 @@ class _Xz(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while True:
             if self._decoder is None or self._decoder.eof:
-                rest = self._decoder.unused_data if self._decoder else b""
-                # Streams may be padded with zeros up to a multiple of four.
-                rest = (rest or self._packed.read(CHUNK)).lstrip(b"\0") if self._begun else self._packed.read(CHUNK)
-                if not rest:
-                    return 0
+                # Streams may be padded with zeros, of which there can be more than one reading gives.
+                rest = self._decoder.unused_data.lstrip(b"\0") if self._decoder else b""
+                while not rest:
+                    read = self._packed.read(CHUNK)
+                    if not read:
+                        return 0
+                    rest = read.lstrip(b"\0") if self._begun else read
                 self._decoder, self._begun = lzma.LZMADecompressor(memlimit=DECODER), True
                 data = self._decoder.decompress(rest, len(buffer))
             else:

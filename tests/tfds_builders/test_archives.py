@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jaxad.errors import DataError
-from tfds_builders.archives import Limits, extract, sha256, unpacked_size
+from tfds_builders.archives import CHUNK, Limits, extract, sha256, unpacked_size
 
 CONTENT = {"a/one.txt": b"one" * 1000, "a/b/two.bin": bytes(range(256)) * 50, "empty": b""}
 COMPRESS = {".tar": bytes, ".tar.gz": gzip.compress, ".tgz": gzip.compress, ".tar.xz": lzma.compress}
@@ -212,6 +212,13 @@ def test_sha256(tmp_path):
 def test_several_xz_streams_with_padding_are_one_archive(tmp_path):
     tar = sound_tar()
     (tmp_path / "data.tar.xz").write_bytes(lzma.compress(tar[:3000]) + bytes(8) + lzma.compress(tar[3000:]) + bytes(4))
+    extract(tmp_path / "data.tar.xz", tmp_path / "out")
+    assert (tmp_path / "out/a/one.txt").read_bytes() == CONTENT["a/one.txt"]
+
+
+def test_xz_streams_with_more_padding_than_one_reading_gives(tmp_path):
+    tar, gap = sound_tar(), bytes(3 * CHUNK)
+    (tmp_path / "data.tar.xz").write_bytes(lzma.compress(tar[:3000]) + gap + lzma.compress(tar[3000:]) + gap)
     extract(tmp_path / "data.tar.xz", tmp_path / "out")
     assert (tmp_path / "out/a/one.txt").read_bytes() == CONTENT["a/one.txt"]
 
