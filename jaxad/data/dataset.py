@@ -156,7 +156,9 @@ def _assemble(
     """The data set of these images, the bad ones refused or left out and the hold-out taken from the normal ones."""
     found = Examination()
     if verify:
-        found = examine([normal], test, validation=validation, workers=config.workers)
+        # Without a hold-out, validation images are training images like others.
+        held_out = validation if config.holdout > 0 else frozenset[Record]()
+        found = examine([normal], test, validation=held_out, workers=config.workers)
         normal, test = (source.at_depths(found.depths) for source in (normal, test))
     problems = [*known, *(finding.problem for finding in found.findings), *found.notes]
     fatal = [problem for problem in problems if problem.fatal]
