@@ -72,12 +72,14 @@ class Decoded:
         kind: of its file, such as "PNG RGB" or "JPEG L".
         values: what the file holds: uint16 [h w], [h w 3] or [h w 4] of a 16-bit image, else `pixels`.
         bits: the smallest depth that holds the values of a 16-bit image (`jaxad.data.depth`), 0 of other images.
+        frames: of which this is the first; 1 where nobody asked for them to be counted.
     """
 
     pixels: np.ndarray
     kind: str
     values: np.ndarray
     bits: int = 0
+    frames: int = 1
 
     @cached_property
     def digest(self) -> bytes:
@@ -105,7 +107,7 @@ def decode(encoded: bytes, name: str = "encoded image", depth: Depth = None, *, 
         encoded: content of the file.
         name: what messages call it.
         depth: of 16-bit images of its category, as `jaxad.data.depth.chosen_depth` takes it.
-        count_frames: whether `kind` says how many frames there are, for which the whole file is looked through.
+        count_frames: whether to count the file's frames, for which all of it is looked through; `kind` tells them too.
 
     Raises:
         MachineError: memory is short.
@@ -127,9 +129,10 @@ def decode(encoded: bytes, name: str = "encoded image", depth: Depth = None, *, 
         if values is None:
             values = _pil_to_rgb(_loaded(image))
         if values.dtype == np.uint8:
-            return Decoded(values, kind, values)
+            return Decoded(values, kind, values, frames=frames)
         bits = used_bits(values, declared)
-        return Decoded(_array_to_rgb(values, name, chosen_depth(values, depth, declared)), kind, values, bits)
+        pixels = _array_to_rgb(values, name, chosen_depth(values, depth, declared))
+        return Decoded(pixels, kind, values, bits, frames)
 
     return _decode(encoded, name, convert)
 

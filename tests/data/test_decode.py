@@ -274,8 +274,9 @@ def test_short_memory_of_opencv_is_no_fault_of_the_image(monkeypatch):
 def test_frames_are_counted_where_they_are_asked_for():
     frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
     data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
-    assert decode(data).kind == "TIFF L"
-    assert decode(data, count_frames=True).kind == "TIFF L, the first of 2 frames"
+    found, counted = decode(data), decode(data, count_frames=True)
+    assert (found.kind, found.frames) == ("TIFF L", 1)
+    assert (counted.kind, counted.frames) == ("TIFF L, the first of 2 frames", 2)
 
 
 def test_a_digest_is_computed_once(monkeypatch):
