@@ -231,7 +231,7 @@ def _zip_members(archive: Path, packed: IO[bytes], limits: Limits, progress: Pro
 
 def _tar_members(archive: Path, stream: Any) -> Iterator[_Member]:
     # As a stream, so that a header that claims to be huge is counted while it is read.
-    with tarfile.open(fileobj=stream, mode="r|") as opened:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as opened:
         for info in opened:
             fault = ""
             if info.issym() or info.islnk():
@@ -246,6 +246,19 @@ def _tar_members(archive: Path, stream: Any) -> Iterator[_Member]:
         # What follows the end of a tar is not read by it; a download that was cut off shows here.
         while stream.read(CHUNK):
             pass
+
+
+class _Header(tarfile.TarInfo):
+    """The head of a member. tarfile takes a damaged or missing one for the end, which only zeros are."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise
+            raise tarfile.ReadError(str(error)) from error
 
 
 class _Counted:

@@ -170,6 +170,23 @@ def test_cut_off_archives(tmp_path, extension):
     assert_nothing_unpacked(tmp_path, archive)
 
 
+@pytest.mark.parametrize("damage", [lambda rest: b"", lambda rest: b"x" + rest[1:]])
+def test_a_tar_that_is_cut_or_damaged_where_a_member_or_its_end_begins(tmp_path, damage):
+    tar, archive = sound_tar(), tmp_path / "data.tar"
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        places = [info.offset for info in opened]
+    # The last one is empty: nothing but a head.
+    end = places[-1] + 512
+    for place in [*places, end]:
+        archive.write_bytes(tar[:place] + damage(tar[place:]))
+        with pytest.raises(DataError, match="a damaged archive"):
+            extract(archive, tmp_path / "out")
+        assert_nothing_unpacked(tmp_path, archive)
+    # Of two blocks of zeros that mark the end, one will do.
+    archive.write_bytes(tar[: end + 512])
+    extract(archive, tmp_path / "out")
+
+
 def test_changed_bytes_of_a_zip(tmp_path):
     archive = make_zip(tmp_path / "data.zip", CONTENT, zipfile.ZIP_STORED)
     archive.write_bytes(archive.read_bytes().replace(b"oneone", b"twotwo", 1))
