@@ -85,7 +85,8 @@ class Weights:
         """For whatever makes a network of them: what it stumbles over, such as a tensor of another number of axes than
         the network's shape is told by, becomes a WeightsError that names them."""
         return reading(
-            lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again")
+            lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again"),
+            memory=True,
         )
 
     def check_blocks(self, blocks: int) -> None:
