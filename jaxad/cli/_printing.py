@@ -22,9 +22,13 @@ def show(text: object, *, error: bool = False) -> None:
 
     Args:
         text: what to print.
-        error: print on stderr.
+        error: print on stderr; where nobody reads that, nothing more can be said.
     """
-    print(visible(text, lines=True), file=sys.stderr if error else sys.stdout)
+    if not error:
+        print(visible(text, lines=True))
+        return
+    with contextlib.suppress(OSError):
+        print(visible(text, lines=True), file=sys.stderr, flush=True)
 
 
 def message(error: object, words: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ class Caption(WorkCommand):
     def run(self) -> None:
         """Writes the captions."""
         from jaxad.detectors.vlmdiff import captioning
+        from jaxad.io.places import expanded
         from jaxad.io.progress import Reporter
         from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
 
@@ -46,7 +47,7 @@ class Caption(WorkCommand):
         prompt = captioning.prompt_text(self.prompt)
         if not prompt.strip():
             raise ConfigError("prompt: is empty; give pd, pa, coco or a text")
-        require_writable(self.out, "out")
+        require_writable(expanded(self.out), "out")
         reporter = Reporter()
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])

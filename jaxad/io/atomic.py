@@ -32,6 +32,8 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
                 try_lock(stream.fileno())
                 stream.write(content.encode() if isinstance(content, str) else content)
                 stream.flush()
+                # Else a power cut may leave the new name with nothing in it.
+                os.fsync(stream.fileno())
                 os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

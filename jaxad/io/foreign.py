@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxad.errors import ConfigError, MachineError
+from jaxad.io.text import visible
 
 _ELSEWHERE = "or choose another folder"
 _OF_THE_SYSTEM = {
@@ -45,7 +46,7 @@ def explained(error: BaseException) -> str | None:
     for cause in _chain(error):
         for look in (_of_system, _of_memory, _of_packages, _of_backend, _of_device):
             if text := look(cause):
-                return " ".join(text.split())
+                return visible(text)
     return None
 
 
@@ -121,12 +122,13 @@ def _of_memory(error: BaseException) -> str | None:
 
 
 def _of_packages(error: BaseException) -> str | None:
-    if isinstance(error, SyntaxError) and error.filename and not _is_jaxad(Path(error.filename).stem):
+    if isinstance(error, SyntaxError) and error.filename and not _lies_in_jaxad(error.filename):
         return f"{error.filename}: a damaged file of a package ({error.msg}); install the package again"
     if isinstance(error, ImportError) and not _is_jaxad(error.name or ""):
         package = (error.name or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and package == error.name:
-            return f"the package {package} is not installed; run: pip install {package}"
+            mend = "install jaxad again with the extras you use, pip install 'jaxad[EXTRAS]'"
+            return f"the package that brings {package} is not installed; {mend}"
         return f"{package or 'a package'} cannot be imported ({_first_line(error)}); install it again"
     found = re.match(r"(?:partially initialized )?module '([\w.]+)' has no attribute", str(error))
     if isinstance(error, AttributeError) and found and not _is_jaxad(found[1]):
@@ -170,6 +172,13 @@ def _is_of_xla(error: BaseException) -> bool:
 
 def _is_jaxad(module: str) -> bool:
     return module.partition(".")[0] in ("jaxad", "tfds_builders")
+
+
+def _lies_in_jaxad(file: str) -> bool:
+    """Whether a file is of jaxad, and not of a package in an environment that lies in a folder of that name."""
+    _, environment, below = file.rpartition("site-packages/")
+    parts = Path(below).parts
+    return _is_jaxad(parts[0]) if environment else bool({"jaxad", "tfds_builders"} & set(parts))
 
 
 def _raised_in(error: BaseException, module: str) -> bool:

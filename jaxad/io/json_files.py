@@ -42,10 +42,11 @@ LIST = Size(512 * MEBIBYTE, 10_000_000)
 ANNOTATIONS = Size(2048 * MEBIBYTE, 100_000_000)
 """Of outlines of objects; COCO's have 450 MB and 45 million values."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Ends at the end of the content too: one that must find its end looks for it again from every quote.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.?[^"\\]*)*"?', re.DOTALL)
 _STEPS = np.zeros(256, np.int8)
 _STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
-_HALF = re.compile(rb"\\[uU][dD][89abefABEF]")
+_HALF = re.compile(rb"\\u[dD](?:[89abdefABDEF]|[cC][0-7])")
 # Both halves of a character, the half that stands for a byte of a file name that is no text, one half, other escapes.
 _ESCAPES = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][cC][89a-fA-F][0-9a-fA-F]"

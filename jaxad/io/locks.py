@@ -26,6 +26,8 @@ from jaxad.errors import ConfigError
 
 LOCK = ".lock"
 """Name of the file, which other code must not take for content."""
+PATIENCE = 10
+"""Times, 0.02 seconds apart, that a lock is asked for."""
 RESERVE = 32 * 2**20
 """Bytes of the disk without which no work is begun."""
 _PART = re.compile(r"\.[0-9a-f]{32}\.part")
@@ -137,7 +139,7 @@ def is_free(file: Path) -> bool:
 def require_free(file: Path, what: str) -> None:
     """Raises ConfigError, which names it, where a process holds a lock file; leaves the file as it is."""
     try:
-        descriptor = os.open(file, os.O_RDWR)
+        descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -166,7 +168,7 @@ def _acquire(file: Path, what: str) -> int:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise _unwritable(what, error) from error
-        if not try_lock(descriptor):
+        if not _locks(descriptor, what):
             refused = _taken(what, descriptor)
             os.close(descriptor)
             raise refused
@@ -182,6 +184,19 @@ def _acquire(file: Path, what: str) -> int:
         os.close(descriptor)
         raise _unwritable(what, error) from error
     return descriptor
+
+
+def _locks(descriptor: int, what: str) -> bool:
+    """As `try_lock`, and again for a moment: who only asks whether it is free holds it for as long as that takes."""
+    for _ in range(PATIENCE):
+        try:
+            if try_lock(descriptor):
+                return True
+        except OSError as error:
+            os.close(descriptor)
+            raise _unwritable(what, error) from error
+        time.sleep(0.02)
+    return False
 
 
 def try_lock(descriptor: int) -> bool:

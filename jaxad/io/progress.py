@@ -17,6 +17,14 @@ LINES = 20
 """Lines of progress that training prints where there is no terminal for a bar."""
 
 
+class _Stderr(Console):
+    """What goes on without progress where nobody reads it any more, as behind `tee` after Ctrl-C."""
+
+    def on_broken_pipe(self) -> None:
+        """In place of ending the process."""
+        self.quiet = True
+
+
 class Reporter:
     """Shows progress on stderr, leaving stdout to results.
 
@@ -25,7 +33,7 @@ class Reporter:
     """
 
     def __init__(self, quiet: bool = False):
-        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console = _Stderr(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """One line, or several."""

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -141,6 +141,11 @@ class _Listener:
             # On the way out, threads may print until the process has ended.
             sys.unraisablehook = self._unraisable
 
+    def forget(self) -> None:
+        """Closes the pipe in a child, which the parent's thread would wait for otherwise."""
+        os.close(self._writer)
+        os.close(self._reader)
+
     def obey(self) -> None:
         if self.asked is not None and not self.depth and not self._ended:
             raise self.new(self.asked)
@@ -216,16 +221,18 @@ def _leave_to_system(number: int) -> None:
 
 
 def _in_child() -> None:
-    """A fork has the handlers of its parent, but must not write into its pipe."""
+    """A fork has the handlers of its parent, but must neither write into its pipe nor keep it open."""
     global _listener
     if _listener is not None:
         signal.set_wakeup_fd(-1)
+        _listener.forget()
         _listener = None
 
 
 def _say(text: str) -> None:
-    # Not by print: the main thread may hold stderr's lock.
-    os.write(2, f"\njaxad: {text}\n".encode())
+    # Not by print: the main thread may hold stderr's lock. Its reader may have gone by the same signal.
+    with suppress(OSError):
+        os.write(2, f"\njaxad: {text}\n".encode())
 
 
 _listener: _Listener | None = None

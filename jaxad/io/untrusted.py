@@ -97,10 +97,12 @@ def beginning_of(file: Path, count: int, error: MakeError) -> bytes:
     """The first bytes of a regular file, all where there are fewer; errors as of `bytes_of`."""
     with reading(error):
         # Opening a named pipe would wait for ever.
-        if not stat.S_ISREG(file.stat().st_mode):
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise error("not a regular file")
         with file.open("rb") as stream:
-            return stream.read(count)
+            # As much memory is taken as is asked for, however small the file.
+            return stream.read(min(count, status.st_size + 1))
 
 
 def path_fault(path: str) -> str:

@@ -100,6 +100,18 @@ def test_output_that_cannot_be_written_is_told():
     assert len(ended.stderr.splitlines()) == 1
 
 
+def test_a_status_stays_what_it_is_though_nobody_reads_why():
+    """As behind `tee`, which Ctrl-C ends too."""
+    stops = (
+        "import os, signal; from jaxad import cli; "
+        "cli.parse = lambda _: os.kill(os.getpid(), signal.SIGTERM); cli.main()"
+    )
+    for words, status in ((["-m", "jaxad", "check", "--data", "folder:/nowhere"], 1), (["-c", stops], 143)):
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run([sys.executable, *words], stdout=-1, stderr=full, check=False)
+        assert ended.returncode == status
+
+
 def test_printed_lines_cannot_control_the_terminal(capsys):
     show("a\x1b[31m\x07\r\u202e\nb")
     assert capsys.readouterr().out == "a\\x1b[31m\\x07\\x0d\\u202e\nb\n"

@@ -40,13 +40,17 @@ def test_what_is_sound_comes_through(tmp_path):
         (b"9" * 5000, "digits"),
         (b'{"a": "\\ud800"}', "surrogate"),
         (b'{"a": "\\\\\\uDBFF"}', "surrogate"),
+        (b'{"a": "\\udd00"}', "surrogate"),
+        (b'{"a": "\\udc00"}', "surrogate"),
+        # Looked through again from every quote, this would take hours.
+        (b"[" * 65 + b'"' + b'\\"' * 3_000_000, "nested"),
         (b'{"a"', "column 5"),
         (b"\xff", "UTF-8"),
         (b"", "the file ends there"),
         (b"[1,2,3,4,5,6,7,8,9]", "values"),
         (b'"' + b"x" * 2_000_000 + b'"', "MiB"),
     ],
-    ids=range(13),
+    ids=range(16),
 )
 def test_what_is_not_is_refused(content, kind):
     small = Size(1_000_000, 8) if kind in ("values", "MiB") else Size(10_000_000, 1_000_000)

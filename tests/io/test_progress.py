@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from contextlib import suppress
 
 import pytest
 
@@ -30,6 +32,20 @@ def test_names_are_neither_markup_nor_commands_of_the_terminal(monkeypatch):
     written = terminal.getvalue()
     assert written.count(r"[bold]x[/] :bomb: \x1b[31m\x07\xe9") >= 3
     assert "\x07" not in written
+
+
+def test_progress_that_nobody_reads_stops_nothing(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    monkeypatch.setattr("sys.stderr", stream)
+    reporter = Reporter()
+    reporter.say("x")
+    with reporter.images("photos", 2) as progress:
+        progress(2)
+    reporter.warn(["y"])
+    with suppress(BrokenPipeError):
+        stream.close()
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "4", "400"])

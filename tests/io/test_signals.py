@@ -150,6 +150,33 @@ def test_a_second_signal_ends_at_once_while_a_library_computes():
     assert status == 130
 
 
+def test_a_second_signal_ends_at_once_though_nobody_reads_what_is_said():
+    status, said = ends(
+        """
+        reader, writer = os.pipe()
+        os.dup2(writer, 2)
+        os.close(reader)
+        with held():
+            send(); time.sleep(1); send(); time.sleep(60)
+        """
+    )
+    assert (status, said) == (143, "")
+
+
+def test_a_child_that_outlives_the_listener_keeps_nobody_waiting():
+    body = """
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.close(writer)
+        os.close(1)
+        os.close(2)
+        os.read(reader, 1)
+        os._exit(0)
+    """
+    # Only when the parent has ended does its end of the pipe close, and the child go.
+    assert ends(body) == (0, "")
+
+
 def test_what_is_ignored_stays_ignored():
     program = (
         START + "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nwith listening():\n    send(signal.SIGHUP); print('on')"
