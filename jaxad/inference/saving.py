@@ -23,10 +23,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class SaveError(CheckpointError):
-    """A checkpoint could not be written; names the last one that was."""
+    """A checkpoint could not be written; names the last one that was.
 
-    abrupt = True
+    Attributes:
+        abrupt: whether the process ends without taking Python down.
+    """
+
     # Orbax leaves work in its threads that ends in further errors while Python is taken down.
+    abrupt = True
 
 
 @contextmanager

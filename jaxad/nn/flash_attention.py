@@ -24,13 +24,21 @@ OLDEST_GPU = 8
 
 
 def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """XLA's own attention of q, k, v [b n heads d]; the gradient computes the logits of many keys again."""
+    """XLA's own attention of q, k, v [b n heads d]; the gradient computes the logits of many keys again.
+
+    Returns:
+        [b n heads d] of the same type.
+    """
     plain = functools.partial(jax.nn.dot_product_attention, is_causal=causal, implementation="xla")
     return (jax.checkpoint(plain) if k.shape[1] >= LEAST_KEYS else plain)(q, k, v)
 
 
 def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128."""
+    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128.
+
+    Returns:
+        [b n heads d] of the same type; elsewhere as `with_logits`.
+    """
     by_cudnn = functools.partial(_cudnn, causal=causal)
     runs = k.shape[1] >= LEAST_KEYS and q.dtype.itemsize == 2 and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
     return by_cudnn(q, k, v) if runs else with_logits(q, k, v, causal=causal)
@@ -53,6 +61,9 @@ def on_tpu(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 
     The compiler cannot look into a kernel and would gather all images on every device; `jaxad.parallel.on_mesh` says
     which devices there are.
+
+    Returns:
+        [b n heads d] of the same type; as `with_logits` where the kernel does not take such arrays, or few keys.
     """
     width, devices = q.shape[-1], jax.sharding.get_abstract_mesh()
     divided = len(q) % max(devices.size, 1) == 0
