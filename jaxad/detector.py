@@ -86,6 +86,9 @@ def identity_of(id: str, sha256: str, record: Mapping[str, Any]) -> str:
         id: where they were loaded from.
         sha256: of their files; "" for random weights.
         record: their shape and how they take images; fields that say where the files lie are left out.
+
+    Returns:
+        The hash or name, a blank, and the SHA-256 of the rest in hexadecimal.
     """
     places = ("id", "sha256", "bytes", "dtype")
     shape = json.dumps({name: value for name, value in record.items() if name not in places}, sort_keys=True)

@@ -14,7 +14,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxad.errors import ConfigError, TrainingError
+from jaxad.errors import ConfigError, JaxadError, MachineError, TrainingError
+from jaxad.io.foreign import explained, is_out_of_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -171,19 +172,45 @@ def wait_for_others(where: str) -> None:
 
 
 def all_agree(holds: bool) -> bool:
-    """Whether something holds in every process, so that all of them do the same."""
+    """Whether something holds in every process, so that all of them do the same; all of them must call it."""
     return holds if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(holds)).all())
 
 
 def from_main(value: int) -> int:
-    """The main process's value, in every process."""
+    """The main process's value, in every process; all of them must call it."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def by_main(do: Callable[[], object], elsewhere: JaxadError) -> None:
+    """Runs what may fail in the main process; all must call it, and wait until it is done or has failed.
+
+    Args:
+        do: what to run.
+        elsewhere: what the other processes raise where it fails, so that none of them goes on or waits for it.
+
+    Raises:
+        Exception: in the main process, whatever `do` raised.
+    """
+    failed: Exception | None = None
+    if is_main_process():
+        try:
+            do()
+        except Exception as error:
+            failed = error
+    if not from_main(failed is None):
+        raise failed or elsewhere
+
+
 class LostProcessError(TrainingError):
     """Another process of a run on several hosts has died; what waits for it would wait for long."""
+
+    abrupt = True
+
+
+class FullDeviceError(MachineError):
+    """A device of this process has too little memory; what the others compute with it would wait for long."""
 
     abrupt = True
 
@@ -193,13 +220,17 @@ def with_others() -> Iterator[None]:
     """Computations that all processes take part in.
 
     Raises:
-        LostProcessError: in place of jax's error where there are several processes.
+        FullDeviceError: a device has too little memory, where there are several processes.
+        LostProcessError: in place of any other error of jax's, or of waiting in vain, where there are several.
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except (jax.errors.JaxRuntimeError, TimeoutError) as error:
+        # The system's own errors of that class have a number: a network drive does not answer.
+        if jax.process_count() == 1 or (isinstance(error, TimeoutError) and error.errno is not None):
             raise
+        if is_out_of_memory(error):
+            raise FullDeviceError(explained(error)) from error
         cause = str(error).partition("\n")[0][:200]
         raise LostProcessError(
             f"process {jax.process_index()} of {jax.process_count()}: the computation with the others failed, as it "
@@ -225,8 +256,14 @@ def agreed_stop(step: int, asked: int | None) -> int | None:
         # The service is switched off; nobody else can be told.
         return None
     if asked is not None and not stops:
-        os.kill(os.getpid(), signal.SIGTERM)
+        _tell_others()
     return (asked or int(signal.SIGTERM)) if stops else None
+
+
+@functools.cache
+def _tell_others() -> None:
+    # Once: the steps until all stop may be many, and to whoever listens a second signal means to end at once.
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _is_local(array: Any) -> bool:

@@ -41,6 +41,7 @@ class Caption(WorkCommand):
         from jaxad.detectors.vlmdiff import captioning
         from jaxad.io.places import expanded
         from jaxad.io.progress import Reporter
+        from jaxad.io.text import visible
         from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
 
         raise_problems(below_one(self, "batch_size", "max_new_tokens", "workers"))
@@ -71,9 +72,8 @@ class Caption(WorkCommand):
             more = f" and {len(found.empty) - 5} more" if len(found.empty) > 5 else ""
             reporter.warn([f"{len(found.empty)} captions are empty: {', '.join(found.empty[:5])}{more}"])
         length = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
-        show(
-            f"{found.folder}: {len(found.captions)} captions of {length:.0f} words on average, in the data set's order"
-        )
+        made = f"{len(found.captions)} captions of {length:.0f} words on average, in the data set's order"
+        show(f"{visible(found.folder)}: {made}")
         own = (*self.data_flags(), "--captions", found.folder)
         if self.split == "train":
             show(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")

@@ -36,6 +36,7 @@ class Convert(Command):
     def run(self) -> None:
         """Converts."""
         from jaxad.io.progress import Reporter
+        from jaxad.io.text import visible
         from jaxad.models.weights import conversion
 
         manifest = conversion.convert(
@@ -50,4 +51,4 @@ class Convert(Command):
         if manifest["license"] is None:
             Reporter().warn(["the source states no license; --license NAME records it in the manifest"])
         kinds = ", ".join(f"{count} {dtype}" for dtype, count in manifest["dtypes"].items())
-        show(f"{self.destination}: {manifest['tensors']} tensors ({kinds}), {manifest['bytes'] / 1e6:.1f} MB")
+        show(f"{visible(self.destination)}: {manifest['tensors']} tensors ({kinds}), {manifest['bytes'] / 1e6:.1f} MB")

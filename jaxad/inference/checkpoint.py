@@ -102,6 +102,9 @@ class CheckpointWriter:
             detector: with the parameters to evaluate.
             meta: JSON values kept beside the arrays.
             training: pytree needed to go on: optimizer state, raw parameters.
+
+        Raises:
+            SaveError: this step, or the one before, could not be written.
         """
         source = detector.pretrained
         networks, model, embedded = _divided(detector)
@@ -136,15 +139,23 @@ class CheckpointWriter:
         """Records, beside the last step, that the run is at its end, and the decision rule where one was chosen.
 
         A file of its own, so that the step is safe before the rule is chosen.
+
+        Raises:
+            SaveError: the step, or this, could not be written.
+            CheckpointError: the step is damaged, or the main process cannot complete it.
         """
+        folder, rule = self._folder / str(step), None if threshold is None else threshold.to_json()
+        elsewhere = CheckpointError(f"{folder}: the main process cannot complete it, and says why")
         with saving(self._folder, step, self._manager.wait_until_finished):
             self._manager.wait_until_finished()
-            if parallel.is_main_process():
-                open_step(self._folder / str(step)).end(None if threshold is None else threshold.to_json())
-        parallel.wait_for_others("run complete")
+            parallel.by_main(lambda: open_step(folder).end(rule), elsewhere)
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
-        """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config"."""
+        """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config".
+
+        Raises:
+            SaveError: this step, or the one before, could not be written.
+        """
         record = {"format": FORMAT, "jaxad": __version__, "step": step, **meta}
         self._save(step, {"training": ocp.args.StandardSave(training), "meta": ocp.args.JsonSave(record)})
 

@@ -236,10 +236,11 @@ def _set_aside(folder: Path) -> Path:
 
 def _mend_times(folder: Path) -> None:
     """Removes Orbax's note of when it wrote a step where it is damaged: Orbax gets by without, but not with such."""
-    try:
-        read_object(folder / "_CHECKPOINT_METADATA")
-    except DamageError:
-        (folder / "_CHECKPOINT_METADATA").unlink(missing_ok=True)
+    with _explained(folder):
+        try:
+            read_object(folder / "_CHECKPOINT_METADATA")
+        except DamageError:
+            (folder / "_CHECKPOINT_METADATA").unlink(missing_ok=True)
 
 
 def is_step_name(name: str) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
+from typing import BinaryIO
 
 from jaxad.io.locks import try_lock
 from jaxad.io.signals import held
@@ -24,20 +27,28 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    with held():
+    with held(), _part(path) as (part, stream):
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        # Else a power cut may leave the new name with nothing in it.
+        os.fsync(stream.fileno())
+        os.replace(part, path)
+    return path
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside another, and locked, so that nobody takes it for left over; removed where it keeps its name."""
+    while True:
+        part = path.with_name(f".{uuid.uuid4().hex}.part")
         try:
             with part.open("wb") as stream:
-                # So that nobody takes it for left over (`jaxad.io.locks.occupied`).
-                try_lock(stream.fileno())
-                stream.write(content.encode() if isinstance(content, str) else content)
-                stream.flush()
-                # Else a power cut may leave the new name with nothing in it.
-                os.fsync(stream.fileno())
-                os.replace(part, path)
+                # Whoever removes what is left over (`jaxad.io.locks.occupied`) may have come before the lock.
+                if try_lock(stream.fileno()) and part.exists():
+                    yield part, stream
+                    return
         finally:
             part.unlink(missing_ok=True)
-    return path
 
 
 def set_aside(path: Path, name: str) -> Path:

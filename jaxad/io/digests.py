@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +17,7 @@ from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import Size, parse_json
 from jaxad.io.threads import map_threads
+from jaxad.io.untrusted import path_fault
 
 MANIFEST = "manifest.json"
 SEAL = "sha256"
@@ -62,12 +65,15 @@ class Manifest:
         files: by name below the folder, with "/" between its parts.
         about: JSON values kept with them.
         seal: SHA-256 of all this, by which other files can refer to it.
+
+    It remembers which files it found whole, as they were then, and reads them again only once they have changed.
     """
 
     folder: Path
     files: Mapping[str, Stored]
     about: Mapping[str, Any]
     seal: str
+    _whole: dict[str, tuple[int, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def bytes(self) -> int:
@@ -103,8 +109,10 @@ class Manifest:
                 return "is a link out of its folder"
             if status.st_size != stored.bytes:
                 return f"has {status.st_size} bytes, of {stored.bytes} that were written"
-            if (whole or status.st_mtime_ns != stored.changed) and digest(file) != stored.sha256:
-                return CHANGED
+            if (whole or status.st_mtime_ns != stored.changed) and self._whole.get(name) != _state(status):
+                if digest(file) != stored.sha256:
+                    return CHANGED
+                self._whole[name] = _state(status)
         except OSError as error:
             if error.errno in _LOST:
                 return "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
@@ -112,10 +120,28 @@ class Manifest:
         return ""
 
 
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def digest(*files: Path) -> str:
+    """SHA-256 of files, one after the other, in hexadecimal."""
+    hasher = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: hasher)
+    return hasher.hexdigest()
+
+
+def digest_once(*files: Path) -> str:
+    """As `digest`; files that this process has read before, and that have not changed since, are not read again."""
+    return _digest_once(files, tuple(_state(file.stat()) for file in files))
+
+
+@functools.lru_cache(256)
+def _digest_once(files: tuple[Path, ...], states: tuple[tuple[int, ...], ...]) -> str:
+    return digest(*files)
+
+
+def _state(status: os.stat_result) -> tuple[int, ...]:
+    """What differs once a file has been written again or replaced."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def write_manifest(folder: Path, names: Iterable[str], **about: Any) -> None:
@@ -208,8 +234,7 @@ def _seal(record: Mapping[str, Any]) -> str:
 
 def _is_inside(name: str) -> bool:
     """Whether a name leads to a file below the folder, as far as names tell."""
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and "\0" not in name and "\\" not in name
+    return bool(PurePosixPath(name).parts) and not path_fault(name)
 
 
 def _is_stored(value: Any) -> bool:

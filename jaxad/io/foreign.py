@@ -56,10 +56,22 @@ def raise_explained(error: BaseException) -> None:
         raise MachineError(text) from error
 
 
-def raise_of_machine(error: BaseException) -> None:
-    """Raises MachineError where the machine is to blame, not the file that it could not read."""
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+def raise_of_machine(error: BaseException, *, memory: bool = False) -> None:
+    """Raises MachineError where machine, device or packages are to blame, not the file that could not be read.
+
+    Args:
+        error: whatever was raised.
+        memory: whether too little memory is the machine's fault: where no file can ask for more than it has a right to.
+    """
+    of_system = isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
+    of_jax = _is_of_xla(error) or _of_backend(error) is not None
+    if of_system or of_jax or isinstance(error, ImportError) or (memory and isinstance(error, MemoryError)):
         raise_explained(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has too little memory."""
+    return _is_of_xla(error) and str(error).startswith("RESOURCE_EXHAUSTED")
 
 
 def check_environment() -> None:
@@ -104,7 +116,7 @@ def _of_system(error: BaseException) -> str | None:
 def _of_memory(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return f"out of memory ({_first_line(error) or 'of this machine'}); {_MEMORY}"
-    if _is_of_xla(error) and str(error).startswith("RESOURCE_EXHAUSTED"):
+    if is_out_of_memory(error):
         return f"out of memory of the device ({_first_line(error)}); {_MEMORY}, and fsdp spreads what is trained"
     return None
 

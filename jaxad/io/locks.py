@@ -138,15 +138,27 @@ def is_free(file: Path) -> bool:
 
 def require_free(file: Path, what: str) -> None:
     """Raises ConfigError, which names it, where a process holds a lock file; leaves the file as it is."""
+    with suppress(FileNotFoundError), _free(file, what):
+        pass
+
+
+@contextmanager
+def _free(file: Path, what: str) -> Iterator[None]:
+    """A lock file that no process holds, nor can take as long as this lasts; errors as of `require_free`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
     try:
         descriptor = os.open(file, os.O_RDONLY)
     except FileNotFoundError:
-        return
+        raise
     except OSError as error:
         raise _unwritable(what, error) from error
     try:
         if not try_lock(descriptor):
             raise _taken(what, descriptor)
+        yield
     finally:
         os.close(descriptor)
 
@@ -154,8 +166,8 @@ def require_free(file: Path, what: str) -> None:
 def _remove_parts(folder: Path) -> None:
     """Removes what was left half written (`jaxad.io.atomic`), but nothing that is being written."""
     for file in folder.glob(".*.part"):
-        if _PART.fullmatch(file.name) and is_free(file):
-            with suppress(OSError):
+        if _PART.fullmatch(file.name):
+            with suppress(OSError, ConfigError), _free(file, ""):
                 file.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,9 @@ def map_npy(file: Path, dtype: np.dtype, row: Sequence[int], error: MakeError) -
         JaxadError: as `error` makes it.
     """
     with reading(error):
+        # Opening a named pipe would wait for ever.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise error("not a regular file")
         array = np.lib.format.open_memmap(file, mode="r")
         if array.dtype != dtype or array.shape[1:] != tuple(row) or not array.ndim:
             raise error(f"holds {array.dtype} {list(array.shape)}, must be {dtype} [n {' '.join(map(str, row))}]")

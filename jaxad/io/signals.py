@@ -82,6 +82,13 @@ def poll() -> None:
         _listener.obey()
 
 
+def stopped(number: int) -> Stopped:
+    """What to raise in the main thread where it stops for a signal by itself, so that it is not raised once more."""
+    if _listener is None or threading.current_thread() is not threading.main_thread():
+        return Stopped(number)
+    return _listener.new(number)
+
+
 @contextmanager
 def held() -> Iterator[None]:
     """Work that a signal waits for; on leaving it without an error, `poll`. May be nested."""
@@ -130,8 +137,8 @@ class _Listener:
         os.close(self._writer)
         self._thread.join()
         os.close(self._reader)
-        if self.asked is None:
-            # Threads may print until the process has ended.
+        if self.asked is None and sys.exc_info()[1] is None:
+            # On the way out, threads may print until the process has ended.
             sys.unraisablehook = self._unraisable
 
     def forget(self) -> None:
@@ -141,9 +148,9 @@ class _Listener:
 
     def obey(self) -> None:
         if self.asked is not None and not self.depth and not self._ended:
-            raise self._new(self.asked)
+            raise self.new(self.asked)
 
-    def _new(self, number: int) -> Stopped:
+    def new(self, number: int) -> Stopped:
         # Made here: a name for it in the frame that raises it would keep it for as long as it keeps that frame.
         stopped = Stopped(number)
         self._raised = weakref.ref(stopped)
@@ -160,8 +167,8 @@ class _Listener:
                 self.obey()
 
     def _on_unraisable(self, args: Any) -> None:
-        # What was reading or writing by an event loop finds it closed on the way out.
-        late = self.asked is not None and str(args.exc_value) == "Event loop is closed"
+        # What was reading or writing by an event loop finds it closed on the way out, or once a write has failed.
+        late = isinstance(args.exc_value, RuntimeError) and str(args.exc_value) == "Event loop is closed"
         if not (late or isinstance(args.exc_value, Stopped)):
             self._unraisable(args)
 

@@ -35,18 +35,23 @@ MakeError = Callable[[str], JaxadError]
 
 
 @contextmanager
-def reading(error: MakeError) -> Iterator[None]:
-    """Turns whatever is raised within into one error that names the file; errors of jaxad and of the machine pass.
+def reading(error: MakeError, *, memory: bool = False) -> Iterator[None]:
+    """Turns whatever is raised within into one error that names the file; errors of jaxad pass.
 
     Args:
         error: makes it.
+        memory: whether too little memory is the machine's fault, as where networks are made of files whose claims were
+            compared with their sizes before. A parser takes it for a file that claims too much.
+
+    Raises:
+        MachineError: machine, device or packages are to blame.
     """
     try:
         yield
     except JaxadError:
         raise
     except Exception as caught:
-        raise_of_machine(caught)
+        raise_of_machine(caught, memory=memory)
         raise error(told(caught)) from caught
     except BaseException as caught:
         # A panic of a library in Rust, which is no Exception; interrupts are none either, and pass.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxad.errors import WeightsError
-from jaxad.io.digests import digest
+from jaxad.io.digests import digest_once
 
 KNOWN: Mapping[str, Mapping[str, str]] = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": {
@@ -42,7 +42,7 @@ def check_published(repository: str, subfolder: str, files: Sequence[Path]) -> N
     known = KNOWN.get(repository, {})
     for file in files:
         name = f"{subfolder}/{file.name}" if subfolder else file.name
-        if name in known and (found := digest(file)) != known[name]:
+        if name in known and (found := digest_once(file)) != known[name]:
             raise WeightsError(
                 f"{file}: SHA-256 {found[:12]}... is not that of the published {name} of {repository}, "
                 f"{known[name][:12]}...; delete it and get it again, or name the revision that you mean: "

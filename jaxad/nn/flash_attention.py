@@ -26,7 +26,11 @@ OLDEST_GPU = 8
 
 
 def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """XLA's own attention of q, k, v [b n heads d], of many keys some queries at a time."""
+    """XLA's own attention of q, k, v [b n heads d], of many keys some queries at a time.
+
+    Returns:
+        [b n heads d] of the same type.
+    """
     plain = functools.partial(jax.nn.dot_product_attention, implementation="xla")
     if k.shape[1] < LEAST_KEYS or causal:
         return plain(q, k, v, is_causal=causal)
@@ -38,7 +42,11 @@ def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 
 
 def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128."""
+    """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128.
+
+    Returns:
+        [b n heads d] of the same type; elsewhere as `with_logits`.
+    """
     by_cudnn = functools.partial(_cudnn, causal=causal)
     runs = k.shape[1] >= LEAST_KEYS and q.dtype.itemsize == 2 and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
     return by_cudnn(q, k, v) if runs else with_logits(q, k, v, causal=causal)
@@ -61,6 +69,9 @@ def on_tpu(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 
     The compiler cannot look into a kernel and would gather all images on every device; `jaxad.parallel.on_mesh` says
     which devices there are.
+
+    Returns:
+        [b n heads d] of the same type; as `with_logits` where the kernel does not take such arrays, or few keys.
     """
     width, devices = q.shape[-1], jax.sharding.get_abstract_mesh()
     divided = len(q) % max(devices.size, 1) == 0

@@ -137,7 +137,7 @@ def train_loop(
                 if saves:
                     on_save(done, state)
             if stop is not None:
-                raise signals.Stopped(stop)
+                raise signals.stopped(stop)
     return state
 
 

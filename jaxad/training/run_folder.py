@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import parallel
-from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import set_aside, write_whole
 from jaxad.io.digests import DamageError, read_object
@@ -176,15 +176,8 @@ def require_room_for_steps(workdir: Path, size: int, keep: int) -> None:
 
 
 def _by_main(workdir: Path | str, check: Callable[[], object]) -> None:
-    """Runs what may fail in the main process; all raise an error where it does, so that none waits for it."""
-    refused: Exception | None = None
-    if parallel.is_main_process():
-        try:
-            check()
-        except (JaxadError, OSError) as error:
-            refused = error
-    if not parallel.from_main(refused is None):
-        raise refused or ConfigError(f"workdir = {workdir}: the main process cannot use it, and says why")
+    elsewhere = ConfigError(f"workdir = {workdir}: the main process cannot use it, and says why")
+    parallel.by_main(check, elsewhere)
 
 
 @dataclass(frozen=True)

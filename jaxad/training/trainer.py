@@ -29,6 +29,7 @@ from jaxad.inference.checkpoint import CheckpointWriter, restore
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import held
+from jaxad.io.text import visible
 from jaxad.nn import module_state
 from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.log import summary_writer
@@ -271,7 +272,7 @@ def _fit(
             reporter.warn(restored.notes)
             detector = restored.detector
             if restored.meta["complete"]:
-                reporter.say(f"{run.workdir} is complete; nothing to train")
+                reporter.say(f"{visible(run.workdir)} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
         elif isinstance(detector, Trainable) and trains:
             config = _with_micro_batch(detector, config, run)
@@ -313,7 +314,7 @@ def _train(
     require_room_for_steps(run.workdir, writer.size(detector, trainer.abstract_state), config.keep_checkpoints)
     if resumed:
         state = writer.restore_training(resumed, trainer.abstract_state)
-        run.reporter.say(f"resuming {run.workdir} after step {resumed}")
+        run.reporter.say(f"resuming {visible(run.workdir)} after step {resumed}")
     else:
         state = trainer.init()
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)

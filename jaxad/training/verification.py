@@ -13,6 +13,8 @@ from jaxad.io.digests import MANIFEST, DamageError, read_manifest, read_object
 from jaxad.io.locks import LOCK, require_free
 from jaxad.training.log import read_metrics
 
+CONFIG = "config.json"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -43,18 +45,22 @@ def verify(run: Path | str) -> list[Finding]:
         ConfigError: the run is going on.
     """
     folder = Path(run).absolute()
-    # A run that is going on writes and removes steps meanwhile.
-    require_free(folder / LOCK, f"run = {run}")
-    if not (folder / FOLDER).is_dir():
+    # A run that is going on writes and removes steps meanwhile; it locks its workdir.
+    workdir = folder.parents[1] if folder.parent.name == FOLDER else folder.parent
+    for place in (folder, *([workdir] if (workdir / CONFIG).is_file() else [])):
+        require_free(place / LOCK, f"run = {run}")
+    if not (folder / FOLDER).is_dir() and not (folder / CONFIG).is_file():
         if (folder / MANIFEST).is_file() and not (folder / "meta").is_dir():
             return [_finding(folder, _cache)]
         return [_finding(step, _step) for step in step_folders(folder)]
     parts: list[tuple[Path, Callable[[Path], str]]] = [(step, _step) for step in numbered(folder / FOLDER)]
     if (folder / "features").is_dir():
         parts.append((folder / "features", _cache))
-    parts += [(folder / "config.json", _config), (folder / "metrics.csv", _metrics)]
-    aside = sorted(path for path in (folder / FOLDER).iterdir() if path.name.startswith("damaged-"))
-    return [_finding(*part) for part in parts] + [Finding(path, "set aside as damaged, not compared") for path in aside]
+    parts += [(folder / CONFIG, _config), (folder / "metrics.csv", _metrics)]
+    notes = [] if numbered(folder / FOLDER) else [Finding(folder / FOLDER, "no step was completed")]
+    aside = sorted((folder / FOLDER).glob("damaged-*"))
+    notes += [Finding(path, "set aside as damaged, not compared") for path in aside]
+    return [_finding(*part) for part in parts] + notes
 
 
 def _finding(place: Path, examine: Callable[[Path], str]) -> Finding:

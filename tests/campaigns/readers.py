@@ -28,6 +28,7 @@ from jaxad.data.captions.files import write_captions
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.references import listed
 from jaxad.errors import DataError
+from jaxad.io.digests import write_manifest
 from jaxad.io.json_files import read_object
 from jaxad.io.npy import map_npy
 from jaxad.models.backbone import load_backbone
@@ -323,6 +324,30 @@ def _read_prepared(file: Path) -> None:
             index.write_bytes(kept)
 
 
+def _run(folder: Path) -> list[Path]:
+    from jaxad.inference.steps import FORMAT, META, open_step
+
+    step = folder / "checkpoints" / "4"
+    (step / META).parent.mkdir(parents=True)
+    record = {"format": FORMAT, "jaxad": "1", "step": 4, "system": "fit-autoencoder", "config": {"channels": [8, 8]}}
+    (step / META).write_text(json.dumps(record))
+    (step / "training").mkdir()
+    (step / "training" / "0").write_bytes(bytes(range(64)))
+    write_manifest(step, [META, "training/0"], step=4)
+    open_step(step).end({"value": 0.5, "kind": "false-alarm"})
+    (folder / "config.json").write_text(json.dumps(record))
+    (folder / "metrics.csv").write_text("step,seconds,loss\n1,0.5,2.25\n2,0.75,1.5\n")
+    return [step / META, step / "manifest.json", step / "complete.json", folder / "config.json", folder / "metrics.csv"]
+
+
+def _verify(file: Path) -> None:
+    from jaxad.training.verification import verify
+
+    folder = next(path for path in file.parents if (path / "metrics.csv").is_file())
+    if damaged := [str(finding) for finding in verify(folder) if finding.damage]:
+        raise DataError("; ".join(damaged))
+
+
 READERS = (
     Reader("safetensors", _safetensors, _weights),
     Reader("torch, zip and legacy", _torch, _weights, 20),
@@ -337,6 +362,7 @@ READERS = (
     Reader("archives", _archives, _unpack),
     Reader("images and masks", _images, _decode, 30),
     Reader("feature caches (.npy)", _npy, _read_npy, 5),
+    Reader("what runs leave", _run, _verify),
     Reader("report.json", _report, lambda file: validate_report(read_object(file, error=DataError)), 1),
     Reader("prepared data sets", _prepared, _read_prepared, 1),
 )

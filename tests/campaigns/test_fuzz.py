@@ -32,7 +32,7 @@ def test_sound_files_are_accepted(targets):
                 target.reader.read(file)
 
 
-@hypothesis.given(st.integers(0, 11), st.integers(0, 10**6))
+@hypothesis.given(st.integers(0, 12), st.integers(0, 10**6))
 @hypothesis.settings(max_examples=400, derandomize=True)
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_accepted_or_refused(targets, place, number):
@@ -41,7 +41,7 @@ def test_damaged_files_are_accepted_or_refused(targets, place, number):
 
 
 def test_every_reader_is_tried(targets):
-    assert len(targets) == 12
+    assert len(targets) == 13
     turns = list(fuzz.numbers(1000, "", 0))
     assert {place for place, _ in turns} == set(range(len(READERS)))
     assert len(set(turns)) == 1000
@@ -89,7 +89,7 @@ def test_a_campaign_replaces_workers_that_die_or_hang():
     assert not any(tally.faults for tally in tallies.values())
     hasty = fuzz.campaign(2, 0, seconds=0, mebibytes=1024, only="safetensors")["safetensors"]
     assert sum(hasty.outcomes.values()) == 2
-    assert len(hasty.faults) == hasty.outcomes["hang"]
+    assert len(hasty.faults) == hasty.outcomes["hang"] > 0
     small = fuzz.campaign(1, 0, seconds=10, mebibytes=-1, only="safetensors")["safetensors"]
     assert len(small.faults) == 1
 

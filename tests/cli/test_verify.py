@@ -28,9 +28,10 @@ def test_a_whole_run_is_said_to_be_so(run, capsys):
     assert "checkpoints/8" in capsys.readouterr().out
 
 
-def test_a_run_that_is_going_on_is_not_called_damaged(run):
+@pytest.mark.parametrize("part", ["", "checkpoints/8", "features"])
+def test_a_run_that_is_going_on_is_not_called_damaged(run, part):
     with locked(run / ".lock", "run"), ThreadPoolExecutor(1) as pool, pytest.raises(ConfigError, match="run"):
-        pool.submit(jaxad, "verify", run).result()
+        pool.submit(jaxad, "verify", run / part).result()
     jaxad("verify", run)
 
 
@@ -47,6 +48,15 @@ def test_every_damaged_file_is_named_and_the_command_fails(run, capsys):
     for file in (training, model, run / "metrics.csv", run / "config.json"):
         assert f"{file}: " in out
     assert sorted(run.rglob("*")) == [path for path in before if path != model]
+
+
+def test_a_run_without_a_step_is_one(run, capsys):
+    shutil.rmtree(run / "checkpoints")
+    jaxad("verify", run)
+    assert f"{run / 'checkpoints'}: no step" in capsys.readouterr().out
+    (run / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="1 of 3"):
+        jaxad("verify", run)
 
 
 def test_what_is_no_run_is_refused(tmp_path):

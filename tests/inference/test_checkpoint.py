@@ -291,9 +291,14 @@ def test_shapes_are_compared_before_any_array_is_read(copy, monkeypatch):
 
 def test_networks_that_cannot_be_built_are_said_so(copy):
     record = jaxad.restore(copy).meta["pretrained"]
-    for config in ({}, record["config"] | {"shape": 5}, record["config"] | {"normalization": {"mean": "x"}}):
+    whole = record["config"]
+    for config, kind, named in (
+        ({}, ConfigError, "needs exactly.*shape"),
+        (whole | {"shape": 5}, CheckpointError, r"checkpoints/12: .*cannot be built"),
+        (whole | {"normalization": {"mean": "x"}}, ConfigError, "mean = 'x'"),
+    ):
         edit_meta(copy / "checkpoints" / "12", pretrained=record | {"config": config})
-        with pytest.raises((CheckpointError, ConfigError)):
+        with pytest.raises(kind, match=named):
             jaxad.restore(copy)
 
 

@@ -4,7 +4,9 @@ import os
 
 import pytest
 
+from jaxad.io import atomic
 from jaxad.io.atomic import set_aside, write_whole
+from jaxad.io.locks import occupied
 
 
 def test_text_and_bytes_and_folders(tmp_path):
@@ -36,3 +38,18 @@ def test_what_is_set_aside_takes_nobodys_place(tmp_path):
     (tmp_path / "8").mkdir()
     (tmp_path / "damaged-8").symlink_to("nowhere")
     assert set_aside(tmp_path / "8", "damaged-8").name == "damaged-8-2"
+
+
+def test_a_file_that_others_take_for_left_over_before_it_is_locked(tmp_path, monkeypatch):
+    real, removed = atomic.try_lock, []
+
+    def late(descriptor):
+        if not removed:
+            with occupied(tmp_path, "out"):
+                removed.append(not list(tmp_path.glob("*.part")))
+        return real(descriptor)
+
+    monkeypatch.setattr(atomic, "try_lock", late)
+    assert write_whole(tmp_path / "a.txt", b"whole").read_bytes() == b"whole"
+    assert removed == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

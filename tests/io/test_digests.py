@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 
@@ -112,3 +113,27 @@ def test_what_can_be_mended_is_no_damage(folder, monkeypatch):
     monkeypatch.setattr(digests, "digest", refuse)
     with pytest.raises(PermissionError):
         read_manifest(folder).check()
+
+
+def test_a_file_that_was_compared_is_not_read_again_until_it_changes(folder, monkeypatch):
+    read, real = [], digests.digest
+    monkeypatch.setattr(digests, "digest", lambda file: read.append(file.name) or real(file))
+    manifest = read_manifest(folder)
+    for _ in range(2):
+        manifest.check()
+    assert sorted(read) == ["data", "small"]
+    (folder / "small").unlink()
+    (folder / "small").write_bytes(b"y")
+    with pytest.raises(ChangeError, match="small"):
+        manifest.check()
+
+
+def test_digests_are_of_all_files_and_of_what_they_hold_now(tmp_path):
+    one, two = (tmp_path / name for name in "ab")
+    one.write_bytes(b"abc")
+    two.write_bytes(b"def")
+    for digest in (digests.digest, digests.digest_once, digests.digest_once):
+        assert digest(one, two) == hashlib.sha256(b"abcdef").hexdigest()
+    two.unlink()
+    two.write_bytes(b"deg and more")
+    assert digests.digest_once(one, two) == hashlib.sha256(b"abcdeg and more").hexdigest()

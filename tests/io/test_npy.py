@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -43,3 +45,12 @@ def test_shape_beyond_the_file_is_refused(tmp_path):
         (tmp_path / "0.npy").write_bytes(changed)
         with pytest.raises(DataError, match=r"0\.npy"):
             read(tmp_path / "0.npy")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0.npy")
+    # With somebody at its other end, who writes nothing, as opening it would wait otherwise.
+    end = os.open(tmp_path / "0.npy", os.O_RDWR)
+    with pytest.raises(DataError, match="regular file"):
+        read(tmp_path / "0.npy")
+    os.close(end)

@@ -4,8 +4,9 @@ import os
 import struct
 
 import pytest
+from jax.errors import JaxRuntimeError
 
-from jaxad.errors import DataError, WeightsError
+from jaxad.errors import DataError, MachineError, WeightsError
 from jaxad.io.untrusted import bytes_of, path_fault, reading, shape_fault, told
 
 
@@ -37,6 +38,25 @@ def test_errors_of_ours_and_interrupts_pass(error):
     with pytest.raises(type(error)) as caught, reading(named):
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."),
+        JaxRuntimeError("INTERNAL: no device"),
+        RuntimeError("Unable to initialize backend 'cuda'"),
+        ModuleNotFoundError("No module named 'timm'", name="timm"),
+    ],
+)
+def test_what_the_machine_is_to_blame_for_is_laid_on_no_file(error):
+    with pytest.raises(MachineError), reading(named):
+        raise error
+
+
+def test_memory_is_the_machines_where_the_file_was_measured():
+    with pytest.raises(MachineError, match="out of memory"), reading(named, memory=True):
+        raise MemoryError
 
 
 def test_what_an_exception_holds_is_not_printed_without_end():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -15,7 +16,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from tensorflow_datasets.core import file_adapters
 
 from jaxad import cli
@@ -242,8 +242,10 @@ def test_two_processes_do_not_write_the_same_category(two, tmp_path, jaxad, monk
     place.mkdir(parents=True)
     skipped = ("_examine", lambda *_: pytest.fail("worked")) if early else ("require_free", lambda *_: None)
     monkeypatch.setattr(f"tfds_builders.prepare.{skipped[0]}", skipped[1])
-    with FileLock(place / ".lock"), pytest.raises(ConfigError, match=r"bottle: another process"):
-        jaxad("mvtec_ad", "--source", two, "--partial")
+    with (place / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match=r"bottle: another process"):
+            jaxad("mvtec_ad", "--source", two, "--partial")
 
 
 def test_same_bytes_whatever_the_workers(two, tmp_path):

@@ -10,14 +10,18 @@ from types import SimpleNamespace
 
 import orbax.checkpoint as ocp
 import pytest
+from jax.errors import JaxRuntimeError
 
 import jaxad
+from jaxad import parallel
 from jaxad.config import PatchBankConfig
 from jaxad.detectors.patch_bank import PatchBank
-from jaxad.errors import ConfigError
-from jaxad.inference.saving import SaveError
+from jaxad.errors import CheckpointError, ConfigError
+from jaxad.inference.checkpoint import CheckpointWriter
+from jaxad.inference.saving import SaveError, saving
 from jaxad.io import locks
 from jaxad.io.locks import occupied
+from jaxad.parallel import FullDeviceError, LostProcessError
 from jaxad.testing import BACKBONE, toy_model, toy_training
 from tests.io.test_locks import held  # noqa: F401  a folder that another process holds
 from tests.training.test_trainer import assert_bit_equal
@@ -56,10 +60,48 @@ def test_a_disk_that_fails_while_a_step_is_saved(parts, trained, tmp_path, monke
     message = str(failure.value)
     assert f"checkpoints: step 8 could not be saved ({WORDS[number]}); step 4 is kept" in message
     assert "\n" not in message
+    assert ("Make room" in message) == (number != errno.EROFS)
     assert jaxad.restore(tmp_path / "run").meta["step"] == 4
     if by_tensorstore and number == errno.ENOSPC:
         resumed = jaxad.fit(toy_model(), parts.train, toy_training(), **call)
         assert_bit_equal(resumed.model, trained.model)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (TypeError("a bug"), TypeError),
+        (JaxRuntimeError("INTERNAL: Connection reset by peer"), LostProcessError),
+        (TimeoutError("Timed out after 600 seconds."), LostProcessError),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), FullDeviceError),
+        (TimeoutError(errno.ETIMEDOUT, "Connection timed out"), SaveError),
+    ],
+)
+def test_what_no_disk_is_to_blame_for_is_not_laid_on_it(tmp_path, monkeypatch, error, told):
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
+    with pytest.raises(told) as caught, saving(tmp_path, 8):
+        raise error
+    assert (told is TypeError) or getattr(caught.value, "abrupt", False)
+
+
+def test_the_main_process_alone_fails_but_all_stop(monkeypatch):
+    told, elsewhere = [], ConfigError("elsewhere")
+    monkeypatch.setattr(parallel, "from_main", lambda value: told.append(value) or value)
+    with pytest.raises(ZeroDivisionError):
+        parallel.by_main(lambda: 1 // 0, elsewhere)
+    monkeypatch.setattr(parallel, "is_main_process", lambda: False)
+    monkeypatch.setattr(parallel, "from_main", lambda _: False)
+    with pytest.raises(ConfigError, match="elsewhere"):
+        parallel.by_main(lambda: pytest.fail("ran"), elsewhere)
+    assert told == [False]
+
+
+def test_a_run_whose_end_cannot_be_recorded_tells_all(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(parallel, "from_main", lambda value: told.append(value) or value)
+    with CheckpointWriter(tmp_path) as writer, pytest.raises(CheckpointError):
+        writer.complete(3, None)
+    assert told == [False]
 
 
 def test_a_first_step_that_cannot_be_saved(parts, tmp_path, monkeypatch):

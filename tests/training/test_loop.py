@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from jaxad import parallel
 from jaxad.errors import TrainingError
-from jaxad.io.signals import Stopped, listening
+from jaxad.io.signals import ONCE, Stopped, held, listening
 from jaxad.parallel import LostProcessError
 from jaxad.training.loop import train_loop
 
@@ -78,6 +79,42 @@ def test_a_signal_finishes_and_saves_the_step_at_hand_but_the_last_is_the_caller
     assert stop.value.status == 143
     assert saved == {step: step for step in kept}
     assert list(logged) == [step for step in (3, 6, 9, 12) if step <= at + 1]
+
+
+def test_the_stop_at_a_step_is_not_raised_once_more_on_the_way_out():
+    """What is held around the loop is left, and takes longer than the listener waits for one that is swallowed."""
+
+    class Stop(Counter):
+        def step(self, state, batch, key):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().step(state, batch, key)
+
+    nothing, left = {"on_log": lambda *_: None, "on_save": lambda *_: None}, []
+    settings = {"start": 0, "steps": 12, "key": jax.random.key(0), "log_every": 3, "save_every": 4}
+
+    def run():
+        try:
+            train_loop(Stop(), 0, float, **nothing, **settings)
+        finally:
+            with held():
+                left.append("held")
+            threading.Event().wait(3 * ONCE)
+            left.append("waited")
+
+    with pytest.raises(Stopped), listening():
+        run()
+    assert left == ["held", "waited"]
+
+
+def test_the_others_are_told_of_a_signal_once(monkeypatch):
+    sent = []
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel.multihost_utils, "reached_preemption_sync_point", lambda step: step == 5)
+    monkeypatch.setattr(parallel.os, "kill", lambda *signal: sent.append(signal))
+    parallel._tell_others.cache_clear()
+    assert [parallel.agreed_stop(step, signal.SIGINT) for step in (3, 4, 5)] == [None, None, signal.SIGINT]
+    parallel._tell_others.cache_clear()
+    assert sent == [(os.getpid(), signal.SIGTERM)]
 
 
 def test_the_loss_of_another_process_is_named(monkeypatch):

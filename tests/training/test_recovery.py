@@ -89,6 +89,15 @@ def test_fit_sets_damaged_steps_aside_and_deletes_nothing(copy, kind, monkeypatc
     assert sum(1 for path in root.rglob("*")) == files - lost
 
 
+def test_a_step_whose_times_cannot_be_mended_says_why(copy):
+    times = copy / "checkpoints" / "12" / "_CHECKPOINT_METADATA"
+    times.unlink()
+    times.mkdir()
+    with pytest.raises(CheckpointError, match="_CHECKPOINT_METADATA"):
+        set_aside_damaged(copy / "checkpoints")
+    assert times.is_dir()
+
+
 def test_a_run_goes_on_beside_a_damaged_step_to_the_same_end(copy, trained, parts):
     flip(biggest(copy / "checkpoints" / "12" / "training"), keep_date=True)
     (copy / "metrics.csv").write_text("step,secon")

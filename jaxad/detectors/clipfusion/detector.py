@@ -20,10 +20,16 @@ from jaxad import parallel
 from jaxad.config import CLIPFusionConfig
 from jaxad.data.batches import batches
 from jaxad.data.fit_options import ReferenceOptions
-from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, register
+from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, identity_of, register
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.mapdiff import MapDiff
-from jaxad.detectors.clipfusion.networks import FusionNetworks, compute_types, embed_texts, load_networks
+from jaxad.detectors.clipfusion.networks import (
+    FusionNetworks,
+    compute_types,
+    embed_texts,
+    load_networks,
+    text_identities,
+)
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress, annotated
@@ -66,7 +72,7 @@ class CLIPFusion(Detector, Remembers):
         config.check()
         self.categories = ()
         self.backbone = backbone or load_networks(config)
-        # What a checkpoint loads them from again.
+        # As they were named: with a commit in place of that, files would pass for others that a user asks for.
         self.config = config = dataclasses.replace(config, **dict(self.backbone.sources))
         self.title = config.label
         vision, vae, unet = self.backbone.vision, self.backbone.vae, self.backbone.unet
@@ -110,8 +116,8 @@ class CLIPFusion(Detector, Remembers):
 
     @classmethod
     def load_pretrained(cls, config: Any, record: Mapping[str, Any], override: str | None) -> FusionNetworks:
-        """The networks that `config` names; `override` as `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
-        return load_networks(config, override)
+        """The networks that were saved; `override` as `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
+        return load_networks(config, override, record.get("id"))
 
     @property
     def inputs(self) -> InputSpec:
@@ -140,8 +146,12 @@ class CLIPFusion(Detector, Remembers):
 
     @property
     def weight_hashes(self) -> dict[str, str]:
-        found = (part.partition("=") for part in self.backbone.sha256.split(","))
-        return {name: sha256 for name, _, sha256 in found if sha256}
+        networks, found = self.backbone, {}
+        for model, text, tokenizer in text_identities(self.config):
+            structure = {**networks.structure[model], "text": text}
+            found[model] = identity_of(model, networks.hashes.get(model, ""), structure)
+            found[f"{model}_tokenizer"] = tokenizer
+        return found
 
     @property
     def few_shot(self) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxad.config import CLIPFusionConfig, Precision
+from jaxad.config import CLIPFusionConfig, Precision, to_json
 from jaxad.detectors.clipfusion.prompts import StateTexts, clip_embeddings, state_texts
 from jaxad.errors import ConfigError
 from jaxad.models.clip.loading import load_clip, load_text_tower
@@ -29,6 +30,7 @@ from jaxad.models.stable_diffusion.untrained import (
 )
 from jaxad.models.weights.loader import Weights, find_weights
 from jaxad.models.weights.place import split_revision
+from jaxad.nn import module_state
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import freeze
 from jaxad.types import Array
@@ -45,7 +47,8 @@ class FusionNetworks(nnx.Module):
         vision: CLIP's image tower.
         logit_scale: float32 scalar, what cosines are multiplied by before the softmax.
         vae, unet: of the Stable Diffusion.
-        sources: where each model was loaded from, as pairs of name and source.
+        sources: where each model was loaded from as it was named, as pairs of name and source.
+        pinned: the same with the commit of what came from the hub.
         sha256: hashes of their weight files in the form of `id`; the source itself of untrained ones.
         bytes: size of these files.
     """
@@ -58,19 +61,35 @@ class FusionNetworks(nnx.Module):
         unet: UNet | None,
         *,
         sources: Mapping[str, str],
+        pinned: Mapping[str, str] = {},
         sha256: str,
         bytes: int,
     ):
         self.vision, self.vae, self.unet = vision, vae, unet
         self.logit_scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
         freeze(self)
-        self.sources = tuple(sources.items())
+        self.sources, self.pinned = tuple(sources.items()), tuple({**sources, **pinned}.items())
         self.sha256, self.bytes = sha256, bytes
 
     @property
     def id(self) -> str:
-        """Where they were loaded from, as `clip=SOURCE,diffusion=SOURCE`."""
-        return ",".join(f"{name}={source}" for name, source in self.sources)
+        """Where they are loaded from again, as `clip=SOURCE,diffusion=SOURCE`."""
+        return ",".join(f"{name}={source}" for name, source in self.pinned)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """`sha256` by model."""
+        found = (part.partition("=") for part in self.sha256.split(","))
+        return {name: sha256 for name, _, sha256 in found if sha256}
+
+    @property
+    def structure(self) -> dict[str, dict[str, Any]]:
+        """Shapes of the networks and how they take images, as JSON-ready values by model."""
+        parts = {"clip": {"vision": self.vision}, "diffusion": {"vae": self.vae, "unet": self.unet}}
+        return {
+            model: {name: to_json(network.config) for name, network in networks.items() if network is not None}
+            for model, networks in parts.items()
+        }
 
 
 class Texts(NamedTuple):
@@ -104,14 +123,24 @@ def sources(config: CLIPFusionConfig, override: str | None = None) -> dict[str, 
     return found
 
 
-def load_networks(config: CLIPFusionConfig, override: str | None = None) -> FusionNetworks:
+def load_networks(config: CLIPFusionConfig, override: str | None = None, saved: str | None = None) -> FusionNetworks:
     """The networks that the config names, from `override` where it says otherwise (see `sources`).
+
+    Args:
+        config: names them.
+        override: as of `sources`.
+        saved: `FusionNetworks.id` of those that were loaded first: the same commits are loaded again.
 
     Raises:
         WeightsError: weights cannot be found or do not fit.
         ConfigError: weights that the config cannot be used with.
     """
-    where = sources(config, override)
+    named = sources(config, override)
+    where = named | {
+        name: source
+        for name, source in sources(config, saved).items()
+        if split_revision(source)[0] == split_revision(named[name])[0]
+    }
     loaders = {"clip": _load_clip, "diffusion": _load_diffusion}
     loaded = {name: loaders[name](source, config.precision) for name, source in where.items()}
     (vision, scale), (vae, unet) = (loaded[name].networks if name in loaded else (None, None) for name in loaders)
@@ -120,7 +149,8 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None) -> Fusi
         scale,
         vae,
         unet,
-        sources={name: _pinned(source, loaded[name].commit) for name, source in where.items()},
+        sources=named,
+        pinned={name: _pinned(source, loaded[name].commit) for name, source in where.items()},
         sha256=",".join(f"{name}={found.sha256}" for name, found in loaded.items()),
         bytes=sum(found.bytes for found in loaded.values()),
     )
@@ -141,16 +171,27 @@ def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
         WeightsError: text towers or tokenizers cannot be found or do not fit.
         ConfigError: prompts that are too long.
     """
-    dtype = jnp.dtype(compute_dtype(config.precision))
-    where = sources(config)
     clip, states = None, None
-    if "clip" in where:
-        tower, tokenizer = _clip_text(where["clip"], config.clip_tokenizer, dtype)
-        clip = clip_embeddings(tower, tokenizer, categories, config)
-    if "diffusion" in where:
-        tower, tokenizer = _diffusion_text(where["diffusion"], config.diffusion_tokenizer, dtype)
-        states = state_texts(tower, tokenizer, categories, config)
+    for model in config.models:
+        tower, tokenizer = _text(config, model)
+        if model == "clip":
+            clip = clip_embeddings(tower, tokenizer, categories, config)
+        else:
+            states = state_texts(tower, tokenizer, categories, config)
     return Texts(clip, states)
+
+
+def text_identities(config: CLIPFusionConfig) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """What decides on the text embeddings of each model: its name, its text tower, and hash of its tokenizer's ids.
+
+    Raises:
+        WeightsError: text towers or tokenizers cannot be found or do not fit.
+    """
+    for model in config.models:
+        tower, tokenizer = _text(config, model)
+        ids = np.asarray(tokenizer(["", "a photo of a metal nut; its thread is scratched &amp; bent"]))
+        shape = {"config": to_json(tower.config), "sha256": module_state.digest(tower)}
+        yield model, shape, hashlib.sha256(ids.tobytes()).hexdigest()
 
 
 class _Loaded(NamedTuple):
@@ -190,6 +231,14 @@ def _load_diffusion(source: str, precision: Precision) -> _Loaded:
             "(inpainting)"
         )
     return _Loaded((vae, unet), *_account([parts.unet, parts.vae]))
+
+
+def _text(config: CLIPFusionConfig, model: str) -> tuple[TextTower, CLIPTokenizer]:
+    """Text tower and tokenizer of a model."""
+    find = {"clip": _clip_text, "diffusion": _diffusion_text}[model]
+    return find(
+        getattr(config, model), getattr(config, f"{model}_tokenizer"), jnp.dtype(compute_dtype(config.precision))
+    )
 
 
 def _clip_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:

@@ -97,7 +97,10 @@ def caption(
     numbered = data.partition("/")[0] in NUMBERED
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
     place = expanded(out_dir) / f"{name}_captions_{vlm}_{short}"
-    _claim(place, settings)
+    place.mkdir(parents=True, exist_ok=True)
+    # Splits are captioned beside each other, but have their settings in common.
+    with locked(place / LOCK, f"out_dir = {out_dir}"):
+        _claim(place, settings)
 
     def texts(start: int) -> Iterator[str]:
         if progress is not None:

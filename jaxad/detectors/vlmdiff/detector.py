@@ -192,7 +192,9 @@ class VLMDiff(Detector, Trainable):
         ids = np.asarray(tokenizer_of(self.config, self.text.config.context)(words))
         tokenizer = hashlib.sha256(ids.tobytes()).hexdigest()
         # All of them may come from one file of VLMDiff's authors.
-        whole = {} if self.config.checkpoint is None else {"checkpoint": module_state.digest(self.unet, self.sgn)}
+        whole = {}
+        if self.config.checkpoint is not None:
+            whole["checkpoint"] = f"{found['stable_diffusion']} {module_state.digest(self.sgn)}"
         backbone = self.backbone
         compared = identity_of(backbone.id, backbone.sha256, backbone.config_json())
         return {**found, "tokenizer": tokenizer, **whole, "backbone": compared}

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image
 
 from jaxad.errors import ConfigError
-from jaxad.io.foreign import raise_explained
 from jaxad.io.untrusted import reading
 from jaxad.models.weights.place import split_revision
 
@@ -44,13 +43,9 @@ class HuggingFaceCaptioner:
         dtype = torch.bfloat16 if self._device == "cuda" else torch.float32
         name, revision = split_revision(model)
         where = {"revision": revision or "main", "trust_remote_code": False}
-        with reading(lambda said: ConfigError(f"{_useless(model)}: {said}")):
-            try:
-                self._processor: Any = AutoProcessor.from_pretrained(name, **where)
-                loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
-            except (ImportError, MemoryError) as error:
-                raise_explained(error)
-                raise
+        with reading(lambda said: ConfigError(f"{_useless(model)}: {said}"), memory=True):
+            self._processor: Any = AutoProcessor.from_pretrained(name, **where)
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, **where)
         self._model = loaded.to(self._device).eval()
         self._prompt, self._longest = prompt, max_new_tokens
         # Answers begin where prompts end, which is one place for all only if padding comes first.

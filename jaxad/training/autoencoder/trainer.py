@@ -28,6 +28,7 @@ from jaxad.io.atomic import write_whole
 from jaxad.io.pictures import encode_picture
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import held
+from jaxad.io.text import visible
 from jaxad.models.convnets.lpips import holds_lpips, load_lpips
 from jaxad.models.convnets.patch_discriminator import holds_discriminator, load_discriminator, new_discriminator
 from jaxad.models.stable_diffusion.autoencoder_kl import AutoencoderKL, load_autoencoder, save_autoencoder
@@ -214,9 +215,9 @@ def _fit(
         if resumed:
             state = writer.restore_training(resumed, state)
         if resumed == steps:
-            reporter.say(f"{workdir} is complete; nothing to train")
+            reporter.say(f"{visible(workdir)} is complete; nothing to train")
         elif resumed:
-            reporter.say(f"resuming {workdir} after step {resumed}")
+            reporter.say(f"resuming {visible(workdir)} after step {resumed}")
 
         def export(state: TrainState) -> AutoencoderKL:
             autoencoder = trainer.autoencoder(state)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from experiments.vlmdiff.rows import COCO_SPLITS
 from jaxad.data.captions.attach import Captions
 from jaxad.detectors.vlmdiff.captioning import PROMPTS, caption, data_name, model_name, prompt_name, prompt_text
 from jaxad.errors import ConfigError, DataError
+from jaxad.io.locks import LOCK, locked
 from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
 
 
@@ -73,6 +76,23 @@ def test_captions_made_otherwise_do_not_mix(parts, tmp_path):
     other = caption(parts.train, Fake(), **{**first, "prompt": "Whose is this?"})
     assert other.folder.parent == tmp_path
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_settings_are_claimed_by_one_process_at_a_time(parts, tmp_path):
+    folder = caption(parts.train, Fake(), **settings(tmp_path)).folder
+    # Another split is being captioned: that is no reason to wait.
+    with held_by_another(folder / ".test.lock"):
+        caption(parts.train, Fake(), **settings(tmp_path))
+    with held_by_another(folder / LOCK), pytest.raises(ConfigError, match="out_dir"):
+        caption(parts.train, Fake(), **settings(tmp_path))
+
+
+@contextmanager
+def held_by_another(lock):
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        pool.submit(stack.enter_context, locked(lock, "another")).result()
+        yield
+        pool.submit(stack.pop_all().close).result()
 
 
 def test_a_captioner_that_loses_images_is_refused(parts, tmp_path):

@@ -140,7 +140,7 @@ def test_nothing_is_left_of_a_failure(source, tmp_path, monkeypatch):
     write_torch(source / "pytorch_model.bin", {"big": tensor_of(np.float32([1e6]))})
     with pytest.raises(WeightsError, match="big: values too large for float16"):
         convert(source, tmp_path / "out", dtype="float16", overwrite=True)
-    monkeypatch.setattr(converter, "sha256", lambda files: 1 / 0)
+    monkeypatch.setattr(converter, "digest", lambda files: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         convert(source, tmp_path / "new")
     assert (tmp_path / "out" / "manifest.json").read_text() == before

@@ -313,10 +313,12 @@ def test_hub_cache_serves_offline(folder, tmp_path, monkeypatch, sharded):
 
 
 def test_a_cache_of_one_commit_serves_offline_without_refs(folder, tmp_path, monkeypatch):
-    snapshots = tmp_path / "cache" / "models--someone--dino" / "snapshots"
+    # Which is not the only one on the way there.
+    cache = tmp_path / "snapshots" / "cache"
+    snapshots = cache / "models--someone--dino" / "snapshots"
     snapshots.mkdir(parents=True)
     shutil.copytree(folder, snapshots / ("1" * 40))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     assert find_weights("someone/dino").pinned == f"someone/dino@{'1' * 40}"
     assert find_weights(f"someone/dino@{'1' * 40}").sha256 == find_weights(folder).sha256
     (snapshots / ("2" * 40)).mkdir()
