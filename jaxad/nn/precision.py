@@ -64,16 +64,19 @@ class Conv(nnx.Conv):
         elif not isinstance(padding, str):
             padding = tuple(tuple(pair) for pair in padding)
         y = _convolve(jnp.asarray(inputs), self.kernel[...], dtype, strides, padding)
-        return y if self.bias is None else y + self.bias[...].astype(dtype).reshape(1, 1, 1, -1)
+        # In float32 for the sake of the bias's gradient, which is a sum over all positions.
+        return y if self.bias is None else (y + self.bias[...].reshape(1, 1, 1, -1)).astype(dtype)
 
 
 def whole(kernel: jax.Array) -> jax.Array:
     """What is multiplied with images that are divided over devices: each device has all of it while it does.
 
-    Left to itself, the compiler divides the channels of small images instead and sends the images to and fro.
+    Left to itself, the compiler divides the channels of small images instead and sends the images to and fro, and
+    gathers kernels before they are rounded.
     """
-    devices = jax.sharding.get_abstract_mesh()
-    return jax.lax.with_sharding_constraint(kernel, PartitionSpec()) if devices.size > 1 else kernel
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return kernel
+    return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(kernel), PartitionSpec())
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
