@@ -93,6 +93,7 @@ def main() -> None:
     open_streams()
     # Everything is computed in 32 bits, whatever the process would have others do.
     os.environ["JAX_ENABLE_X64"] = "0"
+    _take_the_gpu()
     sys.excepthook = print_traceback
     try:
         try:
@@ -107,6 +108,15 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)
+
+
+def _take_the_gpu() -> None:
+    """Lets JAX have 95 % of a GPU's memory where the user has not said how much: a command has the GPU to itself.
+
+    JAX's own 75 % leave 6 of 24 GB unused.
+    """
+    if not {"XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"} & os.environ.keys():
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = "0.95"
 
 
 def _status(words: Sequence[str]) -> int:

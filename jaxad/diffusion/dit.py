@@ -10,9 +10,10 @@ from jaxad.diffusion.layers import (
     PrototypeAttention,
     SelfAttention,
     TimestepEmbedder,
+    activated,
     check_inputs,
     linear,
-    plain_norm,
+    modulated,
     sincos_positions,
 )
 from jaxad.nn.rematerialization import rematerialized
@@ -60,7 +61,7 @@ class PrototypeDiTBlock(nnx.Module):
 
         def branch(x: jax.Array, layer) -> jax.Array:
             shift, scale, gate = next(parts), next(parts), next(parts)
-            return x + gate * layer(plain_norm(x) * (1 + scale) + shift)
+            return x + gate * layer(modulated(x, shift, scale))
 
         attend_to = self.prototype_attention
         if self.self_attention is not None:
@@ -68,7 +69,7 @@ class PrototypeDiTBlock(nnx.Module):
         if attend_to is not None:
             assert prototypes is not None, "prototypes must be given: the denoiser attends to them"
             x = branch(x, lambda y: attend_to(y, prototypes))
-        return branch(x, lambda y: self.mlp_out(nnx.gelu(self.mlp_in(y).astype(jnp.float32), approximate=True)))
+        return branch(x, lambda y: self.mlp_out(activated(self.mlp_in(y))))
 
 
 class PrototypeDiT(nnx.Module):
@@ -125,4 +126,4 @@ class PrototypeDiT(nnx.Module):
         for block in self.blocks:
             x = rematerialized(block, self.remat)(x, prototypes, condition)
         shift, scale = jnp.split(self.modulation(condition)[:, None, :], 2, axis=-1)
-        return self.project_out(plain_norm(x) * (1 + scale) + shift)
+        return self.project_out(modulated(x, shift, scale))

@@ -49,6 +49,19 @@ def plain_norm(x: Array) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-6)
 
 
+@jax.checkpoint
+def modulated(x: Array, shift: Array, scale: Array) -> jax.Array:
+    """plain_norm(x) * (1 + scale) + shift, float32 [b n d]; the gradient computes it again, which costs little."""
+    return plain_norm(x) * (1 + scale) + shift
+
+
+@jax.checkpoint
+def activated(x: Array) -> jax.Array:
+    """GELU by tanh, as DiT has it, computed in float32, of the type of x; the gradient computes it again."""
+    x = jnp.asarray(x)
+    return nnx.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
+
+
 class TimestepEmbedder(nnx.Module):
     """Timestep -> vector of `width`: sinusoids, then two linear layers with SiLU between them (DiT)."""
 

@@ -6,8 +6,9 @@ The score is that of PatchCore (arXiv 2106.08265): the distance of a patch to th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import chex
 import jax
@@ -15,9 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.memory.cosine import unit
+from jaxad.nn.platforms import target_platform
 from jaxad.types import Array
 
 Distance = Literal["cosine", "euclidean"]
+SPARE = 4
+"""Candidates measured besides those asked for, where the search multiplies in bfloat16."""
 
 
 def bank_entries(patches: Array, distance: Distance) -> Array:
@@ -53,6 +57,10 @@ def nearest_distance(
     One scan over slices of the banks: it needs room for tokens x chunk values, whatever the size of a bank, and with
     several banks for images x chunk x c more, every image's own slice.
 
+    Accelerators multiply in bfloat16 to find candidates, `SPARE` more than are asked for, and measure those in float32:
+    a float32 product takes them six times as long or more. What is found is then as near as the nearest to within the
+    rounding of bfloat16, and its distance is exact.
+
     Args:
         tokens: [b n c].
         banks: [g k c] from `bank_entries`; entries that are NaN are padding and never near.
@@ -68,35 +76,97 @@ def nearest_distance(
     chex.assert_shape(banks, (None, None, tokens.shape[-1]), custom_message="banks must be [g k c] for tokens [b n c]")
     chex.assert_shape(which, tokens.shape[:1], custom_message="which must be [b] for tokens [b n c]")
     chex.assert_type(which, int, custom_message="which must hold integers")
-    groups, size, channels = banks.shape
-    chunk = min(chunk, size)
-    padding = -size % chunk
-    banks = jnp.pad(banks, ((0, 0), (0, padding), (0, 0)), constant_values=jnp.nan)
-    slices = jnp.moveaxis(banks.reshape(groups, -1, chunk, channels), 1, 0)
     tokens = unit(tokens) if distance == "cosine" else jnp.asarray(tokens, jnp.float32)
-    squares = jnp.square(tokens).sum(-1)[:, :, None]
+    chunk = min(chunk, banks.shape[1])
+    given = (tokens, jnp.asarray(banks), jnp.asarray(which), distance, chunk)
+    if target_platform() == "cpu" or banks.shape[1] <= neighbors + SPARE:
+        best = _search(*given, jnp.float32, _Lowest(neighbors))
+    else:
+        _, places = _search(*given, jnp.bfloat16, _LowestAndPlaces(neighbors + SPARE))
+        best = jnp.sort(_measured(tokens, banks, which, places, distance), axis=-1)[..., :neighbors]
+    found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
+    return jnp.where(jnp.isfinite(best), found, 0.0).sum(-1) / jnp.maximum(jnp.isfinite(best).sum(-1), 1)
 
-    def step(best, entries):
+
+@dataclass(frozen=True)
+class _Lowest:
+    """The lowest `number` values of a row."""
+
+    number: int
+
+    def first(self, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.full((*shape, self.number), jnp.inf, jnp.float32)
+
+    def merged(self, best: jax.Array, far: jax.Array, start: jax.Array) -> jax.Array:
+        if self.number == 1:
+            return jnp.minimum(best, far.min(-1, keepdims=True))
+        return -jax.lax.top_k(-jnp.concatenate([best, far], axis=-1), self.number)[0]
+
+
+@dataclass(frozen=True)
+class _LowestAndPlaces:
+    """The same with their places in the whole row, of which `far` is the part from `start` on."""
+
+    number: int
+
+    def first(self, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        return _Lowest(self.number).first(shape), jnp.zeros((*shape, self.number), jnp.int32)
+
+    def merged(
+        self, best: tuple[jax.Array, jax.Array], far: jax.Array, start: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        near, places = jax.lax.top_k(-far, min(self.number, far.shape[-1]))
+        values = jnp.concatenate([best[0], -near], axis=-1)
+        order = jax.lax.top_k(-values, self.number)[1]
+        both = (values, jnp.concatenate([best[1], places + start], axis=-1))
+        return tuple(jnp.take_along_axis(each, order, axis=-1) for each in both)  # type: ignore[return-value]
+
+
+def _search(
+    tokens: jax.Array, banks: jax.Array, which: jax.Array, distance: Distance, chunk: int, dtype: Any, kept: Any
+) -> Any:
+    """What is `kept` of what grows with the distance of each token to the entries, from products in `dtype`."""
+    groups, size, channels = banks.shape
+    banks = jnp.pad(banks, ((0, 0), (0, -size % chunk), (0, 0)), constant_values=jnp.nan)
+    slices = jnp.moveaxis(banks.reshape(groups, -1, chunk, channels), 1, 0)
+    squares = jnp.square(tokens).sum(-1)[:, :, None]
+    low = tokens.astype(dtype)
+    options: Any = {"precision": "highest" if dtype == jnp.float32 else None, "preferred_element_type": jnp.float32}
+
+    def step(best, numbered):
+        number, entries = numbered
         empty = jnp.isnan(entries[..., 0])
         entries = jnp.where(empty[..., None], 0.0, entries)
         if groups == 1:
-            product = jnp.matmul(tokens, entries[0].T, precision="highest")
-            lengths, empty = jnp.square(entries).sum(-1)[:, None, :], empty[:, None, :]
+            product = jnp.matmul(low, entries[0].astype(dtype).T, **options)
         else:
-            own = entries[which]
-            product = jnp.einsum("bnc,bkc->bnk", tokens, own, precision="highest")
-            lengths, empty = jnp.square(own).sum(-1)[:, None, :], empty[which][:, None, :]
-        # Both distances grow with this one, so that the search needs no root and no division.
-        far = jnp.where(empty, jnp.inf, -product if distance == "cosine" else squares + lengths - 2 * product)
-        if neighbors == 1:
-            return jnp.minimum(best, far.min(-1, keepdims=True)), None
-        candidates = jnp.concatenate([best, far], axis=-1)
-        return -jax.lax.top_k(-candidates, neighbors)[0], None
+            entries, empty = entries[which], empty[which]
+            product = jnp.einsum("bnc,bkc->bnk", low, entries.astype(dtype), **options)
+        far = _far(product, squares, jnp.square(entries).sum(-1)[:, None, :], distance)
+        return kept.merged(best, jnp.where(empty[:, None, :], jnp.inf, far), number * chunk), None
 
-    best = jnp.full((*tokens.shape[:2], neighbors), jnp.inf, jnp.float32)
-    best, _ = jax.lax.scan(step, best, slices)
-    found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
-    return jnp.where(jnp.isfinite(best), found, 0.0).sum(-1) / jnp.maximum(jnp.isfinite(best).sum(-1), 1)
+    best, _ = jax.lax.scan(step, kept.first(tokens.shape[:2]), (jnp.arange(len(slices)), slices))
+    return best
+
+
+def _measured(tokens: jax.Array, banks: Array, which: Array, places: Array, distance: Distance) -> jax.Array:
+    """What grows with the distance of each token to the entries at `places` [b n m], in float32, image by image."""
+
+    def of_image(image):
+        tokens, bank, places = image
+        entries = jnp.asarray(banks)[bank][places]
+        empty = jnp.isnan(entries[..., 0])
+        entries = jnp.where(empty[..., None], 0.0, entries)
+        product = jnp.einsum("nc,nmc->nm", tokens, entries, precision="highest")
+        far = _far(product, jnp.square(tokens).sum(-1)[:, None], jnp.square(entries).sum(-1), distance)
+        return jnp.where(empty, jnp.inf, far)
+
+    return jax.lax.map(of_image, (tokens, jnp.asarray(which), places))
+
+
+def _far(product: jax.Array, squares: jax.Array, lengths: jax.Array, distance: Distance) -> jax.Array:
+    """What grows with the distance: -cosine of unit vectors, or the squared distance. It needs no root, no division."""
+    return -product if distance == "cosine" else squares + lengths - 2 * product
 
 
 class Reservoir:

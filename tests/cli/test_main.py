@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -158,3 +159,21 @@ cli.run = run
 sys.argv = ["jaxad", "check", "--data", "demo"]
 cli.main()
 """
+
+
+@pytest.mark.parametrize(
+    ("given", "share"),
+    [({}, "0.95"), ({"XLA_CLIENT_MEM_FRACTION": "0.5"}, "0.5"), ({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.5"}, None)],
+)
+def test_a_command_has_most_of_a_gpu_unless_the_user_says_how_much(monkeypatch, given, share):
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cli, "_status", lambda words: 0)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    # What `main` sets is forgotten after the test.
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ.get("XLA_CLIENT_MEM_FRACTION") == share

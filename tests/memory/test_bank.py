@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxad.memory import bank as bank_module
 from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
 
 
@@ -38,6 +39,23 @@ def test_nearest_distance_agrees_with_brute_force(distance, neighbors, groups, c
     entries = np.stack([bank_entries(bank, distance) for bank in banks])
     found = nearest_distance(tokens, entries, which, distance=distance, neighbors=neighbors, chunk=chunk)
     np.testing.assert_allclose(found, brute_force(tokens, banks, which, distance, neighbors), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize(("groups", "chunk", "neighbors"), [(1, 100, 1), (1, 7, 3), (3, 5, 2)])
+def test_accelerators_search_in_16_bits_and_measure_in_32(monkeypatch, distance, groups, chunk, neighbors):
+    monkeypatch.setattr(bank_module, "target_platform", lambda: "tpu")
+    tokens, banks = numbers(4, 6, 64), numbers(groups, 23, 64, seed=1)
+    banks[-1, 15:] = np.nan
+    which = np.array([0, groups - 1, groups // 2, 0], np.int32)
+    entries = np.stack([bank_entries(bank, distance) for bank in banks])
+
+    def search(tokens):
+        return nearest_distance(tokens, entries, which, distance=distance, neighbors=neighbors, chunk=chunk)
+
+    np.testing.assert_allclose(search(tokens), brute_force(tokens, banks, which, distance, neighbors), rtol=1e-5)
+    products = [line for line in str(jax.make_jaxpr(search)(tokens)).splitlines() if "dot_general" in line]
+    assert len(products) == 2
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

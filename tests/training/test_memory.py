@@ -64,3 +64,20 @@ def test_training_holds_every_array_once(parts, tmp_path, cache):
     assert [path for path in sizes if given[path].tobytes() != new[path].tobytes()] == []
     assert not np.array_equal(returned["denoiser/project_out/kernel"], new["denoiser/project_out/kernel"])
     assert all(isinstance(array, jax.Array) for array in module_state.split(run.model)[1].values())
+
+
+def test_the_optimizer_is_gone_when_the_threshold_is_measured(parts, tmp_path):
+    weights = []
+
+    class AtThreshold(Reporter):
+        def images(self, what, total):
+            if what == "threshold":
+                weights.append(held())
+            return super().images(what, total)
+
+    before, model = held(), toy_model()
+    trained = sum(array.nbytes for array in module_state.split(model, nnx.Param, ...)[1].values())
+    config = toy_training(steps=1, cache="memory")
+    watched = AtThreshold(quiet=True)
+    jaxad.fit(model, parts.train, config, workdir=tmp_path / "run", holdout=parts.holdout, reporter=watched)
+    assert weights[0] - before < trained + 4e4
