@@ -51,6 +51,11 @@ class _Loaded(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
+def padded_size(images: int, batch_size: int) -> int:
+    """Images of a batch for so few: a power of two, at most `batch_size`, so that few sizes are ever compiled."""
+    return min(batch_size, 1 << max(images - 1, 0).bit_length())
+
+
 def batches(
     source: Source,
     views: Mapping[str, View],
