@@ -21,6 +21,7 @@ from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, write_manifest
 from jaxad.io.npy import map_npy
+from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
@@ -40,6 +41,7 @@ class Encoder:
     """
 
     def __init__(self, detector: Detector, *, batch_size: int = 32, workers: int = 2, mesh: Mesh | None = None):
+        keep_programs()
         self._mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self._mesh.size
         self._workers = workers

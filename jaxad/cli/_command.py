@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from jaxad.cli._reading import read
 from jaxad.errors import ConfigError
@@ -18,10 +18,12 @@ class Command:
     Attributes:
         words: the words that name it.
         keeps: what an interrupted command has finished, and finds again when it is run once more; "" for nothing.
+        compilation_cache: whether programs that it compiles are kept for the next one (`jaxad.io.program_cache`).
     """
 
     words: ClassVar[str]
     keeps: ClassVar[str] = ""
+    compilation_cache: Literal["on", "off"] = "on"
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:

@@ -56,6 +56,9 @@ class Predict(Command):
     """Images at once."""
     workers: int = 2
     """Threads that decode images."""
+    compilation_cache: Literal["on", "off"] = "on"
+    """Whether compiled programs are kept in the user's cache folder, so that the next command compiles none; the
+    variable JAXAD_COMPILATION_CACHE names another folder, or is `off`."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about images that cannot be used: write no results and end with status 1, or leave them out, say why
     in problems.jsonl, and end with status 0."""

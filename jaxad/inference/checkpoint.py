@@ -28,6 +28,7 @@ from jaxad.inference.steps import FOLDER, FORMAT, Step, newest, numbered, open_s
 from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_training
 from jaxad.inference.threshold import Threshold
 from jaxad.io.digests import write_manifest
+from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
 
 EMBED_LIMIT = 200_000_000
@@ -239,6 +240,7 @@ def restore(
         DamagedError: no step is whole, or bytes of the newest have changed (`pass_over` takes an older one).
         CheckpointError: missing, of another format or class, or arrays that do not fit; lists every difference.
     """
+    keep_programs()
     restored, passed = newest(checkpoint, lambda step: _restored(step, backbone, config_changes), changed=pass_over)
     return dataclasses.replace(restored, notes=passed + restored.notes)
 

@@ -20,6 +20,7 @@ from jaxad.detector import Detector
 from jaxad.errors import DataError
 from jaxad.features import FeatureCache, annotated
 from jaxad.inference.programs import programs_of
+from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
 from jaxad.types import Batch, Explanation, Source
 
@@ -57,6 +58,7 @@ class Predictor:
     def __init__(
         self, detector: Detector, protocol: str = "exact-256", *, batch_size: int = 16, mesh: Mesh | None = None
     ):
+        keep_programs()
         self.protocol = metrics.protocol(protocol)
         self.mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self.mesh.size

@@ -27,6 +27,7 @@ from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, 
 from jaxad.inference.calibrate import choose_threshold
 from jaxad.inference.checkpoint import CheckpointWriter, restore
 from jaxad.inference.threshold import Threshold
+from jaxad.io.program_cache import keep_programs
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import held
 from jaxad.nn import module_state
@@ -203,6 +204,7 @@ def fit(
         ConfigError: impossible settings; or the workdir is in use, cannot be written, or has no room for checkpoints.
         TrainingError: the loss, or scores of the hold-out, are not finite.
     """
+    keep_programs()
     config = config or TrainConfig()
     config.check()
     if not len(source) and detector.inputs.needs_images:
