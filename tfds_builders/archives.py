@@ -77,11 +77,13 @@ class _Xz(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         while True:
             if self._decoder is None or self._decoder.eof:
-                rest = self._decoder.unused_data if self._decoder else b""
-                # Streams may be padded with zeros up to a multiple of four.
-                rest = (rest or self._packed.read(CHUNK)).lstrip(b"\0") if self._begun else self._packed.read(CHUNK)
-                if not rest:
-                    return 0
+                # Streams may be padded with zeros, of which there can be more than one reading gives.
+                rest = self._decoder.unused_data.lstrip(b"\0") if self._decoder else b""
+                while not rest:
+                    read = self._packed.read(CHUNK)
+                    if not read:
+                        return 0
+                    rest = read.lstrip(b"\0") if self._begun else read
                 self._decoder, self._begun = lzma.LZMADecompressor(memlimit=DECODER), True
                 data = self._decoder.decompress(rest, len(buffer))
             else:
@@ -229,7 +231,7 @@ def _zip_members(archive: Path, packed: IO[bytes], limits: Limits, progress: Pro
 
 def _tar_members(archive: Path, stream: Any) -> Iterator[_Member]:
     # As a stream, so that a header that claims to be huge is counted while it is read.
-    with tarfile.open(fileobj=stream, mode="r|") as opened:
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as opened:
         for info in opened:
             fault = ""
             if info.issym() or info.islnk():
@@ -244,6 +246,19 @@ def _tar_members(archive: Path, stream: Any) -> Iterator[_Member]:
         # What follows the end of a tar is not read by it; a download that was cut off shows here.
         while stream.read(CHUNK):
             pass
+
+
+class _Header(tarfile.TarInfo):
+    """The head of a member. tarfile takes a damaged or missing one for the end, which only zeros are."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Header:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if buf and not any(buf):
+                raise
+            raise tarfile.ReadError(str(error)) from error
 
 
 class _Counted:

@@ -22,7 +22,7 @@ from tensorflow_datasets.core import constants, split_builder, splits
 from jaxad.data.prepared import data_folder
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.threads import map_threads
-from tfds_builders.encode import encode
+from tfds_builders.encode import category_depth, encode
 from tfds_builders.listing import SPLITS, Benchmark, Sample, benchmark, config_name
 
 VERSION = "1.0.0"
@@ -142,9 +142,10 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         samples = self._samples
         if samples is None:
             samples = list(self.benchmark.list_samples(Path(dl_manager.manual_dir), config.category, **config.options))
+        depth = category_depth(samples, self._workers) if config.size is not None else None
         by_split = {split: [sample for sample in samples if sample.split == split] for split in SPLITS}
         return {
-            split: [Shard(shard, config.size, self._workers, self._progress) for shard in shards(chosen)]
+            split: [Shard(shard, config.size, self._workers, self._progress, depth) for shard in shards(chosen)]
             for split, chosen in by_split.items()
             if chosen
         }
@@ -188,9 +189,10 @@ class Shard:
     size: int | None
     workers: int = 1
     progress: Callable[[int], None] | None = None
+    depth: int | None = None
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        encoded = map_threads(lambda sample: encode(sample, self.size), self.samples, self.workers)
+        encoded = map_threads(lambda sample: encode(sample, self.size, self.depth), self.samples, self.workers)
         for sample, (image, mask) in zip(self.samples, encoded, strict=True):
             if self.progress is not None:
                 self.progress(1)

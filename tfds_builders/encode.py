@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from jaxad.data.decode import decode_image, decode_mask
+from jaxad.data.decode import decode, decode_mask, is_sixteen_bit
+from jaxad.data.files import LARGEST, bad_image
 from jaxad.data.orientation import upright_size
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import Problems
-from jaxad.io.untrusted import MEBIBYTE, bytes_of
+from jaxad.io.threads import map_threads
+from jaxad.io.untrusted import bytes_of
 from tfds_builders.listing import Sample
 
-LARGEST = 1024 * MEBIBYTE
-"""Bytes of an image file."""
 
-
-def encode(sample: Sample, size: int | None = None) -> tuple[bytes, bytes]:
+def encode(sample: Sample, size: int | None = None, depth: int | None = None) -> tuple[bytes, bytes]:
     """The encoded image and mask of a sample.
 
     Args:
@@ -28,23 +28,48 @@ def encode(sample: Sample, size: int | None = None) -> tuple[bytes, bytes]:
         size: length in pixels that the shorter side is reduced to; None copies the source's bytes. Nothing is enlarged:
             images that are small enough are copied too. Images are averaged over areas and resampled with Lanczos
             (JPEG stays JPEG, at quality 95 without chroma subsampling; everything else becomes PNG, 8 bits deep), masks
-            take the nearest pixel.
+            take the nearest pixel. Images of 16 bits become 8 bits deep at any size, so that all of a category are.
+        depth: at how many bits the 16-bit images of the category are read, from `category_depth`; for `size` alone.
 
     Returns:
         Image and mask. A normal image without mask has an all-zero PNG at its own size; an image that may be anomalous
         but has no mask has b"", which says that nobody knows.
 
     Raises:
-        DataError: a file cannot be read; names it.
+        DataError: a file cannot be read, or is of 16 bits at a depth that is not known; names it.
     """
     image = read(sample.image)
     mask = mask_bytes(sample)
-    if size is not None and min(_size(image, sample.image)) > size:
-        pixels = decode_image(image, str(sample.image))
-        height, width = _reduced(pixels.shape[:2], size)
-        image = _save(pixels, (width, height), jpeg=_is_jpeg(image))
-        mask = mask and _nearest(mask, (width, height), str(sample.mask))
+    if size is not None:
+        large = min(_size(image, sample.image)) > size
+        if large or is_sixteen_bit(sample.image):
+            decoded = decode(image, str(sample.image), depth)
+            if decoded.bits and depth is None:
+                detail = "16 bits, and how many of them its category uses is not known; prepare it without a size"
+                raise bad_image("unsupported mode", str(sample.image), detail)
+            shape = decoded.pixels.shape[:2]
+            height, width = _reduced(shape, size) if large else shape
+            image = _save(decoded.pixels, (width, height), jpeg=_is_jpeg(image))
+            mask = mask and _nearest(mask, (width, height), str(sample.mask)) if large else mask
     return image, mask if mask or sample.label != 0 else zeros(*_size(image, sample.image))
+
+
+def category_depth(samples: Sequence[Sample], workers: int = 1) -> int | None:
+    """The depth of a category's 16-bit images (`jaxad.data.depth`), which are decoded; None where there are none.
+
+    Args:
+        samples: all images of the category.
+        workers: threads that decode.
+
+    Raises:
+        DataError: one of these images cannot be used; names it.
+    """
+
+    def bits(sample: Sample) -> int:
+        file = sample.image
+        return decode(read(file), str(file)).bits if is_sixteen_bit(file) else 0
+
+    return max(map_threads(bits, samples, workers), default=0) or None
 
 
 def read(file: Path) -> bytes:

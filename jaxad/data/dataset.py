@@ -95,9 +95,10 @@ def load(
         data_dir: folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets by default.
         config: categories, hold-out, what to do about bad images, threads.
         cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
-        verify: decode everything first (jaxad.data.doctor); False only lists the images. None does so for folders,
-            which may change at any time, and where bad images are to be skipped, but trusts a prepared data set. The
-            depth of a folder's 16-bit images is measured then, that of prepared ones always.
+        verify: decode everything first (jaxad.data.doctor), and look for what would be wrong with a hold-out though
+            there is none; False only lists the images. None decodes folders, which may change at any time, and where
+            bad images are to be skipped, but trusts a prepared data set. The depth of a folder's 16-bit images is
+            measured then, that of prepared ones always.
 
     Raises:
         DataError: an unknown name, a folder without categories or images, or, unless config.on_bad is "skip", any fatal
@@ -129,16 +130,15 @@ def _load_folder(name: str, root: Path, config: DataConfig, verify: bool | None)
     listing = scan(root, config.categories)
     normal = FolderSource(f"{name}/train", (*listing.train, *listing.validation))
     test = FolderSource(f"{name}/test", listing.test)
-    data = _assemble(
-        name, normal, frozenset(listing.validation), test, listing.problems, config, verify is not False, root
-    )
+    data = _assemble(name, normal, frozenset(listing.validation), test, listing.problems, config, verify, root)
     folders = [root, *(root / file_name(category) for category in data.categories)]
     return replace(data, license=_license(folders), notes=read_notes(root))
 
 
 def _load_prepared(name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None) -> DataSet:
     found = open_prepared(name, data_dir, categories=config.categories, workers=config.workers)
-    verify = config.on_bad == "skip" if verify is None else verify
+    if config.on_bad != "skip":
+        verify = bool(verify)
     data = _assemble(name, found.normal, found.validation, found.test, found.problems, config, verify, Path(name))
     return replace(data, license=_short(found.license))
 
@@ -150,13 +150,15 @@ def _assemble(
     test: ImageSource,
     known: tuple[Problem, ...],
     config: DataConfig,
-    verify: bool,
+    verify: bool | None,
     root: Path,
 ) -> DataSet:
     """The data set of these images, the bad ones refused or left out and the hold-out taken from the normal ones."""
     found = Examination()
-    if verify:
-        found = examine([normal], test, validation=validation, workers=config.workers)
+    if verify is not False:
+        # Without a hold-out, validation images are training images like others.
+        apart = validation if verify or config.holdout > 0 else frozenset[Record]()
+        found = examine([normal], test, validation=apart, workers=config.workers)
         normal, test = (source.at_depths(found.depths) for source in (normal, test))
     problems = [*known, *(finding.problem for finding in found.findings), *found.notes]
     fatal = [problem for problem in problems if problem.fatal]

@@ -21,6 +21,8 @@ import hashlib
 import io
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,9 +33,11 @@ from PIL import Image, UnidentifiedImageError
 from jaxad.data import turns
 from jaxad.data.contents import described
 from jaxad.data.depth import (
+    FULL,
     Depth,
     chosen_depth,
     declared_bits,
+    is_premultiplied,
     is_signed,
     is_wide_color,
     to_eight_bits,
@@ -43,6 +47,7 @@ from jaxad.data.files import bad_image, read_file
 from jaxad.data.jpeg import DamagedJPEG, decode_jpeg
 from jaxad.data.orientation import turned_pixels, upright
 from jaxad.errors import DataError
+from jaxad.io.foreign import raise_explained, raise_of_machine
 from jaxad.types import View
 
 # "JPEG" opens MPO too, the JPEG of several frames that phones write.
@@ -58,7 +63,8 @@ _STRIP = 256
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-class Decoded(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Decoded:
     """An image.
 
     Attributes:
@@ -66,14 +72,16 @@ class Decoded(NamedTuple):
         kind: of its file, such as "PNG RGB" or "JPEG L".
         values: what the file holds: uint16 [h w], [h w 3] or [h w 4] of a 16-bit image, else `pixels`.
         bits: the smallest depth that holds the values of a 16-bit image (`jaxad.data.depth`), 0 of other images.
+        frames: of which this is the first; 1 where nobody asked for them to be counted.
     """
 
     pixels: np.ndarray
     kind: str
     values: np.ndarray
     bits: int = 0
+    frames: int = 1
 
-    @property
+    @cached_property
     def digest(self) -> bytes:
         """16 bytes that identify the image, whatever its file: those of its values, which no depth has rounded."""
         return pixel_digest(self.values)
@@ -92,37 +100,39 @@ class DecodedMask(NamedTuple):
     levels: np.ndarray
 
 
-def decode(encoded: bytes, name: str = "encoded image", depth: Depth = None) -> Decoded:
+def decode(encoded: bytes, name: str = "encoded image", depth: Depth = None, *, count_frames: bool = False) -> Decoded:
     """Decodes the bytes of an image file by the rules above.
 
     Args:
         encoded: content of the file.
         name: what messages call it.
         depth: of 16-bit images of its category, as `jaxad.data.depth.chosen_depth` takes it.
+        count_frames: whether to count the file's frames, for which all of it is looked through; `kind` tells them too.
 
     Raises:
+        MachineError: memory is short.
         DataError: with one problem of kind "unreadable image", "truncated image", "damaged image",
             "decompression bomb" or "unsupported mode".
     """
 
-    def convert(image: Image.Image) -> Decoded:
-        frames = _frames(image)
+    def convert(image: Image.Image, stored: np.ndarray | None) -> Decoded:
+        frames = _frames(image) if count_frames else 1
         kind = f"{image.format} {image.mode}" + (f", the first of {frames} frames" if frames > 1 else "")
         if is_signed(image):
             raise _UnsupportedMode("signed integers, whose range is unknown; save it with 8 or 16 bits, unsigned")
         declared = 0
-        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "CMYK"):
-            stored = decode_jpeg(encoded, image.mode)
-            values = None if stored is None else turned_pixels(stored, like=image)
+        if stored is not None:
+            values = turned_pixels(stored, like=image)
         else:
             values = _wide_values(image, encoded)
             declared = 0 if values is None else declared_bits(image, encoded)
         if values is None:
             values = _pil_to_rgb(_loaded(image))
         if values.dtype == np.uint8:
-            return Decoded(values, kind, values)
+            return Decoded(values, kind, values, frames=frames)
         bits = used_bits(values, declared)
-        return Decoded(_array_to_rgb(values, name, chosen_depth(values, depth, declared)), kind, values, bits)
+        pixels = _array_to_rgb(values, name, chosen_depth(values, depth, declared))
+        return Decoded(pixels, kind, values, bits, frames)
 
     return _decode(encoded, name, convert)
 
@@ -138,22 +148,34 @@ def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
     Palettes are looked up, transparent pixels are background, and JPEG masks are cut at 127 because compression
     leaves a haze above 0. Arguments and errors as `decode_image`; 32-bit masks are read too.
     """
-    return _decode(*_encoded(source, name), lambda image: _marked(image, _pil_to_levels(_loaded(image))))
+    return _decode(*_encoded(source, name), lambda image, stored: _marked(image, _levels(image, stored)))
 
 
 def decode_levels(encoded: bytes, name: str = "encoded image") -> np.ndarray:
     """The highest channel of each pixel [h w] of an image or mask, as its file has it. Errors as `decode`."""
-    return _decode(encoded, name, lambda image: _pil_to_levels(_loaded(image)))
+    return _decode(encoded, name, _levels)
 
 
 def decode_mask_levels(encoded: bytes, name: str = "encoded image") -> DecodedMask:
     """As `decode_mask`, of the bytes of a file, with the values that it holds."""
 
-    def convert(image: Image.Image) -> DecodedMask:
-        levels = _pil_to_levels(_loaded(image))
+    def convert(image: Image.Image, stored: np.ndarray | None) -> DecodedMask:
+        levels = _levels(image, stored)
         return DecodedMask(_marked(image, levels), np.setdiff1d(levels, 0))
 
     return _decode(encoded, name, convert)
+
+
+def is_sixteen_bit(file: Path) -> bool:
+    """Whether an image file has 16 bits a channel, by its head alone; False of one that cannot be opened."""
+    try:
+        with file.open("rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            wide = _is_wide(image)
+            stream.seek(0)
+            return wide or is_wide_color(image, stream.read(32))
+    except Exception:
+        # Whoever decodes it says what is wrong.
+        return False
 
 
 def to_rgb(image: Any, name: str = "image", depth: Depth = None) -> np.ndarray:
@@ -211,8 +233,8 @@ def _encoded(source: Path | str | bytes, name: str) -> tuple[bytes, str]:
     return read_file(Path(source), name), name or str(source)
 
 
-def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image], T]) -> T:
-    """What every image and mask goes through, once."""
+def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image, np.ndarray | None], T]) -> T:
+    """What every image and mask goes through, once; `convert` gets pixels too, as stored, where they are known."""
 
     def work() -> T:
         try:
@@ -225,7 +247,8 @@ def _decode(encoded: bytes, name: str, convert: Callable[[Image.Image], T]) -> T
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels, limit {limit}")
             if pixels > turns.LARGE:
                 turns.take_turn(own)
-            return convert(image)
+            jpeg = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L", "CMYK")
+            return convert(image, decode_jpeg(encoded, image.mode) if jpeg else None)
 
     return _named(name, work)
 
@@ -252,10 +275,12 @@ def _wide_values(image: Image.Image, encoded: bytes) -> np.ndarray | None:
         # Checks the file's length and sums first, which OpenCV does not.
         image.load()
         read = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-        if read is not None and read.dtype == np.uint16 and read.ndim == 3:
-            order = [2, 1, 0, 3][: read.shape[-1]]
-            return turned_pixels(np.ascontiguousarray(read[..., order]), like=image)
-        return None
+        if read is None or read.dtype != np.uint16 or read.ndim != 3 or read.shape[-1] not in (3, 4):
+            raise _UnsupportedMode("16 bits a channel, stored in a way that cannot be read; save it as PNG")
+        # A fourth channel need not be alpha; and colors that were multiplied by it lie over black already.
+        alpha = image.has_transparency_data and not is_premultiplied(image)
+        order = [2, 1, 0, 3][: read.shape[-1] if alpha else 3]
+        return turned_pixels(np.ascontiguousarray(read[..., order]), like=image)
     if not _is_wide(image):
         return None
     return np.asarray(upright(_loaded(image))).astype(np.uint16)
@@ -276,6 +301,11 @@ def _named(name: str, work: Callable[[], T]) -> T:
     except DamagedJPEG as error:
         raise bad_image(error.kind, name, f"{error}; copy or export it again") from error
     except Exception as error:
+        # Whoever leaves bad images out would leave out a good one.
+        raise_of_machine(error)
+        short = isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem
+        if short or isinstance(error, MemoryError):
+            raise_explained(MemoryError(str(error)))
         # WebP checks its length first and says nothing more specific.
         cut = any(sign in str(error).lower() for sign in ("truncated", "could not create decoder"))
         kind = "truncated image" if cut else "unreadable image"
@@ -307,7 +337,11 @@ def _marked(image: Image.Image, levels: np.ndarray) -> np.ndarray:
     return levels > (127 if image.format in ("JPEG", "MPO") else 0)
 
 
-def _pil_to_levels(image: Image.Image) -> np.ndarray:
+def _levels(image: Image.Image, stored: np.ndarray | None) -> np.ndarray:
+    """The highest channel of each pixel of an opened image, from its pixels as stored where these are known."""
+    if stored is not None:
+        return turned_pixels(stored.max(axis=-1), like=image)
+    image = _loaded(image)
     one_number = _is_wide(image) or image.mode in ("I", "F")
     return np.asarray(upright(image)) if one_number else _pil_to_rgb(image).max(axis=-1)
 
@@ -326,10 +360,18 @@ def _array_to_rgb(array: np.ndarray, name: str, depth: Depth = None) -> np.ndarr
             f"{array.dtype} {list(array.shape)}; needs uint8 or uint16 of [h w], [h w 1], [h w 3] or [h w 4]",
         )
     if pixels.dtype == np.uint16:
-        pixels = to_eight_bits(pixels, chosen_depth(pixels, depth))
+        pixels = _scaled(pixels, chosen_depth(pixels, depth))
     if pixels.shape[-1] == 4:
         return _over_black(pixels)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _scaled(values: np.ndarray, depth: int) -> np.ndarray:
+    """uint16 values [h w c] to uint8; alpha by its full range where it has values that the colors' depth does not."""
+    scaled = to_eight_bits(values, depth)
+    if values.shape[-1] == 4 and int(values[..., 3].max()) >= 2**depth:
+        scaled[..., 3] = to_eight_bits(values[..., 3], FULL)
+    return scaled
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:

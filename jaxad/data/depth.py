@@ -9,7 +9,7 @@ bits. A detector keeps the depths that it was fitted with.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ DEPTHS = (8, 10, 12, 14, 16)
 FULL = 16
 Depth = int | tuple[int, ...] | None
 """What is known of the depth of an image, for `chosen_depth`."""
-_MAX_SAMPLE_VALUE, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 281, 258, 339
+_MAX_SAMPLE_VALUE, _BITS_PER_SAMPLE, _SAMPLE_FORMAT, _EXTRA_SAMPLES = 281, 258, 339, 338
 
 
 def to_eight_bits(values: np.ndarray, depth: int = FULL) -> np.ndarray:
@@ -28,16 +28,22 @@ def to_eight_bits(values: np.ndarray, depth: int = FULL) -> np.ndarray:
 
 
 def used_bits(values: np.ndarray, declared: int = 0) -> int:
-    """The smallest depth that holds uint16 values, and as many bits as the file declares."""
-    return _fitting(max(int(values.max(initial=0)).bit_length(), declared))
+    """The smallest depth that holds uint16 values [h w] or [h w c], and as many bits as the file declares.
+
+    Alpha, the last of four channels, does not count. An image with values above what its file declares is scaled to 16
+    bits already, as PNG's standard asks.
+    """
+    color = values[..., :3] if values.ndim == 3 and values.shape[-1] == 4 else values
+    bits = int(color.max(initial=0)).bit_length()
+    return FULL if 0 < declared < bits else _fitting(max(bits, declared))
 
 
 def declared_bits(image: Image.Image, encoded: bytes) -> int:
-    """How many bits a 16-bit file says that it uses: PNG's sBIT, TIFF's MaxSampleValue; 0 where it says nothing."""
+    """How many bits a 16-bit file says that its colors use: PNG's sBIT, TIFF's MaxSampleValue; 0 if it says nothing."""
     if image.format == "TIFF":
         highest = image.tag_v2.get(_MAX_SAMPLE_VALUE, 0)  # type: ignore[attr-defined]
-        return max(np.atleast_1d(highest).astype(int).tolist()).bit_length()
-    return max(_chunk(encoded, b"sBIT"), default=0) if image.format == "PNG" else 0
+        return max(_of_colors(np.atleast_1d(highest).astype(int).tolist()), default=0).bit_length()
+    return max(_of_colors(_chunk(encoded, b"sBIT")), default=0) if image.format == "PNG" else 0
 
 
 def chosen_depth(values: np.ndarray, depth: Depth, declared: int = 0) -> int:
@@ -47,8 +53,7 @@ def chosen_depth(values: np.ndarray, depth: Depth, declared: int = 0) -> int:
         values: of one image.
         depth: what is known of its category: one depth, or several of which the smallest that holds the values is
             taken, or None: then what the file declares decides, else all 16 bits are taken.
-        declared: bits that its file declares. One with values above them is scaled to 16 bits already, as PNG's
-            standard asks.
+        declared: bits that its file declares.
     """
     if isinstance(depth, int):
         return depth
@@ -79,15 +84,26 @@ def is_wide_color(image: Image.Image, encoded: bytes) -> bool:
     """Whether an opened file has several channels of 16 bits, of which Pillow keeps the high bytes."""
     if image.format == "PNG":
         return encoded[24:25] == b"\x10" and image.mode in ("RGB", "RGBA", "LA")
-    if image.format == "TIFF" and image.mode == "RGB":
+    if image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
         return set(image.tag_v2.get(_BITS_PER_SAMPLE, ())) == {16}  # type: ignore[attr-defined]
     return False
+
+
+def is_premultiplied(image: Image.Image) -> bool:
+    """Whether an opened file's colors are multiplied by its alpha, which only TIFF has."""
+    extra = image.tag_v2.get(_EXTRA_SAMPLES, ()) if image.format == "TIFF" else ()  # type: ignore[attr-defined]
+    return 1 in np.atleast_1d(extra)
 
 
 def is_signed(image: Image.Image) -> bool:
     """Whether an opened file holds integers below 0, which only TIFF has."""
     formats = image.tag_v2.get(_SAMPLE_FORMAT, (1,)) if image.format == "TIFF" else (1,)  # type: ignore[attr-defined]
     return 2 in np.atleast_1d(formats)
+
+
+def _of_colors(channels: Sequence[int]) -> Sequence[int]:
+    """What is said of each channel, without that of alpha, the second of two or the fourth of four."""
+    return channels[:-1] if len(channels) in (2, 4) else channels
 
 
 def _fitting(bits: int) -> int:

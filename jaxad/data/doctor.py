@@ -85,6 +85,7 @@ class _Examined(NamedTuple):
     size: str = ""
     kind: str = ""
     bits: int = 0
+    frames: int = 1
     binary: bool = False
     mask: ExaminedMask = ExaminedMask([])
 
@@ -179,7 +180,8 @@ def _examine(source: ImageSource, index: int) -> _Examined:
         )
         # Of one value alone are black frames, and masks that mark nothing.
         binary = is_binary(image.values) and bool(np.ptp(image.values))
-        return _Examined(mask.problems, image.digest, f"{size[1]} x {size[0]}", image.kind, image.bits, binary, mask)
+        measured = f"{size[1]} x {size[0]}"
+        return _Examined(mask.problems, image.digest, measured, image.kind, image.bits, image.frames, binary, mask)
 
 
 def _by_category(records: Sequence[Record], examined: Sequence[_Examined]) -> Iterator[tuple[str, list[_Examined]]]:
@@ -259,7 +261,7 @@ def _ranges(records: Sequence[Record], examined: Sequence[_Examined], depths: Ma
 
 def _frames(records: Sequence[Record], examined: Sequence[_Examined]) -> Iterator[Problem]:
     for category, results in _by_category(records, examined):
-        if number := sum("frames" in result.kind for result in results):
+        if number := sum(result.frames > 1 for result in results):
             detail = f"{number} files hold several frames, of which the first is used; save the others as files"
             yield Problem("several frames", category, detail, fatal=False)
 

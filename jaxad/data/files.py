@@ -11,6 +11,10 @@ from typing import NamedTuple
 from jaxad.data.turns import LARGE_FILE, take_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.foreign import raise_of_machine
+from jaxad.io.untrusted import MEBIBYTE
+
+LARGEST = 1024 * MEBIBYTE
+"""Bytes of the file of an image or mask."""
 
 
 class Facts(NamedTuple):
@@ -67,9 +71,14 @@ def read_file(file: Path, name: str = "") -> bytes:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
             raise bad_image("unreadable image", name, "not a regular file; remove it or put an image in its place")
+        if status.st_size > LARGEST:
+            detail = f"larger than {LARGEST / MEBIBYTE:,.0f} MiB, which no image is; crop or shrink it"
+            raise bad_image("unreadable image", name, detail)
         if status.st_size > LARGE_FILE:
             take_turn()
-        return file.read_bytes()
+        with file.open("rb") as stream:
+            # No more than was found, should it be written to all the while.
+            return stream.read(max(status.st_size, MEBIBYTE) + 1)
     except OSError as error:
         raise_of_machine(error)
         raise bad_image("unreadable image", name, f"cannot open the file ({error.strerror or error})") from error

@@ -40,12 +40,8 @@ class FolderSource(ImageSource):
         return None if mask is None else read_file(mask)
 
     def examined(self, index: int) -> Decoded:
-        """The decoded image; its facts are remembered."""
-        file = self.records[index].file
-        state = file_state(file)
-        decoded = self.decoded(index)
-        self.files.remember(file, state, Facts(decoded.digest, decoded.bits))
-        return decoded
+        """The decoded image, its frames counted; its facts are remembered."""
+        return self._remembered(index, count_frames=True)
 
     def facts(self, index: int) -> Facts:
         """The digest of an image and the bits that it uses; a file that was examined before is not opened."""
@@ -53,7 +49,7 @@ class FolderSource(ImageSource):
         if (known := self.files.known(file)) is not None:
             return known
         try:
-            decoded = self.examined(index)
+            decoded = self._remembered(index)
         except DataError:
             return Facts(content_digest(read_file(file)))
         return Facts(decoded.digest, decoded.bits)
@@ -71,3 +67,10 @@ class FolderSource(ImageSource):
     def select(self, indices: Iterable[int], name: str | None = None) -> FolderSource:
         """The images at `indices`, in that order, under another name if one is given."""
         return replace(self, name=name or self.name, records=tuple(self.records[index] for index in indices))
+
+    def _remembered(self, index: int, *, count_frames: bool = False) -> Decoded:
+        file = self.records[index].file
+        state = file_state(file)
+        decoded = self.decoded(index, count_frames=count_frames)
+        self.files.remember(file, state, Facts(decoded.digest, decoded.bits))
+        return decoded

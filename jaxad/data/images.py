@@ -82,9 +82,11 @@ class ImageList:
         return None
 
     def fingerprint(self, index: int) -> str:
-        """Path, size and date of change of a file; the pixels of an image that was given decoded."""
+        """Path, size and date of change of a file; the pixels of an image that was given decoded; the depth of both."""
         image = self._images[index]
-        return file_fingerprint(image) if isinstance(image, Path) else pixel_digest(self[index].image).hex()
+        depth = depth_of(self.records[index].category, self.depths)
+        known = file_fingerprint(image) if isinstance(image, Path) else pixel_digest(self[index].image).hex()
+        return known + (f"\0{depth}" if depth else "")
 
     def digest(self, index: int) -> bytes:
         """16 bytes (BLAKE2b) of the pixels; of the content of a file that cannot be decoded. A file is read once."""

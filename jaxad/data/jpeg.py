@@ -34,7 +34,8 @@ def decode_jpeg(encoded: bytes, mode: str) -> np.ndarray | None:
         mode: of the opened image in Pillow: "RGB", "L" or "CMYK".
 
     Returns:
-        The pixels; None where Pillow is to convert them ("CMYK"), or where simplejpeg is not installed.
+        The pixels; None where Pillow is to convert them ("CMYK"), where the first thing that libjpeg warns of is
+        harmless, which hides what it would warn of next, or where simplejpeg is not installed.
 
     Raises:
         DamagedJPEG: unless the caller set PIL.ImageFile.LOAD_TRUNCATED_IMAGES.
@@ -47,5 +48,5 @@ def decode_jpeg(encoded: bytes, mode: str) -> np.ndarray | None:
     except ValueError as error:
         if not _HARMLESS.search(str(error)):
             raise DamagedJPEG(str(error), encoded) from error
-        pixels = simplejpeg.decode_jpeg(encoded, space, strict=False)
+        return None
     return pixels if space == "RGB" else None

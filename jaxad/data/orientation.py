@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 _TAG = ExifTags.Base.Orientation
-_UPRIGHT, _ON_ITS_SIDE = 1, (5, 6, 7, 8)
+_STEPS = (Image.Transpose.TRANSPOSE, Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.FLIP_LEFT_RIGHT)
 _TURNS = {
-    1: lambda pixels: pixels,
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
-    8: np.rot90,
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
 }
-
-
-def is_turned(image: Image.Image) -> bool:
-    """Whether an opened file is stored otherwise than it is to be seen. Does not decode it."""
-    return 2 <= _orientation(image) <= 8
+"""Of each value of the tag, which of the steps to take: rows to columns, then upside down, then left to right."""
+_SAYING_SO = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -31,28 +28,29 @@ def upright(image: Image.Image) -> Image.Image:
 
 def turned(image: Image.Image, *, like: Image.Image) -> Image.Image:
     """The image turned as the file of another one asks for."""
-    # PIL would copy an image that is upright already.
-    if not is_turned(like):
+    needs = _TURNS[_orientation(like)]
+    if not any(needs):
         return image
-    bare = image.copy()
-    # PIL writes all of EXIF anew, and fails where some of it is damaged.
-    for name in ("exif", "Raw profile type exif"):
-        bare.info.pop(name, None)
-    bare.getexif()[_TAG] = _orientation(like)
-    return ImageOps.exif_transpose(bare)
+    for step, needed in zip(_STEPS, needs, strict=True):
+        image = image.transpose(step) if needed else image
+    for name in _SAYING_SO:
+        image.info.pop(name, None)
+    return image
 
 
 def turned_pixels(pixels: np.ndarray, *, like: Image.Image) -> np.ndarray:
     """Pixels [h w ...] as an opened file is stored, turned as it asks for; contiguous."""
-    return np.ascontiguousarray(_TURNS[_orientation(like)](pixels))
+    swapped, flipped, mirrored = _TURNS[_orientation(like)]
+    pixels = pixels.swapaxes(0, 1) if swapped else pixels
+    return np.ascontiguousarray(pixels[:: -1 if flipped else 1, :: -1 if mirrored else 1])
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of `upright`, without decoding the image."""
     width, height = image.size
-    return (height, width) if _orientation(image) in _ON_ITS_SIDE else (width, height)
+    return (height, width) if _TURNS[_orientation(image)][0] else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
-    value = image.getexif().get(_TAG, _UPRIGHT)
-    return value if value in range(1, 9) else _UPRIGHT
+    value = image.getexif().get(_TAG, 1)
+    return value if value in range(1, 9) else 1

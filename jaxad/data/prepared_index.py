@@ -211,23 +211,25 @@ def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
 
     def entry(position: int) -> Entry:
         values = read_record(folder, split, position)
-        label = int(values["label"])
-        mask = bytes(values["mask"])
-        facts = _facts(bytes(values["image"]))
-        return Entry(
-            split=split,
-            position=position,
-            image_id=_text(values["image_id"]),
-            category=features["category"].int2str(int(values["category"])),
-            label=label if label in (0, 1) else None,
-            defect=_text(values["defect"]),
-            object_id=_text(values["object_id"]),
-            view=int(values["view"]),
-            caption=_text(values["caption"]),
-            digest=facts.digest.hex(),
-            bits=facts.bits,
-            masked=bool(mask) and not (label == 0 and blank(mask)),
-        )
+        where = f"{folder}: record {position} of {split}"
+        with reading(lambda said: DataError(f"{where} is not as its features say ({said}); prepare it again")):
+            label = int(values["label"])
+            mask = bytes(values["mask"])
+            facts = _facts(bytes(values["image"]))
+            return Entry(
+                split=split,
+                position=position,
+                image_id=_text(values["image_id"]),
+                category=features["category"].int2str(int(values["category"])),
+                label=label if label in (0, 1) else None,
+                defect=_text(values["defect"]),
+                object_id=_text(values["object_id"]),
+                view=int(values["view"]),
+                caption=_text(values["caption"]),
+                digest=facts.digest.hex(),
+                bits=facts.bits,
+                masked=bool(mask) and not (label == 0 and blank(mask)),
+            )
 
     yield from map_threads(entry, range(len(source)), workers)
 

@@ -56,14 +56,15 @@ class ImageSource(ABC):
     def select(self, indices: Iterable[int], name: str | None = None) -> Self:
         """The images at `indices`, in that order, under another name if one is given."""
 
-    def decoded(self, index: int) -> Decoded:
+    def decoded(self, index: int, *, count_frames: bool = False) -> Decoded:
         """The image as `jaxad.data.decode.decode` gives it."""
         record = self.records[index]
-        return decode(self.encoded(index), str(record.file), depth_of(record.category, self.depths))
+        depth = depth_of(record.category, self.depths)
+        return decode(self.encoded(index), str(record.file), depth, count_frames=count_frames)
 
     def examined(self, index: int) -> Decoded:
-        """As `decoded`; its facts are remembered where that spares decoding it again."""
-        return self.decoded(index)
+        """As `decoded`, its frames counted; its facts are remembered where that spares decoding it again."""
+        return self.decoded(index, count_frames=True)
 
     def digest(self, index: int) -> bytes:
         """16 bytes (BLAKE2b) of the image's pixels: the same for every file that holds them, and once it is prepared.

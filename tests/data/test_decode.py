@@ -1,9 +1,11 @@
 """Every mode and every damage an image file can come with."""
 
+import errno
 import io
 import os
 import struct
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from PIL import Image
 
 from jaxad.data.decode import (
     FORMATS,
+    decode,
     decode_image,
     decode_mask,
     pixel_digest,
@@ -20,7 +23,7 @@ from jaxad.data.decode import (
     resize,
     to_rgb,
 )
-from jaxad.errors import DataError
+from jaxad.errors import DataError, MachineError
 from jaxad.types import View
 
 RNG = np.random.default_rng(0)
@@ -243,6 +246,43 @@ def test_files_that_cannot_be_opened(tmp_path):
         with pytest.raises(DataError, match=name) as caught:
             decode_image(tmp_path / name)
         assert caught.value.problems[0].kind == "unreadable image"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "x")])
+def test_short_memory_is_no_fault_of_the_image(monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("jaxad.data.decode.upright", fail)
+    for read in (decode_image, decode_mask):
+        with pytest.raises(MachineError, match="out of memory"):
+            read(encoded(COLOR))
+
+
+def test_short_memory_of_opencv_is_no_fault_of_the_image(monkeypatch):
+    def fail(*_):
+        error = cv2.error("Failed to allocate 12 bytes")
+        error.code = cv2.Error.StsNoMem
+        raise error
+
+    wide = cv2.imencode(".png", np.zeros((7, 9, 3), np.uint16))[1].tobytes()
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(MachineError, match="out of memory"):
+        decode_image(wide)
+
+
+def test_frames_are_counted_where_they_are_asked_for():
+    frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
+    data = encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    found, counted = decode(data), decode(data, count_frames=True)
+    assert (found.kind, found.frames) == ("TIFF L", 1)
+    assert (counted.kind, counted.frames) == ("TIFF L, the first of 2 frames", 2)
+
+
+def test_a_digest_is_computed_once(monkeypatch):
+    found, digests = decode(encoded(COLOR)), []
+    monkeypatch.setattr("jaxad.data.decode.pixel_digest", lambda pixels: digests.append(pixels) or b"digest")
+    assert (found.digest, found.digest, len(digests)) == (b"digest", b"digest", 1)
 
 
 def test_decompression_bomb(monkeypatch):

@@ -15,6 +15,7 @@ from jaxad.data.dataset import load
 from jaxad.data.decode import decode, to_rgb
 from jaxad.data.depth import chosen_depth, common_depths, depth_of, to_eight_bits, used_bits
 from jaxad.data.images import ImageList
+from jaxad.errors import DataError
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.predictor import Predictor
 from jaxad.testing import toy_model, toy_training
@@ -53,6 +54,60 @@ def test_used_bits():
     highest = [0, 255, 256, 1023, 1024, 4095, 4096, 16383, 16384, 65535]
     assert [used_bits(np.array([n], np.uint16)) for n in highest] == [8, 8, 10, 10, 12, 12, 14, 14, 16, 16]
     assert used_bits(np.array([3], np.uint16), declared=11) == 12
+    assert [used_bits(np.array([n], np.uint16), declared=10) for n in (1023, 1024, 5000)] == [10, 16, 16]
+
+
+def test_alpha_is_no_color():
+    color, alpha = values(12, 7, 9, 3), np.full((7, 9, 1), 65535, np.uint16)
+    alpha[0] = 32768
+    rgba = np.concatenate([color, alpha], -1)
+    assert used_bits(rgba) == 12
+    encoded = cv2.imencode(".png", rgba[..., [2, 1, 0, 3]])[1].tobytes()
+    expected = to_eight_bits(color, 12)
+    for found in (decode(encoded, depth=12), decode(encoded, depth=(10, 12, 16)), decode(with_sbit(encoded, 12, 16))):
+        assert found.bits == 12
+        np.testing.assert_array_equal(found.pixels[1:], expected[1:])
+        np.testing.assert_allclose(found.pixels[0], expected[0] / 2, atol=1)
+    # Alpha may use as many bits as the colors.
+    low = np.concatenate([color, np.full((7, 9, 1), 4095, np.uint16)], -1)
+    np.testing.assert_array_equal(to_rgb(low, depth=12), expected)
+
+
+def with_sbit(encoded, bits, alpha):
+    chunk = b"sBIT" + bytes([bits, bits, bits, alpha])
+    return encoded[:33] + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + encoded[33:]
+
+
+@pytest.mark.parametrize(("extra", "transparent"), [(0, False), (1, False), (2, True)])
+def test_tiff_of_four_channels(extra, transparent):
+    """The fourth is nothing that is known (0), alpha that the colors are multiplied by (1), or alpha (2)."""
+    rgba = values(12, 7, 9, 4)
+    rgba[..., 3] = 65535
+    rgba[0, :, 3] = 0
+    encoded = rgba_tiff(rgba, extra)
+    found = decode(encoded, depth=12)
+    expected = to_eight_bits(rgba[..., :3], 12)
+    expected[0] *= not transparent
+    np.testing.assert_array_equal(found.pixels, expected)
+    assert found.bits == 12
+
+
+def rgba_tiff(rgba, extra):
+    height, width = rgba.shape[:2]
+    tags = {256: width, 257: height, 259: 1, 262: 2, 273: 8, 277: 4, 278: height, 279: rgba.nbytes, 338: extra}
+    entries = [(tag, 3, 1, value) for tag, value in tags.items()]
+    bits = 8 + rgba.nbytes
+    entries = sorted([*entries, (258, 3, 4, bits)])
+    folder = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    head = struct.pack("<2sHI", b"II", 42, bits + 8)
+    return head + rgba.astype("<u2").tobytes() + struct.pack("<4H", 16, 16, 16, 16) + folder
+
+
+def test_sixteen_bits_that_opencv_cannot_read_are_refused(monkeypatch):
+    encoded = png(values(16, 7, 9, 3))
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with pytest.raises(DataError, match="unsupported mode"):
+        decode(encoded)
 
 
 def test_of_several_depths_the_smallest_that_holds_the_image_is_taken():
@@ -110,8 +165,8 @@ def test_what_a_file_declares_counts_where_nothing_else_is_known(make):
     np.testing.assert_array_equal(decode(make(dark)).pixels[..., 0], to_eight_bits(dark, 12))
     assert decode(make(dark)).bits == 12
     # Scaled to 16 bits already, as PNG's standard asks.
-    whole = values(16)
-    np.testing.assert_array_equal(decode(make(whole)).pixels[..., 0], to_eight_bits(whole, 16))
+    for whole in (values(16), values(14)):
+        np.testing.assert_array_equal(decode(make(whole)).pixels[..., 0], to_eight_bits(whole, 16))
 
 
 @pytest.fixture
@@ -142,6 +197,14 @@ def test_fingerprints_and_digests_know_of_depths(parts):
     assert len({source.fingerprint(0) for source in (plain, deep, plain.at_depths({"c": 10, "full": 16}))}) == 3
     assert plain.digest(0) == deep.digest(0)
     assert content_hash(plain) != content_hash(deep)
+
+
+def test_fingerprints_of_loose_images_know_of_depths(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), values(9))
+    images = ImageList([tmp_path / "a.png"])
+    assert (
+        len({source.fingerprint(0) for source in (images, images.at_depths({"": 12}), images.at_depths({"": 10}))}) == 3
+    )
 
 
 def test_a_detector_reads_what_it_judges_as_it_was_fitted(parts, tmp_path):

@@ -289,8 +289,13 @@ def test_a_training_image_among_the_validation_images_is_dropped_from_training(t
     tree.category("c", train=8)
     tree.image("c/train/good/twin.bmp", seed=7)
     tree.image("c/validation/good/twin.png", seed=7)
-    (problem,) = check(tree.root)
+    problem = check(tree.root, holdout=0.1)[0]
     assert (problem.kind, problem.file.endswith("twin.bmp")) == ("duplicate in train and validation", True)
+    # Without a hold-out both are trained on, but whoever asks what is wrong is told.
+    assert [problem.kind for problem in check(tree.root)] == ["duplicate in train"]
+    asked = load(f"folder:{tree.root}", config=SKIP, verify=True)
+    assert [problem.kind for problem in asked.problems] == ["duplicate in train and validation"]
+    assert len(load(f"folder:{tree.root}", config=DataConfig(holdout=0)).train) == 10
     left = load(f"folder:{tree.root}", config=DataConfig(on_bad="skip", holdout=0.1))
     assert len(left.train) == 8
     assert [record.file.name for record in left.holdout.records] == ["twin.png"]

@@ -10,6 +10,7 @@ import pytest
 
 import jaxad
 from jaxad.config import DataConfig
+from jaxad.data import files as files_module
 from jaxad.data.batches import batches
 from jaxad.data.dataset import load
 from jaxad.data.decode import pixel_digest
@@ -130,6 +131,15 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         FolderSource("gone", (Record(tmp_path / "gone.png", "c"),)).digest(0)
     with pytest.raises(DataError, match=r"here: unreadable image: not a regular file"):
         read_file(tmp_path, "here")
+
+
+def test_files_larger_than_any_image_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files_module, "LARGEST", 9)
+    (tmp_path / "whole.png").write_bytes(bytes(9))
+    (tmp_path / "large.png").write_bytes(bytes(10))
+    assert read_file(tmp_path / "whole.png") == bytes(9)
+    with pytest.raises(DataError, match=r"large\.png: unreadable image: larger than"):
+        read_file(tmp_path / "large.png")
 
 
 def test_the_hold_out_is_the_same_whether_or_not_images_were_read_before(parts):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from jaxad.data import jpeg as jpeg_module
-from jaxad.data.decode import decode, decode_image
+from jaxad.data.decode import decode, decode_image, decode_levels, decode_mask, decode_mask_levels
 from jaxad.errors import DataError
 
 PICTURE = np.add.outer(np.arange(96), 2 * np.arange(128)) % 251
@@ -58,6 +58,27 @@ def test_peculiarities_of_cameras_are_no_damage():
     whole = jpeg()
     for content in (whole[:-2] + b"\x00\xff\xd9", whole + bytes(500), whole + jpeg()):
         np.testing.assert_array_equal(decode_image(content), decode_image(whole))
+
+
+def test_a_harmless_peculiarity_does_not_hide_that_the_end_is_missing():
+    whole = jpeg()
+    # A version of JFIF that nobody knows, which libjpeg warns of first.
+    odd = whole.replace(b"JFIF\x00\x01", b"JFIF\x00\x07")
+    assert odd != whole
+    np.testing.assert_array_equal(decode_image(odd), decode_image(whole))
+    assert kind(odd[: len(odd) // 2]) == "truncated image"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("read", [decode_mask, decode_levels, decode_mask_levels])
+def test_masks_are_looked_at_as_images_are(mode, read):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole = jpeg(mode, exif=exif)
+    np.testing.assert_array_equal(decode_levels(whole), decode_image(whole).max(axis=-1))
+    with pytest.raises(DataError) as caught:
+        read(whole[: len(whole) * 2 // 3] + b"\xff\xd9", "x.jpg")
+    assert caught.value.problems[0].kind == "truncated image"
 
 
 def test_whoever_asks_pillow_for_truncated_images_gets_them(monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxad.data.layout import image_files, scan
+from jaxad.data.layout.category import HINTS
 from jaxad.errors import DataError
 from jaxad.io.locks import locked
 
@@ -100,6 +101,50 @@ def test_mask_name_rules(tree, image, mask):
     (record,) = scan(tree.root).test
     assert record.mask == tree.root / "c" / mask
     assert kinds(scan(tree.root)) == {}
+
+
+@pytest.mark.parametrize("masks", ["test_masks", "Test Labels"])
+def test_masks_beside_test_that_are_named_after_it(tree, masks):
+    tree.image("c/train/good/x.png")
+    tree.image("c/test/crack/000.png")
+    tree.mask(f"c/{masks}/000.png")
+    listing = scan(tree.root)
+    assert listing.test[0].mask == tree.root / f"c/{masks}/000.png"
+    assert kinds(listing) == {}
+
+
+@pytest.mark.parametrize("masks", ["ok_masks", "mask_normal"])
+@pytest.mark.parametrize("folder", ["test/ok", "normal"])
+def test_masks_of_normal_images_are_named_by_any_word_for_these(tree, masks, folder):
+    for file in (f"{folder}/000.png", "test/crack/000.png" if folder == "test/ok" else "crack/000.png"):
+        tree.image(f"c/{file}")
+    tree.mask(f"c/{masks}/000.png", empty=True)
+    listing = scan(tree.root)
+    found = {(r.defect, r.mask) for r in (*listing.train, *listing.test)}
+    assert found == {("good", tree.root / f"c/{masks}/000.png"), ("crack", None)}
+    assert "mask without image" not in kinds(listing)
+
+
+def test_masks_named_after_train_are_none_of_test_images(tree):
+    for part in ("train/good", "validation/good", "test/crack"):
+        tree.image(f"c/{part}/000.png")
+    for part in ("train", "val"):
+        tree.mask(f"c/{part}_masks/000.png", empty=True)
+    listing = scan(tree.root)
+    assert [r.mask for r in listing.train] == [tree.root / "c/train_masks/000.png"]
+    assert [r.mask for r in listing.validation] == [tree.root / "c/val_masks/000.png"]
+    assert [r.mask for r in listing.test] == [None]
+
+
+def test_of_many_masks_without_image_some_are_compared_with_all_names(tree, monkeypatch):
+    tree.category("c")
+    for index in range(HINTS + 5):
+        tree.mask(f"c/ground_truth/scratch/stray{index}_mask.png")
+    compared = []
+    monkeypatch.setattr("difflib.get_close_matches", lambda name, *_, **__: compared.append(name) or [])
+    listing = scan(tree.root)
+    assert [problem.kind for problem in listing.problems] == ["mask without image"] * (HINTS + 5)
+    assert len([name for name in compared if name.startswith("stray")]) == HINTS
 
 
 def test_same_name_in_another_defect_is_not_the_mask(tree):

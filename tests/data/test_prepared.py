@@ -14,10 +14,10 @@ from PIL import Image
 
 import jaxad
 from jaxad.config import DataConfig
-from jaxad.data import load, prepared
+from jaxad.data import load, prepared, prepared_index
 from jaxad.data.batches import batches
 from jaxad.data.prepared import PreparedSource, prepared_names
-from jaxad.data.prepared_index import FILE, read_index
+from jaxad.data.prepared_index import FILE, read_index, read_record
 from jaxad.errors import DataError
 from jaxad.features import cache_identity
 from jaxad.inference.predictor import Predictor
@@ -245,6 +245,14 @@ def test_damaged_shards_are_named(copy):
     with pytest.raises(DataError, match="prepare it again"):
         load("own_parts/screw", copy)
     assert len(data.train) == 14
+
+
+@pytest.mark.parametrize("change", [{"category": 99}, {"defect": b"\xff"}, {"view": "x"}])
+def test_records_that_are_not_as_their_features_say_are_named(copy, monkeypatch, change):
+    (screw(copy) / FILE).unlink(missing_ok=True)
+    monkeypatch.setattr(prepared_index, "read_record", lambda *place: read_record(*place) | change)
+    with pytest.raises(DataError, match=r"screw/1\.0\.0: record \d+ of train .*prepare it again"):
+        load("own_parts/screw", copy)
 
 
 def test_check_examines_prepared_images(tree, tmp_path):

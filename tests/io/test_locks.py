@@ -168,9 +168,17 @@ def test_a_file_that_is_being_written_is_not_left_over(tmp_path, monkeypatch):
     assert (found, (tmp_path / "file").read_text()) == ([False], "text")
 
 
+def left_behind(folder, name="old_0123"):
+    """A scratch folder as a killed process leaves it."""
+    left = folder / f".work-{name}"
+    left.mkdir()
+    (left / "result").write_text("x")
+    (left / LOCK).write_text(json.dumps({"pid": 1, "host": "here", "since": "then"}))
+    return left
+
+
 def test_scratch_folders_of_killed_processes_are_finished_and_removed(tmp_path):
-    (tmp_path / ".work-old").mkdir()
-    (tmp_path / ".work-old/result").write_text("x")
+    left_behind(tmp_path)
     (tmp_path / ".other-old").mkdir()
     finished = []
     with scratch(tmp_path, ".work-") as first:
@@ -180,7 +188,22 @@ def test_scratch_folders_of_killed_processes_are_finished_and_removed(tmp_path):
             assert first != second
         assert finished == []
         assert [path.name for path in tmp_path.iterdir() if path != first] == [".other-old"]
-    (tmp_path / ".work-old").mkdir()
+    left_behind(tmp_path)
     with scratch(tmp_path, ".work-", lambda left: finished.append(left.name)):
-        assert finished == [".work-old"]
+        assert finished == [".work-old_0123"]
     assert [path.name for path in tmp_path.iterdir()] == [".other-old"]
+
+
+def test_folders_that_are_no_scratch_folders_of_jaxad_stay(tmp_path):
+    (tmp_path / ".work-backup").mkdir()
+    (tmp_path / ".work-original").mkdir()
+    (tmp_path / ".work-foreign_").mkdir()
+    (tmp_path / ".work-foreign_" / LOCK).touch()
+    left_behind(tmp_path, "longer_name")
+    elsewhere = left_behind(tmp_path, "far").rename(tmp_path / "elsewhere")
+    (tmp_path / ".work-a_link_0").symlink_to(elsewhere)
+    before = sorted(tmp_path.rglob("*"))
+    finished = []
+    with scratch(tmp_path, ".work-", finished.append):
+        pass
+    assert (finished, sorted(tmp_path.rglob("*"))) == ([], before)

@@ -13,7 +13,7 @@ import pytest
 from jaxad.errors import ConfigError, JaxadError, Problem
 from jaxad.inference.prediction import ImagePrediction
 from jaxad.inference.threshold import Limits, Threshold
-from jaxad.io.locks import occupied
+from jaxad.io.locks import LOCK, occupied
 from jaxad.report import prediction_folder
 from jaxad.report.prediction_folder import KINDS, PredictionFolder, picture_names
 
@@ -132,6 +132,8 @@ def test_a_process_killed_while_it_puts_results_in_place_leaves_them_to_the_next
             write(out, tmp_path / "in/new.png", save=("overlay", "mask"))
     begun = any(path.name == "old" for path in out.glob(".predict-*/*"))
     (left,) = out.glob(".predict-*")
+    # Which a killed process leaves.
+    (left / LOCK).write_text('{"pid": 1, "host": "here", "since": "then"}')
     with pytest.raises(ZeroDivisionError), PredictionFolder(out, [tmp_path / "in/next.png"]):
         raise ZeroDivisionError
     assert content(out) == (new if begun else before)

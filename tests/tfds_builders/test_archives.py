@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jaxad.errors import DataError
-from tfds_builders.archives import Limits, extract, sha256, unpacked_size
+from tfds_builders.archives import CHUNK, Limits, extract, sha256, unpacked_size
 
 CONTENT = {"a/one.txt": b"one" * 1000, "a/b/two.bin": bytes(range(256)) * 50, "empty": b""}
 COMPRESS = {".tar": bytes, ".tar.gz": gzip.compress, ".tgz": gzip.compress, ".tar.xz": lzma.compress}
@@ -170,6 +170,23 @@ def test_cut_off_archives(tmp_path, extension):
     assert_nothing_unpacked(tmp_path, archive)
 
 
+@pytest.mark.parametrize("damage", [lambda rest: b"", lambda rest: b"x" + rest[1:]])
+def test_a_tar_that_is_cut_or_damaged_where_a_member_or_its_end_begins(tmp_path, damage):
+    tar, archive = sound_tar(), tmp_path / "data.tar"
+    with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+        places = [info.offset for info in opened]
+    # The last one is empty: nothing but a head.
+    end = places[-1] + 512
+    for place in [*places, end]:
+        archive.write_bytes(tar[:place] + damage(tar[place:]))
+        with pytest.raises(DataError, match="a damaged archive"):
+            extract(archive, tmp_path / "out")
+        assert_nothing_unpacked(tmp_path, archive)
+    # Of two blocks of zeros that mark the end, one will do.
+    archive.write_bytes(tar[: end + 512])
+    extract(archive, tmp_path / "out")
+
+
 def test_changed_bytes_of_a_zip(tmp_path):
     archive = make_zip(tmp_path / "data.zip", CONTENT, zipfile.ZIP_STORED)
     archive.write_bytes(archive.read_bytes().replace(b"oneone", b"twotwo", 1))
@@ -212,6 +229,13 @@ def test_sha256(tmp_path):
 def test_several_xz_streams_with_padding_are_one_archive(tmp_path):
     tar = sound_tar()
     (tmp_path / "data.tar.xz").write_bytes(lzma.compress(tar[:3000]) + bytes(8) + lzma.compress(tar[3000:]) + bytes(4))
+    extract(tmp_path / "data.tar.xz", tmp_path / "out")
+    assert (tmp_path / "out/a/one.txt").read_bytes() == CONTENT["a/one.txt"]
+
+
+def test_xz_streams_with_more_padding_than_one_reading_gives(tmp_path):
+    tar, gap = sound_tar(), bytes(3 * CHUNK)
+    (tmp_path / "data.tar.xz").write_bytes(lzma.compress(tar[:3000]) + gap + lzma.compress(tar[3000:]) + gap)
     extract(tmp_path / "data.tar.xz", tmp_path / "out")
     assert (tmp_path / "out/a/one.txt").read_bytes() == CONTENT["a/one.txt"]
 

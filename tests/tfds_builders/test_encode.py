@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.errors import DataError
-from tfds_builders.encode import encode, union, zeros
+from tfds_builders.encode import category_depth, encode, union, zeros
 from tfds_builders.listing import Sample
 
 
@@ -64,6 +64,23 @@ def test_prepared_size(tree, suffix, kind, tolerance):
 def test_images_that_are_small_enough_are_copied(tree):
     image, mask = tree.image("a.png", (30, 50)), tree.mask("m.png", (30, 50))
     assert encode(sample(image, mask), 30) == (image.read_bytes(), mask.read_bytes())
+
+
+def test_sixteen_bits_are_scaled_by_the_depth_of_the_category(tree):
+    bright = smooth(60, 100)[..., 0].astype(np.uint16) * 16
+    bright[0, 0] = 4095
+    files = [tree.save("bright.png", bright), tree.save("dark.tif", bright // 8), tree.save("small.png", bright[:20])]
+    samples = [sample(file) for file in [*files, tree.image("eight.png"), tree.text("none.png", "no image")]]
+    assert [category_depth(chosen) for chosen in (samples, samples[1:2], samples[3:])] == [12, 10, None]
+    for one, pixels in zip(samples, (bright, bright // 8, bright[:20]), strict=False):
+        stored = decode_image(encode(one, 30, 12)[0])[..., 0]
+        assert stored.shape == ((30, 50) if len(pixels) > 30 else (20, 100))
+        eight = Image.fromarray(np.rint(pixels / 4095 * 255).astype(np.uint8))
+        expected = np.asarray(eight.resize(stored.shape[::-1], Image.Resampling.BOX)).astype(int)
+        assert np.abs(stored - expected)[2:-2, 2:-2].max() <= 2
+        with pytest.raises(DataError, match="unsupported mode"):
+            encode(one, 30)
+    assert encode(samples[0]) == (files[0].read_bytes(), b"")
 
 
 def test_gray_images_stay_gray(tree):

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from tensorflow_datasets.core import file_adapters
@@ -144,10 +145,10 @@ def test_finished_categories_are_kept(two, tree, tmp_path, jaxad, capsys):
 
 
 def test_interrupted_and_run_again(two, tmp_path, jaxad, monkeypatch, stored):
-    def stop(sample, size=None):
+    def stop(sample, *how):
         if sample.image_id.startswith("cable/test"):
             raise KeyboardInterrupt
-        return encode(sample, size)
+        return encode(sample, *how)
 
     monkeypatch.setattr(builder, "encode", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -171,11 +172,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from tfds_builders import builder, prepare
 
-def slow(sample, size=None, encode=builder.encode):
+def slow(sample, *how, encode=builder.encode):
     if sample.image_id == "cable/test/scratch/000.png":
         Path(sys.argv[3]).touch()
         time.sleep(600)
-    return encode(sample, size)
+    return encode(sample, *how)
 
 builder.encode = slow
 prepare.prepare("mvtec_ad", sys.argv[1], data_dir=sys.argv[2], partial=True, verify=False)
@@ -263,6 +264,15 @@ def test_prepared_size(tree, jaxad, stored, capsys):
     metadata = builder.read_metadata(builder.builder_for("mvtec_ad", "bottle", 45, tree.root.parent / "data"))
     assert (metadata["size"], metadata["category"], metadata["partial"]) == (45, "bottle", True)
     assert prepared(tree.root.parent / "data") == ["bottle-45"]
+
+
+def test_sixteen_bits_at_a_prepared_size_are_read_at_one_depth(tree, jaxad, stored):
+    tree.category("bottle", train=0, good=0, bad=0)
+    for part, white in (("train", 1000), ("test", 4000)):
+        tree.save(f"bottle/{part}/good/000.png", np.full((90, 120), white, np.uint16))
+    jaxad("mvtec_ad", "--source", tree.root, "--partial", "--size", "45")
+    found = {example["split"]: decode_image(example["image"]) for example in stored("mvtec_ad", "bottle", 45).values()}
+    assert {split: int(pixels[20, 20, 0]) for split, pixels in found.items()} == {"train": 62, "test": 249}
 
 
 @pytest.mark.parametrize(

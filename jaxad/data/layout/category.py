@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 from jaxad.data.layout.evidence import are_masks, copies_of_others, masks_beside
-from jaxad.data.layout.pairing import Picture, nearest, pair
+from jaxad.data.layout.pairing import Nearest, Picture, pair
 from jaxad.data.layout.tree import Folder, is_image
-from jaxad.data.layout.words import SPLITS, defect_of, folded, resembles_normal, role, word
+from jaxad.data.layout.words import SPLITS, defect_of, folded, resembles_normal, role, without_mask, word
 from jaxad.errors import Problem
 from jaxad.io.problems import Problems
 from jaxad.io.text import name_text
 from jaxad.types import Record
 
 Split = Literal["train", "validation", "test"]
+HINTS = 20
+"""Masks without image of which the nearest name is told."""
 
 
 class Category:
@@ -51,7 +53,11 @@ class Category:
         for child in self.folder.folders:
             part, defect = role(child.name)
             if part == "masks" and are_masks(child, beside_parts=split):
-                self._collect_masks("test", child, (folded(defect),) if defect else ())
+                part = SPLITS.get(word(without_mask(child.name) or ""), "test")
+                if part in ("train", "validation") or (defect == "good" and not split):
+                    self._collect_masks("validation" if part == "validation" else "train", child, ("good",))
+                else:
+                    self._collect_masks("test", child, (folded(defect),) if defect else ())
             elif part in ("train", "validation"):
                 self._read_normal(part, child, defect)
             elif part == "test":
@@ -126,7 +132,8 @@ class Category:
         if copies := copies_of_others(folder.images):
             detail = f"{_images(copies)} that are thumbnails or overlays of others by their names: {_few(copies)}"
             self._note("ignored file", folder.path, detail)
-        images = [file for file in folder.images if file not in copies]
+        aside = set(copies)
+        images = [file for file in folder.images if file not in aside]
         masks = masks_beside(images, by_content=split == "test")
         self._masks[split] += [Picture(mask, folded(defect), below) for mask in sorted(masks)]
         images = [image for image in images if image not in masks]
@@ -159,8 +166,10 @@ class Category:
             detail = f"fits in several ways: {_few(files)}; leave one mask for each image, named as the image"
             self._note("ambiguous mask", mask, detail, fatal=True)
         free = [image for image in images if image.file not in pairing.masks]
-        for mask in pairing.unmatched:
-            near = nearest(mask, free)
+        nearest = Nearest(free)
+        for number, mask in enumerate(pairing.unmatched):
+            # Names are compared with all others, which takes long.
+            near = nearest(mask) if number < HINTS else None
             hint = f"; did you mean {near.file.relative_to(self.folder.path)}?" if near else "; remove or rename it"
             detail = f"no {split} image of that name in the folder of that defect{hint}"
             self._note("mask without image", mask.file, detail, fatal=True)

@@ -57,8 +57,9 @@ def masks_beside(images: Sequence[Path], *, by_content: bool) -> set[Path]:
     for file in images:
         stems[folded(file.stem)].append(file)
     named = [file for file in images if without_mask(file.stem) is not None]
-    lonely = [file for file in named if folded(without_mask(file.stem) or "") not in stems]
-    beside = [file for file in named if file not in lonely]
+    lonely, beside = [], []
+    for file in named:
+        (beside if folded(without_mask(file.stem) or "") in stems else lonely).append(file)
     masks: set[Path] = set()
     # Names alone do not tell: "cap_label.png" may be the photo of a label. Of many, the first tells for all.
     if beside and _looks_like_mask(beside[0]) is not False:

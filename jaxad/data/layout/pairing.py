@@ -89,20 +89,24 @@ def pair(images: Sequence[Picture], masks: Sequence[Picture]) -> Pairing:
     return pairing
 
 
-def nearest(mask: Picture, images: Iterable[Picture]) -> Picture | None:
+class Nearest:
     """The image whose name comes nearest to that of a mask, None where none is near.
 
     The same name in another folder comes first, then the same number with other zeros, then a name that resembles it.
     """
-    stem = folded(without_mask(mask.file.stem) or mask.file.stem)
-    by_stem = {folded(image.file.stem): image for image in images}
-    if stem in by_stem:
-        return by_stem[stem]
-    numbers = {name.lstrip("0"): image for name, image in by_stem.items()}
-    if (bare := stem.lstrip("0")) in numbers:
-        return numbers[bare]
-    close = difflib.get_close_matches(stem, by_stem, 1, cutoff=0.75)
-    return by_stem[close[0]] if close else None
+
+    def __init__(self, images: Iterable[Picture]):
+        self._by_stem = {folded(image.file.stem): image for image in images}
+        self._numbers = {name.lstrip("0"): image for name, image in self._by_stem.items()}
+
+    def __call__(self, mask: Picture) -> Picture | None:
+        stem = folded(without_mask(mask.file.stem) or mask.file.stem)
+        if stem in self._by_stem:
+            return self._by_stem[stem]
+        if (bare := stem.lstrip("0")) in self._numbers:
+            return self._numbers[bare]
+        close = difflib.get_close_matches(stem, self._by_stem, 1, cutoff=0.75)
+        return self._by_stem[close[0]] if close else None
 
 
 def _names(mask: Picture) -> Iterator[tuple[Picture, str]]:

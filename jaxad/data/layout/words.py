@@ -80,6 +80,7 @@ def role(name: str) -> Role:
     """What a folder's name says it holds.
 
     "train" -> train; "Test" -> test; "OK" -> normal, "good"; "ground_truth" -> masks; "crack_masks" -> masks, "crack";
+    "ok_masks" -> masks, "good"; "test_masks" -> masks;
     "test_good" -> test, "good"; "NG_train" -> train, "ng"; any other name, such as "crack", is that of a defect.
     """
     named = word(name)
@@ -93,7 +94,7 @@ def role(name: str) -> Role:
         if first in SPLITS and second in NORMAL | DEFECTIVE:
             return Role(SPLITS[first], "good" if second in NORMAL else second)
     if (rest := without_mask(name)) is not None:
-        return Role("masks", rest)
+        return Role("masks", "" if word(rest) in SPLITS else defect_of(rest))
     return Role("", name)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.data.layout.pairing import Picture, nearest, pair
+from jaxad.data.layout.pairing import Nearest, Picture, pair
 
 
 def pictures(*names, defect="cut"):
@@ -87,5 +87,5 @@ def test_a_folder_named_as_an_image_holds_its_masks():
     ("mask", "image"), [("0001_mask.png", "001.png"), ("part-12.png", "part_12.png"), ("screw.png", None)]
 )
 def test_the_nearest_name(mask, image):
-    found = nearest(Picture(Path(mask)), pictures("001.png", "002.png", "part_12.png"))
+    found = Nearest(pictures("001.png", "002.png", "part_12.png"))(Picture(Path(mask)))
     assert (found and found.file.name) == image
