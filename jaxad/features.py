@@ -36,11 +36,13 @@ class Encoder:
     Args:
         detector: its `encode` is compiled with its present frozen networks, which alone are put on the devices.
         batch_size: images at once; rounded up to a multiple of the number of devices.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         mesh: devices; None for all.
     """
 
-    def __init__(self, detector: Detector, *, batch_size: int = 32, workers: int = 2, mesh: Mesh | None = None):
+    def __init__(
+        self, detector: Detector, *, batch_size: int = 32, workers: int | None = None, mesh: Mesh | None = None
+    ):
         keep_programs()
         self._mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self._mesh.size

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from PIL import Image
 from jaxad.bench import benchmarks
 from jaxad.data.batches import batches
 from jaxad.data.folder import FolderSource
+from jaxad.io.threads import cpus
 from jaxad.types import Record, View
 
 VIEW = View(448, 448)
@@ -43,7 +43,7 @@ def input_benchmark(
         in training, and `seeded_per_second` where the pixels are hashed besides, as inference does; `cpu_ms` and
         `seeded_cpu_ms`, processor time of this process in milliseconds for each image, which other jobs change little.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cpus()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for source, indices in cases(Path(folder), images):

@@ -49,9 +49,9 @@ class Command:
 
 
 def below_one(command: Command, *names: str) -> list[str]:
-    """A problem for each of these fields that is below 1."""
+    """A problem for each of these fields that is below 1; None passes."""
     values = ((name, getattr(command, name)) for name in names)
-    return [f"{name} = {value}: must be at least 1" for name, value in values if value < 1]
+    return [f"{name} = {value}: must be at least 1" for name, value in values if value is not None and value < 1]
 
 
 def no_folder(command: Command, name: str) -> list[str]:

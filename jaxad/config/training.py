@@ -128,8 +128,8 @@ class DataConfig(Config):
     """Share of the normal training images kept out for the threshold, at least 5 per category; 0 for none."""
     on_bad: Literal["stop", "skip"] = setting("stop", source="jaxad", reason="no image may be missing unnoticed")
     """What to do about unusable images: stop before training, or leave them out and record them in the report."""
-    workers: int = setting(2, source="jaxad", reason="results do not depend on it")
-    """Threads that decode images."""
+    workers: int | None = setting(None, source="jaxad", reason="results do not depend on it")
+    """Threads that decode images; None for one per CPU that this process may use."""
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

@@ -16,6 +16,7 @@ from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
 from jaxad.io.signals import poll
+from jaxad.io.threads import cpus
 from jaxad.types import Array, Batch, Record, Source, View
 
 
@@ -61,7 +62,7 @@ def batches(
     views: Mapping[str, View],
     batch_size: int,
     *,
-    workers: int = 2,
+    workers: int | None = None,
     processes: int = 0,
     indices: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
@@ -79,7 +80,7 @@ def batches(
         source: the images.
         views: the renderings to make, by name.
         batch_size: images in a batch; the last batch is padded with zeros.
-        workers: threads that decode, of each process; 0 decodes in the caller's thread.
+        workers: threads that decode, of each process; None for one per CPU, 0 decodes in the caller's thread.
         processes: processes that decode; 0 decodes in this one. Decoding and resizing leave Python free for other
             threads, so that processes only help where threads do not keep the cores busy (many cores, small images).
             The source must be picklable, and a script that asks for them needs `if __name__ == "__main__":`.
@@ -102,6 +103,7 @@ def batches(
     order = range(len(source)) if indices is None else indices
     if not len(order):
         return
+    workers = cpus() if workers is None else workers
     load = _Load(
         source=source,
         views=dict(views),
@@ -137,7 +139,7 @@ def training_batches(
     *,
     start: int,
     steps: int,
-    workers: int = 2,
+    workers: int | None = None,
     processes: int = 0,
     rows: Sequence[int] | None = None,
 ) -> Iterator[LoadedBatch]:

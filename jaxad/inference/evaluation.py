@@ -74,7 +74,7 @@ def evaluate(
     *,
     protocol: str = "exact-256",
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     threshold: Threshold | None = None,
     baseline: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -105,7 +105,7 @@ def score(
     protocol: str = "exact-256",
     features: FeatureCache | None = None,
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
     """The pass itself, for those who want curves and figures besides the report, or have `features` already.

@@ -70,7 +70,7 @@ def predict(
     category: str = "",
     protocol: str | None = None,
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[ImagePrediction]:
     """Judges images; `predict_stream` with all predictions held in memory.
@@ -111,7 +111,7 @@ def predict_stream(
     threshold: Threshold | None = None,
     protocol: str | None = None,
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     on_bad: Callable[[Sequence[Problem]], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, ImagePrediction]]:

@@ -83,7 +83,7 @@ class Predictor:
         features: FeatureCache | None = None,
         originals: bool = False,
         on_unreadable: OnUnreadable = "raise",
-        workers: int = 2,
+        workers: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
         """Predictions of a source in its order, or of the images `indices`; the device works while the next are read.
@@ -111,13 +111,13 @@ class Predictor:
         if waiting is not None:
             yield self._output(*waiting, progress)
 
-    def explain(self, source: Source, indices: Sequence[int], *, workers: int = 2) -> Iterator[Explanation]:
+    def explain(self, source: Source, indices: Sequence[int], *, workers: int | None = None) -> Iterator[Explanation]:
         """What lies between image and anomaly map, for figures: one explanation, its arrays without b, for each image.
 
         Args:
             source: the images.
             indices: which of them, in this order.
-            workers: threads that decode images.
+            workers: threads that decode images; None for one per CPU.
         """
         for loaded in self._batches(source, indices, workers):
             found = self._programs.explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
@@ -126,7 +126,7 @@ class Predictor:
                 yield jax.tree.map(lambda array, place=place: array[place], found)
 
     def _batches(
-        self, source: Source, indices: Sequence[int] | None, workers: int, **options: Any
+        self, source: Source, indices: Sequence[int] | None, workers: int | None, **options: Any
     ) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
         views = self._detector.inputs.views

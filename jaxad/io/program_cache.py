@@ -16,6 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jaxad.errors import ConfigError
+from jaxad.io.places import cache_folder
+
 VARIABLE = "JAXAD_COMPILATION_CACHE"
 OFF = "off"
 LIMIT = 4_000_000_000
@@ -58,13 +61,12 @@ def keep_none() -> None:
 def _prepared() -> Path | None:
     """The folder, tidied up; None where there can be none."""
     try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(os.environ.get(VARIABLE) or Path(base, "jaxad")) / f"programs-{_machine()}"
+        folder = Path(os.environ.get(VARIABLE) or cache_folder()) / f"programs-{_machine()}"
         # Whoever can write here can run code: programs are for this user alone.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _tidy(folder)
         return folder if os.access(folder, os.W_OK) else None
-    except (OSError, RuntimeError):
+    except (OSError, ConfigError):
         return None
 
 

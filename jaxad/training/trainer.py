@@ -174,7 +174,7 @@ def fit(
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
     features: FeatureCache | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains a detector, or lets it remember, chooses its threshold, and keeps all in `workdir`.
@@ -195,7 +195,7 @@ def fit(
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
         features: of all images of `source`, where they are computed already; they must be this detector's.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
     Raises:
