@@ -83,6 +83,7 @@ class Predictor:
         features: FeatureCache | None = None,
         originals: bool = False,
         on_unreadable: OnUnreadable = "raise",
+        masks: bool = False,
         workers: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
@@ -92,13 +93,15 @@ class Predictor:
         in float16, so that results differ by that rounding.
 
         `originals` and `on_unreadable` are those of `jaxad.data.batches`. The score and map of an image that is marked
-        as unreadable mean nothing.
+        as unreadable mean nothing. With `masks` each batch has the defect masks as the protocol resizes them.
 
         Raises:
             DataError: an image cannot be read, or its category is needed and unknown.
         """
         waiting: tuple[Any, LoadedBatch] | None = None
-        for loaded in self._batches(source, indices, workers, originals=originals, on_unreadable=on_unreadable):
+        options = {"originals": originals, "on_unreadable": on_unreadable}
+        options["masks"] = self.protocol.resize_mask if masks else None
+        for loaded in self._batches(source, indices, workers, **options):
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
                 result = self._programs.predict(self._arrays, batch)
