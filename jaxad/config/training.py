@@ -22,6 +22,7 @@ class TrainConfig(Config):
         "keep_checkpoints",
         "cache",
         "cache_limit_gb",
+        "device_share",
         "fsdp",
         "tensorboard",
     )
@@ -93,6 +94,9 @@ class TrainConfig(Config):
     """Where frozen features are kept: "auto" is memory up to `cache_limit_gb`, else disk; "off" computes them anew."""
     cache_limit_gb: float = setting(4.0, source="jaxad", reason="enough for a small benchmark")
     """Largest feature cache held in memory, in 1e9 bytes."""
+    device_share: float = setting(0.5, source="jaxad", reason="the step needs the rest; results do not depend on it")
+    """Share of a device's free memory that cached features may take; those that need more, as all on CPUs, stay with
+    the host, and 0 leaves them there."""
     fsdp: int = setting(1, source="jaxad", reason="every published network fits on one device")
     """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
     tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
@@ -104,6 +108,8 @@ class TrainConfig(Config):
             self, 1, ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
         problems += at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
+        if not 0 <= self.device_share <= 1:
+            problems.append(f"device_share = {self.device_share}: must lie between 0 and 1")
         if not self.learning_rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0")
         if self.clip_norm is not None and not self.clip_norm > 0:

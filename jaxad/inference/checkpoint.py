@@ -25,7 +25,7 @@ from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
 from jaxad.inference.saving import saving
 from jaxad.inference.steps import FOLDER, FORMAT, Step, newest, numbered, open_step
-from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_training
+from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_statistics, read_training
 from jaxad.inference.threshold import Threshold
 from jaxad.io.digests import write_manifest
 from jaxad.io.program_cache import keep_programs
@@ -156,6 +156,14 @@ class CheckpointWriter:
             CheckpointError: the step is damaged, or of another training.
         """
         return read_training(open_step(self._folder / str(step)), like)
+
+    def restore_statistics(self, step: int, detector: Detector) -> None:
+        """Gives a detector what it had found of its training images, statistics and memories, when a step was saved.
+
+        Raises:
+            CheckpointError: the step is damaged, or of another detector.
+        """
+        read_statistics(open_step(self._folder / str(step)), detector)
 
     def _save(self, step: int, items: Mapping[str, Any]) -> None:
         with saving(self._folder, step, self._manager.wait_until_finished):
