@@ -61,7 +61,7 @@ def cases(folder: Path, images: Mapping[int, tuple[int, int]] = IMAGES) -> Itera
             records = []
             for index in range(files):
                 file = folder / f"{side}-{index}.{ending}"
-                _photo(side, index).save(file, **options)
+                photo(side, index).save(file, **options)
                 records.append(Record(file, "photo", 0, "good", identity=file.name))
             yield FolderSource(f"{ending}-{side}", tuple(records)), [i % files for i in range(number)]
 
@@ -84,7 +84,7 @@ def read(source: FolderSource, indices: list[int], workers: int, seeds: bool = F
     return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def _photo(side: int, seed: int) -> Image.Image:
+def photo(side: int, seed: int) -> Image.Image:
     """Smooth colors under sensor noise, so that JPEG and PNG reach the sizes of photographs."""
     rng = np.random.default_rng([seed, side])
     colors = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize(
