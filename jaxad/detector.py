@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.io.program_cache import keep_programs
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.untrained import is_random
 from jaxad.nn.precision import compute_dtype
@@ -140,6 +141,7 @@ class Detector(nnx.Module):
         Raises:
             ConfigError: impossible settings, all listed.
         """
+        keep_programs()
         construct: Any = cls
         return construct(config or cls.config_class(), rngs=nnx.Rngs(jnp.asarray(key)))
 
@@ -298,6 +300,7 @@ class PatchDetector(Detector):
             ConfigError: impossible settings, all listed.
             WeightsError: the backbone cannot be found or does not fit.
         """
+        keep_programs()
         key = jax.random.key(0) if key is None else jnp.asarray(key)
         return cls(config or cls.config_class(), backbone, rngs=nnx.Rngs(key))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem, TrainingError
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, write_manifest
 from jaxad.io.npy import map_npy
+from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
@@ -35,23 +37,38 @@ class Encoder:
     Args:
         detector: its `encode` is compiled with its present frozen networks, which alone are put on the devices.
         batch_size: images at once; rounded up to a multiple of the number of devices.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         mesh: devices; None for all.
     """
 
-    def __init__(self, detector: Detector, *, batch_size: int = 32, workers: int = 2, mesh: Mesh | None = None):
+    def __init__(
+        self, detector: Detector, *, batch_size: int = 32, workers: int | None = None, mesh: Mesh | None = None
+    ):
+        keep_programs()
         self._mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self._mesh.size
         self._workers = workers
         self._detector = detector
         graphdef, frozen, others = module_state.split(detector, Frozen, ...)
-        self._arrays = parallel.shard_parameters(frozen, self._mesh)
+        self._frozen = frozen
         absent = dict.fromkeys(others, np.zeros((0,), np.float32))
 
         def encode(arrays: Any, batch: Batch) -> Features:
             return module_state.merge(graphdef, {**absent, **arrays}).encode(batch)
 
+        def encode_kept(arrays: Any, batch: Batch) -> tuple[Features, jax.Array]:
+            features = jax.tree.map(lambda array: array.astype(_stored(array)), encode(arrays, batch))
+            return features, _finite(features)
+
         self._encode = jax.jit(parallel.on_mesh(encode, self._mesh))
+        of_batch = parallel.batch_sharding(self._mesh)
+        self._encode_kept = jax.jit(parallel.on_mesh(encode_kept, self._mesh), out_shardings=of_batch)
+        self._join = jax.jit(_joined, static_argnums=1, out_shardings=of_batch)
+
+    @functools.cached_property
+    def _arrays(self) -> Any:
+        """The frozen networks on the devices, from the first image on: a cache that is complete has no use for them."""
+        return parallel.shard_parameters(self._frozen, self._mesh)
 
     def stream(
         self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None
@@ -61,15 +78,38 @@ class Encoder:
         Yields:
             Features as numpy arrays of the real images (padding cut off), and the batch they came from.
         """
-        rows, views = parallel.local_rows(self.batch_size, self._mesh), self._detector.inputs.views
-        for loaded in batches(source, views, self.batch_size, workers=self._workers, indices=indices, rows=rows):
-            loaded = annotated(self._detector, loaded, training=True)
-            batch = parallel.shard_batch(loaded.batch, self._mesh)
+        for batch, loaded in self._batches(source, indices):
             features = parallel.to_host(self._encode(self._arrays, batch))
             real = len(loaded.records)
             yield jax.tree.map(lambda array, real=real: array[:real], features), loaded
             if progress is not None:
                 progress(real)
+
+    def kept(
+        self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None
+    ) -> Iterator[Features]:
+        """As `stream`, in the types in which features are kept, and on the devices, with the padding.
+
+        Raises:
+            TrainingError: features that are not finite.
+        """
+        for batch, loaded in self._batches(source, indices):
+            features, finite = self._encode_kept(self._arrays, batch)
+            _check_finite(parallel.to_host(finite), loaded.records)
+            yield features
+            if progress is not None:
+                progress(len(loaded.records))
+
+    def joined(self, parts: Sequence[Features], images: int) -> Features:
+        """The first images of several batches on the devices as one batch there."""
+        return self._join(tuple(parts), images)
+
+    def _batches(self, source: Source, indices: Sequence[int] | None) -> Iterator[tuple[Batch, LoadedBatch]]:
+        """Batches on the devices, and as they were read."""
+        rows, views = parallel.local_rows(self.batch_size, self._mesh), self._detector.inputs.views
+        for loaded in batches(source, views, self.batch_size, workers=self._workers, indices=indices, rows=rows):
+            loaded = annotated(self._detector, loaded, training=True)
+            yield parallel.shard_batch(loaded.batch, self._mesh), loaded
 
 
 class LiveFeatures:
@@ -86,12 +126,22 @@ class LiveFeatures:
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
         """Features of the images with these numbers, numpy [b ...], float32 where they are not integers."""
-        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *self.stream([int(index) for index in indices]))
+        numbers = [int(index) for index in indices]
+        parts = [parallel.to_host(part) for part in self._encoder.kept(self._source, indices=numbers)]
+        return jax.tree.map(lambda *arrays: _widened(np.concatenate(arrays)[: len(numbers)]), *parts)
 
-    def stream(self, indices: Sequence[int] | None = None) -> Iterator[Features]:
-        """All features in order, or those of the images `indices`, in batches."""
-        for features, loaded in self._encoder.stream(self._source, indices=indices):
-            yield jax.tree.map(_widened, _rounded(features, loaded.records))
+    def on_devices(self, indices: Sequence[int] | np.ndarray) -> Features:
+        """Features of these images as they would be kept, made on the devices and divided over them."""
+        numbers = [int(index) for index in indices]
+        return self._encoder.joined([*self._encoder.kept(self._source, indices=numbers)], len(numbers))
+
+    def stream(self) -> Iterator[Features]:
+        """All features in order, in batches."""
+        done = 0
+        for features in self._encoder.kept(self._source):
+            real = min(len(features.tokens), len(self) - done)
+            yield jax.tree.map(lambda array, real=real: _widened(array[:real]), parallel.to_host(features))
+            done += real
 
 
 class FeatureCache:
@@ -102,20 +152,24 @@ class FeatureCache:
     """
 
     def __init__(self, arrays: Features, identity: str):
-        self._arrays = arrays
+        self.arrays = arrays
         self.identity = identity
 
     def __len__(self) -> int:
-        return len(self._arrays.tokens)
+        return len(self.arrays.tokens)
 
     @property
     def bytes(self) -> int:
         """Size of the cache."""
-        return sum(array.nbytes for array in jax.tree.leaves(self._arrays))
+        return sum(array.nbytes for array in jax.tree.leaves(self.arrays))
 
     def __getitem__(self, indices: Sequence[int] | np.ndarray) -> Features:
         """Features of the images with these numbers, numpy [b ...], float32 where they are not integers."""
-        return jax.tree.map(lambda array: _widened(array[np.asarray(indices)]), self._arrays)
+        return jax.tree.map(_widened, self.kept(indices))
+
+    def kept(self, indices: Sequence[int] | np.ndarray) -> Features:
+        """The same as they are kept: float16 in place of float32."""
+        return jax.tree.map(lambda array: array[np.asarray(indices)], self.arrays)
 
     def stream(self, batch_size: int = 64) -> Iterator[Features]:
         """All features in order, in batches; the last may be smaller."""
@@ -173,11 +227,10 @@ class FeatureCache:
         leaves, structure = jax.tree.flatten(spec)
         arrays = [allocate(number, leaf) for number, leaf in enumerate(leaves)] if writes else []
         start = 0
-        for features, loaded in (encoder or Encoder(detector)).stream(source, progress=progress):
-            leaves = jax.tree.leaves(_rounded(features, loaded.records))
-            for array, leaf in zip(arrays, leaves, strict=False):
-                array[start : start + len(leaf)] = leaf
-            start += len(leaves[0])
+        for features in (encoder or Encoder(detector)).kept(source, progress=progress):
+            for array, leaf in zip(arrays, jax.tree.leaves(parallel.to_host(features)), strict=False):
+                array[start : start + len(leaf)] = leaf[: len(source) - start]
+            start += len(features.tokens)
         if folder is None:
             return cls(jax.tree.unflatten(structure, arrays), identity)
         if writes:
@@ -287,19 +340,23 @@ def _stored(leaf: Any) -> np.dtype:
     return np.dtype(np.float16) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype)
 
 
-def _rounded(features: Features, records: Sequence[Record]) -> Features:
-    """The features in the types in which they are kept, all of them finite."""
-    with np.errstate(over="ignore"):
-        kept = jax.tree.map(lambda array: np.asarray(array, _stored(array)), features)
-    floats = [array for array in jax.tree.leaves(kept) if array.dtype == np.float16]
-    finite = [np.isfinite(array).reshape(len(array), -1).all(1) for array in floats]
-    bad = [str(record.file) for place, record in enumerate(records) if not all(each[place] for each in finite)]
-    if bad:
+def _finite(features: Features) -> jax.Array:
+    """Whether all features of each image are finite, bool [b]."""
+    floats = [array for array in jax.tree.leaves(features) if jnp.issubdtype(array.dtype, jnp.floating)]
+    each = [jnp.isfinite(array).reshape(len(array), -1).all(1) for array in floats]
+    return jnp.stack(each).all(0)
+
+
+def _check_finite(finite: np.ndarray, records: Sequence[Record]) -> None:
+    if bad := [str(record.file) for record, good in zip(records, finite, strict=False) if not good]:
         raise TrainingError(
             f"features that are not finite, or too large for float16, of {', '.join(bad)}: the frozen network does not "
             "fit such images, or its weights are damaged; try precision = float32"
         )
-    return kept
+
+
+def _joined(parts: Sequence[Features], images: int) -> Features:
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays)[:images], *parts)
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

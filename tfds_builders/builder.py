@@ -62,7 +62,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self,
         samples: Sequence[Sample],
         *,
-        workers: int = 1,
+        workers: int | None = 1,
         metadata: Mapping[str, Any] | None = None,
         progress: Callable[[int], None] | None = None,
         beam: Sequence[str] | None = None,
@@ -71,7 +71,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
         Args:
             samples: all images of the category, in the order to store them.
-            workers: threads that read and resize.
+            workers: threads that read and resize; None for one per CPU.
             metadata: JSON values to keep with the data.
             progress: called with the number of images just read.
             beam: options of an Apache Beam pipeline that writes the shards, e.g. ["runner=DirectRunner"]; source and
@@ -134,7 +134,7 @@ class AnomalyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return self.builder_config
 
     _samples: Sequence[Sample] | None = None
-    _workers: int = 1
+    _workers: int | None = 1
     _progress: Callable[[int], None] | None = None
 
     def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Shard]]:
@@ -187,7 +187,7 @@ class Shard:
 
     samples: Sequence[Sample]
     size: int | None
-    workers: int = 1
+    workers: int | None = 1
     progress: Callable[[int], None] | None = None
     depth: int | None = None
 

@@ -54,12 +54,12 @@ def encode(sample: Sample, size: int | None = None, depth: int | None = None) ->
     return image, mask if mask or sample.label != 0 else zeros(*_size(image, sample.image))
 
 
-def category_depth(samples: Sequence[Sample], workers: int = 1) -> int | None:
+def category_depth(samples: Sequence[Sample], workers: int | None = 1) -> int | None:
     """The depth of a category's 16-bit images (`jaxad.data.depth`), which are decoded; None where there are none.
 
     Args:
         samples: all images of the category.
-        workers: threads that decode.
+        workers: threads that decode; None for one per CPU.
 
     Raises:
         DataError: one of these images cannot be used; names it.

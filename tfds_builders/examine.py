@@ -100,7 +100,7 @@ def described(counts: Counts) -> str:
 
 
 def examine(
-    samples: Sequence[Sample], *, workers: int = 2, progress: Callable[[int], None] = lambda number: None
+    samples: Sequence[Sample], *, workers: int | None = None, progress: Callable[[int], None] = lambda number: None
 ) -> list[Problem]:
     """Decodes all images and masks; memory stays that of a few.
 

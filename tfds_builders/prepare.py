@@ -51,7 +51,7 @@ def prepare(
     size: int | None = None,
     options: Mapping[str, str] | None = None,
     captions: str | Path | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     partial: bool = False,
     verify: bool = True,
     beam: Sequence[str] | None = None,
@@ -70,7 +70,7 @@ def prepare(
         size: pixels that the shorter side is reduced to (tfds_builders.encode); None copies the bytes.
         options: the data set's options.
         captions: captions to store with the images (tfds_builders.captions).
-        workers: threads that read, check and resize.
+        workers: threads that read, check and resize; None for one per CPU.
         partial: accept fewer images than officially there are; only those categories that are there.
         verify: decode everything first.
         beam: options of an Apache Beam pipeline that does the storing.
@@ -87,7 +87,7 @@ def prepare(
     chosen = data_set.choose(options or {})
     if size is not None and size < SMALLEST:
         raise ConfigError(f"size = {size}: must be at least {SMALLEST} pixels")
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ConfigError(f"workers = {workers}: must be at least 1")
     reporter = reporter or Reporter()
     root_folder = data_root(data_dir)
@@ -195,7 +195,7 @@ def _existing(
 
 
 def _examine(
-    categories: Sequence[Category], known: Sequence[Problem], workers: int, reporter: Reporter
+    categories: Sequence[Category], known: Sequence[Problem], workers: int | None, reporter: Reporter
 ) -> list[Problem]:
     """What decoding shows, of files that are there."""
     missing = {problem.file for problem in known}
@@ -227,7 +227,7 @@ def _write(
     data_dir: Path,
     size: int | None,
     options: dict[str, str],
-    workers: int,
+    workers: int | None,
     metadata: Mapping[str, Any],
     progress: Any,
     beam: Sequence[str] | None,

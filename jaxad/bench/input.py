@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from PIL import Image
 from jaxad.bench import benchmarks
 from jaxad.data.batches import batches
 from jaxad.data.folder import FolderSource
+from jaxad.io.threads import cpus
 from jaxad.types import Record, View
 
 VIEW = View(448, 448)
@@ -43,7 +43,7 @@ def input_benchmark(
         in training, and `seeded_per_second` where the pixels are hashed besides, as inference does; `cpu_ms` and
         `seeded_cpu_ms`, processor time of this process in milliseconds for each image, which other jobs change little.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cpus()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for source, indices in cases(Path(folder), images):
@@ -61,7 +61,7 @@ def cases(folder: Path, images: Mapping[int, tuple[int, int]] = IMAGES) -> Itera
             records = []
             for index in range(files):
                 file = folder / f"{side}-{index}.{ending}"
-                _photo(side, index).save(file, **options)
+                photo(side, index).save(file, **options)
                 records.append(Record(file, "photo", 0, "good", identity=file.name))
             yield FolderSource(f"{ending}-{side}", tuple(records)), [i % files for i in range(number)]
 
@@ -84,7 +84,7 @@ def read(source: FolderSource, indices: list[int], workers: int, seeds: bool = F
     return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def _photo(side: int, seed: int) -> Image.Image:
+def photo(side: int, seed: int) -> Image.Image:
     """Smooth colors under sensor noise, so that JPEG and PNG reach the sizes of photographs."""
     rng = np.random.default_rng([seed, side])
     colors = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize(

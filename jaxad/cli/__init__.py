@@ -14,6 +14,7 @@ from jaxad.cli._printing import message, print_traceback, show, what_to_report
 from jaxad.cli._terminal import open_streams
 from jaxad.errors import JaxadError, MachineError
 from jaxad.io.foreign import check_environment, explained
+from jaxad.io.program_cache import keep_none, keep_programs
 from jaxad.io.signals import Stopped, listening
 from jaxad.io.text import visible
 
@@ -74,6 +75,7 @@ def run(command: Command) -> None:
 
     try:
         check_environment()
+        keep_programs() if command.compilation_cache == "on" else keep_none()
         command.run()
     except JaxadError as error:
         error.args = (with_flags(str(error), command),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from jaxad.cli._reading import read
 from jaxad.errors import ConfigError
@@ -18,10 +18,12 @@ class Command:
     Attributes:
         words: the words that name it.
         keeps: what an interrupted command has finished, and finds again when it is run once more; "" for nothing.
+        compilation_cache: whether programs that it compiles are kept for the next one (`jaxad.io.program_cache`).
     """
 
     words: ClassVar[str]
     keeps: ClassVar[str] = ""
+    compilation_cache: Literal["on", "off"] = "on"
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
@@ -47,9 +49,9 @@ class Command:
 
 
 def below_one(command: Command, *names: str) -> list[str]:
-    """A problem for each of these fields that is below 1."""
+    """A problem for each of these fields that is below 1; None passes."""
     values = ((name, getattr(command, name)) for name in names)
-    return [f"{name} = {value}: must be at least 1" for name, value in values if value < 1]
+    return [f"{name} = {value}: must be at least 1" for name, value in values if value is not None and value < 1]
 
 
 def no_folder(command: Command, name: str) -> list[str]:

@@ -25,8 +25,8 @@ class DataCommand(Command):
     """Categories to use; all if not given."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-    workers: int = 2
-    """Threads that decode images."""
+    workers: Annotated[int | None, tyro.conf.DisallowNone] = None
+    """Threads that decode images; one per CPU if not given."""
 
     @property
     def chosen_categories(self) -> tuple[str, ...] | None:

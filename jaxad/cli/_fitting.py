@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxad.cli._command import below_one, no_folder
 from jaxad.cli._data import WorkCommand
@@ -28,6 +28,9 @@ class FitCommand(WorkCommand):
     """Side of the square input in pixels; short for --model.image-size, and goes before it."""
     holdout: float = HOLDOUT
     """Share of normal training images kept out for the threshold, at least 5 per category; 0 for none."""
+    compilation_cache: Literal["on", "off"] = "on"
+    """Whether compiled programs are kept in the user's cache folder, so that the next command compiles none; the
+    variable JAXAD_COMPILATION_CACHE names another folder, or is `off`."""
     model: Any
     train: Any
 

@@ -19,6 +19,8 @@ class Bench(Command):
     """Time a part of jaxad on this machine."""
 
     words: ClassVar[str] = "bench"
+    # Some tell how long compiling takes.
+    compilation_cache = "off"
 
     name: str
     """Name of the benchmark."""

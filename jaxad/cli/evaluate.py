@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from jaxad.cli._command import below_one, no_folder, raise_problems
 from jaxad.cli._data import WorkCommand
@@ -47,6 +47,9 @@ class Evaluate(WorkCommand):
     that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
     batch_size: int = 16
     """Images at once."""
+    compilation_cache: Literal["on", "off"] = "on"
+    """Whether compiled programs are kept in the user's cache folder, so that the next command compiles none; the
+    variable JAXAD_COMPILATION_CACHE names another folder, or is `off`."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:

@@ -54,8 +54,11 @@ class Predict(Command):
     that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
     batch_size: int = 16
     """Images at once."""
-    workers: int = 2
-    """Threads that decode images."""
+    workers: Annotated[int | None, tyro.conf.DisallowNone] = None
+    """Threads that decode images; one per CPU if not given."""
+    compilation_cache: Literal["on", "off"] = "on"
+    """Whether compiled programs are kept in the user's cache folder, so that the next command compiles none; the
+    variable JAXAD_COMPILATION_CACHE names another folder, or is `off`."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about images that cannot be used: write no results and end with status 1, or leave them out, say why
     in problems.jsonl, and end with status 0."""

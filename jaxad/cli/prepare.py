@@ -39,8 +39,8 @@ class Prepare(Command):
     """Choices that the data set offers, as NAME=VALUE."""
     captions: Path | None = None
     """Folder or file of captions in VLMDiff's published layout, to store with the images."""
-    workers: int = 2
-    """Threads that read, check and resize."""
+    workers: Annotated[int | None, tyro.conf.DisallowNone] = None
+    """Threads that read, check and resize; one per CPU if not given."""
     partial: bool = False
     """Accept fewer images than there officially are."""
     verify: bool = True

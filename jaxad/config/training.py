@@ -23,6 +23,7 @@ class TrainConfig(Config):
         "keep_checkpoints",
         "cache",
         "cache_limit_gb",
+        "device_share",
         "fsdp",
         "tensorboard",
     )
@@ -112,6 +113,9 @@ class TrainConfig(Config):
     """Where frozen features are kept: "auto" is memory up to `cache_limit_gb`, else disk; "off" computes them anew."""
     cache_limit_gb: float = setting(4.0, source="jaxad", reason="enough for a small benchmark")
     """Largest feature cache held in memory, in 1e9 bytes."""
+    device_share: float = setting(0.5, source="jaxad", reason="the step needs the rest; results do not depend on it")
+    """Share of a device's free memory that cached features may take; those that need more, as all on CPUs, stay with
+    the host, and 0 leaves them there."""
     fsdp: int = setting(1, source="jaxad", reason="every published network fits on one device")
     """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
     tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
@@ -128,6 +132,8 @@ class TrainConfig(Config):
                 f"micro_batch = {self.micro_batch}: must divide the {images} images of batch_size x accumulate"
             )
         problems += at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
+        if not 0 <= self.device_share <= 1:
+            problems.append(f"device_share = {self.device_share}: must lie between 0 and 1")
         if not self.learning_rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0")
         if self.clip_norm is not None and not self.clip_norm > 0:
@@ -152,8 +158,8 @@ class DataConfig(Config):
     """Share of the normal training images kept out for the threshold, at least 5 per category; 0 for none."""
     on_bad: Literal["stop", "skip"] = setting("stop", source="jaxad", reason="no image may be missing unnoticed")
     """What to do about unusable images: stop before training, or leave them out and record them in the report."""
-    workers: int = setting(2, source="jaxad", reason="results do not depend on it")
-    """Threads that decode images."""
+    workers: int | None = setting(None, source="jaxad", reason="results do not depend on it")
+    """Threads that decode images; None for one per CPU that this process may use."""
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import grain
@@ -16,6 +17,7 @@ from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
 from jaxad.io.signals import poll
+from jaxad.io.threads import cpus
 from jaxad.types import Array, Batch, Record, Source, View
 
 
@@ -32,6 +34,7 @@ class LoadedBatch(NamedTuple):
         originals: the decoded images uint8 [h w 3] at their own sizes, None where they were not asked for or where
             this host has none.
         problems: why each image cannot be decoded; empty for all others.
+        masks: what was asked for of their defect masks, None for each that has none; empty where nobody asked.
     """
 
     batch: Batch
@@ -40,6 +43,7 @@ class LoadedBatch(NamedTuple):
     sizes: tuple[tuple[int, int] | None, ...]
     originals: tuple[np.ndarray | None, ...]
     problems: tuple[tuple[Problem, ...], ...]
+    masks: tuple[np.ndarray | None, ...] = ()
 
 
 class _Loaded(NamedTuple):
@@ -49,6 +53,12 @@ class _Loaded(NamedTuple):
     size: tuple[int, int] | None = None
     original: np.ndarray | None = None
     problems: tuple[Problem, ...] = ()
+    mask: np.ndarray | None = None
+
+
+def padded_size(images: int, batch_size: int) -> int:
+    """Images of a batch for so few: a power of two, at most `batch_size`, so that few sizes are ever compiled."""
+    return min(batch_size, 1 << max(images - 1, 0).bit_length())
 
 
 def batches(
@@ -56,13 +66,14 @@ def batches(
     views: Mapping[str, View],
     batch_size: int,
     *,
-    workers: int = 2,
+    workers: int | None = None,
     processes: int = 0,
     indices: Sequence[int] | None = None,
     rows: Sequence[int] | None = None,
     seeds: bool = True,
     originals: bool = False,
     on_unreadable: Literal["raise", "mark"] = "raise",
+    masks: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterator[LoadedBatch]:
     """Reads a source once, in order.
 
@@ -74,7 +85,7 @@ def batches(
         source: the images.
         views: the renderings to make, by name.
         batch_size: images in a batch; the last batch is padded with zeros.
-        workers: threads that decode, of each process; 0 decodes in the caller's thread.
+        workers: threads that decode, of each process; None for one per CPU, 0 decodes in the caller's thread.
         processes: processes that decode; 0 decodes in this one. Decoding and resizing leave Python free for other
             threads, so that processes only help where threads do not keep the cores busy (many cores, small images).
             The source must be picklable, and a script that asks for them needs `if __name__ == "__main__":`.
@@ -85,18 +96,20 @@ def batches(
         originals: whether to give the decoded images at their own sizes as well.
         on_unreadable: what to do about an image that cannot be decoded: "raise" an error, or "mark" it: it stays in its
             place as a black image of size (0, 0) whose `valid` is False, and the batch says what is wrong with it.
+        masks: what to make of the defect masks, bool [h w], of all rows, in the threads that decode; None reads none.
 
     Yields:
         LoadedBatch with images uint8 [b h w 3] by view, seed uint32 [b] (`pixel_hash` of the original image, zero
         without `seeds`) and valid bool [b].
 
     Raises:
-        DataError: an image cannot be decoded and `on_unreadable` is "raise"; the message names its file.
+        DataError: an image cannot be decoded and `on_unreadable` is "raise", or a mask; the message names its file.
         Stopped: a signal asks to end (`jaxad.io.signals`).
     """
     order = range(len(source)) if indices is None else indices
     if not len(order):
         return
+    workers = cpus() if workers is None else workers
     load = _Load(
         source=source,
         views=dict(views),
@@ -106,6 +119,7 @@ def batches(
         seeds=seeds,
         originals=originals,
         mark=on_unreadable == "mark",
+        masks=masks,
     )
     ahead = max(workers, 1) * max(processes, 1) if originals else 2 * batch_size
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
@@ -115,7 +129,8 @@ def batches(
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()
         loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(processes, per_worker_buffer_size=1))
-    stream = iter(loaded.batch(batch_size, batch_fn=lambda items: _collate(source, views, items, batch_size)))
+    collate = partial(_collate, source, views, batch_size=batch_size, masks=masks is not None)
+    stream = iter(loaded.batch(batch_size, batch_fn=collate))
     try:
         for loaded in stream:
             poll()
@@ -132,7 +147,7 @@ def training_batches(
     *,
     start: int,
     steps: int,
-    workers: int = 2,
+    workers: int | None = None,
     processes: int = 0,
     rows: Sequence[int] | None = None,
 ) -> Iterator[LoadedBatch]:
@@ -182,13 +197,15 @@ class _Load:
     seeds: bool
     originals: bool
     mark: bool
+    masks: Callable[[np.ndarray], np.ndarray] | None
 
     def __call__(self, position: int) -> _Loaded:
         index = int(self.order[position])
-        if self.rows is not None and position % self.batch_size not in self.rows:
-            return _Loaded(index, {})
         with large_images_in_turn():
-            return self._loaded(index)
+            of_others = self.rows is not None and position % self.batch_size not in self.rows
+            loaded = _Loaded(index, {}) if of_others else self._loaded(index)
+            mask = None if self.masks is None else self.source.mask(index)
+            return loaded if mask is None or self.masks is None else loaded._replace(mask=self.masks(mask))
 
     def _loaded(self, index: int) -> _Loaded:
         try:
@@ -208,7 +225,9 @@ class _Load:
         )
 
 
-def _collate(source: Source, views: Mapping[str, View], items: Sequence[_Loaded], batch_size: int) -> LoadedBatch:
+def _collate(
+    source: Source, views: Mapping[str, View], items: Sequence[_Loaded], batch_size: int, masks: bool
+) -> LoadedBatch:
     # Memory of zeros costs nothing until it is written, so that rows of other hosts take none.
     images: dict[str, Array] = {
         name: np.zeros((batch_size, view.height, view.width, 3), np.uint8) for name, view in views.items()
@@ -226,4 +245,5 @@ def _collate(source: Source, views: Mapping[str, View], items: Sequence[_Loaded]
         sizes=tuple(item.size for item in items),
         originals=tuple(item.original for item in items),
         problems=tuple(item.problems for item in items),
+        masks=tuple(item.mask for item in items) if masks else (),
     )

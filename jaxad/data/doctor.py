@@ -91,7 +91,11 @@ class _Examined(NamedTuple):
 
 
 def examine(
-    train: Sequence[ImageSource], test: ImageSource, *, validation: Collection[Record] = frozenset(), workers: int = 2
+    train: Sequence[ImageSource],
+    test: ImageSource,
+    *,
+    validation: Collection[Record] = frozenset(),
+    workers: int | None = None,
 ) -> Examination:
     """Decodes all images and masks and compares the pixels; memory stays that of a few images.
 
@@ -99,7 +103,7 @@ def examine(
         train: normal images, in one part or several.
         test: labeled images with or without masks.
         validation: records among the normal images that are for the threshold alone.
-        workers: threads that decode.
+        workers: threads that decode; None for one per CPU.
     """
     places = [(source, index) for source in (*train, test) for index in range(len(source))]
     examined = list(map_threads(lambda place: _examine(*place), places, workers))

@@ -9,7 +9,7 @@ from jaxad.io.threads import map_threads
 
 
 def split_holdout(
-    source: ImageSource, share: float = 0.1, *, minimum: int = 5, workers: int = 2
+    source: ImageSource, share: float = 0.1, *, minimum: int = 5, workers: int | None = None
 ) -> tuple[list[int], list[int]]:
     """Splits normal images into those that train and those held out.
 
@@ -22,7 +22,7 @@ def split_holdout(
         source: normal images.
         share: share to hold out, 0 to 1; 0 holds out nothing.
         minimum: smallest number held out of a category, as far as half of it goes.
-        workers: threads that decode images not examined before.
+        workers: threads that decode images not examined before; None for one per CPU.
 
     Returns:
         Indices of the training images and of the held-out images, each ascending.

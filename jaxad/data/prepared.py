@@ -129,7 +129,11 @@ def prepared_names(data_dir: str | Path | None = None) -> tuple[str, ...]:
 
 
 def open_prepared(
-    name: str, data_dir: str | Path | None = None, *, categories: tuple[str, ...] | None = None, workers: int = 2
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    categories: tuple[str, ...] | None = None,
+    workers: int | None = None,
 ) -> Prepared:
     """Lists a prepared data set (see the head of this module).
 
@@ -137,7 +141,7 @@ def open_prepared(
         name: NAME, or NAME/SELECTION with or without -VARIANT.
         data_dir: folder of prepared data sets, None for the usual one (`data_folder`).
         categories: official names or slugs of the categories to use, None for all.
-        workers: threads that read, where an index is to be made.
+        workers: threads that read, where an index is to be made; None for one per CPU.
 
     Raises:
         DataError: it is not prepared, lacks categories that the selection needs, or has one of `categories` not.

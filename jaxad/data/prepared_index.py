@@ -76,12 +76,12 @@ class Index:
     license: str
 
 
-def read_index(folder: Path, *, workers: int = 2) -> Index:
+def read_index(folder: Path, *, workers: int | None = None) -> Index:
     """The index of a prepared config, made if need be.
 
     Args:
         folder: DATA_DIR/NAME/CONFIG/VERSION.
-        workers: threads that read.
+        workers: threads that read; None for one per CPU.
 
     Raises:
         DataError: shards are missing or damaged, or the features are not `FEATURES`.
@@ -191,7 +191,7 @@ def _is_entry(values: Any) -> bool:
     return entry.split in SPLITS and entry.position >= 0 and re.fullmatch("[0-9a-f]{32}", entry.digest) is not None
 
 
-def _make(folder: Path, workers: int) -> Index:
+def _make(folder: Path, workers: int | None) -> Index:
     # What was opened before may be of other shards.
     _builder.cache_clear()
     _open.cache_clear()
@@ -205,7 +205,7 @@ def _make(folder: Path, workers: int) -> Index:
     return Index(tuple(sorted(entries, key=lambda entry: entry.image_id)), info.as_proto.redistribution_info.license)
 
 
-def _read(folder: Path, split: str, workers: int) -> Iterator[Entry]:
+def _read(folder: Path, split: str, workers: int | None) -> Iterator[Entry]:
     source, features = _open(folder, split)
     blank = _Blank()
 

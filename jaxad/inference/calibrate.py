@@ -42,7 +42,7 @@ def choose_threshold(
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Threshold:
     """Measures the limits on normal images that the detector has not seen.

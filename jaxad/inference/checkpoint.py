@@ -25,9 +25,10 @@ from jaxad.detector import Detector, Pretrained, detectors
 from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
 from jaxad.inference.saving import saving
 from jaxad.inference.steps import FOLDER, FORMAT, Step, newest, numbered, open_step
-from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_training
+from jaxad.inference.stored_arrays import check_fit, declared, read_arrays, read_statistics, read_training
 from jaxad.inference.threshold import Threshold
 from jaxad.io.digests import write_manifest
+from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
 
 EMBED_LIMIT = 200_000_000
@@ -167,6 +168,14 @@ class CheckpointWriter:
         """
         return read_training(open_step(self._folder / str(step)), like)
 
+    def restore_statistics(self, step: int, detector: Detector) -> None:
+        """Gives a detector what it had found of its training images, statistics and memories, when a step was saved.
+
+        Raises:
+            CheckpointError: the step is damaged, or of another detector.
+        """
+        read_statistics(open_step(self._folder / str(step)), detector)
+
     def _save(self, step: int, items: Mapping[str, Any]) -> None:
         with saving(self._folder, step, self._manager.wait_until_finished):
             # The callback of the step before must not see this one's number.
@@ -250,6 +259,7 @@ def restore(
         DamagedError: no step is whole, or bytes of the newest have changed (`pass_over` takes an older one).
         CheckpointError: missing, of another format or class, or arrays that do not fit; lists every difference.
     """
+    keep_programs()
     restored, passed = newest(checkpoint, lambda step: _restored(step, backbone, config_changes), changed=pass_over)
     return dataclasses.replace(restored, notes=passed + restored.notes)
 

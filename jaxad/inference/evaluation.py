@@ -47,10 +47,9 @@ class Scored:
         self.images = 0
 
     def add(self, output: Output) -> None:
-        """Counts a batch."""
-        for place, (record, index) in enumerate(zip(output.loaded.records, output.loaded.indices, strict=True)):
-            mask = self.source.mask(index)
-            mask = None if mask is None else self.protocol.resize_mask(mask)
+        """Counts a batch that has its masks."""
+        loaded = output.loaded
+        for place, (record, index, mask) in enumerate(zip(loaded.records, loaded.indices, loaded.masks, strict=True)):
             map = output.maps[place]
             self.classes[record.category].update(
                 output.scores[place : place + 1],
@@ -74,7 +73,7 @@ def evaluate(
     *,
     protocol: str = "exact-256",
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     threshold: Threshold | None = None,
     baseline: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -105,7 +104,7 @@ def score(
     protocol: str = "exact-256",
     features: FeatureCache | None = None,
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
     """The pass itself, for those who want curves and figures besides the report, or have `features` already.
@@ -124,7 +123,7 @@ def score(
         )
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     scored, began = Scored(detector, source, predictor), 0.0
-    outputs = predictor.stream(source, features=features, workers=workers, progress=progress)
+    outputs = predictor.stream(source, features=features, masks=True, workers=workers, progress=progress)
     for number, output in enumerate(outputs):
         scored.add(output)
         if number == 0:

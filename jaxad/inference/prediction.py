@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxad.data import ImageList
+from jaxad.data.batches import padded_size
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.inference.maps import fit_map, hottest_box
@@ -69,7 +70,7 @@ def predict(
     category: str = "",
     protocol: str | None = None,
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[ImagePrediction]:
     """Judges images; `predict_stream` with all predictions held in memory.
@@ -80,7 +81,8 @@ def predict(
         threshold: a `jaxad.Threshold`, e.g. `run.threshold`; None gives scores and maps alone.
         category: which category all images show, where it matters for the threshold or the detector.
         protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
-        batch_size, workers, progress: as in `Predictor.stream`.
+        batch_size: images at once, at most; fewer images are filled up to a power of two.
+        workers, progress: as in `Predictor.stream`.
 
     Returns:
         One prediction for each image, in the order given; folders are read in the order of their paths.
@@ -109,7 +111,7 @@ def predict_stream(
     threshold: Threshold | None = None,
     protocol: str | None = None,
     batch_size: int = 16,
-    workers: int = 2,
+    workers: int | None = None,
     on_bad: Callable[[Sequence[Problem]], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[np.ndarray, ImagePrediction]]:
@@ -129,7 +131,7 @@ def predict_stream(
     if threshold is not None and protocol not in (None, threshold.protocol):
         raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
     name = protocol or (threshold.protocol if threshold else "exact-256")
-    predictor = Predictor(detector, name, batch_size=min(batch_size, len(source)))
+    predictor = Predictor(detector, name, batch_size=padded_size(len(source), batch_size))
     unusable: list[Problem] = []
     stream = predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress)
     for output in stream:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import chex
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -20,16 +19,12 @@ from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError
 from jaxad.features import FeatureCache, annotated
+from jaxad.inference.programs import programs_of
+from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
-from jaxad.types import Batch, Explanation, Features, Judgement, Source
-
-if TYPE_CHECKING:
-    pass
+from jaxad.types import Batch, Explanation, Source
 
 OnUnreadable = Literal["raise", "mark"]
-
-NOISE_SEED = 0
-"""Seed of all inference noise; images differ by the hash of their pixels: a prediction depends on the image alone."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,7 @@ class Predictor:
     """A detector compiled for one batch size under one protocol.
 
     An image's prediction depends on its pixels alone: not on its path, its batch, its place in it, or the padding.
+    Programs are kept with the detector, so that a further predictor of it, also with changed parameters, compiles none.
 
     Args:
         detector: with its present parameters.
@@ -62,23 +58,22 @@ class Predictor:
     def __init__(
         self, detector: Detector, protocol: str = "exact-256", *, batch_size: int = 16, mesh: Mesh | None = None
     ):
+        keep_programs()
         self.protocol = metrics.protocol(protocol)
         self.mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self.mesh.size
         self._detector = detector
-        self._graphdef, arrays = module_state.split(detector)
+        graphdef, arrays = module_state.split(detector)
         self._arrays = parallel.shard_parameters(arrays, self.mesh)
-        self._compiled = jax.jit(parallel.on_mesh(self._predict, self.mesh))
-        self._compiled_judge = jax.jit(parallel.on_mesh(self._judge, self.mesh))
-        self._compiled_explain = jax.jit(parallel.on_mesh(self._explain, self.mesh))
+        self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
-        return parallel.to_host(self._compiled(self._arrays, parallel.shard_batch(batch, self.mesh)))
+        return parallel.to_host(self._programs.predict(self._arrays, parallel.shard_batch(batch, self.mesh)))
 
     def trace(self, batch: Batch) -> jax.stages.Traced:
         """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
-        return self._compiled.trace(self._arrays, parallel.shard_batch(batch, self.mesh))
+        return self._programs.predict.trace(self._arrays, parallel.shard_batch(batch, self.mesh))
 
     def stream(
         self,
@@ -88,7 +83,8 @@ class Predictor:
         features: FeatureCache | None = None,
         originals: bool = False,
         on_unreadable: OnUnreadable = "raise",
-        workers: int = 2,
+        masks: bool = False,
+        workers: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
         """Predictions of a source in its order, or of the images `indices`; the device works while the next are read.
@@ -97,41 +93,43 @@ class Predictor:
         in float16, so that results differ by that rounding.
 
         `originals` and `on_unreadable` are those of `jaxad.data.batches`. The score and map of an image that is marked
-        as unreadable mean nothing.
+        as unreadable mean nothing. With `masks` each batch has the defect masks as the protocol resizes them.
 
         Raises:
             DataError: an image cannot be read, or its category is needed and unknown.
         """
         waiting: tuple[Any, LoadedBatch] | None = None
-        for loaded in self._batches(source, indices, workers, originals=originals, on_unreadable=on_unreadable):
+        options = {"originals": originals, "on_unreadable": on_unreadable}
+        options["masks"] = self.protocol.resize_mask if masks else None
+        for loaded in self._batches(source, indices, workers, **options):
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
-                result = self._compiled(self._arrays, batch)
+                result = self._programs.predict(self._arrays, batch)
             else:
                 places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
-                result = self._compiled_judge(self._arrays, parallel.shard_batch(features[places], self.mesh), batch)
+                result = self._programs.judge(self._arrays, parallel.shard_batch(features[places], self.mesh), batch)
             if waiting is not None:
                 yield self._output(*waiting, progress)
             waiting = result, loaded
         if waiting is not None:
             yield self._output(*waiting, progress)
 
-    def explain(self, source: Source, indices: Sequence[int], *, workers: int = 2) -> Iterator[Explanation]:
+    def explain(self, source: Source, indices: Sequence[int], *, workers: int | None = None) -> Iterator[Explanation]:
         """What lies between image and anomaly map, for figures: one explanation, its arrays without b, for each image.
 
         Args:
             source: the images.
             indices: which of them, in this order.
-            workers: threads that decode images.
+            workers: threads that decode images; None for one per CPU.
         """
         for loaded in self._batches(source, indices, workers):
-            found = self._compiled_explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
+            found = self._programs.explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
             found = parallel.to_host(found)
             for place in range(len(loaded.records)):
                 yield jax.tree.map(lambda array, place=place: array[place], found)
 
     def _batches(
-        self, source: Source, indices: Sequence[int] | None, workers: int, **options: Any
+        self, source: Source, indices: Sequence[int] | None, workers: int | None, **options: Any
     ) -> Iterator[LoadedBatch]:
         rows = parallel.local_rows(self.batch_size, self.mesh)
         views = self._detector.inputs.views
@@ -141,22 +139,6 @@ class Predictor:
         mark = options.get("on_unreadable") == "mark"
         for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded), training=False, mark=mark)
-
-    def _predict(self, arrays, batch):
-        return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)
-
-    def _judge(self, arrays, features, batch):
-        judgement = _judgement(module_state.merge(self._graphdef, arrays), features, batch)
-        images = len(batch.seed)
-        chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
-        if judgement.scores is not None:
-            chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
-        maps, scores = self.protocol.postprocess(judgement.maps)
-        return scores if judgement.scores is None else judgement.scores, maps
-
-    def _explain(self, arrays, batch):
-        detector: Detector = module_state.merge(self._graphdef, arrays)
-        return _judgement(detector, detector.encode(batch), batch).explanation
 
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
         scores, maps = parallel.to_host(result)
@@ -176,9 +158,3 @@ class Predictor:
             )
         padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
         return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
-
-
-def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgement:
-    """The detector's answer, with one PRNG key for each image from the hash of its pixels."""
-    base = jax.random.key(NOISE_SEED)
-    return detector.judge(features, batch, jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed))

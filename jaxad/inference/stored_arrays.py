@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError
 from jaxad.inference.steps import Step
 from jaxad.io.foreign import raise_explained
 from jaxad.nn import module_state
-from jaxad.nn.variables import Memory
+from jaxad.nn.variables import Memory, Statistic
 
 LEAST_BOUND, RATIO = 1_000_000_000, 1000
 """An item may say that its arrays have so many bytes, or so many times those that it has on disk, whichever is more."""
@@ -84,6 +85,23 @@ def read_arrays(step: Step, item: str) -> dict[str, Any]:
         raise_explained(error)
         raise _unreadable(step.folder / item, error) from error
     return {path: jnp.asarray(array) for path, array in arrays.items()}
+
+
+def read_statistics(step: Step, detector: Detector) -> None:
+    """Gives a detector the statistics and memories of a step.
+
+    Raises:
+        DamagedError: the step is not what was written.
+        CheckpointError: it is of another detector, or cannot be read.
+    """
+    found = {path: node for path, node in nnx.iter_graph(detector) if isinstance(node, Statistic | Memory)}
+    step.check("model")
+    stored = read_arrays(step, "model") if found else {}
+    for path, variable in found.items():
+        name = "/".join(map(str, path))
+        if name not in stored:
+            raise CheckpointError(f"{step.folder}: holds no {name}; it is of another detector")
+        variable.set_value(stored[name])
 
 
 def read_training(step: Step, like: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxad.errors import ConfigError, MachineError
+from jaxad.io.program_cache import OFF, VARIABLE
 from jaxad.io.text import visible
 
 _ELSEWHERE = "or choose another folder"
@@ -76,17 +77,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def check_environment() -> None:
     """Raises ConfigError for a folder of compiled programs that cannot be, for which JAX has a warning per program."""
-    name = "JAX_COMPILATION_CACHE_DIR"
-    folder = os.environ.get(name, "")
-    if not folder or "://" in folder:
-        return
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(
-            f"{name}={folder}: is no folder and cannot be made one ({why}); change or unset it"
-        ) from error
+    for name in ("JAX_COMPILATION_CACHE_DIR", VARIABLE):
+        folder = os.environ.get(name, "")
+        if not folder or "://" in folder or (name == VARIABLE and folder.lower() == OFF):
+            continue
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigError(
+                f"{name}={folder}: is no folder and cannot be made one ({why}); change or unset it"
+            ) from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -27,13 +27,15 @@ from jaxad.nn.precision import compute_dtype
 from jaxad.types import Source
 
 
-def content_hash(source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int = 2) -> str:
+def content_hash(
+    source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int | None = None
+) -> str:
     """SHA-256 of what a run takes from a source, whatever its files: pixels of images, their categories, their order.
 
     Args:
         source: decodes every image that has no digest yet.
         annotations: what else the run takes from its records (`jaxad.features.extras_of`), arrays with a row for each.
-        workers: threads that decode.
+        workers: threads that decode; None for one per CPU.
     """
     hasher = hashlib.sha256("\0".join(source.categories).encode())
     digests = map_threads(source.digest, range(len(source)), workers)
@@ -187,13 +189,13 @@ class Place:
     Attributes:
         workdir: its folder.
         mesh: its devices.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         reporter: shows progress.
     """
 
     workdir: Path
     mesh: Mesh
-    workers: int
+    workers: int | None
     reporter: Reporter
 
 

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from jaxad import parallel
 from jaxad.config import TrainConfig, to_json
+from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import DataError
@@ -27,16 +28,21 @@ from jaxad.features import Encoder, FeatureCache, LiveFeatures, abstract_feature
 from jaxad.inference.calibrate import choose_threshold
 from jaxad.inference.checkpoint import CheckpointWriter, restore
 from jaxad.inference.threshold import Threshold
+from jaxad.io.program_cache import keep_programs
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import held
 from jaxad.io.text import visible
 from jaxad.nn import module_state
 from jaxad.nn.variables import Fixed, Frozen
+from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.micro_batch import memory_of, resolved
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.types import Source
+
+ENCODED = 32
+"""Images that frozen networks see at once, at most."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ class DetectorTrainer:
         self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
         self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         outputs = (self._sharding, parallel.replicated(mesh))
-        self._step = jax.jit(parallel.on_mesh(self._compiled_step, mesh), donate_argnums=0, out_shardings=outputs)
+        self._step = jax.jit(parallel.on_mesh(self._widened_step, mesh), donate_argnums=0, out_shardings=outputs)
 
     def init(self) -> TrainState:
         """State before the first step, on the mesh."""
@@ -108,7 +114,13 @@ class DetectorTrainer:
         return jax.jit(self._first_state, donate_argnums=0, out_shardings=self._sharding)(params)
 
     def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
-        """`batch`: Features of host arrays, equal in every process. Donates `state`."""
+        """One step, which donates `state`.
+
+        Args:
+            state: as after the step before.
+            batch: Features of host arrays, equal in every process, or on the devices already; float16 is widened there.
+            key: of the step.
+        """
         return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
 
     def trace(self, batch: Any) -> jax.stages.Traced:
@@ -128,6 +140,12 @@ class DetectorTrainer:
     def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
         ema = {path: jnp.copy(array) for path, array in params.items()} if self._config.ema else None
         return TrainState(dict(params), self._optimizer.init(params), ema, jnp.int32(0))
+
+    def _widened_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
+        """The step on features as they are kept: half of what float32 takes on its way to the devices."""
+        half = jnp.float16
+        batch = jax.tree.map(lambda array: array.astype(jnp.float32) if array.dtype == half else array, batch)
+        return self._compiled_step(state, fixed, batch, key)
 
     def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
         # The loss sees features, never images: what makes them stays out of the step.
@@ -188,7 +206,7 @@ def fit(
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
     features: FeatureCache | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Trains a detector, or lets it remember, chooses its threshold, and keeps all in `workdir`.
@@ -209,7 +227,7 @@ def fit(
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
         features: of all images of `source`, where they are computed already; they must be this detector's.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
     Raises:
@@ -218,6 +236,7 @@ def fit(
         ConfigError: impossible settings; or the workdir is in use, cannot be written, or has no room for checkpoints.
         TrainingError: the loss, or scores of the hold-out, are not finite.
     """
+    keep_programs()
     config = config or TrainConfig()
     config.check()
     if not len(source) and detector.inputs.needs_images:
@@ -309,7 +328,10 @@ def _train(
     """Statistics, then steps, all saved -> (detector to evaluate, images per second)."""
     resumed = writer.latest or 0
     # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
-    detector.prepare(features.stream())
+    if resumed:
+        writer.restore_statistics(resumed, detector)
+    else:
+        detector.prepare(features.stream())
     trainer = DetectorTrainer(detector, config, run.mesh)
     require_room_for_steps(run.workdir, writer.size(detector, trainer.abstract_state), config.keep_checkpoints)
     if resumed:
@@ -320,11 +342,12 @@ def _train(
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
     images = config.batch_size * config.accumulate
     # Steps that are done and not saved are lost by a signal.
+    batch_of = batches_of(features, run.mesh, config.device_share)
     with held():
         state, rate = run_steps(
             trainer,
             state,
-            lambda step: features[order.batch(step, images)],
+            lambda step: batch_of(order.batch(step, images)),
             config,
             resumed=resumed,
             steps=config.steps,
@@ -357,13 +380,18 @@ def _move_to_host(detector: Detector) -> None:
         variable.set_value(value)
 
 
+def _divided(images: int) -> int:
+    """So many images in as few equal batches as `ENCODED` allows."""
+    return -(-images // -(-images // ENCODED))
+
+
 def _features(detector: Detector, source: Source, config: TrainConfig, run: Place) -> FeatureCache | LiveFeatures:
     """The features of all images, where `config.cache` wants them."""
     size, where = FeatureCache.size(detector, len(source)), config.cache
     if where == "auto":
         where = "memory" if size <= config.cache_limit_gb * 1e9 else "disk"
-    at_once = config.batch_size * config.accumulate if where == "off" else len(source)
-    encoder = Encoder(detector, batch_size=min(32, at_once), workers=run.workers, mesh=run.mesh)
+    at_once = config.batch_size * config.accumulate if where == "off" else padded_size(len(source), ENCODED)
+    encoder = Encoder(detector, batch_size=_divided(at_once), workers=run.workers, mesh=run.mesh)
     if where == "off":
         run.reporter.say(f"{len(source)} images; features are computed anew at every step (cache = off)")
         return LiveFeatures(encoder, source)

@@ -253,3 +253,20 @@ def test_training_batches_are_the_same_in_one_process_and_in_two(source):
     two = list(training_batches(source, VIEWS, 4, order, start=1, steps=4, processes=2, workers=1))
     same(one, two)
     assert [item.sizes for item in one] == [item.sizes for item in two]
+
+
+@pytest.mark.parametrize("rows", [None, (1,)])
+def test_masks_are_made_in_the_threads_that_decode(rows):
+    class Masked(Counting):
+        def mask(self, index: int) -> np.ndarray | None:
+            assert threading.current_thread() is not threading.main_thread()
+            return None if index == 1 else np.full((4, 4), index == 2)
+
+    source = Masked(3)
+    first, second = batches(source, VIEWS, 2, workers=2, rows=rows, masks=lambda mask: mask[:2, :2])
+    assert first.masks[1] is None
+    # Every host counts all rows, whoever decodes their images.
+    np.testing.assert_array_equal(first.masks[0], np.zeros((2, 2), bool))
+    np.testing.assert_array_equal(second.masks[0], np.ones((2, 2), bool))
+    assert len(second.masks) == 1
+    assert next(batches(source, VIEWS, 2)).masks == ()

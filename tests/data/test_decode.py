@@ -232,6 +232,12 @@ def test_what_is_no_image(content):
     assert kind_of(lambda: decode_image(content)) == "unreadable image"
 
 
+def test_a_gray_mask_with_a_transparent_level_has_none_of_it():
+    marks = np.array([[0, 1, 7], [255, 7, 0]], np.uint8)
+    data = encoded(Image.fromarray(marks), transparency=7)
+    np.testing.assert_array_equal(decode_mask(data), (marks > 0) & (marks != 7))
+
+
 def test_tall_transparent_images_are_composited_row_by_row():
     rgba = np.random.default_rng(0).integers(0, 256, (700, 3, 4), dtype=np.uint8)
     color, alpha = rgba[..., :3].astype(int), rgba[..., 3:].astype(int)

@@ -105,7 +105,9 @@ def test_the_speed_is_that_of_the_batches_after_the_second(trained, parts, monke
             indices = tuple(range(first, min(first + 5, 16)))
             records = [source.records[index] for index in indices]
             maps = np.random.default_rng(first).random((len(indices), 256, 256), np.float32)
-            yield Output(maps.max((1, 2)), maps, SimpleNamespace(records=records, indices=indices))
+            yield Output(
+                maps.max((1, 2)), maps, SimpleNamespace(records=records, indices=indices, masks=[None] * len(indices))
+            )
 
     monkeypatch.setattr(Predictor, "stream", stream)
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: now[0]))

@@ -23,6 +23,15 @@ def test_results_come_in_order(workers):
     assert list(map_threads(slow, range(20), workers)) == [number * number for number in range(20)]
 
 
+def test_every_cpu_that_may_be_used_has_a_thread(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 3, 4}, raising=False)
+    numbers = count()
+    results = map_threads(lambda number: number, numbers)
+    next(results)
+    assert next(numbers) == AHEAD * 3 + 1
+    results.close()  # type: ignore[attr-defined]
+
+
 def test_few_items_are_taken_ahead():
     taken = []
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from PIL import Image
 
 import jaxad
 from jaxad import parallel
+from jaxad.data.decode import pixel_hash
 from jaxad.errors import CheckpointError, ConfigError, DataError, TrainingError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.inference.checkpoint import CheckpointWriter
@@ -219,8 +219,8 @@ def test_caches_in_memory_and_on_disk_give_the_same_bits(parts, trained, tmp_pat
 
 
 def test_training_without_a_cache_rounds_as_the_cache_does(parts, trained, tmp_path, monkeypatch):
-    sizes, stream = set(), Encoder.stream
-    monkeypatch.setattr(Encoder, "stream", lambda self, *a, **k: sizes.add(self.batch_size) or stream(self, *a, **k))
+    sizes, kept = set(), Encoder.kept
+    monkeypatch.setattr(Encoder, "kept", lambda self, *a, **k: sizes.add(self.batch_size) or kept(self, *a, **k))
     # The first steps only: training amplifies what other batches of the frozen network change in the last bit.
     config = toy_training(cache="off", steps=2)
     jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run")
@@ -231,10 +231,12 @@ def test_training_without_a_cache_rounds_as_the_cache_does(parts, trained, tmp_p
 
 
 def test_features_that_float16_cannot_hold_are_refused(parts, monkeypatch):
-    tokens = np.zeros((14, 16, 32), np.float32)
-    tokens[3, 2, 1] = 1e5
-    loaded = SimpleNamespace(records=parts.train.records)
-    monkeypatch.setattr(Encoder, "stream", lambda *a, **k: [(Features(tokens, (4, 4)), loaded)])
+    bad = pixel_hash(parts.train[3].image)
+
+    def encode(self, batch):
+        return Features(jnp.where((batch.seed == bad)[:, None, None], 1e5, jnp.zeros((1, 16, 32))), (4, 4))
+
+    monkeypatch.setattr(jaxad.DPDiff, "encode", encode)
     for read in (
         lambda: FeatureCache.build(toy_model(), parts.train),
         lambda: LiveFeatures(Encoder(toy_model()), parts.train)[[3]],

@@ -66,7 +66,7 @@ def caption(
     max_new_tokens: int = 1024,
     categories: Sequence[str] | None = None,
     batch_size: int = 8,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Captioned:
     """Captions every image of a source in the published layout; goes on where an earlier call stopped.
@@ -82,7 +82,7 @@ def caption(
         max_new_tokens: recorded; captions of another length limit do not mix with these.
         categories: those that `source` was restricted to, None for all; each choice has a folder of its own.
         batch_size: images described at once.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         progress: called with the number of images done since the last call, at first those of earlier calls.
 
     Raises:

@@ -146,7 +146,7 @@ def fit_autoencoder(
     *,
     workdir: Path | str,
     provenance: Mapping[str, Any] | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> AutoencoderRun:
     """Finetunes an autoencoder on the images of `source` and keeps all in `workdir`.
@@ -161,7 +161,7 @@ def fit_autoencoder(
         train: how to train; None for the published setting.
         workdir: folder of the run: config.json, metrics.csv, checkpoints/, autoencoder/, reconstructions.png.
         provenance: JSON values recorded with the run, e.g. where the data came from.
-        workers: threads that decode images.
+        workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
     Raises:
@@ -292,7 +292,9 @@ def _normalization(config: FirstStageConfig) -> Normalization:
     return IMAGENET if config.pixels == "imagenet" else INCEPTION
 
 
-def measured_scale(autoencoder: AutoencoderKL, source: Source, config: FirstStageConfig, workers: int = 2) -> float:
+def measured_scale(
+    autoencoder: AutoencoderKL, source: Source, config: FirstStageConfig, workers: int | None = None
+) -> float:
     """1 / deviation of the latents drawn for images of `source`, as latent diffusion scales them (arXiv 2112.10752 G).
 
     Computed without drawing: their variance is that of the means and the mean of the variances.
@@ -312,7 +314,7 @@ def _sums(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], im
     return jnp.stack([moments.mean.mean(), jnp.square(moments.mean).mean(), jnp.exp(moments.logvar).mean()])
 
 
-def evenly_chosen(source: Source, config: FirstStageConfig, number: int, workers: int) -> np.ndarray:
+def evenly_chosen(source: Source, config: FirstStageConfig, number: int, workers: int | None) -> np.ndarray:
     """At most `number` images of `source`, uint8 [n h w 3], the same ones every time."""
     indices = sorted({round(place) for place in np.linspace(0, len(source) - 1, number)})
     view = {VIEW: View(config.image_size, config.image_size)}
@@ -344,7 +346,7 @@ def _batches(
     mesh: Mesh,
     start: int,
     steps: int,
-    workers: int,
+    workers: int | None,
 ) -> Iterator[LoadedBatch]:
     """The batches of the steps that are left, in their order."""
     order = TrainingOrder([record.category for record in source.records], train.sampling, train.seed)
@@ -375,7 +377,7 @@ def _export(autoencoder: AutoencoderKL, folder: Path) -> None:
     parallel.wait_for_others("autoencoder written")
 
 
-def _compare(source, config, before, after, picture: Path, workers: int) -> tuple[float, float]:
+def _compare(source, config, before, after, picture: Path, workers: int | None) -> tuple[float, float]:
     """Reconstructs a few images, evenly chosen, with both autoencoders; shows them one below the other."""
     images = evenly_chosen(source, config, SHOWN, workers)
     rows, errors = [images], []

@@ -1,0 +1,85 @@
+"""The compiled programs of inference, kept as long as their detector is: a second call compiles nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import chex
+import jax
+from flax import nnx
+from jax.sharding import Mesh
+
+from jaxad import parallel
+from jaxad.detector import Detector
+from jaxad.metrics import Protocol
+from jaxad.nn import module_state
+from jaxad.types import Batch, Explanation, Features, Judgement
+
+NOISE_SEED = 0
+"""Seed of all inference noise; images differ by the hash of their pixels: a prediction depends on the image alone."""
+
+
+class Programs:
+    """What is compiled of detectors of one structure under one protocol; their arrays are arguments.
+
+    Args:
+        graphdef: the structure, as `jaxad.nn.module_state.split` gives it.
+        protocol: how maps are resized, smoothed and scored.
+        mesh: devices.
+
+    Attributes:
+        predict: (arrays, batch) -> scores [b] and maps [b h w] of the protocol.
+        judge: (arrays, features, batch) -> the same, of features that are computed already.
+        explain: (arrays, batch) -> an explanation of every image.
+    """
+
+    def __init__(self, graphdef: nnx.GraphDef, protocol: Protocol, mesh: Mesh):
+        self._graphdef, self._protocol = graphdef, protocol
+        self.predict = jax.jit(parallel.on_mesh(self._predict, mesh))
+        self.judge = jax.jit(parallel.on_mesh(self._judge, mesh))
+        self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
+
+    def _predict(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return self._judge(arrays, self._detector(arrays).encode(batch), batch)
+
+    def _judge(self, arrays: Any, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        judgement = _judgement(self._detector(arrays), features, batch)
+        images = len(batch.seed)
+        chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
+        if judgement.scores is not None:
+            chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
+        maps, scores = self._protocol.postprocess(judgement.maps)
+        return scores if judgement.scores is None else judgement.scores, maps  # type: ignore[return-value]
+
+    def _explain(self, arrays: Any, batch: Batch) -> Explanation:
+        detector = self._detector(arrays)
+        return _judgement(detector, detector.encode(batch), batch).explanation
+
+    def _detector(self, arrays: Any) -> Detector:
+        return module_state.merge(self._graphdef, arrays)
+
+
+_kept: WeakKeyDictionary[Detector, dict[Any, Programs]] = WeakKeyDictionary()
+
+
+def programs_of(detector: Detector, graphdef: nnx.GraphDef, protocol: Protocol, mesh: Mesh) -> Programs:
+    """The programs of a detector under a protocol on a mesh: those it had before, if its structure is the same.
+
+    Args:
+        detector: as long as it lives, its programs are kept.
+        graphdef: its present structure, settings included.
+        protocol, mesh: as for `Programs`.
+    """
+    try:
+        own = _kept.setdefault(detector, {})
+        return own.setdefault((graphdef, protocol, mesh), Programs(graphdef, protocol, mesh))
+    except TypeError:
+        # A detector of another package may have settings that cannot be told apart.
+        return Programs(graphdef, protocol, mesh)
+
+
+def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgement:
+    """The detector's answer, with one PRNG key for each image from the hash of its pixels."""
+    base = jax.random.key(NOISE_SEED)
+    return detector.judge(features, batch, jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed))

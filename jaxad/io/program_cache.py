@@ -1,0 +1,114 @@
+"""JAX's cache of compiled programs in the user's cache folder, so that a second process compiles nothing.
+
+It is turned on by what compiles, not by `import jaxad`, and never where the user has set one of JAX's own. The variable
+`JAXAD_COMPILATION_CACHE` turns it off, or names another folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import sys
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from jaxad.errors import ConfigError
+from jaxad.io.places import cache_folder
+
+VARIABLE = "JAXAD_COMPILATION_CACHE"
+OFF = "off"
+LIMIT = 4_000_000_000
+"""Bytes of programs that are kept; those not used for longest go first."""
+_OWN = "JAX_COMPILATION_CACHE_DIR"
+_LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+_CHECKED = "checked"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+def keep_programs() -> None:
+    """Has JAX keep the programs that it compiles from now on in this process, small ones too; does so once.
+
+    Where JAX is not imported yet, it finds that in the environment.
+    """
+    if os.environ.get(VARIABLE, "").lower() == OFF or os.environ.get(_OWN):
+        return
+    jax: Any = sys.modules.get("jax")
+    if jax is not None and (jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache):
+        return
+    folder = _prepared()
+    if folder is None:
+        return
+    least = os.environ.get(_LEAST)
+    if jax is None:
+        os.environ[_OWN] = str(folder)
+        os.environ.setdefault(_LEAST, "0")
+    else:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if least is None:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def keep_none() -> None:
+    """Keeps no programs of this process, but where the user has set a cache of JAX's own."""
+    os.environ[VARIABLE] = OFF
+
+
+@functools.cache
+def _prepared() -> Path | None:
+    """The folder, tidied up; None where there can be none."""
+    try:
+        folder = Path(os.environ.get(VARIABLE) or cache_folder()) / f"programs-{_machine()}"
+        # Whoever can write here can run code: programs are for this user alone.
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _tidy(folder)
+        return folder if os.access(folder, os.W_OK) else None
+    except (OSError, ConfigError):
+        return None
+
+
+def _machine() -> str:
+    """What tells machines apart that share a home: a program for one processor may not run on another."""
+    kind = platform.machine() + platform.processor()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        kind += next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return hashlib.sha256(kind.encode()).hexdigest()[:12]
+
+
+def _tidy(folder: Path) -> None:
+    """Removes what a killed process or a full disk cut off, which JAX would not replace, and what is above `LIMIT`."""
+    stamp = folder / _CHECKED
+    checked = stamp.stat().st_mtime_ns if stamp.exists() else 0
+    kept = []
+    for entry in os.scandir(folder):
+        with suppress(OSError):
+            status = entry.stat()
+            if not entry.name.endswith("-cache"):
+                continue
+            if status.st_mtime_ns >= checked and not _is_whole(Path(entry)):
+                os.unlink(entry)
+            else:
+                kept.append((max(status.st_atime_ns, status.st_mtime_ns), status.st_size, entry.path))
+    size = sum(bytes for _, bytes, _ in kept)
+    for _, bytes, path in sorted(kept):
+        if size <= LIMIT:
+            break
+        with suppress(OSError):
+            os.unlink(path)
+        size -= bytes
+    stamp.touch()
+
+
+def _is_whole(file: Path) -> bool:
+    content = file.read_bytes()
+    if content.startswith(_ZSTD):
+        return True
+    try:
+        zlib.decompress(content)
+    except zlib.error:
+        return False
+    return True
