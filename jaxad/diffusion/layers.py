@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -107,6 +109,26 @@ class PrototypeAttention(nnx.Module):
         """x [b n d], prototypes [b k c] -> [b n d]."""
         chex.assert_rank(x, 3, custom_message="x must be [b n d]")
         chex.assert_rank(prototypes, 3, custom_message="prototypes must be [b k c]")
-        key, value = jnp.split(self.key_value(self.norm(prototypes)), 2, axis=-1)
-        q, k, v = (part.astype(self.dtype) for part in (self.query(x), key, value))
-        return self.out(attention(q, k, v, self.heads))
+        pair = jnp.split(self.key_value(self.norm(prototypes)), 2, axis=-1)
+        key, value = (part.astype(self.dtype) for part in pair)
+        if prototypes.shape[1] * self.heads < x.shape[-1]:
+            return self._to_few(x, key, value)
+        return self.out(attention(self.query(x).astype(self.dtype), key, value, self.heads))
+
+    def _to_few(self, x: Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        """The same with the projections of queries and output multiplied into the keys and values [b k d] of each head.
+
+        Of k prototypes and h heads, h k vectors take the place of the d of either projection.
+        """
+        b, k, width = key.shape
+        heads, product = self.heads, partial(jnp.matmul, preferred_element_type=jnp.float32)
+        key, value = (part.astype(jnp.float32).reshape(b, k, heads, -1) for part in (key, value))
+        scaled = key * key.shape[-1] ** -0.5
+        keys = jnp.einsum("whd,bkhd->bwhk", self.query.kernel[...].reshape(width, heads, -1), scaled)
+        offset = jnp.einsum("hd,bkhd->bhk", self.query.bias[...].reshape(heads, -1), scaled)
+        values = jnp.einsum("bkhd,hdw->bhkw", value, self.out.kernel[...].reshape(heads, -1, width))
+        keys, values = keys.reshape(b, width, -1), values.reshape(b, -1, width)
+        logits = product(x.astype(self.dtype), keys.astype(self.dtype)).reshape(b, -1, heads, k)
+        weights = jax.nn.softmax(logits + offset[:, None], axis=-1).reshape(b, -1, heads * k)
+        mixed = product(weights.astype(self.dtype), values.astype(self.dtype))
+        return mixed + self.out.bias[...].reshape(1, 1, -1)

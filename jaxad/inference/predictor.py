@@ -31,6 +31,9 @@ OnUnreadable = Literal["raise", "mark"]
 NOISE_SEED = 0
 """Seed of all inference noise; images differ by the hash of their pixels: a prediction depends on the image alone."""
 
+CPU_IMAGES = 4
+"""Images of a batch that a single CPU takes at once: more do not stay in its caches."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -143,7 +146,18 @@ class Predictor:
             yield annotated(self._detector, self._with_categories(loaded), training=False, mark=mark)
 
     def _predict(self, arrays, batch):
+        images = len(batch.seed)
+        if self.mesh.size > 1 or images <= CPU_IMAGES or images % CPU_IMAGES:
+            return self._predict_together(arrays, batch)
+        return jax.lax.platform_dependent(arrays, batch, cpu=self._predict_in_parts, default=self._predict_together)
+
+    def _predict_together(self, arrays, batch):
         return self._judge(arrays, module_state.merge(self._graphdef, arrays).encode(batch), batch)
+
+    def _predict_in_parts(self, arrays, batch):
+        parts = jax.tree.map(lambda array: array.reshape(-1, CPU_IMAGES, *array.shape[1:]), batch)
+        results = jax.lax.map(lambda part: self._predict_together(arrays, part), parts)
+        return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), results)
 
     def _judge(self, arrays, features, batch):
         judgement = _judgement(module_state.merge(self._graphdef, arrays), features, batch)
