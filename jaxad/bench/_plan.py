@@ -45,7 +45,7 @@ def plan(
         operations as a share of what the devices could do in that time, and what was held (`most_held`).
     """
     began = time.perf_counter()
-    who = {"topology": topology.name, "device": topology.chip.name, "devices": len(topology.devices)}
+    who: dict[str, Any] = {"topology": topology.name, "device": topology.chip.name, "devices": len(topology.devices)}
     try:
         compiled = topology.compile(traced)
     except jax.errors.JaxRuntimeError as error:

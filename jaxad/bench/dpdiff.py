@@ -211,8 +211,8 @@ def main(
     else:
         restored = restore(checkpoint)
         detector, protocol = restored.detector, restored.meta["protocol"]
-        trained = isinstance(detector, Trainable) and restored.meta["train"] is not None
-        train = from_json(TrainConfig, restored.meta["train"]) if trained else None
+        recorded = restored.meta["train"] if isinstance(detector, Trainable) else None
+        train = None if recorded is None else from_json(TrainConfig, recorded)
         about = {"detector": detector.name, "checkpoint": str(checkpoint)}
     if train is not None and training_batch_size is not None:
         train = TrainConfig(**{**vars(train), "batch_size": training_batch_size})

@@ -120,6 +120,8 @@ class PrototypeAttention(nnx.Module):
 
         Of k prototypes and h heads, h k vectors take the place of the d of either projection.
         """
+        assert self.query.bias is not None
+        assert self.out.bias is not None
         b, k, width = key.shape
         heads, product = self.heads, partial(jnp.matmul, preferred_element_type=jnp.float32)
         key, value = (part.astype(jnp.float32).reshape(b, k, heads, -1) for part in (key, value))
