@@ -80,7 +80,7 @@ def plan(
     return row
 
 
-def _exhausted(error: jax.errors.JaxRuntimeError) -> float | None:
+def _exhausted(error: Exception) -> float | None:
     """What a program would take by the words of a compiler that found it too large, in 1e9 bytes; None of others."""
     text = str(error)
     if not text.startswith("RESOURCE_EXHAUSTED"):
