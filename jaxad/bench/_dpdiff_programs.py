@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import parallel
-from jaxad.bench._account import batch_of
+from jaxad.bench._account import batch_of, drawn
 from jaxad.config import DPDiffConfig, TrainConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.inference.predictor import Predictor
@@ -19,6 +20,7 @@ from jaxad.training.trainer import DetectorTrainer
 from jaxad.types import Features
 
 BackboneName = Literal["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-reg-base", "dino-base-8", "tiny"]
+Preset = Literal["paper", "small"]
 BACKBONES: dict[str, ViTConfig] = {
     "dinov2-small": ViTConfig.dinov2("small"),
     "dinov2-base": ViTConfig.dinov2("base"),
@@ -28,21 +30,34 @@ BACKBONES: dict[str, ViTConfig] = {
     "tiny": ViTConfig(width=128, depth=2, heads=2, patch=14, image_size=224, hidden=256),
 }
 """Shapes of the frozen networks; "tiny" is for tests."""
+PRESETS: dict[Preset, BackboneName] = {"paper": "dinov2-reg-base", "small": "dinov2-small"}
+"""Presets of `DPDiffConfig`, and the shapes of their frozen networks."""
 PROTOCOL = "exact-256"
 
 
-def abstract_dpdiff(backbone: str, dtype: Literal["float32", "bfloat16"], **settings: Any) -> DPDiff:
+def abstract_dpdiff(
+    backbone: str, dtype: Literal["float32", "bfloat16"], *, preset: Preset = "paper", **settings: Any
+) -> DPDiff:
     """The detector without arrays.
 
     Args:
         backbone: one of `BACKBONES`.
         dtype: compute type.
-        settings: fields of `DPDiffConfig`.
+        preset: of `DPDiffConfig`.
+        settings: fields of it that are other than the preset's.
     """
-    config = DPDiffConfig(precision=dtype, **settings)
+    config = DPDiffConfig.preset(preset, precision=dtype, **settings)
     config.check()
     record = {"family": "vit", "shape": to_json(BACKBONES[backbone]), "normalization": to_json(IMAGENET)}
     return DPDiff.abstract(config, {**record, "dtype": dtype, "id": backbone, "sha256": "", "bytes": 0})
+
+
+def drawn_dpdiff(detector: DPDiff) -> DPDiff:
+    """A detector that has no arrays, with random weights, and features that are taken to be standardized."""
+    filled = drawn(detector)
+    filled.channel_mean[...] = np.zeros(detector.channels, np.float32)
+    filled.channel_std[...] = np.ones(detector.channels, np.float32)
+    return filled
 
 
 def prediction(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:

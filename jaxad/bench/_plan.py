@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,47 +15,53 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxad.bench._account import markdown
 from jaxad.bench._compiled import account
+from jaxad.bench._measured import latencies, most_held, planned_gb, spread
 from jaxad.bench._topologies import Topology, find_topology
 
+SECONDS = 10.0
+"""For which a program is timed, about."""
 USABLE = 0.95
 """Share of the memory that a program can have, where the allocator is given all: the rest is the runtime's."""
 
 
-def plan(traced: jax.stages.Traced, topology: Topology, *, images: int) -> dict[str, Any]:
-    """Compiles a program for devices that need not be there.
+def plan(
+    traced: jax.stages.Traced, topology: Topology, *, images: int, prepare: Callable[[], Callable[[], Any]]
+) -> dict[str, Any]:
+    """Compiles a program for devices that need not be there; where they are, also times it.
 
     Args:
         traced: the program, its arguments on a mesh of the topology's devices.
         topology: the devices.
         images: that one run is about, on all devices together.
+        prepare: places the program's arrays; returns what runs it once and waits for its end.
 
     Returns:
-        `topology`, `device`, `devices`; `gb` of each device in 1e9 bytes: `arguments`, `results` that take no place of
-        an argument, `temporaries` and `total`; `fits`, whether `USABLE` of the device holds the total; `tflop` of all
-        devices, of matrix products and convolutions; `traffic_gb` of one device; `intensity`, operations per byte;
-        `collectives` and `kernels` of one device; `largest_float32`; `roofline_ms`, the least time, and `bound`, what
-        makes it so: "compute" or "memory"; `images_per_second` at that time; `compile_seconds`.
+        `topology`, `device`, `devices`; `gb` of each device (`planned_gb`); `fits`, whether `USABLE` of it holds the
+        total; `tflop` of all devices, of matrix products and convolutions; `traffic_gb` of one device; `intensity`,
+        operations per byte; `collectives` and `kernels` of one device; `largest_float32`; `roofline_ms`, the least
+        time, and `bound`, what makes it so: "compute" or "memory"; `images_per_second` at that time; `compile_seconds`.
+        Of what the compiler refuses because a device has too little memory, no more than `gb` and `fits`.
+        Where the devices are at hand and the program fits, `measured`: how fast it was (`spread`), `mfu`, its
+        operations as a share of what the devices could do in that time, and what was held (`most_held`).
     """
     began = time.perf_counter()
-    compiled = topology.compile(traced)
+    who: dict[str, Any] = {"topology": topology.name, "device": topology.chip.name, "devices": len(topology.devices)}
+    try:
+        compiled = topology.compile(traced)
+    except jax.errors.JaxRuntimeError as error:
+        if (needed := _exhausted(error)) is None:
+            raise
+        return {**who, "gb": {"total": needed}, "fits": False, "compile_seconds": time.perf_counter() - began}
     seconds = time.perf_counter() - began
-    stats: Any = compiled.memory_analysis()
-    gb = {
-        "arguments": stats.argument_size_in_bytes / 1e9,
-        "results": (stats.output_size_in_bytes - stats.alias_size_in_bytes) / 1e9,
-        "temporaries": stats.temp_size_in_bytes / 1e9,
-    }
-    total, chip = sum(gb.values()), topology.chip
+    gb, chip = planned_gb(compiled), topology.chip
     found, flop = account(compiled.as_text() or ""), matrix_operations(traced)
     share = flop / len(topology.devices)
     times = {"compute": share / (chip.peak_tflops * 1e12), "memory": found.traffic / (chip.bandwidth_gbs * 1e9)}
     bound = max(times, key=lambda name: times[name])
-    return {
-        "topology": topology.name,
-        "device": chip.name,
-        "devices": len(topology.devices),
-        "gb": {**gb, "total": total},
-        "fits": total <= USABLE * chip.memory_gb,
+    row = {
+        **who,
+        "gb": gb,
+        "fits": gb["total"] <= limit_gb(topology),
         "tflop": flop / 1e12,
         "traffic_gb": found.traffic / 1e9,
         "intensity": share / found.traffic if found.traffic else math.inf,
@@ -66,6 +73,58 @@ def plan(traced: jax.stages.Traced, topology: Topology, *, images: int) -> dict[
         "images_per_second": images / times[bound] if times[bound] else math.inf,
         "compile_seconds": seconds,
     }
+    if topology.present and row["fits"]:
+        measured = spread(latencies(prepare(), SECONDS), images)
+        mfu = share / (measured["ms"]["p50"] / 1e3) / (chip.peak_tflops * 1e12)
+        row["measured"] = {**measured, "mfu": mfu, **most_held()}
+    return row
+
+
+def _exhausted(error: Exception) -> float | None:
+    """What a program would take by the words of a compiler that found it too large, in 1e9 bytes; None of others."""
+    text = str(error)
+    if not text.startswith("RESOURCE_EXHAUSTED"):
+        return None
+    used = re.search(r"Used ([\d.]+)([KMGT]) of", text)
+    return float(used[1]) * 2 ** (10 * (1 + "KMGT".index(used[2]))) / 1e9 if used else math.inf
+
+
+def limit_gb(topology: Topology) -> float:
+    """What a program may take of a device of the topology, in 1e9 bytes."""
+    return USABLE * topology.chip.memory_gb
+
+
+def largest_batch(gb: Callable[[int], float], limit: float, step: int) -> int:
+    """The largest multiple of `step` whose program is within `limit`; 0 where not even the first is.
+
+    Each number costs a compilation. Memory grows about linearly with the batch, so that the next number to try is where
+    the line through the two nearest known ones meets the limit.
+
+    Args:
+        gb: what the program for so many images takes of each device.
+        limit: of the same.
+        step: images.
+    """
+    known: dict[int, float] = {}
+
+    def holds(number: int) -> bool:
+        known[number] = gb(number * step)
+        return known[number] <= limit
+
+    if not holds(1):
+        return 0
+    low, high, tried = 1, None, 2
+    while high is None or high - low > 1:
+        if holds(tried):
+            low = tried
+        else:
+            high = tried
+        told = [number for number in known if known[number] < math.inf]
+        near = sorted(told, key=lambda number: abs(known[number] - limit))[:2]
+        slope = (known[near[0]] - known[near[1]]) / (near[0] - near[1]) if len(near) == 2 else 0.0
+        guess = near[0] + math.floor((limit - known[near[0]]) / slope) if slope > 0 else 2 * low
+        tried = min(max(guess, low + 1), 64 * low if high is None else high - 1)
+    return low * step
 
 
 def print_plans(names: Sequence[str], plans: Callable[[Topology], Iterator[dict[str, Any]]]) -> None:
@@ -93,14 +152,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """Plans as a table in Markdown."""
     heads = ["program", "topology", "images", "GB per device", "fits", "TFLOP", "GB moved", "least ms", "bound"]
     heads += ["images/s at most", "largest float32", "kernels", "collectives"]
-    lines = []
+    timed = any("measured" in row for row in rows)
+    heads += ["ms measured", "MFU"] if timed else []
+    lines: list[list[object]] = []
     for row in rows:
+        line = [row["program"], row["topology"], row["batch_size"], f"{row['gb']['total']:.1f}"]
+        line.append("yes" if row["fits"] else "no")
+        if "tflop" not in row:
+            lines.append(line + [""] * (len(heads) - len(line)))
+            continue
         collectives = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
         kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
-        line = [row["program"], row["topology"], row["batch_size"], f"{row['gb']['total']:.1f}"]
-        line += ["yes" if row["fits"] else "no", f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
+        line += [f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
         line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"]
-        lines.append([*line, row["largest_float32"], kernels, collectives])
+        line += [row["largest_float32"], kernels, collectives]
+        measured = row.get("measured")
+        lines.append(
+            line + ([f"{measured['ms']['p50']:.1f}", f"{measured['mfu']:.2f}"] if measured else ["", ""] * timed)
+        )
     return markdown(heads, lines)
 
 

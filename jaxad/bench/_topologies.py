@@ -9,6 +9,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -92,12 +93,14 @@ class Topology:
     Attributes:
         name: as the user wrote it.
         chip: what each device is.
-        devices: that need not exist; placing arrays on them fails.
+        devices: that need not exist; placing arrays on them fails then.
+        present: whether they are this machine's.
     """
 
     name: str
     chip: Chip
     devices: tuple[Any, ...]
+    present: bool = False
 
     def mesh(self, fsdp: int | None = None) -> Mesh:
         """Mesh of jaxad's axes over the devices, `fsdp` of which (all, by default) share parameters."""
@@ -105,6 +108,8 @@ class Topology:
 
     def compile(self, traced: jax.stages.Traced) -> jax.stages.Compiled:
         """The program compiled for the chip; its arguments lie on a mesh of `devices`."""
+        if self.present:
+            return traced.lower().compile()
         options = _GPU_OPTIONS if self.chip.platform == "cuda" else None
         return traced.lower(lowering_platforms=(self.chip.platform,)).compile(options)
 
@@ -126,10 +131,25 @@ def find_topology(name: str) -> Topology:
         if not re.fullmatch(sides.replace("1", "[1-9][0-9]*"), size):
             like = "2x2x1" if kind in ("v4", "v5p") else "2x4"
             raise ConfigError(f"topology = {name!r}: needs the chips along each side, such as {kind}:{like}")
-        return Topology(name, chip, _tpus(name, f"{kind}:{size}", math.prod(map(int, size.split("x")))))
+        number = math.prod(map(int, size.split("x")))
+        if found := _at_hand(chip, number):
+            return Topology(name, chip, found, present=True)
+        return Topology(name, chip, _tpus(name, f"{kind}:{size}", number))
     if not re.fullmatch("[1-8]?", size):
         raise ConfigError(f"topology = {name!r}: needs the number of GPUs, 1 to 8, such as {kind}:8")
-    return Topology(name, chip, _gpus(name, chip, int(size or 1)))
+    number = int(size or 1)
+    if found := _at_hand(chip, number):
+        return Topology(name, chip, found, present=True)
+    return Topology(name, chip, _gpus(name, chip, number))
+
+
+def _at_hand(chip: Chip, number: int) -> tuple[Any, ...]:
+    """So many of this machine's devices, if it has them, else none."""
+    # A TPU is not asked for in vain: without one its plug-in waits for a server of the cloud.
+    if chip.platform == "tpu" and not any(Path("/dev").glob("accel*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+        return ()
+    found = [device for device in jax.local_devices() if device.device_kind == chip.name]
+    return tuple(found[:number]) if len(found) >= number else ()
 
 
 def _tpus(name: str, topology: str, chips: int) -> tuple[Any, ...]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxad import metrics, parallel
 from jaxad.bench import benchmarks
@@ -225,7 +227,8 @@ def clipfusion_plans(
         predictor = Predictor(module_state.merge(graphdef, shapes), PROTOCOL, batch_size=batch, mesh=mesh)
         inputs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), _batch(detector, batch))
         row = {"program": f"prediction, {k} shots", "size": size, "dtype": config.precision, "batch_size": batch}
-        yield row | plan(predictor.trace(inputs), topology, images=batch)
+        prepare = partial(compiled_prediction, detector, batch, mesh)
+        yield row | plan(predictor.trace(inputs), topology, images=batch, prepare=prepare)
 
 
 def settings(preset: CLIPFusionPreset, size: Size, dtype: Precision) -> CLIPFusionConfig:
@@ -307,8 +310,11 @@ def _with_config(detector: CLIPFusion, config: CLIPFusionConfig) -> CLIPFusion:
     return changed
 
 
-def compiled_prediction(detector: CLIPFusion, batch: int) -> Callable[[], Any]:
-    """Prediction with random weights on one device, compiled at its first run; waits for scores and maps."""
+def compiled_prediction(detector: CLIPFusion, batch: int, mesh: Mesh | None = None) -> Callable[[], Any]:
+    """Prediction with random weights, compiled at its first run; waits for scores and maps.
+
+    `mesh` None is one device.
+    """
     graphdef, shapes = module_state.split(detector)
     noise = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
     types = compute_types(detector.config.precision)
@@ -322,7 +328,7 @@ def compiled_prediction(detector: CLIPFusion, batch: int) -> Callable[[], Any]:
     arrays = {
         path: filled(path, leaf) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf for path, leaf in shapes.items()
     }
-    mesh = parallel.make_mesh(devices=jax.devices()[:1])
+    mesh = mesh or parallel.make_mesh(devices=jax.devices()[:1])
     predictor = Predictor(module_state.merge(graphdef, arrays), PROTOCOL, batch_size=batch, mesh=mesh)
     inputs = _batch(detector, batch)
     return lambda: predictor(inputs)

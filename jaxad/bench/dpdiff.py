@@ -1,30 +1,108 @@
-"""What DPDiff-AD takes of an accelerator that need not be there: `jaxad bench dpdiff --topology h100:1`.
+"""What DPDiff-AD's prediction and training step take: `jaxad bench dpdiff`, with a checkpoint those of any detector.
 
-The programs are those that `jaxad fit` and `jaxad predict` run, at the published size unless told otherwise, compiled
-by the accelerator's own compiler (`jaxad.bench._topologies`), which says what memory they take and what they do.
+The programs are those that `jaxad fit` and `jaxad predict` run. They are timed on the devices at hand; with
+`--topology` they are compiled by the compilers of accelerators that need not be there (`jaxad.bench._topologies`).
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+import jax
+import jax.numpy as jnp
+
+from jaxad import parallel
 from jaxad.bench import benchmarks
-from jaxad.bench._dpdiff_programs import BackboneName, abstract_dpdiff, prediction, training_step
-from jaxad.bench._plan import plan, print_plans
+from jaxad.bench._account import markdown, random_like
+from jaxad.bench._detector_speed import features_like, images_like, prediction_speed, steps, training_speed
+from jaxad.bench._dpdiff_programs import (
+    PRESETS,
+    PROTOCOL,
+    BackboneName,
+    Preset,
+    abstract_dpdiff,
+    drawn_dpdiff,
+    prediction,
+    training_step,
+)
+from jaxad.bench._plan import largest_batch, limit_gb, plan, print_plans
 from jaxad.bench._topologies import Topology
+from jaxad.bench.models import peak_rate
+from jaxad.config import TrainConfig, from_json
+from jaxad.detector import Detector, Trainable
+from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.errors import ConfigError
+from jaxad.inference.checkpoint import restore
+from jaxad.inference.predictor import Predictor
+from jaxad.nn.precision import compute_dtype
+from jaxad.training.trainer import DetectorTrainer
 
 Program = Literal["prediction", "training"]
+DType = Literal["auto", "float32", "bfloat16"]
+BATCHES = (1, 16, 64)
+"""Images of the predictions that are timed."""
+
+
+def dpdiff_benchmark(
+    detector: Detector,
+    train: TrainConfig | None,
+    *,
+    programs: Sequence[Program] = get_args(Program),
+    batch_sizes: Sequence[int] = BATCHES,
+    protocol: str = PROTOCOL,
+    seconds: float = 10.0,
+) -> Iterator[dict[str, Any]]:
+    """Times the prediction and the training step of a detector on the devices at hand.
+
+    Args:
+        detector: any, with its arrays.
+        train: how it is trained; None for one that is not.
+        programs: which of them.
+        batch_sizes: images of a prediction, over all devices.
+        protocol: evaluation protocol of the predictions.
+        seconds: of each measurement, about.
+
+    Yields:
+        Rows with `program`, `batch_size`, `device`, `devices`, `dtype`; what `jaxad.bench._detector_speed` says; and
+        `share` of the devices' peak that the program reached, `peak_from` where that peak is known from
+        (`jaxad.bench.models.peak_rate`).
+
+    Raises:
+        ConfigError: a batch that does not divide over the devices.
+    """
+    dtype = compute_dtype(getattr(detector.config, "precision", "auto"))
+    rate, peak_from = peak_rate(jnp.dtype(dtype))
+
+    def row(program: str, batch_size: int, devices: int, found: dict[str, Any]) -> dict[str, Any]:
+        share = found["tflop"] * 1e12 / (found["ms"]["p50"] / 1e3) / (rate * devices)
+        about = {"program": program, "batch_size": batch_size, "device": jax.devices()[0].device_kind}
+        return about | {"devices": devices, "dtype": dtype, **found, "share": share, "peak_from": peak_from}
+
+    mesh = parallel.make_mesh()
+    for batch_size in batch_sizes if "prediction" in programs else ():
+        batch = batch_size + -batch_size % mesh.size
+        yield row("prediction", batch, mesh.size, prediction_speed(detector, protocol, batch, mesh, seconds))
+    if "training" in programs and train is not None:
+        mesh = parallel.make_mesh(train.fsdp)
+        parallel.check_batch_size(train.batch_size, mesh)
+        found = training_speed(detector, train, mesh, seconds)
+        yield row("training step", train.batch_size * train.accumulate, mesh.size, found)
 
 
 def dpdiff_plans(
     topology: Topology,
     *,
     programs: Sequence[Program] = get_args(Program),
-    batch_size: int = 64,
-    training_batch_size: int = 32,
-    backbone: BackboneName = "dinov2-reg-base",
+    batch_sizes: Sequence[int] = (64,),
+    training_batch_size: int | None = None,
+    largest: bool = False,
+    preset: Preset = "paper",
+    backbone: BackboneName | None = None,
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
     **settings: Any,
 ) -> Iterator[dict[str, Any]]:
@@ -33,8 +111,10 @@ def dpdiff_plans(
     Args:
         topology: the devices.
         programs: which of them.
-        batch_size, training_batch_size: images of a prediction and of a step, over all devices.
-        backbone: shape of the frozen network.
+        batch_sizes, training_batch_size: images of a prediction and of a step, over all devices; None for the preset's.
+        largest: whether the largest training step that fits is looked for, too.
+        preset: of the settings.
+        backbone: shape of the frozen network; None for the preset's.
         dtype: compute type.
         settings: fields of `DPDiffConfig`, such as depth and image_size.
 
@@ -45,50 +125,165 @@ def dpdiff_plans(
     Raises:
         ConfigError: impossible settings, or batches that do not divide over the devices.
     """
-    detector = abstract_dpdiff(backbone, dtype, **settings)
+    backbone = backbone or PRESETS[preset]
+    detector = abstract_dpdiff(backbone, dtype, preset=preset, **settings)
     shared = {"backbone": backbone, "dtype": dtype}
     shared |= {"depth": detector.config.depth, "image_size": detector.config.image_size}
     mesh = topology.mesh()
-    if "prediction" in programs:
+    for batch_size in batch_sizes if "prediction" in programs else ():
         row = {"program": "prediction", "batch_size": batch_size, **shared}
-        yield row | plan(prediction(detector, batch_size, mesh), topology, images=batch_size)
-    if "training" in programs:
-        row = {"program": "training step", "batch_size": training_batch_size, **shared}
-        yield row | plan(training_step(detector, training_batch_size, mesh), topology, images=training_batch_size)
+        ready = partial(_predicting, detector, batch_size, topology)
+        yield row | plan(prediction(detector, batch_size, mesh), topology, images=batch_size, prepare=ready)
+    if "training" not in programs:
+        return
+    known: dict[int, dict[str, Any]] = {}
+
+    def step(batch_size: int) -> dict[str, Any]:
+        if batch_size not in known:
+            ready = partial(_training, detector, batch_size, topology)
+            traced = training_step(detector, batch_size, mesh)
+            row = {"program": "training step", "batch_size": batch_size, **shared}
+            known[batch_size] = row | plan(traced, topology, images=batch_size, prepare=ready)
+        return known[batch_size]
+
+    yield step(training_batch_size or TrainConfig.preset(preset).batch_size)
+    if largest:
+        most = largest_batch(lambda images: step(images)["gb"]["total"], limit_gb(topology), 8 * mesh.size)
+        if most:
+            yield {**step(most), "program": "largest training step"}
 
 
 def main(
-    topology: tuple[str, ...] = ("h100:1",),
+    topology: tuple[str, ...] = (),
     programs: tuple[Program, ...] = get_args(Program),
-    batch_size: int = 64,
-    training_batch_size: int = 32,
-    backbone: BackboneName = "dinov2-reg-base",
-    depth: int = 4,
-    image_size: int = 448,
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    batch_size: tuple[int, ...] | None = None,
+    training_batch_size: int | None = None,
+    backbone: BackboneName | None = None,
+    depth: int | None = None,
+    image_size: int | None = None,
+    dtype: DType = "auto",
+    preset: Preset | None = None,
+    checkpoint: Path | None = None,
+    largest: bool = False,
+    seconds: float = 10.0,
 ) -> None:
-    """Plan DPDiff-AD's prediction and training step on accelerators that need not be there.
+    """Time DPDiff-AD's prediction and training step, or those of the detector of a checkpoint, whichever it is.
 
-    Lines of JSON go to stdout as soon as each is known; at the end, for readers, a table to stderr.
+    Weights are random but for a checkpoint's. Lines of JSON go to stdout as soon as each is known; at the end, for
+    readers, a table to stderr.
 
     Args:
-        topology: Devices to compile for, such as h100:8, a100:1, v5e:2x4 or v5p:2x2x1.
+        topology: Plan for these accelerators, which need not be there, instead: h100:8, a100:1, v5e:2x4 or v5p:2x2x1.
+            Where they are there, the programs are timed too.
         programs: Only these.
-        batch_size: Images of a prediction, over all devices.
-        training_batch_size: Images of a training step, over all devices.
-        backbone: Shape of the frozen network.
-        depth: Blocks of the denoiser.
-        image_size: Side in pixels of the square input.
-        dtype: Compute type.
+        batch_size: Images of a prediction, over all devices; if not given 1, 16 and 64, of plans 64.
+        training_batch_size: Images of a training step, over all devices; the preset's or the checkpoint's if not given.
+        backbone: Shape of the frozen network; the preset's if not given.
+        depth: Blocks of the denoiser; the preset's if not given.
+        image_size: Side in pixels of the square input; the preset's if not given.
+        dtype: Compute type; "auto" is float32 on CPUs and bfloat16 elsewhere.
+        preset: Settings of DPDiff-AD; "paper" if not given.
+        checkpoint: Time the detector of this workdir, of any kind, as it is.
+        largest: Also look for the largest training step that fits the devices of a topology.
+        seconds: Of each measurement, about.
 
     Raises:
-        ConfigError: impossible settings; an unknown topology, or one whose compiler is not installed.
+        ConfigError: impossible settings, all of them; an unknown topology, or one whose compiler is not installed.
+        CheckpointError: the checkpoint cannot be used.
     """
-    if not topology or not programs:
-        raise ConfigError("topology and programs: need at least one each")
-    settings: Any = {"programs": programs, "batch_size": batch_size, "training_batch_size": training_batch_size}
-    settings |= {"backbone": backbone, "dtype": dtype, "depth": depth, "image_size": image_size}
-    print_plans(topology, lambda each: dpdiff_plans(each, **settings))
+    shape = {"backbone": backbone, "depth": depth, "image_size": image_size, "preset": preset}
+    given = {name: value for name, value in shape.items() if value is not None}
+    _check(topology, programs, batch_size, training_batch_size, checkpoint, largest, seconds, dtype, given)
+    preset = preset or "paper"
+    settings = {name: value for name, value in given.items() if name not in ("backbone", "preset")}
+    if topology:
+        options: Any = {"programs": programs, "training_batch_size": training_batch_size, "largest": largest}
+        options |= {"batch_sizes": batch_size or (64,), "preset": preset, "backbone": backbone, **settings}
+        options["dtype"] = "bfloat16" if dtype == "auto" else dtype
+        print_plans(topology, lambda each: dpdiff_plans(each, **options))
+        return
+    if checkpoint is None:
+        name, kind = backbone or PRESETS[preset], compute_dtype(dtype)
+        detector: Detector = drawn_dpdiff(abstract_dpdiff(name, kind, preset=preset, **settings))
+        train, protocol = TrainConfig.preset(preset), PROTOCOL
+        about = {"detector": "dpdiff", "backbone": name}
+        about |= {field: getattr(detector.config, field) for field in ("depth", "image_size")}
+    else:
+        restored = restore(checkpoint)
+        detector, protocol = restored.detector, restored.meta["protocol"]
+        recorded = restored.meta["train"] if isinstance(detector, Trainable) else None
+        train = None if recorded is None else from_json(TrainConfig, recorded)
+        about = {"detector": detector.name, "checkpoint": str(checkpoint)}
+    if train is not None and training_batch_size is not None:
+        train = TrainConfig(**{**vars(train), "batch_size": training_batch_size})
+    timed: Any = {"programs": programs, "batch_sizes": batch_size or BATCHES, "protocol": protocol, "seconds": seconds}
+    rows = []
+    try:
+        for row in dpdiff_benchmark(detector, train, **timed):
+            rows.append({**about, **row})
+            print(json.dumps(rows[-1]), flush=True)
+    finally:
+        # Also where a row fails or takes too long.
+        print(table(rows), file=sys.stderr)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Measured rows as a table in Markdown."""
+    heads = ["program", "images at once", "compiled in s", "ms p50", "p95", "p99", "images/s on the device"]
+    heads += ["images/s end to end", "GB planned", "most GB so far", "share of peak"]
+    lines = []
+    for row in rows:
+        held = row.get("peak_gb_so_far", row.get("peak_process_gb_so_far", 0.0))
+        line = [row["program"], row["batch_size"], f"{row['compile_seconds']:.1f}"]
+        line += [f"{row['ms'][name]:.4g}" for name in ("p50", "p95", "p99")]
+        line += [f"{row[name]:.4g}" for name in ("images_per_second", "end_to_end_images_per_second")]
+        lines.append([*line, f"{row['gb']['total']:.2f}", f"{held:.2f}", f"{row['share']:.2f}"])
+    return markdown(heads, lines)
+
+
+def _predicting(detector: DPDiff, batch_size: int, topology: Topology) -> Any:
+    """What predicts random images on devices that are at hand."""
+    predictor = Predictor(drawn_dpdiff(detector), PROTOCOL, batch_size=batch_size, mesh=topology.mesh())
+    images = random_like(images_like(detector, batch_size, training=False))
+    return lambda: predictor(images)
+
+
+def _training(detector: DPDiff, batch_size: int, topology: Topology) -> Any:
+    """What does optimizer steps on random features there."""
+    mesh = topology.mesh()
+    config = TrainConfig(batch_size=batch_size, fsdp=mesh.shape["fsdp"])
+    step = steps(DetectorTrainer(drawn_dpdiff(detector), config, mesh))
+    features = parallel.shard_batch(random_like(features_like(detector, batch_size)), mesh)
+    return lambda: step(features)
+
+
+def _check(
+    topology: Sequence[str],
+    programs: Sequence[str],
+    batch_size: Sequence[int] | None,
+    training_batch_size: int | None,
+    checkpoint: Path | None,
+    largest: bool,
+    seconds: float,
+    dtype: DType,
+    given: dict[str, Any],
+) -> None:
+    problems = [] if programs else [f"programs: needs one or more of {', '.join(get_args(Program))}"]
+    if batch_size is not None and (not batch_size or min(batch_size) < 1):
+        problems.append(f"batch_size = {' '.join(map(str, batch_size))}: needs numbers of at least 1")
+    if training_batch_size is not None and training_batch_size < 1:
+        problems.append(f"training_batch_size = {training_batch_size}: must be at least 1")
+    if not seconds > 0:
+        problems.append(f"seconds = {seconds}: must be above 0")
+    if largest and not topology:
+        problems.append("topology: needs one or more with largest = True")
+    if checkpoint is not None:
+        if topology:
+            problems.append(f"topology = {' '.join(topology)}: a checkpoint is timed on the devices at hand")
+        fixed = {**given, **({} if dtype == "auto" else {"dtype": dtype})}
+        problems += [f"{name} = {value}: the checkpoint has its own" for name, value in fixed.items()]
+    if problems:
+        raise ConfigError("\n  ".join(problems))
 
 
 benchmarks.register("dpdiff", main)

@@ -12,6 +12,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -52,7 +53,7 @@ from jaxad.nn.variables import Frozen
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.training.autoencoder.trainer import AutoencoderTrainer
 from jaxad.training.trainer import DetectorTrainer
-from jaxad.types import Features
+from jaxad.types import Batch, Features
 
 Program = Literal["prediction", "training", "autoencoder"]
 PROTOCOL = "diad"
@@ -135,17 +136,19 @@ def vlmdiff_plans(
     detector = abstract_vlmdiff(size, dtype, remat)
     if "prediction" in programs:
         images = batch_size * mesh.size
-        traced = Predictor(detector, PROTOCOL, batch_size=images, mesh=mesh).trace(batch_of(detector, images))
+        inputs = batch_of(detector, images)
+        traced = Predictor(detector, PROTOCOL, batch_size=images, mesh=mesh).trace(inputs)
         row = {"program": "prediction", "batch_size": images, **shared}
-        yield row | plan(traced, topology, images=images)
+        yield row | plan(traced, topology, images=images, prepare=partial(_prediction, detector, inputs, images, mesh))
     for micro_batch in micro_batches if "training" in programs else ():
         config = VLMDiffConfig.training(
             "paper", batch_size=micro_batch * mesh.size, accumulate=accumulate, fsdp=mesh.size
         )
         images = config.batch_size * accumulate
-        traced = DetectorTrainer(detector, config, mesh).trace(features(detector, images))
+        inputs = features(detector, images)
+        traced = DetectorTrainer(detector, config, mesh).trace(inputs)
         row = {"program": f"training step of {accumulate} x {config.batch_size}", "batch_size": images, **shared}
-        yield row | plan(traced, topology, images=images)
+        yield row | plan(traced, topology, images=images, prepare=partial(_training, detector, config, mesh, inputs))
 
 
 def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
     account["kept"] = kept(detector, divided["trained"], config.batch_size // mesh.size)
     if timed:
         images = config.batch_size * config.accumulate
-        account |= speed(account, lambda: _steps(DetectorTrainer(drawn(detector), config, mesh), inputs), images)
+        account |= speed(account, partial(_training, detector, config, mesh, inputs), images)
     return account
 
 
@@ -237,13 +240,19 @@ def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> di
     account["parameters"] = {"all": sum(leaf.size for leaf in arrays.values())}
     account["tflop"] = prediction_operations(detector)
     if timed:
-
-        def prepare() -> Callable[[], Any]:
-            real, images = Predictor(drawn(detector), PROTOCOL, batch_size=batch, mesh=mesh), random_like(inputs)
-            return lambda: real(images)
-
-        account |= speed(account, prepare, batch)
+        account |= speed(account, partial(_prediction, detector, inputs, batch, mesh), batch)
     return account
+
+
+def _prediction(detector: VLMDiff, inputs: Batch, images: int, mesh: Mesh) -> Callable[[], Any]:
+    """What predicts random images with random weights."""
+    predictor, batch = Predictor(drawn(detector), PROTOCOL, batch_size=images, mesh=mesh), random_like(inputs)
+    return lambda: predictor(batch)
+
+
+def _training(detector: VLMDiff, config: TrainConfig, mesh: Mesh, inputs: Features) -> Callable[[], None]:
+    """What does training steps from random weights."""
+    return _steps(DetectorTrainer(drawn(detector), config, mesh), inputs)
 
 
 def training_operations(detector: VLMDiff) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from jaxad.nn.attention import attention
-from jaxad.nn.precision import Linear
+from jaxad.nn.precision import Linear, rounded
 from jaxad.nn.timesteps import timestep_embedding
 from jaxad.types import Array
 
@@ -120,4 +122,28 @@ class PrototypeAttention(nnx.Module):
         chex.assert_rank(x, 3, custom_message="x must be [b n d]")
         chex.assert_rank(prototypes, 3, custom_message="prototypes must be [b k c]")
         key, value = jnp.split(self.key_value(self.norm(prototypes)), 2, axis=-1)
+        if prototypes.shape[1] * self.heads < x.shape[-1]:
+            return self._to_few(x, key, value)
         return self.out(attention(self.query(x), key, value, self.heads))
+
+    def _to_few(self, x: Array, key: jax.Array, value: jax.Array) -> jax.Array:
+        """The same with the projections of queries and output multiplied into the keys and values [b k d] of each head.
+
+        Of k prototypes and h heads, h k vectors take the place of the d of either projection.
+        """
+        assert self.query.bias is not None
+        assert self.out.bias is not None
+        b, k, width = key.shape
+        dtype, heads = key.dtype, self.heads
+        product = partial(jnp.matmul, preferred_element_type=jnp.float32)
+        of_query, of_out = (rounded(kernel[...], str(dtype)) for kernel in (self.query.kernel, self.out.kernel))
+        key, value = (part.astype(jnp.float32).reshape(b, k, heads, -1) for part in (key, value))
+        scaled = key * key.shape[-1] ** -0.5
+        keys = jnp.einsum("whd,bkhd->bwhk", of_query.reshape(width, heads, -1), scaled)
+        offset = jnp.einsum("hd,bkhd->bhk", self.query.bias[...].reshape(heads, -1), scaled)
+        values = jnp.einsum("bkhd,hdw->bhkw", value, of_out.reshape(heads, -1, width))
+        keys, values = keys.reshape(b, width, -1), values.reshape(b, -1, width)
+        logits = product(x.astype(dtype), keys.astype(dtype)).reshape(b, -1, heads, k)
+        weights = jax.nn.softmax(logits + offset[:, None], axis=-1).reshape(b, -1, heads * k)
+        mixed = product(weights.astype(dtype), values.astype(dtype))
+        return mixed + self.out.bias[...].reshape(1, 1, -1)

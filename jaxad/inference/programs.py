@@ -16,6 +16,8 @@ from jaxad.metrics import Protocol
 from jaxad.nn import module_state
 from jaxad.types import Batch, Explanation, Features, Judgement
 
+CPU_IMAGES = 4
+"""Images of a batch that a single CPU takes at once: more do not stay in its caches."""
 NOISE_SEED = 0
 """Seed of all inference noise; images differ by the hash of their pixels: a prediction depends on the image alone."""
 
@@ -35,13 +37,24 @@ class Programs:
     """
 
     def __init__(self, graphdef: nnx.GraphDef, protocol: Protocol, mesh: Mesh):
-        self._graphdef, self._protocol = graphdef, protocol
+        self._graphdef, self._protocol, self._devices = graphdef, protocol, mesh.size
         self.predict = jax.jit(parallel.on_mesh(self._predict, mesh))
         self.judge = jax.jit(parallel.on_mesh(self._judge, mesh))
         self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
 
     def _predict(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        images = len(batch.seed)
+        if self._devices > 1 or images <= CPU_IMAGES or images % CPU_IMAGES:
+            return self._predict_together(arrays, batch)
+        return jax.lax.platform_dependent(arrays, batch, cpu=self._predict_in_parts, default=self._predict_together)
+
+    def _predict_together(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return self._judge(arrays, self._detector(arrays).encode(batch), batch)
+
+    def _predict_in_parts(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        parts = jax.tree.map(lambda array: array.reshape(-1, CPU_IMAGES, *array.shape[1:]), batch)
+        results = jax.lax.map(lambda part: self._predict_together(arrays, part), parts)
+        return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), results)
 
     def _judge(self, arrays: Any, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
         judgement = _judgement(self._detector(arrays), features, batch)

@@ -79,6 +79,15 @@ def whole(kernel: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(kernel), PartitionSpec())
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def rounded(kernel: jax.Array, dtype: str) -> jax.Array:
+    """A kernel as products in `dtype` see it, but float32, whole on every device; its gradient is not rounded."""
+    return whole(kernel.astype(dtype)).astype(jnp.float32)
+
+
+rounded.defvjp(lambda kernel, dtype: (rounded(kernel, dtype), None), lambda dtype, saved, gradient: (gradient,))
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _matmul(x, kernel, dtype, output):
     return jnp.matmul(x.astype(dtype), whole(kernel.astype(dtype)), preferred_element_type=output)

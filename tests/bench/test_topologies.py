@@ -1,14 +1,22 @@
 """Names of topologies; and, where a compiler for TPUs is installed, what it makes of small programs."""
 
+import dataclasses
+
 import pytest
 
 from jaxad.bench._account import held
 from jaxad.bench._dpdiff_programs import abstract_dpdiff, prediction, training_step
 from jaxad.bench._plan import plan
 from jaxad.bench._topologies import CHIPS, _gpu_target, find_topology
-from jaxad.config import TrainConfig
+from jaxad.bench._vlmdiff_networks import TINY, built, features
+from jaxad.config import TrainConfig, VLMDiffConfig
 from jaxad.errors import ConfigError
 from jaxad.training.trainer import DetectorTrainer
+
+
+def absent():
+    """Nothing is run on devices that are not there."""
+    raise AssertionError
 
 
 @pytest.mark.parametrize("name", ["v9", "v5e:8", "v5p:2x2", "h100:9", "h100:2x2", "a100:0", ""])
@@ -43,7 +51,7 @@ def test_a_training_step_compiles_for_eight_tpus():
     """State is divided by 8, gradients are summed over the devices, attention is the kernel's."""
     topology = find_topology("v5e:2x4")
     detector = abstract_dpdiff("tiny", "bfloat16", image_size=224, depth=1, sinkhorn_iterations=2)
-    divided = plan(training_step(detector, 16, topology.mesh()), topology, images=16)
+    divided = plan(training_step(detector, 16, topology.mesh()), topology, images=16, prepare=absent)
     state = DetectorTrainer(detector, TrainConfig(batch_size=16), topology.mesh(fsdp=1)).abstract_state
     batch = 16 * 256 * 128 * 4 / 8 / 1e9
     assert divided["gb"]["arguments"] - batch < held(state) / 5
@@ -53,10 +61,26 @@ def test_a_training_step_compiles_for_eight_tpus():
 
 
 @pytest.mark.topology
+def test_a_training_step_of_vlmdiff_compiles_for_eight_tpus():
+    """As of DPDiff-AD: what is trained and its moments are divided, gradients are summed."""
+    topology = find_topology("v5e:2x4")
+    # Of a width that fills a TPU's tiles, or padding would be most of what an argument takes.
+    unet = dataclasses.replace(TINY.unet, block_out_channels=(128, 128))
+    detector = built(TINY._replace(unet=unet), "bfloat16", remat=True)
+    config = VLMDiffConfig.training("paper", batch_size=8, accumulate=2, fsdp=8)
+    trainer, inputs = DetectorTrainer(detector, config, topology.mesh()), features(detector, 16)
+    divided = plan(trainer.trace(inputs), topology, images=16, prepare=absent)
+    whole = DetectorTrainer(detector, config, topology.mesh(fsdp=1)).abstract_state
+    assert held(trainer.abstract_state) < divided["gb"]["arguments"] < held(whole) / 5
+    assert any(name.startswith(("all-reduce", "reduce-scatter")) for name in divided["collectives"])
+    assert divided["fits"]
+
+
+@pytest.mark.topology
 def test_a_prediction_compiles_for_a_tpu():
     topology = find_topology("v5e")
     detector = abstract_dpdiff("tiny", "bfloat16", image_size=224, depth=1)
-    found = plan(prediction(detector, 2, topology.mesh()), topology, images=2)
+    found = plan(prediction(detector, 2, topology.mesh()), topology, images=2, prepare=absent)
     assert found["fits"]
     assert found["kernels"]["tpu_custom_call"] >= 2
     assert found["images_per_second"] > 0

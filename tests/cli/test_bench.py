@@ -33,6 +33,20 @@ DEFAULTS = {
         "batch_size": 1,
         "topology": (),
     },
+    "dpdiff": {
+        "topology": (),
+        "programs": ("prediction", "training"),
+        "batch_size": None,
+        "training_batch_size": None,
+        "backbone": None,
+        "depth": None,
+        "image_size": None,
+        "dtype": "auto",
+        "preset": None,
+        "checkpoint": None,
+        "largest": False,
+        "seconds": 10.0,
+    },
 }
 
 

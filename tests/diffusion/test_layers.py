@@ -1,12 +1,13 @@
 """What the denoisers share: positions, and inputs of the wrong shape that are refused by name."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from jaxad.diffusion.dit import PrototypeDiT
-from jaxad.diffusion.layers import plain_norm, sincos_positions
+from jaxad.diffusion.layers import PrototypeAttention, plain_norm, sincos_positions
 from jaxad.diffusion.unet import PrototypeUNet
 from jaxad.diffusion.uvit import PrototypeUViT
 
@@ -53,3 +54,15 @@ def test_wrong_inputs_are_named_while_tracing(denoiser):
     ):
         with pytest.raises(AssertionError, match=message):
             apply(*wrong)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_attention_to_few_prototypes_is_that_to_many_of_which_all_but_few_are_the_same(dtype):
+    """Weights of equal keys share their softmax, so that repeating all prototypes changes nothing but the way."""
+    layer = PrototypeAttention(32, 24, 4, dtype=dtype, rngs=nnx.Rngs(0))
+    layer.query.bias[...], layer.out.bias[...] = (jnp.linspace(-1, 1, 32) * sign for sign in (1, -1))
+    rng = np.random.default_rng(0)
+    x, prototypes = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 9, 32), (2, 3, 24)))
+    few, many = layer(x, prototypes), layer(x, np.tile(prototypes, (1, 4, 1)))
+    np.testing.assert_allclose(few, many, atol=1e-5 if dtype == jnp.float32 else 3e-2)
+    assert np.abs(np.asarray(few) - np.asarray(few).mean(1, keepdims=True)).max() > 0.1

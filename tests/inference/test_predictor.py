@@ -1,11 +1,13 @@
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import jaxad
+from jaxad import parallel
 from jaxad.data import ImageList
 from jaxad.errors import ConfigError, DataError
 from jaxad.inference.predictor import Predictor
@@ -39,10 +41,12 @@ def assert_same(scores, maps, alone, order=slice(None)):
     np.testing.assert_allclose(maps, alone[1][order], rtol=1e-5, atol=1e-5 * np.abs(alone[1]).max())
 
 
-@pytest.mark.parametrize("batch_size", [3, 8])
-def test_prediction_depends_on_the_pixels_alone(trained, images, alone, batch_size):
+@pytest.mark.parametrize(("batch_size", "devices"), [(3, 2), (8, 2), (8, 1)])
+def test_prediction_depends_on_the_pixels_alone(trained, images, alone, batch_size, devices):
+    """On a single CPU a batch of 8 is two parts, the second of them one image and padding."""
     originals, copies = images
-    predictor = Predictor(trained.model, batch_size=batch_size)
+    mesh = parallel.make_mesh(devices=jax.devices()[:devices])
+    predictor = Predictor(trained.model, batch_size=batch_size, mesh=mesh)
     for files in (originals, copies):
         for order in ([0, 1, 2, 3, 4], [4, 2, 0, 1, 3], [3, 3, 3]):
             outputs = list(predictor.stream(ImageList([files[i] for i in order])))

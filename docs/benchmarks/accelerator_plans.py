@@ -1,0 +1,110 @@
+"""Makes accelerator-plans.json: what jaxad's programs take of accelerators, row by row.
+
+    python docs/benchmarks/accelerator_plans.py            # compile what is missing, then write the file
+    python docs/benchmarks/accelerator_plans.py --list     # the commands, and which are done
+    python docs/benchmarks/accelerator_plans.py --only v5e # those that hold the word
+
+Every command takes minutes. What it prints is kept in accelerator-plans.jsonl, a line for each row, so that an
+interrupted run goes on where it was; remove lines to have them compiled anew. Needs the extras `tpu` and `cuda12`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE, ROWS = HERE / "accelerator-plans.json", HERE / "accelerator-plans.jsonl"
+CHIPS = ("v5e:1x1", "v5e:2x4", "v5p:2x2x1", "h100:1", "h100:8", "h200:1", "a100:1")
+LARGE = ("v5e:2x4", "h100:1", "a100:1")
+"""Topologies for which sizes beyond the published one are planned, too."""
+SIZES = ("--depth 12", "--image-size 560", "--image-size 448 --backbone dino-base-8")
+COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "fits", "TFLOP", "GB moved"]
+COLUMNS += ["least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
+
+
+def commands() -> list[str]:
+    """All command lines, without `jaxad bench`."""
+    found = [f"dpdiff --topology {chip} --largest" for chip in CHIPS]
+    found += [f"dpdiff --topology {chip} {size}" for chip in LARGE for size in SIZES]
+    vlmdiff = "vlmdiff --dtype bfloat16 --topology"
+    found += [
+        f"{vlmdiff} {chip} --programs training --micro-batches 1 4 12" for chip in ("h100:1", "h100:8", "v5e:2x4")
+    ]
+    found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ("h100:1", "a100:1")]
+    return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ("h100:1", "a100:1", "v5e:1x1")]
+
+
+def done() -> dict[str, list[dict]]:
+    """Rows that were compiled, by command."""
+    lines = ROWS.read_text().splitlines() if ROWS.is_file() else []
+    found: dict[str, list[dict]] = {}
+    for line in map(json.loads, lines):
+        found.setdefault(line["command"], []).append(line["row"])
+    return found
+
+
+def compile_rows(command: str) -> bool:
+    """Runs a command and keeps its rows if it ends well; whether it did."""
+    words = [sys.executable, "-m", "jaxad", "bench", *shlex.split(command)]
+    ended = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    if ended.returncode == 0:
+        with ROWS.open("a") as file:
+            file.writelines(json.dumps({"command": command, "row": json.loads(line)}) + "\n" for line in _rows(ended))
+    return ended.returncode == 0
+
+
+def _rows(ended: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in ended.stdout.splitlines() if line.startswith("{")]
+
+
+def cells(command: str, row: dict) -> list:
+    """A row of the table."""
+    detector, given = command.split()[0], shlex.split(command)
+    named = [f"{row[name]}" for name in ("backbone", "size") if name in row]
+    named += [f"{name.replace('_', ' ')} {row[name]}" for name in ("depth", "image_size") if name in row]
+    first = [f"{detector}, {row['program']}", ", ".join(named), row["device"], row["devices"], row["batch_size"]]
+    assert row["topology"] in given
+    first += [round(row["gb"]["total"], 1), "yes" if row["fits"] else "no"]
+    if "tflop" not in row:
+        return first + [""] * (len(COLUMNS) - len(first))
+    kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
+    moved = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
+    numbers = [round(row["tflop"], 2), round(row["traffic_gb"], 1), round(row["roofline_ms"], 1), row["bound"]]
+    return [*first, *numbers, round(row["images_per_second"]), row["largest_float32"], kernels, moved]
+
+
+def write(found: dict[str, list[dict]]) -> None:
+    """Puts the rows into the page, whose words stay as they are."""
+    page = json.loads(PAGE.read_text())
+    order = [command for command in commands() if command in found]
+    page["command"] = [f"jaxad bench {command}" for command in order]
+    page["date"] = datetime.date.today().isoformat()
+    page["tables"] = [{"columns": COLUMNS, "rows": [cells(c, row) for c in order for row in found[c]]}]
+    PAGE.write_text(json.dumps(page, indent=2) + "\n")
+
+
+def main() -> int:
+    """Compiles what is missing and writes the page; status 1 where a command failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    chosen, found = [command for command in commands() if options.only in command], done()
+    if options.list:
+        print("\n".join(f"{'done' if command in found else 'open'}  {command}" for command in chosen))
+        return 0
+    failed = [command for command in chosen if command not in found and not compile_rows(command)]
+    if found := done():
+        write(found)
+    print("\n".join(f"failed: {command}" for command in failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

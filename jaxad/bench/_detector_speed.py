@@ -1,0 +1,127 @@
+"""Speed of a detector's prediction and of its training step, whichever detector it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxad import parallel
+from jaxad.bench._account import batch_of, random_like
+from jaxad.bench._measured import compiled, latencies, most_held, planned_gb, spread
+from jaxad.bench._plan import matrix_operations
+from jaxad.bench.input import cases
+from jaxad.config import TrainConfig
+from jaxad.data.folder import FolderSource
+from jaxad.detector import Detector
+from jaxad.features import extras_of
+from jaxad.inference.predictor import Predictor
+from jaxad.nn import module_state
+from jaxad.training.trainer import DetectorTrainer
+from jaxad.types import Batch, Features, Record
+
+FILES = {1024: (16, 16)}
+"""Side of the images on disk, as `jaxad.bench.input.cases` takes it; they are JPEGs."""
+
+
+def prediction_speed(detector: Detector, protocol: str, batch_size: int, mesh: Mesh, seconds: float) -> dict[str, Any]:
+    """The program of `jaxad predict` on batches of so many images.
+
+    Args:
+        detector: with its arrays.
+        protocol: name of the protocol of maps and scores.
+        batch_size: images at once, over all devices.
+        mesh: the devices.
+        seconds: that each of the two measurements takes, about.
+
+    Returns:
+        `compile_seconds`; `gb` of each device as planned (`planned_gb`); `tflop` of a batch; of the compiled program,
+        its images on the device already, `runs`, `ms` and `images_per_second` (`spread`);
+        `end_to_end_images_per_second`, with reading and resizing JPEGs of 1024 pixels and fetching maps and scores;
+        and what was held (`most_held`).
+    """
+    graphdef, arrays = module_state.split(detector)
+    placed = parallel.shard_parameters(arrays, mesh)
+    detector = module_state.merge(graphdef, placed)
+    predictor = Predictor(detector, protocol, batch_size=batch_size, mesh=mesh)
+    shapes = images_like(detector, predictor.batch_size, training=False)
+    traced, program, compile_seconds = compiled(lambda: predictor.trace(shapes))
+    batch = parallel.shard_batch(_known(random_like(shapes)), mesh)
+    times = latencies(lambda: jax.block_until_ready(program(placed, batch)), seconds)
+    row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}
+    row |= spread(times, predictor.batch_size)
+    batches = int(np.clip(seconds / np.median(times), 2, 50))
+    row["end_to_end_images_per_second"] = _from_files(detector, predictor, batches)
+    return row | most_held()
+
+
+def training_speed(detector: Detector, config: TrainConfig, mesh: Mesh, seconds: float) -> dict[str, Any]:
+    """The optimizer step on cached features of random images; the detector keeps its arrays.
+
+    Arguments and results are those of `prediction_speed`; end to end is with bringing the features to the device.
+    """
+    images = config.batch_size * config.accumulate
+    trainer, shapes = DetectorTrainer(detector, config, mesh), features_like(detector, images)
+    traced, program, compile_seconds = compiled(lambda: trainer.trace(shapes))
+    row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}
+    step = steps(trainer)
+    host = random_like(shapes)
+    placed = parallel.shard_batch(host, mesh)
+    row |= spread(latencies(lambda: step(placed), seconds), images)
+    row["end_to_end_images_per_second"] = spread(latencies(lambda: step(host), seconds), images)["images_per_second"]
+    return row | most_held()
+
+
+def steps(trainer: DetectorTrainer) -> Callable[[Any], None]:
+    """What does an optimizer step on the features it is given, one after the other, and waits for its end."""
+    state = [trainer.init()]
+    keys = (jax.random.fold_in(jax.random.key(0), number) for number in itertools.count())
+
+    def step(features: Any) -> None:
+        state[0], metrics = trainer.step(state[0], features, next(keys))
+        jax.block_until_ready((state, metrics))
+
+    return step
+
+
+def features_like(detector: Detector, images: int) -> Features:
+    """Shapes of what the feature cache gives to the training step for so many images."""
+    graphdef, arrays = module_state.split(detector)
+    batch = images_like(detector, images, training=True)
+    return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
+
+
+def images_like(detector: Detector, images: int, *, training: bool) -> Batch:
+    """Shapes of a batch, with all that the detector asks to know of the images."""
+    notes: Mapping[str, Any] = extras_of(detector, [Record(Path(), "")] * images, training=training)
+    return batch_of(detector, images, {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in notes.items()})
+
+
+def _known(batch: Batch) -> Batch:
+    """The images of the first category, without padding."""
+    return dataclasses.replace(batch, valid=np.ones_like(batch.valid), category=np.zeros_like(batch.category))
+
+
+def _from_files(detector: Detector, predictor: Predictor, batches: int) -> float:
+    """Images per second from files to maps and scores on the host, over so many batches after a first."""
+    workers = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        source, _ = next(cases(Path(folder), FILES))
+        category = detector.categories[0] if detector.categories else "photo"
+        records = tuple(dataclasses.replace(record, category=category) for record in source.records)
+        source = FolderSource(source.name, records)
+        for count in (1, batches):
+            images = [index % len(source) for index in range(count * predictor.batch_size)]
+            began = time.perf_counter()
+            for _ in predictor.stream(source, indices=images, workers=workers):
+                pass
+    return len(images) / (time.perf_counter() - began)
