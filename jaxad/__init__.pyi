@@ -4,6 +4,7 @@ from . import data as data
 from .config import CLIPFusionConfig as CLIPFusionConfig
 from .config import DataConfig as DataConfig
 from .config import DPDiffConfig as DPDiffConfig
+from .config import LinearConfig as LinearConfig
 from .config import PatchBankConfig as PatchBankConfig
 from .config import TrainConfig as TrainConfig
 from .config import VLMDiffConfig as VLMDiffConfig
@@ -15,6 +16,7 @@ from .detector import Trainable as Trainable
 from .detector import register as register
 from .detectors.clipfusion import CLIPFusion as CLIPFusion
 from .detectors.dpdiff import DPDiff as DPDiff
+from .detectors.linear import LinearDenoiser as LinearDenoiser
 from .detectors.patch_bank import PatchBank as PatchBank
 from .detectors.vlmdiff import VLMDiff as VLMDiff
 from .errors import JaxadError as JaxadError
