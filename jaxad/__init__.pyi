@@ -5,6 +5,7 @@ from .config import CLIPFusionConfig as CLIPFusionConfig
 from .config import DataConfig as DataConfig
 from .config import DPDiffConfig as DPDiffConfig
 from .config import LinearConfig as LinearConfig
+from .config import PaDiMConfig as PaDiMConfig
 from .config import PatchBankConfig as PatchBankConfig
 from .config import TrainConfig as TrainConfig
 from .config import VLMDiffConfig as VLMDiffConfig
@@ -17,6 +18,7 @@ from .detector import register as register
 from .detectors.clipfusion import CLIPFusion as CLIPFusion
 from .detectors.dpdiff import DPDiff as DPDiff
 from .detectors.linear import LinearDenoiser as LinearDenoiser
+from .detectors.padim import PaDiM as PaDiM
 from .detectors.patch_bank import PatchBank as PatchBank
 from .detectors.vlmdiff import VLMDiff as VLMDiff
 from .errors import JaxadError as JaxadError
