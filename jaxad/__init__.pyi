@@ -3,6 +3,7 @@
 from . import data as data
 from .config import CLIPFusionConfig as CLIPFusionConfig
 from .config import DataConfig as DataConfig
+from .config import DinomalyConfig as DinomalyConfig
 from .config import DPDiffConfig as DPDiffConfig
 from .config import LinearConfig as LinearConfig
 from .config import PaDiMConfig as PaDiMConfig
@@ -16,6 +17,7 @@ from .detector import Remembers as Remembers
 from .detector import Trainable as Trainable
 from .detector import register as register
 from .detectors.clipfusion import CLIPFusion as CLIPFusion
+from .detectors.dinomaly import Dinomaly as Dinomaly
 from .detectors.dpdiff import DPDiff as DPDiff
 from .detectors.linear import LinearDenoiser as LinearDenoiser
 from .detectors.padim import PaDiM as PaDiM

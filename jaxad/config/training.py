@@ -51,7 +51,9 @@ class TrainConfig(Config):
     accumulate: int = setting(1, source="jaxad", reason="the published batch fits in memory")
     """Batches whose gradients make one optimizer step, for effective batches that do not fit in memory."""
     learning_rate: float = setting(1e-4, source="paper")
-    """Peak learning rate of Adam."""
+    """Peak learning rate of the optimizer; of Muon for what is no matrix, matrices take 10 times as much."""
+    optimizer: Literal["adam", "stable-adamw", "muon"] = setting("adam", source="paper", decision="dpdiff-optimizer")
+    """Adam; StableAdamW with AMSGrad, as Dinomaly has it; or Muon for matrices and Adam for all else."""
     warmup_steps: int = setting(
         0, source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
     )
@@ -59,7 +61,11 @@ class TrainConfig(Config):
     schedule: Literal["constant", "cosine"] = setting(
         "constant", source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
     )
-    """Learning rate after the warm-up: constant, or cosine to 0 at the last step."""
+    """Learning rate after the warm-up: constant, or cosine to `final_rate` at the last step."""
+    final_rate: float = setting(
+        0.0, source="jaxad", reason="the paper mentions no schedule", decision="dpdiff-optimizer"
+    )
+    """Share of the peak learning rate that the cosine ends at."""
     clip_norm: float | None = setting(
         None, source="jaxad", reason="the paper mentions no clipping", decision="dpdiff-optimizer"
     )
@@ -106,6 +112,8 @@ class TrainConfig(Config):
         problems += at_least(self, 0, ("warmup_steps", "weight_decay", "cache_limit_gb"))
         if not self.learning_rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0")
+        if not 0 <= self.final_rate <= 1:
+            problems.append(f"final_rate = {self.final_rate}: must lie between 0 and 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             problems.append(f"clip_norm = {self.clip_norm}: must be above 0, or None")
         if self.ema is not None and not 0 < self.ema < 1:

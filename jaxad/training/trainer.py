@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 from jax.sharding import Mesh
+from optax import contrib
 
 from jaxad import parallel
 from jaxad.config import TrainConfig, to_json
@@ -34,7 +35,11 @@ from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
+from jaxad.training.stable_adamw import stable_adamw
 from jaxad.types import Source
+
+MUON_RATE = 10
+"""Learning rate of what Muon trains, matrices, over that of all else, which Adam does."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +71,30 @@ class TrainState:
 
 
 def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-    """Adam as configured, and its learning rate as a function of the step (the paper gives the learning rate alone)."""
+    """The optimizer as configured, and its learning rate as a function of the step."""
     decay_steps = max(config.steps - config.warmup_steps, 1)
     after = {
         "constant": optax.constant_schedule(config.learning_rate),
-        "cosine": optax.cosine_decay_schedule(config.learning_rate, decay_steps),
+        "cosine": optax.cosine_decay_schedule(config.learning_rate, decay_steps, config.final_rate),
     }[config.schedule]
     warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
     rate = optax.join_schedules([warmup, after], [config.warmup_steps])
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    adam = optax.adamw(rate, weight_decay=config.weight_decay) if config.weight_decay else optax.adam(rate)
-    return optax.chain(*clip, adam), rate
+    return optax.chain(*clip, _optimizer(config, rate)), rate
+
+
+def _optimizer(config: TrainConfig, rate: Callable[[Any], Any]) -> optax.GradientTransformation:
+    decay = config.weight_decay
+    if config.optimizer == "stable-adamw":
+        return stable_adamw(rate, weight_decay=decay)
+    if config.optimizer == "muon":
+        return contrib.muon(
+            lambda step: MUON_RATE * rate(step),
+            weight_decay=decay / MUON_RATE,
+            adam_learning_rate=rate,
+            adam_weight_decay=decay,
+        )
+    return optax.adamw(rate, weight_decay=decay) if decay else optax.adam(rate)
 
 
 class DetectorTrainer:
@@ -130,7 +148,7 @@ class DetectorTrainer:
         absent = {path: jnp.zeros((0,), jnp.float32) for path in self._frozen}
 
         def loss(params, batch, key):
-            return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss(batch, key)
+            return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss_at(batch, key, state.step)
 
         differentiate = partial(jax.value_and_grad(loss, has_aux=True), state.params)
         if self._config.accumulate > 1:
