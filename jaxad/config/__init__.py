@@ -24,5 +24,6 @@ from jaxad.config.reference import SettingRow as SettingRow
 from jaxad.config.reference import provenance as provenance
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
+from jaxad.config.uniad import UniADConfig as UniADConfig
 from jaxad.config.vlmdiff import VLMDiffConfig as VLMDiffConfig
 from jaxad.config.vlmdiff import VLMDiffPreset as VLMDiffPreset
