@@ -1,5 +1,6 @@
 import dataclasses
 import shutil
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,16 +9,18 @@ import pytest
 from flax import nnx
 
 import jaxad
+from jaxad import parallel
 from jaxad.config import DinomalyConfig, TrainConfig
 from jaxad.detectors.dinomaly import Bottleneck, Dinomaly, linear_attention, with_easy_gradient
 from jaxad.errors import ConfigError
 from jaxad.features import Encoder
 from jaxad.nn import module_state
 from jaxad.testing import check_detector
+from jaxad.training.trainer import DetectorTrainer
 from jaxad.types import Batch
 
-CONFIG = {"backbone": "random:32x4", "image_size": 56, "blocks": (0, 1, 2, 3), "depth": 4, "heads": 2}
-TRAINING = {"learning_rate": 2e-3, "clip_norm": 0.1, "weight_decay": 1e-4}
+CONFIG: dict[str, Any] = {"backbone": "random:32x4", "image_size": 56, "blocks": (0, 1, 2, 3), "depth": 4, "heads": 2}
+TRAINING: dict[str, Any] = {"learning_rate": 2e-3, "clip_norm": 0.1, "weight_decay": 1e-4}
 TRAINING |= {"steps": 6, "batch_size": 4, "checkpoint_every": 2, "log_every": 1}
 
 
@@ -112,6 +115,19 @@ def test_the_share_of_easy_points_grows_with_the_steps(encoded):
     whole = model.loss(encoded, jax.random.key(0))
     assert float(whole[0]) == pytest.approx(float(values[0]))
     assert set(whole[1]) == {"group_1", "group_2"}
+
+
+def test_training_tells_the_loss_its_step(encoded, monkeypatch):
+    def loss_at(self, features, key, step):
+        return jnp.square(self.bottleneck.fc2.bias[...] - 1).sum(), {"at": 1.0 * step}
+
+    monkeypatch.setattr(Dinomaly, "loss_at", loss_at)
+    trainer = DetectorTrainer(detector(), TrainConfig(**TRAINING), parallel.make_mesh())
+    state, seen = trainer.init(), []
+    for _ in range(3):
+        state, metrics = trainer.step(state, encoded, jax.random.key(0))
+        seen.append(float(metrics["at"]))
+    assert seen == [0.0, 1.0, 2.0]
 
 
 def test_dropout_is_of_training_alone(encoded):
