@@ -3,9 +3,13 @@
 from . import data as data
 from .config import CLIPFusionConfig as CLIPFusionConfig
 from .config import DataConfig as DataConfig
+from .config import DinomalyConfig as DinomalyConfig
 from .config import DPDiffConfig as DPDiffConfig
+from .config import LinearConfig as LinearConfig
+from .config import PaDiMConfig as PaDiMConfig
 from .config import PatchBankConfig as PatchBankConfig
 from .config import TrainConfig as TrainConfig
+from .config import UniADConfig as UniADConfig
 from .config import VLMDiffConfig as VLMDiffConfig
 from .detector import Detector as Detector
 from .detector import InputSpec as InputSpec
@@ -14,8 +18,12 @@ from .detector import Remembers as Remembers
 from .detector import Trainable as Trainable
 from .detector import register as register
 from .detectors.clipfusion import CLIPFusion as CLIPFusion
+from .detectors.dinomaly import Dinomaly as Dinomaly
 from .detectors.dpdiff import DPDiff as DPDiff
+from .detectors.linear import LinearDenoiser as LinearDenoiser
+from .detectors.padim import PaDiM as PaDiM
 from .detectors.patch_bank import PatchBank as PatchBank
+from .detectors.uniad import UniAD as UniAD
 from .detectors.vlmdiff import VLMDiff as VLMDiff
 from .errors import JaxadError as JaxadError
 from .inference.calibrate import choose_threshold as choose_threshold

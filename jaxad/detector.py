@@ -238,6 +238,10 @@ class Trainable:
         """
         raise TypeError(f"{type(self).__name__} does not train")
 
+    def loss_at(self, features: Features, key: Array, step: Array) -> tuple[Array, dict[str, Array]]:
+        """`loss` at a step, int32 counted from 0: what training calls. Overridden where the loss changes on the way."""
+        return self.loss(features, key)
+
     def finish(self, features: Iterable[Features]) -> None:
         """One pass over the training features after the last step, e.g. for statistics of what was trained.
 

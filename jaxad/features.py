@@ -264,13 +264,10 @@ def cache_identity(detector: Detector, source: Source) -> str:
 
 
 def abstract_features(detector: Detector, images: int) -> Features:
-    """Shapes and types of so many images' features as training reads them."""
-
-    def of_batch(leaf: Any) -> Any:
-        kind = jnp.float32 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
-        return jax.ShapeDtypeStruct((images, *leaf.shape[1:]), kind)
-
-    return jax.tree.map(of_batch, _abstract(detector))
+    """Shapes and types of so many images' features as they are kept."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((images, *leaf.shape[1:]), _stored(leaf)), _abstract(detector)
+    )
 
 
 def features_of(

@@ -26,7 +26,7 @@ from jaxad.detector import Detector
 from jaxad.features import extras_of
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from jaxad.types import Batch, Features, Record
 
 FILES = {1024: (16, 16)}

@@ -16,7 +16,7 @@ from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.inference.predictor import Predictor
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn.normalization import IMAGENET
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from jaxad.types import Features
 
 BackboneName = Literal["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-reg-base", "dino-base-8", "tiny"]

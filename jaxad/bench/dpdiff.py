@@ -40,7 +40,7 @@ from jaxad.errors import ConfigError
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.predictor import Predictor
 from jaxad.nn.precision import compute_dtype
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 
 Program = Literal["prediction", "training"]
 DType = Literal["auto", "float32", "bfloat16"]

@@ -52,7 +52,7 @@ from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.training.autoencoder.trainer import AutoencoderTrainer
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from jaxad.types import Batch, Features
 
 Program = Literal["prediction", "training", "autoencoder"]

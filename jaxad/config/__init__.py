@@ -6,6 +6,7 @@ lists every impossible value at once.
 
 from jaxad.config.clipfusion import CLIPFusionConfig as CLIPFusionConfig
 from jaxad.config.clipfusion import CLIPFusionPreset as CLIPFusionPreset
+from jaxad.config.dinomaly import DinomalyConfig as DinomalyConfig
 from jaxad.config.dpdiff import DPDiffConfig as DPDiffConfig
 from jaxad.config.fields import Blocks as Blocks
 from jaxad.config.fields import Config as Config
@@ -16,10 +17,13 @@ from jaxad.config.fields import setting as setting
 from jaxad.config.fields import to_json as to_json
 from jaxad.config.first_stage import FirstStageConfig as FirstStageConfig
 from jaxad.config.first_stage import FirstStageTrainConfig as FirstStageTrainConfig
+from jaxad.config.linear import LinearConfig as LinearConfig
+from jaxad.config.padim import PaDiMConfig as PaDiMConfig
 from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
 from jaxad.config.reference import SettingRow as SettingRow
 from jaxad.config.reference import provenance as provenance
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
+from jaxad.config.uniad import UniADConfig as UniADConfig
 from jaxad.config.vlmdiff import VLMDiffConfig as VLMDiffConfig
 from jaxad.config.vlmdiff import VLMDiffPreset as VLMDiffPreset

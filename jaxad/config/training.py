@@ -67,7 +67,9 @@ class TrainConfig(Config):
     """Images at once, over all devices, where a step's batch_size x accumulate images do not fit: a number that divides
     them, or "auto" for as many as fit in the devices' memory; None for batch_size."""
     learning_rate: float = setting(1e-4, source="paper")
-    """Peak learning rate of Adam."""
+    """Peak learning rate of the optimizer; of Muon for what is no matrix, matrices take 10 times as much."""
+    optimizer: Literal["adam", "stable-adamw", "muon"] = setting("adam", source="paper", decision="dpdiff-optimizer")
+    """Adam; StableAdamW with AMSGrad, as Dinomaly has it; or Muon for matrices and Adam for all else."""
     warmup_steps: int = setting(
         0, source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
     )
@@ -75,7 +77,11 @@ class TrainConfig(Config):
     schedule: Literal["constant", "cosine"] = setting(
         "constant", source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
     )
-    """Learning rate after the warm-up: constant, or cosine to 0 at the last step."""
+    """Learning rate after the warm-up: constant, or cosine to `final_rate` at the last step."""
+    final_rate: float = setting(
+        0.0, source="jaxad", reason="the paper mentions no schedule", decision="dpdiff-optimizer"
+    )
+    """Share of the peak learning rate that the cosine ends at."""
     clip_norm: float | None = setting(
         None, source="jaxad", reason="the paper mentions no clipping", decision="dpdiff-optimizer"
     )
@@ -136,6 +142,8 @@ class TrainConfig(Config):
             problems.append(f"device_share = {self.device_share}: must lie between 0 and 1")
         if not self.learning_rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0")
+        if not 0 <= self.final_rate <= 1:
+            problems.append(f"final_rate = {self.final_rate}: must lie between 0 and 1")
         if self.clip_norm is not None and not self.clip_norm > 0:
             problems.append(f"clip_norm = {self.clip_norm}: must be above 0, or None")
         if self.ema is not None and not 0 < self.ema < 1:

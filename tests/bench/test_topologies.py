@@ -11,7 +11,7 @@ from jaxad.bench._topologies import CHIPS, _gpu_target, find_topology
 from jaxad.bench._vlmdiff_networks import TINY, built, features
 from jaxad.config import TrainConfig, VLMDiffConfig
 from jaxad.errors import ConfigError
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 
 
 def absent():

@@ -18,7 +18,7 @@ from jaxad.bench import vlmdiff as bench_vlmdiff
 from jaxad.config import VLMDiffConfig
 from jaxad.errors import ConfigError
 from jaxad.nn import module_state
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from jaxad.inference.steps import open_step
 from jaxad.inference.stored_arrays import read_training
 from jaxad.nn import module_state
 from jaxad.testing import make_parts, toy_model, toy_training
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 
 Bits = dict[str, bytes]
 

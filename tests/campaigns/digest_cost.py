@@ -18,7 +18,7 @@ import jaxad
 from jaxad import parallel
 from jaxad.inference import checkpoint, steps
 from jaxad.io import digests
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 
 TRIES = 5
 META = {"train": {}, "data": {}, "protocol": "exact-256", "false_alarm": 0.01}

@@ -9,7 +9,7 @@ import pytest
 from jaxad.cli import COMMANDS
 from tests.test_references import ABSENT
 
-FITTED = ("dpdiff", "patch-bank", "vlmdiff", "clipfusion", "autoencoder")
+FITTED = ("dpdiff", "patch-bank", "linear", "padim", "dinomaly", "uniad", "vlmdiff", "clipfusion", "autoencoder")
 BENCHMARKS = ("metrics", "input", "models", "clipfusion", "vlmdiff")
 HELPS = [
     (),

@@ -19,7 +19,7 @@ from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen, Statistic
 from jaxad.testing import toy_model, toy_training
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from tests.campaigns.bit_flips import flips, step_bits
 from tests.models.vit.made_checkpoints import write_dinov2
 from tests.training.test_trainer import arrays, assert_bit_equal

@@ -31,7 +31,7 @@ from jaxad.features import Features
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.nn.positions import resize_positions
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from tests.parity.dpdiff_torch import TorchDPDiff
 
 TRAINING = TrainConfig.preset("small")

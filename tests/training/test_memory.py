@@ -16,7 +16,7 @@ from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.testing import toy_model, toy_training
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from tests.training.test_trainer import arrays
 
 

@@ -11,7 +11,7 @@ from jaxad.errors import ConfigError
 from jaxad.nn import module_state
 from jaxad.testing import make_parts, toy_model, toy_training
 from jaxad.training.micro_batch import SHARE, memory_of, resolved
-from jaxad.training.trainer import step_bytes
+from jaxad.training.step import step_bytes
 
 GB = 10**9
 

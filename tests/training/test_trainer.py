@@ -27,8 +27,9 @@ from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
 from jaxad.testing import MODEL, TRAINING, make_parts, toy_model, toy_training
 from jaxad.training.log import MetricsLog
+from jaxad.training.optimizer import make_optimizer
 from jaxad.training.run_folder import content_hash
-from jaxad.training.trainer import DetectorTrainer, accumulated, make_optimizer
+from jaxad.training.step import DetectorTrainer, accumulated
 from jaxad.types import Features
 
 

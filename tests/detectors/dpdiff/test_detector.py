@@ -12,7 +12,7 @@ from jaxad.features import Encoder
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.testing import toy_model, toy_training
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from jaxad.types import Features
 
 # Together these set every switch of the ablations to every value at least once.

@@ -26,7 +26,7 @@ from jaxad.models.vit.network import abstract_vit
 from jaxad.models.weights.key_map import to_torch
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET
-from jaxad.training.trainer import DetectorTrainer
+from jaxad.training.step import DetectorTrainer
 from jaxad.types import Batch, Features
 from tests.models.stable_diffusion.made_checkpoints import write_pipeline
 from tests.training.test_trainer import arrays, assert_bit_equal, rows

@@ -11,7 +11,7 @@ from jaxad.config import Blocks, Config, Precision
 
 
 @dataclass(frozen=True)
-class LinearConfig(Config):
+class RankConfig(Config):
     """Settings of the linear autoencoder."""
 
     backbone: str = "embedded"
@@ -29,12 +29,12 @@ class LinearConfig(Config):
 
 
 @register
-class Linear(PatchDetector, Trainable):
+class Rank(PatchDetector, Trainable):
     """Distance of every patch to what a linear bottleneck makes of it."""
 
-    name = "linear"
+    name = "rank"
     title = "Linear autoencoder"
-    config_class = LinearConfig
+    config_class = RankConfig
 
     def __init__(self, config, backbone=None, *, rngs):
         super().__init__(config, backbone)

@@ -1,0 +1,89 @@
+"""PaDiM: a multivariate Gaussian of normal features at every place of the image (arXiv 2011.08785)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Self
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.config import PaDiMConfig
+from jaxad.detector import PatchDetector, Remembers, register
+from jaxad.errors import ConfigError, DataError
+from jaxad.features import FeatureCache, Progress, features_of
+from jaxad.memory.moments import moments
+from jaxad.models.backbone import Backbone
+from jaxad.nn.variables import Statistic
+from jaxad.types import Array, Batch, Features, Judgement, Source
+
+
+@register
+class PaDiM(PatchDetector, Remembers):
+    """Mahalanobis distance of every patch to the normal ones at its place, of all categories together.
+
+    Make one with `PaDiM.create(config)`, give it normal images with `remember(source)`.
+    """
+
+    name: ClassVar[str] = "padim"
+    title: str = "PaDiM"
+    config_class: ClassVar[type] = PaDiMConfig
+
+    def __init__(self, config: PaDiMConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
+        super().__init__(config, backbone, rngs=rngs)
+        places, self.width = math.prod(self.grid), min(config.dimensions, self.channels)
+        chosen = np.random.default_rng(config.seed).permutation(self.channels)[: self.width]
+        self.chosen = Statistic(jnp.asarray(np.sort(chosen), jnp.int32))
+        self.mean = Statistic(jnp.zeros((places, self.width), jnp.float32))
+        self.whitening = Statistic(jnp.zeros((places, self.width, self.width), jnp.float32))
+
+    def remember(
+        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
+    ) -> Self:
+        """Fits the Gaussians in one pass over normal images, in memory that does not grow with their number (Eq. 1).
+
+        Args:
+            source: the images.
+            features: of all of them, where they are computed already.
+            progress: called after every batch.
+
+        Raises:
+            DataError: the source holds no images.
+        """
+        if not len(source):
+            raise DataError(f"{source.name}: no normal images to remember")
+        self.learn_names(source)
+        chosen = np.asarray(self.chosen[...])
+        stream = (batch.tokens[:, :, chosen] for batch in features_of(self, source, features, progress))
+        seen, mean, covariance = moments(stream, math.prod(self.grid), self.width)
+        self.mean[...] = mean
+        self.whitening[...] = _whitening(covariance * (seen / max(seen - 1, 1)), self.config.regularization)
+        return self
+
+    def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
+        """Mahalanobis distance of every patch on the token grid (Eq. 2)."""
+        chex.assert_shape(
+            features.tokens,
+            (None, len(self.mean[...]), self.channels),
+            custom_message=f"features.tokens must be [b n c] on the grid {self.grid}",
+        )
+        if not self.categories:
+            raise ConfigError("padim knows no features: call `remember` with normal images before it judges others")
+        x = jnp.asarray(features.tokens, jnp.float32)[:, :, self.chosen[...]] - self.mean[...][None]
+        distance = jnp.linalg.norm(jnp.einsum("nde,bne->bnd", self.whitening[...], x, precision="highest"), axis=-1)
+        return Judgement(distance.reshape(-1, *features.grid))
+
+
+@jax.jit
+def _whitening(covariance: jax.Array, regularization: float) -> jax.Array:
+    """W [n d d] with |W x|^2 = x^T (covariance [n d d] + regularization I)^-1 x; place by place, to spare memory."""
+    identity = jnp.eye(covariance.shape[-1])
+
+    def of_place(matrix: jax.Array) -> jax.Array:
+        factor = jnp.linalg.cholesky(matrix + regularization * identity)
+        return jax.scipy.linalg.solve_triangular(factor, identity, lower=True)
+
+    return jax.lax.map(of_place, covariance)

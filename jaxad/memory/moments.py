@@ -1,0 +1,47 @@
+"""Means and covariances of a stream of arrays, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxad.types import Array
+
+
+@jax.jit
+def _merged(mean: jax.Array, covariance: jax.Array, x: jax.Array, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean [g d] and covariance [g d d] after a further batch x [m g d], which is `share` of all that was seen."""
+    center = x.mean(0)
+    centered = x - center[None]
+    own = jnp.einsum("mgd,mge->gde", centered, centered, precision="highest") / len(x)
+    delta = center - mean
+    between = share * (1 - share) * delta[:, :, None] * delta[:, None, :]
+    return mean + share * delta, (1 - share) * covariance + share * own + between
+
+
+def moments(stream: Iterable[Array], groups: int, width: int) -> tuple[int, jax.Array, jax.Array]:
+    """Mean and covariance of vectors that come in batches, each group of them by itself.
+
+    Batches are merged as Chan et al. do (1979), in float32 about their own means, so that neither large means nor many
+    batches cost digits.
+
+    Args:
+        stream: arrays [m g d], m vectors of every group; m may differ from array to array.
+        groups: their number g.
+        width: d of a vector.
+
+    Returns:
+        The number of vectors in each group, their mean float32 [g d], and their covariance float32 [g d d] as the mean
+        of products; all zeros where there are none.
+    """
+    seen, mean = 0, jnp.zeros((groups, width), jnp.float32)
+    covariance = jnp.zeros((groups, width, width), jnp.float32)
+    for batch in stream:
+        x = jnp.asarray(batch, jnp.float32)
+        chex.assert_shape(x, (None, groups, width), custom_message=f"the stream must be of [m {groups} {width}]")
+        seen += len(x)
+        mean, covariance = _merged(mean, covariance, x, jnp.float32(len(x) / seen))
+    return seen, mean, covariance

@@ -1,0 +1,144 @@
+"""One optimizer step of a detector: jitted over the mesh, with donated state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh
+
+from jaxad import parallel
+from jaxad.config import TrainConfig
+from jaxad.detector import Detector
+from jaxad.features import abstract_features
+from jaxad.nn import module_state
+from jaxad.nn.variables import Frozen
+from jaxad.training.optimizer import make_optimizer
+
+
+@struct.dataclass
+class TrainState:
+    """All that changes from step to step.
+
+    Attributes:
+        params: trained arrays by path.
+        opt_state: of the optimizer.
+        ema: moving average of `params`, or None.
+        step: int32, optimizer steps done.
+    """
+
+    params: dict[str, jax.Array]
+    opt_state: Any
+    ema: dict[str, jax.Array] | None
+    step: jax.Array
+
+
+class DetectorTrainer:
+    """Trains the unfrozen parameters of a detector on cached features.
+
+    Puts on the devices what `loss` reads, and nothing else. For `trace` a detector without arrays
+    (`Detector.abstract`) will do.
+    """
+
+    def __init__(self, detector: Detector, config: TrainConfig, mesh: Mesh):
+        self._config, self._mesh = config, mesh
+        self._optimizer, self.learning_rate = make_optimizer(config)
+        self._graphdef, self._frozen, self._first, fixed = module_state.split(detector, Frozen, nnx.Param, ...)
+        self._fixed = parallel.shard_parameters(fixed, mesh)
+        # Left to the compiler, the state would come out of a step in another layout than it went in.
+        self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
+        self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
+        outputs = (self._sharding, parallel.replicated(mesh))
+        self._step = jax.jit(parallel.on_mesh(self._widened_step, mesh), donate_argnums=0, out_shardings=outputs)
+
+    def init(self) -> TrainState:
+        """State before the first step, on the mesh."""
+        # Steps donate the state: placed from the device, it would share memory with the detector.
+        params = parallel.shard_parameters(parallel.to_host(self._first), self._mesh)
+        return jax.jit(self._first_state, donate_argnums=0, out_shardings=self._sharding)(params)
+
+    def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
+        """One step, which donates `state`.
+
+        Args:
+            state: as after the step before.
+            batch: Features of host arrays, equal in every process, or on the devices already; float16 is widened there.
+            key: of the step.
+        """
+        return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
+
+    def trace(self, batch: Any) -> jax.stages.Traced:
+        """The step for a batch of such shapes, not yet compiled: for accounts of what it takes, and runs nothing."""
+        batch = parallel.shard_batch(batch, self._mesh)
+        return self._step.trace(self.abstract_state, self._fixed, batch, jax.random.key(0))
+
+    def detector(self, state: TrainState) -> Detector:
+        """The detector with the parameters to evaluate: the moving average where there is one.
+
+        Its frozen networks are where those of the detector given are, and all else on the mesh.
+        """
+        params = state.params if state.ema is None else state.ema
+        trained: Detector = module_state.merge(self._graphdef, {**self._frozen, **self._fixed, **params})
+        return trained
+
+    def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
+        ema = {path: jnp.copy(array) for path, array in params.items()} if self._config.ema else None
+        return TrainState(dict(params), self._optimizer.init(params), ema, jnp.int32(0))
+
+    def _widened_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
+        """The step on features as they are kept: half of what float32 takes on its way to the devices."""
+        half = jnp.float16
+        batch = jax.tree.map(lambda array: array.astype(jnp.float32) if array.dtype == half else array, batch)
+        return self._compiled_step(state, fixed, batch, key)
+
+    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
+        # The loss sees features, never images: what makes them stays out of the step.
+        absent = {path: jnp.zeros((0,), jnp.float32) for path in self._frozen}
+
+        def loss(params, batch, key):
+            return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss_at(batch, key, state.step)
+
+        differentiate = partial(jax.value_and_grad(loss, has_aux=True), state.params)
+        if self._config.accumulate > 1:
+            differentiate = partial(accumulated, differentiate, self._config.accumulate)
+        (total, terms), gradients = differentiate(batch, key)
+        updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
+        params: Any = optax.apply_updates(state.params, updates)
+        ema: Any = state.ema
+        if ema is not None:
+            ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
+        metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
+        return TrainState(params, opt_state, ema, state.step + 1), metrics
+
+
+def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
+    """Bytes that a step takes of each device, by the plan of the compiled program; places and runs nothing."""
+    graphdef, arrays = module_state.split(detector)
+    shapes: Any = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+    batch = abstract_features(detector, config.batch_size * config.accumulate)
+    trainer = DetectorTrainer(module_state.merge(graphdef, shapes), config, mesh)
+    stats: Any = trainer.trace(batch).lower().compile().memory_analysis()
+    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
+
+
+def accumulated(differentiate: Callable[..., Any], parts: int, batch: Any, key: jax.Array) -> Any:
+    """Mean of `differentiate(batch, key)` over `parts` equal parts of the batch, of which one at a time is held.
+
+    Part i takes every `parts`-th image from i on, so that each stays divided over the devices as the batch was.
+    """
+    divided = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+    keys = jax.random.split(key, parts)
+    first = jax.tree.map(lambda a: a[0], divided)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(differentiate, first, keys[0]))
+
+    def add(total: Any, inputs: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, differentiate(*inputs)), None
+
+    total, _ = jax.lax.scan(add, zeros, (divided, keys))
+    return jax.tree.map(lambda a: a / parts, total)

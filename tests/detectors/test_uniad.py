@@ -1,0 +1,130 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import jaxad
+from jaxad.config import TrainConfig, UniADConfig
+from jaxad.detectors.uniad import Dropout, UniAD, seen_by
+from jaxad.errors import ConfigError
+from jaxad.features import Encoder
+from jaxad.nn import module_state
+from jaxad.testing import BACKBONE, check_detector
+from jaxad.types import Batch
+
+CONFIG = {"backbone": BACKBONE, "image_size": 56, "width": 16, "heads": 2, "hidden": 32, "depth": 1, "neighborhood": 3}
+TRAINING = {"learning_rate": 2e-2, "clip_norm": 0.1, "steps": 30, "batch_size": 4, "checkpoint_every": 30}
+
+
+def detector(**changes):
+    return UniAD.create(UniADConfig(**CONFIG | changes), key=jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def encoded(parts):
+    return next(Encoder(detector(), batch_size=4).stream(parts.train))[0]
+
+
+def test_a_token_sees_all_but_its_neighborhood():
+    seen = seen_by((4, 5), 3).reshape(4, 5, 4, 5)
+    expected = np.ones((4, 5), bool)
+    expected[0:3, 1:4] = False
+    np.testing.assert_array_equal(seen[1, 2], expected)
+    assert seen_by((4, 5), 0).all()
+    np.testing.assert_array_equal(seen_by((4, 5), 1), ~np.eye(20, dtype=bool))
+    with pytest.raises(ConfigError, match="neighborhood = 7"):
+        detector(neighborhood=7)
+
+
+def test_a_token_is_restored_without_its_own_neighborhood(encoded):
+    """With one layer of each kind and the encoder's own path cut, nothing of a token reaches its reconstruction."""
+    model = detector()
+    x = np.asarray(model._standardize(encoded.tokens))
+    positions, drop = model._positions(), Dropout(0.0, None)
+    seen = seen_by(model.grid, 3)
+    queries = jnp.broadcast_to(model.decoder[0].queries[...][None], (4, 16, 16))
+
+    def attended(x):
+        memory = model.project_in(x)
+        return np.asarray(model.decoder[0].attention1(queries, memory + positions, memory, seen, drop))
+
+    changed = x.copy()
+    changed[:, 5] += 1
+    moved = np.abs(attended(changed) - attended(x)).max((0, 2)) > 1e-6
+    np.testing.assert_array_equal(moved, seen[:, 5])
+
+
+def test_prepare_scales_channels_unless_told_otherwise(encoded):
+    model, plain = detector(), detector(standardize="none")
+    for each in (model, plain):
+        each.prepare([encoded, encoded])
+    x = np.asarray(model._standardize(encoded.tokens)).reshape(-1, 32)
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(x.std(0), 1, atol=1e-2)
+    np.testing.assert_array_equal(plain._standardize(encoded.tokens), encoded.tokens)
+
+
+def test_jitter_is_as_long_as_the_token_and_is_not_to_be_restored(encoded, monkeypatch):
+    given = []
+
+    def restore(self, x, key=None):
+        given.append(x)
+        return jnp.zeros_like(x)
+
+    monkeypatch.setattr(UniAD, "restore", restore)
+    model = detector(jitter=5.0)
+    features = dataclasses.replace(encoded, tokens=np.random.default_rng(0).normal(size=(4, 16, 32)).astype(np.float32))
+    features.tokens[0] *= 10
+    value, _ = model.loss(features, jax.random.key(0))
+    assert float(value) == pytest.approx(float(np.square(features.tokens).mean()), rel=1e-5)
+    noise = np.asarray(given[0]) - features.tokens
+    length = np.linalg.norm(features.tokens, axis=-1) / 32
+    np.testing.assert_allclose(noise.std((1, 2)) / (5 * np.sqrt(np.square(length).mean(1))), 1, rtol=0.1)
+
+
+def test_dropout_is_of_training_alone_and_gradients_reach_all(encoded):
+    model = detector(dropout=0.5, jitter=0.0)
+    one, same, other = (float(model.loss(encoded, jax.random.key(seed))[0]) for seed in (0, 0, 1))
+    assert one == same != other
+    drop = Dropout(0.5, jax.random.key(0))
+    first, second = (np.asarray(drop(jnp.ones((50, 50)))) for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert set(np.unique(first)) == {0.0, 2.0}
+    graphdef, trained, rest = module_state.split(detector(), nnx.Param, ...)
+
+    def loss(params):
+        return module_state.merge(graphdef, rest | params).loss(encoded, jax.random.key(0))[0]
+
+    gradients = jax.jit(jax.grad(loss))(trained)
+    assert [path for path, g in gradients.items() if not np.abs(g).max() > 0 and "key/bias" not in path] == []
+
+
+def test_it_is_fitted_and_finds_defects(parts, tmp_path):
+    run = jaxad.fit(detector(), parts.train, TrainConfig(**TRAINING), workdir=tmp_path / "run")
+    check_detector(run.model, parts.test)
+    again = jaxad.restore(tmp_path / "run").detector
+    mean = jaxad.evaluate(again, parts.test)["mean"]
+    assert mean["image_auroc"] > 0.8
+
+
+def test_the_map_is_the_length_of_the_difference(encoded):
+    model = detector()
+    x = np.asarray(model._standardize(encoded.tokens))
+    batch = Batch({}, np.zeros(4, np.uint32), np.ones(4, bool))
+    found = np.asarray(model.judge(encoded, batch, np.zeros(4)).maps).reshape(4, 16)
+    np.testing.assert_allclose(found, np.linalg.norm(x - np.asarray(model.restore(x)), axis=-1), rtol=1e-5)
+
+
+def test_what_cannot_work_is_listed():
+    with pytest.raises(ConfigError, match="width = 18") as error:
+        detector(width=18, neighborhood=4, dropout=1.0, jitter=-1.0)
+    assert all(name in str(error.value) for name in ("neighborhood = 4", "dropout", "jitter"))
+
+
+def test_trainings_of_the_presets():
+    paper, small = UniADConfig.training("paper"), UniADConfig.training("small", steps=5)
+    assert (paper.batch_size, paper.learning_rate, paper.weight_decay, paper.clip_norm) == (64, 1e-4, 1e-4, 0.1)
+    assert (small.steps, small.schedule) == (5, "cosine")
