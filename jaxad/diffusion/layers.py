@@ -95,7 +95,8 @@ class SelfAttention(nnx.Module):
     def __call__(self, x: Array) -> jax.Array:
         """x [b n d] -> [b n d]."""
         chex.assert_rank(x, 3, custom_message="x must be [b n d]")
-        return self.out(attention(*jnp.split(self.qkv(x), 3, axis=-1), self.heads))
+        query, key, value = jnp.split(self.qkv(x), 3, axis=-1)
+        return self.out(attention(query, key, value, self.heads))
 
 
 class PrototypeAttention(nnx.Module):

@@ -63,7 +63,7 @@ class Conv(nnx.Conv):
             padding = ((padding, padding),) * sides
         elif not isinstance(padding, str):
             padding = tuple(tuple(pair) for pair in padding)
-        y = _convolve(jnp.asarray(inputs), self.kernel[...], dtype, strides, padding)
+        y: Any = _convolve(jnp.asarray(inputs), self.kernel[...], dtype, strides, padding)
         # In float32 for the sake of the bias's gradient, which is a sum over all positions.
         return y if self.bias is None else (y + self.bias[...].reshape(1, 1, 1, -1)).astype(dtype)
 
@@ -79,13 +79,18 @@ def whole(kernel: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(kernel), PartitionSpec())
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def rounded(kernel: jax.Array, dtype: str) -> jax.Array:
     """A kernel as products in `dtype` see it, but float32, whole on every device; its gradient is not rounded."""
+    found: Any = _rounded(kernel, dtype)
+    return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _rounded(kernel, dtype):
     return whole(kernel.astype(dtype)).astype(jnp.float32)
 
 
-rounded.defvjp(lambda kernel, dtype: (rounded(kernel, dtype), None), lambda dtype, saved, gradient: (gradient,))
+_rounded.defvjp(lambda kernel, dtype: (_rounded(kernel, dtype), None), lambda dtype, saved, gradient: (gradient,))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

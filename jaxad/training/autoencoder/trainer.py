@@ -41,7 +41,7 @@ from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS, A
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
-from jaxad.training.trainer import TrainState, accumulated
+from jaxad.training.step import TrainState, accumulated
 from jaxad.types import Source, View
 
 FOLDER, PICTURE = "autoencoder", "reconstructions.png"
