@@ -119,7 +119,7 @@ def dpdiff_plans(
         settings: fields of `DPDiffConfig`, such as depth and image_size.
 
     Yields:
-        Rows with `program`, `batch_size`, `backbone`, `dtype`, `depth`, `image_size`, and what `jaxad.bench._plan.plan`
+        Rows with `program`, `batch_size`, `backbone`, `dtype`, `depth`, `image_size`, `remat`, and what `jaxad.bench._plan.plan`
         says of it.
 
     Raises:
@@ -128,7 +128,7 @@ def dpdiff_plans(
     backbone = backbone or PRESETS[preset]
     detector = abstract_dpdiff(backbone, dtype, preset=preset, **settings)
     shared = {"backbone": backbone, "dtype": dtype}
-    shared |= {"depth": detector.config.depth, "image_size": detector.config.image_size}
+    shared |= {name: getattr(detector.config, name) for name in ("depth", "image_size", "remat")}
     mesh = topology.mesh()
     for batch_size in batch_sizes if "prediction" in programs else ():
         row = {"program": "prediction", "batch_size": batch_size, **shared}
@@ -161,6 +161,7 @@ def main(
     backbone: BackboneName | None = None,
     depth: int | None = None,
     image_size: int | None = None,
+    remat: bool = False,
     dtype: DType = "auto",
     preset: Preset | None = None,
     checkpoint: Path | None = None,
@@ -181,6 +182,7 @@ def main(
         backbone: Shape of the frozen network; the preset's if not given.
         depth: Blocks of the denoiser; the preset's if not given.
         image_size: Side in pixels of the square input; the preset's if not given.
+        remat: Compute activations of the denoiser again while training instead of keeping them.
         dtype: Compute type; "auto" is float32 on CPUs and bfloat16 elsewhere.
         preset: Settings of DPDiff-AD; "paper" if not given.
         checkpoint: Time the detector of this workdir, of any kind, as it is.
@@ -192,7 +194,7 @@ def main(
         CheckpointError: the checkpoint cannot be used.
     """
     shape = {"backbone": backbone, "depth": depth, "image_size": image_size, "preset": preset}
-    given = {name: value for name, value in shape.items() if value is not None}
+    given = {name: value for name, value in shape.items() if value is not None} | ({"remat": True} if remat else {})
     _check(topology, programs, batch_size, training_batch_size, checkpoint, largest, seconds, dtype, given)
     preset = preset or "paper"
     settings = {name: value for name, value in given.items() if name not in ("backbone", "preset")}
