@@ -119,8 +119,8 @@ def dpdiff_plans(
         settings: fields of `DPDiffConfig`, such as depth and image_size.
 
     Yields:
-        Rows with `program`, `batch_size`, `backbone`, `dtype`, `depth`, `image_size`, `remat`, and what `jaxad.bench._plan.plan`
-        says of it.
+        Rows with `program`, `batch_size`, `backbone`, `dtype`, `depth`, `image_size`, `remat`, and what
+        `jaxad.bench._plan.plan` says of it.
 
     Raises:
         ConfigError: impossible settings, or batches that do not divide over the devices.
