@@ -24,6 +24,7 @@ from jaxad.io.digests import MANIFEST, DamageError, read_manifest, write_manifes
 from jaxad.io.npy import map_npy
 from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
+from jaxad.nn.precision import with_rounded_kernels
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
 
@@ -68,7 +69,7 @@ class Encoder:
     @functools.cached_property
     def _arrays(self) -> Any:
         """The frozen networks on the devices, from the first image on: a cache that is complete has no use for them."""
-        return parallel.shard_parameters(self._frozen, self._mesh)
+        return parallel.shard_parameters(with_rounded_kernels(self._detector, self._frozen), self._mesh)
 
     def stream(
         self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None

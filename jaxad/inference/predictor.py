@@ -22,6 +22,7 @@ from jaxad.features import FeatureCache, annotated
 from jaxad.inference.programs import programs_of
 from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
+from jaxad.nn.precision import with_rounded_kernels
 from jaxad.types import Batch, Explanation, Source
 
 OnUnreadable = Literal["raise", "mark"]
@@ -64,7 +65,7 @@ class Predictor:
         self.batch_size = batch_size + -batch_size % self.mesh.size
         self._detector = detector
         graphdef, arrays = module_state.split(detector)
-        self._arrays = parallel.shard_parameters(arrays, self.mesh)
+        self._arrays = parallel.shard_parameters(with_rounded_kernels(detector, arrays), self.mesh)
         self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:

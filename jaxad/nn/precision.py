@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -66,6 +67,27 @@ class Conv(nnx.Conv):
         y: Any = _convolve(jnp.asarray(inputs), self.kernel[...], dtype, strides, padding)
         # In float32 for the sake of the bias's gradient, which is a sum over all positions.
         return y if self.bias is None else (y + self.bias[...].reshape(1, 1, 1, -1)).astype(dtype)
+
+
+def with_rounded_kernels(module: nnx.Module, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays of a module, its kernels in the type in which its layers compute: outputs stay the same, bit for bit.
+
+    For what is only read: half the memory, and no program rounds them anew, or even at every step of a loop.
+
+    Args:
+        module: whose layers say the types.
+        arrays: some or all of its arrays by path, as `jaxad.nn.module_state.split` gives them, or their shapes alone.
+    """
+    layers = ((path, node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Linear | nnx.Conv))
+    low = {"/".join(map(str, (*path, "kernel"))): jnp.dtype(node.dtype) for path, node in layers if node.dtype}
+    chosen = {path: low[path] for path in low.keys() & arrays.keys() if low[path] != arrays[path].dtype}
+    given = {path: arrays[path] for path in chosen}
+    if any(isinstance(array, jax.ShapeDtypeStruct) for array in given.values()):
+        found: Any = {path: jax.ShapeDtypeStruct(array.shape, chosen[path]) for path, array in given.items()}
+    else:
+        # One program for all, as each shape would have its own.
+        found = jax.jit(lambda given: {path: array.astype(chosen[path]) for path, array in given.items()})(given)
+    return {**arrays, **found}
 
 
 def whole(kernel: jax.Array) -> jax.Array:

@@ -17,6 +17,7 @@ from jaxad.config import TrainConfig
 from jaxad.detector import Detector
 from jaxad.features import abstract_features
 from jaxad.nn import module_state
+from jaxad.nn.precision import with_rounded_kernels
 from jaxad.nn.variables import Frozen
 from jaxad.training.optimizer import make_optimizer
 
@@ -48,8 +49,8 @@ class DetectorTrainer:
     def __init__(self, detector: Detector, config: TrainConfig, mesh: Mesh):
         self._config, self._mesh = config, mesh
         self._optimizer, self.learning_rate = make_optimizer(config)
-        self._graphdef, self._frozen, self._first, fixed = module_state.split(detector, Frozen, nnx.Param, ...)
-        self._fixed = parallel.shard_parameters(fixed, mesh)
+        self._graphdef, self._frozen, self._first, self._fixed = module_state.split(detector, Frozen, nnx.Param, ...)
+        self._read = parallel.shard_parameters(with_rounded_kernels(detector, self._fixed), mesh)
         # Left to the compiler, the state would come out of a step in another layout than it went in.
         self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
         self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
@@ -70,17 +71,17 @@ class DetectorTrainer:
             batch: Features of host arrays, equal in every process, or on the devices already; float16 is widened there.
             key: of the step.
         """
-        return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
+        return self._step(state, self._read, parallel.shard_batch(batch, self._mesh), key)
 
     def trace(self, batch: Any) -> jax.stages.Traced:
         """The step for a batch of such shapes, not yet compiled: for accounts of what it takes, and runs nothing."""
         batch = parallel.shard_batch(batch, self._mesh)
-        return self._step.trace(self.abstract_state, self._fixed, batch, jax.random.key(0))
+        return self._step.trace(self.abstract_state, self._read, batch, jax.random.key(0))
 
     def detector(self, state: TrainState) -> Detector:
         """The detector with the parameters to evaluate: the moving average where there is one.
 
-        Its frozen networks are where those of the detector given are, and all else on the mesh.
+        All that is not trained is where it is in the detector given.
         """
         params = state.params if state.ema is None else state.ema
         trained: Detector = module_state.merge(self._graphdef, {**self._frozen, **self._fixed, **params})

@@ -6,7 +6,8 @@ import pytest
 from flax import nnx
 
 from jaxad import parallel
-from jaxad.nn.precision import Conv, Linear, compute_dtype
+from jaxad.nn import module_state
+from jaxad.nn.precision import Conv, Linear, compute_dtype, with_rounded_kernels
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -100,3 +101,24 @@ def test_kernels_are_whole_on_every_device_and_gradients_divided_again():
     assert "all-gather" in text
     assert "all-to-all" not in text
     chex.assert_trees_all_close(compiled(state, x), jax.jit(gradient)(*jax.device_get((state, x))), rtol=1e-5)
+
+
+def test_kernels_are_rounded_once_where_nothing_trains():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.LayerNorm(8, dtype=jnp.bfloat16, rngs=rngs)
+            self.layers = nnx.List([nnx.Linear(8, 8, dtype=jnp.bfloat16, rngs=rngs), nnx.Linear(8, 8, rngs=rngs)])
+            self.conv = Conv(8, 4, (3, 3), dtype=jnp.bfloat16, rngs=rngs)
+
+        def __call__(self, x):
+            return self.conv(self.layers[1](self.layers[0](self.norm(x))))
+
+    net = Net(nnx.Rngs(0))
+    graph, arrays = module_state.split(net)
+    rounded = with_rounded_kernels(net, arrays)
+    assert {path for path in arrays if rounded[path].dtype == jnp.bfloat16} == {"layers/0/kernel", "conv/kernel"}
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 8)).astype(np.float32)
+    chex.assert_trees_all_equal(module_state.merge(graph, rounded)(x), net(x))
+    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+    chex.assert_trees_all_equal_dtypes(with_rounded_kernels(net, shapes), rounded)
+    assert with_rounded_kernels(net, {"conv/kernel": arrays["conv/kernel"]}).keys() == {"conv/kernel"}

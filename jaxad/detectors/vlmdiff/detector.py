@@ -26,6 +26,7 @@ from jaxad.detectors.vlmdiff.sgn import abstract_sgn, controlled_noise, make_sgn
 from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
 from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
 from jaxad.errors import ConfigError
+from jaxad.io.program_cache import keep_programs
 from jaxad.memory.cosine import cosine
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
@@ -95,6 +96,7 @@ class VLMDiff(Detector, Trainable):
         """
         config = config or VLMDiffConfig()
         config.check()
+        keep_programs()
         dtype = compute_dtype(config.precision)
         backbone = backbone or _comparing_network(config.backbone, config)
         if config.checkpoint is not None:
