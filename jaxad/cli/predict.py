@@ -112,8 +112,7 @@ class Predict(Command):
                 on_bad=results.leave_out if self.on_bad == "skip" else None,
                 progress=progress,
             )
-            for image, prediction in stream:
-                results.add(image, prediction)
+            for prediction in results.add(stream):
                 scored += 1
                 flagged += bool(prediction.anomalous)
         if left_out := len(source) - scored:

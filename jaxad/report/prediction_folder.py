@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from jaxad.io.locks import occupied
 from jaxad.io.scratch import scratch
 from jaxad.io.signals import held
 from jaxad.io.text import name_text
+from jaxad.io.threads import map_threads
 from jaxad.report.images import save_map, save_mask, save_overlay
 
 KINDS = ("overlay", "map", "mask")
@@ -97,10 +98,22 @@ class PredictionFolder:
         """Notes why images of `files` are not added."""
         self._problems += [json_text({"file": name_text(p.file), "kind": p.kind, "detail": p.detail}) for p in problems]
 
-    def add(self, image: np.ndarray, prediction: ImagePrediction) -> None:
-        """Takes the next image, uint8 [h w 3], and its prediction."""
+    def add(self, found: Iterable[tuple[np.ndarray, ImagePrediction]]) -> Iterator[ImagePrediction]:
+        """Takes images uint8 [h w 3] with their predictions, as `jaxad.inference.prediction.predict_stream` gives them.
+
+        Threads draw and write pictures while the next images are judged.
+
+        Yields:
+            The predictions, each when its pictures are written.
+        """
+        for prediction in map_threads(self._write, found):
+            self._lines.append(json_text(prediction.to_json()))
+            yield prediction
+
+    def _write(self, found: tuple[np.ndarray, ImagePrediction]) -> ImagePrediction:
+        """Writes the pictures of an image."""
+        image, prediction = found
         name, new = self._names[prediction.file], self._scratch / "new"
-        self._lines.append(json_text(prediction.to_json()))
         if "overlay" in self._save:
             limits = None if self._threshold is None else self._threshold.of(prediction.category)
             if limits is None:
@@ -119,6 +132,7 @@ class PredictionFolder:
             save_map(new / "map" / f"{name}.{self._map_format}", prediction.map)
         if "mask" in self._save and prediction.mask is not None:
             save_mask(new / "mask" / f"{name}.png", prediction.mask)
+        return prediction
 
     def _finish(self, place: Path) -> None:
         """Puts complete results in place of earlier ones; goes on where a process was killed at that."""

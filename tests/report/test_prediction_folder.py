@@ -29,8 +29,7 @@ def prediction(file: Path) -> ImagePrediction:
 
 def write(folder: Path, *files: Path, **options) -> None:
     with PredictionFolder(folder, files, threshold=RULE, **options) as results:
-        for file in files:
-            results.add(IMAGE, prediction(file))
+        list(results.add((IMAGE, prediction(file)) for file in files))
 
 
 def content(folder: Path) -> set[str]:
@@ -87,9 +86,9 @@ def test_what_jaxad_did_not_write_and_the_images_themselves_are_never_replaced(t
 def test_images_that_are_left_out_are_listed_and_the_others_keep_their_names(tmp_path):
     files = [tmp_path / "in/a.png", tmp_path / "in/b.png", tmp_path / "in/c.png"]
     with PredictionFolder(tmp_path / "out", files) as results:
-        results.add(IMAGE, prediction(files[0]))
+        list(results.add([(IMAGE, prediction(files[0]))]))
         results.leave_out([Problem("truncated image", str(files[1]), "ends early")])
-        results.add(IMAGE, prediction(files[2]))
+        list(results.add([(IMAGE, prediction(files[2]))]))
     assert content(tmp_path / "out") == {"overlay/a.jpg", "overlay/c.jpg", "predictions.jsonl", "problems.jsonl"}
     (line,) = (tmp_path / "out/problems.jsonl").read_text().splitlines()
     assert json.loads(line) == {"file": str(files[1]), "kind": "truncated image", "detail": "ends early"}
