@@ -141,10 +141,10 @@ def shard_batch(arrays: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda array: _place(array, batch_sharding(mesh)), arrays)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises ConfigError unless the batch divides evenly over the devices."""
+def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> None:
+    """Raises ConfigError, about the setting `name`, unless the batch divides evenly over the devices."""
     if batch_size % mesh.size:
-        raise ConfigError(f"batch_size = {batch_size}: must be a multiple of the number of devices, {mesh.size}")
+        raise ConfigError(f"{name} = {batch_size}: must be a multiple of the number of devices, {mesh.size}")
 
 
 def to_host(arrays: Any) -> Any:

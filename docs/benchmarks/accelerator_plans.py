@@ -66,13 +66,12 @@ def _rows(ended: subprocess.CompletedProcess[str]) -> list[str]:
 
 def cells(command: str, row: dict) -> list:
     """A row of the table."""
-    detector, given = command.split()[0], shlex.split(command)
+    detector = command.split()[0]
     named = [f"{row[name]}" for name in ("backbone", "size") if name in row]
     named += [f"{name.replace('_', ' ')} {row[name]}" for name in ("depth", "image_size") if name in row]
     named += ["activations computed again"] if row.get("remat") else []
     first = [f"{detector}, {row['program']}", ", ".join(named), row["device"], row["devices"], row["batch_size"]]
-    assert row["topology"] in given
-    first += [round(row["gb"]["total"], 1), "yes" if row["fits"] else "no"]
+    first += [round(row["gb"]["total"] or 0, 1) or "", "yes" if row["fits"] else "no"]
     if "tflop" not in row:
         return first + [""] * (len(COLUMNS) - len(first))
     kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())

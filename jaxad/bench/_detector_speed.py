@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from jaxad.detector import Detector
 from jaxad.features import extras_of
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
-from jaxad.training.step import DetectorTrainer
+from jaxad.training.micro_batch import memory_of, resolved, with_micro_batch
+from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Batch, Features, Record
 
 FILES = {1024: (16, 16)}
@@ -49,14 +51,11 @@ def prediction_speed(detector: Detector, protocol: str, batch_size: int, mesh: M
         `end_to_end_images_per_second`, with reading and resizing JPEGs of 1024 pixels and fetching maps and scores;
         and what was held (`most_held`).
     """
-    graphdef, arrays = module_state.split(detector)
-    placed = parallel.shard_parameters(arrays, mesh)
-    detector = module_state.merge(graphdef, placed)
     predictor = Predictor(detector, protocol, batch_size=batch_size, mesh=mesh)
     shapes = images_like(detector, predictor.batch_size, training=False)
     traced, program, compile_seconds = compiled(lambda: predictor.trace(shapes))
     batch = parallel.shard_batch(_known(random_like(shapes)), mesh)
-    times = latencies(lambda: jax.block_until_ready(program(placed, batch)), seconds)
+    times = latencies(lambda: jax.block_until_ready(program(predictor.arrays, batch)), seconds)
     row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}
     row |= spread(times, predictor.batch_size)
     batches = int(np.clip(seconds / np.median(times), 2, 50))
@@ -70,6 +69,11 @@ def training_speed(detector: Detector, config: TrainConfig, mesh: Mesh, seconds:
     Arguments and results are those of `prediction_speed`; end to end is with bringing the features to the device.
     """
     images = config.batch_size * config.accumulate
+    if config.micro_batch == "auto":
+        memory, needs = memory_of(mesh), partial(step_bytes, detector, mesh=mesh)
+        config = resolved(config, needs, devices=mesh.size, memory=memory)
+    elif config.micro_batch is not None:
+        config = with_micro_batch(config, config.micro_batch)
     trainer, shapes = DetectorTrainer(detector, config, mesh), features_like(detector, images)
     traced, program, compile_seconds = compiled(lambda: trainer.trace(shapes))
     row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}

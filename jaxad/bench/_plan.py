@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from jaxad.bench._account import markdown
 from jaxad.bench._compiled import account
 from jaxad.bench._measured import latencies, most_held, planned_gb, spread
 from jaxad.bench._topologies import Topology, find_topology
+from jaxad.training.step import UNTOLD, bytes_refused
 
 SECONDS = 10.0
 """For which a program is timed, about."""
@@ -40,7 +40,8 @@ def plan(
         total; `tflop` of all devices, of matrix products and convolutions; `traffic_gb` of one device; `intensity`,
         operations per byte; `collectives` and `kernels` of one device; `largest_float32`; `roofline_ms`, the least
         time, and `bound`, what makes it so: "compute" or "memory"; `images_per_second` at that time; `compile_seconds`.
-        Of what the compiler refuses because a device has too little memory, no more than `gb` and `fits`.
+        Of what the compiler refuses because a device has too little memory, no more than `gb`, its total None where
+        the compiler does not say, and `fits`.
         Where the devices are at hand and the program fits, `measured`: how fast it was (`spread`), `mfu`, its
         operations as a share of what the devices could do in that time, and what was held (`most_held`).
     """
@@ -49,9 +50,10 @@ def plan(
     try:
         compiled = topology.compile(traced)
     except jax.errors.JaxRuntimeError as error:
-        if (needed := _exhausted(error)) is None:
+        if (needed := bytes_refused(error)) is None:
             raise
-        return {**who, "gb": {"total": needed}, "fits": False, "compile_seconds": time.perf_counter() - began}
+        total = None if needed == UNTOLD else needed / 1e9
+        return {**who, "gb": {"total": total}, "fits": False, "compile_seconds": time.perf_counter() - began}
     seconds = time.perf_counter() - began
     gb, chip = planned_gb(compiled), topology.chip
     found, flop = account(compiled.as_text() or ""), matrix_operations(traced)
@@ -78,15 +80,6 @@ def plan(
         mfu = share / (measured["ms"]["p50"] / 1e3) / (chip.peak_tflops * 1e12)
         row["measured"] = {**measured, "mfu": mfu, **most_held()}
     return row
-
-
-def _exhausted(error: Exception) -> float | None:
-    """What a program would take by the words of a compiler that found it too large, in 1e9 bytes; None of others."""
-    text = str(error)
-    if not text.startswith("RESOURCE_EXHAUSTED"):
-        return None
-    used = re.search(r"Used ([\d.]+)([KMGT]) of", text)
-    return float(used[1]) * 2 ** (10 * (1 + "KMGT".index(used[2]))) / 1e9 if used else math.inf
 
 
 def limit_gb(topology: Topology) -> float:
@@ -156,7 +149,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     heads += ["ms measured", "MFU"] if timed else []
     lines: list[list[object]] = []
     for row in rows:
-        line = [row["program"], row["topology"], row["batch_size"], f"{row['gb']['total']:.1f}"]
+        line = [
+            row["program"],
+            row["topology"],
+            row["batch_size"],
+            "" if (total := row["gb"]["total"]) is None else f"{total:.1f}",
+        ]
         line.append("yes" if row["fits"] else "no")
         if "tflop" not in row:
             lines.append(line + [""] * (len(heads) - len(line)))

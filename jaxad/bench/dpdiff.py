@@ -7,6 +7,7 @@ The programs are those that `jaxad fit` and `jaxad predict` run. They are timed 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -148,7 +149,7 @@ def dpdiff_plans(
 
     yield step(training_batch_size or TrainConfig.preset(preset).batch_size)
     if largest:
-        most = largest_batch(lambda images: step(images)["gb"]["total"], limit_gb(topology), 8 * mesh.size)
+        most = largest_batch(lambda images: step(images)["gb"]["total"] or math.inf, limit_gb(topology), 8 * mesh.size)
         if most:
             yield {**step(most), "program": "largest training step"}
 

@@ -19,6 +19,7 @@ from PIL import Image
 from jaxad.bench import benchmarks
 from jaxad.bench.input import photo
 from jaxad.data.folder import FolderSource
+from jaxad.errors import ConfigError
 from jaxad.types import Record
 
 
@@ -90,10 +91,18 @@ def main(*, images: int = 96, side: int = 1024, passes: int = 3) -> None:
     """Time an evaluation of large images with masks, and a further call of predict.
 
     Args:
-        images: images of a pass, more than two batches.
+        images: images of a pass, more than two batches of 16.
         side: their length in pixels.
         passes: how often each is timed.
+
+    Raises:
+        ConfigError: numbers that are too small.
     """
+    least = {"images": (images, 33), "side": (side, 64), "passes": (passes, 1)}
+    if low := [
+        f"{name} = {given}: must be at least {bound}" for name, (given, bound) in least.items() if given < bound
+    ]:
+        raise ConfigError("\n  ".join(low))
     print(json.dumps(evaluation_benchmark(images=images, side=side, passes=passes), indent=2))
 
 

@@ -17,7 +17,6 @@ class TrainConfig(Config):
     """
 
     RESOURCES: ClassVar = (
-        "micro_batch",
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",

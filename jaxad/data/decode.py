@@ -173,7 +173,8 @@ def is_sixteen_bit(file: Path) -> bool:
             wide = _is_wide(image)
             stream.seek(0)
             return wide or is_wide_color(image, stream.read(32))
-    except Exception:
+    except Exception as error:
+        raise_of_machine(error)
         # Whoever decodes it says what is wrong.
         return False
 

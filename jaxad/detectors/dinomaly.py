@@ -7,6 +7,7 @@ decoder: mean of its last blocks, shallow ones restored; mean of its first, deep
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import ClassVar
 
 import chex
@@ -154,8 +155,9 @@ def linear_attention(query: Array, key: Array, value: Array, heads: int) -> jax.
     """
     q, k, v = (jnp.asarray(x, jnp.float32).reshape(*x.shape[:2], heads, -1) for x in (query, key, value))
     q, k = nnx.elu(q) + 1, nnx.elu(k) + 1
-    mixed = jnp.einsum("bnhd,bhde->bnhe", q, jnp.einsum("bnhd,bnhe->bhde", k, v))
-    total = jnp.einsum("bnhd,bhd->bnh", q, k.sum(1))
+    product = partial(jnp.einsum, precision="highest")
+    mixed = product("bnhd,bhde->bnhe", q, product("bnhd,bnhe->bhde", k, v))
+    total = product("bnhd,bhd->bnh", q, k.sum(1))
     return (mixed / total[..., None]).reshape(query.shape)
 
 

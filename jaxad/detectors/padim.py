@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxad.config import PaDiMConfig
 from jaxad.detector import PatchDetector, Remembers, register
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import ConfigError, DataError, TrainingError
 from jaxad.features import FeatureCache, Progress, features_of
 from jaxad.memory.moments import moments
 from jaxad.models.backbone import Backbone
@@ -60,7 +60,12 @@ class PaDiM(PatchDetector, Remembers):
         stream = (batch.tokens[:, :, chosen] for batch in features_of(self, source, features, progress))
         seen, mean, covariance = moments(stream, math.prod(self.grid), self.width)
         self.mean[...] = mean
-        self.whitening[...] = _whitening(covariance * (seen / max(seen - 1, 1)), self.config.regularization)
+        whitening = _whitening(covariance * (seen / max(seen - 1, 1)), self.config.regularization)
+        if not jnp.isfinite(whitening).all():
+            raise TrainingError(
+                f"regularization = {self.config.regularization}: too small for float32 beside these features"
+            )
+        self.whitening[...] = whitening
         return self
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:

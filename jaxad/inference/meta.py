@@ -20,6 +20,7 @@ _DETECTOR: Mapping[str, Any] = {
 }
 _OPTIONAL: Mapping[str, Any] = {
     "train": (dict, None),
+    "micro_batch": int,
     "data": dict,
     "protocol": str,
     "false_alarm": (int, float),

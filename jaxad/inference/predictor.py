@@ -54,6 +54,9 @@ class Predictor:
         protocol: name of an evaluation protocol, which says how maps are resized, smoothed and scored.
         batch_size: rounded up to a multiple of the number of devices.
         mesh: devices; None for all.
+
+    Attributes:
+        arrays: of the detector by path, on the devices; kernels are of the type in which they compute.
     """
 
     def __init__(
@@ -65,16 +68,16 @@ class Predictor:
         self.batch_size = batch_size + -batch_size % self.mesh.size
         self._detector = detector
         graphdef, arrays = module_state.split(detector)
-        self._arrays = parallel.shard_parameters(with_rounded_kernels(detector, arrays), self.mesh)
+        self.arrays = parallel.shard_parameters(with_rounded_kernels(detector, arrays), self.mesh)
         self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
-        return parallel.to_host(self._programs.predict(self._arrays, parallel.shard_batch(batch, self.mesh)))
+        return parallel.to_host(self._programs.predict(self.arrays, parallel.shard_batch(batch, self.mesh)))
 
     def trace(self, batch: Batch) -> jax.stages.Traced:
         """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
-        return self._programs.predict.trace(self._arrays, parallel.shard_batch(batch, self.mesh))
+        return self._programs.predict.trace(self.arrays, parallel.shard_batch(batch, self.mesh))
 
     def stream(
         self,
@@ -105,10 +108,10 @@ class Predictor:
         for loaded in self._batches(source, indices, workers, **options):
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:
-                result = self._programs.predict(self._arrays, batch)
+                result = self._programs.predict(self.arrays, batch)
             else:
                 places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
-                result = self._programs.judge(self._arrays, parallel.shard_batch(features[places], self.mesh), batch)
+                result = self._programs.judge(self.arrays, parallel.shard_batch(features[places], self.mesh), batch)
             if waiting is not None:
                 yield self._output(*waiting, progress)
             waiting = result, loaded
@@ -124,7 +127,7 @@ class Predictor:
             workers: threads that decode images; None for one per CPU.
         """
         for loaded in self._batches(source, indices, workers):
-            found = self._programs.explain(self._arrays, parallel.shard_batch(loaded.batch, self.mesh))
+            found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
             found = parallel.to_host(found)
             for place in range(len(loaded.records)):
                 yield jax.tree.map(lambda array, place=place: array[place], found)

@@ -14,6 +14,7 @@ from jaxad import parallel
 from jaxad.detector import Detector
 from jaxad.metrics import Protocol
 from jaxad.nn import module_state
+from jaxad.nn.platforms import target_platform
 from jaxad.types import Batch, Explanation, Features, Judgement
 
 CPU_IMAGES = 4
@@ -43,10 +44,9 @@ class Programs:
         self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
 
     def _predict(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        images = len(batch.seed)
-        if self._devices > 1 or images <= CPU_IMAGES or images % CPU_IMAGES:
-            return self._predict_together(arrays, batch)
-        return jax.lax.platform_dependent(arrays, batch, cpu=self._predict_in_parts, default=self._predict_together)
+        images, one_cpu = len(batch.seed), self._devices == 1 and target_platform() == "cpu"
+        in_parts = one_cpu and images > CPU_IMAGES and images % CPU_IMAGES == 0
+        return (self._predict_in_parts if in_parts else self._predict_together)(arrays, batch)
 
     def _predict_together(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return self._judge(arrays, self._detector(arrays).encode(batch), batch)
@@ -87,7 +87,7 @@ def programs_of(detector: Detector, graphdef: nnx.GraphDef, protocol: Protocol, 
     try:
         own = _kept.setdefault(detector, {})
         return own.setdefault((graphdef, protocol, mesh), Programs(graphdef, protocol, mesh))
-    except TypeError:
+    except (TypeError, ValueError):
         # A detector of another package may have settings that cannot be told apart.
         return Programs(graphdef, protocol, mesh)
 

@@ -64,10 +64,18 @@ def _prepared() -> Path | None:
         folder = Path(os.environ.get(VARIABLE) or cache_folder()) / f"programs-{_machine()}"
         # Whoever can write here can run code: programs are for this user alone.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(folder):
+            return None
         _tidy(folder)
         return folder if os.access(folder, os.W_OK) else None
     except (OSError, ConfigError):
         return None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can write to a folder, as one could who made it before us in a folder of many users."""
+    status = folder.stat()
+    return not hasattr(os, "geteuid") or (status.st_uid == os.geteuid() and not status.st_mode & 0o022)
 
 
 def _machine() -> str:
@@ -105,10 +113,18 @@ def _tidy(folder: Path) -> None:
 
 def _is_whole(file: Path) -> bool:
     content = file.read_bytes()
-    if content.startswith(_ZSTD):
-        return True
     try:
-        zlib.decompress(content)
-    except zlib.error:
+        _decompressed(content)
+    except Exception:
+        # Of whichever library; an entry that is lost is compiled again.
         return False
     return True
+
+
+def _decompressed(content: bytes) -> bytes:
+    """As JAX does it, which takes zstd where it is installed."""
+    if not content.startswith(_ZSTD):
+        return zlib.decompress(content)
+    from jax._src import compilation_cache
+
+    return compilation_cache.decompress_executable(content)

@@ -78,12 +78,17 @@ def nearest_distance(
     chex.assert_type(which, int, custom_message="which must hold integers")
     tokens = unit(tokens) if distance == "cosine" else jnp.asarray(tokens, jnp.float32)
     chunk = min(chunk, banks.shape[1])
-    given = (tokens, jnp.asarray(banks), jnp.asarray(which), distance, chunk)
+    banks, which = jnp.asarray(banks), jnp.asarray(which)
     if target_platform() == "cpu" or banks.shape[1] <= neighbors + SPARE:
-        best = _search(*given, jnp.float32, _Lowest(neighbors))
+        best = _search(tokens, banks, which, distance, chunk, jnp.float32, _Lowest(neighbors))
     else:
-        _, places = _search(*given, jnp.bfloat16, _LowestAndPlaces(neighbors + SPARE))
-        best = jnp.sort(_measured(tokens, banks, which, places, distance), axis=-1)[..., :neighbors]
+        kept = _LowestAndPlaces(neighbors + SPARE)
+        # About the mean of each bank, where that changes no distance: 16 bits then hold the differences.
+        center = jnp.nanmean(banks, axis=1, keepdims=True) if distance == "euclidean" else jnp.zeros((len(banks), 1, 1))
+        moved = tokens - center[which], banks - center
+        near, places = _search(*moved, which, distance, chunk, jnp.bfloat16, kept)
+        far = jnp.where(jnp.isfinite(near), _measured(tokens, banks, which, places, distance), jnp.inf)
+        best = jnp.sort(far, axis=-1)[..., :neighbors]
     found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
     return jnp.where(jnp.isfinite(best), found, 0.0).sum(-1) / jnp.maximum(jnp.isfinite(best).sum(-1), 1)
 
@@ -149,19 +154,18 @@ def _search(
     return best
 
 
-def _measured(tokens: jax.Array, banks: Array, which: Array, places: Array, distance: Distance) -> jax.Array:
-    """What grows with the distance of each token to the entries at `places` [b n m], in float32, image by image."""
+def _measured(
+    tokens: jax.Array, banks: jax.Array, which: jax.Array, places: jax.Array, distance: Distance
+) -> jax.Array:
+    """What grows with the distance of each token to the entries at `places` [b n m], in float32, one of m at a time."""
+    squares = jnp.square(tokens).sum(-1)
 
-    def of_image(image):
-        tokens, bank, places = image
-        entries = jnp.asarray(banks)[bank][places]
-        empty = jnp.isnan(entries[..., 0])
-        entries = jnp.where(empty[..., None], 0.0, entries)
-        product = jnp.einsum("nc,nmc->nm", tokens, entries, precision="highest")
-        far = _far(product, jnp.square(tokens).sum(-1)[:, None], jnp.square(entries).sum(-1), distance)
-        return jnp.where(empty, jnp.inf, far)
+    def of_candidate(places: jax.Array) -> jax.Array:
+        entries = banks[which[:, None], places]
+        product = jnp.einsum("bnc,bnc->bn", tokens, entries, precision="highest")
+        return _far(product, squares, jnp.square(entries).sum(-1), distance)
 
-    return jax.lax.map(of_image, (tokens, jnp.asarray(which), places))
+    return jnp.moveaxis(jax.lax.map(of_candidate, jnp.moveaxis(places, -1, 0)), 0, -1)
 
 
 def _far(product: jax.Array, squares: jax.Array, lengths: jax.Array, distance: Distance) -> jax.Array:

@@ -42,6 +42,8 @@ def moments(stream: Iterable[Array], groups: int, width: int) -> tuple[int, jax.
     for batch in stream:
         x = jnp.asarray(batch, jnp.float32)
         chex.assert_shape(x, (None, groups, width), custom_message=f"the stream must be of [m {groups} {width}]")
+        if not len(x):
+            continue
         seen += len(x)
         mean, covariance = _merged(mean, covariance, x, jnp.float32(len(x) / seen))
     return seen, mean, covariance

@@ -18,7 +18,7 @@ from jaxad.types import Array
 LEAST_KEYS = 256
 """Keys from which a kernel pays; the logits of fewer are small, and a TPU's kernel takes 128 keys at a time anyway."""
 QUERIES = 256
-"""Queries whose logits XLA holds at once, where there are many keys."""
+"""Most queries whose logits XLA holds at once, where there are many keys."""
 TPU_BLOCK = 128
 """Tokens of a TPU's kernel come in multiples of as many."""
 OLDEST_GPU = 8
@@ -35,8 +35,11 @@ def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     if k.shape[1] < LEAST_KEYS or causal:
         return plain(q, k, v, is_causal=causal)
     tokens, again = q.shape[1], jax.checkpoint(plain)
-    q = jnp.pad(q, ((0, 0), (0, -tokens % QUERIES), (0, 0), (0, 0)))
-    blocks = jnp.moveaxis(q.reshape(len(q), -1, QUERIES, *q.shape[2:]), 1, 0)
+    parts = -(-tokens // QUERIES)
+    if parts == 1:
+        return again(q, k, v)
+    q = jnp.pad(q, ((0, 0), (0, -tokens % parts), (0, 0), (0, 0)))
+    blocks = jnp.moveaxis(q.reshape(len(q), parts, -1, *q.shape[2:]), 1, 0)
     y = jnp.moveaxis(jax.lax.map(lambda rows: again(rows, k, v), blocks), 0, 1)
     return y.reshape(len(q), -1, *y.shape[3:])[:, :tokens]
 

@@ -52,16 +52,40 @@ class Linear(nnx.Linear):
 
 
 class Conv(nnx.Conv):
-    """A convolution of images [b h w c] that runs in `dtype`; the gradient of its kernel is summed in float32."""
+    """A convolution of images [b h w c] that runs in `dtype`; the gradient of its kernel is summed in float32.
+
+    Args:
+        inputs, outputs: channels.
+        kernel_size: rows and columns.
+        strides, padding, use_bias, kernel_init: as `flax.nnx.Conv` has them; padding in zeros.
+        dtype: compute type, None for float32.
+        rngs: keys of the parameters.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: tuple[int, int],
+        *,
+        strides: int = 1,
+        padding: Any = "SAME",
+        use_bias: bool = True,
+        kernel_init: Any = None,
+        dtype: Any = None,
+        rngs: nnx.Rngs,
+    ):
+        options: Any = {"padding": padding, "use_bias": use_bias, "dtype": dtype, "rngs": rngs}
+        options |= {} if kernel_init is None else {"kernel_init": kernel_init}
+        super().__init__(inputs, outputs, kernel_size, strides, **options)
 
     def __call__(self, inputs: Array) -> jax.Array:
         """[b h w i] -> [b h' w' o] of type `dtype`."""
         dtype = str(jnp.dtype(self.dtype or jnp.float32))
-        sides = 2
-        strides = (self.strides,) * sides if isinstance(self.strides, int) else tuple(self.strides or (1,) * sides)
+        strides: Any = (self.strides,) * 2
         padding: Any = self.padding
         if isinstance(padding, int):
-            padding = ((padding, padding),) * sides
+            padding = ((padding, padding),) * 2
         elif not isinstance(padding, str):
             padding = tuple(tuple(pair) for pair in padding)
         y: Any = _convolve(jnp.asarray(inputs), self.kernel[...], dtype, strides, padding)
@@ -72,22 +96,26 @@ class Conv(nnx.Conv):
 def with_rounded_kernels(module: nnx.Module, arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays of a module, its kernels in the type in which its layers compute: outputs stay the same, bit for bit.
 
-    For what is only read: half the memory, and no program rounds them anew, or even at every step of a loop.
+    For what is only read: no program rounds them anew, or even at every step of a loop.
 
     Args:
         module: whose layers say the types.
         arrays: some or all of its arrays by path, as `jaxad.nn.module_state.split` gives them, or their shapes alone.
+
+    Returns:
+        All of `arrays`; the others as they are, kernels rounded where they lie, on the host or on devices.
     """
     layers = ((path, node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Linear | nnx.Conv))
     low = {"/".join(map(str, (*path, "kernel"))): jnp.dtype(node.dtype) for path, node in layers if node.dtype}
     chosen = {path: low[path] for path in low.keys() & arrays.keys() if low[path] != arrays[path].dtype}
-    given = {path: arrays[path] for path in chosen}
-    if any(isinstance(array, jax.ShapeDtypeStruct) for array in given.values()):
-        found: Any = {path: jax.ShapeDtypeStruct(array.shape, chosen[path]) for path, array in given.items()}
-    else:
-        # One program for all, as each shape would have its own.
-        found = jax.jit(lambda given: {path: array.astype(chosen[path]) for path, array in given.items()})(given)
-    return {**arrays, **found}
+
+    def rounded(path: str) -> Any:
+        array = arrays[path]
+        if isinstance(array, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(array.shape, chosen[path])
+        return array.astype(chosen[path])
+
+    return {**arrays, **{path: rounded(path) for path in chosen}}
 
 
 def whole(kernel: jax.Array) -> jax.Array:
@@ -95,6 +123,9 @@ def whole(kernel: jax.Array) -> jax.Array:
 
     Left to itself, the compiler divides the channels of small images instead and sends the images to and fro, and
     gathers kernels before they are rounded.
+
+    Returns:
+        The same array of any shape.
     """
     if jax.sharding.get_abstract_mesh().size <= 1:
         return kernel

@@ -41,6 +41,8 @@ KINDS = ("overlay", "map", "mask")
 LINES, PROBLEMS = "predictions.jsonl", "problems.jsonl"
 PREFIX = ".predict-"
 """Of hidden folders of results that are not complete."""
+WRITERS = 2
+"""Threads that draw and write pictures; each holds three images and their maps at most."""
 LONGEST = 240
 """Bytes of a name, of the 255 that file systems take."""
 
@@ -106,7 +108,7 @@ class PredictionFolder:
         Yields:
             The predictions, each when its pictures are written.
         """
-        for prediction in map_threads(self._write, found):
+        for prediction in map_threads(self._write, found, WRITERS):
             self._lines.append(json_text(prediction.to_json()))
             yield prediction
 

@@ -24,18 +24,31 @@ BatchOf = Callable[[Sequence[int] | np.ndarray], Features]
 _DEVICES = ("data", "fsdp")
 
 
-def batches_of(features: FeatureCache | LiveFeatures, mesh: Mesh, share: float, limit: int | None = None) -> BatchOf:
+def batches_of(
+    features: FeatureCache | LiveFeatures,
+    mesh: Mesh,
+    share: float,
+    spare: Callable[[], int],
+    limit: int | None = None,
+) -> BatchOf:
     """How to get at batches of features on the devices.
 
     Args:
         features: of all training images.
         mesh: the devices.
         share: of a device's free memory that features may take.
-        limit: bytes that they may take on each device, in place of that.
+        spare: bytes of each device that the step leaves them, asked for only where devices have memory of their own.
+        limit: bytes that they may take on each device, in place of both.
+
+    Returns:
+        What gives the features of a batch as they are kept, on the devices.
     """
     if isinstance(features, LiveFeatures):
         return features.on_devices
-    room = int(share * _free()) if limit is None else limit
+    room = limit
+    if room is None:
+        free = _free()
+        room = min(int(share * free), spare()) if free and share else 0
     # Processes that disagreed would wait for each other for ever.
     if parallel.all_agree(features.bytes <= room):
         return Resident(features.arrays, mesh, spread=False)

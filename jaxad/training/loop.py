@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,13 +117,10 @@ def train_loop(
         Stopped: a signal asked for it (`jaxad.io.signals`); the step at hand is done and saved.
         LostProcessError: another process of a run on several hosts has died.
     """
-    with signals.held(), parallel.with_others(), ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(batch_at, start) if start < steps else None
+    with signals.held(), parallel.with_others():
+        upcoming = batch_at(start) if start < steps else None
         for step in range(start, steps):
-            assert upcoming is not None
-            batch = upcoming.result()
-            upcoming = pool.submit(batch_at, step + 1) if step + 1 < steps else None
-            state, metrics = trainer.step(state, batch, jax.random.fold_in(key, step))
+            state, metrics = trainer.step(state, upcoming, jax.random.fold_in(key, step))
             done = step + 1
             stop = parallel.agreed_stop(done, signals.asked()) if done < steps else None
             logs, saves = done % log_every == 0 or done == steps, done % save_every == 0 and done < steps
@@ -138,6 +134,8 @@ def train_loop(
                     on_save(done, state)
             if stop is not None:
                 raise signals.stopped(stop)
+            # While the device works at the step. Not in a thread: processes must begin their programs in one order.
+            upcoming = batch_at(done) if done < steps else None
     return state
 
 

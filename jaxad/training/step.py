@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,6 +21,9 @@ from jaxad.nn import module_state
 from jaxad.nn.precision import with_rounded_kernels
 from jaxad.nn.variables import Frozen
 from jaxad.training.optimizer import make_optimizer
+
+UNTOLD = 10**18
+"""Bytes of a program that a compiler found too large without saying how large."""
 
 
 @struct.dataclass
@@ -117,13 +121,37 @@ class DetectorTrainer:
         return TrainState(params, opt_state, ema, state.step + 1), metrics
 
 
+def bytes_refused(error: Exception) -> int | None:
+    """What a program would take by the words of a compiler that found it too large; `UNTOLD` where it does not say.
+
+    None of other errors.
+    """
+    text = str(error)
+    if not text.startswith("RESOURCE_EXHAUSTED"):
+        return None
+    used = re.search(r"Used ([\d.]+)([KMGT]) of", text)
+    return int(float(used[1]) * 2 ** (10 * (1 + "KMGT".index(used[2])))) if used else UNTOLD
+
+
 def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
-    """Bytes that a step takes of each device, by the plan of the compiled program; places and runs nothing."""
+    """Bytes that a step takes of each device, by the plan of the compiled program; places and runs nothing.
+
+    Args:
+        detector: to be trained, with or without arrays.
+        config: whose `batch_size` is held at once.
+        mesh: devices.
+    """
     graphdef, arrays = module_state.split(detector)
     shapes: Any = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
     batch = abstract_features(detector, config.batch_size * config.accumulate)
     trainer = DetectorTrainer(module_state.merge(graphdef, shapes), config, mesh)
-    stats: Any = trainer.trace(batch).lower().compile().memory_analysis()
+    try:
+        stats: Any = trainer.trace(batch).lower().compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        # A TPU's compiler refuses a program that is too large.
+        if (needed := bytes_refused(error)) is None:
+            raise
+        return needed
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
 

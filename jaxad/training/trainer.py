@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_threshold
-from jaxad.inference.checkpoint import CheckpointWriter, restore
+from jaxad.inference.checkpoint import CheckpointWriter, read_meta, restore
 from jaxad.inference.threshold import Threshold
 from jaxad.io.program_cache import keep_programs
 from jaxad.io.progress import Reporter
@@ -33,10 +33,10 @@ from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.micro_batch import memory_of, resolved
+from jaxad.training.micro_batch import SHARE, memory_of, resolved, with_micro_batch
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
-from jaxad.types import Source
+from jaxad.types import Features, Source
 
 ENCODED = 32
 """Images that frozen networks see at once, at most."""
@@ -125,7 +125,8 @@ def _fit(
     workers, reporter = run.workers, run.reporter
     trains = isinstance(detector, Trainable) and detector.trains
     if trains and config.micro_batch != "auto":
-        parallel.check_batch_size(config.micro_batch or config.batch_size, run.mesh)
+        name = "batch_size" if config.micro_batch is None else "micro_batch"
+        parallel.check_batch_size(getattr(config, name), run.mesh, name)
     content = {"images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)}
     if holdout is not None and len(holdout):
         notes = extras_of(detector, holdout.records, training=False)
@@ -152,7 +153,8 @@ def _fit(
                 reporter.say(f"{visible(run.workdir)} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
         elif isinstance(detector, Trainable) and trains:
-            config = _with_micro_batch(detector, config, run)
+            config = _with_micro_batch(detector, config, run, writer.latest)
+            meta["micro_batch"] = config.batch_size
             _move_to_host(detector)
             cached = features or _features(detector, source, config, run)
             detector, rate = _train(detector, source, cached, config, run, writer, meta)
@@ -197,15 +199,12 @@ def _train(
         run.reporter.say(f"resuming {visible(run.workdir)} after step {resumed}")
     else:
         state = trainer.init()
-    order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
-    images = config.batch_size * config.accumulate
     # Steps that are done and not saved are lost by a signal.
-    batch_of = batches_of(features, run.mesh, config.device_share)
     with held():
         state, rate = run_steps(
             trainer,
             state,
-            lambda step: batch_of(order.batch(step, images)),
+            _batch_at(detector, source, features, config, run),
             config,
             resumed=resumed,
             steps=config.steps,
@@ -221,14 +220,36 @@ def _train(
     return trained, rate
 
 
-def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place) -> TrainConfig:
-    """The config with its micro-batch as batch size and accumulation, the same in all processes."""
-    memory = parallel.from_main(memory_of(run.mesh) >> 20) << 20
-    needs = partial(step_bytes, detector, mesh=run.mesh)
-    found = resolved(config, needs, devices=run.mesh.size, memory=memory)
+def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, latest: int | None) -> TrainConfig:
+    """The config with its micro-batch as batch size and accumulation: in all processes, and when resumed, the same."""
+    if config.micro_batch is None:
+        return config
+    images = config.micro_batch
+    if images == "auto" and latest is not None:
+        images = read_meta(run.workdir)["micro_batch"]
+    if images == "auto":
+        needs, memory = partial(step_bytes, detector, mesh=run.mesh), memory_of(run.mesh)
+        found = resolved(config, needs, devices=run.mesh.size, memory=memory)
+        images = parallel.from_main(found.batch_size)
+    found = with_micro_batch(config, images)
     if config.micro_batch == "auto":
-        run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
+        run.reporter.say(f"{images} images at once, {found.accumulate} times a step (micro_batch = auto)")
     return found
+
+
+def _batch_at(
+    detector: Detector, source: Source, features: FeatureCache | LiveFeatures, config: TrainConfig, run: Place
+) -> Callable[[int], Features]:
+    """The features of a step's images, on the devices, by the number of the step; holds what it keeps there."""
+    order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
+    images = config.batch_size * config.accumulate
+    batch_of = batches_of(features, run.mesh, config.device_share, lambda: _spare(detector, config, run))
+    return lambda step: batch_of(order.batch(step, images))
+
+
+def _spare(detector: Detector, config: TrainConfig, run: Place) -> int:
+    """Bytes of each device that the step leaves, by its plan."""
+    return int(SHARE * memory_of(run.mesh)) - step_bytes(detector, config, run.mesh)
 
 
 def _move_to_host(detector: Detector) -> None:

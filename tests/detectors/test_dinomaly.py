@@ -44,6 +44,8 @@ def test_features_are_means_of_groups_with_the_class_token_beside_them(parts, en
     images = np.stack([np.asarray(jax.image.resize(parts.train[i].image, (56, 56, 3), "linear")) for i in range(4)])
     taps = model.backbone.network.taps(model.backbone.normalization(images.astype(np.uint8)), (0, 1, 2, 3))
     deep = (np.asarray(taps[2]) + np.asarray(taps[3])) / 2
+    shallow = (np.asarray(taps[0]) + np.asarray(taps[1])) / 2
+    np.testing.assert_allclose(encoded.tokens[..., :32], shallow[:, 1:], atol=1e-4)
     np.testing.assert_allclose(encoded.tokens[..., 32:], deep[:, 1:], atol=1e-4)
     np.testing.assert_allclose(encoded.extras["leading"][..., 32:], deep[:, :1], atol=1e-4)
 

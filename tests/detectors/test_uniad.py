@@ -57,6 +57,13 @@ def test_a_token_is_restored_without_its_own_neighborhood(encoded):
     np.testing.assert_array_equal(moved, seen[:, 5])
 
 
+def test_the_neighborhood_reaches_the_reconstruction(encoded):
+    """With all of it hidden but far corners, what is restored differs."""
+    with_all, without = (detector(neighborhood=size) for size in (0, 3))
+    x = np.asarray(with_all._standardize(encoded.tokens))
+    assert np.abs(np.asarray(with_all.restore(x)) - np.asarray(without.restore(x))).max() > 1e-4
+
+
 def test_prepare_scales_channels_unless_told_otherwise(encoded):
     model, plain = detector(), detector(standardize="none")
     for each in (model, plain):

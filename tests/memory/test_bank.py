@@ -46,7 +46,8 @@ def test_nearest_distance_agrees_with_brute_force(distance, neighbors, groups, c
 def test_accelerators_search_in_16_bits_and_measure_in_32(monkeypatch, distance, groups, chunk, neighbors):
     monkeypatch.setattr(bank_module, "target_platform", lambda: "tpu")
     tokens, banks = numbers(4, 6, 64), numbers(groups, 23, 64, seed=1)
-    banks[-1, 15:] = np.nan
+    # Fewer than are looked for.
+    banks[-1, 3:] = np.nan
     which = np.array([0, groups - 1, groups // 2, 0], np.int32)
     entries = np.stack([bank_entries(bank, distance) for bank in banks])
 
@@ -54,8 +55,18 @@ def test_accelerators_search_in_16_bits_and_measure_in_32(monkeypatch, distance,
         return nearest_distance(tokens, entries, which, distance=distance, neighbors=neighbors, chunk=chunk)
 
     np.testing.assert_allclose(search(tokens), brute_force(tokens, banks, which, distance, neighbors), rtol=1e-5)
-    products = [line for line in str(jax.make_jaxpr(search)(tokens)).splitlines() if "dot_general" in line]
-    assert len(products) == 2
+    program = str(jax.make_jaxpr(search)(tokens))
+    assert program.count("dot_general") == 2
+    assert "bf16" in program
+
+
+def test_candidates_are_found_far_from_the_origin(monkeypatch):
+    """In 16 bits, products of such vectors say nothing of their distances."""
+    monkeypatch.setattr(bank_module, "target_platform", lambda: "tpu")
+    bank = numbers(1, 400, 16) + 300
+    tokens, which = bank[:, ::40] + 0.01 * numbers(1, 10, 16, seed=1), np.zeros(1, np.int32)
+    found = nearest_distance(tokens, bank, which, distance="euclidean")
+    np.testing.assert_allclose(found, 0.04, atol=0.25)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

@@ -27,12 +27,16 @@ def cache():
     return FeatureCache(Features(tokens, (2, 2), {"caption": draw.integers(0, 9, (5, 7)).astype(np.int32)}), "")
 
 
+def no_room():
+    return 0
+
+
 def ways(cache):
     return {
-        "host": batches_of(cache, MESH, 0.5),
-        "whole": batches_of(cache, MESH, 0.5, limit=cache.bytes),
-        "spread": batches_of(cache, MESH, 0.5, limit=cache.bytes - 1),
-        "too little": batches_of(cache, MESH, 0.5, limit=cache.bytes // 2),
+        "host": batches_of(cache, MESH, 0.5, no_room),
+        "whole": batches_of(cache, MESH, 0.5, no_room, limit=cache.bytes),
+        "spread": batches_of(cache, MESH, 0.5, no_room, limit=cache.bytes - 1),
+        "too little": batches_of(cache, MESH, 0.5, no_room, limit=cache.bytes // 2),
     }
 
 
@@ -59,7 +63,7 @@ def test_what_is_spread_is_never_put_together(cache):
 def test_features_made_anew_stay_on_the_devices_and_are_those_of_a_cache(parts):
     model, numbers = toy_model(), [5, 0, 9, 9, 2, 7]
     live = LiveFeatures(Encoder(model, batch_size=4), parts.train)
-    batch = batches_of(live, MESH, 0.5)(numbers)
+    batch = batches_of(live, MESH, 0.5, no_room)(numbers)
     cached = FeatureCache.build(model, parts.train, encoder=Encoder(model, batch_size=4))
     assert batch.tokens.dtype == jnp.float16
     assert batch.tokens.sharding.is_equivalent_to(parallel.batch_sharding(MESH), 3)
@@ -95,3 +99,10 @@ def test_resuming_encodes_nothing_twice_and_takes_statistics_from_the_checkpoint
     resumed = jaxad.fit(toy_model(), parts.train, toy_training(cache=where), **again)
     assert len(encoded) == images
     assert_bit_equal(resumed.model, trained.model)
+
+
+def test_features_take_no_memory_that_the_step_needs(monkeypatch, cache):
+    monkeypatch.setattr(feeding, "_free", lambda: 10 * cache.bytes)
+    assert isinstance(batches_of(cache, MESH, 0.5, lambda: cache.bytes), Resident)
+    assert batches_of(cache, MESH, 0.5, lambda: cache.bytes - 1).spread
+    assert not isinstance(batches_of(cache, MESH, 0.5, lambda: -1), Resident)

@@ -10,8 +10,10 @@ from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError
 from jaxad.nn import module_state
 from jaxad.testing import make_parts, toy_model, toy_training
+from jaxad.training import trainer
 from jaxad.training.micro_batch import SHARE, memory_of, resolved
-from jaxad.training.step import step_bytes
+from jaxad.training.step import UNTOLD, bytes_refused, step_bytes
+from tests.training.test_trainer import StopAt, Stopped
 
 GB = 10**9
 
@@ -61,6 +63,17 @@ def test_smaller_micro_batches_take_less():
         return step_bytes(toy_model(), TrainConfig(batch_size=images, accumulate=64 // images), mesh)
 
     assert needed(16) < needed(64)
+
+
+def test_what_a_compiler_refuses_for_its_size_says_how_large_it_is():
+    refused = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 25.50G of 15.75G hbm."
+    assert bytes_refused(jax.errors.JaxRuntimeError(refused)) == 25.5 * 2**30
+    assert bytes_refused(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no numbers")) == UNTOLD
+    assert bytes_refused(jax.errors.JaxRuntimeError("INTERNAL: Used 3.0G of 2.0G hbm")) is None
+
+
+def test_the_memory_of_this_machine_is_known():
+    mesh = parallel.make_mesh(devices=jax.devices()[:1])
     assert memory_of(mesh) > GB
 
 
@@ -73,3 +86,15 @@ def test_auto_trains_as_the_number_that_it_finds(tmp_path):
         run = jaxad.fit(toy_model(), source, config, workdir=tmp_path / name)
         runs.append(module_state.split(run.model)[1])
     chex.assert_trees_all_equal(*runs)
+
+
+def test_a_resumed_run_keeps_the_micro_batch_that_was_found(tmp_path, monkeypatch):
+    source = jaxad.data.load(f"folder:{make_parts(tmp_path / 'parts', train=8)}").train
+    config = toy_training(steps=4, batch_size=4, accumulate=2, micro_batch="auto", checkpoint_every=2)
+    whole = jaxad.fit(toy_model(), source, config, workdir=tmp_path / "whole")
+    with pytest.raises(Stopped):
+        jaxad.fit(toy_model(), source, config, workdir=tmp_path / "cut", reporter=StopAt(3))
+    # As on a device with too little memory for all images at once.
+    monkeypatch.setattr(trainer, "memory_of", lambda mesh: 1)
+    resumed = jaxad.fit(toy_model(), source, config, workdir=tmp_path / "cut")
+    chex.assert_trees_all_equal(module_state.split(resumed.model)[1], module_state.split(whole.model)[1])

@@ -135,12 +135,10 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None, saved: 
         WeightsError: weights cannot be found or do not fit.
         ConfigError: weights that the config cannot be used with.
     """
-    named = sources(config, override)
-    where = named | {
-        name: source
-        for name, source in sources(config, saved).items()
-        if split_revision(source)[0] == split_revision(named[name])[0]
-    }
+    named, before = sources(config, override), sources(config)
+    # What the user names now is taken as it is; all else as it was when it was saved.
+    kept = {name: source for name, source in sources(config, saved).items() if named[name] == before[name]}
+    where = named | kept
     loaders = {"clip": _load_clip, "diffusion": _load_diffusion}
     loaded = {name: loaders[name](source, config.precision) for name, source in where.items()}
     (vision, scale), (vae, unet) = (loaded[name].networks if name in loaded else (None, None) for name in loaders)

@@ -60,3 +60,6 @@ def test_what_comes_from_the_hub_is_pinned_and_compared_with_what_is_published(f
     shutil.copytree(folder / "diffusion", snapshots / ("2" * 40))
     loaded = CLIPFusion.load_pretrained(model.config, {"id": model.pretrained.id}, None)
     assert (loaded.id, dict(loaded.sources)) == (model.pretrained.id, {"diffusion": "someone/sd"})
+    # One that the user names does.
+    asked = f"diffusion=someone/sd@{'2' * 40}"
+    assert CLIPFusion.load_pretrained(model.config, {"id": model.pretrained.id}, asked).id == asked
