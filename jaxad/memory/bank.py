@@ -83,10 +83,11 @@ def nearest_distance(
         best = _search(tokens, banks, which, distance, chunk, jnp.float32, _Lowest(neighbors))
     else:
         kept = _LowestAndPlaces(neighbors + SPARE)
-        # About the mean of each bank, where that changes no distance: 16 bits then hold the differences.
-        center = jnp.nanmean(banks, axis=1, keepdims=True) if distance == "euclidean" else jnp.zeros((len(banks), 1, 1))
-        moved = tokens - center[which], banks - center
-        near, places = _search(*moved, which, distance, chunk, jnp.bfloat16, kept)
+        if distance == "euclidean":
+            # About the mean of each bank, which changes no distance: few bits then hold the differences.
+            center = jnp.nanmean(banks, axis=1, keepdims=True)
+            tokens, banks = tokens - center[which], banks - center
+        near, places = _search(tokens, banks, which, distance, chunk, jnp.bfloat16, kept)
         far = jnp.where(jnp.isfinite(near), _measured(tokens, banks, which, places, distance), jnp.inf)
         best = jnp.sort(far, axis=-1)[..., :neighbors]
     found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
