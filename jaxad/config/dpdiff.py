@@ -26,6 +26,7 @@ class DPDiffConfig(Config):
         "start_timestep",
         "sampling_steps",
         "draws",
+        "antithetic",
         "residual",
     )
     PRESETS: ClassVar = {
@@ -195,7 +196,14 @@ class DPDiffConfig(Config):
     )
     """One draw of prototype noise for all steps of an image, or a new one at each."""
     draws: int = setting(1, source="paper", decision="dpdiff-noise-draws")
-    """Noise draws whose reconstructions are averaged before the residual is taken."""
+    """Noise draws whose reconstructions are averaged before the residual is taken; pairs of draws if `antithetic`."""
+    antithetic: bool = setting(
+        False,
+        source="jaxad",
+        reason="published is one draw; what a reconstruction keeps of its noise cancels to first order in a pair",
+        decision="dpdiff-antithetic-pairs",
+    )
+    """Draw noise in pairs, n and -n, of tokens and of prototypes; a pair takes twice the time of a draw."""
     residual: Literal["squared", "cosine"] = setting("squared", source="paper", decision="dpdiff-residual")
     """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
     score: Literal["reconstruction", "prototype"] = setting("reconstruction", source="paper")

@@ -136,8 +136,8 @@ class DPDiff(PatchDetector, Trainable):
         """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21).
 
         Returns:
-            The mean over the noise draws, tokens [b n c] in the standardized space; None where the map comes from the
-            prototypes alone.
+            The mean over the noise draws, or over both of every pair of them, tokens [b n c] in the standardized
+            space; None where the map comes from the prototypes alone.
         """
         if self.config.score == "prototype":
             return None
@@ -145,11 +145,15 @@ class DPDiff(PatchDetector, Trainable):
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         chex.assert_shape(keys, (len(x),), custom_message="keys must be [b]")
 
-        def one_draw(total, draw):
-            return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw)), None
+        def one_draw(total, inputs):
+            draw, sign = inputs
+            return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw), sign), None
 
-        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), jnp.arange(self.config.draws))
-        return Features(total / self.config.draws, features.grid)
+        draws, signs = jnp.arange(self.config.draws), None
+        if self.config.antithetic:
+            draws, signs = jnp.repeat(draws, 2), jnp.tile(jnp.array([1.0, -1.0]), self.config.draws)
+        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), (draws, signs))
+        return Features(total / len(draws), features.grid)
 
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Judgement:
         """Residual of reconstruction and feature on the token grid (Eq. 22 and 23).
@@ -201,10 +205,16 @@ class DPDiff(PatchDetector, Trainable):
         extractors = {"local": self.local, "global": self.global_}
         return {name: extract(x) for name, extract in extractors.items() if extract is not None}
 
-    def _denoise(self, x: Array, prototypes: Array | None, keys: Array) -> jax.Array:
+    def _denoise(self, x: Array, prototypes: Array | None, keys: Array, sign: Array | None) -> jax.Array:
+        """One reconstruction [b n c] from noise that `sign`, 1 or -1, multiplies wherever it is drawn; None for 1."""
         config, schedule = self.config, self._schedule
+
+        def noise(keys: Array, like: Array) -> jax.Array:
+            drawn = normal_per_image(keys, like.shape[1:])
+            return drawn if sign is None else sign * drawn
+
         token_keys, prototype_keys, step_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0)
-        x_t = add_noise(x, normal_per_image(token_keys, x.shape[1:]), schedule.alpha_bar_at(config.start_timestep))
+        x_t = add_noise(x, noise(token_keys, x), schedule.alpha_bar_at(config.start_timestep))
 
         def denoise(x_s, s):
             alpha_bar = schedule.alpha_bar_at(s)
@@ -212,12 +222,12 @@ class DPDiff(PatchDetector, Trainable):
             if prototypes is not None:
                 fresh = config.noise == "fresh"
                 draw = jax.vmap(jax.random.fold_in, (0, None))(prototype_keys, s) if fresh else prototype_keys
-                noisy = add_noise(prototypes, normal_per_image(draw, prototypes.shape[1:]), alpha_bar)
+                noisy = add_noise(prototypes, noise(draw, prototypes), alpha_bar)
             output = self.denoiser(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]))
             return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
 
         if config.sampler == "ddpm":
-            return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys)
+            return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys, sign=sign)
         return ddim(denoise, x_t, schedule, ddim_timesteps(config.start_timestep, config.sampling_steps))
 
 

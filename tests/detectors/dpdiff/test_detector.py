@@ -23,6 +23,7 @@ SWITCHES = {
         "draws": 2,
         "standardize": "token",
         "prediction": "v",
+        "antithetic": True,
     },
     "global only, fresh noise, no scaling": {
         "local_prototypes": 0,
@@ -194,6 +195,28 @@ def test_an_untrained_denoiser_predicts_no_noise_so_that_noise_is_what_remains()
     noise = (np.asarray(reconstruction) - x.tokens) * np.sqrt(alpha_bar / (1 - alpha_bar))
     assert abs(noise.mean()) < 0.1
     assert noise.std() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"sampling_steps": 1, "draws": 3},
+        {"sampling_steps": 3, "noise": "fresh", "prediction": "v"},
+        {"sampler": "ddpm", "start_timestep": 6},
+    ],
+    ids=str,
+)
+def test_the_noise_of_a_pair_cancels_where_the_denoiser_is_linear(switches):
+    def reconstruct(seed, antithetic):
+        model = toy_model(antithetic=antithetic, standardize="none", **switches)
+        x = tokens(model, 2)
+        linear = lambda x_s, prototypes, s: 0.3 * x_s + 0.5 * prototypes.mean(1)[:, None] + 0.2  # noqa: E731
+        object.__setattr__(model, "denoiser", linear)
+        return model.reconstruct(x, model.context(x), jax.random.split(jax.random.key(seed), 2)).tokens
+
+    single, pairs = ([reconstruct(seed, antithetic) for seed in (0, 1)] for antithetic in (False, True))
+    np.testing.assert_allclose(*pairs, atol=1e-5)
+    assert np.abs(single[0] - single[1]).max() > 1e-2
 
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
