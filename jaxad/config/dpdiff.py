@@ -23,6 +23,7 @@ class DPDiffConfig(Config):
         "blocks",
         "image_size",
         "depth",
+        "precondition",
         "start_timestep",
         "sampling_steps",
         "draws",
@@ -136,6 +137,14 @@ class DPDiffConfig(Config):
     """Half-open range from which training draws t uniformly."""
     prediction: Literal["epsilon", "v"] = setting("epsilon", source="paper")
     """What the denoiser's last layer outputs, and what the loss is on: the noise, or the velocity v."""
+    precondition: Literal["none", "linear"] = setting(
+        "none",
+        source="jaxad",
+        reason="published is the network alone; the linear denoiser is known before training, and hard to learn",
+        decision="dpdiff-preconditioning",
+    )
+    """What the network's output is added to: nothing, or the prediction of the best linear denoiser of the training
+    features, so that training starts from it."""
 
     denoiser: Literal["dit", "unet", "uvit"] = setting("dit", source="paper")
     """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9)."""

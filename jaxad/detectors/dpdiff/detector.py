@@ -21,8 +21,10 @@ from jaxad.detector import PatchDetector, Trainable, register
 from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
+from jaxad.diffusion.wiener import WienerFilter
 from jaxad.errors import ConfigError
 from jaxad.memory.cosine import cosine
+from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import compute_dtype
@@ -71,13 +73,16 @@ class DPDiff(PatchDetector, Trainable):
         self.local = extractor(config.local_prototypes)
         self.global_ = extractor(config.global_prototypes)
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
+        self.linear = WienerFilter(channels) if config.precondition == "linear" else None
 
     def prepare(self, features: Iterable[Features]) -> None:
-        """Channel mean and standard deviation over the training tokens.
+        """Channel mean and standard deviation over the training tokens, and their covariance for the linear denoiser.
 
         Noise of unit variance asks for features of unit variance, and DINOv2 has a few channels so large that they
         would be hardly noised and would rule the residual.
         """
+        if self.linear is not None:
+            return self._prepare_linear(self.linear, features)
         if self.config.standardize != "channel":
             return
         count, mean, square = 0, 0.0, 0.0
@@ -87,6 +92,19 @@ class DPDiff(PatchDetector, Trainable):
             count, mean, square = _merge_moments((count, mean, square), tokens.shape[0], center, spread)
         self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
         self.channel_std[...] = jnp.sqrt(jnp.asarray(square / max(count, 1), jnp.float32)) + 1e-6
+
+    def _prepare_linear(self, linear: WienerFilter, features: Iterable[Features]) -> None:
+        """The same statistics, and the linear denoiser of standardized tokens, from one pass."""
+        by_channel = self.config.standardize == "channel"
+        tokens = (jnp.asarray(f.tokens, jnp.float32) if by_channel else self._standardize(f.tokens) for f in features)
+        _, mean, covariance = moments((part.reshape(-1, 1, self.channels) for part in tokens), 1, self.channels)
+        mean, covariance = np.asarray(mean[0], np.float64), np.asarray(covariance[0], np.float64)
+        if by_channel:
+            std = np.sqrt(np.diag(covariance)) + 1e-6
+            self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
+            self.channel_std[...] = jnp.asarray(std, jnp.float32)
+            mean, covariance = np.zeros_like(mean), covariance / np.outer(std, std)
+        linear.fit(mean, covariance)
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
@@ -107,7 +125,7 @@ class DPDiff(PatchDetector, Trainable):
             if config.detach_prototypes:
                 prototypes = jax.lax.stop_gradient(prototypes)
             prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
-        output = self.denoiser(add_noise(x, noise, alpha_bar), prototypes, t)
+        output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
         total = jnp.square(output - target).mean()
         terms: dict[str, Array] = {"diffusion": total}
@@ -205,6 +223,11 @@ class DPDiff(PatchDetector, Trainable):
         extractors = {"local": self.local, "global": self.global_}
         return {name: extract(x) for name, extract in extractors.items() if extract is not None}
 
+    def _predict(self, x_t: Array, prototypes: Array | None, t: Array, alpha_bar: Array) -> jax.Array:
+        """Noise or v [b n c] as `config.prediction` says: the denoiser's output, added to the linear denoiser's."""
+        output = self.denoiser(x_t, prototypes, t)
+        return output if self.linear is None else output + self.linear(x_t, alpha_bar, self.config.prediction)
+
     def _denoise(self, x: Array, prototypes: Array | None, keys: Array, sign: Array | None) -> jax.Array:
         """One reconstruction [b n c] from noise that `sign`, 1 or -1, multiplies wherever it is drawn; None for 1."""
         config, schedule = self.config, self._schedule
@@ -223,7 +246,7 @@ class DPDiff(PatchDetector, Trainable):
                 fresh = config.noise == "fresh"
                 draw = jax.vmap(jax.random.fold_in, (0, None))(prototype_keys, s) if fresh else prototype_keys
                 noisy = add_noise(prototypes, noise(draw, prototypes), alpha_bar)
-            output = self.denoiser(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]))
+            output = self._predict(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]), alpha_bar)
             return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
 
         if config.sampler == "ddpm":

@@ -1,3 +1,5 @@
+import shutil
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jaxad.nn import module_state
 from jaxad.testing import toy_model, toy_training
 from jaxad.training.step import DetectorTrainer
 from jaxad.types import Features
+from tests.training.test_trainer import assert_bit_equal
 
 # Together these set every switch of the ablations to every value at least once.
 SWITCHES = {
@@ -24,6 +27,7 @@ SWITCHES = {
         "standardize": "token",
         "prediction": "v",
         "antithetic": True,
+        "precondition": "linear",
     },
     "global only, fresh noise, no scaling": {
         "local_prototypes": 0,
@@ -217,6 +221,65 @@ def test_the_noise_of_a_pair_cancels_where_the_denoiser_is_linear(switches):
     single, pairs = ([reconstruct(seed, antithetic) for seed in (0, 1)] for antithetic in (False, True))
     np.testing.assert_allclose(*pairs, atol=1e-5)
     assert np.abs(single[0] - single[1]).max() > 1e-2
+
+
+def low_rank(model, images=64):
+    """Tokens of five directions, with large means and unequal scales."""
+    rng = np.random.default_rng(4)
+    mix = rng.normal(size=(5, model.channels)) * rng.uniform(0.5, 9, model.channels)
+    x = rng.normal(size=(images, 16, 5)) @ mix + 30 * rng.normal(size=model.channels)
+    return Features(x.astype(np.float32), model.grid)
+
+
+@pytest.mark.parametrize("standardize", ["channel", "token", "none"])
+def test_the_linear_denoiser_is_that_of_the_tokens_as_they_are_diffused(standardize):
+    model = toy_model(precondition="linear", standardize=standardize)
+    features = low_rank(model)
+    model.prepare(Features(features.tokens[start : start + 30], features.grid) for start in (0, 30, 60))
+    x = np.asarray(model._standardize(features.tokens), np.float64).reshape(-1, model.channels)
+    assert model.linear is not None
+    directions, variances = (np.asarray(v[...]) for v in (model.linear.directions, model.linear.variances))
+    scale = np.square(x).mean()
+    np.testing.assert_allclose(model.linear.mean[...], x.mean(0), atol=1e-3 * scale**0.5)
+    np.testing.assert_allclose(directions * variances @ directions.T, np.cov(x.T, bias=True), atol=1e-3 * scale)
+    if standardize == "channel":
+        np.testing.assert_allclose(x.std(0), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_training_begins_with_the_linear_denoiser(prediction):
+    model = toy_model(
+        precondition="linear",
+        prediction=prediction,
+        train_timesteps=(250, 251),
+        sampling_steps=1,
+        antithetic=True,
+    )
+    features = low_rank(model)
+    model.prepare([features])
+    x, a = np.asarray(model._standardize(features.tokens)), model._schedule.alpha_bar[250]
+    assert model.linear is not None
+    keys = jax.random.split(jax.random.key(0), len(x))
+    reconstruction = model.reconstruct(features, model.context(features), keys)
+    expected = model.linear(np.sqrt(a).astype(np.float32) * x, np.float32(a))
+    np.testing.assert_allclose(reconstruction.tokens, expected, atol=1e-4)
+    variances = np.asarray(model.linear.variances[...])
+    least = (variances * (a if prediction == "epsilon" else 1) / (a * variances + 1 - a)).mean()
+    assert model.loss(features, jax.random.key(0))[1]["diffusion"] == pytest.approx(least, rel=0.05)
+
+
+def test_the_linear_denoiser_is_resumed_and_restored(parts, tmp_path):
+    def fit(workdir, steps):
+        training = toy_training(steps=steps, checkpoint_every=2, schedule="constant")
+        return jaxad.fit(toy_model(precondition="linear"), parts.train, training, workdir=tmp_path / workdir)
+
+    whole = fit("whole", 4).model
+    fit("stopped", 4)
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "4")
+    resumed = fit("stopped", 4).model
+    assert np.asarray(whole.linear.variances[...]).std() > 0.1
+    assert_bit_equal(resumed, whole)
+    assert_bit_equal(jaxad.restore(tmp_path / "whole").detector, whole)
 
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
