@@ -191,6 +191,14 @@ class DPDiffConfig(Config):
         decision="dpdiff-start-timestep",
     )
     """Timestep t to which test features are noised."""
+    levels: tuple[int, ...] | None = setting(
+        None,
+        source="jaxad",
+        reason="published is one level; which one is best differs from category to category",
+        decision="dpdiff-noise-levels",
+    )
+    """Several timesteps in place of `start_timestep`: the map is the mean of theirs, each divided by its own mean over
+    the training features, measured after training. Each takes the time of one."""
     sampler: Literal["ddim", "ddpm"] = setting("ddim", source="paper")
     """Reverse process: deterministic DDIM over few steps, or ancestral DDPM over every step."""
     sampling_steps: int = setting(
@@ -227,6 +235,11 @@ class DPDiffConfig(Config):
     )
     """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
 
+    def settled(self) -> tuple[str, ...]:
+        """All that residuals depend on, where their means are measured."""
+        inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
+        return inference if self.levels else ()
+
     def problems(self) -> list[str]:
         """A line for each field that cannot work, or not beside the others."""
         problems = at_least(
@@ -243,18 +256,31 @@ class DPDiffConfig(Config):
             problems.append(f"beta_start, beta_end = {self.beta_start, self.beta_end}: needs 0 < start <= end < 1")
         if not self.sinkhorn_epsilon > 0:
             problems.append(f"sinkhorn_epsilon = {self.sinkhorn_epsilon}: must be above 0")
-        if self.start_timestep >= self.timesteps:
-            problems.append(f"start_timestep = {self.start_timestep}: must be below timesteps = {self.timesteps}")
-        if self.sampler == "ddim" and self.sampling_steps > self.start_timestep:
-            problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
-        last = 0 if self.sampler == "ddpm" else round(self.start_timestep / max(self.sampling_steps, 1))
-        if self.score == "reconstruction" and not low <= last <= self.start_timestep < high:
-            problems.append(
-                f"start_timestep = {self.start_timestep}: sampling visits timesteps down to {last}, training draws "
-                f"train_timesteps = {low, high}, the second excluded"
-            )
+        if self.levels is None:
+            problems += self._start_problems("start_timestep", self.start_timestep)
+        else:
+            problems += [problem for level in self.levels for problem in self._start_problems("levels", level)]
+            if not self.levels or len(set(self.levels)) < len(self.levels) or min(self.levels) < 0:
+                problems.append(f"levels = {self.levels}: needs one or more different timesteps from 0")
+            if self.score == "prototype":
+                problems.append('levels: no features are noised for score = "prototype"; use "reconstruction"')
         if self.denoiser != "dit" and not self.self_attention:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
         return problems + repeated_blocks(self.blocks)
+
+    def _start_problems(self, name: str, start: int) -> list[str]:
+        """What does not fit one timestep from which features are restored, which field `name` gives."""
+        problems, (low, high) = [], self.train_timesteps
+        if start >= self.timesteps:
+            problems.append(f"{name} = {start}: must be below timesteps = {self.timesteps}")
+        if self.sampler == "ddim" and self.sampling_steps > start:
+            problems.append(f"sampling_steps = {self.sampling_steps}: more than {name} = {start}")
+        last = 0 if self.sampler == "ddpm" else round(start / max(self.sampling_steps, 1))
+        if self.score == "reconstruction" and not low <= last <= start < high:
+            problems.append(
+                f"{name} = {start}: sampling visits timesteps down to {last}, training draws "
+                f"train_timesteps = {low, high}, the second excluded"
+            )
+        return problems

@@ -19,6 +19,7 @@ from flax import nnx
 from jaxad.config import DPDiffConfig
 from jaxad.detector import PatchDetector, Trainable, register
 from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
+from jaxad.detectors.dpdiff.levels import residual_means
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.diffusion.wiener import WienerFilter
@@ -74,6 +75,7 @@ class DPDiff(PatchDetector, Trainable):
         self.global_ = extractor(config.global_prototypes)
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
         self.linear = WienerFilter(channels) if config.precondition == "linear" else None
+        self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
 
     def prepare(self, features: Iterable[Features]) -> None:
         """Channel mean and standard deviation over the training tokens, and their covariance for the linear denoiser.
@@ -105,6 +107,11 @@ class DPDiff(PatchDetector, Trainable):
             self.channel_std[...] = jnp.asarray(std, jnp.float32)
             mean, covariance = np.zeros_like(mean), covariance / np.outer(std, std)
         linear.fit(mean, covariance)
+
+    def finish(self, features: Iterable[Features]) -> None:
+        """The mean residual of the training features at each of `config.levels`; until then all count as they are."""
+        if self.level_means is not None:
+            self.level_means[...] = jnp.asarray(residual_means(self, features))
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
@@ -140,18 +147,43 @@ class DPDiff(PatchDetector, Trainable):
         return total, terms
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
-        """Prototypes of the image, its reconstruction, and the residual of the two."""
+        """Prototypes of the image, its reconstruction, and the residual of the two, or that over several levels."""
         context = self.context(features)
-        reconstruction = self.reconstruct(features, context, keys)
-        explanation = self.explain(features, context, reconstruction)
-        return dataclasses.replace(self.score(features, reconstruction, context), explanation=explanation)
+        if self.level_means is None:
+            reconstruction = self.reconstruct(features, context, keys)
+            judgement = self.score(features, reconstruction, context)
+        else:
+            reconstruction, residuals = self.level_residuals(features, context, keys)
+            judgement = Judgement((residuals / self.level_means[...][None, None, None]).mean(-1))
+        return dataclasses.replace(judgement, explanation=self.explain(features, context, reconstruction))
+
+    def level_residuals(self, features: Features, context: Context, keys: Array) -> tuple[Features, jax.Array]:
+        """The mean of the reconstructions from each of `config.levels`, and the residual of each: [b h w l].
+
+        Every level has noise of its own.
+        """
+        assert self.config.levels is not None
+        found = []
+        for number, level in enumerate(self.config.levels):
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            found.append(self.reconstruct(features, context, own, level))
+        residuals = jnp.stack([self.score(features, each, context).maps for each in found], -1)
+        return Features(jnp.stack([each.tokens for each in found]).mean(0), features.grid), residuals
 
     def context(self, features: Features) -> Context:
         """The image's own clean prototypes: "local" [b M c] and "global" [b K c]."""
         return self._prototypes(self._standardize(features.tokens))
 
-    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features | None:
-        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21).
+    def reconstruct(
+        self, features: Features, context: Context, keys: Array, start: int | None = None
+    ) -> Features | None:
+        """Noise tokens and prototypes to timestep `start`, then denoise (Eq. 20 and 21).
+
+        Args:
+            features: tokens [b n c].
+            context: their prototypes.
+            keys: PRNG keys [b].
+            start: None for `config.start_timestep`.
 
         Returns:
             The mean over the noise draws, or over both of every pair of them, tokens [b n c] in the standardized
@@ -163,9 +195,12 @@ class DPDiff(PatchDetector, Trainable):
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         chex.assert_shape(keys, (len(x),), custom_message="keys must be [b]")
 
+        start = self.config.start_timestep if start is None else start
+
         def one_draw(total, inputs):
             draw, sign = inputs
-            return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw), sign), None
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
+            return total + self._denoise(x, prototypes, own, start, sign), None
 
         draws, signs = jnp.arange(self.config.draws), None
         if self.config.antithetic:
@@ -228,8 +263,11 @@ class DPDiff(PatchDetector, Trainable):
         output = self.denoiser(x_t, prototypes, t)
         return output if self.linear is None else output + self.linear(x_t, alpha_bar, self.config.prediction)
 
-    def _denoise(self, x: Array, prototypes: Array | None, keys: Array, sign: Array | None) -> jax.Array:
-        """One reconstruction [b n c] from noise that `sign`, 1 or -1, multiplies wherever it is drawn; None for 1."""
+    def _denoise(self, x: Array, prototypes: Array | None, keys: Array, start: int, sign: Array | None) -> jax.Array:
+        """One reconstruction [b n c] from timestep `start`.
+
+        `sign`, 1 or -1, multiplies noise wherever it is drawn; None for 1.
+        """
         config, schedule = self.config, self._schedule
 
         def noise(keys: Array, like: Array) -> jax.Array:
@@ -237,7 +275,7 @@ class DPDiff(PatchDetector, Trainable):
             return drawn if sign is None else sign * drawn
 
         token_keys, prototype_keys, step_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0)
-        x_t = add_noise(x, noise(token_keys, x), schedule.alpha_bar_at(config.start_timestep))
+        x_t = add_noise(x, noise(token_keys, x), schedule.alpha_bar_at(start))
 
         def denoise(x_s, s):
             alpha_bar = schedule.alpha_bar_at(s)
@@ -250,8 +288,8 @@ class DPDiff(PatchDetector, Trainable):
             return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
 
         if config.sampler == "ddpm":
-            return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys, sign=sign)
-        return ddim(denoise, x_t, schedule, ddim_timesteps(config.start_timestep, config.sampling_steps))
+            return ddpm(denoise, x_t, schedule, start, step_keys, sign=sign)
+        return ddim(denoise, x_t, schedule, ddim_timesteps(start, config.sampling_steps))
 
 
 def _check_heads(**settings: tuple[int, int]) -> None:

@@ -9,13 +9,14 @@ from flax import nnx
 
 import jaxad
 from jaxad import parallel
-from jaxad.errors import ConfigError
+from jaxad.detectors.dpdiff.levels import residual_means
+from jaxad.errors import CheckpointError, ConfigError
 from jaxad.features import Encoder
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.testing import toy_model, toy_training
 from jaxad.training.step import DetectorTrainer
-from jaxad.types import Features
+from jaxad.types import Batch, Features
 from tests.training.test_trainer import assert_bit_equal
 
 # Together these set every switch of the ablations to every value at least once.
@@ -280,6 +281,35 @@ def test_the_linear_denoiser_is_resumed_and_restored(parts, tmp_path):
     assert np.asarray(whole.linear.variances[...]).std() > 0.1
     assert_bit_equal(resumed, whole)
     assert_bit_equal(jaxad.restore(tmp_path / "whole").detector, whole)
+
+
+def test_levels_count_alike_however_large_their_residuals_are():
+    model = toy_model(levels=(20, 600), sampling_steps=1, standardize="none")
+    x, keys = tokens(model, 3), jax.random.split(jax.random.key(0), 3)
+    batch = Batch({}, np.zeros(3, np.uint32), np.ones(3, bool))
+    residuals = np.asarray(model.level_residuals(x, model.context(x), keys)[1])
+    assert residuals[..., 1].min() > 10 * residuals[..., 0].max()
+    np.testing.assert_allclose(model.judge(x, batch, keys).maps, residuals.mean(-1), rtol=1e-4)
+    model.finish(Features(x.tokens[start : start + 2], x.grid) for start in (0, 2))
+    means = np.asarray(model.level_means[...])
+    # Untrained, a denoiser leaves the noise, whose mean square is known.
+    a = model._schedule.alpha_bar[[20, 600]]
+    np.testing.assert_allclose(means, 32 * (1 - a) / a, rtol=0.2)
+    np.testing.assert_allclose(model.judge(x, batch, keys).maps, (residuals / means).mean(-1), rtol=1e-4)
+
+
+def test_means_of_levels_are_measured_at_the_end_and_hold_for_their_settings(parts, tmp_path):
+    run = jaxad.fit(
+        toy_model(levels=(50, 200), sampling_steps=1), parts.train, toy_training(steps=2), workdir=tmp_path / "run"
+    )
+    means = np.asarray(run.model.level_means[...])
+    assert (means != 1).all()
+    stream = Encoder(run.model, batch_size=8).stream(parts.train)
+    np.testing.assert_allclose(residual_means(run.model, (batch for batch, _ in stream)), means, rtol=1e-2)
+    assert_bit_equal(jaxad.restore(tmp_path / "run").detector, run.model)
+    with pytest.raises(CheckpointError, match=r"draws, levels"):
+        jaxad.restore(tmp_path / "run", levels=(50, 100), draws=2, start_timestep=30)
+    assert jaxad.restore(tmp_path / "run", start_timestep=30).detector.config.start_timestep == 30
 
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
