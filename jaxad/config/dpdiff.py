@@ -135,6 +135,14 @@ class DPDiffConfig(Config):
         decision="dpdiff-training-timesteps",
     )
     """Half-open range from which training draws t uniformly."""
+    tokens: int | None = setting(
+        None,
+        source="jaxad",
+        reason="published training sees whole images; a quarter of the tokens takes a quarter of a step",
+        decision="dpdiff-training-tokens",
+    )
+    """Most tokens of an image that a training step sees, a window at a random place: 256 at 448 pixels cost what 224
+    pixels do. None for all of them."""
     prediction: Literal["epsilon", "v"] = setting("epsilon", source="paper")
     """What the denoiser's last layer outputs, and what the loss is on: the noise, or the velocity v."""
     precondition: Literal["none", "linear"] = setting(
@@ -248,7 +256,7 @@ class DPDiffConfig(Config):
             ("local_prototypes", "global_prototypes", "local_weight", "global_weight", "start_timestep"),
         )
         positive = ("image_size", "prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
-        problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws"))
+        problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws", "tokens"))
         low, high = self.train_timesteps
         if not 0 <= low < high <= self.timesteps:
             problems.append(f"train_timesteps = {low, high}: needs 0 <= low < high <= timesteps = {self.timesteps}")
@@ -266,6 +274,8 @@ class DPDiffConfig(Config):
                 problems.append('levels: no features are noised for score = "prototype"; use "reconstruction"')
         if self.denoiser != "dit" and not self.self_attention:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
+        if self.denoiser == "unet" and self.tokens is not None:
+            problems.append(f'tokens = {self.tokens}: a U-Net needs the whole grid; use "dit" or "uvit", or None')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
         return problems + repeated_blocks(self.blocks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -23,6 +23,7 @@ from jaxad.detectors.dpdiff.levels import residual_means
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.diffusion.wiener import WienerFilter
+from jaxad.diffusion.window import random_windows, window_shape
 from jaxad.errors import ConfigError
 from jaxad.memory.cosine import cosine
 from jaxad.memory.moments import moments
@@ -117,10 +118,16 @@ class DPDiff(PatchDetector, Trainable):
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
 
         Each image draws its t uniformly from `config.train_timesteps`; prototypes and tokens share it. L_diff is the
-        mean over images, tokens and channels of the squared error of the predicted noise, or of v.
+        mean over images, tokens and channels of the squared error of the predicted noise, or of v. With `config.tokens`
+        all of it is that of a window of each image.
         """
         config = self.config
-        x = self._standardize(features.tokens)
+        tokens, places = features.tokens, None
+        if config.tokens is not None:
+            shape = window_shape(config.tokens, self.grid)
+            places = random_windows(jax.random.fold_in(key, 3), len(tokens), self.grid, shape)
+            tokens = jnp.take_along_axis(jnp.asarray(tokens), places[..., None], axis=1)
+        x = self._standardize(tokens)
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         keys = jax.random.split(key, 3)
         t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, dtype=jnp.int32)
@@ -132,7 +139,7 @@ class DPDiff(PatchDetector, Trainable):
             if config.detach_prototypes:
                 prototypes = jax.lax.stop_gradient(prototypes)
             prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
-        output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar)
+        output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar, places)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
         total = jnp.square(output - target).mean()
         terms: dict[str, Array] = {"diffusion": total}
@@ -258,9 +265,12 @@ class DPDiff(PatchDetector, Trainable):
         extractors = {"local": self.local, "global": self.global_}
         return {name: extract(x) for name, extract in extractors.items() if extract is not None}
 
-    def _predict(self, x_t: Array, prototypes: Array | None, t: Array, alpha_bar: Array) -> jax.Array:
+    def _predict(
+        self, x_t: Array, prototypes: Array | None, t: Array, alpha_bar: Array, places: Array | None = None
+    ) -> jax.Array:
         """Noise or v [b n c] as `config.prediction` says: the denoiser's output, added to the linear denoiser's."""
-        output = self.denoiser(x_t, prototypes, t)
+        denoiser: Any = self.denoiser
+        output = denoiser(x_t, prototypes, t) if places is None else denoiser(x_t, prototypes, t, places)
         return output if self.linear is None else output + self.linear(x_t, alpha_bar, self.config.prediction)
 
     def _denoise(self, x: Array, prototypes: Array | None, keys: Array, start: int, sign: Array | None) -> jax.Array:

@@ -43,6 +43,7 @@ SWITCHES = {
         "sampler": "ddpm",
         "start_timestep": 2,
         "width": 48,
+        "tokens": 7,
     },
     "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
     "detached": {
@@ -310,6 +311,32 @@ def test_means_of_levels_are_measured_at_the_end_and_hold_for_their_settings(par
     with pytest.raises(CheckpointError, match=r"draws, levels"):
         jaxad.restore(tmp_path / "run", levels=(50, 100), draws=2, start_timestep=30)
     assert jaxad.restore(tmp_path / "run", start_timestep=30).detector.config.start_timestep == 30
+
+
+def test_training_sees_windows_of_tokens_with_their_places():
+    model = toy_model(tokens=6, standardize="none", train_timesteps=(0, 1), score="prototype")
+    x, seen = tokens(model), []
+    object.__setattr__(model, "denoiser", lambda *given: seen.append(given) or jnp.zeros_like(given[0]))
+    for seed in (0, 1):
+        model.loss(x, jax.random.key(seed))
+    (noisy, _, _, places), (_, _, _, others) = seen
+    assert places.shape == (4, 6)
+    assert (places != others).any()
+    assert (places[0] != places[1]).any()
+    np.testing.assert_allclose(noisy, np.take_along_axis(x.tokens, places[..., None], axis=1), atol=0.1)
+
+
+def test_a_step_on_windows_costs_what_images_of_that_size_do():
+    def operations(**changes):
+        model = toy_model(**changes)
+        graphdef, arrays, rest = module_state.split(model, nnx.Param, ...)
+        x, key = tokens(model), jax.random.key(0)
+        step = jax.jit(jax.grad(lambda arrays: module_state.merge(graphdef, {**arrays, **rest}).loss(x, key)[0]))
+        return step.lower(arrays).cost_analysis()["flops"]
+
+    small = operations()
+    assert operations(image_size=112, tokens=16) == pytest.approx(small, rel=0.1)
+    assert operations(image_size=112) > 2.5 * small
 
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
