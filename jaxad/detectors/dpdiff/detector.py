@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
-from jaxad.detector import PatchDetector, Trainable, register
+from jaxad.detector import InputSpec, PatchDetector, Trainable, register
 from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
 from jaxad.detectors.dpdiff.levels import residual_means
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
@@ -29,6 +29,7 @@ from jaxad.memory.cosine import cosine
 from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
+from jaxad.models.vit.network import ViT
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
@@ -51,6 +52,9 @@ class DPDiff(PatchDetector, Trainable):
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
         super().__init__(config, backbone, rngs=rngs)
+        if config.groups > 1:
+            _check_groups(config, self.backbone, self.blocks)
+            self.blocks, self.channels = tuple(sorted(self.blocks)), config.groups * self.channels
         channels = self.channels
         heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
         prototype_heads = config.prototype_heads or attention_heads(channels)
@@ -77,6 +81,21 @@ class DPDiff(PatchDetector, Trainable):
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
         self.linear = WienerFilter(channels) if config.precondition == "linear" else None
         self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
+
+    @property
+    def inputs(self) -> InputSpec:
+        spec, groups = super().inputs, self.config.groups
+        return spec if groups == 1 else dataclasses.replace(spec, identity=(spec.identity, "groups", groups))
+
+    def encode(self, batch: Batch) -> Features:
+        """The mean of the blocks, or the means of their groups side by side: tokens [b n c]."""
+        if self.config.groups == 1:
+            return super().encode(batch)
+        network, images = self.backbone.network, self.backbone.normalization(batch.images["image"])
+        taps = network.taps(images, self.blocks)
+        tokens = jnp.stack([network.patches(taps[block]).astype(jnp.float32) for block in self.blocks])
+        means = [part.mean(0) for part in jnp.split(tokens, self.config.groups)]
+        return Features(jnp.concatenate(means, axis=-1), self.grid)
 
     def prepare(self, features: Iterable[Features]) -> None:
         """Channel mean and standard deviation over the training tokens, and their covariance for the linear denoiser.
@@ -220,16 +239,18 @@ class DPDiff(PatchDetector, Trainable):
 
         Squared: sum over channels of the squared difference of standardized features. Cosine: 1 - cosine of features as
         the backbone gives them, its channels' means and scales put back. Without a reconstruction: 1 - cosine to the
-        nearest prototype.
+        nearest prototype. Of several groups of blocks the mean of their residuals.
         """
         x = self._standardize(features.tokens)
         if reconstruction is None:
             prototypes = jnp.concatenate(list(context.values()), axis=1)
             residual = 1 - cosine_similarity(x, prototypes).max(-1)
         elif self.config.residual == "squared":
-            residual = jnp.square(reconstruction.tokens - x).sum(-1)
+            residual = jnp.square(reconstruction.tokens - x).sum(-1) / self.config.groups
         else:
-            residual = 1 - cosine(self._unstandardize(reconstruction.tokens), self._unstandardize(x))
+            pair = self._unstandardize(reconstruction.tokens), self._unstandardize(x)
+            groups = zip(*(jnp.split(tokens, self.config.groups, axis=-1) for tokens in pair), strict=True)
+            residual = jnp.stack([1 - cosine(*group) for group in groups]).mean(0)
         return Judgement(residual.reshape(-1, *features.grid))
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> Explanation:
@@ -306,6 +327,16 @@ def _check_heads(**settings: tuple[int, int]) -> None:
     problems = [
         f"{name} = {heads}: must divide the width {width}" for name, (heads, width) in settings.items() if width % heads
     ]
+    if problems:
+        raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
+
+
+def _check_groups(config: DPDiffConfig, backbone: Backbone, blocks: tuple[int, ...]) -> None:
+    problems = []
+    if not isinstance(backbone.network, ViT):
+        problems.append(f"groups = {config.groups}: backbone = {config.backbone} must be a Vision Transformer")
+    if len(blocks) % config.groups:
+        problems.append(f"blocks = {blocks}: their number must be a multiple of groups = {config.groups}")
     if problems:
         raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
 

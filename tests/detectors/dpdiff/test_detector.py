@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import chex
@@ -13,8 +14,9 @@ from jaxad.detectors.dpdiff.levels import residual_means
 from jaxad.errors import CheckpointError, ConfigError
 from jaxad.features import Encoder
 from jaxad.inference.predictor import Predictor
+from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
-from jaxad.testing import toy_model, toy_training
+from jaxad.testing import check_detector, toy_model, toy_training
 from jaxad.training.step import DetectorTrainer
 from jaxad.types import Batch, Features
 from tests.training.test_trainer import assert_bit_equal
@@ -48,6 +50,8 @@ SWITCHES = {
     "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
     "detached": {
         "detach_prototypes": True,
+        "groups": 2,
+        "blocks": (0, 1),
         "sampling_steps": 1,
         "sampler": "ddpm",
         "noise": "fresh",
@@ -152,6 +156,45 @@ def test_encoding_is_the_mean_of_the_selected_blocks(parts):
     both, first, second = map(encode, ((0, 1), (0,), (1,)))
     np.testing.assert_allclose(both, (first + second) / 2, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(encode(None), second)
+
+
+def test_groups_are_means_of_shallow_and_deep_blocks_side_by_side(parts):
+    backbone = load_backbone("random:32x4")
+    config = toy_model().config
+
+    def encode(**changes):
+        changed = dataclasses.replace(config, **changes)
+        model = jaxad.DPDiff.create(changed, key=jax.random.key(0), backbone=backbone)
+        return model, next(Encoder(model, batch_size=4).stream(parts.test))[0].tokens
+
+    (grouped, wide), (_, shallow), (_, deep) = (
+        encode(**changes) for changes in ({"groups": 2, "blocks": (3, 0, 2, 1)}, {"blocks": (0, 1)}, {"blocks": (2, 3)})
+    )
+    np.testing.assert_allclose(wide, np.concatenate([shallow, deep], -1), rtol=1e-4, atol=1e-5)
+    assert (grouped.channels, grouped.denoiser.width) == (64, 64)
+    one, _ = encode(blocks=(0, 1, 2, 3))
+    assert grouped.inputs.identity != one.inputs.identity
+    check_detector(grouped, parts.test)
+
+
+@pytest.mark.parametrize("residual", ["squared", "cosine"])
+def test_the_residual_of_groups_is_the_mean_of_theirs(residual):
+    model = toy_model(residual=residual, standardize="none", groups=2, blocks=(0, 1))
+    half = toy_model(residual=residual, standardize="none")
+    x, other = tokens(model, 2), tokens(model, 2, seed=1)
+    x.tokens[..., 32:] *= 5
+    parts = [
+        half.score(*(Features(f.tokens[..., part], f.grid) for f in (x, other)), {}).maps
+        for part in (slice(0, 32), slice(32, 64))
+    ]
+    np.testing.assert_allclose(model.score(x, other, {}).maps, (parts[0] + parts[1]) / 2, rtol=1e-4)
+
+
+def test_groups_that_a_backbone_cannot_have_are_refused():
+    with pytest.raises(ConfigError, match="groups"):
+        toy_model(groups=2, blocks=(1,))
+    with pytest.raises(ConfigError, match="Vision Transformer"):
+        toy_model(groups=2, backbone="random:resnet18", image_size=64)
 
 
 def test_squared_residual_is_a_sum_over_channels():
