@@ -221,12 +221,12 @@ class DPDiff(PatchDetector, Trainable):
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         chex.assert_shape(keys, (len(x),), custom_message="keys must be [b]")
 
-        start = self.config.start_timestep if start is None else start
+        level = self.config.start_timestep if start is None else start
 
         def one_draw(total, inputs):
             draw, sign = inputs
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
-            return total + self._denoise(x, prototypes, own, start, sign), None
+            return total + self._denoise(x, prototypes, own, level, sign), None
 
         draws, signs = jnp.arange(self.config.draws), None
         if self.config.antithetic:
@@ -302,11 +302,11 @@ class DPDiff(PatchDetector, Trainable):
         config, schedule = self.config, self._schedule
 
         def noise(keys: Array, like: Array) -> jax.Array:
-            drawn = normal_per_image(keys, like.shape[1:])
-            return drawn if sign is None else sign * drawn
+            drawn: jax.Array = normal_per_image(keys, like.shape[1:])
+            return drawn if sign is None else jnp.multiply(sign, drawn)
 
         token_keys, prototype_keys, step_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0)
-        x_t = add_noise(x, noise(token_keys, x), schedule.alpha_bar_at(start))
+        x_t = add_noise(x, noise(token_keys, x), schedule.alpha_bar_at(np.asarray(start)))
 
         def denoise(x_s, s):
             alpha_bar = schedule.alpha_bar_at(s)
