@@ -23,9 +23,11 @@ class DPDiffConfig(Config):
         "blocks",
         "image_size",
         "depth",
+        "precondition",
         "start_timestep",
         "sampling_steps",
         "draws",
+        "antithetic",
         "residual",
     )
     PRESETS: ClassVar = {
@@ -59,6 +61,14 @@ class DPDiffConfig(Config):
     )
     """Blocks of a ViT, from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
     convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
+    groups: Literal[1, 2] = setting(
+        1,
+        source="jaxad",
+        reason="published is one mean; shallow and deep blocks see other defects, and their mean hides both",
+        decision="dpdiff-groups",
+    )
+    """Groups of a ViT's blocks, shallow and deep, whose means are diffused side by side: features of twice the width,
+    and the mean of the two residuals. 1 for one mean of all."""
     image_size: int = setting(448, source="paper")
     """Side in pixels of the square input; a multiple of the backbone's patch."""
     standardize: Literal["channel", "token", "none"] = setting(
@@ -133,8 +143,24 @@ class DPDiffConfig(Config):
         decision="dpdiff-training-timesteps",
     )
     """Half-open range from which training draws t uniformly."""
+    tokens: int | None = setting(
+        None,
+        source="jaxad",
+        reason="published training sees whole images; a quarter of the tokens takes a quarter of a step",
+        decision="dpdiff-training-tokens",
+    )
+    """Most tokens of an image that a training step sees, a window at a random place: 256 at 448 pixels cost what 224
+    pixels do. None for all of them."""
     prediction: Literal["epsilon", "v"] = setting("epsilon", source="paper")
     """What the denoiser's last layer outputs, and what the loss is on: the noise, or the velocity v."""
+    precondition: Literal["none", "linear"] = setting(
+        "none",
+        source="jaxad",
+        reason="published is the network alone; the linear denoiser is known before training, and hard to learn",
+        decision="dpdiff-preconditioning",
+    )
+    """What the network's output is added to: nothing, or the prediction of the best linear denoiser of the training
+    features, so that training starts from it."""
 
     denoiser: Literal["dit", "unet", "uvit"] = setting("dit", source="paper")
     """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9)."""
@@ -181,6 +207,14 @@ class DPDiffConfig(Config):
         decision="dpdiff-start-timestep",
     )
     """Timestep t to which test features are noised."""
+    levels: tuple[int, ...] | None = setting(
+        None,
+        source="jaxad",
+        reason="published is one level; which one is best differs from category to category",
+        decision="dpdiff-noise-levels",
+    )
+    """Several timesteps in place of `start_timestep`: the map is the mean of theirs, each divided by its own mean over
+    the training features, measured after training. Each takes the time of one."""
     sampler: Literal["ddim", "ddpm"] = setting("ddim", source="paper")
     """Reverse process: deterministic DDIM over few steps, or ancestral DDPM over every step."""
     sampling_steps: int = setting(
@@ -195,7 +229,14 @@ class DPDiffConfig(Config):
     )
     """One draw of prototype noise for all steps of an image, or a new one at each."""
     draws: int = setting(1, source="paper", decision="dpdiff-noise-draws")
-    """Noise draws whose reconstructions are averaged before the residual is taken."""
+    """Noise draws whose reconstructions are averaged before the residual is taken; pairs of draws if `antithetic`."""
+    antithetic: bool = setting(
+        False,
+        source="jaxad",
+        reason="published is one draw; what a reconstruction keeps of its noise cancels to first order in a pair",
+        decision="dpdiff-antithetic-pairs",
+    )
+    """Draw noise in pairs, n and -n, of tokens and of prototypes; a pair takes twice the time of a draw."""
     residual: Literal["squared", "cosine"] = setting("squared", source="paper", decision="dpdiff-residual")
     """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
     score: Literal["reconstruction", "prototype"] = setting("reconstruction", source="paper")
@@ -210,6 +251,11 @@ class DPDiffConfig(Config):
     )
     """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
 
+    def settled(self) -> tuple[str, ...]:
+        """All that residuals depend on, where their means are measured."""
+        inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
+        return inference if self.levels else ()
+
     def problems(self) -> list[str]:
         """A line for each field that cannot work, or not beside the others."""
         problems = at_least(
@@ -218,7 +264,7 @@ class DPDiffConfig(Config):
             ("local_prototypes", "global_prototypes", "local_weight", "global_weight", "start_timestep"),
         )
         positive = ("image_size", "prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
-        problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws"))
+        problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws", "tokens"))
         low, high = self.train_timesteps
         if not 0 <= low < high <= self.timesteps:
             problems.append(f"train_timesteps = {low, high}: needs 0 <= low < high <= timesteps = {self.timesteps}")
@@ -226,18 +272,33 @@ class DPDiffConfig(Config):
             problems.append(f"beta_start, beta_end = {self.beta_start, self.beta_end}: needs 0 < start <= end < 1")
         if not self.sinkhorn_epsilon > 0:
             problems.append(f"sinkhorn_epsilon = {self.sinkhorn_epsilon}: must be above 0")
-        if self.start_timestep >= self.timesteps:
-            problems.append(f"start_timestep = {self.start_timestep}: must be below timesteps = {self.timesteps}")
-        if self.sampler == "ddim" and self.sampling_steps > self.start_timestep:
-            problems.append(f"sampling_steps = {self.sampling_steps}: more than start_timestep = {self.start_timestep}")
-        last = 0 if self.sampler == "ddpm" else round(self.start_timestep / max(self.sampling_steps, 1))
-        if self.score == "reconstruction" and not low <= last <= self.start_timestep < high:
-            problems.append(
-                f"start_timestep = {self.start_timestep}: sampling visits timesteps down to {last}, training draws "
-                f"train_timesteps = {low, high}, the second excluded"
-            )
+        if self.levels is None:
+            problems += self._start_problems("start_timestep", self.start_timestep)
+        else:
+            problems += [problem for level in self.levels for problem in self._start_problems("levels", level)]
+            if not self.levels or len(set(self.levels)) < len(self.levels) or min(self.levels) < 0:
+                problems.append(f"levels = {self.levels}: needs one or more different timesteps from 0")
+            if self.score == "prototype":
+                problems.append('levels: no features are noised for score = "prototype"; use "reconstruction"')
         if self.denoiser != "dit" and not self.self_attention:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
+        if self.denoiser == "unet" and self.tokens is not None:
+            problems.append(f'tokens = {self.tokens}: a U-Net needs the whole grid; use "dit" or "uvit", or None')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
         return problems + repeated_blocks(self.blocks)
+
+    def _start_problems(self, name: str, start: int) -> list[str]:
+        """What does not fit one timestep from which features are restored, which field `name` gives."""
+        problems, (low, high) = [], self.train_timesteps
+        if start >= self.timesteps:
+            problems.append(f"{name} = {start}: must be below timesteps = {self.timesteps}")
+        if self.sampler == "ddim" and self.sampling_steps > start:
+            problems.append(f"sampling_steps = {self.sampling_steps}: more than {name} = {start}")
+        last = 0 if self.sampler == "ddpm" else round(start / max(self.sampling_steps, 1))
+        if self.score == "reconstruction" and not low <= last <= start < high:
+            problems.append(
+                f"{name} = {start}: sampling visits timesteps down to {last}, training draws "
+                f"train_timesteps = {low, high}, the second excluded"
+            )
+        return problems

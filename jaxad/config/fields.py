@@ -80,6 +80,10 @@ class Config:
         """
         return make_preset(cls, name, cls.PRESETS, changes)
 
+    def settled(self) -> tuple[str, ...]:
+        """Fields that a trained detector keeps, because what was measured after its training holds for them alone."""
+        return ()
+
     def problems(self) -> list[str]:
         """What cannot work though the types are right: a line for each problem, which begins with the field's name."""
         return []

@@ -1,16 +1,11 @@
 """The linear denoiser: the Wiener filter of normal features in place of a diffusion network. No training.
 
-x0 ~ N(m, C) and x_t = sqrt(abar) x0 + sqrt(1 - abar) eps make the best linear guess of x0
-
-    x0^ = m + sqrt(abar) C (abar C + (1 - abar) I)^-1 (x_t - sqrt(abar) m)
-
-so that a diffusion model on frozen features is worth what it adds to this. It differs from DPDiff-AD in the denoiser
-alone: in directions that vary much among normal patches a token is kept, in all others it is drawn to the mean.
+A diffusion model on frozen features is worth what it adds to this. It differs from DPDiff-AD in the denoiser alone: in
+directions that vary much among normal patches a token is kept, in all others it is drawn to the mean.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar, Self
 
 import chex
@@ -23,6 +18,7 @@ from jaxad.config import LinearConfig
 from jaxad.detector import PatchDetector, Remembers, register
 from jaxad.diffusion.samplers import normal_per_image
 from jaxad.diffusion.schedule import add_noise, linear_schedule
+from jaxad.diffusion.wiener import WienerFilter
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, Progress, features_of
 from jaxad.memory.cosine import cosine
@@ -48,8 +44,7 @@ class LinearDenoiser(PatchDetector, Remembers):
         c = self.channels
         self.channel_mean = Statistic(jnp.zeros(c, jnp.float32))
         self.channel_std = Statistic(jnp.ones(c, jnp.float32))
-        self.directions = Statistic(jnp.eye(c, dtype=jnp.float32))
-        self.variances = Statistic(jnp.ones(c, jnp.float32))
+        self.filter = WienerFilter(c)
 
     def remember(
         self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
@@ -73,11 +68,9 @@ class LinearDenoiser(PatchDetector, Remembers):
         )
         covariance = np.asarray(covariance[0], np.float64)
         std = np.sqrt(np.diag(covariance)) + 1e-6
-        variances, directions = np.linalg.eigh(covariance / np.outer(std, std))
+        self.filter.fit(np.zeros_like(std), covariance / np.outer(std, std))
         self.channel_mean[...] = mean[0]
         self.channel_std[...] = jnp.asarray(std, jnp.float32)
-        self.directions[...] = jnp.asarray(directions, jnp.float32)
-        self.variances[...] = jnp.asarray(variances.clip(0), jnp.float32)
         return self
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
@@ -107,18 +100,11 @@ class LinearDenoiser(PatchDetector, Remembers):
         t = self.config.start_timestep
         alpha_bar = jnp.float32(linear_schedule().alpha_bar[t])
         if self.config.noise == "expected":
-            return self._denoised(jnp.sqrt(alpha_bar) * x, alpha_bar)
+            return self.filter(jnp.sqrt(alpha_bar) * x, alpha_bar)
 
         def one_draw(total, draw):
             noise = normal_per_image(jax.vmap(jax.random.fold_in, (0, None))(keys, draw), x.shape[1:])
             return total + add_noise(x, noise, alpha_bar), None
 
         noisy, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), jnp.arange(self.config.draws))
-        return self._denoised(noisy / self.config.draws, alpha_bar)
-
-    def _denoised(self, x_t: jax.Array, alpha_bar: jax.Array) -> jax.Array:
-        """The Wiener filter in the directions in which it is diagonal."""
-        variances = self.variances[...]
-        gain = jnp.sqrt(alpha_bar) * variances / (alpha_bar * variances + 1 - alpha_bar)
-        product = partial(jnp.matmul, precision="highest")
-        return product(product(x_t, self.directions[...]) * gain[None, None], self.directions[...].T)
+        return self.filter(noisy / self.config.draws, alpha_bar)

@@ -14,7 +14,7 @@ from jaxad.diffusion.layers import (
     check_inputs,
     linear,
     modulated,
-    sincos_positions,
+    positions_of,
 )
 from jaxad.nn.rematerialization import rematerialized
 from jaxad.types import Array
@@ -118,11 +118,14 @@ class PrototypeDiT(nnx.Module):
         self.modulation = linear(width, 2 * width, dtype=dtype, rngs=rngs, zero=True)
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
-    def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization (adaLN-zero)."""
-        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
+    def __call__(self, x: Array, prototypes: Array | None, t: Array, places: Array | None = None) -> jax.Array:
+        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization (adaLN-zero).
+
+        `places`, int [b n], are the numbers of the tokens in the grid; None where x holds all of them in order.
+        """
+        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels, places=places)
         condition = nnx.silu(self.time(t))
-        x = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
+        x = self.project_in(x) + positions_of(places, self.grid, self.width)
         for block in self.blocks:
             x = rematerialized(block, self.remat)(x, prototypes, condition)
         shift, scale = jnp.split(self.modulation(condition)[:, None, :], 2, axis=-1)

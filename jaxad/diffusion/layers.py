@@ -27,10 +27,30 @@ def sincos_positions(grid: tuple[int, int], width: int) -> np.ndarray:
     return np.pad(positions, ((0, 0), (0, width - positions.shape[-1])))
 
 
-def check_inputs(x: Array, prototypes: Array | None, t: Array, *, grid: tuple[int, int], channels: int) -> None:
-    """Asserts that a denoiser of tokens gets x [b n c], prototypes [b k c] or None, and t int [b]."""
-    n = grid[0] * grid[1]
+def positions_of(places: Array | None, grid: tuple[int, int], width: int) -> jax.Array | np.ndarray:
+    """`sincos_positions` of the tokens with these numbers int [b n], as [b n width]; of all as [1 n width] for None."""
+    positions = sincos_positions(grid, width)
+    return positions[None] if places is None else jnp.asarray(positions)[places]
+
+
+def check_inputs(
+    x: Array,
+    prototypes: Array | None,
+    t: Array,
+    *,
+    grid: tuple[int, int],
+    channels: int,
+    places: Array | None = None,
+) -> None:
+    """Asserts that a denoiser of tokens gets x [b n c], prototypes [b k c] or None, t int [b].
+
+    Also places int [b n], or None where x must hold the tokens of the whole grid.
+    """
+    n = grid[0] * grid[1] if places is None else x.shape[1]
     chex.assert_shape(x, (None, n, channels), custom_message=f"x must be [b {n} {channels}] for the grid {grid}")
+    if places is not None:
+        chex.assert_shape(places, (x.shape[0], n), custom_message="places must be [b n] for x [b n c]")
+        chex.assert_type(places, int, custom_message="places must hold integers")
     chex.assert_shape(t, (x.shape[0],), custom_message="t must be [b] for x [b n c]")
     chex.assert_type(t, int, custom_message="t must hold integers")
     if prototypes is not None:

@@ -69,7 +69,9 @@ def ddim(denoise: Denoiser, x: Array, schedule: Schedule, timesteps: Sequence[in
     return jax.lax.scan(step, jnp.asarray(x), inputs)[0]
 
 
-def ddpm(denoise: Denoiser, x: Array, schedule: Schedule, start: int, keys: Array) -> jax.Array:
+def ddpm(
+    denoise: Denoiser, x: Array, schedule: Schedule, start: int, keys: Array, *, sign: Array | None = None
+) -> jax.Array:
     """Ancestral sampling through every timestep start, start - 1, ..., 0 (DDPM, Algorithm 2; Eq. 21 of DPDiff-AD).
 
     Args:
@@ -78,6 +80,7 @@ def ddpm(denoise: Denoiser, x: Array, schedule: Schedule, start: int, keys: Arra
         schedule: gives beta and alpha_bar; the variance is the posterior's, beta-tilde (Eq. 4).
         start: first timestep.
         keys: one PRNG key for each image [b]; each step folds in its t. No noise is added at the last step.
+        sign: what the noise of the steps is multiplied by: -1 for the other half of an antithetic pair, None for 1.
 
     Returns:
         The sample of x_0, [b ...].
@@ -95,7 +98,8 @@ def ddpm(denoise: Denoiser, x: Array, schedule: Schedule, start: int, keys: Arra
         t, scale, weight, sigma = inputs
         mean = scale * (x - weight * denoise(x, t))
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        return mean + sigma * normal_per_image(step_keys, x.shape[1:], x.dtype), None
+        noise = normal_per_image(step_keys, x.shape[1:], x.dtype)
+        return mean + sigma * (noise if sign is None else sign * noise), None
 
     return jax.lax.scan(step, jnp.asarray(x), inputs)[0]
 

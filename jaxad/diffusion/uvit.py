@@ -12,7 +12,7 @@ from jaxad.diffusion.layers import (
     TimestepEmbedder,
     check_inputs,
     linear,
-    sincos_positions,
+    positions_of,
 )
 from jaxad.nn.activations import gelu
 from jaxad.nn.rematerialization import rematerialized
@@ -103,10 +103,13 @@ class PrototypeUViT(nnx.Module):
         self.norm = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
-    def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
-        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
-        tokens = self.project_in(x) + sincos_positions(self.grid, self.width)[None]
+    def __call__(self, x: Array, prototypes: Array | None, t: Array, places: Array | None = None) -> jax.Array:
+        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization.
+
+        `places`, int [b n], are the numbers of the tokens in the grid; None where x holds all of them in order.
+        """
+        check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels, places=places)
+        tokens = self.project_in(x) + positions_of(places, self.grid, self.width)
         x = jnp.concatenate([self.time(t)[:, None], tokens], axis=1)
         skips = []
         for index, block in enumerate(self.blocks):

@@ -274,6 +274,11 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
     config = from_json(detector_class.config_class, {**meta["config"], **changes})
     config.check()
     changed = [name for name in changes if getattr(config, name) != getattr(recorded, name)]
+    if settled := set(getattr(recorded, "settled", tuple)()).intersection(changed):
+        names = ", ".join(sorted(settled))
+        raise CheckpointError(
+            f"{folder}: {names}: what was measured after training holds for the recorded values alone"
+        )
     resources = ("precision", *getattr(detector_class.config_class, "RESOURCES", ()))
     if threshold and (others := [name for name in changed if name not in resources]):
         settings = ", ".join(f"{name} = {getattr(config, name)}" for name in others)

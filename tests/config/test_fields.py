@@ -62,6 +62,12 @@ def test_an_unknown_field_is_answered_with_the_nearest_name():
         (DPDiffConfig(depth=0, draws=0, beta_end=2.0, sinkhorn_epsilon=0.0), "depth draws beta_end sinkhorn_epsilon"),
         (DPDiffConfig(start_timestep=1000, train_timesteps=(5, 5)), "start_timestep train_timesteps"),
         (DPDiffConfig(start_timestep=2, blocks=(1, 1)), "sampling_steps blocks"),
+        (DPDiffConfig(levels=(100, 1000), sampling_steps=200), "levels sampling_steps 100 1000"),
+        (DPDiffConfig(levels=(), depth=0), "levels depth"),
+        (DPDiffConfig(tokens=0), "tokens"),
+        (DPDiffConfig(tokens=256, denoiser="unet"), "tokens"),
+        (DPDiffConfig(levels=(90, 90), score="prototype"), "levels score different"),
+        (DPDiffConfig.preset("small", levels=(100, 400)), "levels train_timesteps"),
         (DPDiffConfig(blocks=[3, 3], depth="4"), "blocks depth"),  # type: ignore[arg-type]
         (DPDiffConfig.preset("small", start_timestep=500), "start_timestep train_timesteps"),
         (DPDiffConfig(train_timesteps=(100, 1000)), "start_timestep train_timesteps"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -17,14 +17,19 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
-from jaxad.detector import PatchDetector, Trainable, register
+from jaxad.detector import InputSpec, PatchDetector, Trainable, register
 from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
+from jaxad.detectors.dpdiff.levels import residual_means
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
+from jaxad.diffusion.wiener import WienerFilter
+from jaxad.diffusion.window import random_windows, window_shape
 from jaxad.errors import ConfigError
 from jaxad.memory.cosine import cosine
+from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
+from jaxad.models.vit.network import ViT
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
@@ -47,6 +52,9 @@ class DPDiff(PatchDetector, Trainable):
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
         super().__init__(config, backbone, rngs=rngs)
+        if config.groups > 1:
+            _check_groups(config, self.backbone, self.blocks)
+            self.blocks, self.channels = tuple(sorted(self.blocks)), config.groups * self.channels
         channels = self.channels
         heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
         prototype_heads = config.prototype_heads or attention_heads(channels)
@@ -71,13 +79,32 @@ class DPDiff(PatchDetector, Trainable):
         self.local = extractor(config.local_prototypes)
         self.global_ = extractor(config.global_prototypes)
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
+        self.linear = WienerFilter(channels) if config.precondition == "linear" else None
+        self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
+
+    @property
+    def inputs(self) -> InputSpec:
+        spec, groups = super().inputs, self.config.groups
+        return spec if groups == 1 else dataclasses.replace(spec, identity=(spec.identity, "groups", groups))
+
+    def encode(self, batch: Batch) -> Features:
+        """The mean of the blocks, or the means of their groups side by side: tokens [b n c]."""
+        if self.config.groups == 1:
+            return super().encode(batch)
+        network, images = self.backbone.network, self.backbone.normalization(batch.images["image"])
+        taps = network.taps(images, self.blocks)
+        tokens = jnp.stack([network.patches(taps[block]).astype(jnp.float32) for block in self.blocks])
+        means = [part.mean(0) for part in jnp.split(tokens, self.config.groups)]
+        return Features(jnp.concatenate(means, axis=-1), self.grid)
 
     def prepare(self, features: Iterable[Features]) -> None:
-        """Channel mean and standard deviation over the training tokens.
+        """Channel mean and standard deviation over the training tokens, and their covariance for the linear denoiser.
 
         Noise of unit variance asks for features of unit variance, and DINOv2 has a few channels so large that they
         would be hardly noised and would rule the residual.
         """
+        if self.linear is not None:
+            return self._prepare_linear(self.linear, features)
         if self.config.standardize != "channel":
             return
         count, mean, square = 0, 0.0, 0.0
@@ -88,14 +115,38 @@ class DPDiff(PatchDetector, Trainable):
         self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
         self.channel_std[...] = jnp.sqrt(jnp.asarray(square / max(count, 1), jnp.float32)) + 1e-6
 
+    def _prepare_linear(self, linear: WienerFilter, features: Iterable[Features]) -> None:
+        """The same statistics, and the linear denoiser of standardized tokens, from one pass."""
+        by_channel = self.config.standardize == "channel"
+        tokens = (jnp.asarray(f.tokens, jnp.float32) if by_channel else self._standardize(f.tokens) for f in features)
+        _, mean, covariance = moments((part.reshape(-1, 1, self.channels) for part in tokens), 1, self.channels)
+        mean, covariance = np.asarray(mean[0], np.float64), np.asarray(covariance[0], np.float64)
+        if by_channel:
+            std = np.sqrt(np.diag(covariance)) + 1e-6
+            self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
+            self.channel_std[...] = jnp.asarray(std, jnp.float32)
+            mean, covariance = np.zeros_like(mean), covariance / np.outer(std, std)
+        linear.fit(mean, covariance)
+
+    def finish(self, features: Iterable[Features]) -> None:
+        """The mean residual of the training features at each of `config.levels`; until then all count as they are."""
+        if self.level_means is not None:
+            self.level_means[...] = jnp.asarray(residual_means(self, features))
+
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
 
         Each image draws its t uniformly from `config.train_timesteps`; prototypes and tokens share it. L_diff is the
-        mean over images, tokens and channels of the squared error of the predicted noise, or of v.
+        mean over images, tokens and channels of the squared error of the predicted noise, or of v. With `config.tokens`
+        all of it is that of a window of each image.
         """
         config = self.config
-        x = self._standardize(features.tokens)
+        tokens, places = features.tokens, None
+        if config.tokens is not None:
+            shape = window_shape(config.tokens, self.grid)
+            places = random_windows(jax.random.fold_in(key, 3), len(tokens), self.grid, shape)
+            tokens = jnp.take_along_axis(jnp.asarray(tokens), places[..., None], axis=1)
+        x = self._standardize(tokens)
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         keys = jax.random.split(key, 3)
         t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, dtype=jnp.int32)
@@ -107,7 +158,7 @@ class DPDiff(PatchDetector, Trainable):
             if config.detach_prototypes:
                 prototypes = jax.lax.stop_gradient(prototypes)
             prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
-        output = self.denoiser(add_noise(x, noise, alpha_bar), prototypes, t)
+        output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar, places)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
         total = jnp.square(output - target).mean()
         terms: dict[str, Array] = {"diffusion": total}
@@ -122,22 +173,47 @@ class DPDiff(PatchDetector, Trainable):
         return total, terms
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
-        """Prototypes of the image, its reconstruction, and the residual of the two."""
+        """Prototypes of the image, its reconstruction, and the residual of the two, or that over several levels."""
         context = self.context(features)
-        reconstruction = self.reconstruct(features, context, keys)
-        explanation = self.explain(features, context, reconstruction)
-        return dataclasses.replace(self.score(features, reconstruction, context), explanation=explanation)
+        if self.level_means is None:
+            reconstruction = self.reconstruct(features, context, keys)
+            judgement = self.score(features, reconstruction, context)
+        else:
+            reconstruction, residuals = self.level_residuals(features, context, keys)
+            judgement = Judgement((residuals / self.level_means[...][None, None, None]).mean(-1))
+        return dataclasses.replace(judgement, explanation=self.explain(features, context, reconstruction))
+
+    def level_residuals(self, features: Features, context: Context, keys: Array) -> tuple[Features, jax.Array]:
+        """The mean of the reconstructions from each of `config.levels`, and the residual of each: [b h w l].
+
+        Every level has noise of its own.
+        """
+        assert self.config.levels is not None
+        found = []
+        for number, level in enumerate(self.config.levels):
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+            found.append(self.reconstruct(features, context, own, level))
+        residuals = jnp.stack([self.score(features, each, context).maps for each in found], -1)
+        return Features(jnp.stack([each.tokens for each in found]).mean(0), features.grid), residuals
 
     def context(self, features: Features) -> Context:
         """The image's own clean prototypes: "local" [b M c] and "global" [b K c]."""
         return self._prototypes(self._standardize(features.tokens))
 
-    def reconstruct(self, features: Features, context: Context, keys: Array) -> Features | None:
-        """Noise tokens and prototypes to `start_timestep`, then denoise (Eq. 20 and 21).
+    def reconstruct(
+        self, features: Features, context: Context, keys: Array, start: int | None = None
+    ) -> Features | None:
+        """Noise tokens and prototypes to timestep `start`, then denoise (Eq. 20 and 21).
+
+        Args:
+            features: tokens [b n c].
+            context: their prototypes.
+            keys: PRNG keys [b].
+            start: None for `config.start_timestep`.
 
         Returns:
-            The mean over the noise draws, tokens [b n c] in the standardized space; None where the map comes from the
-            prototypes alone.
+            The mean over the noise draws, or over both of every pair of them, tokens [b n c] in the standardized
+            space; None where the map comes from the prototypes alone.
         """
         if self.config.score == "prototype":
             return None
@@ -145,27 +221,36 @@ class DPDiff(PatchDetector, Trainable):
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
         chex.assert_shape(keys, (len(x),), custom_message="keys must be [b]")
 
-        def one_draw(total, draw):
-            return total + self._denoise(x, prototypes, jax.vmap(jax.random.fold_in, (0, None))(keys, draw)), None
+        level = self.config.start_timestep if start is None else start
 
-        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), jnp.arange(self.config.draws))
-        return Features(total / self.config.draws, features.grid)
+        def one_draw(total, inputs):
+            draw, sign = inputs
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
+            return total + self._denoise(x, prototypes, own, level, sign), None
+
+        draws, signs = jnp.arange(self.config.draws), None
+        if self.config.antithetic:
+            draws, signs = jnp.repeat(draws, 2), jnp.tile(jnp.array([1.0, -1.0]), self.config.draws)
+        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), (draws, signs))
+        return Features(total / len(draws), features.grid)
 
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Judgement:
         """Residual of reconstruction and feature on the token grid (Eq. 22 and 23).
 
         Squared: sum over channels of the squared difference of standardized features. Cosine: 1 - cosine of features as
         the backbone gives them, its channels' means and scales put back. Without a reconstruction: 1 - cosine to the
-        nearest prototype.
+        nearest prototype. Of several groups of blocks the mean of their residuals.
         """
         x = self._standardize(features.tokens)
         if reconstruction is None:
             prototypes = jnp.concatenate(list(context.values()), axis=1)
             residual = 1 - cosine_similarity(x, prototypes).max(-1)
         elif self.config.residual == "squared":
-            residual = jnp.square(reconstruction.tokens - x).sum(-1)
+            residual = jnp.square(reconstruction.tokens - x).sum(-1) / self.config.groups
         else:
-            residual = 1 - cosine(self._unstandardize(reconstruction.tokens), self._unstandardize(x))
+            pair = self._unstandardize(reconstruction.tokens), self._unstandardize(x)
+            groups = zip(*(jnp.split(tokens, self.config.groups, axis=-1) for tokens in pair), strict=True)
+            residual = jnp.stack([1 - cosine(*group) for group in groups]).mean(0)
         return Judgement(residual.reshape(-1, *features.grid))
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> Explanation:
@@ -201,10 +286,27 @@ class DPDiff(PatchDetector, Trainable):
         extractors = {"local": self.local, "global": self.global_}
         return {name: extract(x) for name, extract in extractors.items() if extract is not None}
 
-    def _denoise(self, x: Array, prototypes: Array | None, keys: Array) -> jax.Array:
+    def _predict(
+        self, x_t: Array, prototypes: Array | None, t: Array, alpha_bar: Array, places: Array | None = None
+    ) -> jax.Array:
+        """Noise or v [b n c] as `config.prediction` says: the denoiser's output, added to the linear denoiser's."""
+        denoiser: Any = self.denoiser
+        output = denoiser(x_t, prototypes, t) if places is None else denoiser(x_t, prototypes, t, places)
+        return output if self.linear is None else output + self.linear(x_t, alpha_bar, self.config.prediction)
+
+    def _denoise(self, x: Array, prototypes: Array | None, keys: Array, start: int, sign: Array | None) -> jax.Array:
+        """One reconstruction [b n c] from timestep `start`.
+
+        `sign`, 1 or -1, multiplies noise wherever it is drawn; None for 1.
+        """
         config, schedule = self.config, self._schedule
+
+        def noise(keys: Array, like: Array) -> jax.Array:
+            drawn: jax.Array = normal_per_image(keys, like.shape[1:])
+            return drawn if sign is None else jnp.multiply(sign, drawn)
+
         token_keys, prototype_keys, step_keys = jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, 3))(keys), 1, 0)
-        x_t = add_noise(x, normal_per_image(token_keys, x.shape[1:]), schedule.alpha_bar_at(config.start_timestep))
+        x_t = add_noise(x, noise(token_keys, x), schedule.alpha_bar_at(np.asarray(start)))
 
         def denoise(x_s, s):
             alpha_bar = schedule.alpha_bar_at(s)
@@ -212,19 +314,29 @@ class DPDiff(PatchDetector, Trainable):
             if prototypes is not None:
                 fresh = config.noise == "fresh"
                 draw = jax.vmap(jax.random.fold_in, (0, None))(prototype_keys, s) if fresh else prototype_keys
-                noisy = add_noise(prototypes, normal_per_image(draw, prototypes.shape[1:]), alpha_bar)
-            output = self.denoiser(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]))
+                noisy = add_noise(prototypes, noise(draw, prototypes), alpha_bar)
+            output = self._predict(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]), alpha_bar)
             return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
 
         if config.sampler == "ddpm":
-            return ddpm(denoise, x_t, schedule, config.start_timestep, step_keys)
-        return ddim(denoise, x_t, schedule, ddim_timesteps(config.start_timestep, config.sampling_steps))
+            return ddpm(denoise, x_t, schedule, start, step_keys, sign=sign)
+        return ddim(denoise, x_t, schedule, ddim_timesteps(start, config.sampling_steps))
 
 
 def _check_heads(**settings: tuple[int, int]) -> None:
     problems = [
         f"{name} = {heads}: must divide the width {width}" for name, (heads, width) in settings.items() if width % heads
     ]
+    if problems:
+        raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
+
+
+def _check_groups(config: DPDiffConfig, backbone: Backbone, blocks: tuple[int, ...]) -> None:
+    problems = []
+    if not isinstance(backbone.network, ViT):
+        problems.append(f"groups = {config.groups}: backbone = {config.backbone} must be a Vision Transformer")
+    if len(blocks) % config.groups:
+        problems.append(f"blocks = {blocks}: their number must be a multiple of groups = {config.groups}")
     if problems:
         raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
 

@@ -89,6 +89,19 @@ def test_gradient_reaches_every_parameter_and_output_starts_at_zero(name):
     assert float(compiled(closed)[0]) == pytest.approx(float(np.square(x).mean()), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["dit", "uvit"])
+def test_tokens_keep_their_positions_wherever_they_stand(name):
+    graphdef, arrays = build(name)
+    apply = jax.jit(lambda arrays, *inputs: module_state.merge(graphdef, arrays)(*inputs))
+    x, prototypes, t = inputs()
+    places = np.stack([np.random.default_rng(image).permutation(15) for image in range(2)])
+    moved = np.take_along_axis(x, places[..., None], axis=1)
+    expected = np.take_along_axis(np.asarray(apply(arrays, x, prototypes, t)), places[..., None], axis=1)
+    np.testing.assert_allclose(apply(arrays, moved, prototypes, t, places), expected, rtol=1e-4, atol=1e-4)
+    assert np.abs(apply(arrays, moved, prototypes, t) - expected).max() > 1e-2
+    assert apply(arrays, moved[:, :6], prototypes, t, places[:, :6]).shape == (2, 6, CHANNELS)
+
+
 @pytest.mark.parametrize("name", ["unet", "uvit"])
 def test_without_prototypes_nothing_attends_to_them(name):
     graphdef, arrays = build(name, local_prototypes=0, global_prototypes=0, depth=2)

@@ -1,3 +1,6 @@
+import dataclasses
+import shutil
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,13 +10,16 @@ from flax import nnx
 
 import jaxad
 from jaxad import parallel
-from jaxad.errors import ConfigError
+from jaxad.detectors.dpdiff.levels import residual_means
+from jaxad.errors import CheckpointError, ConfigError
 from jaxad.features import Encoder
 from jaxad.inference.predictor import Predictor
+from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
-from jaxad.testing import toy_model, toy_training
+from jaxad.testing import check_detector, toy_model, toy_training
 from jaxad.training.step import DetectorTrainer
-from jaxad.types import Features
+from jaxad.types import Batch, Features
+from tests.training.test_trainer import assert_bit_equal
 
 # Together these set every switch of the ablations to every value at least once.
 SWITCHES = {
@@ -23,6 +29,8 @@ SWITCHES = {
         "draws": 2,
         "standardize": "token",
         "prediction": "v",
+        "antithetic": True,
+        "precondition": "linear",
     },
     "global only, fresh noise, no scaling": {
         "local_prototypes": 0,
@@ -37,10 +45,13 @@ SWITCHES = {
         "sampler": "ddpm",
         "start_timestep": 2,
         "width": 48,
+        "tokens": 7,
     },
     "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
     "detached": {
         "detach_prototypes": True,
+        "groups": 2,
+        "blocks": (0, 1),
         "sampling_steps": 1,
         "sampler": "ddpm",
         "noise": "fresh",
@@ -147,6 +158,45 @@ def test_encoding_is_the_mean_of_the_selected_blocks(parts):
     np.testing.assert_array_equal(encode(None), second)
 
 
+def test_groups_are_means_of_shallow_and_deep_blocks_side_by_side(parts):
+    backbone = load_backbone("random:32x4")
+    config = toy_model().config
+
+    def encode(**changes):
+        changed = dataclasses.replace(config, **changes)
+        model = jaxad.DPDiff.create(changed, key=jax.random.key(0), backbone=backbone)
+        return model, next(Encoder(model, batch_size=4).stream(parts.test))[0].tokens
+
+    (grouped, wide), (_, shallow), (_, deep) = (
+        encode(**changes) for changes in ({"groups": 2, "blocks": (3, 0, 2, 1)}, {"blocks": (0, 1)}, {"blocks": (2, 3)})
+    )
+    np.testing.assert_allclose(wide, np.concatenate([shallow, deep], -1), rtol=1e-4, atol=1e-5)
+    assert (grouped.channels, grouped.denoiser.width) == (64, 64)
+    one, _ = encode(blocks=(0, 1, 2, 3))
+    assert grouped.inputs.identity != one.inputs.identity
+    check_detector(grouped, parts.test)
+
+
+@pytest.mark.parametrize("residual", ["squared", "cosine"])
+def test_the_residual_of_groups_is_the_mean_of_theirs(residual):
+    model = toy_model(residual=residual, standardize="none", groups=2, blocks=(0, 1))
+    half = toy_model(residual=residual, standardize="none")
+    x, other = tokens(model, 2), tokens(model, 2, seed=1)
+    x.tokens[..., 32:] *= 5
+    parts = [
+        half.score(*(Features(f.tokens[..., part], f.grid) for f in (x, other)), {}).maps
+        for part in (slice(0, 32), slice(32, 64))
+    ]
+    np.testing.assert_allclose(model.score(x, other, {}).maps, (parts[0] + parts[1]) / 2, rtol=1e-4)
+
+
+def test_groups_that_a_backbone_cannot_have_are_refused():
+    with pytest.raises(ConfigError, match="groups"):
+        toy_model(groups=2, blocks=(1,))
+    with pytest.raises(ConfigError, match="Vision Transformer"):
+        toy_model(groups=2, backbone="random:resnet18", image_size=64)
+
+
 def test_squared_residual_is_a_sum_over_channels():
     model, x = toy_model(standardize="none"), tokens(toy_model(), 2)
     reconstruction = Features(x.tokens + 0.5, x.grid)
@@ -194,6 +244,142 @@ def test_an_untrained_denoiser_predicts_no_noise_so_that_noise_is_what_remains()
     noise = (np.asarray(reconstruction) - x.tokens) * np.sqrt(alpha_bar / (1 - alpha_bar))
     assert abs(noise.mean()) < 0.1
     assert noise.std() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"sampling_steps": 1, "draws": 3},
+        {"sampling_steps": 3, "noise": "fresh", "prediction": "v"},
+        {"sampler": "ddpm", "start_timestep": 6},
+    ],
+    ids=str,
+)
+def test_the_noise_of_a_pair_cancels_where_the_denoiser_is_linear(switches):
+    def reconstruct(seed, antithetic):
+        model = toy_model(antithetic=antithetic, standardize="none", **switches)
+        x = tokens(model, 2)
+        linear = lambda x_s, prototypes, s: 0.3 * x_s + 0.5 * prototypes.mean(1)[:, None] + 0.2  # noqa: E731
+        object.__setattr__(model, "denoiser", linear)
+        return model.reconstruct(x, model.context(x), jax.random.split(jax.random.key(seed), 2)).tokens
+
+    single, pairs = ([reconstruct(seed, antithetic) for seed in (0, 1)] for antithetic in (False, True))
+    np.testing.assert_allclose(*pairs, atol=1e-5)
+    assert np.abs(single[0] - single[1]).max() > 1e-2
+
+
+def low_rank(model, images=64):
+    """Tokens of five directions, with large means and unequal scales."""
+    rng = np.random.default_rng(4)
+    mix = rng.normal(size=(5, model.channels)) * rng.uniform(0.5, 9, model.channels)
+    x = rng.normal(size=(images, 16, 5)) @ mix + 30 * rng.normal(size=model.channels)
+    return Features(x.astype(np.float32), model.grid)
+
+
+@pytest.mark.parametrize("standardize", ["channel", "token", "none"])
+def test_the_linear_denoiser_is_that_of_the_tokens_as_they_are_diffused(standardize):
+    model = toy_model(precondition="linear", standardize=standardize)
+    features = low_rank(model)
+    model.prepare(Features(features.tokens[start : start + 30], features.grid) for start in (0, 30, 60))
+    x = np.asarray(model._standardize(features.tokens), np.float64).reshape(-1, model.channels)
+    assert model.linear is not None
+    directions, variances = (np.asarray(v[...]) for v in (model.linear.directions, model.linear.variances))
+    scale = np.square(x).mean()
+    np.testing.assert_allclose(model.linear.mean[...], x.mean(0), atol=1e-3 * scale**0.5)
+    np.testing.assert_allclose(directions * variances @ directions.T, np.cov(x.T, bias=True), atol=1e-3 * scale)
+    if standardize == "channel":
+        np.testing.assert_allclose(x.std(0), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_training_begins_with_the_linear_denoiser(prediction):
+    model = toy_model(
+        precondition="linear",
+        prediction=prediction,
+        train_timesteps=(250, 251),
+        sampling_steps=1,
+        antithetic=True,
+    )
+    features = low_rank(model)
+    model.prepare([features])
+    x, a = np.asarray(model._standardize(features.tokens)), model._schedule.alpha_bar[250]
+    assert model.linear is not None
+    keys = jax.random.split(jax.random.key(0), len(x))
+    reconstruction = model.reconstruct(features, model.context(features), keys)
+    expected = model.linear(np.sqrt(a).astype(np.float32) * x, np.float32(a))
+    np.testing.assert_allclose(reconstruction.tokens, expected, atol=1e-4)
+    variances = np.asarray(model.linear.variances[...])
+    least = (variances * (a if prediction == "epsilon" else 1) / (a * variances + 1 - a)).mean()
+    assert model.loss(features, jax.random.key(0))[1]["diffusion"] == pytest.approx(least, rel=0.05)
+
+
+def test_the_linear_denoiser_is_resumed_and_restored(parts, tmp_path):
+    def fit(workdir, steps):
+        training = toy_training(steps=steps, checkpoint_every=2, schedule="constant")
+        return jaxad.fit(toy_model(precondition="linear"), parts.train, training, workdir=tmp_path / workdir)
+
+    whole = fit("whole", 4).model
+    fit("stopped", 4)
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "4")
+    resumed = fit("stopped", 4).model
+    assert np.asarray(whole.linear.variances[...]).std() > 0.1
+    assert_bit_equal(resumed, whole)
+    assert_bit_equal(jaxad.restore(tmp_path / "whole").detector, whole)
+
+
+def test_levels_count_alike_however_large_their_residuals_are():
+    model = toy_model(levels=(20, 600), sampling_steps=1, standardize="none")
+    x, keys = tokens(model, 3), jax.random.split(jax.random.key(0), 3)
+    batch = Batch({}, np.zeros(3, np.uint32), np.ones(3, bool))
+    residuals = np.asarray(model.level_residuals(x, model.context(x), keys)[1])
+    assert residuals[..., 1].min() > 10 * residuals[..., 0].max()
+    np.testing.assert_allclose(model.judge(x, batch, keys).maps, residuals.mean(-1), rtol=1e-4)
+    model.finish(Features(x.tokens[start : start + 2], x.grid) for start in (0, 2))
+    means = np.asarray(model.level_means[...])
+    # Untrained, a denoiser leaves the noise, whose mean square is known.
+    a = model._schedule.alpha_bar[[20, 600]]
+    np.testing.assert_allclose(means, 32 * (1 - a) / a, rtol=0.2)
+    np.testing.assert_allclose(model.judge(x, batch, keys).maps, (residuals / means).mean(-1), rtol=1e-4)
+
+
+def test_means_of_levels_are_measured_at_the_end_and_hold_for_their_settings(parts, tmp_path):
+    run = jaxad.fit(
+        toy_model(levels=(50, 200), sampling_steps=1), parts.train, toy_training(steps=2), workdir=tmp_path / "run"
+    )
+    means = np.asarray(run.model.level_means[...])
+    assert (means != 1).all()
+    stream = Encoder(run.model, batch_size=8).stream(parts.train)
+    np.testing.assert_allclose(residual_means(run.model, (batch for batch, _ in stream)), means, rtol=1e-2)
+    assert_bit_equal(jaxad.restore(tmp_path / "run").detector, run.model)
+    with pytest.raises(CheckpointError, match=r"draws, levels"):
+        jaxad.restore(tmp_path / "run", levels=(50, 100), draws=2, start_timestep=30)
+    assert jaxad.restore(tmp_path / "run", start_timestep=30).detector.config.start_timestep == 30
+
+
+def test_training_sees_windows_of_tokens_with_their_places():
+    model = toy_model(tokens=6, standardize="none", train_timesteps=(0, 1), score="prototype")
+    x, seen = tokens(model), []
+    object.__setattr__(model, "denoiser", lambda *given: seen.append(given) or jnp.zeros_like(given[0]))
+    for seed in (0, 1):
+        model.loss(x, jax.random.key(seed))
+    (noisy, _, _, places), (_, _, _, others) = seen
+    assert places.shape == (4, 6)
+    assert (places != others).any()
+    assert (places[0] != places[1]).any()
+    np.testing.assert_allclose(noisy, np.take_along_axis(x.tokens, places[..., None], axis=1), atol=0.1)
+
+
+def test_a_step_on_windows_costs_what_images_of_that_size_do():
+    def operations(**changes):
+        model = toy_model(**changes)
+        graphdef, arrays, rest = module_state.split(model, nnx.Param, ...)
+        x, key = tokens(model), jax.random.key(0)
+        step = jax.jit(jax.grad(lambda arrays: module_state.merge(graphdef, {**arrays, **rest}).loss(x, key)[0]))
+        return step.lower(arrays).cost_analysis()["flops"]
+
+    small = operations()
+    assert operations(image_size=112, tokens=16) == pytest.approx(small, rel=0.1)
+    assert operations(image_size=112) > 2.5 * small
 
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
