@@ -22,6 +22,7 @@ from jaxad.config.padim import PaDiMConfig as PaDiMConfig
 from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
 from jaxad.config.reference import SettingRow as SettingRow
 from jaxad.config.reference import provenance as provenance
+from jaxad.config.simplenet import SimpleNetConfig as SimpleNetConfig
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
 from jaxad.config.uniad import UniADConfig as UniADConfig
