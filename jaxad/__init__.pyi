@@ -8,6 +8,7 @@ from .config import DPDiffConfig as DPDiffConfig
 from .config import LinearConfig as LinearConfig
 from .config import PaDiMConfig as PaDiMConfig
 from .config import PatchBankConfig as PatchBankConfig
+from .config import RD4ADConfig as RD4ADConfig
 from .config import SimpleNetConfig as SimpleNetConfig
 from .config import TrainConfig as TrainConfig
 from .config import UniADConfig as UniADConfig
@@ -24,6 +25,7 @@ from .detectors.dpdiff import DPDiff as DPDiff
 from .detectors.linear import LinearDenoiser as LinearDenoiser
 from .detectors.padim import PaDiM as PaDiM
 from .detectors.patch_bank import PatchBank as PatchBank
+from .detectors.rd4ad import RD4AD as RD4AD
 from .detectors.simplenet import SimpleNet as SimpleNet
 from .detectors.uniad import UniAD as UniAD
 from .detectors.vlmdiff import VLMDiff as VLMDiff
