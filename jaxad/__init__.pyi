@@ -12,6 +12,7 @@ from .config import RD4ADConfig as RD4ADConfig
 from .config import SimpleNetConfig as SimpleNetConfig
 from .config import TrainConfig as TrainConfig
 from .config import UniADConfig as UniADConfig
+from .config import ViTADConfig as ViTADConfig
 from .config import VLMDiffConfig as VLMDiffConfig
 from .detector import Detector as Detector
 from .detector import InputSpec as InputSpec
@@ -28,6 +29,7 @@ from .detectors.patch_bank import PatchBank as PatchBank
 from .detectors.rd4ad import RD4AD as RD4AD
 from .detectors.simplenet import SimpleNet as SimpleNet
 from .detectors.uniad import UniAD as UniAD
+from .detectors.vitad import ViTAD as ViTAD
 from .detectors.vlmdiff import VLMDiff as VLMDiff
 from .errors import JaxadError as JaxadError
 from .inference.calibrate import choose_threshold as choose_threshold

@@ -27,5 +27,6 @@ from jaxad.config.simplenet import SimpleNetConfig as SimpleNetConfig
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig
 from jaxad.config.uniad import UniADConfig as UniADConfig
+from jaxad.config.vitad import ViTADConfig as ViTADConfig
 from jaxad.config.vlmdiff import VLMDiffConfig as VLMDiffConfig
 from jaxad.config.vlmdiff import VLMDiffPreset as VLMDiffPreset
