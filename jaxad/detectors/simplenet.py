@@ -52,7 +52,7 @@ class SimpleNet(PatchDetector, Trainable):
         self.channel_mean[...], self.channel_covariance[...] = mean[0], covariance[0]
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
-        """By how much normal features miss the margin on one side, and noisy ones on the other (Eq. 4, 5)."""
+        """By how much normal features miss the margin on one side, and noisy ones on the other."""
         x = self.adaptor(self._averaged(features) / self._scale())
         noisy = x + self.config.noise * jax.random.normal(key, x.shape)
         hidden = self.discriminator.hidden(jnp.concatenate([x, noisy]))
@@ -62,7 +62,7 @@ class SimpleNet(PatchDetector, Trainable):
         return misses[0] + misses[1], {"normal": misses[0], "anomalous": misses[1]}
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
-        """How little each patch looks like a normal one to the discriminator, on the token grid (Eq. 6)."""
+        """How little each patch looks like a normal one to the discriminator, on the token grid."""
         hidden = self.discriminator.hidden(self.adaptor(self._averaged(features) / self._scale()))
         return Judgement(-self.discriminator.score(hidden, *self.expected()).reshape(-1, *features.grid))
 
