@@ -5,6 +5,7 @@ from .config import CLIPFusionConfig as CLIPFusionConfig
 from .config import DataConfig as DataConfig
 from .config import DinomalyConfig as DinomalyConfig
 from .config import DPDiffConfig as DPDiffConfig
+from .config import HVQTransConfig as HVQTransConfig
 from .config import INPFormerConfig as INPFormerConfig
 from .config import LinearConfig as LinearConfig
 from .config import PaDiMConfig as PaDiMConfig
@@ -24,6 +25,7 @@ from .detector import register as register
 from .detectors.clipfusion import CLIPFusion as CLIPFusion
 from .detectors.dinomaly import Dinomaly as Dinomaly
 from .detectors.dpdiff import DPDiff as DPDiff
+from .detectors.hvq_trans import HVQTrans as HVQTrans
 from .detectors.inp_former import INPFormer as INPFormer
 from .detectors.linear import LinearDenoiser as LinearDenoiser
 from .detectors.padim import PaDiM as PaDiM

@@ -17,6 +17,7 @@ from jaxad.config.fields import setting as setting
 from jaxad.config.fields import to_json as to_json
 from jaxad.config.first_stage import FirstStageConfig as FirstStageConfig
 from jaxad.config.first_stage import FirstStageTrainConfig as FirstStageTrainConfig
+from jaxad.config.hvq_trans import HVQTransConfig as HVQTransConfig
 from jaxad.config.inp_former import INPFormerConfig as INPFormerConfig
 from jaxad.config.linear import LinearConfig as LinearConfig
 from jaxad.config.padim import PaDiMConfig as PaDiMConfig

@@ -9,7 +9,7 @@ import pytest
 from jaxad.cli import COMMANDS
 from tests.test_references import ABSENT
 
-PEERS = ("padim", "dinomaly", "uniad", "simplenet", "rd4ad", "vitad", "inp-former")
+PEERS = ("padim", "dinomaly", "uniad", "simplenet", "rd4ad", "vitad", "inp-former", "hvq-trans")
 FITTED = ("dpdiff", "patch-bank", "linear", *PEERS, "vlmdiff", "clipfusion", "autoencoder")
 BENCHMARKS = ("metrics", "input", "models", "clipfusion", "vlmdiff")
 HELPS = [
