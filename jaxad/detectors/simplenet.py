@@ -17,7 +17,7 @@ from jaxad.config import SimpleNetConfig
 from jaxad.detector import PatchDetector, Trainable, register
 from jaxad.memory.moments import moments
 from jaxad.models.backbone import Backbone
-from jaxad.nn.precision import Linear, compute_dtype
+from jaxad.nn.precision import Linear
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Features, Judgement
 
@@ -38,12 +38,12 @@ class SimpleNet(PatchDetector, Trainable):
 
     def __init__(self, config: SimpleNetConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
         super().__init__(config, backbone, rngs=rngs)
-        width, dtype = self.channels, compute_dtype(config.precision)
+        width = self.channels
         self.channel_mean = Statistic(jnp.zeros(width, jnp.float32))
         self.channel_covariance = Statistic(jnp.eye(width, dtype=jnp.float32))
-        # The norm of the discriminator takes away any bias of what comes before it.
-        self.adaptor = _linear(width, width, dtype, rngs)
-        self.discriminator = Discriminator(width, config.hidden, dtype=dtype, rngs=rngs)
+        # Without biases, which the norm of the discriminator takes away; in float32, for little noise.
+        self.adaptor = _linear(width, width, rngs)
+        self.discriminator = Discriminator(width, config.hidden, rngs=rngs)
 
     def prepare(self, features: Iterable[Features]) -> None:
         """Mean and covariance of the averaged features over the training patches."""
@@ -96,11 +96,11 @@ class SimpleNet(PatchDetector, Trainable):
 class Discriminator(nnx.Module):
     """Two linear layers with a batch norm and a leaky ReLU between them; its scores are high for normal features."""
 
-    def __init__(self, width: int, hidden: int, *, dtype, rngs: nnx.Rngs):
-        self.hidden = _linear(width, hidden, dtype, rngs)
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs):
+        self.hidden = _linear(width, hidden, rngs)
         self.scale = nnx.Param(jnp.ones(hidden, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(hidden, jnp.float32))
-        self.tail = _linear(hidden, 1, dtype, rngs)
+        self.tail = _linear(hidden, 1, rngs)
 
     def score(self, hidden: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
         """Outputs of `hidden` [b n d] and their mean and variance [d] -> scores [b n]."""
@@ -109,6 +109,5 @@ class Discriminator(nnx.Module):
         return self.tail(nnx.leaky_relu(normed, 0.2))[..., 0]
 
 
-def _linear(n_in: int, n_out: int, dtype, rngs: nnx.Rngs) -> Linear:
-    kernel_init = nnx.initializers.xavier_normal()
-    return Linear(n_in, n_out, use_bias=False, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
+def _linear(n_in: int, n_out: int, rngs: nnx.Rngs) -> Linear:
+    return Linear(n_in, n_out, use_bias=False, kernel_init=nnx.initializers.xavier_normal(), rngs=rngs)
