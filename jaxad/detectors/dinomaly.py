@@ -61,7 +61,7 @@ class Dinomaly(PatchDetector, Trainable):
         """The mean of each group of blocks, side by side: tokens [b n g*c], class and registers in `extras`."""
         taps = self.backbone.network.taps(self.backbone.normalization(batch.images["image"]), self.blocks)
         blocks = [taps[block].astype(jnp.float32) for block in self.blocks]
-        tokens = jnp.concatenate(_group_means(blocks, self.config.groups), axis=-1)
+        tokens = jnp.concatenate(group_means(blocks, self.config.groups), axis=-1)
         leading = tokens.shape[1] - self.grid[0] * self.grid[1]
         return Features(tokens[:, leading:], self.grid, {"leading": tokens[:, :leading]})
 
@@ -106,7 +106,7 @@ class Dinomaly(PatchDetector, Trainable):
         for block in self.decoder:
             x = block(x)
             outputs.append(x[:, leading.shape[1] :])
-        return _group_means(outputs[::-1], self.config.groups)
+        return group_means(outputs[::-1], self.config.groups)
 
     def _targets(self, features: Features) -> list[jax.Array]:
         return jnp.split(jnp.asarray(features.tokens, jnp.float32), self.config.groups, axis=-1)
@@ -176,7 +176,7 @@ def with_easy_gradient(target: Array, found: jax.Array, share: Array | float, fa
     return fixed + jnp.where(distance < least, factor, 1.0)[..., None] * (found - fixed)
 
 
-def _group_means(arrays: list[jax.Array], groups: int) -> list[jax.Array]:
+def group_means(arrays: list[jax.Array], groups: int) -> list[jax.Array]:
     """The means of consecutive groups of equal size."""
     size = len(arrays) // groups
     return [jnp.stack(arrays[start : start + size]).mean(0) for start in range(0, len(arrays), size)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar
 
 import chex
@@ -11,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxad.config import UniADConfig
-from jaxad.detector import PatchDetector, Trainable, register
+from jaxad.config import HVQTransConfig, UniADConfig
+from jaxad.detector import register
+from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.errors import ConfigError
-from jaxad.memory.moments import moments
 from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import Linear, compute_dtype
-from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
 
 
@@ -35,7 +33,7 @@ class Dropout:
 
 
 @register
-class UniAD(PatchDetector, Trainable):
+class UniAD(StandardizedDetector):
     """Reconstruction with neighbor-masked attention and layer-wise queries; one for many categories.
 
     Make one with `UniAD.create(config, key=key)`; train it with `jaxad.fit`.
@@ -49,26 +47,13 @@ class UniAD(PatchDetector, Trainable):
         super().__init__(config, backbone, rngs=rngs)
         seen_by(self.grid, config.neighborhood)
         width, dtype = config.width, compute_dtype(config.precision)
-        self.channel_mean = Statistic(jnp.zeros(self.channels, jnp.float32))
-        self.channel_std = Statistic(jnp.ones(self.channels, jnp.float32))
-        rows, columns = self.grid
-        self.rows = nnx.Param(jax.random.uniform(rngs.params(), (rows, width // 2)))
-        self.columns = nnx.Param(jax.random.uniform(rngs.params(), (columns, width // 2)))
+        places = self.grid[0] * self.grid[1]
         self.project_in = _linear(self.channels, width, dtype, rngs)
         self.project_out = _linear(width, self.channels, dtype, rngs)
         layer = {"config": config, "dtype": dtype, "rngs": rngs}
         self.encoder = nnx.List([EncoderLayer(**layer) for _ in range(config.depth)])
-        self.decoder = nnx.List([DecoderLayer(rows * columns, **layer) for _ in range(config.depth)])
+        self.decoder = nnx.List([DecoderLayer(places, **layer) for _ in range(config.depth)])
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
-
-    def prepare(self, features: Iterable[Features]) -> None:
-        """Channel mean and standard deviation over the training tokens."""
-        if self.config.standardize == "none":
-            return
-        stream = (batch.tokens.reshape(-1, 1, self.channels) for batch in features)
-        _, mean, covariance = moments(stream, 1, self.channels)
-        self.channel_mean[...] = mean[0]
-        self.channel_std[...] = jnp.sqrt(jnp.diagonal(covariance[0])) + 1e-6
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean squared error of the features restored from jittered ones."""
@@ -104,17 +89,6 @@ class UniAD(PatchDetector, Trainable):
             output = layer(output, memory, positions, seen, drop)
         return self.project_out(self.norm(output))
 
-    def _positions(self) -> jax.Array:
-        """[1 n d]: half of the channels say the column, half the row."""
-        (rows, columns), half = self.grid, self.config.width // 2
-        parts = jnp.broadcast_to(self.columns[...][None], (rows, columns, half)), self.rows[...][:, None]
-        positions = jnp.concatenate([parts[0], jnp.broadcast_to(parts[1], (rows, columns, half))], -1)
-        return positions.reshape(1, rows * columns, -1)
-
-    def _standardize(self, tokens: Array) -> jax.Array:
-        mean, std = self.channel_mean[...][None, None], self.channel_std[...][None, None]
-        return (jnp.asarray(tokens, jnp.float32) - mean) / std
-
 
 class Attention(nnx.Module):
     """Multi-head attention that leaves out what `seen` [n n] says; dropout of its weights."""
@@ -135,7 +109,7 @@ class Attention(nnx.Module):
 class EncoderLayer(nnx.Module):
     """Post-norm layer of masked self-attention, [b n d] -> [b n d]."""
 
-    def __init__(self, *, config: UniADConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, *, config: UniADConfig | HVQTransConfig, dtype, rngs: nnx.Rngs):
         self.attention = Attention(config.width, config.heads, dtype=dtype, rngs=rngs)
         self.feed = FeedForward(config.width, config.hidden, dtype=dtype, rngs=rngs)
         self.norm1, self.norm2 = (nnx.LayerNorm(config.width, epsilon=1e-5, rngs=rngs) for _ in range(2))

@@ -9,7 +9,8 @@ import pytest
 from jaxad.cli import COMMANDS
 from tests.test_references import ABSENT
 
-FITTED = ("dpdiff", "patch-bank", "linear", "padim", "dinomaly", "uniad", "vlmdiff", "clipfusion", "autoencoder")
+PEERS = ("padim", "dinomaly", "uniad", "simplenet", "rd4ad", "vitad", "inp-former", "hvq-trans")
+FITTED = ("dpdiff", "patch-bank", "linear", *PEERS, "vlmdiff", "clipfusion", "autoencoder")
 BENCHMARKS = ("metrics", "input", "models", "clipfusion", "vlmdiff")
 HELPS = [
     (),

@@ -1,0 +1,61 @@
+"""Settings of RD4AD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxad.config.fields import Blocks, at_least, make_preset, setting
+from jaxad.config.frozen_features import FrozenFeatures
+from jaxad.config.training import TrainConfig
+
+_PUBLIC = "published code: RD4AD"
+_SMALL: Mapping[str, Any] = {"backbone": "embedded", "embedding_depth": 1, "depths": (1, 1, 1)}
+
+
+@dataclass(frozen=True)
+class RD4ADConfig(FrozenFeatures):
+    """RD4AD: a student restores a teacher's features, deep ones first, from a compact embedding (arXiv 2201.10703).
+
+    The teacher is a Vision Transformer, not a wide ResNet-50, and three of its blocks stand for three stages. "small"
+    has one convolutional block for each stage, for CPUs and tests.
+    """
+
+    MAIN: ClassVar = ("backbone", "blocks", "image_size", "embedding_depth", "depths")
+    PRESETS: ClassVar = {"paper": {}, "small": {**_SMALL}}
+
+    blocks: Blocks = setting(
+        (2, 5, 8),
+        source="jaxad",
+        reason="the ends of three quarters of a ViT's 12 blocks, which ViTAD restores",
+        decision="rd4ad-stages",
+    )
+    """Blocks, counted from 0, that are restored: numbers, "middle" third, or None for the last half."""
+    image_size: int = setting(
+        224, source="jaxad", reason="published are 256 pixels, whose deepest stage has as many places, 16 x 16"
+    )
+    """Side in pixels of the square input; an even multiple of the backbone's patch."""
+    embedding_depth: int = setting(3, source=_PUBLIC, reason="of a wide ResNet-50")
+    """Convolutional blocks of the one-class embedding."""
+    depths: tuple[int, ...] = setting((3, 4, 6), source=_PUBLIC, reason="of a wide ResNet-50")
+    """Convolutional blocks of the student for each restored block of the teacher, the deepest first."""
+
+    @classmethod
+    def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
+        """The training that goes with the preset of that name: 200 epochs of MVTec-AD, or 800 steps.
+
+        Raises:
+            ConfigError: no preset has that name.
+        """
+        paper = {"steps": 45_400, "batch_size": 16, "learning_rate": 5e-3, "sampling": "size"}
+        small = {"steps": 800, "batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 50}
+        small |= {"schedule": "cosine", "clip_norm": 1.0, "checkpoint_every": 250}
+        return make_preset(TrainConfig, name, {"paper": paper, "small": small}, changes)
+
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work."""
+        problems = super().problems() + at_least(self, 1, ("embedding_depth",))
+        if not self.depths or min(self.depths) < 1:
+            problems.append(f"depths = {self.depths}: must be one number or more, each at least 1")
+        return problems
