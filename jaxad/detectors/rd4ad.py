@@ -122,7 +122,7 @@ def _changing(n_in: int, n_out: int, side: int, step: Step, **options: Any) -> C
 
 def _conv(n_in: int, n_out: int, side: int, stride: int = 1, *, dtype: Any, rngs: nnx.Rngs) -> Conv:
     options = {"kernel_init": _INITIALIZER, "dtype": dtype, "rngs": rngs}
-    return Conv(n_in, n_out, (side, side), stride, padding=side // 2, use_bias=False, **options)
+    return Conv(n_in, n_out, (side, side), strides=stride, padding=side // 2, use_bias=False, **options)
 
 
 def _check_fit(config: RD4ADConfig, blocks: tuple[int, ...], grid: tuple[int, int], width: int) -> None:
