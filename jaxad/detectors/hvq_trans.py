@@ -7,6 +7,7 @@ map = length of the difference, and the cost of moving the shallowest features t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import chex
@@ -19,10 +20,14 @@ from jaxad.config import HVQTransConfig
 from jaxad.detector import register
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.uniad import Attention, Dropout, EncoderLayer, FeedForward, seen_by
+from jaxad.memory.bank import Reservoir
 from jaxad.memory.cosine import unit
 from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import Linear, compute_dtype
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
+
+IMAGES = 16
+"""Training images that the codebooks are begun from."""
 
 
 @register
@@ -49,6 +54,31 @@ class HVQTrans(StandardizedDetector):
         self.top = Codebook(config.entries, width, rngs=rngs)
         # Like the decoder's layers, deep ones first.
         self.codebooks = nnx.List([Codebook(config.entries, 2 * width, rngs=rngs) for _ in range(config.depth)])
+
+    def prepare(self, features: Iterable[Features]) -> None:
+        """Channel statistics, and the first entries of the codebooks: what the encoder makes of some training images.
+
+        Entries that lie far from all features would never be taken, and so never move.
+        """
+        images = Reservoir(IMAGES, seed=0)
+
+        def passing() -> Iterator[Features]:
+            for batch in features:
+                images.add(np.asarray(batch.tokens, np.float32).reshape(len(batch.tokens), -1))
+                yield batch
+
+        stream = passing()
+        super().prepare(stream)
+        for _ in stream:  # What the statistics have left.
+            pass
+        x = self._standardize(images.patches().reshape(-1, self.grid[0] * self.grid[1], self.channels))
+        for level, codebook in enumerate((self.top, *self.codebooks)):
+            z = self.quantize(x)[1][level]
+            z = z.reshape(-1, z.shape[-1])
+            entries = len(codebook.vectors[...])
+            chosen = np.random.default_rng(level).choice(len(z), entries, replace=len(z) < entries)
+            first: Any = np.asarray(z)[chosen]
+            codebook.vectors.set_value(first)
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean squared error of the features, and what features and codebook entries are apart."""
@@ -139,7 +169,7 @@ class Codebook(nnx.Module):
 
     def nearest(self, z: jax.Array) -> jax.Array:
         """The entry next to each feature of z [b n d]: [b n d]."""
-        vectors = self.vectors[...]
+        vectors = jnp.asarray(self.vectors[...])
         distance = jnp.square(vectors).sum(-1)[None, None] - 2 * self._products(z)
         return vectors[distance.argmin(-1)]
 

@@ -67,6 +67,21 @@ def test_the_hierarchy_goes_from_the_last_layer_to_the_first(encoded):
     np.testing.assert_array_equal(inputs[2][..., :16], model.project_in(x))
 
 
+@pytest.mark.parametrize("standardize", ["channel", "none"])
+def test_codebooks_begin_as_features_of_training_images(encoded, standardize):
+    model = detector(standardize=standardize)
+    model.prepare(iter([encoded, encoded]))
+    x = model._standardize(encoded.tokens)
+    assert (float(np.abs(np.asarray(x).mean((0, 1))).max()) < 1e-3) == (standardize == "channel")
+    _, inputs, entries = model.quantize(x)
+    for z, entry, codebook in zip(inputs, entries, (model.top, *model.codebooks), strict=True):
+        features, vectors = np.asarray(z).reshape(-1, z.shape[-1]), np.asarray(codebook.vectors[...])
+        distance = np.linalg.norm(features[:, None] - vectors, axis=-1)
+        assert distance.min(0).max() < 1e-4
+        taken = np.unique(np.asarray(entry).reshape(-1, z.shape[-1])[:, 0])
+        assert len(taken) > 6
+
+
 def test_gradients_of_the_error_reach_the_encoder_and_no_codebook(encoded):
     trained, merged = parameters(detector(commitment=0.0, dropout=0.0))
 
