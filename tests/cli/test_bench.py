@@ -41,6 +41,7 @@ DEFAULTS = {
         "backbone": None,
         "depth": None,
         "image_size": None,
+        "remat": False,
         "dtype": "auto",
         "preset": None,
         "checkpoint": None,

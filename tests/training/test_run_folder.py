@@ -69,6 +69,7 @@ def test_settings_that_do_not_change_the_result_make_no_other_run(copy, settings
         "keep_checkpoints": 9,
         "cache": "disk",
         "cache_limit_gb": 1.0,
+        "device_share": 0.1,
         "fsdp": 2,
         "tensorboard": True,
     }
