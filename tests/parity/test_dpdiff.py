@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from jaxad.bench._dpdiff_programs import abstract_dpdiff
-from jaxad.inference.predictor import NOISE_SEED, Predictor
+from jaxad.inference.predictor import Predictor
+from jaxad.inference.programs import NOISE_SEED
 from jaxad.nn import module_state
 from jaxad.types import Batch, Features
 from tests.parity.dpdiff_benchmark import twin
