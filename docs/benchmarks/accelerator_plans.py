@@ -35,7 +35,7 @@ def commands() -> list[str]:
     found = [f"dpdiff --topology {chip}{' --largest' if chip in SEARCHED else ''}" for chip in CHIPS]
     found += [f"dpdiff --topology {chip} {size}" for chip in LARGE for size in SIZES]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
-    trained = (("h100:1", "1 4 12"), ("h100:8", "4"), ("v5e:2x4", "4"))
+    trained = (("h100:1", "4"), ("h100:8", "4"), ("v5e:2x4", "4"))
     found += [f"{vlmdiff} {chip} --programs training --micro-batches {batches}" for chip, batches in trained]
     found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ("h100:1", "a100:1")]
     return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ("h100:1", "a100:1", "v5e:1x1")]
