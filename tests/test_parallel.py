@@ -119,13 +119,13 @@ def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fs
     finish(*start_two(tmp_path / "two", data, train=train))
     results = assert_equivalent(tmp_path / "two", one_device)
     assert results["devices"] == 2
-    # The first decodes the first half of every batch: 7 of 14 training images in one of 14, 8 of 10 hold-out images in
+    # The first decodes the first half of every batch: 8 of 14 training images in one of 16, 8 of 10 hold-out images in
     # one of 16, half of the 16 test images in two of 8.
-    assert (results["decoded"], np.load(one_device / "out.npz")["decoded"]) == (7 + 8 + 8, 14 + 10 + 16)
+    assert (results["decoded"], np.load(one_device / "out.npz")["decoded"]) == (8 + 8 + 8, 14 + 10 + 16)
     # As if killed before the last checkpoint: both resume from the one in the middle.
     shutil.rmtree(tmp_path / "two" / "run" / "checkpoints" / "6")
     # Training images whose features are on the disk are not decoded again.
-    before = {name: results[name] for name in results.files} | {"decoded": 23 - (7 if cache == "disk" else 0)}
+    before = {name: results[name] for name in results.files} | {"decoded": 24 - (8 if cache == "disk" else 0)}
     finish(*start_two(tmp_path / "two", data, train=train))
     resumed = np.load(tmp_path / "two" / "out.npz")
     assert {name for name in before if not np.array_equal(resumed[name], before[name])} == set()
