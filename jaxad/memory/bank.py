@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.memory.cosine import unit
-from jaxad.nn.platforms import target_platform
 from jaxad.types import Array
 
 Distance = Literal["cosine", "euclidean"]
@@ -78,20 +77,34 @@ def nearest_distance(
     chex.assert_type(which, int, custom_message="which must hold integers")
     tokens = unit(tokens) if distance == "cosine" else jnp.asarray(tokens, jnp.float32)
     chunk = min(chunk, banks.shape[1])
-    banks, which = jnp.asarray(banks), jnp.asarray(which)
-    if target_platform() == "cpu" or banks.shape[1] <= neighbors + SPARE:
-        best = _search(tokens, banks, which, distance, chunk, jnp.float32, _Lowest(neighbors))
-    else:
-        kept = _LowestAndPlaces(neighbors + SPARE)
-        if distance == "euclidean":
-            # About the mean of each bank, which changes no distance: few bits then hold the differences.
-            center = jnp.nanmean(banks, axis=1, keepdims=True)
-            tokens, banks = tokens - center[which], banks - center
-        near, places = _search(tokens, banks, which, distance, chunk, jnp.bfloat16, kept)
-        far = jnp.where(jnp.isfinite(near), _measured(tokens, banks, which, places, distance), jnp.inf)
-        best = jnp.sort(far, axis=-1)[..., :neighbors]
+    given = (tokens, jnp.asarray(banks), jnp.asarray(which))
+    exact, low = (partial(f, distance, neighbors, chunk) for f in (_nearest, _nearest_of_candidates))
+    few = banks.shape[1] <= neighbors + SPARE
+    best = exact(*given) if few else jax.lax.platform_dependent(*given, cpu=exact, default=low)
     found = 1 + best if distance == "cosine" else jnp.sqrt(jnp.maximum(best, 0.0))
     return jnp.where(jnp.isfinite(best), found, 0.0).sum(-1) / jnp.maximum(jnp.isfinite(best).sum(-1), 1)
+
+
+def _nearest(
+    distance: Distance, neighbors: int, chunk: int, tokens: jax.Array, banks: jax.Array, which: jax.Array
+) -> jax.Array:
+    """What grows with the distance (`_far`) to the nearest entries, all products in float32: [b n neighbors]."""
+    return _search(tokens, banks, which, distance, chunk, jnp.float32, _Lowest(neighbors))
+
+
+def _nearest_of_candidates(
+    distance: Distance, neighbors: int, chunk: int, tokens: jax.Array, banks: jax.Array, which: jax.Array
+) -> jax.Array:
+    """The same, in float32 only to the candidates that products in bfloat16 find."""
+    kept = _LowestAndPlaces(neighbors + SPARE)
+    if distance == "euclidean":
+        # About the mean of each bank, which changes no distance: few bits then hold the differences.
+        center = jnp.nanmean(banks, axis=1, keepdims=True)
+        center = jnp.where(jnp.isnan(center), 0.0, center)
+        tokens, banks = tokens - center[which], banks - center
+    near, places = _search(tokens, banks, which, distance, chunk, jnp.bfloat16, kept)
+    far = jnp.where(jnp.isfinite(near), _measured(tokens, banks, which, places, distance), jnp.inf)
+    return jnp.sort(far, axis=-1)[..., :neighbors]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax
 def target_platform() -> str:
     """Name of a platform, such as "cpu": that of the mesh that a program is traced for (`jaxad.parallel.on_mesh`).
 
-    Outside such a program it is the platform that JAX would run on.
+    Where no program is traced yet, as when a detector is made, it is that of the devices that a mesh would be made of.
     """
     device: Any = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    return (jax.devices()[0] if device is None else device).platform

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-import jax
 import pytest
 
 from jaxad.bench import clipfusion as bench_clipfusion
+from jaxad.nn import precision as precision_of_networks
 
 
 def test_operations_grow_with_references_alone():
@@ -25,7 +25,7 @@ def test_operations_grow_with_references_alone():
 
 
 def test_networks_have_the_types_that_users_have_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(precision_of_networks, "target_platform", lambda: "gpu")
     for dtype, autoencoder in (("auto", "float32"), ("bfloat16", "bfloat16")):
         config = bench_clipfusion.settings("clipfusion", "tiny", dtype)
         networks = bench_clipfusion.abstract_detector(config, "tiny", 0).backbone

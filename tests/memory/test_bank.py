@@ -14,6 +14,13 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def as_accelerators(*given, **options):
+    """What accelerators compute, here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bank_module, "_nearest", bank_module._nearest_of_candidates)
+        return nearest_distance(*given, **options)
+
+
 def brute_force(tokens, banks, which, distance, neighbors):
     result = np.empty(tokens.shape[:2])
     for i, image in enumerate(tokens.astype(np.float64)):
@@ -43,8 +50,7 @@ def test_nearest_distance_agrees_with_brute_force(distance, neighbors, groups, c
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize(("groups", "chunk", "neighbors"), [(1, 100, 1), (1, 7, 3), (3, 5, 2)])
-def test_accelerators_search_in_16_bits_and_measure_in_32(monkeypatch, distance, groups, chunk, neighbors):
-    monkeypatch.setattr(bank_module, "target_platform", lambda: "tpu")
+def test_candidates_are_searched_in_16_bits_and_measured_in_32(distance, groups, chunk, neighbors):
     tokens, banks = numbers(4, 6, 64), numbers(groups, 23, 64, seed=1)
     # Fewer than are looked for.
     banks[-1, 3:] = np.nan
@@ -52,20 +58,26 @@ def test_accelerators_search_in_16_bits_and_measure_in_32(monkeypatch, distance,
     entries = np.stack([bank_entries(bank, distance) for bank in banks])
 
     def search(tokens):
-        return nearest_distance(tokens, entries, which, distance=distance, neighbors=neighbors, chunk=chunk)
+        return as_accelerators(tokens, entries, which, distance=distance, neighbors=neighbors, chunk=chunk)
 
     np.testing.assert_allclose(search(tokens), brute_force(tokens, banks, which, distance, neighbors), rtol=1e-5)
     program = str(jax.make_jaxpr(search)(tokens))
-    assert program.count("dot_general") == 2
+    # In either branch, which are the same here.
+    assert program.count("dot_general") == 2 * 2
     assert "bf16" in program
 
 
-def test_candidates_are_found_far_from_the_origin(monkeypatch):
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_platform_that_it_is_lowered_for_says_how_is_searched(platform):
+    traced = jax.jit(nearest_distance).trace(numbers(2, 6, 64), numbers(1, 23, 64), np.zeros(2, np.int32))
+    assert ("bf16" in traced.lower(lowering_platforms=(platform,)).as_text()) == (platform != "cpu")
+
+
+def test_candidates_are_found_far_from_the_origin():
     """In 16 bits, products of such vectors say nothing of their distances."""
-    monkeypatch.setattr(bank_module, "target_platform", lambda: "tpu")
     bank = numbers(1, 400, 16) + 300
     tokens, which = bank[:, ::40] + 0.01 * numbers(1, 10, 16, seed=1), np.zeros(1, np.int32)
-    found = nearest_distance(tokens, bank, which, distance="euclidean")
+    found = as_accelerators(tokens, bank, which, distance="euclidean")
     expected = np.linalg.norm(tokens - bank[:, ::40], axis=-1)
     np.testing.assert_allclose(found, expected, atol=0.01)
 

@@ -18,6 +18,7 @@ from jaxad.errors import CheckpointError, ConfigError, DataError, WeightsError
 from jaxad.inference import checkpoint
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
+from jaxad.nn import precision as precision_of_networks
 from jaxad.nn.variables import Memory
 from jaxad.testing import make_parts
 from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
@@ -246,7 +247,7 @@ def test_commands_that_cannot_work(words, message, tmp_path):
 
 @pytest.mark.parametrize(("precision", "autoencoder"), [("auto", "float32"), ("bfloat16", "bfloat16")])
 def test_autoencoder_computes_in_float32_unless_told(folder, monkeypatch, precision, autoencoder):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(precision_of_networks, "target_platform", lambda: "gpu")
     places = ({"diffusion": str(folder / "diffusion")}, {"diffusion": "random:8"})
     for place in places:
         config = CLIPFusionConfig.preset("mapdiff", precision=precision, **place)
