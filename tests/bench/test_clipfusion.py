@@ -7,6 +7,7 @@ import json
 import pytest
 
 from jaxad.bench import clipfusion as bench_clipfusion
+from jaxad.memory.bank import SPARE
 from jaxad.nn import precision as precision_of_networks
 
 
@@ -16,8 +17,9 @@ def test_operations_grow_with_references_alone():
     assert (none["dtype"], none["types"]) == ("auto", {"CLIP": "float32"})
     assert none["parts"]["references"] == 0
     assert two["parts"]["CLIP"] == none["parts"]["CLIP"] > 0
-    # Two blocks of 9 patches with 16 channels; lengths, minima and masks come on top of the products.
-    products = 2 * 2 * 9 * (2 * 9) * 16 / 1e9
+    # Two blocks of 9 patches with 16 channels, to 18 references and, once more, to the nearest of them; lengths, minima
+    # and masks come on top of the products.
+    products = 2 * 2 * 9 * (2 * 9 + 1 + SPARE) * 16 / 1e9
     assert products < two["parts"]["references"] < 1.5 * products
     for row in (none, two):
         assert row["gflop"] == pytest.approx(sum(row["parts"].values()))
