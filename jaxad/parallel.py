@@ -176,6 +176,17 @@ def all_agree(holds: bool) -> bool:
     return holds if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(holds)).all())
 
 
+def least(value: int) -> int:
+    """The least of all processes' values, in every process; below 2**31.
+
+    Args:
+        value: this process's.
+    """
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).min())
+
+
 def from_main(value: int) -> int:
     """The main process's value, in every process; all of them must call it."""
     if jax.process_count() == 1:

@@ -95,7 +95,7 @@ class Registry(Generic[T]):
         return entry
 
     def _points(self) -> Iterable[metadata.EntryPoint]:
-        return _points(metadata.entry_points, self.group, tuple((place, _modified(place)) for place in sys.path))
+        return _points(self.group, tuple((place, _modified(place)) for place in sys.path))
 
 
 def registrar(registry: Registry[type]) -> Callable[[type[T]], type[T]]:
@@ -117,11 +117,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 @functools.lru_cache(maxsize=32)
-def _points(
-    find: Callable[..., Iterable[metadata.EntryPoint]], group: str, places: tuple[tuple[str, int], ...]
-) -> tuple[metadata.EntryPoint, ...]:
+def _points(group: str, places: tuple[tuple[str, int], ...]) -> tuple[metadata.EntryPoint, ...]:
     """The entry points of a group, of the places of `sys.path` and their dates: looking takes tens of milliseconds."""
-    return tuple(find(group=group))
+    return tuple(metadata.entry_points(group=group))
 
 
 def _modified(place: str) -> int:

@@ -24,7 +24,7 @@ ORDER = (
 )
 """Rooms in the order of the data flow; rooms of one row know nothing of each other."""
 RANK = {room: rank for rank, row in enumerate(ORDER) for room in row}
-ROOT_MODULES = {"__init__", "__main__", "types", "errors", "registry", "detector", "features", "parallel", "testing"}
+ROOT_MODULES = {"__init__", "__main__", "types", "errors", "registry", "detector", "parallel", "testing"}
 FILES = sorted(file for top in ("jaxad", "tfds_builders", "experiments") for file in (ROOT / top).rglob("*.py"))
 
 

@@ -27,7 +27,7 @@ from jaxad.detector import Detector
 from jaxad.features import extras_of
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
-from jaxad.training.micro_batch import memory_of, resolved, with_micro_batch
+from jaxad.training.micro_batch import memory_of, resolved
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Batch, Features, Record
 
@@ -69,11 +69,8 @@ def training_speed(detector: Detector, config: TrainConfig, mesh: Mesh, seconds:
     Arguments and results are those of `prediction_speed`; end to end is with bringing the features to the device.
     """
     images = config.batch_size * config.accumulate
-    if config.micro_batch == "auto":
-        memory, needs = memory_of(mesh), partial(step_bytes, detector, mesh=mesh)
-        config = resolved(config, needs, devices=mesh.size, memory=memory)
-    elif config.micro_batch is not None:
-        config = with_micro_batch(config, config.micro_batch)
+    needs = partial(step_bytes, detector, mesh=mesh)
+    config = resolved(config, needs, devices=mesh.size, memory=memory_of(mesh))
     trainer, shapes = DetectorTrainer(detector, config, mesh), features_like(detector, images)
     traced, program, compile_seconds = compiled(lambda: trainer.trace(shapes))
     row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}

@@ -16,12 +16,11 @@ from jaxad.bench._account import markdown
 from jaxad.bench._compiled import account
 from jaxad.bench._measured import latencies, most_held, planned_gb, spread
 from jaxad.bench._topologies import Topology, find_topology
-from jaxad.training.step import UNTOLD, bytes_refused
+from jaxad.training.micro_batch import SHARE, UNTOLD
+from jaxad.training.step import bytes_refused
 
 SECONDS = 10.0
 """For which a program is timed, about."""
-USABLE = 0.95
-"""Share of the memory that a program can have, where the allocator is given all: the rest is the runtime's."""
 
 
 def plan(
@@ -36,7 +35,7 @@ def plan(
         prepare: places the program's arrays; returns what runs it once and waits for its end.
 
     Returns:
-        `topology`, `device`, `devices`; `gb` of each device (`planned_gb`); `fits`, whether `USABLE` of it holds the
+        `topology`, `device`, `devices`; `gb` of each device (`planned_gb`); `fits`, whether `SHARE` of it holds the
         total; `tflop` of all devices, of matrix products and convolutions; `traffic_gb` of one device; `intensity`,
         operations per byte; `collectives` and `kernels` of one device; `largest_float32`; `roofline_ms`, the least
         time, and `bound`, what makes it so: "compute" or "memory"; `images_per_second` at that time; `compile_seconds`.
@@ -84,7 +83,7 @@ def plan(
 
 def limit_gb(topology: Topology) -> float:
     """What a program may take of a device of the topology, in 1e9 bytes."""
-    return USABLE * topology.chip.memory_gb
+    return SHARE * topology.chip.memory_gb
 
 
 def largest_batch(gb: Callable[[int], float], limit: float, step: int) -> int:

@@ -90,7 +90,9 @@ def dpdiff_benchmark(
         yield row("prediction", batch, mesh.size, prediction_speed(detector, protocol, batch, mesh, seconds))
     if "training" in programs and train is not None:
         mesh = parallel.make_mesh(train.fsdp)
-        parallel.check_batch_size(train.batch_size, mesh)
+        if train.micro_batch != "auto":
+            name = "batch_size" if train.micro_batch is None else "micro_batch"
+            parallel.check_batch_size(getattr(train, name), mesh, name)
         found = training_speed(detector, train, mesh, seconds)
         yield row("training step", train.batch_size * train.accumulate, mesh.size, found)
 

@@ -51,7 +51,7 @@ from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
-from jaxad.training.autoencoder.trainer import AutoencoderTrainer
+from jaxad.training.autoencoder.step import AutoencoderTrainer
 from jaxad.training.step import DetectorTrainer
 from jaxad.types import Batch, Features
 

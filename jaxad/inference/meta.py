@@ -52,8 +52,9 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
     faults = Faults(file)
     optional = {name: kind for name, kind in _OPTIONAL.items() if name in record}
     faults.fields(record, "meta", **_EVERY, **(_DETECTOR if of_detector else {}), **optional)
-    if isinstance(record.get("step"), int) and record["step"] < 0:
-        faults.add("meta.step", "must be at least 0")
+    for name, least in (("step", 0), ("micro_batch", 1)):
+        if isinstance(record.get(name), int) and record[name] < least:
+            faults.add(f"meta.{name}", f"must be at least {least}")
     if of_detector and isinstance(record.get("categories"), list):
         for number, name in enumerate(record["categories"]):
             faults.has(name, f"meta.categories[{number}]", str)

@@ -13,6 +13,8 @@ import platform
 import sys
 import zlib
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +116,20 @@ def _tidy(folder: Path) -> None:
 def _is_whole(file: Path) -> bool:
     content = file.read_bytes()
     try:
-        _decompressed(content)
+        _decompress(content)
     except Exception:
         # Of whichever library; an entry that is lost is compiled again.
         return False
     return True
 
 
-def _decompressed(content: bytes) -> bytes:
-    """As JAX does it, which takes zstd where it is installed."""
+def _decompress(content: bytes) -> None:
+    """Raises where an entry is cut off. JAX takes zstd where a module for it is installed, else zlib."""
     if not content.startswith(_ZSTD):
-        return zlib.decompress(content)
-    from jax._src import compilation_cache
-
-    return compilation_cache.decompress_executable(content)
+        zlib.decompress(content)
+    elif find_spec("compression.zstd" if sys.version_info >= (3, 14) else "zstandard"):
+        if sys.version_info >= (3, 14):
+            import_module("compression.zstd").decompress(content)
+        else:
+            import_module("zstandard").ZstdDecompressor().decompress(content)
+    # Without the module it is another environment's, which can tell.

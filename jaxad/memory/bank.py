@@ -96,14 +96,13 @@ def _nearest_of_candidates(
     distance: Distance, neighbors: int, chunk: int, tokens: jax.Array, banks: jax.Array, which: jax.Array
 ) -> jax.Array:
     """The same, in float32 only to the candidates that products in bfloat16 find."""
-    kept = _LowestAndPlaces(neighbors + SPARE)
+    kept, center = _LowestAndPlaces(neighbors + SPARE), None
     if distance == "euclidean":
         # About the mean of each bank, which changes no distance: few bits then hold the differences.
-        center = jnp.nanmean(banks, axis=1, keepdims=True)
-        center = jnp.where(jnp.isnan(center), 0.0, center)
-        tokens, banks = tokens - center[which], banks - center
-    near, places = _search(tokens, banks, which, distance, chunk, jnp.bfloat16, kept)
-    far = jnp.where(jnp.isfinite(near), _measured(tokens, banks, which, places, distance), jnp.inf)
+        center = jnp.nan_to_num(jnp.nanmean(banks, axis=1))
+        tokens = tokens - center[which][:, None]
+    near, places = _search(tokens, banks, which, distance, chunk, jnp.bfloat16, kept, center)
+    far = jnp.where(jnp.isfinite(near), _measured(tokens, banks, which, places, distance, center), jnp.inf)
     return jnp.sort(far, axis=-1)[..., :neighbors]
 
 
@@ -142,9 +141,19 @@ class _LowestAndPlaces:
 
 
 def _search(
-    tokens: jax.Array, banks: jax.Array, which: jax.Array, distance: Distance, chunk: int, dtype: Any, kept: Any
+    tokens: jax.Array,
+    banks: jax.Array,
+    which: jax.Array,
+    distance: Distance,
+    chunk: int,
+    dtype: Any,
+    kept: Any,
+    center: jax.Array | None = None,
 ) -> Any:
-    """What is `kept` of what grows with the distance of each token to the entries, from products in `dtype`."""
+    """What is `kept` of what grows with the distance of each token to the entries, from products in `dtype`.
+
+    Entries are taken less the `center` [g c] of their bank, slice by slice.
+    """
     groups, size, channels = banks.shape
     banks = jnp.pad(banks, ((0, 0), (0, -size % chunk), (0, 0)), constant_values=jnp.nan)
     slices = jnp.moveaxis(banks.reshape(groups, -1, chunk, channels), 1, 0)
@@ -155,7 +164,7 @@ def _search(
     def step(best, numbered):
         number, entries = numbered
         empty = jnp.isnan(entries[..., 0])
-        entries = jnp.where(empty[..., None], 0.0, entries)
+        entries = jnp.where(empty[..., None], 0.0, entries if center is None else entries - center[:, None])
         if groups == 1:
             product = jnp.matmul(low, entries[0].astype(dtype).T, **options)
         else:
@@ -169,13 +178,20 @@ def _search(
 
 
 def _measured(
-    tokens: jax.Array, banks: jax.Array, which: jax.Array, places: jax.Array, distance: Distance
+    tokens: jax.Array,
+    banks: jax.Array,
+    which: jax.Array,
+    places: jax.Array,
+    distance: Distance,
+    center: jax.Array | None,
 ) -> jax.Array:
     """What grows with the distance of each token to the entries at `places` [b n m], in float32, one of m at a time."""
     squares = jnp.square(tokens).sum(-1)
 
     def of_candidate(places: jax.Array) -> jax.Array:
         entries = banks[which[:, None], places]
+        if center is not None:
+            entries = entries - center[which][:, None]
         product = jnp.einsum("bnc,bnc->bn", tokens, entries, precision="highest")
         return _far(product, squares, jnp.square(entries).sum(-1), distance)
 

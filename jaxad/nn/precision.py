@@ -107,15 +107,23 @@ def with_rounded_kernels(module: nnx.Module, arrays: Mapping[str, Any]) -> dict[
     """
     layers = ((path, node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Linear | nnx.Conv))
     low = {"/".join(map(str, (*path, "kernel"))): jnp.dtype(node.dtype) for path, node in layers if node.dtype}
-    chosen = {path: low[path] for path in low.keys() & arrays.keys() if low[path] != arrays[path].dtype}
+    # In the order of `arrays`, which is the same in all processes of a run on several hosts.
+    types = {path: str(low[path]) for path in arrays if path in low and low[path] != arrays[path].dtype}
+    placed = {path: arrays[path] for path in types if isinstance(arrays[path], jax.Array)}
+    found = _cast(placed, tuple(types[path] for path in placed)) if placed else {}
 
     def rounded(path: str) -> Any:
-        array = arrays[path]
-        if isinstance(array, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(array.shape, chosen[path])
-        return array.astype(chosen[path])
+        if isinstance(array := arrays[path], jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(array.shape, types[path])
+        return array.astype(types[path])
 
-    return {**arrays, **{path: rounded(path) for path in chosen}}
+    return {**arrays, **found, **{path: rounded(path) for path in types if path not in placed}}
+
+
+@partial(jax.jit, static_argnums=1)
+def _cast(arrays: dict[str, jax.Array], types: tuple[str, ...]) -> dict[str, jax.Array]:
+    """Arrays in these types, by one program for all."""
+    return {path: array.astype(dtype) for (path, array), dtype in zip(arrays.items(), types, strict=True)}
 
 
 def whole(kernel: jax.Array) -> jax.Array:

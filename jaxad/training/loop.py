@@ -122,6 +122,8 @@ def train_loop(
         for step in range(start, steps):
             state, metrics = trainer.step(state, upcoming, jax.random.fold_in(key, step))
             done = step + 1
+            # While the device works at the step. Not in a thread: processes must begin their programs in one order.
+            upcoming, failure = _attempted(batch_at, done) if done < steps else (None, None)
             stop = parallel.agreed_stop(done, signals.asked()) if done < steps else None
             logs, saves = done % log_every == 0 or done == steps, done % save_every == 0 and done < steps
             saves = saves or stop is not None
@@ -134,9 +136,17 @@ def train_loop(
                     on_save(done, state)
             if stop is not None:
                 raise signals.stopped(stop)
-            # While the device works at the step. Not in a thread: processes must begin their programs in one order.
-            upcoming = batch_at(done) if done < steps else None
+            if failure is not None:
+                raise failure
     return state
+
+
+def _attempted(batch_at: BatchAt, step: int) -> tuple[Any, Exception | None]:
+    """The batch of a step, or what was raised in its place, which must not lose the step before."""
+    try:
+        return batch_at(step), None
+    except Exception as error:
+        return None, error
 
 
 def _check_finite(step: int, values: Mapping[str, float]) -> None:

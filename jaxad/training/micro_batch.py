@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError
 
+UNTOLD = 10**18
+"""Bytes of a program that a compiler found too large without saying how large."""
 SHARE = 0.95
 """Of the memory that programs can have: plans leave out what libraries take while they run."""
 
@@ -47,8 +49,9 @@ def resolved(config: TrainConfig, needs: Callable[[TrainConfig], int], *, device
     if needed is None:
         total = config.batch_size * config.accumulate
         raise ConfigError(f"batch_size x accumulate = {total}: must be a multiple of the number of devices, {devices}")
+    takes = "more than there is" if needed == UNTOLD else f"{needed / 1e9:.1f} GB"
     raise ConfigError(
-        f'micro_batch = "auto": even one image on each device takes {needed / 1e9:.1f} GB of its '
+        f'micro_batch = "auto": even one image on each device takes {takes}, of its '
         f"{SHARE * memory / 1e9:.1f} GB; remat = True, a smaller image_size, or fsdp over more devices need less"
     )
 

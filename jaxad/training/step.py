@@ -20,10 +20,8 @@ from jaxad.features import abstract_features
 from jaxad.nn import module_state
 from jaxad.nn.precision import with_rounded_kernels
 from jaxad.nn.variables import Frozen
+from jaxad.training.micro_batch import UNTOLD
 from jaxad.training.optimizer import make_optimizer
-
-UNTOLD = 10**18
-"""Bytes of a program that a compiler found too large without saying how large."""
 
 
 @struct.dataclass
@@ -81,6 +79,25 @@ class DetectorTrainer:
         """The step for a batch of such shapes, not yet compiled: for accounts of what it takes, and runs nothing."""
         batch = parallel.shard_batch(batch, self._mesh)
         return self._step.trace(self.abstract_state, self._read, batch, jax.random.key(0))
+
+    def bytes(self, batch: Any) -> int:
+        """Bytes that the step for a batch of such shapes takes of each device, by the plan of the compiled program.
+
+        Returns:
+            What the compiler says, also where it refuses the program as too large; `UNTOLD` where it does not say then.
+
+        Raises:
+            JaxRuntimeError: the program cannot be compiled for another reason.
+        """
+        try:
+            stats: Any = self.trace(batch).lower().compile().memory_analysis()
+        except jax.errors.JaxRuntimeError as error:
+            # A TPU's compiler refuses a program that is too large.
+            if (needed := bytes_refused(error)) is None:
+                raise
+            return needed
+        results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+        return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
 
     def detector(self, state: TrainState) -> Detector:
         """The detector with the parameters to evaluate: the moving average where there is one.
@@ -140,20 +157,15 @@ def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
         detector: to be trained, with or without arrays.
         config: whose `batch_size` is held at once.
         mesh: devices.
+
+    Returns:
+        As `DetectorTrainer.bytes`.
     """
     graphdef, arrays = module_state.split(detector)
     shapes: Any = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
     batch = abstract_features(detector, config.batch_size * config.accumulate)
     trainer = DetectorTrainer(module_state.merge(graphdef, shapes), config, mesh)
-    try:
-        stats: Any = trainer.trace(batch).lower().compile().memory_analysis()
-    except jax.errors.JaxRuntimeError as error:
-        # A TPU's compiler refuses a program that is too large.
-        if (needed := bytes_refused(error)) is None:
-            raise
-        return needed
-    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
+    return trainer.bytes(batch)
 
 
 def accumulated(differentiate: Callable[..., Any], parts: int, batch: Any, key: jax.Array) -> Any:

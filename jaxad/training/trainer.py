@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_threshold
-from jaxad.inference.checkpoint import CheckpointWriter, read_meta, restore
+from jaxad.inference.checkpoint import read_meta, restore
+from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.threshold import Threshold
 from jaxad.io.program_cache import keep_programs
 from jaxad.io.progress import Reporter
@@ -204,7 +206,7 @@ def _train(
         state, rate = run_steps(
             trainer,
             state,
-            _batch_at(detector, source, features, config, run),
+            _batch_at(trainer, source, features, config, run),
             config,
             resumed=resumed,
             steps=config.steps,
@@ -222,34 +224,35 @@ def _train(
 
 def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, latest: int | None) -> TrainConfig:
     """The config with its micro-batch as batch size and accumulation: in all processes, and when resumed, the same."""
-    if config.micro_batch is None:
-        return config
-    images = config.micro_batch
-    if images == "auto" and latest is not None:
-        images = read_meta(run.workdir)["micro_batch"]
-    if images == "auto":
-        needs, memory = partial(step_bytes, detector, mesh=run.mesh), memory_of(run.mesh)
-        found = resolved(config, needs, devices=run.mesh.size, memory=memory)
-        images = parallel.from_main(found.batch_size)
-    found = with_micro_batch(config, images)
+    recorded = None if latest is None else read_meta(run.workdir).get("micro_batch")
+    if config.micro_batch == "auto" and recorded:
+        config = dataclasses.replace(config, micro_batch=recorded)
+        config.check()
+        parallel.check_batch_size(recorded, run.mesh, "micro_batch")
+    # Of the process that has least, so that all try, and take, the same.
+    memory = parallel.least(memory_of(run.mesh) >> 20) << 20
+    needs = partial(step_bytes, detector, mesh=run.mesh)
+    found = resolved(config, needs, devices=run.mesh.size, memory=memory)
     if config.micro_batch == "auto":
-        run.reporter.say(f"{images} images at once, {found.accumulate} times a step (micro_batch = auto)")
+        found = with_micro_batch(config, parallel.from_main(found.batch_size))
+        run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
     return found
 
 
 def _batch_at(
-    detector: Detector, source: Source, features: FeatureCache | LiveFeatures, config: TrainConfig, run: Place
+    trainer: DetectorTrainer, source: Source, features: FeatureCache | LiveFeatures, config: TrainConfig, run: Place
 ) -> Callable[[int], Features]:
     """The features of a step's images, on the devices, by the number of the step; holds what it keeps there."""
     order = TrainingOrder([record.category for record in source.records], config.sampling, config.seed)
     images = config.batch_size * config.accumulate
-    batch_of = batches_of(features, run.mesh, config.device_share, lambda: _spare(detector, config, run))
+
+    def spare() -> int:
+        """Bytes of each device that the step leaves, by the plan of the program that will run."""
+        assert isinstance(features, FeatureCache), "those made anew take no place"
+        return int(SHARE * memory_of(run.mesh)) - trainer.bytes(features.abstract(images))
+
+    batch_of = batches_of(features, run.mesh, config.device_share, spare)
     return lambda step: batch_of(order.batch(step, images))
-
-
-def _spare(detector: Detector, config: TrainConfig, run: Place) -> int:
-    """Bytes of each device that the step leaves, by its plan."""
-    return int(SHARE * memory_of(run.mesh)) - step_bytes(detector, config, run.mesh)
 
 
 def _move_to_host(detector: Detector) -> None:

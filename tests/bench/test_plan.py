@@ -69,7 +69,7 @@ def test_where_the_devices_are_the_program_is_timed_too(card, monkeypatch):
 
 
 def test_what_does_not_fit_is_not_run(card, monkeypatch):
-    monkeypatch.setattr("jaxad.bench._plan.USABLE", 1e-9)
+    monkeypatch.setattr("jaxad.bench._plan.SHARE", 1e-9)
     traced = jax.jit(lambda a: a @ a).trace(jax.ShapeDtypeStruct((64, 64), jnp.float32))
     row = plan(traced, card, images=1, prepare=lambda: pytest.fail("placed its arrays"))
     assert not row["fits"]

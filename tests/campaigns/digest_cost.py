@@ -16,7 +16,7 @@ import jax
 
 import jaxad
 from jaxad import parallel
-from jaxad.inference import checkpoint, steps
+from jaxad.inference import checkpoint_writer, steps
 from jaxad.io import digests
 from jaxad.training.step import DetectorTrainer
 
@@ -38,17 +38,17 @@ def main() -> None:
     state = DetectorTrainer(model, jaxad.TrainConfig(), parallel.make_mesh()).init()
 
     def save(folder: Path) -> None:
-        with checkpoint.CheckpointWriter(folder) as writer:
+        with checkpoint_writer.CheckpointWriter(folder) as writer:
             writer.save(0, model, meta=META, training=state)
 
-    with tempfile.TemporaryDirectory() as temporary, mock.patch.object(checkpoint, "EMBED_LIMIT", 10**10):
+    with tempfile.TemporaryDirectory() as temporary, mock.patch.object(checkpoint_writer, "EMBED_LIMIT", 10**10):
         saved: list[tuple[float, float]] = []
         restored: list[tuple[float, float]] = []
         whole, cheap = [], []
         for number in range(TRIES):
             folder = Path(temporary) / str(number)
             with_digests = seconds(lambda folder=folder: save(folder))
-            with mock.patch.object(checkpoint, "write_manifest"):
+            with mock.patch.object(checkpoint_writer, "write_manifest"):
                 saved.append((with_digests, seconds(lambda folder=folder: save(folder.with_suffix(".without")))))
             step = folder / "checkpoints" / "0"
             with_digests = seconds(lambda step=step: jaxad.restore(step))

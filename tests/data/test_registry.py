@@ -8,6 +8,7 @@ from importlib import metadata
 
 import pytest
 
+from jaxad import registry
 from jaxad.data.prepared import open_prepared
 from jaxad.data.registry import datasets
 from jaxad.errors import DataError
@@ -40,8 +41,8 @@ BOLTS = Benchmark(
 def bolts(monkeypatch):
     """A data set of another package, named by an entry point."""
     point = metadata.EntryPoint("bolts", f"{__name__}:BOLTS", "jaxad.datasets")
-    known = metadata.entry_points
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [point] if group == "jaxad.datasets" else known(group))
+    known = registry._points
+    monkeypatch.setattr(registry, "_points", lambda *of: [point] if of[0] == "jaxad.datasets" else known(*of))
     yield
     datasets._entries.pop("bolts", None)
 

@@ -12,7 +12,7 @@ from jaxad.config import PatchBankConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.detectors.patch_bank import PatchBank
 from jaxad.errors import ChangedError, CheckpointError, ConfigError, DamagedError
-from jaxad.inference import checkpoint
+from jaxad.inference import checkpoint, checkpoint_writer
 from jaxad.inference.checkpoint import pretrained_identity
 from jaxad.io.digests import read_manifest, write_manifest
 from jaxad.models.backbone import load_backbone
@@ -104,7 +104,7 @@ def test_a_backbone_from_a_folder_travels_in_the_checkpoint(parts, tmp_path):
 
 
 def test_a_large_backbone_is_read_from_where_it_came_from(parts, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "EMBED_LIMIT", 0)
+    monkeypatch.setattr(checkpoint_writer, "EMBED_LIMIT", 0)
     folder = tmp_path / "network"
     write_dinov2(folder)
     model = PatchBank.create(PatchBankConfig(backbone=str(folder), image_size=56, bank_size=50))

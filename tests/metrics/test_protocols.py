@@ -58,7 +58,7 @@ def test_a_registered_protocol_evaluates(clean, trained, parts):
 
 def test_a_protocol_of_an_installed_package_is_found(clean, monkeypatch):
     point = EntryPoint("mine", f"{__name__}:MINE", "jaxad.protocols")
-    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(registry, "_points", lambda group, places: [point] if group == point.group else [])
     assert protocol_names() == (*OURS, "mine")
     assert protocol("mine") == MINE
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxad import registry
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.backbone import backbone_from_config, load_backbone
 from jaxad.models.family import families, family_of, recognize
@@ -92,7 +93,7 @@ def test_is_found_by_its_entry_point(folder, monkeypatch):
     with pytest.raises(WeightsError, match="stripes"):
         load_backbone(str(folder))
     point = metadata.EntryPoint("stripes", "tests.models.stripes:Stripes", "jaxad.backbones")
-    monkeypatch.setattr(metadata, "entry_points", lambda *, group: [point] if group == "jaxad.backbones" else [])
+    monkeypatch.setattr(registry, "_points", lambda group, places: [point] if group == "jaxad.backbones" else [])
     assert isinstance(load_backbone(str(folder)).network, stripes.StripesNetwork)
 
 

@@ -86,8 +86,8 @@ def test_without_beam_installed(bottle, tmp_path, monkeypatch):
         prepare("mvtec_ad", bottle, data_dir=tmp_path / "data", partial=True, beam=["runner=DirectRunner"])
 
 
+@pytest.mark.beam
 def test_beam_stores_the_same_bytes(bottle, tmp_path, small_shards):
-    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
     for folder, beam in (("here", None), ("beam", ["runner=DirectRunner"])):
         prepare("mvtec_ad", bottle, data_dir=tmp_path / folder, partial=True, beam=beam)
     here, there = (tmp_path / folder / "mvtec_ad/bottle/1.0.0" for folder in ("here", "beam"))

@@ -17,7 +17,7 @@ from jaxad import parallel
 from jaxad.config import PatchBankConfig
 from jaxad.detectors.patch_bank import PatchBank
 from jaxad.errors import CheckpointError, ConfigError
-from jaxad.inference.checkpoint import CheckpointWriter
+from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.saving import SaveError, saving
 from jaxad.io import locks
 from jaxad.io.locks import occupied

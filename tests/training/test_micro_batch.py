@@ -2,6 +2,7 @@ import dataclasses
 
 import chex
 import jax
+import numpy as np
 import pytest
 
 import jaxad
@@ -11,8 +12,8 @@ from jaxad.errors import ConfigError
 from jaxad.nn import module_state
 from jaxad.testing import make_parts, toy_model, toy_training
 from jaxad.training import trainer
-from jaxad.training.micro_batch import SHARE, memory_of, resolved
-from jaxad.training.step import UNTOLD, bytes_refused, step_bytes
+from jaxad.training.micro_batch import SHARE, UNTOLD, memory_of, resolved
+from jaxad.training.step import bytes_refused, step_bytes
 from tests.training.test_trainer import StopAt, Stopped
 
 GB = 10**9
@@ -98,3 +99,20 @@ def test_a_resumed_run_keeps_the_micro_batch_that_was_found(tmp_path, monkeypatc
     monkeypatch.setattr(trainer, "memory_of", lambda mesh: 1)
     resumed = jaxad.fit(toy_model(), source, config, workdir=tmp_path / "cut")
     chex.assert_trees_all_equal(module_state.split(resumed.model)[1], module_state.split(whole.model)[1])
+
+
+def test_a_micro_batch_on_record_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    source = jaxad.data.load(f"folder:{make_parts(tmp_path / 'parts', train=8)}").train
+    config = toy_training(steps=4, batch_size=8, micro_batch="auto", checkpoint_every=2)
+    with pytest.raises(Stopped):
+        jaxad.fit(toy_model(), source, config, workdir=tmp_path / "cut", reporter=StopAt(3))
+    for recorded, message in ((5, "must divide"), (1, "number of devices")):
+        monkeypatch.setattr(trainer, "read_meta", lambda folder, recorded=recorded: {"micro_batch": recorded})
+        with pytest.raises(ConfigError, match=f"micro_batch = {recorded}: .*{message}"):
+            jaxad.fit(toy_model(), source, config, workdir=tmp_path / "cut")
+
+
+def test_all_processes_take_what_fits_the_least_memory(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda value: np.array([value, 7], value.dtype))
+    assert (parallel.least(9), parallel.least(3)) == (7, 3)

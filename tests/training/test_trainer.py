@@ -22,7 +22,7 @@ from jaxad import parallel
 from jaxad.data.decode import pixel_hash
 from jaxad.errors import CheckpointError, ConfigError, DataError, TrainingError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures
-from jaxad.inference.checkpoint import CheckpointWriter
+from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
 from jaxad.testing import MODEL, TRAINING, make_parts, toy_model, toy_training

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from jaxad import parallel
@@ -23,7 +22,7 @@ from jaxad.config import FirstStageConfig, FirstStageTrainConfig, to_json
 from jaxad.data.batches import LoadedBatch, batches, training_batches
 from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import ConfigError, DataError
-from jaxad.inference.checkpoint import CheckpointWriter
+from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.atomic import write_whole
 from jaxad.io.pictures import encode_picture
 from jaxad.io.progress import Reporter
@@ -36,12 +35,12 @@ from jaxad.models.stable_diffusion.checkpoints import find_part
 from jaxad.models.stable_diffusion.untrained import is_random, random_autoencoder
 from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
-from jaxad.nn.normalization import IMAGENET, INCEPTION, Normalization
-from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS, AutoencoderLoss
+from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS
+from jaxad.training.autoencoder.step import AutoencoderTrainer, normalization_of, normalized
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
-from jaxad.training.step import TrainState, accumulated
+from jaxad.training.step import TrainState
 from jaxad.types import Source, View
 
 FOLDER, PICTURE = "autoencoder", "reconstructions.png"
@@ -70,73 +69,6 @@ class AutoencoderRun:
     errors: tuple[float, float]
     seconds: float
     images_per_second: float | None
-
-
-class AutoencoderTrainer:
-    """Trains an autoencoder, and maybe a discriminator against it.
-
-    The published training has an Adam for each network, with the same settings; Adam treats every parameter by itself,
-    so that one for both is the same. It judges a second reconstruction to train the discriminator, made after the
-    autoencoder's step; here both are trained on one, which saves a pass through the autoencoder.
-
-    Args:
-        networks: by name: "autoencoder", "lpips" for a perceptual loss, "discriminator" for an adversarial one.
-        config: weights of the loss, range of the pixels.
-        train: optimizer and accumulation.
-        mesh: devices.
-    """
-
-    def __init__(self, networks: Mapping[str, Any], config: FirstStageConfig, train: FirstStageTrainConfig, mesh: Mesh):
-        self.config, self.train, self._mesh = config, train, mesh
-        self._optimizer = optax.adam(train.rate, *train.betas)
-        self._graphdefs, arrays = {}, {}
-        for name, network in networks.items():
-            self._graphdefs[name], own = module_state.split(network)
-            arrays |= {f"{name}/{path}": array for path, array in own.items()}
-        self._loss = AutoencoderLoss(self._graphdefs, config)
-        fixed, self._params = module_state.select(arrays, (LPIPS,))
-        self._fixed = parallel.shard_parameters(fixed, mesh)
-        # Left to the compiler, the state would come out of a step in another layout than it went in.
-        self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._params), mesh)
-        self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
-        outputs = (self._sharding, parallel.replicated(mesh))
-        self._step = jax.jit(parallel.on_mesh(self._compiled_step, mesh), donate_argnums=0, out_shardings=outputs)
-
-    def init(self) -> TrainState:
-        """State before the first step, on the mesh."""
-        params = parallel.shard_parameters(self._params, self._mesh)
-        return jax.jit(self._first_state, out_shardings=self._sharding)(params)
-
-    def step(self, state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, Mapping[str, jax.Array]]:
-        """`batch`: uint8 [n h w 3], n images of all accumulated batches. Donates `state`."""
-        return self._step(state, self._fixed, parallel.shard_batch(batch, self._mesh), key)
-
-    def trace(self, batch: Any) -> jax.stages.Traced:
-        """The step for a batch of such shapes, not yet compiled; networks without arrays will do."""
-        batch = parallel.shard_batch(batch, self._mesh)
-        return self._step.trace(self.abstract_state, self._fixed, batch, jax.random.key(0))
-
-    def autoencoder(self, state: TrainState) -> AutoencoderKL:
-        """The autoencoder as trained so far, in every process."""
-        own, _ = module_state.select(state.params, (AUTOENCODER,))
-        arrays = {path.removeprefix(f"{AUTOENCODER}/"): array for path, array in parallel.to_host(own).items()}
-        return module_state.merge(self._graphdefs[AUTOENCODER], arrays)
-
-    def _first_state(self, params: Mapping[str, jax.Array]) -> TrainState:
-        # Steps donate the state, so that it must share no buffer with the networks.
-        params = {path: jnp.copy(array) for path, array in params.items()}
-        return TrainState(params, self._optimizer.init(params), None, jnp.int32(0))
-
-    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], images: jax.Array, key: jax.Array):
-        active = (state.step >= self.config.discriminator_start).astype(jnp.float32)
-
-        def differentiate(images: jax.Array, key: jax.Array):
-            return self._loss({**state.params, **fixed}, normalized(images, self.config), key, active)
-
-        metrics, gradients = accumulated(differentiate, self.train.accumulate, images, key)
-        updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
-        params: Any = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, None, state.step + 1), metrics
 
 
 def fit_autoencoder(
@@ -283,15 +215,6 @@ def load_networks(config: FirstStageConfig, seed: int, *, adversary: bool) -> di
     return networks
 
 
-def normalized(images: Any, config: FirstStageConfig) -> jax.Array:
-    """uint8 [b h w 3] in the range that the autoencoder is trained on, float32."""
-    return _normalization(config)(images)
-
-
-def _normalization(config: FirstStageConfig) -> Normalization:
-    return IMAGENET if config.pixels == "imagenet" else INCEPTION
-
-
 def measured_scale(
     autoencoder: AutoencoderKL, source: Source, config: FirstStageConfig, workers: int | None = None
 ) -> float:
@@ -398,4 +321,4 @@ def _reconstruct(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, A
     """The mode's reconstruction, uint8 [b h w 3]."""
     autoencoder = module_state.merge(graphdef, arrays)
     decoded = autoencoder.decode(autoencoder.encode(normalized(images, config)).mean)
-    return jnp.clip(_normalization(config).inverse(decoded).round(), 0, 255).astype(jnp.uint8)
+    return jnp.clip(normalization_of(config).inverse(decoded).round(), 0, 255).astype(jnp.uint8)

@@ -23,7 +23,8 @@ from jaxad.models.stable_diffusion.config import AutoencoderConfig
 from jaxad.models.weights.key_map import to_torch
 from jaxad.nn import module_state
 from jaxad.training.autoencoder.loss import DISCRIMINATOR, LPIPS, adaptive_weight, hinge_loss
-from jaxad.training.autoencoder.trainer import evenly_chosen, fit_autoencoder, load_networks, measured_scale, normalized
+from jaxad.training.autoencoder.step import normalized
+from jaxad.training.autoencoder.trainer import evenly_chosen, fit_autoencoder, load_networks, measured_scale
 from tests.models.stable_diffusion.made_checkpoints import randomized
 
 SHAPE = AutoencoderConfig(block_out_channels=(4,), layers_per_block=1, norm_num_groups=2)

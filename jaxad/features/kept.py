@@ -1,0 +1,40 @@
+"""Features as they are kept: float16, integers as they are; and their shapes, known without computing any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxad.detector import Detector
+from jaxad.features.notes import extras_of
+from jaxad.nn import module_state
+from jaxad.types import Batch, Features, Record
+
+
+def stored(leaf: Any) -> np.dtype:
+    """The type in which an array of features is kept."""
+    return np.dtype(np.float16) if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(leaf.dtype)
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else np.asarray(array)
+
+
+def abstract_features(detector: Detector, images: int) -> Features:
+    """Shapes and types of so many images' features as they are kept."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((images, *leaf.shape[1:]), stored(leaf)), abstract(detector))
+
+
+def abstract(detector: Detector) -> Features:
+    """Shapes of the features of one image."""
+    graphdef, arrays = module_state.split(detector)
+    shape: Any = jax.ShapeDtypeStruct
+    images = {name: shape((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
+    notes = extras_of(detector, [Record(Path(), "")], training=True)
+    extras = {name: shape(array.shape, array.dtype) for name, array in notes.items()}
+    batch = Batch(images, shape((1,), jnp.uint32), shape((1,), jnp.bool_), extras=extras)
+    return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
