@@ -35,8 +35,10 @@ def commands() -> list[str]:
     found = [f"dpdiff --topology {chip}{' --largest' if chip in SEARCHED else ''}" for chip in CHIPS]
     found += [f"dpdiff --topology {chip} {size}" for chip in LARGE for size in SIZES]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
-    trained = (("h100:1", "4"), ("h100:8", "4"), ("v5e:2x4", "4"))
+    trained = (("h100:1", "1 4 12"), ("h100:8", "4 12"), ("v5e:2x4", "1"))
     found += [f"{vlmdiff} {chip} --programs training --micro-batches {batches}" for chip, batches in trained]
+    found += [f"{vlmdiff} h100:1 --programs training --micro-batches 1 4 --first-moment bfloat16"]
+    found += ["vlmdiff --topology h100:1 --programs autoencoder"]
     found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ("h100:1", "a100:1")]
     return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ("h100:1", "a100:1", "v5e:1x1")]
 
@@ -69,6 +71,7 @@ def cells(command: str, row: dict) -> list:
     detector = command.split()[0]
     named = [f"{row[name]}" for name in ("backbone", "size") if name in row]
     named += [f"{name.replace('_', ' ')} {row[name]}" for name in ("depth", "image_size") if name in row]
+    named += ["first moment bfloat16"] if row.get("first_moment") == "bfloat16" else []
     named += ["activations computed again"] if row.get("remat") else []
     first = [f"{detector}, {row['program']}", ", ".join(named), row["device"], row["devices"], row["batch_size"]]
     first += [round(row["gb"]["total"] or 0, 1) or "", "yes" if row["fits"] else "no"]

@@ -6,16 +6,21 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import Mesh
 
 from jaxad.bench._account import batch_of, on_cpu
-from jaxad.config import VLMDiffConfig, to_json
+from jaxad.config import FirstStageConfig, VLMDiffConfig, to_json
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.models.clip.config import TextConfig
+from jaxad.models.convnets.lpips import abstract_lpips
+from jaxad.models.convnets.vgg import WIDTHS as VGG_WIDTHS
+from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.normalization import IMAGENET
+from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.types import Features
 
 Size = Literal["published", "tiny"]
@@ -82,3 +87,11 @@ def compilable(detector: VLMDiff, mesh: Mesh) -> VLMDiff:
     config, networks = detector.config, (detector.unet.config, detector.autoencoder.config, detector.text.config)
     shapes = Shapes(*networks, detector.backbone.network.config, config.image_size)
     return built(shapes, "float32", config.remat)
+
+
+def abstract_first_stage(size: Size) -> tuple[dict[str, nnx.Module], FirstStageConfig]:
+    """The autoencoder and LPIPS, which finetuning takes, without arrays, and its settings."""
+    shapes = PUBLISHED if size == "published" else TINY
+    widths = VGG_WIDTHS if size == "published" else (8,) * len(VGG_WIDTHS)
+    networks = {AUTOENCODER: abstract_autoencoder(shapes.autoencoder), LPIPS: abstract_lpips(widths)}
+    return networks, FirstStageConfig(image_size=shapes.image_size)

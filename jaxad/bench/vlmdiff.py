@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -34,29 +34,22 @@ from jaxad.bench._account import (
     mesh_of,
     on_cpu,
     operations,
-    random_like,
     speed,
 )
-from jaxad.bench._plan import plan, print_plans
-from jaxad.bench._topologies import Topology
-from jaxad.bench._vlmdiff_networks import PUBLISHED, TINY, Size, abstract_vlmdiff, compilable, features
-from jaxad.config import FirstStageConfig, FirstStageTrainConfig, TrainConfig, VLMDiffConfig
+from jaxad.bench._plan import print_plans
+from jaxad.bench._vlmdiff_networks import Size, abstract_first_stage, abstract_vlmdiff, compilable, features
+from jaxad.bench._vlmdiff_plans import PROTOCOL, Program, predicting, steps_of, training, vlmdiff_plans
+from jaxad.config import FirstStageTrainConfig, TrainConfig, VLMDiffConfig
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise
 from jaxad.errors import ConfigError
 from jaxad.inference.predictor import Predictor
-from jaxad.models.convnets.lpips import abstract_lpips
-from jaxad.models.convnets.vgg import WIDTHS as VGG_WIDTHS
-from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.nn import module_state
 from jaxad.nn.variables import Frozen
 from jaxad.training.autoencoder.loss import AUTOENCODER, LPIPS
 from jaxad.training.autoencoder.step import AutoencoderTrainer
 from jaxad.training.step import DetectorTrainer
-from jaxad.types import Batch, Features
-
-Program = Literal["prediction", "training", "autoencoder"]
-PROTOCOL = "diad"
+from jaxad.types import Features
 
 
 def vlmdiff_benchmark(
@@ -117,40 +110,6 @@ def vlmdiff_benchmark(
         yield row | training_account(abstract_vlmdiff(size, dtype, again), config, mesh, timed and exists)
 
 
-def vlmdiff_plans(
-    topology: Topology,
-    micro_batches: Sequence[int],
-    *,
-    programs: Sequence[Program],
-    batch_size: int,
-    dtype: Literal["float32", "bfloat16"],
-    size: Size,
-    remat: bool,
-    accumulate: int = 4,
-) -> Iterator[dict[str, Any]]:
-    """Plans of the prediction and of training on all devices of a topology, which share parameters and images.
-
-    Arguments are those of `vlmdiff_benchmark`; rows as of `jaxad.bench._plan.plan`.
-    """
-    mesh, shared = topology.mesh(), {"size": size, "dtype": dtype}
-    detector = abstract_vlmdiff(size, dtype, remat)
-    if "prediction" in programs:
-        images = batch_size * mesh.size
-        inputs = batch_of(detector, images)
-        traced = Predictor(detector, PROTOCOL, batch_size=images, mesh=mesh).trace(inputs)
-        row = {"program": "prediction", "batch_size": images, **shared}
-        yield row | plan(traced, topology, images=images, prepare=partial(_prediction, detector, inputs, images, mesh))
-    for micro_batch in micro_batches if "training" in programs else ():
-        config = VLMDiffConfig.training(
-            "paper", batch_size=micro_batch * mesh.size, accumulate=accumulate, fsdp=mesh.size
-        )
-        images = config.batch_size * accumulate
-        inputs = features(detector, images)
-        traced = DetectorTrainer(detector, config, mesh).trace(inputs)
-        row = {"program": f"training step of {accumulate} x {config.batch_size}", "batch_size": images, **shared}
-        yield row | plan(traced, topology, images=images, prepare=partial(_training, detector, config, mesh, inputs))
-
-
 def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: bool = False) -> dict[str, Any]:
     """Memory of each device during a training step, from the compiled program of `jaxad.training.trainer`.
 
@@ -179,7 +138,7 @@ def training_account(detector: VLMDiff, config: TrainConfig, mesh: Mesh, timed: 
     account["kept"] = kept(detector, divided["trained"], config.batch_size // mesh.size)
     if timed:
         images = config.batch_size * config.accumulate
-        account |= speed(account, partial(_training, detector, config, mesh, inputs), images)
+        account |= speed(account, partial(training, detector, config, mesh, inputs), images)
     return account
 
 
@@ -191,10 +150,7 @@ def autoencoder_account(size: Size, train: FirstStageTrainConfig, mesh: Mesh, ti
         train: batch size, accumulation.
         mesh, timed: as for `training_account`.
     """
-    shapes = PUBLISHED if size == "published" else TINY
-    widths = VGG_WIDTHS if size == "published" else (8,) * len(VGG_WIDTHS)
-    networks = {AUTOENCODER: abstract_autoencoder(shapes.autoencoder), LPIPS: abstract_lpips(widths)}
-    config = FirstStageConfig(image_size=shapes.image_size)
+    networks, config = abstract_first_stage(size)
     trainer = AutoencoderTrainer(networks, config, train, mesh)
     images: Any = jax.ShapeDtypeStruct((train.images, config.image_size, config.image_size, 3), jnp.uint8)
     counts = {name: sum(leaf.size for leaf in module_state.split(part)[1].values()) for name, part in networks.items()}
@@ -211,19 +167,8 @@ def autoencoder_account(size: Size, train: FirstStageTrainConfig, mesh: Mesh, ti
     account |= {"parameters": {"trained": counts[AUTOENCODER], "fixed": counts[LPIPS]}, "gradients": gb["parameters"]}
     if timed:
         real = {name: drawn(part) for name, part in networks.items()}
-        account |= speed(account, lambda: _steps(AutoencoderTrainer(real, config, train, mesh), images), train.images)
+        account |= speed(account, lambda: steps_of(AutoencoderTrainer(real, config, train, mesh), images), train.images)
     return account
-
-
-def _steps(trainer: DetectorTrainer | AutoencoderTrainer, inputs: Any) -> Callable[[], None]:
-    """What does an optimizer step on random inputs of such shapes, one after the other."""
-    state, batch, key = [trainer.init()], random_like(inputs), jax.random.key(0)
-
-    def step() -> None:
-        state[0], metrics = trainer.step(state[0], batch, key)
-        jax.block_until_ready((state, metrics))
-
-    return step
 
 
 def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> dict[str, Any]:
@@ -240,19 +185,8 @@ def prediction_account(detector: VLMDiff, batch: int, timed: bool = False) -> di
     account["parameters"] = {"all": sum(leaf.size for leaf in arrays.values())}
     account["tflop"] = prediction_operations(detector)
     if timed:
-        account |= speed(account, partial(_prediction, detector, inputs, batch, mesh), batch)
+        account |= speed(account, partial(predicting, detector, inputs, batch, mesh), batch)
     return account
-
-
-def _prediction(detector: VLMDiff, inputs: Batch, images: int, mesh: Mesh) -> Callable[[], Any]:
-    """What predicts random images with random weights."""
-    predictor, batch = Predictor(drawn(detector), PROTOCOL, batch_size=images, mesh=mesh), random_like(inputs)
-    return lambda: predictor(batch)
-
-
-def _training(detector: VLMDiff, config: TrainConfig, mesh: Mesh, inputs: Features) -> Callable[[], None]:
-    """What does training steps from random weights."""
-    return _steps(DetectorTrainer(drawn(detector), config, mesh), inputs)
 
 
 def training_operations(detector: VLMDiff) -> float:
@@ -339,6 +273,7 @@ def main(
     programs: tuple[Program, ...] = get_args(Program),
     batch_size: int = 1,
     topology: tuple[str, ...] = (),
+    first_moment: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Count memory and operations of VLMDiff's prediction and of the training steps of its two stages.
 
@@ -354,6 +289,7 @@ def main(
         programs: Only these; training is that of the diffusion model, autoencoder that of the first stage.
         batch_size: Images of a prediction at once.
         topology: Plan for these accelerators, which need not be there, instead: h100:1, v5e:2x4; `devices` is theirs.
+        first_moment: Type of Adam's mean of gradients in these plans, as `--train.first-moment` sets it.
 
     Raises:
         ConfigError: impossible numbers, all of them; more devices than there can be; an unknown topology, or one whose
@@ -363,6 +299,7 @@ def main(
     if topology:
         again = "on" in remat
         plan_options: Any = {"programs": programs, "batch_size": batch_size, "dtype": dtype, "size": size}
+        plan_options["first_moment"] = first_moment
         print_plans(topology, lambda each: vlmdiff_plans(each, micro_batches, remat=again, **plan_options))
         return
     # If jax runs already, its devices will have to do.
