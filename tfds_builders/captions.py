@@ -28,8 +28,7 @@ def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Ca
         The categories with captions, and notes: images without caption, captions of no image.
 
     Raises:
-        DataError: the captions cannot be read, stand in another order than the images, or an image has several;
-            everything is listed. Or none of the images has one.
+        DataError: the captions cannot be read, or an image has several; everything is listed. Or no image has one.
     """
     texts: dict[str, str] = {}
     problems = Problems()

@@ -49,10 +49,16 @@ def test_detectors_without_captions_take_none(parts, tmp_path, said):
         described_test(parts.test, tmp_path, others, Reporter())
 
 
-def test_another_order_is_refused(parts, tmp_path):
-    folder = written(tmp_path, [record.identity for record in parts.test.records][::-1])
-    with pytest.raises(DataError, match="other order"):
-        described_test(parts.test, folder, [detector("always")], Reporter())
+def test_lists_in_another_order_give_every_image_its_own(parts, tmp_path):
+    images = [record.identity for record in parts.test.records]
+    own = {image: f"number {place}" for place, image in enumerate(images)}
+
+    def texts(start):
+        return list(own.values())[::-1][start:]
+
+    shuffled = write_captions(tmp_path, "parts", "vlm", "pd", "test", images[::-1], texts)
+    found, _ = described_test(parts.test, shuffled, [detector("always")], Reporter())
+    assert {record.identity: record.caption for record in found.records} == own
 
 
 def test_captions_of_another_data_set_are_refused(parts, tmp_path):

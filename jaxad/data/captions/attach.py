@@ -15,7 +15,7 @@ from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.io.places import expanded
 
-MISSING, SURPLUS, DUPLICATE, ORDER = "missing caption", "surplus caption", "duplicate caption", "other order"
+MISSING, SURPLUS, DUPLICATE = "missing caption", "surplus caption", "duplicate caption"
 LISTED = 50
 """Problems of one kind that are listed one by one; the others are counted."""
 
@@ -63,9 +63,9 @@ class Captions:
             ids: paths of all images that should have a caption, relative to the data set, in its order.
 
         Returns:
-            Fatal problems of kind "duplicate caption" and "other order" (the images that both have stand in another
-            order, as VLMDiff's loader refuses it too; COCO's, which go by image number, may); notes of kind "missing
-            caption" and "surplus caption" (its image is not among `ids`; COCO's, which are of all its images, may be).
+            Fatal problems of kind "duplicate caption"; notes of kind "missing caption" and "surplus caption" (its image
+            is not among `ids`; COCO's, which are of all its images, may be). The order may be any: a label names its
+            image, and the published lists of MVTec-AD are shuffled.
         """
         keys = dict(zip(map(self._key, ids), ids, strict=True))
         root = self._root(keys)
@@ -76,17 +76,7 @@ class Captions:
         repeated = (f"{label} has {number} captions, keep one" for label, number in counts.items() if number > 1)
         problems += self._listed(DUPLICATE, repeated)
         surplus = (f"{label} is no image of the data set" for label in self.surplus(ids))
-        problems += self._listed(SURPLUS, surplus, fatal=False)
-        theirs = [label for label in counts if label in keys]
-        ours = [key for key in keys if key in counts]
-        if not self.numbered and theirs != ours:
-            place = next(place for place, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
-            detail = (
-                f"of the images in both, number {place} is {theirs[place]} here, but {ours[place]} in the data set; if "
-                "labels and captions belong together, sort both alike"
-            )
-            problems.append(Problem(ORDER, self.source, detail))
-        return problems
+        return problems + self._listed(SURPLUS, surplus, fatal=False)
 
     def surplus(self, ids: Sequence[str]) -> list[str]:
         """Labels, below the data set's folder, of captions whose image is not among `ids`, as for `check`."""
@@ -144,7 +134,7 @@ def with_captions(source: ImageSource, captions: Captions) -> ImageSource:
     """The same images with their captions in `Record.caption`, "" for those that have none.
 
     Raises:
-        DataError: two captions of an image, or captions that stand in another order than the images.
+        DataError: two captions of an image.
     """
     texts = captions.attach([record.identity for record in source.records]).texts
     records = zip(source.records, texts, strict=True)

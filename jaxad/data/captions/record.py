@@ -16,7 +16,7 @@ def described(source: ImageSource, captions: Captions | None) -> ImageSource:
     """The images with these captions; with those stored with them where `captions` is None.
 
     Raises:
-        DataError: two captions of one image, or another order than that of the images.
+        DataError: two captions of one image.
     """
     return source if captions is None else with_captions(source, captions)
 
