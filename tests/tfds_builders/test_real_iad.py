@@ -75,13 +75,33 @@ def test_lists_one_level_up_and_images_one_level_down(root):
     assert BENCHMARK.is_root(root)
 
 
+def test_the_tree_of_vlmdiff(root):
+    listed = [sample.image_id for sample in list_samples(root, "audiojack", **STANDARD)]
+    (root / "realiad_1024").rename(root / "real_iad")
+    (root / "realiad_jsons").rename(root / "real_iad_jsons")
+    assert BENCHMARK.is_root(root)
+    for resolution in ("px1024", "px256"):
+        samples = list_samples(root, "audiojack", resolution=resolution, protocol="multi_view")
+        assert [sample.image_id for sample in samples] == listed
+        assert all(sample.image.is_file() for sample in samples)
+
+
+def test_images_of_another_size_name_the_option(root):
+    (root / "realiad_1024").rename(root / "realiad_256")
+    (root / "realiad_raw").mkdir()
+    with pytest.raises(
+        DataError, match="size 1024; there are those of 256 and raw: --options resolution=px256 or --opt"
+    ):
+        list_samples(root, "audiojack", **STANDARD)
+
+
 def test_single_view(root):
     samples = list_samples(root, "toy_brick", **STANDARD | {"protocol": "single_view"})
     assert [(sample.split, sample.view, sample.label) for sample in samples] == [("train", 1, 0), ("test", 1, 0)]
 
 
 def test_other_resolutions(root):
-    with pytest.raises(DataError, match=r"missing folder: the images at size 256; looked for realiad_256"):
+    with pytest.raises(DataError, match=r"at size 256; there are those of 1024: .*=px1024; looked for realiad_256"):
         list_samples(root, "toy_brick", **STANDARD | {"resolution": "px256"})
     (root / "realiad_1024").rename(root / "realiad_raw")
     samples = list_samples(root, "toy_brick", **STANDARD | {"resolution": "raw"})

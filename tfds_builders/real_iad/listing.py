@@ -50,6 +50,8 @@ CATEGORIES = (
 RESOLUTION = Option("resolution", ("px1024", "px512", "px256", "raw"), "which of the official sizes of the images")
 IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 """Folders of the images, one for each size."""
+ANY_SIZE = "real_iad"
+"""Where VLMDiff's code has the images, of whichever size, with the lists in `real_iad_jsons/` beside it."""
 PROTOCOL = Option(
     "protocol",
     ("multi_view", "single_view", "noisy_0", "noisy_10", "noisy_20", "noisy_40"),
@@ -63,13 +65,12 @@ LISTS = {
     "noisy_20": "realiad_jsons_fuiad_0.2",
     "noisy_40": "realiad_jsons_fuiad_0.4",
 }
-"""Folder of a protocol's lists, in `realiad_jsons/` (as the archive nests them) or beside it."""
+"""Folder of a protocol's lists, in `realiad_jsons/` (as the archive nests them), `real_iad_jsons/` or beside them."""
 
 
 def list_samples(root: Path, category: str, *, resolution: str, protocol: str) -> list[Sample]:
     """The images of a category by its official list, see `tfds_builders.real_iad.lists.samples`."""
-    size = resolution.removeprefix("px")
-    images = find_folder(root, [f"realiad_{size}"], f"the images at size {size}")
+    images = _images(root, resolution)
     lists = find_folder(root, _list_folders(protocol), f"the lists of protocol {protocol}")
     return samples(lists / f"{category}.json", images, category, Rules(noisy_training=protocol.startswith("noisy")))
 
@@ -77,12 +78,14 @@ def list_samples(root: Path, category: str, *, resolution: str, protocol: str) -
 def is_root(folder: Path) -> bool:
     """Whether a folder holds Real-IAD's images of some size and lists of some protocol."""
     lists = [folder / name for protocol in LISTS for name in _list_folders(protocol)]
-    return any(any(path.glob("*.json")) for path in lists) and any((folder / name).is_dir() for name in IMAGES)
+    return any(any(path.glob("*.json")) for path in lists) and any(
+        (folder / name).is_dir() for name in (*IMAGES, ANY_SIZE)
+    )
 
 
 def category_of(archive: Path) -> str | None:
     """The category of an archive of images, which is named after it."""
-    return archive.stem if archive.parent.name in IMAGES else None
+    return archive.stem if archive.parent.name in (*IMAGES, ANY_SIZE) else None
 
 
 def totals(*, resolution: str, protocol: str) -> Counts:
@@ -93,7 +96,16 @@ def totals(*, resolution: str, protocol: str) -> Counts:
 
 
 def _list_folders(protocol: str) -> list[str]:
-    return [f"realiad_jsons/{LISTS[protocol]}", LISTS[protocol]]
+    return [f"realiad_jsons/{LISTS[protocol]}", f"real_iad_jsons/{LISTS[protocol]}", LISTS[protocol]]
+
+
+def _images(root: Path, resolution: str) -> Path:
+    """The folder of the images at a resolution; one that does not say its own is taken for any."""
+    size = resolution.removeprefix("px")
+    others = [name.removeprefix("realiad_") for name in IMAGES if (root / name).is_dir() and not name.endswith(size)]
+    options = [f"--options resolution={'' if other == 'raw' else 'px'}{other}" for other in others]
+    there = f"; there are those of {' and '.join(others)}: {' or '.join(options)}" if others else ""
+    return find_folder(root, [f"realiad_{size}", ANY_SIZE], f"the images at size {size}{there}")
 
 
 BENCHMARK = Benchmark(
