@@ -14,8 +14,10 @@ from jaxad.io.locks import try_lock
 from jaxad.io.signals import held
 
 
-def write_whole(path: str | Path, content: bytes | str) -> Path:
+def write_whole(path: str | Path, content: bytes | str | Iterator[bytes]) -> Path:
     """Writes a file, text as UTF-8, and makes its folder; until all of it is there the old file stays, or none.
+
+    What is too large to be held comes in pieces; nothing is written if one of them cannot be got.
 
     Several processes may write the same file at once: each replaces it as a whole.
 
@@ -28,7 +30,8 @@ def write_whole(path: str | Path, content: bytes | str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with held(), _part(path) as (part, stream):
-        stream.write(content.encode() if isinstance(content, str) else content)
+        whole = content.encode() if isinstance(content, str) else content
+        stream.writelines([whole] if isinstance(whole, bytes) else whole)
         stream.flush()
         # Else a power cut may leave the new name with nothing in it.
         os.fsync(stream.fileno())

@@ -20,6 +20,7 @@ from jaxad.io.untrusted import beginning_of, reading
 from jaxad.models.known_hashes import check_published
 from jaxad.models.weights.flax_msgpack import is_flax_msgpack, read_flax_msgpack
 from jaxad.models.weights.mapped_file import LazyTensors, RenamedTensors, damage, damaged
+from jaxad.models.weights.packed import unpacked
 from jaxad.models.weights.place import Hub, Place, commit_of, open_place, split_revision
 from jaxad.models.weights.safetensors_file import is_safetensors, read_safetensors
 from jaxad.models.weights.torch_pickle import is_torch_pickle, read_torch_pickle
@@ -145,8 +146,8 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
 
     Args:
         source: folder with config.json and weights, or their shards and index, under one of the names in `FILES`; one
-            weight file; or a hub id such as "facebook/dinov2-small", or with a branch, tag or commit
-            "facebook/dinov2-small@REVISION". The hub's cache and HF_HUB_OFFLINE are respected.
+            weight file, or a zip archive around one; or a hub id such as "facebook/dinov2-small", or with a branch, tag
+            or commit "facebook/dinov2-small@REVISION". The hub's cache and HF_HUB_OFFLINE are respected.
         revision: branch, tag or commit on the hub; goes before that in `source`.
         subfolder: folder within the folder or repository, such as "unet" in those of Stable Diffusion.
         prefer: how the names of the files begin that go before all others, such as "open_clip" in repositories that
@@ -160,6 +161,7 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
     if path.is_file():
         if subfolder:
             raise WeightsError(f"{source}: is a file, and has no subfolder {subfolder!r}")
+        path = unpacked(path)
         return Weights(str(source), {}, (path,), read_tensors(path))
     place = open_place(source, revision, subfolder)
     name = f"{source}/{subfolder}" if subfolder else str(source)

@@ -29,7 +29,7 @@ _KIND = "torch"
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher", "student")
 """Keys below which training code keeps the network, in the order of preference; a teacher is what DINO publishes."""
 
-_ZIP = b"PK\x03\x04"
+ZIP = b"PK\x03\x04"
 _MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 _PROTOCOL = 1001
 _NESTED = 8
@@ -40,7 +40,7 @@ _SHOWN_TWICE = 16
 
 def is_torch_pickle(head: bytes) -> bool:
     """Whether a file that begins with these bytes is a zip archive or a pickle."""
-    return head.startswith(_ZIP) or (len(head) > 1 and head[0] == 0x80 and head[1] <= pickle.HIGHEST_PROTOCOL)
+    return head.startswith(ZIP) or (len(head) > 1 and head[0] == 0x80 and head[1] <= pickle.HIGHEST_PROTOCOL)
 
 
 def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
@@ -57,7 +57,7 @@ def read_torch_pickle(file: Path) -> Mapping[str, np.ndarray]:
     makers, shown = {}, 0
     # A damaged pickle can raise nearly anything.
     with reading(damage(file, _KIND)), file.open("rb") as stream:
-        read = _read_zip if stream.read(4) == _ZIP else _read_legacy
+        read = _read_zip if stream.read(4) == ZIP else _read_legacy
         stream.seek(0)
         content, places = read(file, stream)
         for name, tensor in _state_dict(file, content).items():
@@ -249,10 +249,15 @@ class _ShortDirectory:
         return getattr(self._stream, name)
 
 
+def open_zip(stream: Any) -> zipfile.ZipFile:
+    """An archive whose list of members is not believed to be of any length."""
+    bounded: Any = _ShortDirectory(stream)
+    return zipfile.ZipFile(bounded)
+
+
 def _read_zip(file: Path, stream: Any) -> tuple[Any, dict[str, int]]:
     """Content, and where each storage lies."""
-    bounded: Any = _ShortDirectory(stream)
-    with zipfile.ZipFile(bounded) as archive:
+    with open_zip(stream) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
 
         def stored(name: str) -> zipfile.ZipInfo:
