@@ -74,6 +74,7 @@ def batches(
     originals: bool = False,
     on_unreadable: Literal["raise", "mark"] = "raise",
     masks: Callable[[np.ndarray], np.ndarray] | None = None,
+    gray_masks: bool = False,
 ) -> Iterator[LoadedBatch]:
     """Reads a source once, in order.
 
@@ -97,6 +98,7 @@ def batches(
         on_unreadable: what to do about an image that cannot be decoded: "raise" an error, or "mark" it: it stays in its
             place as a black image of size (0, 0) whose `valid` is False, and the batch says what is wrong with it.
         masks: what to make of the defect masks, bool [h w], of all rows, in the threads that decode; None reads none.
+        gray_masks: whether `masks` takes uint8 [h w], the gray values of masks, of sources that know them.
 
     Yields:
         LoadedBatch with images uint8 [b h w 3] by view, seed uint32 [b] (`pixel_hash` of the original image, zero
@@ -120,6 +122,7 @@ def batches(
         originals=originals,
         mark=on_unreadable == "mark",
         masks=masks,
+        gray_masks=gray_masks,
     )
     ahead = max(workers, 1) * max(processes, 1) if originals else 2 * batch_size
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
@@ -198,14 +201,18 @@ class _Load:
     originals: bool
     mark: bool
     masks: Callable[[np.ndarray], np.ndarray] | None
+    gray_masks: bool
 
     def __call__(self, position: int) -> _Loaded:
         index = int(self.order[position])
         with large_images_in_turn():
             of_others = self.rows is not None and position % self.batch_size not in self.rows
             loaded = _Loaded(index, {}) if of_others else self._loaded(index)
-            mask = None if self.masks is None else self.source.mask(index)
-            return loaded if mask is None or self.masks is None else loaded._replace(mask=self.masks(mask))
+            if self.masks is None:
+                return loaded
+            gray = getattr(self.source, "gray_mask", None) if self.gray_masks else None
+            mask = (gray or self.source.mask)(index)
+            return loaded if mask is None else loaded._replace(mask=self.masks(mask))
 
     def _loaded(self, index: int) -> _Loaded:
         try:

@@ -151,6 +151,19 @@ def decode_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
     return _decode(*_encoded(source, name), lambda image, stored: _marked(image, _levels(image, stored)))
 
 
+def decode_gray_mask(source: Path | str | bytes, name: str = "") -> np.ndarray:
+    """A defect mask as the gray values uint8 [h w] of its file, 0 wherever `decode_mask` sees no defect.
+
+    Some masks hold small codes of defects in place of white; published evaluations resize those values as they are.
+    """
+
+    def convert(image: Image.Image, stored: np.ndarray | None) -> np.ndarray:
+        levels = _levels(image, stored)
+        return np.where(_marked(image, levels), np.clip(levels, 1, 255), 0).astype(np.uint8)
+
+    return _decode(*_encoded(source, name), convert)
+
+
 def decode_levels(encoded: bytes, name: str = "encoded image") -> np.ndarray:
     """The highest channel of each pixel [h w] of an image or mask, as its file has it. Errors as `decode`."""
     return _decode(encoded, name, _levels)

@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 
 from jaxad.config.fields import bad_seed, raise_problems
-from jaxad.data.decode import Decoded, decode, decode_mask
+from jaxad.data.decode import Decoded, decode, decode_gray_mask, decode_mask
 from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts
 from jaxad.data.references import draw, listed
@@ -89,6 +89,11 @@ class ImageSource(ABC):
         """Defect mask bool [h w] at the mask's own size by the rule of `decode_mask`, None where there is none."""
         encoded = self.encoded_mask(index)
         return None if encoded is None else decode_mask(encoded, str(self.records[index].mask))
+
+    def gray_mask(self, index: int) -> np.ndarray | None:
+        """The same with the gray values of its file, uint8 [h w], by the rule of `decode_gray_mask`."""
+        encoded = self.encoded_mask(index)
+        return None if encoded is None else decode_gray_mask(encoded, str(self.records[index].mask))
 
     def filter(self, categories: Sequence[str]) -> Self:
         """The images of some categories. Raises DataError for a category that does not occur."""

@@ -104,7 +104,8 @@ class Predictor:
         """
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
-        options["masks"] = self.protocol.resize_mask if masks else None
+        if masks:
+            options |= {"masks": self.protocol.resize_mask, "gray_masks": self.protocol.gray_masks}
         for loaded in self._batches(source, indices, workers, **options):
             batch = parallel.shard_batch(loaded.batch, self.mesh)
             if features is None:

@@ -39,13 +39,15 @@ def image_scores(protocol: Protocol, maps: jax.typing.ArrayLike) -> jax.Array:
 
 
 def resize_mask(protocol: Protocol, mask: np.ndarray) -> np.ndarray:
-    """A mask bool [h w] as bool [size size].
+    """A mask bool [h w], or its gray values uint8 [h w], as bool [size size].
 
     Raises:
-        ProtocolError: the mask is not bool [h w].
+        ProtocolError: the mask is neither.
     """
-    if mask.ndim != 2 or mask.dtype != bool:
-        raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool [h w]")
+    if mask.ndim != 2 or mask.dtype not in (bool, np.uint8):
+        raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool or uint8 [h w]")
+    if not protocol.gray_masks:
+        mask = mask > 0
     if protocol.canvas is not None:
         side, kept = protocol.canvas
         edge = (side - kept) // 2
@@ -77,8 +79,8 @@ def _pooling(protocol: Protocol) -> np.ndarray:
 
 
 def _filtered(mask: np.ndarray, size: int) -> np.ndarray:
-    """PIL's bilinear resizing of a mask, uint8 [size size]."""
-    gray = Image.fromarray(mask.astype(np.uint8) * 255)
+    """PIL's bilinear resizing of a mask, bool or gray values, uint8 [size size]."""
+    gray = Image.fromarray(mask if mask.dtype == np.uint8 else mask.astype(np.uint8) * 255)
     return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
 
 

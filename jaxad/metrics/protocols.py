@@ -43,6 +43,8 @@ class Protocol:
         smoothing: of maps at `size`; None for none.
         mask_resize: "center" takes the pixel under each center, "floor" that at floor(i in / out) as cv2 and torch do,
             "bilinear" is PIL's antialiased filter on 0 and 255.
+        gray_masks: whether that filter sees the gray values of the masks' files instead, as the published code does: of
+            a small defect that VisA marks by the code 1 hardly anything is left.
         mask_above: a resized mask is positive above this share of full.
         label_from_mask: an image is anomalous where its resized mask has a positive pixel, whatever the data set says.
         pool, pool_repeats: image score: maximum after averaging over pool x pool pixels, stride 1, no padding.
@@ -58,6 +60,7 @@ class Protocol:
     canvas: tuple[int, int] | None = None
     smoothing: Smoothing | None = None
     mask_resize: Literal["center", "floor", "bilinear"] = "center"
+    gray_masks: bool = False
     mask_above: float = 0.0
     label_from_mask: bool = False
     pool: int = 1
@@ -107,10 +110,11 @@ class Protocol:
         """A mask as bool [size size].
 
         Args:
-            mask: bool [h w] at the mask file's own size, True on defects.
+            mask: bool [h w] at the mask file's own size, True on defects; or uint8 [h w], its gray values, of which
+                protocols without `gray_masks` only see whether they are above 0.
 
         Raises:
-            ProtocolError: the mask is not bool [h w].
+            ProtocolError: the mask is neither.
         """
         from jaxad.metrics import processing
 
@@ -178,11 +182,12 @@ _OWN = (
     ),
     Protocol(
         name="diad",
-        description="DiAD, VLMDiff: 256 px, Gaussian 5 px, masks > 0, AUROC flipped below 0.5, AUPRO of 200 steps",
+        description="DiAD, VLMDiff: 256 px, Gaussian 5 px, gray masks > 0, AUROC flipped below 0.5, AUPRO of 200 steps",
         size=256,
         align_corners=True,
         smoothing=_gaussian(5.0),
         mask_resize="bilinear",
+        gray_masks=True,
         label_from_mask=True,
         pool=8,
         pool_repeats=8,

@@ -115,7 +115,7 @@ def test_maps_and_masks_stay_in_register():
 
 def test_masks_of_another_type_are_refused():
     with pytest.raises(ProtocolError, match="must be bool"):
-        protocol("exact-256").resize_mask(np.zeros((4, 4), np.uint8))
+        protocol("exact-256").resize_mask(np.zeros((4, 4), np.float32))
 
 
 def test_a_wrong_shape_is_named_with_its_argument():
