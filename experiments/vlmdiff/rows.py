@@ -161,6 +161,7 @@ class Table:
         *,
         vlm: str = "",
         backbone: str | None = None,
+        stages: tuple[int, ...] | None = None,
         **changes: Any,
     ) -> Mean:
         """Evaluates a row's detectors on the test images, prints the row and writes its reports.
@@ -170,6 +171,7 @@ class Table:
             data, vlm: as for `train`; test images have captions if the detector asks for them.
             workdirs: of the detectors, one for each seed.
             backbone: network that compares in place of the detectors' own.
+            stages: of that network, if it is convolutional; None for the usual ones.
             changes: fields of VLMDiffConfig that differ at inference.
         """
         dataset, options, captions = self._dataset(data), self._options, {}
@@ -178,7 +180,7 @@ class Table:
             restored = jaxad.restore(workdir, **changes)
             detector: Any = restored.detector
             if backbone is not None:
-                detector = detector.with_backbone(backbone)
+                detector = detector.with_backbone(backbone, stages)
             if detector.inputs.captions == "always" and not captions:
                 test, record = self._described(data, vlm or options.vlm, "test")
                 dataset, captions = dataclasses.replace(dataset, test=test), {"test_captions": record}

@@ -82,6 +82,14 @@ class VLMDiffConfig(Config):
     """Network whose features of image and reconstruction are compared: a ViT's last output after the final norm, or a
     convolutional network's outputs at strides 4, 8 and 16 (DiAD). A ViT whose patch does not divide the image sees it
     resized to the nearest multiple, DINOv2 252 of 256 px."""
+    stages: tuple[int, ...] | None = setting(
+        None,
+        source="published code: VLMDiff",
+        reason="it takes other stages of DINO's ResNet-50 than of ImageNet's",
+        decision="vlmdiff-comparison-network",
+    )
+    """Stages of a convolutional `backbone` that are compared, from 0; None for those that end at strides 4, 8 and 16.
+    Table 13's DINO ResNet-50 takes 1 2 3."""
     image_size: int = setting(256, source="paper")
     """Side in pixels of the square input; a multiple of the autoencoder's factor."""
     captions: Literal["train", "always", "never"] = setting("train", source="paper")
@@ -122,6 +130,8 @@ class VLMDiffConfig(Config):
         """A line for each field that cannot work, or not beside the others."""
         problems = at_least(self, 1, ("image_size", "start_timestep", "sampling_steps"))
         problems += at_least(self, 0, ("guidance",))
+        if self.stages is not None and (not self.stages or min(self.stages) < 0):
+            problems.append(f"stages = {self.stages}: needs numbers from 0")
         if self.start_timestep > 999:
             problems.append(f"start_timestep = {self.start_timestep}: must be at most 999")
         if self.checkpoint is not None and self.autoencoder is not None:

@@ -29,6 +29,7 @@ from jaxad.errors import ConfigError
 from jaxad.io.program_cache import keep_programs
 from jaxad.memory.cosine import cosine
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
+from jaxad.models.convnets.convolution import ConvNet
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
@@ -65,6 +66,7 @@ class VLMDiff(Detector, Trainable):
         self._identity = networks.identity
         self.sgn = sgn
         self.empty = Fixed(empty)
+        _check_stages(backbone, config)
         self._side = _compared_side(backbone, config.image_size)
         self.grid = backbone.grid(self._side)
         factor = networks.factor
@@ -146,20 +148,22 @@ class VLMDiff(Detector, Trainable):
             return backbone
         return _comparing_network(override, config)
 
-    def with_backbone(self, backbone: str | Backbone) -> VLMDiff:
+    def with_backbone(self, backbone: str | Backbone, stages: tuple[int, ...] | None = None) -> VLMDiff:
         """The same model, trained or not, with another network that compares image and reconstruction (paper Table 13).
 
         Nothing else depends on that network, so that nothing is trained again; but a threshold holds for one network.
 
         Args:
             backbone: as for `create`, by a name or loaded.
+            stages: of a convolutional network, as `VLMDiffConfig.stages`.
 
         Raises:
             WeightsError: there is no such network.
+            ConfigError: it has no such stages.
         """
         if isinstance(backbone, str):
             backbone = _comparing_network(backbone, self.config)
-        config = dataclasses.replace(self.config, backbone=backbone.id)
+        config = dataclasses.replace(self.config, backbone=backbone.id, stages=stages)
         networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
         other = VLMDiff(config, backbone, networks, self.sgn, self.empty[...])
         other.categories, other.depths = self.categories, self.depths
@@ -318,7 +322,9 @@ class VLMDiff(Detector, Trainable):
         images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
         if self._side != self.config.image_size:
             images = resize_bilinear(images, (self._side, self._side))
-        before, after = zip(*(jnp.split(layer, 2) for layer in self.backbone.network.maps(images)), strict=True)
+        network, stages = self.backbone.network, self.config.stages
+        maps = network.maps(images) if stages is None else network.maps(images, stages)
+        before, after = zip(*(jnp.split(layer, 2) for layer in maps), strict=True)
         return list(before), list(after)
 
 
@@ -330,6 +336,17 @@ def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
         # The shape does not tell DINO from a supervised ViT: both get the resizing of DINO's authors, as published.
         backbone.network.config = dataclasses.replace(shape, interpolation="dinomaly")
     return backbone
+
+
+def _check_stages(backbone: Backbone, config: VLMDiffConfig) -> None:
+    """Raises ConfigError for stages that the comparing network does not have."""
+    if config.stages is None:
+        return
+    named = f"stages = {' '.join(map(str, config.stages))}"
+    if not isinstance(backbone.network, ConvNet):
+        raise ConfigError(f"{named}: backbone = {config.backbone} has no stages; leave it out")
+    if max(config.stages) >= backbone.network.depth:
+        raise ConfigError(f"{named}: backbone = {config.backbone} has 0 to {backbone.network.depth - 1}")
 
 
 def _compared_side(backbone: Backbone, image_size: int) -> int:

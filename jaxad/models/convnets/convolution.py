@@ -154,9 +154,17 @@ class ConvNet(nnx.Module):
         last = {stride: index for index, stride in enumerate(self.strides)}
         return tuple(last[stride] for stride in _TAPPED_STRIDES)
 
-    def maps(self, images: Array) -> list[jax.Array]:
-        """Outputs of the stages that end at strides 4, 8 and 16 for `images` [b h w 3], each float32 [b h' w' c]."""
-        return [stage.astype(jnp.float32) for stage in self.taps(images, self.usual_blocks()).values()]
+    def maps(self, images: Array, stages: Collection[int] | None = None) -> list[jax.Array]:
+        """Outputs of `stages`, or of those that end at strides 4, 8 and 16, for `images` [b h w 3].
+
+        Returns:
+            float32 [b h' w' c] of each.
+
+        Raises:
+            ConfigError: a stage that this network does not have.
+        """
+        tapped = self.taps(images, self.usual_blocks() if stages is None else stages)
+        return [stage.astype(jnp.float32) for stage in tapped.values()]
 
     @property
     def depth(self) -> int:

@@ -209,9 +209,11 @@ def test_another_network_compares(pipeline, workdir):
     assert "random:16x1x12 compares in place of random:32x2x8" in restored.notes[0]
 
 
-def test_convolutional_networks_compare_at_three_strides(pipeline):
-    """As DiAD does: maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed."""
-    graphdef, weights = module_state.split(create(pipeline).with_backbone("random:resnet18"))
+@pytest.mark.parametrize(("stages", "first"), [(None, 0), ((1, 2, 3), 1)])
+def test_convolutional_networks_compare_at_three_strides(pipeline, stages, first):
+    """As DiAD does: maps of the outputs at strides 4, 8 and 16, resized with aligned corners and summed; of DINO's
+    ResNet-50, VLMDiff takes those at strides 8, 16 and 32."""
+    graphdef, weights = module_state.split(create(pipeline).with_backbone("random:resnet18", stages))
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
     redrawn = generator.normal(size=(1, 32, 32, 3)).astype(np.float32)
@@ -224,15 +226,26 @@ def test_convolutional_networks_compare_at_three_strides(pipeline):
         model = module_state.merge(graphdef, weights)
         features = Features(np.zeros((1, 256, 8), np.float32), (16, 16), {"image": image})
         found = model.score(features, replace(features, extras={"image": redrawn}))
-        return found.maps[0], model.backbone.network.taps(seen, (0, 1, 2))
+        return found.maps[0], model.backbone.network.taps(seen, range(first, first + 3))
 
     found, taps = run(weights, image, redrawn, seen)
-    assert [tap.shape for tap in taps.values()] == [(2, 8, 8, 64), (2, 4, 4, 128), (2, 2, 2, 256)]
+    shapes = [(2, 8, 8, 64), (2, 4, 4, 128), (2, 2, 2, 256), (2, 1, 1, 512)]
+    assert [tap.shape for tap in taps.values()] == shapes[first : first + 3]
     expected = np.zeros((32, 32))
     for before, after in (np.asarray(tap, np.float64) for tap in taps.values()):
         lengths = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
         expected += aligned(1 - (before * after).sum(-1) / lengths, 32)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_stages_that_the_comparing_network_lacks(pipeline):
+    model = create(pipeline)
+    with pytest.raises(ConfigError, match=r"stages = 1 2: backbone = random:32x2x8 has no stages"):
+        create(pipeline, stages=(1, 2))
+    with pytest.raises(ConfigError, match=r"stages = 2 4: backbone = random:resnet18 has 0 to 3"):
+        model.with_backbone("random:resnet18", (2, 4))
+    with pytest.raises(ConfigError, match=r"stages = \(\): needs numbers from 0"):
+        create(pipeline, stages=())
 
 
 def aligned(map, size):
