@@ -252,7 +252,7 @@ def _diffusion_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[Tex
     if is_random(source):
         return random_text_tower(source, dtype, context=CONTEXT), ByteTokenizer(CONTEXT)
     tower = load_text_tower(find_part(source, "text_encoder"), dtype)
-    return tower, load_tokenizer(tokenizer or source, context=tower.config.context)
+    return tower, load_tokenizer(tokenizer or source, context=tower.config.context, filling=tower.config.filling)
 
 
 def _pinned(source: str, commit: str | None) -> str:

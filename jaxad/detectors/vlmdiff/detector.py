@@ -175,11 +175,11 @@ class VLMDiff(Detector, Trainable):
 
     @property
     def inputs(self) -> InputSpec:
-        side, config, context = self.config.image_size, self.config, self.text.config.context
+        side, config, text = self.config.image_size, self.config, self.text.config
         return InputSpec(
             {"image": View(side, side, "bilinear")},
             captions=config.captions,
-            tokenize=lambda captions: tokenizer_of(config, context)(captions),
+            tokenize=lambda captions: tokenizer_of(config, text)(captions),
             identity=(self._identity, self._symmetric, compute_dtype(config.precision)),
         )
 
@@ -195,7 +195,7 @@ class VLMDiff(Detector, Trainable):
         networks = {"stable_diffusion": (self.unet, self.text), "autoencoder": (self.autoencoder,)}
         found = {name: module_state.digest(*modules) for name, modules in networks.items()}
         words = ["", "a photo of a metal nut; its thread is scratched"]
-        ids = np.asarray(tokenizer_of(self.config, self.text.config.context)(words))
+        ids = np.asarray(tokenizer_of(self.config, self.text.config)(words))
         tokenizer = hashlib.sha256(ids.tobytes()).hexdigest()
         # All of them may come from one file of VLMDiff's authors.
         whole = {}
@@ -359,8 +359,7 @@ def _compared_side(backbone: Backbone, image_size: int) -> int:
 
 def _embed_nothing(networks: Networks, config: VLMDiffConfig) -> jax.Array:
     """The text tower's output float32 [77 d] for the empty text."""
-    text = networks.text.config
-    ids = tokenizer_of(config, text.context)([""])
+    ids = tokenizer_of(config, networks.text.config)([""])
     graphdef, arrays = module_state.split(networks.text)
     run = jax.jit(lambda arrays, ids: module_state.merge(graphdef, arrays)(ids).hidden)
     return run(arrays, ids)[0].astype(jnp.float32)

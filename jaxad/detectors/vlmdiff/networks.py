@@ -85,21 +85,21 @@ def abstract_networks(structure: Mapping[str, Any], config: VLMDiffConfig, dtype
     )
 
 
-def tokenizer_of(config: VLMDiffConfig, context: int) -> Callable[[Sequence[str]], np.ndarray]:
-    """What turns texts into ids int32 [b context] for the text tower.
+def tokenizer_of(config: VLMDiffConfig, text: TextConfig) -> Callable[[Sequence[str]], np.ndarray]:
+    """What turns texts into ids int32 [b context] for a text tower.
 
     Raises:
         WeightsError: the tokenizer's files cannot be found.
     """
     if config.checkpoint is not None:
-        return _tokenizer(config.checkpoint, config.tokenizer or DEFAULT, context)
-    return _tokenizer(config.stable_diffusion, config.tokenizer, context)
+        return _tokenizer(config.checkpoint, config.tokenizer or DEFAULT, text)
+    return _tokenizer(config.stable_diffusion, config.tokenizer, text)
 
 
 @functools.lru_cache(maxsize=2)
-def _tokenizer(source: str, tokenizer: str | None, context: int) -> Callable[[Sequence[str]], np.ndarray]:
+def _tokenizer(source: str, tokenizer: str | None, text: TextConfig) -> Callable[[Sequence[str]], np.ndarray]:
     if is_random(source):
-        return ByteTokenizer(context)
+        return ByteTokenizer(text.context)
     if tokenizer is None:
         tokenizer = DEFAULT if is_whole(source) else source
-    return load_tokenizer(tokenizer, context=context)
+    return load_tokenizer(tokenizer, context=text.context, filling=text.filling)

@@ -144,6 +144,11 @@ class TextConfig:
     end: int = 49407
     """Id of the token that ends a text, for `pool` = "end"."""
 
+    @property
+    def filling(self) -> Literal["zero", "end"]:
+        """What Stable Diffusion fills texts up with for this tower: OpenCLIP's, of 2.x, has the exact GELU."""
+        return "zero" if self.activation == "gelu" else "end"
+
     @classmethod
     def stable_diffusion(cls, version: Literal[1, 2]) -> TextConfig:
         """Text tower of Stable Diffusion 1.x (CLIP ViT-L/14) or 2.x (OpenCLIP ViT-H/14 without its last block)."""

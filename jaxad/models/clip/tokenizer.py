@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,10 @@ FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
+
+
+Filling = Literal["zero", "end"]
+"""Id 0, as towers of open_clip were trained (Stable Diffusion 2.x), or the end token, as OpenAI's (1.x)."""
 
 
 class CLIPTokenizer:
@@ -88,6 +92,7 @@ def load_tokenizer(
     *,
     context: int = 77,
     open_clip: bool = False,
+    filling: Filling | None = None,
 ) -> CLIPTokenizer:
     """The tokenizer that belongs to a checkpoint.
 
@@ -101,6 +106,7 @@ def load_tokenizer(
             entities. Else the padding is what the files say: the end token for Stable Diffusion 1.x and OpenAI's
             models, "!" (id 0) for Stable Diffusion 2.x, whose special_tokens_map.json goes before its
             tokenizer_config.json.
+        filling: what texts are filled up with where the tower is known, and its files may lack a tokenizer of its own.
 
     Raises:
         WeightsError: no tokenizer there, or not one of CLIP.
@@ -115,7 +121,11 @@ def load_tokenizer(
         tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         if missing := {"<|startoftext|>", "<|endoftext|>"} - tokenizer.get_vocab().keys():
             raise WeightsError(f"{folder}: no tokenizer of CLIP: the vocabulary lacks {', '.join(sorted(missing))}")
-        made = CLIPTokenizer(tokenizer, context, pad=0 if open_clip else None, open_clip=open_clip)
+        if filling == "zero":
+            # Then a word that is the filling is the filling, as with Stable Diffusion 2's own files.
+            tokenizer.add_special_tokens({"pad_token": tokenizer.convert_ids_to_tokens(0)})
+        pads = {None: None, "zero": 0, "end": int(tokenizer.eos_token_id)}
+        made = CLIPTokenizer(tokenizer, context, pad=pads["zero" if open_clip else filling], open_clip=open_clip)
         # What breaks it shows at the first text.
         made("a photo of a part")
     return made

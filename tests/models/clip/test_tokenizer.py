@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ConfigError, WeightsError
+from jaxad.models.clip.config import TextConfig
 from jaxad.models.clip.tokenizer import DEFAULT, load_tokenizer, token_positions
 from tests.models.clip.vocabulary import write_tokenizer
 
@@ -40,6 +41,16 @@ def test_padding_is_that_of_the_files(first, second, open_clip, places):
         assert (ids.shape, ids.dtype) == ((2, 77), np.int32)
         np.testing.assert_array_equal(ids, [text + [pad] * 73] * 2)
         assert (tokenizer.start, tokenizer.end, tokenizer.pad) == (text[0], text[-1], pad)
+
+
+def test_a_known_tower_says_how_texts_are_filled_up(first, second, places):
+    """Stable Diffusion 2 conditions alike whatever tokenizer lies beside it, and so does 1."""
+    texts = ["with crack", "residue", "", "crack ! with"]
+    zero, end = load_tokenizer(places[0], filling="zero"), load_tokenizer(places[1], filling="end")
+    np.testing.assert_array_equal(zero(texts), second(texts))
+    np.testing.assert_array_equal(end(texts[:3]), first(texts[:3]))
+    fillings = [TextConfig.stable_diffusion(version).filling for version in (1, 2)]
+    assert fillings == ["end", "zero"]
 
 
 def test_a_word_that_is_the_padding_is_the_padding(first, second, places):
