@@ -144,7 +144,7 @@ class Table:
             jaxad.fit(
                 jaxad.VLMDiff.create(config, key=jax.random.key(seed)),
                 source,
-                dataclasses.replace(training, steps=steps, seed=seed),
+                dataclasses.replace(training, steps=steps, epochs=None, seed=seed),
                 workdir=workdir,
                 protocol=PROTOCOL,
                 provenance=provenance,

@@ -88,6 +88,8 @@ class Fit(FitCommand):
         dataset, own = self.options.load(data, config, reporter)
         reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])
+        if self.train is not None and len(dataset.train):
+            reporter.say(_length_of(self.train, len(dataset.train)))
         provenance = {**own, "holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)}
         seed = self.train.seed if self.train else 0
         result = fit(
@@ -104,6 +106,15 @@ class Fit(FitCommand):
         )
         reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
         reporter.say(f"next: {next_command(self, dataset, result)}")
+
+
+def _length_of(train: TrainConfig, images: int) -> str:
+    """What training will be, for the line before it begins."""
+    train = train.counted(images)
+    at_once = train.batch_size * train.accumulate
+    return (
+        f"{train.steps:,} steps of {at_once} images, {train.steps * at_once / images:.3g} epochs of {images:,} images"
+    )
 
 
 def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
@@ -161,7 +172,17 @@ def _read_fit(cls: type[Fit], detector: Any, words: Sequence[str], prog: str) ->
         fixed["train"] = None
     if "image_size" not in {field.name for field in dataclasses.fields(config)}:
         fixed["image_size"] = None
-    return read(cls, words, prog=prog, description=first_lines(detector), types=types, defaults=defaults, fixed=fixed)
+    command = read(
+        cls, words, prog=prog, description=first_lines(detector), types=types, defaults=defaults, fixed=fixed
+    )
+    return dataclasses.replace(command, train=_length(command.train, defaults.get("train")))
+
+
+def _length(train: TrainConfig | None, preset: TrainConfig | None) -> TrainConfig | None:
+    """The settings without the preset's epochs where steps were given instead."""
+    if train is None or preset is None or train.steps == preset.steps or train.epochs != preset.epochs:
+        return train
+    return dataclasses.replace(train, epochs=None)
 
 
 def _training(config: Any, preset: str) -> TrainConfig:

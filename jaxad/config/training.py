@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from jaxad.config.fields import Config, at_least, setting
@@ -28,6 +29,7 @@ class TrainConfig(Config):
     )
     MAIN: ClassVar = (
         "steps",
+        "epochs",
         "batch_size",
         "accumulate",
         "micro_batch",
@@ -56,6 +58,8 @@ class TrainConfig(Config):
         decision="dpdiff-training-length",
     )
     """Optimizer steps."""
+    epochs: float | None = setting(None, source="jaxad", reason="most detectors' lengths are given in steps")
+    """Passes over the training images, which `steps` are then counted from; None for `steps` as they are."""
     batch_size: int = setting(32, source="paper")
     """Images at once, over all devices."""
     accumulate: int = setting(1, source="jaxad", reason="the published batch fits in memory")
@@ -126,9 +130,17 @@ class TrainConfig(Config):
     tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
     """Also write TensorBoard events (needs the package tensorboardX)."""
 
+    def counted(self, images: int) -> TrainConfig:
+        """The same in steps alone: those of `epochs` over so many images, the last of which may be short of a whole."""
+        if self.epochs is None:
+            return self
+        steps = math.ceil(self.epochs * images / (self.batch_size * self.accumulate))
+        return replace(self, steps=max(steps, 1), epochs=None)
+
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
-        problems = at_least(
+        problems = [] if self.epochs is None or self.epochs > 0 else [f"epochs = {self.epochs}: must be above 0"]
+        problems += at_least(
             self, 1, ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
         images = self.batch_size * self.accumulate

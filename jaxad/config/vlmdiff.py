@@ -11,6 +11,7 @@ from jaxad.config.training import TrainConfig
 VLMDiffPreset = Literal["paper", "diad", "small"]
 
 _PUBLISHED: dict[str, Any] = {
+    "epochs": 300,
     "steps": 22_700,
     "batch_size": 12,
     "accumulate": 4,
@@ -117,13 +118,15 @@ class VLMDiffConfig(Config):
     def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
         """The training that goes with the preset of that name.
 
-        Published are epochs: 22,700 steps of 48 images are the 300 epochs of MVTec-AD, VisA's are 54,100, and the 100
-        epochs of Real-IAD 76,000.
+        Published are epochs: 300, which are 22,700 steps of 48 images for MVTec-AD and 54,100 for VisA, and 100 for
+        Real-IAD and COCO-AD. Steps among the `changes` take their place.
 
         Raises:
             ConfigError: no preset has that name.
         """
         presets = {"paper": _PUBLISHED, "diad": _PUBLISHED, "small": _SMALL}
+        if "steps" in changes:
+            changes.setdefault("epochs", None)
         return make_preset(TrainConfig, name, presets, changes)
 
     def problems(self) -> list[str]:

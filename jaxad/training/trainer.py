@@ -99,6 +99,7 @@ def fit(
     keep_programs()
     config = config or TrainConfig()
     config.check()
+    config = config.counted(len(source))
     if not len(source) and detector.inputs.needs_images:
         raise DataError(f"{source.name}: no normal training images")
     if features is not None and features.identity != cache_identity(detector, source):

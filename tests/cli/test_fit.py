@@ -68,6 +68,11 @@ def test_flags_come_from_the_detector(refused):
     vlmdiff = parsed("fit", "vlmdiff", *FIT[2:], "--captions", "texts", "--preset", "diad")
     assert (vlmdiff.options, vlmdiff.protocol) == (CaptionOptions(captions=Path("texts")), "diad")
     assert (vlmdiff.model, vlmdiff.train) == (VLMDiffConfig.preset("diad"), VLMDiffConfig.training("diad"))
+    # Steps that are given go before the epochs of the preset.
+    shorter = parsed("fit", "vlmdiff", *FIT[2:], "--train.steps", "20").train
+    assert (shorter.steps, shorter.epochs) == (20, None)
+    by_epochs = parsed("fit", "dpdiff", *FIT[2:], "--train.epochs", "2").train
+    assert by_epochs.counted(64).steps == 4
     words = ("--workdir", "run", "--classes", "nut", "screw", "--preset", "winclip")
     fusion = parsed("fit", "clipfusion", *words)
     assert (fusion.options, fusion.protocol) == (ReferenceOptions(classes=("nut", "screw")), "winclip")

@@ -128,6 +128,19 @@ def test_vlmdiff_has_a_training_for_every_preset():
     assert VLMDiffConfig.training("diad") == VLMDiffConfig.training() == published
 
 
+def test_epochs_are_counted_in_steps():
+    published = VLMDiffConfig.training("paper")
+    counted = published.counted(188)
+    assert (published.epochs, counted.steps, counted.epochs) == (300, 1_175, None)
+    assert published.counted(3_629).steps == 22_682
+    assert VLMDiffConfig.training("paper", steps=20).counted(188).steps == 20
+    assert VLMDiffConfig.training("paper", epochs=100).counted(36_465).steps == 75_969
+    assert TrainConfig(epochs=0.001).counted(32).steps == 1
+    assert TrainConfig().counted(32) == TrainConfig()
+    with pytest.raises(ConfigError, match="epochs = 0: must be above 0"):
+        TrainConfig(epochs=0).check()
+
+
 def test_a_config_of_ones_own_has_presets_and_a_check():
     @dataclass(frozen=True)
     class Own(Config):

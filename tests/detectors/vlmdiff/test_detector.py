@@ -18,7 +18,7 @@ from jaxad.data.captions.attach import Captions, with_captions
 from jaxad.data.captions.files import write_captions
 from jaxad.diffusion.samplers import ldm_timesteps
 from jaxad.diffusion.schedule import scaled_linear_schedule
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import ConfigError
 from jaxad.features import Encoder, FeatureCache, cache_identity, extras_of
 from jaxad.models.vit.checkpoints import HUGGINGFACE_VIT
 from jaxad.models.vit.config import ViTConfig
@@ -301,10 +301,10 @@ def test_presets():
         VLMDiffConfig.training(name).check()
 
 
-def test_wrong_order_of_captions_is_refused(described):
+def test_captions_in_another_order_stay_with_their_images(described):
     ids = [record.identity for record in described.records][::-1]
-    with pytest.raises(DataError, match="other order"):
-        with_captions(described, Captions("made up", tuple(ids), ("",) * len(ids)))
+    found = with_captions(described, Captions("made up", tuple(ids), tuple(f"of {image}" for image in ids)))
+    assert [record.caption for record in found.records] == [f"of {record.identity}" for record in found.records]
 
 
 def test_a_checkpoint_needs_nothing_but_itself_up_to_the_report(workdir, pipeline, described, tmp_path):
