@@ -87,6 +87,12 @@ def test_linear_attention_is_attention_with_positive_features():
         np.testing.assert_allclose(found[..., at], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_queries_without_any_feature_mix_nothing():
+    q, k, v = -100 * jnp.ones((1, 3, 4)), jnp.ones((1, 3, 4)), jnp.ones((1, 3, 4))
+    np.testing.assert_array_equal(linear_attention(q, k, v, 2), np.zeros((1, 3, 4)))
+    assert np.isfinite(jax.grad(lambda q: linear_attention(q, k, v, 2).sum())(q)).all()
+
+
 @pytest.mark.parametrize(("share", "hard"), [(0.0, 20), (0.5, 10), (0.9, 2), (0.99, 1)])
 def test_easy_points_keep_their_values_and_lose_gradient(share, hard):
     rng = np.random.default_rng(0)
@@ -135,9 +141,6 @@ def test_training_tells_the_loss_its_step(encoded, monkeypatch):
 def test_dropout_is_of_training_alone(encoded):
     layer = Bottleneck(64, 256, 0.4, dtype=jnp.float32, rngs=nnx.Rngs(0))
     x = jnp.ones((4, 100, 64))
-    dropped = np.asarray(layer._dropout(x, jax.random.key(1)))
-    assert (dropped == 0).mean() == pytest.approx(0.4, abs=0.02)
-    assert dropped.mean() == pytest.approx(1, abs=0.03)
     assert (np.asarray(layer(x, jax.random.key(1))) == 0).mean() == pytest.approx(0.4, abs=0.02)
     np.testing.assert_array_equal(layer(x), layer(x))
     model = detector()

@@ -9,9 +9,10 @@ from flax import nnx
 
 import jaxad
 from jaxad.config import INPFormerConfig, TrainConfig
-from jaxad.detectors.inp_former import DecoderBlock, INPFormer, similarity, with_mining
+from jaxad.detectors.inp_former import DecoderBlock, INPFormer, rectified_attention, with_mining
 from jaxad.errors import ConfigError
 from jaxad.features import Encoder
+from jaxad.memory.prototypes import cosine_similarity
 from jaxad.nn import module_state
 from jaxad.testing import check_detector
 from jaxad.types import Batch
@@ -51,32 +52,36 @@ def test_prototypes_are_drawn_from_all_of_their_own_image(encoded):
     rng = np.random.default_rng(0)
     arrays |= {p: jnp.asarray(rng.normal(size=a.shape), a.dtype) for p, a in arrays.items() if "extractor" in p}
     model = module_state.merge(graphdef, arrays)
-    before = np.asarray(model.prototypes(model._targets(encoded))[1])
+    before = np.asarray(model.prototypes(encoded)[1])
     moved = encoded.tokens.copy()
     moved[2, -1] += 10 * rng.normal(size=64)
-    after = np.asarray(model.prototypes(model._targets(dataclasses.replace(encoded, tokens=moved)))[1])
+    after = np.asarray(model.prototypes(dataclasses.replace(encoded, tokens=moved))[1])
     assert before.shape == (4, 3, 32)
     assert (np.abs(after - before).max((1, 2)) > 1e-6).tolist() == [False, False, True, False]
 
 
 def test_the_decoder_mixes_prototypes_alone():
     block = DecoderBlock(8, 2, 16, dtype="float32", rngs=nnx.Rngs(0))
-    x, prototypes = (jax.random.normal(jax.random.key(seed), (2, 5, 8)) for seed in range(2))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 8))
     np.testing.assert_array_equal(block(x, jnp.zeros((2, 3, 8))), np.zeros((2, 5, 8)))
-    q, k, v = (np.asarray(part).reshape(2, 5, 2, 4) for part in block._projected(x, prototypes))
-    q, k = (part / np.linalg.norm(part, axis=-1, keepdims=True) for part in (q, k))
-    block.scale[...] = jnp.array([2.0, 3.0])
-    weights = np.maximum(np.einsum("bnhd,bkhd->bhnk", q, k), 0) * np.array([2, 3]).reshape(1, 2, 1, 1)
-    expected = np.einsum("bhnk,bkhd->bnhd", weights, v).reshape(2, 5, 8)
-    np.testing.assert_allclose(block._mixed(*block._projected(x, prototypes)), expected, rtol=1e-4, atol=1e-7)
+
+
+def test_weights_are_scaled_cosines_above_zero():
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, n, 2, 4)).astype(np.float32) for n in (5, 3, 3))
+    unit = lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
+    cosines = np.einsum("bnhd,bkhd->bhnk", unit(q), unit(k))
+    weights = np.maximum(cosines, 0) * np.array([2, 3]).reshape(1, 2, 1, 1)
+    found = rectified_attention(*(x.reshape(2, -1, 8) for x in (q, k, v)), jnp.array([2.0, 3.0]))
+    np.testing.assert_allclose(found, np.einsum("bhnk,bkhd->bnhd", weights, v).reshape(2, 5, 8), rtol=1e-4, atol=1e-6)
 
 
 def test_the_last_decoder_blocks_restore_the_shallow_group(encoded):
     model = detector()
-    x, prototypes = model.prototypes(model._targets(encoded))
-    before = np.stack(model.restore(x, prototypes))
+    x, prototypes = model.prototypes(encoded)
+    before = np.stack(model.decode(x, prototypes))
     model.decoder[3].feed.fc2.bias[...] += 1.0
-    after = np.stack(model.restore(x, prototypes))
+    after = np.stack(model.decode(x, prototypes))
     np.testing.assert_array_equal(before[1], after[1])
     np.testing.assert_allclose(after[0] - before[0], 0.5, atol=1e-5)
 
@@ -93,13 +98,21 @@ def test_hard_points_pull_more(power):
     np.testing.assert_allclose(gradient, np.broadcast_to(expected[..., None], gradient.shape), rtol=1e-4)
 
 
+def test_what_is_restored_exactly_pulls_nothing():
+    """Rounding leaves distances below 0, and their mean may be 0."""
+    found = jnp.asarray(np.random.default_rng(0).normal(size=(2, 50, 4)), jnp.float32)
+    for x in (found, jnp.ones_like(found)):
+        gradient = jax.grad(lambda y, x=x: with_mining(x, y, 1.5).sum())(x)
+        assert np.isfinite(gradient).all()
+
+
 def test_coherence_is_the_distance_to_the_nearest_prototype(encoded):
     with_it, without = (detector(coherence=weight).loss(encoded, jax.random.key(0)) for weight in (0.5, 0.0))
     model = detector()
-    x, prototypes = map(np.asarray, model.prototypes(model._targets(encoded)))
+    x, prototypes = map(np.asarray, model.prototypes(encoded))
     unit = lambda a: a / np.linalg.norm(a, axis=-1, keepdims=True)  # noqa: E731
     cosines = unit(x) @ unit(prototypes).swapaxes(1, 2)
-    np.testing.assert_allclose(similarity(x, prototypes), cosines, atol=1e-5)
+    np.testing.assert_allclose(cosine_similarity(x, prototypes), cosines, atol=1e-5)
     assert set(with_it[1]) == {"group_1", "group_2", "coherence"}
     assert float(with_it[1]["coherence"]) == pytest.approx((1 - cosines.max(-1)).mean(), abs=1e-5)
     assert float(with_it[0] - without[0]) == pytest.approx(0.5 * float(with_it[1]["coherence"]), abs=1e-5)
@@ -108,8 +121,8 @@ def test_coherence_is_the_distance_to_the_nearest_prototype(encoded):
 def test_maps_average_the_groups_and_prototypes_are_shown(encoded):
     model = detector()
     answer = judged(model, encoded)
-    x, prototypes = model.prototypes(model._targets(encoded))
-    targets, restored = np.split(encoded.tokens, 2, -1), map(np.asarray, model.restore(x, prototypes))
+    x, prototypes = model.prototypes(encoded)
+    targets, restored = np.split(encoded.tokens, 2, -1), map(np.asarray, model.decode(x, prototypes))
     cosines = [
         (t * r).sum(-1) / np.linalg.norm(t, axis=-1) / np.linalg.norm(r, axis=-1)
         for t, r in zip(targets, restored, strict=True)
@@ -118,7 +131,7 @@ def test_maps_average_the_groups_and_prototypes_are_shown(encoded):
     assert answer.scores is not None
     assert judged(detector(score="protocol"), encoded).scores is None
     near = np.asarray(answer.explanation.similarity)
-    np.testing.assert_allclose(near.reshape(4, 3, 16).swapaxes(1, 2), similarity(x, prototypes), atol=1e-6)
+    np.testing.assert_allclose(near.reshape(4, 3, 16).swapaxes(1, 2), cosine_similarity(x, prototypes), atol=1e-6)
     assert len(answer.explanation.prototypes) == 3
 
 

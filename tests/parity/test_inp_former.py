@@ -20,6 +20,7 @@ pytestmark = pytest.mark.parity
 
 BOUND = 1e-4
 WIDTH, HEADS, SIDE, DEPTH, GROUPS, PROTOTYPES = 32, 2, 5, 4, 2, 3
+OURS = ("norm1", "norm2", "out", "feed/fc1", "feed/fc2")
 
 
 class TorchMLP(nn.Sequential):
@@ -78,15 +79,18 @@ class TorchINPFormer(nn.Module):
 
 def arrays_of(model):
     """Arrays of the torch model (or their gradients, put in its place) by the paths of the detector."""
-    found = {"tokens": model.tokens}
+    found = {"extractor/queries": model.tokens}
     linears = {"bottleneck/fc1": model.bottleneck[0], "bottleneck/fc2": model.bottleneck[2]}
-    blocks = {"extractor": model.extractor} | {f"decoder/{i}": block for i, block in enumerate(model.decoder)}
-    for at, block in blocks.items():
-        linears |= {f"{at}/{name}": getattr(block, name) for name in ("query", "key_value", "out")}
-        linears |= {f"{at}/feed/fc1": block.mlp[0], f"{at}/feed/fc2": block.mlp[2]}
+    names = dict(zip(OURS, ("norm", "mlp_norm", "attention_out", "mlp_in", "mlp_out"), strict=True))
+    blocks = {"extractor": (model.extractor, names)}
+    blocks |= {f"decoder/{i}": (block, dict(zip(OURS, OURS, strict=True))) for i, block in enumerate(model.decoder)}
+    for at, (block, names) in blocks.items():
+        linears |= {f"{at}/{name}": getattr(block, name) for name in ("query", "key_value")}
+        linears |= {f"{at}/{names['out']}": block.out}
+        linears |= {f"{at}/{names[f'feed/fc{number + 1}']}": block.mlp[2 * number] for number in range(2)}
         for name in ("norm1", "norm2"):
             norm = getattr(block, name)
-            found |= {f"{at}/{name}/scale": norm.weight, f"{at}/{name}/bias": norm.bias}
+            found |= {f"{at}/{names[name]}/scale": norm.weight, f"{at}/{names[name]}/bias": norm.bias}
         if block.scale is not None:
             found[f"{at}/scale"] = block.scale
     for path, layer in linears.items():
