@@ -71,11 +71,11 @@ def arrays_of(model):
         for number, layer in enumerate(getattr(model, stack)):
             at = f"{stack}/{number}"
             linears |= {f"{at}/feed/fc1": layer.fc1, f"{at}/feed/fc2": layer.fc2}
-            norms |= {f"{at}/norm{place + 1}": norm for place, norm in enumerate(layer.norms)}
+            norms |= {f"{at}/norms/{place}": norm for place, norm in enumerate(layer.norms)}
             if layer.queries is not None:
-                found[f"{at}/queries"] = layer.queries
+                found[f"queries/{number}"] = layer.queries
             for place, attention in enumerate(layer.attentions):
-                name = f"{at}/attention" + (str(place + 1) if stack == "decoder" else "")
+                name = f"{at}/attentions/{place}"
                 linears[f"{name}/out"] = attention.out_proj
                 pieces = zip(attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3), strict=True)
                 for part, (weight, bias) in zip(("query", "key", "value"), pieces, strict=True):
