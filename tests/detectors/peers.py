@@ -11,7 +11,7 @@ from flax import nnx
 import jaxad
 from jaxad.features import Encoder
 from jaxad.nn import module_state
-from jaxad.types import Batch
+from jaxad.types import Batch, Features
 
 FEATURES: dict[str, Any] = {"backbone": "random:32x4", "image_size": 56, "blocks": (0, 1, 2, 3)}
 
@@ -72,6 +72,11 @@ def judged(model, features):
     count = len(features.tokens)
     batch = Batch({}, np.zeros(count, np.uint32), np.ones(count, bool))
     return model.judge(features, batch, jax.random.split(jax.random.key(0), count))
+
+
+def maps(model, tokens):
+    """Anomaly maps of tokens [b n c] on a grid of 4 x 4."""
+    return np.asarray(judged(model, Features(tokens, (4, 4))).maps)
 
 
 def silent(model, loss):

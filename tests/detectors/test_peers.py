@@ -9,7 +9,7 @@ from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError, DataError
 from jaxad.nn import module_state
 from jaxad.testing import check_detector
-from tests.detectors.peers import PEERS, REMEMBERING, TRAINED, encoded, judged, perturbed, silent
+from tests.detectors.peers import PEERS, REMEMBERING, TRAINED, encoded, judged, silent
 
 
 @pytest.fixture(scope="module", params=PEERS)
@@ -44,7 +44,7 @@ def test_a_judgement_is_always_the_same(fitted, parts):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_gradients_reach_all_and_chance_is_of_the_key_alone(name, parts):
-    model = perturbed(PEERS[name].make(), 0.3, "kernel")
+    model = PEERS[name].make()
     features = encoded(model, parts.train)
     assert silent(model, lambda model: model.loss(features, jax.random.key(0))[0]) == set()
     one, same = (float(model.loss(features, jax.random.key(0))[0]) for _ in range(2))
@@ -138,7 +138,12 @@ def test_every_preset_has_a_training(name, paper):
     assert tuple(getattr(training, field) or 0.0 for field in fields) == paper
     assert tuple(config.TRAININGS) == config.presets() == ("paper", "small")
     small = config.training("small", steps=100)
-    assert (small.steps, small.batch_size, small.schedule, small.sampling) == (100, 16, "cosine", TrainConfig().sampling)
+    assert (small.steps, small.batch_size, small.schedule, small.sampling) == (
+        100,
+        16,
+        "cosine",
+        TrainConfig().sampling,
+    )
     for each in (*map(config.preset, config.presets()), training, small):
         each.check()
     with pytest.raises(ConfigError, match="large"):
