@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.errors import ConfigError
 from jaxad.io.program_cache import keep_programs
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.untrained import is_random
@@ -278,7 +279,7 @@ class PatchDetector(Detector):
         grid: rows and columns (h, w) of the features.
 
     Raises:
-        ConfigError: impossible settings, all listed, or blocks or a size that the backbone does not have.
+        ConfigError: impossible settings, all listed; blocks or a size that the backbone does not have; or `misfits`.
         WeightsError: the backbone cannot be found or does not fit.
     """
 
@@ -290,6 +291,16 @@ class PatchDetector(Detector):
         self.blocks = self.backbone.select_blocks(config.blocks)
         self.channels = self.backbone.width(self.blocks)
         self.grid = self.backbone.grid(config.image_size)
+        if problems := self.misfits():
+            lines = [f"{type(config).__name__} does not fit its backbone:", *(f"  {problem}" for problem in problems)]
+            raise ConfigError("\n".join(lines))
+
+    def misfits(self) -> list[str]:
+        """What of the settings does not fit the backbone: a line for each field; nothing by default.
+
+        Called before anything is made of them, when `blocks`, `channels` and `grid` are known.
+        """
+        return []
 
     @classmethod
     def create(cls, config: Any = None, *, key: Array | None = None, backbone: Backbone | None = None) -> Self:

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import jaxad
-from jaxad.detectors.dpdiff.denoiser import attention_heads
 from jaxad.errors import ConfigError
 from jaxad.models.convnets.resnet import ResNet
+from jaxad.nn.attention import attention_heads
 from jaxad.testing import toy_model, toy_training
 from tests.models.convnets.made_checkpoints import BASIC, tensors_of
 

@@ -212,6 +212,12 @@ def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:
     ]
 
 
+def shares(config: Any, names: tuple[str, ...]) -> list[str]:
+    """A problem for each of these fields that is no share from 0 to below 1."""
+    values = ((name, getattr(config, name)) for name in names)
+    return [f"{name} = {value}: must be 0, or a share below 1" for name, value in values if not 0 <= value < 1]
+
+
 def bad_seed(name: str, seed: int) -> list[str]:
     """A problem if the seed is none that numpy and JAX both take."""
     return [] if 0 <= seed <= LARGEST_SEED else [f"{name} = {seed}: must be 0 to {LARGEST_SEED}"]

@@ -1,17 +1,27 @@
-"""Settings that detectors on the same frozen features have in common."""
+"""Settings that detectors on the same frozen features have in common, and trainings of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from jaxad.config.fields import Blocks, Config, Precision, at_least, repeated_blocks, setting
+from jaxad.config.fields import Blocks, Config, Precision, at_least, make_preset, repeated_blocks, setting
+from jaxad.config.training import TrainConfig
 
 _ALIKE = "as DPDiff-AD has it, so that the two compare on the same features"
 
 SMALL: Mapping[str, Any] = {"backbone": "embedded", "image_size": 224, "blocks": "middle"}
 """What the preset "small" of DPDiff-AD takes: the features that detectors are compared on where there is no GPU."""
+
+SMALL_TRAINING: Mapping[str, Any] = {
+    "steps": 800,
+    "batch_size": 16,
+    "warmup_steps": 50,
+    "schedule": "cosine",
+    "checkpoint_every": 250,
+}
+"""What the trainings of the presets "small" have in common."""
 
 
 @dataclass(frozen=True)
@@ -32,3 +42,20 @@ class FrozenFeatures(Config):
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
         return at_least(self, 1, ("image_size",)) + repeated_blocks(self.blocks)
+
+
+@dataclass(frozen=True)
+class TrainedFeatures(FrozenFeatures):
+    """The same for detectors that are trained, each preset in its own way. Base."""
+
+    TRAININGS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """What the training of each preset changes of `TrainConfig`'s defaults; the first one is that of `training()`."""
+
+    @classmethod
+    def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
+        """The training that goes with the preset of that name, with `changes` to it; not checked yet.
+
+        Raises:
+            ConfigError: no preset has that name.
+        """
+        return make_preset(TrainConfig, name, cls.TRAININGS, changes)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxad.config.fields import Blocks, Config, Precision, at_least, repeated_blocks, setting
-
-_ALIKE = "as DPDiff-AD has it, so that the two compare on the same features"
+from jaxad.config.fields import at_least, setting
+from jaxad.config.frozen_features import SMALL, FrozenFeatures
 
 
 @dataclass(frozen=True)
-class PatchBankConfig(Config):
+class PatchBankConfig(FrozenFeatures):
     """Nearest-patch memory bank: PatchCore's scoring (arXiv 2106.08265) on the features of the other detectors.
 
     The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
@@ -19,21 +18,8 @@ class PatchBankConfig(Config):
 
     RESOURCES: ClassVar = ("chunk",)
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "bank_size", "per_category")
-    PRESETS: ClassVar = {
-        "paper": {},
-        "small": {"backbone": "embedded", "image_size": 224, "blocks": "middle"},
-    }
+    PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
 
-    backbone: str = setting(
-        "facebook/dinov2-with-registers-base", source="jaxad", reason=_ALIKE, decision="patch-bank-features"
-    )
-    """Frozen feature network: a folder, file or Hugging Face id (ORG/NAME or ORG/NAME@REVISION), or "embedded", the
-    ViT-S/14 of the `demo` extra."""
-    blocks: Blocks = setting(None, source="jaxad", reason=_ALIKE, decision="patch-bank-features")
-    """Blocks of a ViT, counted from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
-    convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
-    image_size: int = setting(448, source="jaxad", reason=_ALIKE, decision="patch-bank-features")
-    """Side in pixels of the square input; a multiple of the backbone's patch."""
     bank_size: int = setting(
         20_000,
         source="jaxad",
@@ -68,12 +54,10 @@ class PatchBankConfig(Config):
     """Bank entries compared at once: memory is batch x tokens x chunk."""
     seed: int = setting(0, source="jaxad", reason="any number does")
     """Seed of the subsampling."""
-    precision: Precision = setting("auto", source="jaxad", reason="accelerators are fastest in bfloat16")
-    """Compute type of the backbone: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work, or not beside the others."""
-        problems = at_least(self, 1, ("image_size", "bank_size", "neighbors", "chunk"))
+        problems = super().problems() + at_least(self, 1, ("bank_size", "neighbors", "chunk"))
         if self.neighbors > self.chunk:
             problems.append(f"neighbors = {self.neighbors}: more than chunk = {self.chunk}")
-        return problems + repeated_blocks(self.blocks)
+        return problems

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from jaxad.config.fields import Blocks, at_least, make_preset, setting
-from jaxad.config.frozen_features import FrozenFeatures
-from jaxad.config.training import TrainConfig
+from jaxad.config.fields import Blocks, at_least, setting
+from jaxad.config.frozen_features import SMALL_TRAINING, TrainedFeatures
 
 _PUBLIC = "published code: RD4AD"
-_SMALL: Mapping[str, Any] = {"backbone": "embedded", "embedding_depth": 1, "depths": (1, 1, 1)}
 
 
 @dataclass(frozen=True)
-class RD4ADConfig(FrozenFeatures):
+class RD4ADConfig(TrainedFeatures):
     """RD4AD: a student restores a teacher's features, deep ones first, from a compact embedding (arXiv 2201.10703).
 
     The teacher is a Vision Transformer, not a wide ResNet-50, and three of its blocks stand for three stages. "small"
-    has one convolutional block for each stage, for CPUs and tests.
+    has one convolutional block for each stage, for CPUs and tests. "paper" trains for 200 epochs of MVTec-AD.
     """
 
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "embedding_depth", "depths")
-    PRESETS: ClassVar = {"paper": {}, "small": {**_SMALL}}
+    PRESETS: ClassVar = {"paper": {}, "small": {"backbone": "embedded", "embedding_depth": 1, "depths": (1, 1, 1)}}
+    TRAININGS: ClassVar = {
+        "paper": {"steps": 45_400, "batch_size": 16, "learning_rate": 5e-3, "sampling": "size"},
+        "small": {**SMALL_TRAINING, "learning_rate": 2e-3, "clip_norm": 1.0},
+    }
 
     blocks: Blocks = setting(
         (2, 5, 8),
@@ -40,18 +41,6 @@ class RD4ADConfig(FrozenFeatures):
     """Convolutional blocks of the one-class embedding."""
     depths: tuple[int, ...] = setting((3, 4, 6), source=_PUBLIC, reason="of a wide ResNet-50")
     """Convolutional blocks of the student for each restored block of the teacher, the deepest first."""
-
-    @classmethod
-    def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
-        """The training that goes with the preset of that name: 200 epochs of MVTec-AD, or 800 steps.
-
-        Raises:
-            ConfigError: no preset has that name.
-        """
-        paper = {"steps": 45_400, "batch_size": 16, "learning_rate": 5e-3, "sampling": "size"}
-        small = {"steps": 800, "batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 50}
-        small |= {"schedule": "cosine", "clip_norm": 1.0, "checkpoint_every": 250}
-        return make_preset(TrainConfig, name, {"paper": paper, "small": small}, changes)
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

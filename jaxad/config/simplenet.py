@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from jaxad.config.fields import at_least, make_preset, setting
-from jaxad.config.frozen_features import SMALL, FrozenFeatures
-from jaxad.config.training import TrainConfig
+from jaxad.config.fields import at_least, setting
+from jaxad.config.frozen_features import SMALL, SMALL_TRAINING, TrainedFeatures
 
 _PUBLIC = "published code: SimpleNet"
 
 
 @dataclass(frozen=True)
-class SimpleNetConfig(FrozenFeatures):
+class SimpleNetConfig(TrainedFeatures):
     """SimpleNet: a discriminator of features and the same features with noise (arXiv 2303.15140).
 
     On the features of the other detectors, not a wide ResNet-50's. The presets "paper" and "small" differ in these and
-    in the training.
+    in the training: 160 epochs of MVTec-AD, or 800 steps.
     """
 
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "noise", "hidden")
     PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
+    TRAININGS: ClassVar = {
+        "paper": {"steps": 72_600, "batch_size": 8, "learning_rate": 2e-4, "weight_decay": 1e-5, "sampling": "size"},
+        "small": {**SMALL_TRAINING, "learning_rate": 1e-3, "weight_decay": 1e-5},
+    }
 
     standardize: Literal["channel", "none"] = setting(
         "channel",
@@ -43,18 +46,6 @@ class SimpleNetConfig(FrozenFeatures):
     """Width of the discriminator's hidden layer."""
     margin: float = setting(0.5, source="paper")
     """Score beyond which a feature, with noise or without, costs nothing."""
-
-    @classmethod
-    def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
-        """The training that goes with the preset of that name: 160 epochs of MVTec-AD, or 800 steps.
-
-        Raises:
-            ConfigError: no preset has that name.
-        """
-        paper = {"steps": 72_600, "batch_size": 8, "learning_rate": 2e-4, "weight_decay": 1e-5, "sampling": "size"}
-        small = {"steps": 800, "batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 50, "weight_decay": 1e-5}
-        small |= {"schedule": "cosine", "checkpoint_every": 250}
-        return make_preset(TrainConfig, name, {"paper": paper, "small": small}, changes)
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

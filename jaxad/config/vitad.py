@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from jaxad.config.fields import Blocks, at_least, make_preset, repeated_blocks, setting
-from jaxad.config.frozen_features import FrozenFeatures
-from jaxad.config.training import TrainConfig
+from jaxad.config.fields import Blocks, at_least, repeated_blocks, setting
+from jaxad.config.frozen_features import SMALL_TRAINING, TrainedFeatures
 
 _PUBLIC = "published code: ADer"
 
 
 @dataclass(frozen=True)
-class ViTADConfig(FrozenFeatures):
+class ViTADConfig(TrainedFeatures):
     """ViTAD: a plain Vision Transformer restores another's blocks from its last one (arXiv 2312.07495).
 
     On the ViT of the other detectors, not DINO's ViT-S/16. The presets "paper" and "small" differ in it and in the
-    training.
+    training: 100 epochs of MVTec-AD, or 800 steps.
     """
 
     MAIN: ClassVar = ("backbone", "blocks", "neck", "image_size", "depth")
     PRESETS: ClassVar = {"paper": {}, "small": {"backbone": "embedded"}}
+    TRAININGS: ClassVar = {
+        "paper": {"steps": 45_400, "batch_size": 8, "learning_rate": 1e-4, "weight_decay": 1e-4, "sampling": "size"},
+        "small": {**SMALL_TRAINING, "learning_rate": 1e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
+    }
 
     blocks: Blocks = setting((2, 5, 8), source="paper", reason="the third, sixth and ninth of 12")
     """Blocks, counted from 0, that are restored: numbers, "middle" third, or None for the last half."""
@@ -34,21 +37,9 @@ class ViTADConfig(FrozenFeatures):
     depth: int = setting(9, source="paper")
     """Blocks of the decoder, as many for each restored block."""
     heads: int | None = setting(None, source=_PUBLIC, reason="6 of 384, 12 of 768, 16 of 1,024 channels")
-    """Attention heads of the decoder; None for as many as there are 64 channels."""
+    """Attention heads of the decoder; None for as many as leave 64 channels or more to each."""
     mlp_ratio: float = setting(4.0, source=_PUBLIC, reason="as ViTs have it")
     """Width of the feed-forward layers over the feature width."""
-
-    @classmethod
-    def training(cls, name: str | None = None, **changes: Any) -> TrainConfig:
-        """The training that goes with the preset of that name: 100 epochs of MVTec-AD, or 800 steps.
-
-        Raises:
-            ConfigError: no preset has that name.
-        """
-        paper = {"steps": 45_400, "batch_size": 8, "learning_rate": 1e-4, "weight_decay": 1e-4, "sampling": "size"}
-        small = {"steps": 800, "batch_size": 16, "learning_rate": 1e-3, "warmup_steps": 50, "weight_decay": 1e-4}
-        small |= {"schedule": "cosine", "clip_norm": 1.0, "checkpoint_every": 250}
-        return make_preset(TrainConfig, name, {"paper": paper, "small": small}, changes)
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,20 +17,19 @@ from flax import nnx
 
 from jaxad.config import HVQTransConfig
 from jaxad.detector import register
-from jaxad.detectors._standardized import StandardizedDetector
-from jaxad.detectors.uniad import Attention, Dropout, EncoderLayer, FeedForward, seen_by
+from jaxad.detectors._transformer import Layer, TransformerDetector
 from jaxad.memory.bank import Reservoir
-from jaxad.memory.cosine import unit
+from jaxad.memory.cosine import cosines
 from jaxad.models.backbone import Backbone
-from jaxad.nn.precision import Linear, compute_dtype
-from jaxad.types import Array, Batch, Explanation, Features, Judgement
+from jaxad.nn.dropout import Dropout
+from jaxad.types import Array, Batch, Features, Judgement
 
 IMAGES = 16
 """Training images that the codebooks are begun from."""
 
 
 @register
-class HVQTrans(StandardizedDetector):
+class HVQTrans(TransformerDetector):
     """Reconstruction from quantized features of every depth; one for many categories.
 
     Make one with `HVQTrans.create(config, key=key)`; train it with `jaxad.fit`.
@@ -42,15 +40,9 @@ class HVQTrans(StandardizedDetector):
     config_class: ClassVar[type] = HVQTransConfig
 
     def __init__(self, config: HVQTransConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
-        super().__init__(config, backbone, rngs=rngs)
-        width, dtype = config.width, compute_dtype(config.precision)
-        layer: dict[str, Any] = {"config": config, "dtype": dtype, "rngs": rngs}
-        xavier = nnx.initializers.xavier_uniform()
-        self.project_in = Linear(self.channels, width, kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.project_out = Linear(2 * width, self.channels, kernel_init=xavier, dtype=dtype, rngs=rngs)
-        self.encoder = nnx.List([EncoderLayer(**layer) for _ in range(config.depth)])
-        self.decoder = nnx.List([DecoderLayer(**layer) for _ in range(config.depth)])
-        self.norm = nnx.LayerNorm(2 * width, epsilon=1e-5, rngs=rngs)
+        width = config.width
+        super().__init__(config, backbone, decoded=2 * width, rngs=rngs)
+        self.decoder = nnx.List([Layer(2 * width, config, sources=2, rngs=rngs) for _ in range(config.depth)])
         self.top = Codebook(config.entries, width, rngs=rngs)
         # Like the decoder's layers, deep ones first.
         self.codebooks = nnx.List([Codebook(config.entries, 2 * width, rngs=rngs) for _ in range(config.depth)])
@@ -97,13 +89,8 @@ class HVQTrans(StandardizedDetector):
         """Length of the difference of every patch and its reconstruction, and transport, on the token grid."""
         x = self._standardize(features.tokens)
         quantized, inputs, _ = self.quantize(x)
-        restored = self.restore(quantized)
-        maps = jnp.linalg.norm(restored - x, axis=-1)
-        if self.config.transport:
-            maps = maps + self.config.transport * self.codebooks[-1].transport(inputs[-1])
-        maps = maps.reshape(-1, *features.grid)
-        before, after = (tokens.reshape(*maps.shape, -1) for tokens in (x, restored))
-        return Judgement(maps, explanation=Explanation(before, after))
+        cost = self.codebooks[-1].transport(inputs[-1]) if self.config.transport else 0.0
+        return self._judged(x, self.restore(quantized), self.config.transport * cost)
 
     def quantize(
         self, x: jax.Array, drop: Dropout | None = None
@@ -118,12 +105,10 @@ class HVQTrans(StandardizedDetector):
             Three lists: entries [b n 2d] for each layer of the decoder, through which gradients pass as if nothing had
             been quantized; what was quantized, the last encoder layer's output first; and the entries taken for these.
         """
-        places = self.grid[0] * self.grid[1]
-        chex.assert_shape(x, (None, places, self.channels), custom_message=f"x must be [b {places} {self.channels}]")
-        seen, positions, drop = seen_by(self.grid, 0), self._positions(), drop or Dropout(0.0, None)
-        outputs = [self.project_in(x)]
+        positions, drop = self._positions(), drop or Dropout(0.0, None)
+        outputs = [self._projected(x)]
         for layer in self.encoder:
-            outputs.append(layer(outputs[-1], positions, seen, drop))
+            outputs.append(layer(outputs[-1], outputs[-1:], positions, drop))
         top = outputs.pop()
         inputs, entries, quantized = [top], [self.top.nearest(top)], []
         upper = _passing(top, entries[0])
@@ -135,30 +120,11 @@ class HVQTrans(StandardizedDetector):
 
     def restore(self, quantized: list[jax.Array], drop: Dropout | None = None) -> jax.Array:
         """Standardized tokens [b n c] as the decoder makes them of the entries."""
-        seen, drop = seen_by(self.grid, 0), drop or Dropout(0.0, None)
-        positions = jnp.concatenate([self._positions()] * 2, axis=-1)
+        positions, drop = jnp.concatenate([self._positions()] * 2, axis=-1), drop or Dropout(0.0, None)
         x = quantized[0]
         for layer, memory in zip(self.decoder, quantized, strict=True):
-            x = layer(x, memory, positions, seen, drop)
+            x = layer(x, [x, memory], positions, drop)
         return self.project_out(self.norm(x))
-
-
-class DecoderLayer(nnx.Module):
-    """Post-norm layer of self-attention and of attention to the entries `memory`, [b n 2d] -> [b n 2d]."""
-
-    def __init__(self, *, config: HVQTransConfig, dtype: Any, rngs: nnx.Rngs):
-        width, options = 2 * config.width, {"dtype": dtype, "rngs": rngs}
-        self.attention1, self.attention2 = (Attention(width, config.heads, **options) for _ in range(2))
-        self.feed = FeedForward(width, config.hidden, **options)
-        self.norm1, self.norm2, self.norm3 = (nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs) for _ in range(3))
-
-    def __call__(
-        self, x: jax.Array, memory: jax.Array, positions: jax.Array, seen: np.ndarray, drop: Dropout
-    ) -> jax.Array:
-        x_here = x + positions
-        x = self.norm1(x + drop(self.attention1(x_here, x_here, x, seen, drop)))
-        x = self.norm2(x + drop(self.attention2(x + positions, memory + positions, memory, seen, drop)))
-        return self.norm3(x + drop(self.feed(x, drop)))
 
 
 class Codebook(nnx.Module):
@@ -175,11 +141,11 @@ class Codebook(nnx.Module):
 
     def transport(self, z: jax.Array) -> jax.Array:
         """Mean of 1 - cosine from each feature of z [b n d] to all entries, weighted by how likely they are: [b n]."""
-        cost = 1 - jnp.einsum("bnd,kd->bnk", unit(z), unit(self.vectors[...]), precision="highest")
+        cost = 1 - cosines(z, self.vectors[...])
         return (cost * jax.nn.softmax(self._products(z) / len(self.vectors[...]), axis=-1)).sum(-1)
 
     def _products(self, z: jax.Array) -> jax.Array:
-        return jnp.einsum("bnd,kd->bnk", z, self.vectors[...], precision="highest")
+        return jnp.matmul(z, self.vectors[...].T, precision="highest")
 
 
 def _passing(z: jax.Array, entry: jax.Array) -> jax.Array:

@@ -6,30 +6,28 @@ directions that vary much among normal patches a token is kept, in all others it
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import ClassVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxad.config import LinearConfig
-from jaxad.detector import PatchDetector, Remembers, register
+from jaxad.detector import register
+from jaxad.detectors._remembering import RememberingDetector
+from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.diffusion.samplers import normal_per_image
 from jaxad.diffusion.schedule import add_noise, linear_schedule
 from jaxad.diffusion.wiener import WienerFilter
-from jaxad.errors import ConfigError, DataError
-from jaxad.features import FeatureCache, Progress, features_of
 from jaxad.memory.cosine import cosine
-from jaxad.memory.moments import moments
 from jaxad.models.backbone import Backbone
-from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source
 
 
 @register
-class LinearDenoiser(PatchDetector, Remembers):
+class LinearDenoiser(StandardizedDetector, RememberingDetector):
     """Distance of every patch to its linear reconstruction from noise; one for all categories.
 
     Make one with `LinearDenoiser.create(config)`, give it normal images with `remember(source)`.
@@ -41,52 +39,20 @@ class LinearDenoiser(PatchDetector, Remembers):
 
     def __init__(self, config: LinearConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
         super().__init__(config, backbone, rngs=rngs)
-        c = self.channels
-        self.channel_mean = Statistic(jnp.zeros(c, jnp.float32))
-        self.channel_std = Statistic(jnp.ones(c, jnp.float32))
-        self.filter = WienerFilter(c)
+        self.filter = WienerFilter(self.channels)
 
-    def remember(
-        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
-    ) -> Self:
-        """Takes mean and covariance of the patches of normal images, in one pass and a fixed amount of memory.
-
-        Args:
-            source: the images.
-            features: of all of them, where they are computed already.
-            progress: called after every batch.
-
-        Raises:
-            DataError: the source holds no images.
-        """
-        if not len(source):
-            raise DataError(f"{source.name}: no normal images to remember")
-        self.learn_names(source)
-        stream = features_of(self, source, features, progress)
-        _, mean, covariance = moments(
-            (batch.tokens.reshape(-1, 1, self.channels) for batch in stream), 1, self.channels
-        )
-        covariance = np.asarray(covariance[0], np.float64)
-        std = np.sqrt(np.diag(covariance)) + 1e-6
-        self.filter.fit(np.zeros_like(std), covariance / np.outer(std, std))
-        self.channel_mean[...] = mean[0]
-        self.channel_std[...] = jnp.asarray(std, jnp.float32)
-        return self
+    def _learn(self, stream: Iterator[Features], source: Source) -> None:
+        """Mean and covariance of the patches, in a fixed amount of memory."""
+        self.filter.fit(np.zeros(self.channels), self._measure_correlations(stream))
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Residual of every patch on the token grid, as DPDiff-AD measures it."""
-        chex.assert_shape(
-            features.tokens, (None, None, self.channels), custom_message="features.tokens must be [b n c]"
-        )
-        if not self.categories:
-            raise ConfigError("linear knows no features: call `remember` with normal images before it judges others")
-        mean, std = self.channel_mean[...][None, None], self.channel_std[...][None, None]
-        x = (jnp.asarray(features.tokens, jnp.float32) - mean) / std
+        x = self._standardize(self._tokens(features))
         reconstruction = self.reconstruct(x, keys)
         if self.config.residual == "squared":
             residual = jnp.square(reconstruction - x).sum(-1)
         else:
-            residual = 1 - cosine(reconstruction * std + mean, x * std + mean)
+            residual = 1 - cosine(self._unstandardize(reconstruction), self._unstandardize(x))
         before, after = (tokens.reshape(len(x), *features.grid, -1) for tokens in (x, reconstruction))
         return Judgement(residual.reshape(-1, *features.grid), explanation=Explanation(before, after))
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import ClassVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxad.config import PaDiMConfig
-from jaxad.detector import PatchDetector, Remembers, register
-from jaxad.errors import ConfigError, DataError, TrainingError
-from jaxad.features import FeatureCache, Progress, features_of
+from jaxad.detector import register
+from jaxad.detectors._remembering import RememberingDetector
+from jaxad.errors import TrainingError
 from jaxad.memory.moments import moments
 from jaxad.models.backbone import Backbone
 from jaxad.nn.variables import Statistic
@@ -22,7 +22,7 @@ from jaxad.types import Array, Batch, Features, Judgement, Source
 
 
 @register
-class PaDiM(PatchDetector, Remembers):
+class PaDiM(RememberingDetector):
     """Mahalanobis distance of every patch to the normal ones at its place, of all categories together.
 
     Make one with `PaDiM.create(config)`, give it normal images with `remember(source)`.
@@ -40,25 +40,16 @@ class PaDiM(PatchDetector, Remembers):
         self.mean = Statistic(jnp.zeros((places, self.width), jnp.float32))
         self.whitening = Statistic(jnp.zeros((places, self.width, self.width), jnp.float32))
 
-    def remember(
-        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
-    ) -> Self:
-        """Fits the Gaussians in one pass over normal images, in memory that does not grow with their number (Eq. 1).
-
-        Args:
-            source: the images.
-            features: of all of them, where they are computed already.
-            progress: called after every batch.
+    def _learn(self, stream: Iterator[Features], source: Source) -> None:
+        """Fits the Gaussians, in memory that does not grow with the number of images (Eq. 1).
 
         Raises:
-            DataError: the source holds no images.
+            TrainingError: `regularization` is too small for covariances to be inverted.
         """
-        if not len(source):
-            raise DataError(f"{source.name}: no normal images to remember")
-        self.learn_names(source)
         chosen = np.asarray(self.chosen[...])
-        stream = (batch.tokens[:, :, chosen] for batch in features_of(self, source, features, progress))
-        seen, mean, covariance = moments(stream, math.prod(self.grid), self.width)
+        seen, mean, covariance = moments(
+            (batch.tokens[:, :, chosen] for batch in stream), math.prod(self.grid), self.width
+        )
         self.mean[...] = mean
         whitening = _whitening(covariance * (seen / max(seen - 1, 1)), self.config.regularization)
         if not jnp.isfinite(whitening).all():
@@ -66,18 +57,10 @@ class PaDiM(PatchDetector, Remembers):
                 f"regularization = {self.config.regularization}: too small for float32 beside these features"
             )
         self.whitening[...] = whitening
-        return self
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Mahalanobis distance of every patch on the token grid (Eq. 2)."""
-        chex.assert_shape(
-            features.tokens,
-            (None, len(self.mean[...]), self.channels),
-            custom_message=f"features.tokens must be [b n c] on the grid {self.grid}",
-        )
-        if not self.categories:
-            raise ConfigError("padim knows no features: call `remember` with normal images before it judges others")
-        x = jnp.asarray(features.tokens, jnp.float32)[:, :, self.chosen[...]] - self.mean[...][None]
+        x = jnp.asarray(self._tokens(features), jnp.float32)[:, :, self.chosen[...]] - self.mean[...][None]
         distance = jnp.linalg.norm(jnp.einsum("nde,bne->bnd", self.whitening[...], x, precision="highest"), axis=-1)
         return Judgement(distance.reshape(-1, *features.grid))
 

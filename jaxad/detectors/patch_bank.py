@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import ClassVar
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxad.config import PatchBankConfig
-from jaxad.detector import InputSpec, PatchDetector, Remembers, register
-from jaxad.errors import ConfigError, DataError
-from jaxad.features import FeatureCache, Progress, features_of
+from jaxad.detector import InputSpec, register
+from jaxad.detectors._remembering import RememberingDetector
+from jaxad.errors import DataError
 from jaxad.memory.bank import Reservoir, bank_entries, greedy_coreset, nearest_distance, stack_banks
 from jaxad.models.backbone import Backbone
 from jaxad.nn.variables import Memory
@@ -27,7 +27,7 @@ CANDIDATES = 5
 
 
 @register
-class PatchBank(PatchDetector, Remembers):
+class PatchBank(RememberingDetector):
     """Distance of every patch to the nearest normal patch, from one bank for all categories or one for each.
 
     Make one with `PatchBank.create(config)`, fill it with `remember(source)`.
@@ -45,30 +45,15 @@ class PatchBank(PatchDetector, Remembers):
     def inputs(self) -> InputSpec:
         return dataclasses.replace(super().inputs, needs_category=self.config.per_category)
 
-    def remember(
-        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
-    ) -> Self:
-        """Fills the bank, or one bank for each category, from one pass over normal images.
-
-        Args:
-            source: the images.
-            features: of all of them, where they are computed already.
-            progress: called after every batch.
-
-        Raises:
-            DataError: the source holds no images.
-        """
-        if not len(source):
-            raise DataError(f"{source.name}: no normal images to remember")
+    def _learn(self, stream: Iterator[Features], source: Source) -> None:
+        """Fills the bank, or one bank for each category."""
         config = self.config
-        self.learn_names(source)
         groups = [record.category if config.per_category else "" for record in source.records]
         kept = config.bank_size * (CANDIDATES if config.subsampling == "coreset" else 1)
         reservoirs = {
             group: Reservoir(min(kept, images * math.prod(self.grid)), config.seed)
             for group, images in Counter(groups).items()
         }
-        stream = features_of(self, source, features, progress)
         tokens = (np.asarray(image, np.float32) for batch in stream for image in batch.tokens)
         for group, image in zip(groups, tokens, strict=True):
             reservoirs[group].add(image)
@@ -79,18 +64,15 @@ class PatchBank(PatchDetector, Remembers):
             chosen = [greedy_coreset(bank, config.bank_size, key) for bank, key in zip(entries, keys, strict=True)]
             entries = [bank[np.sort(indices)] for bank, indices in zip(entries, chosen, strict=True)]
         self.banks = Memory(jnp.asarray(stack_banks(entries)))
-        return self
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Distance of every patch to its nearest entries, on the token grid."""
         config = self.config
-        chex.assert_shape(
-            features.tokens, (None, None, self.channels), custom_message="features.tokens must be [b n c]"
-        )
+        tokens = self._tokens(features)
         near = nearest_distance(
-            features.tokens,
+            tokens,
             self.banks[...],
-            self._bank_of_each(len(features.tokens), batch),
+            self._bank_of_each(len(tokens), batch),
             distance=config.distance,
             neighbors=config.neighbors,
             chunk=config.chunk,
@@ -99,8 +81,6 @@ class PatchBank(PatchDetector, Remembers):
 
     def _bank_of_each(self, images: int, batch: Batch) -> Array:
         """The number of the bank that each image is compared with, int32 [b]."""
-        if not self.categories:
-            raise ConfigError("patch-bank is empty: call `remember` with normal images before it judges others")
         if not self.config.per_category:
             return jnp.zeros(images, jnp.int32)
         if batch.category is None:

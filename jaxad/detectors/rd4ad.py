@@ -15,8 +15,7 @@ from flax import nnx
 
 from jaxad.config import RD4ADConfig
 from jaxad.detector import register
-from jaxad.detectors._stages import StageDetector
-from jaxad.errors import ConfigError
+from jaxad.detectors._cosine import CosineDetector
 from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import Conv, Linear, compute_dtype
 from jaxad.types import Features
@@ -28,7 +27,7 @@ _INITIALIZER = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 @register
-class RD4AD(StageDetector):
+class RD4AD(CosineDetector):
     """Reverse distillation on blocks of a ViT; one for many categories.
 
     Make one with `RD4AD.create(config, key=key)`; train it with `jaxad.fit`.
@@ -40,7 +39,6 @@ class RD4AD(StageDetector):
 
     def __init__(self, config: RD4ADConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
         super().__init__(config, backbone, rngs=rngs)
-        _check_fit(config, self.blocks, self.grid, self.channels)
         width, options = self.channels, {"dtype": compute_dtype(config.precision), "rngs": rngs}
         wide, count = 2 * width, len(self.blocks)
         first = Block(count * width, wide, "half", **options)
@@ -50,6 +48,18 @@ class RD4AD(StageDetector):
             first = Block(width, width, **options) if number else Block(wide, width, "double", **options)
             stages.append(nnx.List([first, *(Block(width, width, **options) for _ in range(1, depth))]))
         self.student = nnx.List(stages)
+
+    def misfits(self) -> list[str]:
+        """Those of all, `depths` for other blocks, and what cannot be halved."""
+        config, problems = self.config, super().misfits()
+        if len(self.blocks) != len(config.depths):
+            problems.append(f"depths = {config.depths}: must be as many as the blocks {self.blocks}")
+        if any(side % 2 for side in self.grid):
+            made = f"must make an even number of rows and columns, not {self.grid}"
+            problems.append(f"image_size = {config.image_size}: {made}")
+        if self.channels % 2:
+            problems.append(f"backbone = {config.backbone}: its width {self.channels} must be even")
+        return problems
 
     def restore(self, features: Features) -> list[jax.Array]:
         """The patches of each block as the student makes them, shallow ones first: [b n c] each.
@@ -123,15 +133,3 @@ def _changing(n_in: int, n_out: int, side: int, step: Step, **options: Any) -> C
 def _conv(n_in: int, n_out: int, side: int, stride: int = 1, *, dtype: Any, rngs: nnx.Rngs) -> Conv:
     options = {"kernel_init": _INITIALIZER, "dtype": dtype, "rngs": rngs}
     return Conv(n_in, n_out, (side, side), strides=stride, padding=side // 2, use_bias=False, **options)
-
-
-def _check_fit(config: RD4ADConfig, blocks: tuple[int, ...], grid: tuple[int, int], width: int) -> None:
-    problems = []
-    if len(blocks) != len(config.depths):
-        problems.append(f"depths = {config.depths}: must be as many as the blocks {blocks}")
-    if grid[0] % 2 or grid[1] % 2:
-        problems.append(f"image_size = {config.image_size}: must make an even number of rows and columns, not {grid}")
-    if width % 2:
-        problems.append(f"backbone = {config.backbone}: its width {width} must be even")
-    if problems:
-        raise ConfigError("\n".join(["RD4ADConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))

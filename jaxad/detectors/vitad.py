@@ -14,8 +14,7 @@ from flax import nnx
 
 from jaxad.config import ViTADConfig
 from jaxad.detector import register
-from jaxad.detectors._stages import StageDetector
-from jaxad.errors import ConfigError
+from jaxad.detectors._cosine import CosineDetector
 from jaxad.models.backbone import Backbone
 from jaxad.nn.activations import gelu
 from jaxad.nn.attention import attention
@@ -26,7 +25,7 @@ _INITIALIZER = nnx.initializers.truncated_normal(0.02)
 
 
 @register
-class ViTAD(StageDetector):
+class ViTAD(CosineDetector):
     """Reconstruction of a ViT's blocks by a ViT of the same width; one for many categories.
 
     Make one with `ViTAD.create(config, key=key)`; train it with `jaxad.fit`.
@@ -39,19 +38,26 @@ class ViTAD(StageDetector):
     def __init__(self, config: ViTADConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
         super().__init__(config, backbone, rngs=rngs)
         width, dtype = self.channels, compute_dtype(config.precision)
-        heads = config.heads or max(width // 64, 1)
-        _check_fit(config, self.backbone, self.blocks, heads, width)
         self.inputs_only = config.neck
         self.fusion = Linear(len(config.neck) * width, width, dtype=dtype, rngs=rngs)
         places = self.grid[0] * self.grid[1]
         self.positions = nnx.Param(_INITIALIZER(rngs.params(), (places, width), jnp.float32))
         layer: dict[str, Any] = {
-            "heads": heads,
+            "heads": self.heads,
             "hidden": round(width * config.mlp_ratio),
             "dtype": dtype,
             "rngs": rngs,
         }
         self.decoder = nnx.List([DecoderBlock(width, **layer) for _ in range(config.depth)])
+
+    def misfits(self) -> list[str]:
+        """Those of all, blocks of `neck` that there are not, and a `depth` that the blocks do not divide."""
+        config, backbone, problems = self.config, self.backbone, super().misfits()
+        if max(config.neck) >= backbone.depth:
+            problems.append(f"neck = {config.neck}: {backbone.id} has blocks 0 to {backbone.depth - 1}")
+        if config.depth % len(self.blocks):
+            problems.append(f"depth = {config.depth}: must be a multiple of the number of blocks {self.blocks}")
+        return problems
 
     def restore(self, features: Features) -> list[jax.Array]:
         """The patches of each block as the decoder makes them, shallow ones first: [b n c] each.
@@ -83,15 +89,3 @@ class DecoderBlock(nnx.Module):
         q, k, v = jnp.split(self.qkv(self.norm1(x)), 3, axis=-1)
         x = x + self.out(attention(q, k, v, self.heads))
         return x + self.fc2(gelu(self.fc1(self.norm2(x))))
-
-
-def _check_fit(config: ViTADConfig, backbone: Backbone, blocks: tuple[int, ...], heads: int, width: int) -> None:
-    problems = []
-    if max(config.neck) >= backbone.depth:
-        problems.append(f"neck = {config.neck}: {backbone.id} has blocks 0 to {backbone.depth - 1}")
-    if config.depth % len(blocks):
-        problems.append(f"depth = {config.depth}: must be a multiple of the number of blocks {blocks}")
-    if width % heads:
-        problems.append(f"heads = {heads}: must divide the width {width}")
-    if problems:
-        raise ConfigError("\n".join(["ViTADConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))

@@ -22,5 +22,10 @@ def cosine(x: Array, y: Array) -> jax.Array:
     return (x * y).sum(-1) * _inverse_length(x)[..., 0] * _inverse_length(y)[..., 0]
 
 
+def cosines(x: Array, y: Array) -> jax.Array:
+    """Cosine of every vector of x [... n c] with every one of y [... k c]: float32 [... n k] in -1..1, 0 for zeros."""
+    return jnp.matmul(unit(x), jnp.swapaxes(unit(y), -1, -2), precision="highest")
+
+
 def _inverse_length(x: jax.Array) -> jax.Array:
     return jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxad.types import Array
 
@@ -16,7 +17,10 @@ def _merged(mean: jax.Array, covariance: jax.Array, x: jax.Array, share: jax.Arr
     """Mean [g d] and covariance [g d d] after a further batch x [m g d], which is `share` of all that was seen."""
     center = x.mean(0)
     centered = x - center[None]
-    own = jnp.einsum("mgd,mge->gde", centered, centered, precision="highest") / len(x)
+    if x.shape[-1] == 1:  # Variances alone, for which a product of matrices takes far longer.
+        own = jnp.square(centered).mean(0)[..., None]
+    else:
+        own = jnp.einsum("mgd,mge->gde", centered, centered, precision="highest") / len(x)
     delta = center - mean
     between = share * (1 - share) * delta[:, :, None] * delta[:, None, :]
     return mean + share * delta, (1 - share) * covariance + share * own + between
@@ -47,3 +51,25 @@ def moments(stream: Iterable[Array], groups: int, width: int) -> tuple[int, jax.
         seen += len(x)
         mean, covariance = _merged(mean, covariance, x, jnp.float32(len(x) / seen))
     return seen, mean, covariance
+
+
+def channel_scales(stream: Iterable[Array], channels: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation of each channel of features that come in batches.
+
+    Args:
+        stream: arrays [... c], of which all axes but the last count features.
+        channels: their number c.
+
+    Returns:
+        float32 [c] each, deviations with 1e-6 added, so that constant channels can be divided by them.
+    """
+    _, mean, variance = moments((jnp.reshape(x, (-1, channels, 1)) for x in stream), channels, 1)
+    return mean[:, 0], jnp.sqrt(variance[:, 0, 0]) + 1e-6
+
+
+def channel_correlations(stream: Iterable[Array], channels: int) -> tuple[jax.Array, jax.Array, np.ndarray]:
+    """The same, and how channels vary together once each is divided by its deviation: float64 [c c]."""
+    _, mean, covariance = moments((jnp.reshape(x, (-1, 1, channels)) for x in stream), 1, channels)
+    wide = np.asarray(covariance[0], np.float64)
+    std = np.sqrt(np.diag(wide)) + 1e-6
+    return mean[0], jnp.asarray(std, jnp.float32), wide / np.outer(std, std)

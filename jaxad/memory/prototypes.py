@@ -10,7 +10,7 @@ from ott.geometry import geometry
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 
-from jaxad.memory.cosine import unit
+from jaxad.memory.cosine import cosines
 from jaxad.nn.attention import attention
 from jaxad.nn.precision import Linear
 from jaxad.types import Array
@@ -25,8 +25,10 @@ class PrototypeExtractor(nnx.Module):
         prototypes: their number k.
         channels: width c of tokens and prototypes.
         heads, mlp_ratio: of the layer.
-        pre_norm: layer norm (eps 1e-6, shared by queries and tokens) before attention and feed-forward. Eq. 10 writes
-            none, but the extractor of INP-Former, which it resembles, has it.
+        pre_norm: layer norm (shared by queries and tokens) before attention and feed-forward. Eq. 10 writes none, but
+            the extractor of INP-Former, which it resembles, has it.
+        epsilon: of the layer norms.
+        query_scale, kernel_init: deviation of the first queries, and the first kernels.
         dtype: compute type.
     """
 
@@ -38,16 +40,18 @@ class PrototypeExtractor(nnx.Module):
         heads: int = 12,
         mlp_ratio: float = 4.0,
         pre_norm: bool = True,
+        epsilon: float = 1e-6,
+        query_scale: float = 0.02,
+        kernel_init: nnx.Initializer = nnx.initializers.truncated_normal(0.02),  # noqa: B008
         dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
         self.heads = heads
-        self.queries = nnx.Param(0.02 * jax.random.normal(rngs.params(), (prototypes, channels), jnp.float32))
-        self.norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
-        self.mlp_norm = nnx.LayerNorm(channels, epsilon=1e-6, rngs=rngs) if pre_norm else None
+        self.queries = nnx.Param(query_scale * jax.random.normal(rngs.params(), (prototypes, channels), jnp.float32))
+        self.norm = nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs) if pre_norm else None
+        self.mlp_norm = nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs) if pre_norm else None
 
         def linear(n_in, n_out, rounded=False):
-            kernel_init = nnx.initializers.truncated_normal(0.02)
             return Linear(n_in, n_out, rounded=rounded, kernel_init=kernel_init, dtype=dtype, rngs=rngs)
 
         hidden = round(channels * mlp_ratio)
@@ -71,7 +75,7 @@ class PrototypeExtractor(nnx.Module):
 def cosine_similarity(tokens: Array, prototypes: Array) -> jax.Array:
     """Cosine of every token with every prototype: [b n c], [b k c] -> [b n k] in -1..1."""
     _check(tokens, prototypes)
-    return jnp.einsum("bnc,bkc->bnk", unit(tokens), unit(prototypes), precision="highest")
+    return cosines(tokens, prototypes)
 
 
 def local_loss(tokens: Array, prototypes: Array) -> jax.Array:

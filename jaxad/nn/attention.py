@@ -15,6 +15,11 @@ CACHED = 1 << 21
 """Logits that a CPU holds at once at most: 8 MB in float32, about the size of its caches."""
 
 
+def attention_heads(width: int) -> int:
+    """The most heads that divide `width` and have 64 channels or more each, as those of a ViT: 12 of 768."""
+    return max(heads for heads in range(1, max(width // 64, 1) + 1) if width % heads == 0)
+
+
 def attention(query: Array, key: Array, value: Array, heads: int, *, causal: bool = False) -> jax.Array:
     """softmax(Q K^T / sqrt(d)) V for every head, the softmax in float32.
 

@@ -3,17 +3,15 @@ import numpy as np
 import pytest
 
 import jaxad
-from jaxad.detectors.linear import LinearDenoiser
-from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache
-from jaxad.testing import BACKBONE, check_detector
-from jaxad.types import Batch, Features
+from jaxad.testing import check_detector
+from jaxad.types import Features
+from tests.detectors import peers
+
+detector = peers.PEERS["linear"].make
+
 
 RANK = 5
-
-
-def detector(**changes):
-    return LinearDenoiser.create(jaxad.LinearConfig(**{"backbone": BACKBONE, "image_size": 56} | changes))
 
 
 def tokens(images, seed=0):
@@ -28,19 +26,13 @@ def parts_like(parts):
     return FeatureCache(Features(tokens(len(parts.train)), (4, 4)), "")
 
 
-def maps(model, x, keys=None):
-    keys = jax.random.split(jax.random.key(0), len(x)) if keys is None else keys
-    batch = Batch({}, np.zeros(len(x), np.uint32), np.ones(len(x), bool))
-    return np.asarray(model.judge(Features(x, (4, 4)), batch, keys).maps)
-
-
 def test_the_residual_is_kept_in_directions_that_normal_patches_do_not_take(parts, parts_like):
     model = detector().remember(parts.train, features=parts_like)
     x = tokens(3, seed=1)
     strange = x.copy()
     direction = np.random.default_rng(3).normal(size=32) * np.asarray(model.channel_std[...])
     strange[1, 6] += direction
-    normal, found = maps(model, x), maps(model, strange)
+    normal, found = peers.maps(model, x), peers.maps(model, strange)
     assert np.argmax(found[1]) == 6
     assert found[1].max() > 10 * normal.max()
     np.testing.assert_array_equal(found[[0, 2]], normal[[0, 2]])
@@ -69,23 +61,3 @@ def test_it_keeps_to_the_interface_and_finds_defects(parts, changes):
     model = detector(**changes).remember(parts.train)
     check_detector(model, parts.test)
     assert jaxad.evaluate(model, parts.test)["mean"]["image_auroc"] > 0.9
-
-
-def test_a_checkpoint_holds_what_it_knows(parts, tmp_path):
-    run = jaxad.fit(detector(residual="cosine"), parts.train, workdir=tmp_path / "run")
-    again = jaxad.restore(tmp_path / "run").detector
-    file = parts.test.records[0].file
-    assert jaxad.predict(again, file)[0].score == pytest.approx(jaxad.predict(run.model, file)[0].score, rel=1e-5)
-
-
-def test_one_that_knows_nothing_says_so(parts):
-    with pytest.raises(ConfigError, match="remember"):
-        jaxad.predict(detector(), parts.test.records[0].file)
-    with pytest.raises(DataError, match="no normal images"):
-        detector().remember(parts.train.select([]))
-
-
-def test_settings_that_cannot_work_are_listed():
-    with pytest.raises(ConfigError, match=r"start_timestep = 1000") as error:
-        detector(start_timestep=1000, draws=0, image_size=0)
-    assert all(name in str(error.value) for name in ("draws", "image_size"))

@@ -1,24 +1,13 @@
 import math
 
-import jax
 import numpy as np
-import pytest
 
 import jaxad
-from jaxad.detectors.padim import PaDiM
-from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache
-from jaxad.testing import BACKBONE, check_detector
-from jaxad.types import Batch, Features
+from jaxad.types import Features
+from tests.detectors import peers
 
-
-def detector(**changes):
-    return PaDiM.create(jaxad.PaDiMConfig(**{"backbone": BACKBONE, "image_size": 56, "dimensions": 8} | changes))
-
-
-def maps(model, x):
-    batch = Batch({}, np.zeros(len(x), np.uint32), np.ones(len(x), bool))
-    return np.asarray(model.judge(Features(x, (4, 4)), batch, jax.random.split(jax.random.key(0), len(x))).maps)
+detector = peers.PEERS["padim"].make
 
 
 def test_each_place_has_a_gaussian_of_its_own(parts):
@@ -27,7 +16,7 @@ def test_each_place_has_a_gaussian_of_its_own(parts):
     tokens = (center + rng.normal(size=(len(parts.train), 16, 32))).astype(np.float32)
     model = detector().remember(parts.train, features=FeatureCache(Features(tokens, (4, 4)), ""))
     shifted = np.roll(center, 1, axis=0)
-    at_home, elsewhere = maps(model, np.stack([center, shifted]).astype(np.float32))
+    at_home, elsewhere = peers.maps(model, np.stack([center, shifted]).astype(np.float32))
     assert at_home.max() < 0.1 * elsewhere.min()
 
 
@@ -41,7 +30,7 @@ def test_distances_count_deviations_not_units(parts):
     model = detector(dimensions=32).remember(source, features=FeatureCache(Features(tokens, (4, 4)), ""))
     steps = np.zeros((32, 16, 32), np.float32)
     steps[:, 0] = 3 * spread[:, None] * rotation
-    assert np.abs(maps(model, steps)[:, 0, 0] - 3).max() < 0.5
+    assert np.abs(peers.maps(model, steps)[:, 0, 0] - 3).max() < 0.5
 
 
 def test_channels_are_drawn_once_by_the_seed():
@@ -58,30 +47,3 @@ def test_two_images_are_enough_and_one_is(parts):
         found = jaxad.predict(model, parts.test.records[0].file)[0].score
         assert math.isfinite(found)
         assert found > 0
-
-
-def test_it_keeps_to_the_interface_and_finds_defects(parts):
-    model = detector().remember(parts.train)
-    check_detector(model, parts.test)
-    assert jaxad.evaluate(model, parts.test)["mean"]["image_auroc"] > 0.9
-
-
-def test_a_checkpoint_holds_the_channels_and_the_gaussians(parts, tmp_path):
-    run = jaxad.fit(detector(seed=3), parts.train, workdir=tmp_path / "run")
-    again = jaxad.restore(tmp_path / "run").detector
-    np.testing.assert_array_equal(again.chosen[...], run.model.chosen[...])
-    file = parts.test.records[0].file
-    assert jaxad.predict(again, file)[0].score == pytest.approx(jaxad.predict(run.model, file)[0].score, rel=1e-5)
-
-
-def test_one_that_knows_nothing_says_so(parts):
-    with pytest.raises(ConfigError, match="remember"):
-        jaxad.predict(detector(), parts.test.records[0].file)
-    with pytest.raises(DataError, match="no normal images"):
-        detector().remember(parts.train.select([]))
-
-
-def test_settings_that_cannot_work_are_listed():
-    with pytest.raises(ConfigError, match="regularization = 0") as error:
-        detector(regularization=0.0, dimensions=0)
-    assert "dimensions" in str(error.value)

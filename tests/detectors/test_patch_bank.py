@@ -4,7 +4,7 @@ import pytest
 import jaxad
 from jaxad.config import PatchBankConfig
 from jaxad.detectors.patch_bank import PatchBank
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import DataError
 from jaxad.features import Encoder, FeatureCache
 from jaxad.inference.predictor import Predictor
 from jaxad.types import Features
@@ -80,15 +80,3 @@ def test_a_coreset_covers_the_directions_that_the_cosine_searches(parts):
 def test_other_seeds_keep_other_patches(parts):
     one, two = (bank(bank_size=30, seed=seed).remember(parts.train) for seed in (0, 1))
     assert not np.array_equal(one.banks[...], two.banks[...])
-
-
-def test_an_empty_bank_is_an_error(parts):
-    with pytest.raises(ConfigError, match="remember"):
-        jaxad.predict(bank(), parts.test.records[0].file)
-
-
-def test_nothing_to_remember_is_an_error():
-    from jaxad.data import FolderSource
-
-    with pytest.raises(DataError, match="no normal images"):
-        bank().remember(FolderSource("empty", ()))

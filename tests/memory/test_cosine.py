@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad.memory.cosine import cosine, unit
+from jaxad.memory.cosine import cosine, cosines, unit
 
 
 def test_cosine_and_unit_agree_with_float64_and_take_zeros():
@@ -16,6 +16,16 @@ def test_cosine_and_unit_agree_with_float64_and_take_zeros():
     np.testing.assert_allclose((unit(x) * unit(y)).sum(-1), expected, atol=3e-7)
     chex.assert_type([cosine(x, y), unit(x.astype(jnp.bfloat16))], jnp.float32)
     assert np.isfinite(jax.grad(lambda x: cosine(x, y).sum())(jnp.asarray(x))).all()
+
+
+def test_all_pairs_are_measured_and_zeros_are_0():
+    x, y = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    x[0, 0] = 0
+    expected = np.stack([cosine(x, np.broadcast_to(y[:, k : k + 1], x.shape)) for k in range(4)], -1)
+    np.testing.assert_allclose(cosines(x, y), expected, atol=3e-7)
+    np.testing.assert_allclose(cosines(x, y[0])[0], expected[0], atol=3e-7)
+    gradient = jax.grad(lambda x: cosines(x, y).sum())(jnp.asarray(x))
+    assert np.isfinite(gradient).all()
 
 
 def test_different_shapes_are_refused():

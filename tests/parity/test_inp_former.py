@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from torch import nn
 from torch.nn import functional as F
 
 import jaxad
 from jaxad.detectors.inp_former import INPFormer
-from jaxad.nn import module_state
-from jaxad.types import Batch, Features
+from jaxad.types import Features
+from tests.parity import twins
 
 pytestmark = pytest.mark.parity
 
-BOUND = 1e-4
 WIDTH, HEADS, SIDE, DEPTH, GROUPS, PROTOTYPES = 32, 2, 5, 4, 2, 3
-
-
-class TorchMLP(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
+EXTRACTOR = ("query", "key_value", "norm", "mlp_norm", "attention_out", "mlp_in", "mlp_out")
+DECODER = ("query", "key_value", "norm1", "norm2", "out", "feed/fc1", "feed/fc2")
+"""Names of the same layers here, of the extractor and of the decoder's blocks."""
 
 
 class TorchBlock(nn.Module):
@@ -32,19 +26,18 @@ class TorchBlock(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH, eps=1e-8), nn.LayerNorm(WIDTH, eps=1e-8)
         self.query, self.key_value, self.out = (nn.Linear(WIDTH, n * WIDTH) for n in (1, 2, 1))
-        self.mlp = TorchMLP()
+        self.mlp = twins.MLP(WIDTH)
         self.scale = nn.Parameter(torch.ones(HEADS)) if decodes else None
 
     def forward(self, x, other):
         key, value = self.key_value(self.norm1(other)).chunk(2, -1)
-        parts = (part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (self.query(self.norm1(x)), key, value))
-        q, k, v = parts
+        q, k, v = (twins.heads_of(part, HEADS) for part in (self.query(self.norm1(x)), key, value))
         if self.scale is None:
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
             cosines = F.cosine_similarity(q[:, :, :, None], k[:, :, None], dim=-1)
             mixed = (cosines * self.scale[:, None, None]).relu() @ v
-        y = self.out(mixed.transpose(1, 2).flatten(2))
+        y = self.out(twins.joined(mixed))
         x = y if self.scale is not None else x + y
         return x + self.mlp(self.norm2(x))
 
@@ -53,7 +46,7 @@ class TorchINPFormer(nn.Module):
     def __init__(self):
         super().__init__()
         self.tokens = nn.Parameter(torch.randn(PROTOTYPES, WIDTH))
-        self.extractor, self.bottleneck = TorchBlock(False), TorchMLP()
+        self.extractor, self.bottleneck = TorchBlock(False), twins.MLP(WIDTH)
         self.decoder = nn.ModuleList([TorchBlock(True) for _ in range(DEPTH)])
 
     def forward(self, groups):
@@ -77,33 +70,22 @@ class TorchINPFormer(nn.Module):
 
 
 def arrays_of(model):
-    """Arrays of the torch model (or their gradients, put in its place) by the paths of the detector."""
-    found = {"tokens": model.tokens}
-    linears = {"bottleneck/fc1": model.bottleneck[0], "bottleneck/fc2": model.bottleneck[2]}
-    blocks = {"extractor": model.extractor} | {f"decoder/{i}": block for i, block in enumerate(model.decoder)}
-    for at, block in blocks.items():
-        linears |= {f"{at}/{name}": getattr(block, name) for name in ("query", "key_value", "out")}
-        linears |= {f"{at}/feed/fc1": block.mlp[0], f"{at}/feed/fc2": block.mlp[2]}
-        for name in ("norm1", "norm2"):
-            norm = getattr(block, name)
-            found |= {f"{at}/{name}/scale": norm.weight, f"{at}/{name}/bias": norm.bias}
+    """Tensors of the torch model by the paths of the detector."""
+    found = {"extractor/queries": model.tokens}
+    layers = {"bottleneck/fc1": model.bottleneck[0], "bottleneck/fc2": model.bottleneck[2]}
+    blocks = {"extractor": (model.extractor, EXTRACTOR)} | {
+        f"decoder/{number}": (block, DECODER) for number, block in enumerate(model.decoder)
+    }
+    for at, (block, names) in blocks.items():
+        parts = (block.query, block.key_value, block.norm1, block.norm2, block.out, block.mlp[0], block.mlp[2])
+        layers |= {f"{at}/{name}": part for name, part in zip(names, parts, strict=True)}
         if block.scale is not None:
             found[f"{at}/scale"] = block.scale
-    for path, layer in linears.items():
-        found |= {f"{path}/kernel": layer.weight.T, f"{path}/bias": layer.bias}
-    return {path: tensor.detach().numpy().copy() for path, tensor in found.items()}
-
-
-def error(ours, theirs):
-    """max |error| / RMS(reference)."""
-    return float(np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.square(theirs).mean()))
+    return found | twins.all_arrays(layers)
 
 
 def test_maps_loss_and_gradients_are_those_of_torch():
-    generator = torch.Generator().manual_seed(0)
-    twin = TorchINPFormer()
-    for parameter in twin.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    twin, generator = twins.perturbed(TorchINPFormer(), 0.1)
     config = jaxad.INPFormerConfig(
         backbone=f"random:{WIDTH}x4",
         image_size=14 * SIDE,
@@ -113,25 +95,7 @@ def test_maps_loss_and_gradients_are_those_of_torch():
         groups=GROUPS,
         prototypes=PROTOTYPES,
     )
-    graphdef, trained, rest = module_state.split(INPFormer.create(config), nnx.Param, ...)
-    ours = {path: jnp.asarray(array) for path, array in arrays_of(twin).items()}
-    assert {path: array.shape for path, array in ours.items()} == {p: a.shape for p, a in trained.items()}
     groups = torch.randn(GROUPS, 3, SIDE**2, WIDTH, generator=generator)
     features = Features(np.concatenate(groups.numpy(), -1), (SIDE, SIDE))
-    restored, _ = twin(groups)
-    expected = (1 - F.cosine_similarity(groups, restored, dim=-1)).mean(0).detach().numpy()
-    batch = Batch({}, np.zeros(3, np.uint32), np.ones(3, bool))
-    judged = module_state.merge(graphdef, rest | ours).judge(features, batch, np.zeros(3))
-    assert error(np.asarray(judged.maps).reshape(3, -1), expected) < BOUND
-
-    def loss(params):
-        return module_state.merge(graphdef, rest | params).loss(features, jax.random.key(0))[0]
-
-    value, gradients = jax.jit(jax.value_and_grad(loss))(ours)
-    total = twin.loss(groups)
-    total.backward()
-    assert float(value) == pytest.approx(total.item(), rel=BOUND)
-    for parameter in twin.parameters():
-        parameter.data = parameter.grad
-    expected = arrays_of(twin)
-    assert max(error(gradients[path], expected[path]) for path in gradients) < BOUND
+    maps = torch.stack(twins.lacking([*zip(groups, twin(groups)[0], strict=True)])[0]).mean(0)
+    twins.compare(INPFormer.create(config), twin, arrays_of, features, maps, twin.loss(groups))

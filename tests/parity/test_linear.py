@@ -10,7 +10,8 @@ import jaxad
 from jaxad.detectors.linear import LinearDenoiser
 from jaxad.features import FeatureCache
 from jaxad.testing import BACKBONE
-from jaxad.types import Batch, Features
+from jaxad.types import Features
+from tests.parity import twins
 
 pytestmark = pytest.mark.parity
 
@@ -46,7 +47,6 @@ def test_maps_are_those_of_a_linear_solve(parts, t, residual):
     # Patches unlike the known ones: what is left of others lies below the digits of a cosine in float32.
     x += 3 * np.random.default_rng(2).normal(size=x.shape).astype(np.float32)
     model = LinearDenoiser.create(config).remember(parts.train, features=FeatureCache(Features(known, (4, 4)), ""))
-    batch = Batch({}, np.zeros(4, np.uint32), np.ones(4, bool))
-    found = np.asarray(model.judge(Features(x, (4, 4)), batch, np.zeros(4)).maps).reshape(4, 16)
+    found = twins.judged(model, Features(x, (4, 4))).reshape(4, 16)
     expected = by_torch(known, x, t, residual).numpy()
-    assert np.abs(found - expected).max() < 1e-4 * np.sqrt(np.square(expected).mean())
+    assert twins.error(found, expected) < twins.BOUND

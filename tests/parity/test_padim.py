@@ -10,7 +10,8 @@ import jaxad
 from jaxad.detectors.padim import PaDiM
 from jaxad.features import FeatureCache
 from jaxad.testing import BACKBONE
-from jaxad.types import Batch, Features
+from jaxad.types import Features
+from tests.parity import twins
 
 pytestmark = pytest.mark.parity
 
@@ -34,8 +35,7 @@ def test_maps_are_mahalanobis_distances(parts, regularization):
     config = jaxad.PaDiMConfig(backbone=BACKBONE, image_size=56, dimensions=20, regularization=regularization)
     cache = FeatureCache(Features(known, (4, 4)), "")
     model = PaDiM.create(config).remember(parts.train, features=cache)
-    batch = Batch({}, np.zeros(4, np.uint32), np.ones(4, bool))
-    found = np.asarray(model.judge(Features(x, (4, 4)), batch, np.zeros(4)).maps).reshape(4, 16)
+    found = twins.judged(model, Features(x, (4, 4))).reshape(4, 16)
     chosen = np.asarray(model.chosen[...])
     expected = by_torch(known[..., chosen], x[..., chosen], regularization).numpy()
-    assert np.abs(found - expected).max() < 1e-4 * np.sqrt(np.square(expected).mean())
+    assert twins.error(found, expected) < twins.BOUND

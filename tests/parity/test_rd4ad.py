@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from flax import nnx
 from torch import nn
-from torch.nn import functional as F
 
 import jaxad
 from jaxad.detectors.rd4ad import RD4AD
-from jaxad.nn import module_state
-from jaxad.types import Batch, Features
+from jaxad.types import Features
+from tests.parity import twins
 
 pytestmark = pytest.mark.parity
 
-BOUND = 1e-4
 WIDTH, SIDE, DEPTHS = 16, 6, (2, 1, 1)
 
 
@@ -84,52 +79,25 @@ def array_of(layer, weight):
 
 
 def arrays_of(model):
-    """Arrays of the torch model (or their gradients, put in its place) by the paths of the detector."""
+    """Tensors of the torch model by the paths of the detector."""
     found = {}
     for name, layer in model.named_modules():
         path = name.replace(".", "/")
         if isinstance(layer, ChannelNorm):
-            found |= {f"{path}/scale": layer.weight, f"{path}/bias": layer.bias}
+            found |= twins.layer_arrays(path, layer)
         elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             inner = "/linear" if isinstance(layer, nn.ConvTranspose2d) else ""
             found[f"{path}{inner}/kernel"] = array_of(layer, layer.weight)
-    return {path: tensor.detach().numpy().copy() for path, tensor in found.items()}
-
-
-def error(ours, theirs):
-    """max |error| / RMS(reference)."""
-    return float(np.abs(np.asarray(ours) - theirs).max() / np.sqrt(np.square(theirs).mean()))
+    return found
 
 
 def test_maps_loss_and_gradients_are_those_of_torch():
-    generator = torch.Generator().manual_seed(0)
-    twin = TorchRD4AD()
-    for parameter in twin.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    twin, generator = twins.perturbed(TorchRD4AD(), 0.1)
     config = jaxad.RD4ADConfig(
         backbone=f"random:{WIDTH}x3", blocks=(0, 1, 2), image_size=14 * SIDE, embedding_depth=2, depths=DEPTHS
     )
-    graphdef, trained, rest = module_state.split(RD4AD.create(config), nnx.Param, ...)
-    ours = {path: jnp.asarray(array) for path, array in arrays_of(twin).items()}
-    assert {path: array.shape for path, array in ours.items()} == {p: a.shape for p, a in trained.items()}
     stages = torch.randn(3, 2, WIDTH, SIDE, SIDE, generator=generator)
-    tokens = np.concatenate(stages.flatten(3).transpose(2, 3).numpy(), -1)
-    features = Features(tokens, (SIDE, SIDE))
-    restored = twin(stages)
-    pairs = [*zip(stages, restored, strict=True)]
-    expected = sum(1 - F.cosine_similarity(*pair, dim=1) for pair in pairs).detach().numpy()
-    batch = Batch({}, np.zeros(2, np.uint32), np.ones(2, bool))
-    judged = module_state.merge(graphdef, rest | ours).judge(features, batch, np.zeros(2))
-    assert error(judged.maps, expected) < BOUND
-
-    def loss(params):
-        return module_state.merge(graphdef, rest | params).loss(features, jax.random.key(0))[0]
-
-    value, gradients = jax.jit(jax.value_and_grad(loss))(ours)
-    total = sum((1 - F.cosine_similarity(a.flatten(1), b.flatten(1))).mean() for a, b in pairs)
-    total.backward()
-    assert float(value) == pytest.approx(total.item(), rel=BOUND)
-    for parameter in twin.parameters():
-        parameter.data = parameter.grad
-    expected = arrays_of(twin)
-    assert max(error(gradients[path], expected[path]) for path in gradients) < BOUND
+    features = Features(np.concatenate(stages.flatten(3).transpose(2, 3).numpy(), -1), (SIDE, SIDE))
+    pairs = [(a.movedim(1, -1), b.movedim(1, -1)) for a, b in zip(stages, twin(stages), strict=True)]
+    maps, losses = twins.lacking(pairs)
+    twins.compare(RD4AD.create(config), twin, arrays_of, features, sum(maps), sum(losses))

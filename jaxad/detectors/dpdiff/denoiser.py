@@ -10,11 +10,7 @@ from jaxad.config import DPDiffConfig
 from jaxad.diffusion.dit import PrototypeDiT
 from jaxad.diffusion.unet import PrototypeUNet
 from jaxad.diffusion.uvit import PrototypeUViT
-
-
-def attention_heads(width: int) -> int:
-    """The most heads that divide `width` and have 64 channels or more each, as those of a ViT: 12 of 768."""
-    return max(heads for heads in range(1, max(width // 64, 1) + 1) if width % heads == 0)
+from jaxad.nn.attention import attention_heads
 
 
 def denoiser_heads(config: DPDiffConfig, channels: int) -> int:

@@ -17,19 +17,21 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
-from jaxad.detector import InputSpec, PatchDetector, Trainable, register
-from jaxad.detectors.dpdiff.denoiser import attention_heads, denoiser_heads, denoiser_width, make_denoiser
+from jaxad.detector import InputSpec, Trainable, register
+from jaxad.detectors._standardized import StandardizedDetector
+from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
 from jaxad.detectors.dpdiff.levels import residual_means
+from jaxad.diffusion.layers import plain_norm
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.diffusion.wiener import WienerFilter
 from jaxad.diffusion.window import random_windows, window_shape
-from jaxad.errors import ConfigError
 from jaxad.memory.cosine import cosine
 from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import ViT
+from jaxad.nn.attention import attention_heads
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
@@ -39,7 +41,7 @@ Context = dict[str, Array]
 
 
 @register
-class DPDiff(PatchDetector, Trainable):
+class DPDiff(StandardizedDetector, Trainable):
     """Dual prototype-conditioned diffusion model for multi-class anomaly detection.
 
     Make one with `DPDiff.create(config, key=key)`; train it with `jaxad.fit`. One model serves many categories and
@@ -51,16 +53,10 @@ class DPDiff(PatchDetector, Trainable):
     config_class: ClassVar[type] = DPDiffConfig
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
-        super().__init__(config, backbone, rngs=rngs)
-        if config.groups > 1:
-            _check_groups(config, self.backbone, self.blocks)
-            self.blocks, self.channels = tuple(sorted(self.blocks)), config.groups * self.channels
+        super().__init__(config, backbone, groups=config.groups, rngs=rngs)
         channels = self.channels
-        heads, width = denoiser_heads(config, channels), denoiser_width(config, channels)
-        prototype_heads = config.prototype_heads or attention_heads(channels)
-        _check_heads(prototype_heads=(prototype_heads, channels), heads=(heads, width))
-        self.channel_mean = Statistic(jnp.zeros(channels, jnp.float32))
-        self.channel_std = Statistic(jnp.ones(channels, jnp.float32))
+        if config.groups > 1:
+            self.blocks = tuple(sorted(self.blocks))
         dtype = compute_dtype(config.precision)
 
         def extractor(prototypes: int) -> PrototypeExtractor | None:
@@ -69,7 +65,7 @@ class DPDiff(PatchDetector, Trainable):
             return PrototypeExtractor(
                 prototypes,
                 channels,
-                heads=prototype_heads,
+                heads=config.prototype_heads or attention_heads(channels),
                 mlp_ratio=config.prototype_mlp_ratio,
                 pre_norm=config.prototype_pre_norm,
                 dtype=dtype,
@@ -82,6 +78,22 @@ class DPDiff(PatchDetector, Trainable):
         self.linear = WienerFilter(channels) if config.precondition == "linear" else None
         self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
 
+    def misfits(self) -> list[str]:
+        """Groups that there are not, and heads that do not divide what they attend with."""
+        config, channels, problems = self.config, self.config.groups * self.channels, []
+        if config.groups > 1 and not isinstance(self.backbone.network, ViT):
+            problems.append(f"groups = {config.groups}: backbone = {config.backbone} must be a Vision Transformer")
+        if len(self.blocks) % config.groups:
+            problems.append(f"blocks = {self.blocks}: their number must be a multiple of groups = {config.groups}")
+        heads = {
+            "prototype_heads": (config.prototype_heads or 1, channels),
+            "heads": (denoiser_heads(config, channels), denoiser_width(config, channels)),
+        }
+        for name, (number, width) in heads.items():
+            if width % number:
+                problems.append(f"{name} = {number}: must divide the width {width}")
+        return problems
+
     @property
     def inputs(self) -> InputSpec:
         spec, groups = super().inputs, self.config.groups
@@ -92,10 +104,7 @@ class DPDiff(PatchDetector, Trainable):
         if self.config.groups == 1:
             return super().encode(batch)
         network, images = self.backbone.network, self.backbone.normalization(batch.images["image"])
-        taps = network.taps(images, self.blocks)
-        tokens = jnp.stack([network.patches(taps[block]).astype(jnp.float32) for block in self.blocks])
-        means = [part.mean(0) for part in jnp.split(tokens, self.config.groups)]
-        return Features(jnp.concatenate(means, axis=-1), self.grid)
+        return Features(network.patches(network.grouped(images, self.blocks, self.config.groups)), self.grid)
 
     def prepare(self, features: Iterable[Features]) -> None:
         """Channel mean and standard deviation over the training tokens, and their covariance for the linear denoiser.
@@ -105,28 +114,16 @@ class DPDiff(PatchDetector, Trainable):
         """
         if self.linear is not None:
             return self._prepare_linear(self.linear, features)
-        if self.config.standardize != "channel":
-            return
-        count, mean, square = 0, 0.0, 0.0
-        for tokens in (jnp.asarray(f.tokens, jnp.float32).reshape(-1, self.channels) for f in features):
-            center = tokens.mean(0)
-            spread = jnp.square(tokens - center[None]).sum(0)
-            count, mean, square = _merge_moments((count, mean, square), tokens.shape[0], center, spread)
-        self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
-        self.channel_std[...] = jnp.sqrt(jnp.asarray(square / max(count, 1), jnp.float32)) + 1e-6
+        if self.config.standardize == "channel":
+            self._measure(features)
 
     def _prepare_linear(self, linear: WienerFilter, features: Iterable[Features]) -> None:
         """The same statistics, and the linear denoiser of standardized tokens, from one pass."""
-        by_channel = self.config.standardize == "channel"
-        tokens = (jnp.asarray(f.tokens, jnp.float32) if by_channel else self._standardize(f.tokens) for f in features)
-        _, mean, covariance = moments((part.reshape(-1, 1, self.channels) for part in tokens), 1, self.channels)
-        mean, covariance = np.asarray(mean[0], np.float64), np.asarray(covariance[0], np.float64)
-        if by_channel:
-            std = np.sqrt(np.diag(covariance)) + 1e-6
-            self.channel_mean[...] = jnp.asarray(mean, jnp.float32)
-            self.channel_std[...] = jnp.asarray(std, jnp.float32)
-            mean, covariance = np.zeros_like(mean), covariance / np.outer(std, std)
-        linear.fit(mean, covariance)
+        if self.config.standardize == "channel":
+            return linear.fit(np.zeros(self.channels), self._measure_correlations(features))
+        stream = (self._standardize(batch.tokens).reshape(-1, 1, self.channels) for batch in features)
+        _, mean, covariance = moments(stream, 1, self.channels)
+        return linear.fit(mean[0], covariance[0])
 
     def finish(self, features: Iterable[Features]) -> None:
         """The mean residual of the training features at each of `config.levels`; until then all count as they are."""
@@ -272,15 +269,7 @@ class DPDiff(PatchDetector, Trainable):
         return linear_schedule(self.config.timesteps, self.config.beta_start, self.config.beta_end)
 
     def _standardize(self, tokens: Array) -> jax.Array:
-        tokens = jnp.asarray(tokens, jnp.float32)
-        if self.config.standardize == "token":
-            centered = tokens - tokens.mean(-1, keepdims=True)
-            return centered * jax.lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-6)
-        return (tokens - self.channel_mean[...][None, None]) / self.channel_std[...][None, None]
-
-    def _unstandardize(self, x: Array) -> jax.Array:
-        """Undoes fixed channel statistics; a per-token norm is not undone."""
-        return jnp.asarray(x) * self.channel_std[...][None, None] + self.channel_mean[...][None, None]
+        return plain_norm(tokens) if self.config.standardize == "token" else super()._standardize(tokens)
 
     def _prototypes(self, x: Array) -> dict[str, Array]:
         extractors = {"local": self.local, "global": self.global_}
@@ -323,31 +312,5 @@ class DPDiff(PatchDetector, Trainable):
         return ddim(denoise, x_t, schedule, ddim_timesteps(start, config.sampling_steps))
 
 
-def _check_heads(**settings: tuple[int, int]) -> None:
-    problems = [
-        f"{name} = {heads}: must divide the width {width}" for name, (heads, width) in settings.items() if width % heads
-    ]
-    if problems:
-        raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
-
-
-def _check_groups(config: DPDiffConfig, backbone: Backbone, blocks: tuple[int, ...]) -> None:
-    problems = []
-    if not isinstance(backbone.network, ViT):
-        problems.append(f"groups = {config.groups}: backbone = {config.backbone} must be a Vision Transformer")
-    if len(blocks) % config.groups:
-        problems.append(f"blocks = {blocks}: their number must be a multiple of groups = {config.groups}")
-    if problems:
-        raise ConfigError("\n".join(["DPDiffConfig does not fit its backbone:", *(f"  {p}" for p in problems)]))
-
-
 def _concatenate(arrays: dict[str, Array]) -> jax.Array | None:
     return jnp.concatenate(list(arrays.values()), axis=1) if arrays else None
-
-
-def _merge_moments(running, count, mean, spread):
-    """Chan's update of (count, mean, sum of squared deviations) by a further batch, in float64 on the host."""
-    n, average, square = running
-    mean, spread = np.asarray(mean, np.float64), np.asarray(spread, np.float64)
-    total, delta = n + count, mean - average
-    return total, average + delta * count / total, square + spread + delta**2 * n * count / total

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import chex
@@ -78,6 +78,20 @@ class ViT(nnx.Module):
         tokens = [self.patches(tap).astype(jnp.float32) for tap in self.taps(images, blocks).values()]
         return functools.reduce(jnp.add, tokens) / len(tokens)
 
+    def grouped(self, images: Array, blocks: Sequence[int], groups: int) -> jax.Array:
+        """All tokens after `blocks`, without final norm, means over groups of them side by side.
+
+        Args:
+            images: normalized images [b h w 3].
+            blocks: their numbers; consecutive ones make a group.
+            groups: their number, which divides that of the blocks.
+
+        Returns:
+            float32 [b 1+r+n groups*c].
+        """
+        taps = self.taps(images, blocks)
+        return jnp.concatenate(group_means([taps[block].astype(jnp.float32) for block in blocks], groups), axis=-1)
+
     def features_width(self, blocks: Collection[int]) -> int:
         """Channels c of the features of `blocks`."""
         return self.config.width
@@ -127,6 +141,12 @@ class ViT(nnx.Module):
     def patches(self, tokens: jax.Array) -> jax.Array:
         """Patch tokens [b n c] of all tokens [b 1+r+n c]."""
         return tokens[:, 1 + self.config.registers :]
+
+
+def group_means(arrays: Sequence[jax.Array], groups: int) -> list[jax.Array]:
+    """The means of so many consecutive groups of arrays, all of one size."""
+    size = len(arrays) // groups
+    return [jnp.stack(arrays[start : start + size]).mean(0) for start in range(0, len(arrays), size)]
 
 
 class PatchEmbed(nnx.Module):
