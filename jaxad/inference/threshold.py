@@ -95,6 +95,22 @@ class Threshold:
         return cls(values["false_alarm"], values["protocol"], limits, images, warnings, values.get("value"))
 
 
+def rate_text(threshold: Threshold, category: str | None = None) -> str:
+    """The false-alarm rate of a category as it is shown to people: never one that its hold-out does not support.
+
+    "1%" where there are enough images; "1% asked for, up to 16.7% (1/6)" where there are five.
+    """
+    limits, supported = threshold.of(category), threshold.supported(category)
+    asked = f"{100 * threshold.false_alarm:.3g}%"
+    if supported is None:
+        return "not measured"
+    if threshold.value is None and supported <= threshold.false_alarm:
+        return asked
+    above = 1 if threshold.value is None else (limits.above or 0) + 1
+    bound = f"up to {100 * supported:.3g}% ({above}/{limits.normals + 1})"
+    return bound if threshold.value is not None else f"{asked} asked for, {bound}"
+
+
 def overridden(threshold: Threshold | None, value: float, *, protocol: str | None = None) -> Threshold:
     """The rule with another image limit, the same for all categories; limits of pixels and colors stay as measured.
 
