@@ -82,6 +82,11 @@ class Threshold:
             return max(self.false_alarm, 1 / (limits.normals + 1))
         return None if limits.above is None else (limits.above + 1) / (limits.normals + 1)
 
+    @property
+    def asked(self) -> float | None:
+        """The false-alarm rate that the image limits were chosen for; None where they were set by hand."""
+        return self.false_alarm if self.value is None else None
+
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values; the inverse of `from_json`."""
         values = asdict(self)
@@ -95,20 +100,22 @@ class Threshold:
         return cls(values["false_alarm"], values["protocol"], limits, images, warnings, values.get("value"))
 
 
-def rate_text(threshold: Threshold, category: str | None = None) -> str:
-    """The false-alarm rate of a category as it is shown to people: never one that its hold-out does not support.
+def rate_text(asked: float | None, supported: float | None, normals: int) -> str:
+    """A false-alarm rate as it is shown to people: never one that its hold-out images do not support.
 
-    "1%" where there are enough images; "1% asked for, up to 16.7% (1/6)" where there are five.
+    "1%" where there are enough of them; "1% asked for, up to 16.7% (1/6)" where there are five.
+
+    Args:
+        asked: the rate that the threshold was chosen for, None where it was set by hand.
+        supported: `Threshold.supported`.
+        normals: number of hold-out images.
     """
-    limits, supported = threshold.of(category), threshold.supported(category)
-    asked = f"{100 * threshold.false_alarm:.3g}%"
     if supported is None:
-        return "not measured"
-    if threshold.value is None and supported <= threshold.false_alarm:
-        return asked
-    above = 1 if threshold.value is None else (limits.above or 0) + 1
-    bound = f"up to {100 * supported:.3g}% ({above}/{limits.normals + 1})"
-    return bound if threshold.value is not None else f"{asked} asked for, {bound}"
+        return "not known"
+    if asked is not None and supported <= asked:
+        return f"{100 * asked:.3g}%"
+    bound = f"up to {100 * supported:.3g}% ({round(supported * (normals + 1))}/{normals + 1})"
+    return bound if asked is None else f"{100 * asked:.3g}% asked for, {bound}"
 
 
 def overridden(threshold: Threshold | None, value: float, *, protocol: str | None = None) -> Threshold:
