@@ -22,17 +22,14 @@ def print_threshold(threshold: Threshold, *, before: Threshold | None = None) ->
     # The pooled limits are those of the one category, where there is one.
     names = [name for name in threshold.limits if name != POOLED] or [POOLED]
     names += [POOLED] if len(names) > 1 else []
-    how = (
-        f"chosen for {100 * threshold.false_alarm:.3g}% false alarms"
-        if threshold.value is None
-        else f"set to {threshold.value:g}"
-    )
-    show(f"threshold under {threshold.protocol}, {how}")
+    by_hand, rates = threshold.value, sorted({threshold.asked(name) or 0 for name in names} - {0})
+    chosen = f"chosen for {', '.join(f'{100 * rate:.3g}%' for rate in rates)} false alarms"
+    show(f"threshold under {threshold.protocol}, {chosen if by_hand is None else f'set to {by_hand:g}'}")
     rows = []
     for name in names:
         limits = threshold.limits[name]
         was = [] if before is None else [f"{before.of(name).image:.5g}"]
-        rate = rate_text(threshold.asked, threshold.supported(name), limits.normals)
+        rate = rate_text(threshold.asked(name), threshold.supported(name), limits.normals)
         rows.append((name or pooled, f"{limits.image:.5g}", *was, str(limits.normals), rate))
     heads = ("category", "threshold", *(["before"] if before is not None else []), "hold-out", "false alarms")
     print_table(heads, rows, numbers=[False, True, *([True] if before is not None else []), True, False])

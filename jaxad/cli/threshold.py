@@ -39,7 +39,9 @@ class ChooseThreshold(Command):
     false_alarm: Annotated[float | None, tyro.conf.DisallowNone] = None
     """Share of normal images allowed above the threshold."""
     value: Annotated[float | None, tyro.conf.DisallowNone] = None
-    """The image score to decide at, the same for all categories; limits of pixels stay as they are."""
+    """The image score to decide at; limits of pixels stay as they are."""
+    categories: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
+    """Categories whose thresholds to choose; all if not given."""
     data: Annotated[str | None, tyro.conf.DisallowNone] = None
     """Normal images that the run was not fitted on: `folder:PATH`, or a prepared data set. Of the data that it was
     fitted on, its hold-out."""
@@ -95,7 +97,8 @@ class ChooseThreshold(Command):
                 print_threshold(decided.threshold)
             return
         holdout = None if self.data is None else self._measured(decided, reporter)
-        threshold = rechoose(self.checkpoint, false_alarm=self.false_alarm, value=self.value, holdout=holdout)
+        how = {"false_alarm": self.false_alarm, "value": self.value, "categories": self.categories}
+        threshold = rechoose(self.checkpoint, holdout=holdout, **how)
         reporter.warn(threshold.warnings)
         print_threshold(threshold, before=decided.threshold)
         show(f"kept in {visible(decided.step.folder)}")

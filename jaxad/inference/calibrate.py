@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -93,8 +93,8 @@ def choose_limits(holdout: HoldoutScores, *, false_alarm: float = 0.01, value: f
             int(members.sum()),
             spread=float(scores.std()),
         )
-    rule = Threshold(false_alarm, holdout.protocol, limits, holdout.files, _few(limits, false_alarm))
-    rule = rule if value is None else overridden(rule, value)
+    rule = Threshold(false_alarm, holdout.protocol, limits, holdout.files)
+    rule = warned(rule) if value is None else overridden(rule, value)
     above = {name: int((holdout.scores[members] > rule.limits[name].image).sum()) for name, members in groups.items()}
     return replace(rule, limits={name: replace(limit, above=above[name]) for name, limit in rule.limits.items()})
 
@@ -110,17 +110,24 @@ def _limit(scores: np.ndarray, false_alarm: float) -> float:
     return quantile + ROUNDING * abs(quantile)
 
 
-def _few(limits: Mapping[str, Limits], false_alarm: float) -> tuple[str, ...]:
-    """One warning that names every category with too few normal images for the rate; none where all have enough."""
-    # Of so many the highest is the quantile; rounded, because 1 / 0.07 may be a little more in floating point.
-    needed = max(1, math.ceil(round(1 / false_alarm - 1, 9)))
-    pooled = apart("all together", limits)
-    few = [(name or pooled, limit.normals) for name, limit in limits.items() if limit.normals < needed]
-    if not few:
-        return ()
-    listing = ", ".join(f"{name} {number}" for name, number in few)
-    return (
-        f"a false-alarm rate of {false_alarm:g} needs {needed} hold-out images, but there are: {listing}. Their "
-        "threshold is the highest of n normal scores, which a further normal image passes with a probability of up to "
-        "1 / (n + 1)",
+def warned(threshold: Threshold) -> Threshold:
+    """The rule with a warning for each rate that names every category with too few normal images for it."""
+    pooled, few = apart("all together", threshold.limits), {}
+    for name, limit in threshold.limits.items():
+        asked = threshold.asked(name)
+        if asked is not None and limit.normals < _needed(asked):
+            few.setdefault(asked, []).append(f"{name or pooled} {limit.normals}")
+    return replace(
+        threshold,
+        warnings=tuple(
+            f"a false-alarm rate of {asked:g} needs {_needed(asked)} hold-out images, but there are: "
+            f"{', '.join(names)}. Their threshold is the highest of n normal scores, which a further normal image "
+            "passes with a probability of up to 1 / (n + 1)"
+            for asked, names in few.items()
+        ),
     )
+
+
+def _needed(false_alarm: float) -> int:
+    """Of so many the highest is the quantile; rounded, because 1 / 0.07 may be a little more in floating point."""
+    return max(1, math.ceil(round(1 / false_alarm - 1, 9)))

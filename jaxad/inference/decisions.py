@@ -120,7 +120,7 @@ def counted(decisions: Iterable[Decision], threshold: Threshold) -> dict[str, An
         categories[name] = {
             "threshold": limits.image,
             "holdout": limits.normals,
-            "false_alarm": threshold.asked,
+            "false_alarm": threshold.asked(name),
             "supported": threshold.supported(name),
             **_verdicts(own),
             "defects": kinds,

@@ -330,18 +330,22 @@ def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
 
 def _threshold_note(threshold: Threshold, seen: Sequence[str]) -> str:
     """Where the thresholds come from, and what the smallest hold-out behind them vouches for."""
-    number = threshold.limits[POOLED].normals
     if threshold.value is not None:
         return f"The threshold was set by hand to {threshold.value:g}."
-    least = min(seen, key=lambda name: threshold.of(name).normals)
-    fewest, rate = threshold.of(least).normals, f"{100 * threshold.false_alarm:.3g}%"
-    bound = ""
-    if threshold.supported(least) != threshold.false_alarm:
-        bound = (
-            f" The {fewest} hold-out images of {least} cannot support {rate}: up to {100 / (fewest + 1):.3g}% "
-            f"(1/{fewest + 1}) of further good parts may be rejected."
+    chosen = [name for name in seen if not threshold.of(name).by_hand]
+    by_hand = ", ".join(name for name in seen if name not in chosen)
+    said = [
+        f"Thresholds come from {threshold.limits[POOLED].normals} normal hold-out images that training never saw: "
+        "conformal quantile at a false-alarm rate of "
+        f"{', '.join(f'{100 * rate:.3g}%' for rate in sorted({threshold.asked(name) or 0 for name in chosen}))} "
+        "per category."
+    ] * bool(chosen)
+    few = [name for name in chosen if threshold.supported(name) != threshold.asked(name)]
+    if few:
+        least = min(few, key=lambda name: threshold.of(name).normals)
+        number = threshold.of(least).normals
+        said.append(
+            f"The {number} hold-out images of {least} cannot support that: up to {100 / (number + 1):.3g}% "
+            f"(1/{number + 1}) of further good parts may be rejected."
         )
-    return (
-        f"Thresholds come from {number} normal hold-out images that training never saw: conformal quantile at a "
-        f"false-alarm rate of {rate} per category.{bound}"
-    )
+    return " ".join([*said, *([f"Set by hand: {by_hand}."] if by_hand else [])])

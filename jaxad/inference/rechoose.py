@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxad.errors import CheckpointError
-from jaxad.inference.calibrate import choose_limits
+from jaxad.errors import CheckpointError, ConfigError
+from jaxad.inference.calibrate import choose_limits, warned
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.steps import Step, newest
-from jaxad.inference.threshold import Threshold
+from jaxad.inference.threshold import POOLED, Threshold
 
 
 class Decided(NamedTuple):
@@ -57,6 +59,7 @@ def rechoose(
     false_alarm: float | None = None,
     value: float | None = None,
     holdout: HoldoutScores | None = None,
+    categories: Sequence[str] | None = None,
 ) -> Threshold:
     """Chooses the threshold of a run anew and keeps it with the run; no array of the run is read or changed.
 
@@ -65,11 +68,12 @@ def rechoose(
     Args:
         checkpoint: a workdir, or one step's folder.
         false_alarm: share of normal images allowed above the limits; None for that of the rule in force.
-        value: the image limit of all categories; None for the quantile.
+        value: the image limit; None for the quantile.
         holdout: scores to choose from and to keep in place of those of the run; None for those of the run.
+        categories: whose limits to choose; None for all, and the pooled ones. All others stay as they are.
 
     Raises:
-        ConfigError: an impossible rate or value.
+        ConfigError: an impossible rate or value, or categories that the rule in force does not have.
         DamagedError, CheckpointError: as `read_decided`; or there are no scores to choose from.
     """
     decided = read_decided(checkpoint)
@@ -80,8 +84,23 @@ def rechoose(
     if false_alarm is None:
         false_alarm = asked if decided.threshold is None else decided.threshold.false_alarm
     threshold = choose_limits(scores, false_alarm=0.01 if false_alarm is None else false_alarm, value=value)
+    if categories is not None:
+        threshold = _only(categories, threshold, decided.threshold)
     step.end(threshold.to_json(), scores.to_json(), asked)
     return threshold
+
+
+def _only(categories: Sequence[str], new: Threshold, old: Threshold | None) -> Threshold:
+    """The old rule with the new limits of some categories."""
+    known = [name for name in (old.limits if old else {}) if name in new.limits and name != POOLED]
+    if old is None or (strangers := [name for name in categories if name not in known]):
+        raise ConfigError(
+            f"categories = {' '.join(strangers if old else categories)}: without limits of their own; there are those "
+            f"of {', '.join(known) or 'none'}"
+        )
+    kept = {name: replace(limit, asked=limit.asked or old.false_alarm) for name, limit in old.limits.items()}
+    changed = {name: replace(new.limits[name], asked=new.false_alarm) for name in categories}
+    return warned(replace(old, limits=kept | changed, images=new.images))
 
 
 def no_scores(checkpoint: Path | str, decided: Decided) -> str:

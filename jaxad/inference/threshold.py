@@ -24,6 +24,8 @@ class Limits:
         normals: number of normal images they were measured on.
         above: how many of these have a score above the image limit; None where that is not recorded.
         spread: standard deviation of their image scores, the unit of `Threshold.scaled`; 0 where it is not recorded.
+        asked: the false-alarm rate that the limits were chosen for, 0 for that of the threshold.
+        by_hand: whether the image limit was set to a value in place of a quantile; pixel limits are always quantiles.
     """
 
     image: float
@@ -32,6 +34,8 @@ class Limits:
     normals: int
     above: int | None = None
     spread: float = 0.0
+    asked: float = 0.0
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,6 @@ class Threshold:
         limits: by category; "" holds the pooled limits, for categories that are unknown or had no hold-out.
         images: names of the hold-out images, so that the rule can be checked.
         warnings: categories with fewer normal images than 1 / false_alarm.
-        value: the image limit where it was set by hand; None where it is a quantile. Pixel limits are always quantiles.
     """
 
     false_alarm: float
@@ -52,7 +55,6 @@ class Threshold:
     limits: Mapping[str, Limits]
     images: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
-    value: float | None = None
 
     def of(self, category: str | None) -> Limits:
         """Limits of a category, or the pooled ones where it has none of its own."""
@@ -77,15 +79,21 @@ class Threshold:
         Of a quantile it is `false_alarm`, or 1 / (n + 1) where n hold-out images are too few for it. Of a value set by
         hand, which k of them pass, it is (k + 1) / (n + 1); None where k is not recorded.
         """
-        limits = self.of(category)
-        if self.value is None:
-            return max(self.false_alarm, 1 / (limits.normals + 1))
+        limits, asked = self.of(category), self.asked(category)
+        if asked is not None:
+            return max(asked, 1 / (limits.normals + 1))
         return None if limits.above is None else (limits.above + 1) / (limits.normals + 1)
 
+    def asked(self, category: str | None = None) -> float | None:
+        """The false-alarm rate that a category's limits were chosen for; None where its image limit was set by hand."""
+        limits = self.of(category)
+        return None if limits.by_hand else limits.asked or self.false_alarm
+
     @property
-    def asked(self) -> float | None:
-        """The false-alarm rate that the image limits were chosen for; None where they were set by hand."""
-        return self.false_alarm if self.value is None else None
+    def value(self) -> float | None:
+        """The image limit that was set by hand for all categories, None without such."""
+        values = {limits.image for limits in self.limits.values() if limits.by_hand}
+        return values.pop() if len(values) == 1 and all(limits.by_hand for limits in self.limits.values()) else None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values; the inverse of `from_json`."""
@@ -97,7 +105,7 @@ class Threshold:
         """A rule as `to_json` wrote it."""
         limits = {name: Limits(**limit) for name, limit in values["limits"].items()}
         images, warnings = tuple(values["images"]), tuple(values["warnings"])
-        return cls(values["false_alarm"], values["protocol"], limits, images, warnings, values.get("value"))
+        return cls(values["false_alarm"], values["protocol"], limits, images, warnings)
 
 
 def rate_text(asked: float | None, supported: float | None, normals: int) -> str:
@@ -141,5 +149,6 @@ def overridden(threshold: Threshold | None, value: float, *, protocol: str | Non
             f"threshold = {value:g}: the checkpoint's limits for pixels were measured under {threshold.protocol}, not "
             f"{protocol}; take protocol = {threshold.protocol}"
         )
-    limits = {name: replace(limit, image=float(value), above=None) for name, limit in threshold.limits.items()}
-    return replace(threshold, limits=limits, warnings=(), value=float(value))
+    changes = {"image": float(value), "above": None, "by_hand": True}
+    limits = {name: replace(limit, **changes) for name, limit in threshold.limits.items()}
+    return replace(threshold, limits=limits, warnings=())

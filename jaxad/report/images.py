@@ -61,15 +61,20 @@ def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alph
 
 
 def contour(
-    image: np.ndarray, mask: np.ndarray, *, color: tuple[int, int, int] = OUTLINE, broken: bool = False
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    color: tuple[int, int, int] = OUTLINE,
+    broken: bool = False,
+    width: int | None = None,
 ) -> np.ndarray:
     """A copy of the image uint8 [h w 3] with the outline of the mask [h w] (any size, > 0 is inside) drawn on it.
 
-    The line grows with the image; from 300 pixels on it has a dark edge, so that it shows on bright and dark parts.
-    A `broken` one is told from another without its color.
+    The line grows with the image unless its `width` is given; from 2 pixels on it has a dark edge, so that it shows on
+    bright and dark parts. A `broken` one is told from another without its color.
     """
     picture = np.ascontiguousarray(image).copy()
-    width = max(1, round(max(picture.shape[:2]) / 200))
+    width = width or max(1, round(max(picture.shape[:2]) / 200))
     inside = _fit_mask(mask, picture.shape[:2]).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if broken:
@@ -119,7 +124,14 @@ def panels(
     return {**pictures, "map": heat(fit_map(map, image.shape[:2]), low=low, high=high), "overlay": heated}
 
 
-def marked(image: np.ndarray, mask: np.ndarray | None, map: np.ndarray, threshold: float | None) -> np.ndarray:
+def marked(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    map: np.ndarray,
+    threshold: float | None,
+    *,
+    width: int | None = None,
+) -> np.ndarray:
     """A copy of the image uint8 [h w 3] with the outlines of its true defect and, broken, of what is above a limit.
 
     Args:
@@ -127,11 +139,12 @@ def marked(image: np.ndarray, mask: np.ndarray | None, map: np.ndarray, threshol
         mask: the true defect, [h w] of any size, or None.
         map: float [h w] of any size.
         threshold: pixel limit, None to outline nothing.
+        width: of lines in pixels, None for that of `contour`.
     """
-    picture = image if mask is None else contour(image, mask)
+    picture = image if mask is None else contour(image, mask, width=width)
     if threshold is None:
         return picture
-    return contour(picture, fit_map(map, image.shape[:2]) > threshold, color=FLAGGED, broken=True)
+    return contour(picture, fit_map(map, image.shape[:2]) > threshold, color=FLAGGED, broken=True, width=width)
 
 
 def save_overlay(

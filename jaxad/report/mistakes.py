@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxad.inference.decisions import Decision, mistakes
+from jaxad.inference.prediction import FAINT
 from jaxad.inference.results import Evaluation
 from jaxad.io.pictures import shrink
 from jaxad.report.figures import uri
@@ -53,7 +54,11 @@ def _pictures(evaluation: Evaluation, wrong: Sequence[Decision]) -> dict[int, di
                 continue
             photo = shrink(shown.image, side)
             limit = evaluation.pixel_thresholds.get(decision.category)
-            own = {"photo": uri(photo, ".jpg"), "marked": uri(marked(photo, shown.mask, shown.map, limit), ".jpg")}
+            if limit is not None and decision.verdict == "false alarm":
+                # There is always a place to look at, as in the box.
+                limit = min(limit, FAINT * float(shown.map.max()))
+            both = marked(photo, shown.mask, shown.map, limit, width=2)
+            own = {"photo": uri(photo, ".jpg"), "marked": uri(both, ".jpg")}
             if (size := size + sum(map(len, own.values()))) > BYTES:
                 break
             made[decision.index] = own

@@ -23,7 +23,8 @@ def alternatives(decisions: Sequence[Decision], thresholds: Mapping[str, float])
         thresholds: in force, by category; categories without one are left out.
 
     Returns:
-        [{`category`, `good`, `defective` (numbers of images), `rows` [{`threshold`, `found`, `alarms`, `notes`}]}].
+        [{`category`, `good`, `defective` (numbers of images), `rows` [{`threshold`, as a text that decides the same,
+        `found`, `alarms`, `notes`}]}].
         Besides the threshold in force they are the highest that finds every defect, the lowest that rejects no good
         part, and those that reject at most `REJECTED` of the good parts.
     """
@@ -39,15 +40,12 @@ def alternatives(decisions: Sequence[Decision], thresholds: Mapping[str, float])
         if defective.size:
             lowest = np.nextafter(defective.min(), -np.inf)
             notes.setdefault(float(lowest), []).append("highest that finds every defective part of this test")
-        rows = [
-            {
-                "threshold": limit,
-                "found": int((defective > limit).sum()),
-                "alarms": int((good > limit).sum()),
-                "notes": said,
-            }
-            for limit, said in sorted(notes.items())
-        ]
+        rows = []
+        for limit, said in sorted(notes.items()):
+            found, alarms = _above(limit, defective, good)
+            texts = (f"{limit:.{digits}g}" for digits in range(4, 18))
+            text = next(text for text in texts if _above(float(text), defective, good) == (found, alarms))
+            rows.append({"threshold": text, "found": found, "alarms": alarms, "notes": said})
         tables.append({"category": category, "good": good.size, "defective": defective.size, "rows": rows})
     return tables
 
@@ -62,6 +60,10 @@ def slider(decisions: Sequence[Decision], thresholds: Mapping[str, float]) -> Ma
         values[category] = {"in_force": float(threshold), **texts}
     # In a script nothing is escaped; "<" must not end it.
     return Markup(json.dumps(values).replace("<", "\\u003c"))
+
+
+def _above(limit: float, *scores: np.ndarray) -> tuple[int, ...]:
+    return tuple(int((values > limit).sum()) for values in scores)
 
 
 def _scores(decisions: Sequence[Decision], category: str) -> tuple[np.ndarray, np.ndarray]:

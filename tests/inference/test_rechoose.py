@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxad
-from jaxad.errors import CheckpointError, DamagedError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference import rechoose as module
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.holdout_scores import HoldoutScores
@@ -30,9 +30,8 @@ def as_before(run):
     record = read_sealed(run / END)
     for name in ("sha256", "holdout", "false_alarm"):
         record.pop(name)
-    record["threshold"].pop("value")
     for limits in record["threshold"]["limits"].values():
-        del limits["above"], limits["spread"]
+        del limits["above"], limits["spread"], limits["asked"], limits["by_hand"]
     (run / END).write_text(sealed(record))
 
 
@@ -77,6 +76,22 @@ def test_a_value_keeps_pixel_limits_and_counts_the_holdout_above_it(copy, traine
     assert chosen.limits[""].above == (scores > middle).sum() == 5
     assert chosen.supported() == 6 / 11
     assert chosen.limits["disc"].pixel == trained.threshold.limits["disc"].pixel
+
+
+def test_one_category_may_have_a_decision_of_its_own(copy, trained):
+    rechoose(copy, value=50.0, categories=["disc"])
+    chosen = rechoose(copy, false_alarm=0.4, categories=["tile"])
+    assert jaxad.restore(copy).threshold == chosen
+    assert chosen.limits[""].image == trained.threshold.limits[""].image
+    assert (chosen.limits["disc"].image, chosen.value) == (50.0, None)
+    assert chosen.limits["tile"].image < trained.threshold.limits["tile"].image
+    assert [chosen.asked(name) for name in ("", "disc", "tile")] == [0.01, None, 0.4]
+    assert [chosen.supported(name) for name in ("", "disc", "tile")] == [1 / 11, 1 / 6, 0.4]
+    (warning,) = chosen.warnings
+    assert "all together 10. " in warning
+    with pytest.raises(ConfigError, match=r"categories = screw: .* disc, tile"):
+        rechoose(copy, value=1.0, categories=["disc", "screw"])
+    assert jaxad.restore(copy).threshold == chosen
 
 
 def test_an_error_in_writing_leaves_the_old_threshold(copy, trained, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -102,7 +103,8 @@ def test_scaled_scores_count_standard_deviations_of_the_category():
 def test_a_rate_is_supported_as_far_as_the_holdout_goes():
     rule = Threshold(0.01, "exact-256", {"": Limits(1.0, 1.0, 0.0, 99), "cup": Limits(1.0, 1.0, 0.0, 5, above=2)})
     assert (rule.supported(), rule.supported("cup")) == (0.01, 1 / 6)
-    by_hand = Threshold(0.01, "exact-256", rule.limits, value=1.0)
+    limits = {name: replace(limit, by_hand=True) for name, limit in rule.limits.items()}
+    by_hand = Threshold(0.01, "exact-256", limits)
     assert (by_hand.supported(), by_hand.supported("cup")) == (None, 3 / 6)
 
 

@@ -26,7 +26,8 @@ OUTSIDE = """
 ORPHANS = """
 () => [...document.querySelectorAll("h1, h2, h3, h4")].filter(e => {
   const next = e.nextElementSibling;
-  return !next || /^H[1-4]$/.test(next.tagName) && next.tagName <= e.tagName || next.getBoundingClientRect().height === 0;
+  const heading = next && /^H[1-4]$/.test(next.tagName) && next.tagName <= e.tagName;
+  return !next || heading || next.getBoundingClientRect().height === 0;
 }).map(e => e.textContent)
 """
 
