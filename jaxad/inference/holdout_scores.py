@@ -61,10 +61,10 @@ class HoldoutScores:
             raise ValueError(f"needs a list for each of {', '.join(columns)}")
         if len({len(column) for column in columns.values()}) > 1:  # type: ignore[arg-type]
             raise ValueError("its lists have different lengths")
-        texts = {name: tuple(map(str, columns[name])) for name in _TEXTS}  # type: ignore[arg-type]
+        texts: dict[str, Any] = {name: tuple(map(str, columns[name])) for name in _TEXTS}  # type: ignore[arg-type]
         if not all(type(value) is float for name in _NUMBERS for value in columns[name]):  # type: ignore[union-attr]
             raise ValueError(f"{', '.join(_NUMBERS)} must hold numbers")
-        numbers = {name: np.array(columns[name]) for name in _NUMBERS}
+        numbers: dict[str, Any] = {name: np.array(columns[name]) for name in _NUMBERS}
         if not all(np.isfinite(column).all() for column in numbers.values()):
             raise ValueError("holds numbers that are not finite")
         return cls(str(values.get("protocol")), str(values.get("source")), **texts, **numbers)
@@ -72,8 +72,8 @@ class HoldoutScores:
 
 def joined(parts: Sequence[HoldoutScores], source: str) -> HoldoutScores:
     """The scores of several parts of the data `source` in one, all of one protocol."""
-    texts = {name: tuple(text for part in parts for text in getattr(part, name)) for name in _TEXTS}
-    numbers = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _NUMBERS}
+    texts: dict[str, Any] = {name: tuple(text for part in parts for text in getattr(part, name)) for name in _TEXTS}
+    numbers: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _NUMBERS}
     return HoldoutScores(parts[0].protocol, source, **texts, **numbers)
 
 

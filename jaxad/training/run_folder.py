@@ -93,7 +93,7 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
 
     def write() -> None:
         others = written is None or _differences(written, mine, resources)
-        if others or written.get("false_alarm") != mine.get("false_alarm"):
+        if written is None or others or written.get("false_alarm") != mine.get("false_alarm"):
             if file.is_dir():
                 set_aside(file, "config-damaged.json")
             write_whole(file, json.dumps(mine, indent=2))
