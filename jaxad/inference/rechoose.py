@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -107,4 +108,5 @@ def no_scores(checkpoint: Path | str, decided: Decided) -> str:
     """Why a run has no hold-out scores, and what to run."""
     source = str(decided.step.meta.get("data", {}).get("source") or "SRC").removesuffix("/train")
     why = "it had no hold-out" if decided.threshold is None else "an older version did not keep its hold-out scores"
-    return f"{why}; run `jaxad threshold --checkpoint {checkpoint} --data {source}` once"
+    words = f"--checkpoint {shlex.quote(str(checkpoint))} --data {shlex.quote(source)}"
+    return f"{why}; run `jaxad threshold {words}` once"
