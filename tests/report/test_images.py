@@ -100,7 +100,7 @@ def test_a_broken_contour_has_gaps_and_a_color_of_its_own():
     assert gaps.all()
     assert 0.3 < drawn.mean() < 0.7
     map = np.where(mask, 2.0, 0.0)
-    both, true = marked(black, np.tri(200) > 0, map, 1.0), marked(black, mask, map, 3.0)
+    both, true = marked(black, np.tri(200) > 0, map, 1.0, width=3), marked(black, mask, map, 3.0, width=3)
     assert has(both, OUTLINE)
     assert has(both, FLAGGED)
     assert not has(true, FLAGGED)
