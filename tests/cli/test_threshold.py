@@ -93,6 +93,18 @@ def test_the_bound_shown_falls_with_the_images_that_are_given(run, parts, tmp_pa
         assert report["decisions"]["categories"]["disc"]["holdout"] == number
 
 
+def test_fit_prints_what_its_holdout_supports_and_with_another_rate_is_the_same_run(run, parts, capsys):
+    fit = ("fit", "patch-bank", "--data", f"folder:{parts}", "--workdir", run, *BANK)
+    jaxad(*fit, "--false-alarm", "0.5")
+    printed = capsys.readouterr().out
+    assert "50%" in printed
+    assert "asked for" not in printed
+    jaxad("verify", run)
+    assert "nothing is damaged" in capsys.readouterr().out
+    jaxad(*fit)
+    assert "1% asked for, up to 16.7% (1/6)" in capsys.readouterr().out
+
+
 def test_of_the_data_that_was_fitted_on_the_holdout_alone_is_taken(run, bank, parts, tmp_path):
     # Also where the same images lie elsewhere.
     moved = shutil.copytree(parts, tmp_path / "moved")
