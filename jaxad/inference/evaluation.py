@@ -16,7 +16,7 @@ from jaxad import metrics
 from jaxad.config import to_json
 from jaxad.data import DataSet
 from jaxad.detector import Detector
-from jaxad.errors import DataError, Problem
+from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.inference.decisions import Decision, counted, decide, mistakes
 from jaxad.inference.maps import heat_scale
@@ -63,7 +63,6 @@ class Scored:
         for place, (record, index, mask, size) in enumerate(images):
             map, score = output.maps[place], float(output.scores[place])
             label = self.protocol.image_label(int(record.label or 0), mask)
-            self.decisions.append(decide(index, record, label, score, map, mask, size, self.threshold))
             self.classes[record.category].update(
                 output.scores[place : place + 1],
                 [label],
@@ -71,6 +70,7 @@ class Scored:
                 [mask],
                 [record.identity or str(record.file)],
             )
+            self.decisions.append(decide(index, record, label, score, map, mask, size, self.threshold))
             self.indices[record.category].append(index)
             if record.label == 0 and len(self.normal_values[record.category]) < 50:
                 self.normal_values[record.category].append(map[::8, ::8].ravel())
@@ -105,6 +105,7 @@ def evaluate(
 
     Raises:
         DataError: no test images, images without label, or images that cannot be read.
+        ConfigError: a threshold of another protocol.
     """
     how = {"protocol": protocol, "batch_size": batch_size, "workers": workers, "progress": progress}
     scored = score(detector, source, threshold=threshold, **how)
@@ -128,6 +129,8 @@ def score(
     out of the report.
     """
     source = source.test if isinstance(source, DataSet) else source
+    if threshold is not None and threshold.protocol != protocol:
+        raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
     if not len(source):
         raise DataError(f"{source.name}: no test images")
     unlabeled = [str(record.file) for record in source.records if record.label is None]

@@ -7,7 +7,7 @@ import pytest
 import jaxad
 from jaxad import metrics
 from jaxad.data import FolderSource
-from jaxad.errors import DataError, ProtocolError
+from jaxad.errors import ConfigError, DataError, ProtocolError
 from jaxad.inference import evaluation
 from jaxad.inference.evaluation import figures, make_report, score
 from jaxad.inference.predictor import Output, Predictor
@@ -118,6 +118,11 @@ def test_the_speed_is_that_of_the_batches_after_the_second(trained, parts, monke
 def test_no_test_images_is_an_error(trained):
     with pytest.raises(DataError, match="no test images"):
         jaxad.evaluate(trained.model, FolderSource("empty", ()))
+
+
+def test_a_threshold_of_another_protocol_decides_nothing(trained, parts):
+    with pytest.raises(ConfigError, match="exact-448"):
+        jaxad.evaluate(trained.model, parts, protocol="exact-448", threshold=trained.threshold)
 
 
 def test_an_unknown_protocol_is_an_error(trained, parts):

@@ -157,6 +157,7 @@ def test_mistakes_beyond_twenty_are_folded_and_never_left_out(tmp_path, monkeypa
     assert Page(text).verdicts == ["false alarm"] * 33
     assert text[: text.index("13 more</summary>")].count('data-verdict="false alarm"') == 20
     assert 0 < text.count("data:image/") < 66
+    assert f"{33 - text.count('data:image/') // 2} of them without pictures" in text
     # The most wrong comes first.
     assert text.index("bottle/<wbr>32.png") < text.index("bottle/<wbr>31.png") < text.index("bottle/<wbr>0.png")
 
