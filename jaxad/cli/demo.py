@@ -50,6 +50,7 @@ class Demo(Command):
         from jaxad.detectors.dpdiff.detector import DPDiff
         from jaxad.detectors.patch_bank import PatchBank
         from jaxad.features import FeatureCache
+        from jaxad.inference.calibrate import choose_threshold
         from jaxad.inference.evaluation import figures, make_report, score
         from jaxad.io.progress import Reporter
         from jaxad.report.page import write_report
@@ -76,14 +77,13 @@ class Demo(Command):
         bank = PatchBank.create(PatchBankConfig.preset("small"), backbone=detector.backbone)
         bank.remember(dataset.train, features=features)
         with reporter.images("evaluate", len(dataset.test)) as progress:
-            mine = score(run.model, dataset.test, progress=progress)
+            mine = score(run.model, dataset.test, threshold=run.threshold, progress=progress)
         with reporter.images("baseline", len(dataset.test)) as progress:
-            theirs = score(bank, dataset.test, progress=progress)
+            rule = choose_threshold(bank, dataset.holdout)
+            theirs = score(bank, dataset.test, threshold=rule, progress=progress)
         provenance = {"train": to_json(settings)}
-        report = make_report(
-            mine, dataset, threshold=run.threshold, baseline=make_report(theirs, dataset), provenance=provenance
-        )
-        evaluation = figures(mine, threshold=run.threshold, baseline=theirs)
+        report = make_report(mine, dataset, baseline=make_report(theirs, dataset), provenance=provenance)
+        evaluation = figures(mine, baseline=theirs)
         page = write_report(self.out / "report", report, evaluation=evaluation)
         print_metrics(report)
         show(f"\nThe report: {page}\n{self._advice(folder)}")

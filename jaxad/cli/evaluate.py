@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+import tyro
 
 from jaxad.cli._command import below_one, no_folder, raise_problems
 from jaxad.cli._data import WorkCommand
@@ -17,7 +19,9 @@ from jaxad.io.locks import occupied
 if TYPE_CHECKING:
     from jaxad.data import DataSet, ImageSource
     from jaxad.detector import Detector
+    from jaxad.inference.checkpoint import Restored
     from jaxad.inference.evaluation import Scored
+    from jaxad.inference.threshold import Threshold
     from jaxad.io.progress import Reporter
 
 EXACT = "exact-256"
@@ -37,6 +41,9 @@ class Evaluate(WorkCommand):
     """How maps, masks and scores are made comparable; results of different protocols are not."""
     baseline: Path | None = None
     """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
+    threshold: Annotated[float | None, tyro.conf.DisallowNone] = None
+    """Image score to decide at in this evaluation, for all categories, in place of the run's threshold; `jaxad
+    threshold` changes that of the run."""
     captions: Path | None = None
     """Captions of the test images in the published layout, a folder or file as `jaxad caption --split test` writes it,
     for a vlmdiff that takes captions at test time; those stored with a prepared data set if not given."""
@@ -68,8 +75,10 @@ class Evaluate(WorkCommand):
         from jaxad.cli._captions import described_test
         from jaxad.cli._metrics_table import print_metrics
         from jaxad.cli._overrides import overrides
+        from jaxad.cli._threshold_table import print_decisions
         from jaxad.inference import checkpoint
         from jaxad.inference.evaluation import figures, make_report, score
+        from jaxad.inference.threshold import overridden
         from jaxad.io.progress import Reporter
         from jaxad.io.text import visible
         from jaxad.report.page import write_report
@@ -78,6 +87,10 @@ class Evaluate(WorkCommand):
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)
         reporter.warn(restored.notes)
+        if self.threshold is None:
+            threshold = self._valid(restored.threshold, "threshold", reporter)
+        else:
+            threshold = overridden(restored.threshold, self.threshold, protocol=self.protocol)
         other = None
         if self.baseline is not None:
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
@@ -90,28 +103,35 @@ class Evaluate(WorkCommand):
         _check_categories(detectors, test.categories, reporter)
         test, captions = described_test(test, self.captions, detectors, reporter)
 
-        def scored(detector: Detector, what: str) -> Scored:
+        def scored(restored: Restored, what: str, threshold: Threshold | None) -> Scored:
             how = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
             with reporter.images(what, len(test)) as progress:
-                return score(detector, test, **how, progress=progress)
+                return score(restored.detector, test, threshold=threshold, **how, progress=progress)
 
-        mine = scored(restored.detector, "evaluate")
-        theirs = None if other is None else scored(other.detector, "baseline")
-        threshold = restored.threshold
-        if threshold is not None and threshold.protocol != self.protocol:
-            reporter.warn([f"threshold left out: it was measured under {threshold.protocol}, not {self.protocol}"])
-            threshold = None
+        mine = scored(restored, "evaluate", threshold)
+        theirs = (
+            None if other is None else scored(other, "baseline", self._valid(other.threshold, "baseline", reporter))
+        )
         recorded = {name: restored.meta[name] for name in ("train", "data", "step")}
         report = make_report(
             mine,
             dataset,
-            threshold=threshold,
             baseline=None if theirs is None else make_report(theirs, dataset),
             provenance={**recorded, "backbone": restored.meta["pretrained"], **captions},
         )
-        page = write_report(self.out, report, evaluation=figures(mine, threshold=threshold, baseline=theirs))
+        page = write_report(self.out, report, evaluation=figures(mine, baseline=theirs))
         print_metrics(report)
+        if threshold is not None:
+            print_decisions(report, threshold)
         show(f"see {visible(page)}")
+
+    def _valid(self, threshold: Threshold | None, what: str, reporter: Reporter) -> Threshold | None:
+        """A threshold, left out where it was measured under another protocol."""
+        if threshold is None or threshold.protocol == self.protocol:
+            return threshold
+        whose = "threshold" if what == "threshold" else f"threshold of the {what}"
+        reporter.warn([f"{whose} left out: it was measured under {threshold.protocol}, not {self.protocol}"])
+        return None
 
 
 def _labeled(dataset: DataSet) -> ImageSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -16,14 +16,21 @@ from jaxad import metrics
 from jaxad.config import to_json
 from jaxad.data import DataSet
 from jaxad.detector import Detector
-from jaxad.errors import DataError, Problem
+from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
+from jaxad.inference.decisions import Decision, counted, decide, mistakes
 from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
-from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, TsneInput, choose_cases
-from jaxad.inference.threshold import Threshold
+from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, Shown, TsneInput, choose_cases
+from jaxad.inference.threshold import POOLED, Threshold
+from jaxad.io.pictures import shrink
 from jaxad.io.text import apart, visible
 from jaxad.types import Source
+
+PICTURED = 60
+"""False alarms, and misses, that the page has pictures of at most."""
+SHOWN = 320
+"""Longer side of these pictures in pixels at most."""
 
 
 class Scored:
@@ -32,13 +39,16 @@ class Scored:
     Attributes:
         detector, source, protocol: as given to `evaluate`.
         classes: `metrics.ClassMetrics` by category.
+        threshold: the rule that images are decided by, None without one.
+        decisions: what came of each image, in the order of the source.
         predictor: the compiled detector.
         seconds, images: of the inference alone, without the first batch, which compiles, and the second, which is under
             way when the first is done.
     """
 
-    def __init__(self, detector: Detector, source: Source, predictor: Predictor):
-        self.detector, self.source, self.predictor = detector, source, predictor
+    def __init__(self, detector: Detector, source: Source, predictor: Predictor, threshold: Threshold | None = None):
+        self.detector, self.source, self.predictor, self.threshold = detector, source, predictor, threshold
+        self.decisions: list[Decision] = []
         self.protocol = predictor.protocol
         self.classes = {name: self.protocol.class_metrics() for name in source.categories}
         self.indices: dict[str, list[int]] = {name: [] for name in source.categories}
@@ -49,15 +59,18 @@ class Scored:
     def add(self, output: Output) -> None:
         """Counts a batch that has its masks."""
         loaded = output.loaded
-        for place, (record, index, mask) in enumerate(zip(loaded.records, loaded.indices, loaded.masks, strict=True)):
-            map = output.maps[place]
+        images = zip(loaded.records, loaded.indices, loaded.masks, loaded.sizes, strict=True)
+        for place, (record, index, mask, size) in enumerate(images):
+            map, score = output.maps[place], float(output.scores[place])
+            label = self.protocol.image_label(int(record.label or 0), mask)
             self.classes[record.category].update(
                 output.scores[place : place + 1],
-                [self.protocol.image_label(int(record.label or 0), mask)],
+                [label],
                 map[None],
                 [mask],
                 [record.identity or str(record.file)],
             )
+            self.decisions.append(decide(index, record, label, score, map, mask, size, self.threshold))
             self.indices[record.category].append(index)
             if record.label == 0 and len(self.normal_values[record.category]) < 50:
                 self.normal_values[record.category].append(map[::8, ::8].ravel())
@@ -86,15 +99,17 @@ def evaluate(
         source: labeled test images, or a data set, whose test part is taken.
         protocol: name of an evaluation protocol; results of different protocols are not comparable.
         batch_size, workers, progress: as in `Predictor.stream`.
-        threshold: recorded in the report.
+        threshold: decides about each image; recorded in the report with how many it finds, misses and rejects.
         baseline: report of the comparison detector on the same source and protocol.
         provenance: JSON values for the report's "config", e.g. how the detector was trained.
 
     Raises:
         DataError: no test images, images without label, or images that cannot be read.
+        ConfigError: a threshold of another protocol.
     """
-    scored = score(detector, source, protocol=protocol, batch_size=batch_size, workers=workers, progress=progress)
-    return make_report(scored, source, threshold=threshold, baseline=baseline, provenance=provenance)
+    how = {"protocol": protocol, "batch_size": batch_size, "workers": workers, "progress": progress}
+    scored = score(detector, source, threshold=threshold, **how)
+    return make_report(scored, source, baseline=baseline, provenance=provenance)
 
 
 def score(
@@ -102,6 +117,7 @@ def score(
     source: Source | DataSet,
     *,
     protocol: str = "exact-256",
+    threshold: Threshold | None = None,
     features: FeatureCache | None = None,
     batch_size: int = 16,
     workers: int | None = None,
@@ -113,6 +129,8 @@ def score(
     out of the report.
     """
     source = source.test if isinstance(source, DataSet) else source
+    if threshold is not None and threshold.protocol != protocol:
+        raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
     if not len(source):
         raise DataError(f"{source.name}: no test images")
     unlabeled = [str(record.file) for record in source.records if record.label is None]
@@ -122,7 +140,7 @@ def score(
             [Problem("no label", file, "whether it is normal is not known") for file in unlabeled],
         )
     predictor = Predictor(detector, protocol, batch_size=batch_size)
-    scored, began = Scored(detector, source, predictor), 0.0
+    scored, began = Scored(detector, source, predictor, threshold), 0.0
     outputs = predictor.stream(source, features=features, masks=True, workers=workers, progress=progress)
     for number, output in enumerate(outputs):
         scored.add(output)
@@ -139,11 +157,11 @@ def make_report(
     scored: Scored,
     source: Source | DataSet,
     *,
-    threshold: Threshold | None = None,
     baseline: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """report.json of a finished pass."""
+    threshold = scored.threshold
     classes = scored.results()
     rate = scored.images / scored.seconds if scored.images else None
     report: dict[str, Any] = {
@@ -171,6 +189,8 @@ def make_report(
             "decoding, network, post-processing and metrics of the test images after the first two batches, "
             f"{scored.images} images"
         )
+    if threshold is not None:
+        report["decisions"] = counted(scored.decisions, threshold)
     if baseline is not None:
         report["baseline"] = dict(baseline)
     return report
@@ -179,28 +199,31 @@ def make_report(
 def figures(
     scored: Scored,
     *,
-    threshold: Threshold | None = None,
     baseline: Scored | None = None,
 ) -> Evaluation:
-    """What the HTML report shows beyond report.json; predicts the few images of the gallery once more.
+    """What the HTML report shows beyond report.json; predicts the images of the gallery and the mistakes once more.
 
     Args:
-        scored: a finished pass.
-        threshold: drawn into histograms and overlays.
+        scored: a finished pass; its threshold is drawn into histograms and overlays.
         baseline: a finished pass of the comparison detector.
     """
+    threshold = scored.threshold
     seen = [name for name, state in scored.classes.items() if len(state.labels)]
     chosen = {
         name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
         for name in seen
     }
     ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
-    cases = []
-    for output in scored.predictor.stream(scored.source, indices=list(ranks)):
+    wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
+    cases, pictures = [], {}
+    for output in scored.predictor.stream(scored.source, indices=list(dict.fromkeys([*ranks, *wrong]))):
         loaded = output.loaded
         for index, record, map, value in zip(loaded.indices, loaded.records, output.maps, output.scores, strict=True):
             image, mask = scored.source[index].image, scored.source.mask(index)
-            cases.append(Case(record, image, map, float(value), ranks[index], mask))
+            if index in ranks:
+                cases.append(Case(record, image, map, float(value), ranks[index], mask))
+            if index in wrong:
+                pictures[index] = Shown(shrink(image, SHOWN), map, mask)
     limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
     heat = {}
     for name in seen:
@@ -217,12 +240,16 @@ def figures(
         else {n: _curves(s) for n, s in baseline.classes.items() if len(s.labels)},
         scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
         thresholds={name: limit.image for name, limit in limits.items()},
-        threshold_note="" if threshold is None else _threshold_note(threshold),
+        threshold_note="" if threshold is None else _threshold_note(threshold, seen),
         heat=heat,
         pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
         cases=cases,
         prototypes=prototypes,
         tsne=tsne,
+        decisions=scored.decisions,
+        baseline_decisions=() if baseline is None else baseline.decisions,
+        pictures=pictures,
+        warnings=() if threshold is None else threshold.warnings,
     )
 
 
@@ -294,13 +321,34 @@ def _describe(source: Source | DataSet) -> dict[str, Any]:
 
 def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
     pooled = apart("(pooled)", threshold.limits)
-    limits = {name or pooled: dataclasses.asdict(limit) for name, limit in threshold.limits.items()}
-    return {"false_alarm": threshold.false_alarm, "limits": limits, "warnings": list(threshold.warnings)}
+    names = {name: name or pooled for name in threshold.limits}
+    return {
+        "false_alarm": threshold.false_alarm,
+        "value": threshold.value,
+        "supported": {names[name]: threshold.supported(name) for name in threshold.limits},
+        "limits": {names[name]: dataclasses.asdict(limit) for name, limit in threshold.limits.items()},
+        "warnings": list(threshold.warnings),
+    }
 
 
-def _threshold_note(threshold: Threshold) -> str:
-    number = threshold.limits[""].normals
-    return (
-        f"Thresholds come from {number} normal hold-out images that training never saw: conformal quantile at a "
-        f"false-alarm rate of {threshold.false_alarm:.1%} per category."
-    )
+def _threshold_note(threshold: Threshold, seen: Sequence[str]) -> str:
+    """Where the thresholds come from, and what the smallest hold-out behind them vouches for."""
+    if threshold.value is not None:
+        return f"The threshold was set by hand to {threshold.value:g}."
+    chosen = [name for name in seen if not threshold.of(name).by_hand]
+    by_hand = ", ".join(name for name in seen if name not in chosen)
+    said = [
+        f"Thresholds come from {threshold.limits[POOLED].normals} normal hold-out images that training never saw: "
+        "conformal quantile at a false-alarm rate of "
+        f"{', '.join(f'{100 * rate:.3g}%' for rate in sorted({threshold.asked(name) or 0 for name in chosen}))} "
+        "per category."
+    ] * bool(chosen)
+    few = [name for name in chosen if threshold.supported(name) != threshold.asked(name)]
+    if few:
+        least = min(few, key=lambda name: threshold.of(name).normals)
+        number = threshold.of(least).normals
+        said.append(
+            f"The {number} hold-out images of {least} cannot support that: up to {100 / (number + 1):.3g}% "
+            f"(1/{number + 1}) of further good parts may be rejected."
+        )
+    return " ".join([*said, *([f"Set by hand: {by_hand}."] if by_hand else [])])

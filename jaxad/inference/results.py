@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from jaxad.inference.decisions import Decision
     from jaxad.types import Record
 
 Rank = Literal["best", "median", "worst"]
@@ -49,6 +50,21 @@ class Case:
     map: np.ndarray
     score: float
     rank: Rank
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of an image that was decided wrongly.
+
+    Attributes:
+        image: uint8 [h w 3], made smaller.
+        map: float [h w] of the protocol, of any size.
+        mask: the true defect, [h w] of any size, or None.
+    """
+
+    image: np.ndarray
+    map: np.ndarray
     mask: np.ndarray | None = None
 
 
@@ -103,6 +119,9 @@ class Evaluation:
         cases: the gallery, in any order.
         prototypes: figures of a few images, best one anomalous and one normal per category.
         tsne: features before and after reconstruction.
+        decisions, baseline_decisions: what came of each test image, in one order.
+        pictures: of images that were decided wrongly, by their index in the source.
+        warnings: what to know of the thresholds.
     """
 
     system: str = ""
@@ -117,6 +136,10 @@ class Evaluation:
     cases: Sequence[Case] = ()
     prototypes: Sequence[PrototypeFigure] = ()
     tsne: TsneInput | None = None
+    decisions: Sequence[Decision] = ()
+    baseline_decisions: Sequence[Decision] = ()
+    pictures: Mapping[int, Shown] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
 
 def choose_cases(scores: np.ndarray, labels: np.ndarray) -> dict[Rank, int]:

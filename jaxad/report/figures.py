@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
+from jaxad.inference.decisions import VERDICTS
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput
 from jaxad.io.pictures import encode_picture, shrink
@@ -80,7 +81,8 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
     for side in (360, 256, 160, 112):
         shown, size = [], 0
         for name, cases in by_name.items():
-            cards = [_card(case, scales[name], side, evaluation.thresholds.get(name)) for case in cases]
+            limits = evaluation.thresholds.get(name), evaluation.pixel_thresholds.get(name)
+            cards = [_card(case, scales[name], side, *limits) for case in cases]
             size += sum(len(uri) for card in cards for uri in card["pictures"].values())
             if size > _GALLERY_BYTES:
                 break
@@ -95,13 +97,14 @@ def _scale(cases: Sequence[Case], evaluation: Evaluation, category: str) -> tupl
     return heat_scale(evaluation.pixel_thresholds.get(category), np.concatenate(normal))
 
 
-def _card(case: Case, scale: tuple[float, float], side: int, threshold: float | None) -> dict[str, Any]:
-    pictures = panels(case.image, case.mask, case.map, low=scale[0], high=scale[1], side=side)
+def _card(
+    case: Case, scale: tuple[float, float], side: int, threshold: float | None, pixel: float | None
+) -> dict[str, Any]:
+    pictures = panels(case.image, case.mask, case.map, low=scale[0], high=scale[1], side=side, threshold=pixel)
     verdict = None
     if threshold is not None and case.record.label is not None:
-        outcomes = {(1, True): "found", (1, False): "missed", (0, True): "false alarm", (0, False): "passed"}
-        verdict = outcomes[case.record.label, bool(case.score > threshold)]
-    uris = {name: _uri(picture, ".png" if name == "mask" else ".jpg") for name, picture in pictures.items()}
+        verdict = VERDICTS[case.record.label, bool(case.score > threshold)]
+    uris = {name: uri(picture, ".png" if name == "mask" else ".jpg") for name, picture in pictures.items()}
     height, width = pictures["input"].shape[:2]
     return {
         "case": case,
@@ -128,12 +131,12 @@ def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
     shown, size = [], 0
     for figure in figures:
         image = shrink(figure.image, 160)
-        source = _uri(image if figure.mask is None else contour(image, figure.mask), ".jpg")
+        source = uri(image if figure.mask is None else contour(image, figure.mask), ".jpg")
         maps = []
         for name, similarity in zip(figure.names, figure.maps, strict=True):
             low, high = map(float, ranges[figure.record.category, name])
             picture = heat(fit_map(similarity, image.shape[:2]), low=low, high=high + 1e-6, palette="viridis")
-            maps.append((name, low, high, _uri(picture, ".jpg")))
+            maps.append((name, low, high, uri(picture, ".jpg")))
         size += len(source) + sum(len(uri) for *_, uri in maps)
         if size > _PROTOTYPE_BYTES:
             break
@@ -195,6 +198,7 @@ def _name(record: Record) -> str:
     return record.identity or name_text(record.file.name)
 
 
-def _uri(picture: np.ndarray, suffix: str) -> str:
+def uri(picture: np.ndarray, suffix: str) -> str:
+    """A picture uint8 [h w 3] as a data URI, ".png" or ".jpg"."""
     kind = {".png": "png", ".jpg": "jpeg"}[suffix]
     return f"data:image/{kind};base64,{base64.b64encode(encode_picture(picture, suffix, quality=80)).decode()}"

@@ -25,6 +25,8 @@ Palette = Literal["inferno", "viridis"]
 
 OUTLINE = (64, 224, 208)
 """Color of outlines, turquoise, which neither palette nor most parts have."""
+FLAGGED = (255, 60, 255)
+"""Color of the outline of what a detector flags where the true defect is outlined too; its line is broken besides."""
 _PALETTES = {"inferno": cv2.COLORMAP_INFERNO, "viridis": cv2.COLORMAP_VIRIDIS}
 
 
@@ -58,18 +60,29 @@ def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alph
     return ((1 - weight) * image + weight * heat(map, low=low, high=high)).round().astype(np.uint8)
 
 
-def contour(image: np.ndarray, mask: np.ndarray, *, color: tuple[int, int, int] = OUTLINE) -> np.ndarray:
+def contour(
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    color: tuple[int, int, int] = OUTLINE,
+    broken: bool = False,
+    width: int | None = None,
+) -> np.ndarray:
     """A copy of the image uint8 [h w 3] with the outline of the mask [h w] (any size, > 0 is inside) drawn on it.
 
-    The line grows with the image; from 300 pixels on it has a dark edge, so that it shows on bright and dark parts.
+    The line grows with the image unless its `width` is given; from 2 pixels on it has a dark edge, so that it shows on
+    bright and dark parts. A `broken` one is told from another without its color.
     """
     picture = np.ascontiguousarray(image).copy()
-    width = max(1, round(max(picture.shape[:2]) / 200))
+    width = width or max(1, round(max(picture.shape[:2]) / 200))
     inside = _fit_mask(mask, picture.shape[:2]).astype(np.uint8)
     outlines, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if broken:
+        dash = 4 + 3 * width
+        outlines = [piece for line in outlines for piece in np.split(line, range(dash, len(line), dash))[::2]]
     if width > 1:
-        cv2.drawContours(picture, outlines, -1, (0, 0, 0), width + 2, cv2.LINE_AA)
-    cv2.drawContours(picture, outlines, -1, color, width, cv2.LINE_AA)
+        cv2.polylines(picture, outlines, not broken, (0, 0, 0), width + 2, cv2.LINE_AA)
+    cv2.polylines(picture, outlines, not broken, color, width, cv2.LINE_AA)
     return picture
 
 
@@ -79,9 +92,16 @@ def mask_picture(mask: np.ndarray) -> np.ndarray:
 
 
 def panels(
-    image: np.ndarray, mask: np.ndarray | None, map: np.ndarray, *, low: float, high: float, side: int | None = None
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    map: np.ndarray,
+    *,
+    low: float,
+    high: float,
+    side: int | None = None,
+    threshold: float | None = None,
 ) -> dict[str, np.ndarray]:
-    """The pictures of one case by name: input, mask (where there is one), map and overlay with the mask's outline.
+    """The pictures of one case by name: input, mask (where there is one), map and overlay with both outlines.
 
     Args:
         image: uint8 [h w 3].
@@ -89,6 +109,7 @@ def panels(
         map: float [h w] of any size.
         low, high: the category's `heat_scale`.
         side: longer side of the pictures in pixels; None keeps the image's size. Images are never enlarged.
+        threshold: pixel limit; what lies above it has a broken outline.
 
     Returns:
         {"input" | "mask" | "map" | "overlay": uint8 [h w 3]}, all of one size.
@@ -99,8 +120,31 @@ def panels(
     if mask is not None:
         mask = _fit_mask(mask, image.shape[:2])
         pictures["mask"] = mask_picture(mask)
-        heated = contour(heated, mask)
+    heated = marked(heated, mask, map, threshold)
     return {**pictures, "map": heat(fit_map(map, image.shape[:2]), low=low, high=high), "overlay": heated}
+
+
+def marked(
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    map: np.ndarray,
+    threshold: float | None,
+    *,
+    width: int | None = None,
+) -> np.ndarray:
+    """A copy of the image uint8 [h w 3] with the outlines of its true defect and, broken, of what is above a limit.
+
+    Args:
+        image: the picture to draw on.
+        mask: the true defect, [h w] of any size, or None.
+        map: float [h w] of any size.
+        threshold: pixel limit, None to outline nothing.
+        width: of lines in pixels, None for that of `contour`.
+    """
+    picture = image if mask is None else contour(image, mask, width=width)
+    if threshold is None:
+        return picture
+    return contour(picture, fit_map(map, image.shape[:2]) > threshold, color=FLAGGED, broken=True, width=width)
 
 
 def save_overlay(

@@ -16,13 +16,13 @@ from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
 from jaxad.io.text import visible
 from jaxad.metrics import LABELS
-from jaxad.report import figures, summary
+from jaxad.report import figures, image_list, mistakes, operating, summary
 from jaxad.report.images import heat
 from jaxad.report.schema import validate_report
 
 
 def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Evaluation | None = None) -> Path:
-    """Writes `report.json` and `report.html` into a folder, each whole or not at all.
+    """Writes `report.json`, `report.html` and, of the images evaluated, `images.csv`, each whole or not at all.
 
     The page needs no network and no other file; it stays below 8 MB by making pictures smaller, then fewer.
 
@@ -41,6 +41,8 @@ def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Eva
     page = visible(_page(report, evaluation or Evaluation()), lines=True)
     out_dir = Path(out_dir)
     write_whole(out_dir / "report.json", json_text(report, indent=2) + "\n")
+    if evaluation is not None and evaluation.decisions:
+        write_whole(out_dir / image_list.NAME, image_list.csv_text(evaluation.decisions, evaluation.baseline_decisions))
     return write_whole(out_dir / "report.html", page)
 
 
@@ -50,17 +52,22 @@ def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
     environment.filters["percent"] = summary.percent
     baseline = report.get("baseline")
     detector = evaluation.system or report["config"].get("system") or "Anomaly detector"
-    operating = summary.decisions(evaluation)
+    decided = summary.decisions(report)
+    thresholds = {name: row["threshold"] for name, row in report.get("decisions", {}).get("categories", {}).items()}
     return environment.from_string(template, {"labels": LABELS}).render(
         report=report,
         evaluation=evaluation,
         detector=detector,
         notes=[*notes_of(report), *report["data"].get("notes", [])],
         baseline=(evaluation.baseline or baseline.get("config", {}).get("system") or "baseline") if baseline else None,
-        verdict=summary.verdict(report, operating),
-        tiles=summary.tiles(report, operating),
+        verdict=summary.verdict(report, decided),
+        tiles=summary.tiles(report, decided),
         table=summary.table(report),
-        operating=operating,
+        decided=decided,
+        others=summary.decisions(baseline) if baseline else None,
+        mistakes=mistakes.sections(evaluation),
+        alternatives=operating.alternatives(evaluation.decisions, thresholds) if evaluation.decisions else [],
+        slider=operating.slider(evaluation.decisions, thresholds),
         curves=figures.curves(report, evaluation),
         gallery=figures.gallery(report, evaluation),
         stops=[f"rgb({r} {g} {b})" for r, g, b in heat(np.linspace(0, 1, 9)[None], low=0, high=1)[0]],

@@ -24,7 +24,10 @@ def validate_report(report: Mapping[str, Any]) -> None:
     `bad_files` [{`file`, `kind`, `detail`}]}, `mean`, `classes`. Optional: `notes` [text] on the results,
     `protocol_description`, `environment.timings` {stage: seconds}, `data.notes` [text], `std` beside any metrics,
     `pixel_error_bound` {metric: largest effect of binning} in a class, `baseline` {`mean`, `classes`, and any of the
-    others}. Further keys are allowed. Every value must be one of JSON's, every number finite.
+    others}, `decisions` {`total` {`found`, `missed`, `false_alarms`, `passed`}, `categories` {category: the same,
+    `threshold`, `holdout`, `false_alarm`, `supported`, `defects` {defect: {`found`, `missed`}}}}
+    (`jaxad.inference.decisions.counted`). Further keys are allowed. Every value must be one of JSON's, every number
+    finite.
 
     Raises:
         ReportError: lists everything that is missing, of the wrong type or out of range, each with its path.
@@ -85,6 +88,7 @@ def _run(*required: str, environment: Sequence[str] = (), data: Sequence[str] = 
             notes=_TEXTS,
         ),
         notes=_TEXTS,
+        decisions=_object("total", "categories", total=_VERDICTS, categories=_object(others=_DECIDED)),
         mean=_object(*METRICS, **_METRICS),
         classes=_object(others=_CLASS) | {"minProperties": 1},
     )
@@ -117,6 +121,23 @@ _METRICS = dict.fromkeys(METRICS, _SHARE) | {"std": _object(others=_MAYBE_NUMBER
 _COUNTED = {"n_normal": _COUNT, "n_anomalous": _COUNT, "pixel_error_bound": _object(others=_NUMBER)}
 _CLASS = _object(*METRICS, "n_normal", "n_anomalous", "undefined", **_METRICS, **_COUNTED)
 _CLASS |= {"allOf": [_reason(metric) for metric in METRICS]}
+_FOUND = {"found": _COUNT, "missed": _COUNT}
+_ALL = _FOUND | {"false_alarms": _COUNT, "passed": _COUNT}
+_VERDICTS = _object(*_ALL, **_ALL)
+_DECIDED = _object(
+    *_ALL,
+    "threshold",
+    "holdout",
+    "false_alarm",
+    "supported",
+    "defects",
+    **_ALL,
+    threshold=_NUMBER,
+    holdout=_COUNT,
+    false_alarm=_SHARE,
+    supported=_SHARE,
+    defects=_object(others=_object(*_FOUND, **_FOUND)),
+)
 _ANYTHING = {
     "type": ["object", "array", "string", "number", "boolean", "null"],
     "additionalProperties": {"$ref": "#/$defs/anything"},

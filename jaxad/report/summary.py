@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from scipy.stats import binomtest
 
-from jaxad.inference.results import Evaluation
+from jaxad.inference.threshold import rate_text
 from jaxad.metrics import IMAGE_METRICS, LABELS, METRICS, PIXEL_METRICS
 
 
@@ -66,33 +65,39 @@ def _delta(value: float | None, base: float | None) -> dict[str, str]:
     return {"delta": f"{points:+.1f}".replace("-", "−"), "sign": sign}
 
 
-def decisions(evaluation: Evaluation) -> dict[str, Any] | None:
-    """How many defective images the thresholds find and how many normal ones they reject, by category and in total.
+def decisions(run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How many defective images the thresholds find and how many normal ones they reject, from `decisions` of a report.
+
+    Args:
+        run: the dictionary of report.json, or its `baseline`.
 
     Returns:
-        `rows` by category and their `total`; None where no category has both scores and a threshold.
+        `rows` by category and their `total`; `kinds`, a row for each kind of defect of each category; None where the
+        report has no decisions. A row has `found` of `defects`, `alarms` of `normals`, and their 95% intervals; that of
+        a category also its `threshold`, the number of its `holdout` images and the `rate` of false alarms, as text.
     """
-    rows = []
-    for category, threshold in evaluation.thresholds.items():
-        if category not in evaluation.scores:
-            continue
-        scores, labels = map(np.asarray, evaluation.scores[category])
-        called, defective = scores > threshold, labels.astype(bool)
-        counts = {
-            "found": int((called & defective).sum()),
-            "defects": int(defective.sum()),
-            "alarms": int((called & ~defective).sum()),
-            "normals": int((~defective).sum()),
-        }
-        rows.append({"category": category, "threshold": float(threshold), **counts})
-    if not rows:
+    counts = run.get("decisions")
+    if not counts:
         return None
-    names = ("found", "defects", "alarms", "normals")
-    total: dict[str, Any] = {name: sum(row[name] for row in rows) for name in names}
-    for row in (*rows, total):
-        row["found_range"] = _interval(row["found"], row["defects"])
-        row["alarm_range"] = _interval(row["alarms"], row["normals"])
-    return {"rows": rows, "total": total}
+    rows, kinds = [], []
+    for category, own in counts["categories"].items():
+        rate = rate_text(own["false_alarm"], own["supported"], own["holdout"])
+        known = {"category": category, "threshold": own["threshold"], "holdout": own["holdout"], "rate": rate}
+        rows.append(known | _row(own))
+        for kind, found in own["defects"].items():
+            kinds.append({"category": category, "kind": kind} | _row({**found, "false_alarms": 0, "passed": 0}))
+    return {"rows": rows, "total": _row(counts["total"]), "kinds": kinds}
+
+
+def _row(counts: Mapping[str, Any]) -> dict[str, Any]:
+    row = {
+        "found": counts["found"],
+        "defects": counts["found"] + counts["missed"],
+        "alarms": counts["false_alarms"],
+        "normals": counts["false_alarms"] + counts["passed"],
+    }
+    found, alarms = _interval(row["found"], row["defects"]), _interval(row["alarms"], row["normals"])
+    return row | {"found_range": found, "alarm_range": alarms}
 
 
 def _interval(hits: int, trials: int) -> tuple[float, float] | None:

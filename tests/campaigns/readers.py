@@ -334,7 +334,8 @@ def _run(folder: Path) -> list[Path]:
     (step / "training").mkdir()
     (step / "training" / "0").write_bytes(bytes(range(64)))
     write_manifest(step, [META, "training/0"], step=4)
-    open_step(step).end({"value": 0.5, "kind": "false-alarm"})
+    holdout = {"protocol": "exact-256", "files": ["a.png"], "scores": [0.5], "peaks": [0.5], "medians": [0.25]}
+    open_step(step).end({"value": 0.5, "kind": "false-alarm"}, holdout, 0.01)
     (folder / "config.json").write_text(json.dumps(record))
     (folder / "metrics.csv").write_text("step,seconds,loss\n1,0.5,2.25\n2,0.75,1.5\n")
     return [step / META, step / "manifest.json", step / "complete.json", folder / "config.json", folder / "metrics.csv"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from collections import Counter
 
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from jaxad.errors import CheckpointError
+from jaxad.inference.decisions import COUNTS
 from jaxad.io.digests import read_manifest, write_manifest
 from jaxad.metrics import METRICS
 from jaxad.report.schema import validate_report
@@ -28,6 +32,34 @@ def test_evaluate_writes_report_and_page(work):
     page = (work / "report/report.html").read_text()
     assert "DPDiff-AD" in page
     assert "Patch bank" in page
+
+
+def test_the_csv_the_report_and_the_page_agree(work):
+    report = json.loads((work / "report/report.json").read_text())
+    page = (work / "report/report.html").read_text()
+    with (work / "report/images.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 16
+    verdicts = Counter(row["verdict"] for row in rows)
+    total = report["decisions"]["total"]
+    assert {key: verdicts[verdict] for verdict, key in COUNTS.items()} == total
+    for verdict in ("missed", "false alarm"):
+        assert page.count(f'data-verdict="{verdict}"') == verdicts[verdict]
+    theirs = Counter(row["baseline_verdict"] for row in rows)
+    assert {key: theirs[verdict] for verdict, key in COUNTS.items()} == report["baseline"]["decisions"]["total"]
+    for category, metrics in report["classes"].items():
+        own = [row for row in rows if row["category"] == category]
+        labels = [int(row["label"]) for row in own]
+        for scores, values in (("score", metrics), ("baseline_score", report["baseline"]["classes"][category])):
+            area = roc_auc_score(labels, [float(row[scores]) for row in own])
+            assert area == pytest.approx(values["image_auroc"], abs=1e-12)
+        for row in own:
+            called = row["verdict"] in ("found", "false alarm")
+            assert called == (float(row["score"]) > float(row["threshold"])) == bool(row["box"])
+            assert 0 <= float(row["flagged"]) <= 1
+            assert bool(row["overlap"]) == (row["label"] == "1")
+            box = [int(side) for side in row["box"].split()]
+            assert not box or (0 <= box[0] < box[2] <= 70 and 0 <= box[1] < box[3] <= 70)
 
 
 def test_evaluate_prints_the_table_and_takes_overrides(work, tmp_path, capsys):

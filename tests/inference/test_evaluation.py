@@ -7,7 +7,7 @@ import pytest
 import jaxad
 from jaxad import metrics
 from jaxad.data import FolderSource
-from jaxad.errors import DataError, ProtocolError
+from jaxad.errors import ConfigError, DataError, ProtocolError
 from jaxad.inference import evaluation
 from jaxad.inference.evaluation import figures, make_report, score
 from jaxad.inference.predictor import Output, Predictor
@@ -105,9 +105,9 @@ def test_the_speed_is_that_of_the_batches_after_the_second(trained, parts, monke
             indices = tuple(range(first, min(first + 5, 16)))
             records = [source.records[index] for index in indices]
             maps = np.random.default_rng(first).random((len(indices), 256, 256), np.float32)
-            yield Output(
-                maps.max((1, 2)), maps, SimpleNamespace(records=records, indices=indices, masks=[None] * len(indices))
-            )
+            none = [None] * len(indices)
+            loaded = SimpleNamespace(records=records, indices=indices, masks=none, sizes=none)
+            yield Output(maps.max((1, 2)), maps, loaded)
 
     monkeypatch.setattr(Predictor, "stream", stream)
     monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: now[0]))
@@ -120,15 +120,20 @@ def test_no_test_images_is_an_error(trained):
         jaxad.evaluate(trained.model, FolderSource("empty", ()))
 
 
+def test_a_threshold_of_another_protocol_decides_nothing(trained, parts):
+    with pytest.raises(ConfigError, match="exact-448"):
+        jaxad.evaluate(trained.model, parts, protocol="exact-448", threshold=trained.threshold)
+
+
 def test_an_unknown_protocol_is_an_error(trained, parts):
     with pytest.raises(ProtocolError, match="exact-257"):
         jaxad.evaluate(trained.model, parts, protocol="exact-257")
 
 
 def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, report):
-    scored = score(trained.model, parts, batch_size=8)
+    scored = score(trained.model, parts, threshold=trained.threshold, batch_size=8)
     assert make_report(scored, parts)["mean"]["image_auroc"] == pytest.approx(report["mean"]["image_auroc"], abs=1e-6)
-    shown = figures(scored, threshold=trained.threshold)
+    shown = figures(scored)
     assert set(shown.curves) == set(shown.scores) == set(shown.thresholds) == {"disc", "tile"}
     predictions = {
         record.identity: (score, map)

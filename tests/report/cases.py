@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput, choose_cases
+from jaxad.inference.decisions import Decision, counted, decide, mistakes
+from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Shown, TsneInput, choose_cases
+from jaxad.inference.threshold import Limits, Threshold
 from jaxad.types import Record
 
 IMAGE = {"image_auroc": 0.95, "image_ap": 0.97, "image_f1max": 0.9}
 PIXEL = {"pixel_auroc": 0.96, "pixel_ap": 0.5, "pixel_f1max": 0.52, "aupro": 0.88, "mad": 0.8}
+CATEGORIES = ("bottle", "grid", "tile")
+RULE = Threshold(0.01, "exact-256", {name: Limits(1.5, 0.9, 0.1, 5 if name else 15) for name in ("", *CATEGORIES)})
 NO_PIXEL = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "mad"))
 
 
@@ -38,7 +42,12 @@ def make_classes() -> dict[str, Any]:
 
 
 def make_report() -> dict[str, Any]:
-    baseline = {"mean": {**IMAGE, **PIXEL, "image_auroc": 0.9, "pixel_ap": 0.6}, "classes": make_classes()}
+    decisions = counted(make_evaluation().decisions, RULE)
+    baseline = {
+        "decisions": decisions,
+        "mean": {**IMAGE, **PIXEL, "image_auroc": 0.9, "pixel_ap": 0.6},
+        "classes": make_classes(),
+    }
     baseline["classes"]["bottle"]["image_auroc"] = 0.9
     return {
         "protocol": "exact-256",
@@ -61,12 +70,26 @@ def make_report() -> dict[str, Any]:
         },
         "mean": {**IMAGE, **PIXEL},
         "classes": make_classes(),
+        "decisions": decisions,
         "notes": ["DPDiff-AD has random weights."],
         "baseline": {"notes": ["The bank has <i>random</i> weights."], "config": {"system": "Patch bank"}, **baseline},
     }
 
 
-def make_evaluation(categories: tuple[str, ...] = ("bottle", "grid", "tile")) -> Evaluation:
+def make_decisions(scores: dict[str, Any], *, threshold: Threshold | None = RULE) -> list[Decision]:
+    """Decisions about images of these (scores, labels) by category; defects are cuts and blots by turns."""
+    draw, decided = np.random.default_rng(1), []
+    for name, (values, labels) in scores.items():
+        for i, (value, label) in enumerate(zip(values, labels, strict=True)):
+            defect = ("cut", "blot")[i % 2] if label else "good"
+            record = Record(Path(f"{i}.png"), name, int(label), defect, None, f"{name}/{i}.png")
+            mask = np.eye(16) > 0 if label else None
+            map = draw.random((16, 16))
+            decided.append(decide(len(decided), record, int(label), float(value), map, mask, (60, 80), threshold))
+    return decided
+
+
+def make_evaluation(categories: tuple[str, ...] = CATEGORIES) -> Evaluation:
     draw = np.random.default_rng(0)
     line, curves, scores, cases = np.linspace(0, 1, 500), {}, {}, []
     for name in categories:
@@ -86,6 +109,8 @@ def make_evaluation(categories: tuple[str, ...] = ("bottle", "grid", "tile")) ->
     record = Record(Path("p.png"), "bottle", 1, "cut", None, "bottle/p.png")
     maps = draw.random((3, 8, 8))
     features = draw.normal(size=(120, 16)).astype(np.float32)
+    decisions = make_decisions(scores)
+    shown = Shown(cases[0].image, np.tri(16), np.eye(16))
     return Evaluation(
         curves=curves,
         baseline_curves=curves,
@@ -95,5 +120,9 @@ def make_evaluation(categories: tuple[str, ...] = ("bottle", "grid", "tile")) ->
         pixel_thresholds=dict.fromkeys(categories, 0.9),
         cases=cases,
         prototypes=[PrototypeFigure(record, cases[0].image, maps, ["local 1", "local 2", "global 1"])],
+        decisions=decisions,
+        baseline_decisions=decisions,
+        pictures={decision.index: shown for wrong in mistakes(decisions).values() for decision in wrong},
+        warnings=["too few hold-out images"],
         tsne=TsneInput(features, features * 0.9, np.arange(120) % 6 == 0, ["bottle"] * 60 + ["grid"] * 60),
     )

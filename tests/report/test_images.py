@@ -9,7 +9,18 @@ from PIL import Image
 
 from jaxad.errors import JaxadError
 from jaxad.inference.maps import heat_scale
-from jaxad.report.images import contour, heat, overlay, panels, save_map, save_mask, save_overlay
+from jaxad.report.images import (
+    FLAGGED,
+    OUTLINE,
+    contour,
+    heat,
+    marked,
+    overlay,
+    panels,
+    save_map,
+    save_mask,
+    save_overlay,
+)
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -74,6 +85,25 @@ def test_contour_changes_only_the_border_of_a_copy():
     assert changed[10, 15:45].all()
     assert not changed[14:26, 19:41].any()
     assert not changed[:8].any()
+
+
+def has(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
+    return bool((np.abs(picture.astype(int) - color).max(2) < 8).any())
+
+
+def test_a_broken_contour_has_gaps_and_a_color_of_its_own():
+    mask = np.zeros((200, 200), bool)
+    mask[40:160, 40:160] = True
+    black = np.zeros((200, 200, 3), np.uint8)
+    whole, broken = contour(black, mask, color=FLAGGED), contour(black, mask, color=FLAGGED, broken=True)
+    drawn, gaps = broken[40, 40:160].any(1), whole[40, 40:160].any(1)
+    assert gaps.all()
+    assert 0.3 < drawn.mean() < 0.7
+    map = np.where(mask, 2.0, 0.0)
+    both, true = marked(black, np.tri(200) > 0, map, 1.0, width=3), marked(black, mask, map, 3.0, width=3)
+    assert has(both, OUTLINE)
+    assert has(both, FLAGGED)
+    assert not has(true, FLAGGED)
 
 
 def test_panels_have_one_size_and_no_mask_where_there_is_none():

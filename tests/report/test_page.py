@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,10 +13,12 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ReportError
-from jaxad.inference.results import Case, Evaluation
+from jaxad.inference.decisions import COUNTS, counted
+from jaxad.inference.results import Case, Evaluation, Shown
+from jaxad.report import mistakes
 from jaxad.report.page import write_report
 from jaxad.types import Record
-from tests.report.cases import NO_PIXEL, make_evaluation, make_report
+from tests.report.cases import NO_PIXEL, RULE, make_decisions, make_evaluation, make_report
 
 VOID = {"meta", "br", "img", "wbr", "link", "hr", "input"}
 
@@ -30,6 +34,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.words: list[str] = []
         self.titles: list[str] = []
+        self.verdicts: list[str] = []
+        self.charts = 0
         self.feed(text)
         self.close()
         assert self.open == []
@@ -40,6 +46,9 @@ class Page(HTMLParser):
         self.references += [values[name] or "" for name in ("src", "href", "srcset", "xlink:href") if name in values]
         if tag == "section":
             self.ids.add(values["id"] or "")
+        self.charts += values.get("class") == "chart"
+        if "data-verdict" in values:
+            self.verdicts.append(values["data-verdict"] or "")
         if "title" in values:
             self.titles.append(values["title"] or "")
         if tag not in VOID:
@@ -69,7 +78,7 @@ def full(tmp_path_factory) -> Path:
 
 def test_both_files_are_written_and_json_round_trips(full):
     assert full.name == "report.html"
-    assert sorted(path.name for path in full.parent.iterdir()) == ["report.html", "report.json"]
+    assert sorted(path.name for path in full.parent.iterdir()) == ["images.csv", "report.html", "report.json"]
     text = (full.parent / "report.json").read_text()
     assert json.loads(text) == make_report()
     assert "NaN" not in text
@@ -90,11 +99,23 @@ def test_the_page_needs_no_network_and_no_other_file(full):
 def test_the_full_page_has_every_section_and_links_to_each(full):
     page = Page(full.read_text("utf-8"))
     assert page.ids == {
-        *("results", "decisions", "curves", "gallery", "prototypes", "tsne", "speed", "data", "settings"),
+        *(
+            "results",
+            "decisions",
+            "mistakes",
+            "threshold",
+            "curves",
+            "gallery",
+            "prototypes",
+            "tsne",
+            "speed",
+            "data",
+            "settings",
+        ),
     }
     assert {reference[1:] for reference in page.references if reference.startswith("#")} == page.ids
     # bottle has ROC, PR and scores, grid the same, tile scores alone; t-SNE has two
-    assert page.tags.count("svg") == 3 + 3 + 1 + 2
+    assert page.charts == 3 + 3 + 1 + 2
 
 
 def test_the_summary_counts_at_the_threshold(full):
@@ -106,6 +127,51 @@ def test_the_summary_counts_at_the_threshold(full):
     assert f"Finds {found} of 24 defective parts and wrongly rejects {alarms} of 30 good ones." in text
     assert "Weakest category: grid" in text
     assert "Ahead of Patch bank in 1 of 7 metrics: Image AUROC +5.0 points, Pixel AP −10.0" in text
+
+
+def test_mistakes_on_the_page_are_the_rows_of_the_csv_and_the_counts_of_the_report(full):
+    report = json.loads((full.parent / "report.json").read_text())
+    with (full.parent / "images.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    page, listed = Page(full.read_text("utf-8")), Counter(row["verdict"] for row in rows)
+    shown, total = Counter(page.verdicts), report["decisions"]["total"]
+    for verdict, key in COUNTS.items():
+        assert listed[verdict] == total[key] > 0
+        assert shown[verdict] == (total[key] if verdict in ("missed", "false alarm") else 0)
+    for category, counts in report["decisions"]["categories"].items():
+        for defect, found in counts["defects"].items():
+            own = [row["verdict"] for row in rows if (row["category"], row["defect"]) == (category, defect)]
+            assert Counter(own) == Counter(found)
+    assert "1% asked for, up to 16.7% (1/6)" in page.text
+    assert "too few hold-out images" in page.text.lower()
+
+
+def test_mistakes_beyond_twenty_are_folded_and_never_left_out(tmp_path, monkeypatch):
+    scores = {"bottle": (np.linspace(2, 3, 33), np.zeros(33))}
+    decisions = make_decisions(scores)
+    shown = Shown(np.zeros((60, 80, 3), np.uint8), np.tri(16))
+    evaluation = Evaluation(decisions=decisions, pictures={decision.index: shown for decision in decisions})
+    report = make_report() | {"decisions": counted(decisions, RULE)}
+    monkeypatch.setattr(mistakes, "BYTES", 10_000)
+    text = write_report(tmp_path, report, evaluation=evaluation).read_text("utf-8")
+    assert Page(text).verdicts == ["false alarm"] * 33
+    assert text[: text.index("13 more</summary>")].count('data-verdict="false alarm"') == 20
+    assert 0 < text.count("data:image/") < 66
+    assert f"{33 - text.count('data:image/') // 2} of them without pictures" in text
+    # The most wrong comes first.
+    assert text.index("bottle/<wbr>32.png") < text.index("bottle/<wbr>31.png") < text.index("bottle/<wbr>0.png")
+
+
+def test_without_a_threshold_images_are_listed_and_nothing_is_decided(tmp_path):
+    evaluation = Evaluation(decisions=make_decisions({"bottle": ([1.0, 2.0], [0, 1])}, threshold=None))
+    report = make_report()
+    del report["decisions"], report["baseline"]
+    page = Page(write_report(tmp_path, report, evaluation=evaluation).read_text("utf-8"))
+    assert page.ids == {"results", "speed", "data", "settings"}
+    assert (tmp_path / "images.csv").read_text().splitlines()[1:] == [
+        "bottle/0.png,bottle,good,0,1.0,,,,,",
+        "bottle/1.png,bottle,blot,1,2.0,,,,,",
+    ]
 
 
 def test_the_page_tells_data_settings_speed_and_what_was_timed(full):
@@ -137,7 +203,7 @@ def test_undefined_metrics_are_dashes_with_reason_and_footnote(full):
 
 def test_a_bare_report_shows_only_what_it_has(tmp_path):
     report = make_report()
-    del report["baseline"], report["data"]["notes"], report["notes"]
+    del report["baseline"], report["data"]["notes"], report["notes"], report["decisions"]
     page = Page(write_report(tmp_path, report).read_text("utf-8"))
     assert page.ids == {"results", "speed", "data", "settings"}
     assert page.tags.count("img") == 0
@@ -177,7 +243,7 @@ def test_writing_again_replaces_the_files_and_gives_the_same_page(tmp_path):
     evaluation = make_evaluation(("bottle",))
     first = write_report(tmp_path, make_report(), evaluation=evaluation).read_bytes()
     assert write_report(tmp_path, make_report(), evaluation=evaluation).read_bytes() == first
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_names_from_the_data_are_escaped(tmp_path):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from jaxad.inference.results import Evaluation
+from jaxad.inference.decisions import counted
+from jaxad.inference.threshold import Limits, Threshold
 from jaxad.metrics import METRICS
 from jaxad.report import summary
-from tests.report.cases import make_evaluation, make_report
+from tests.report.cases import make_decisions, make_report
 
 
 def test_the_table_has_a_row_for_each_category_and_a_footnote_for_each_reason():
@@ -24,21 +24,26 @@ def test_the_table_has_a_row_for_each_category_and_a_footnote_for_each_reason():
 
 
 def test_decisions_count_at_the_threshold():
-    evaluation = Evaluation(scores={"a": (np.array([1.0, 2, 3, 4]), np.array([0, 0, 1, 1]))}, thresholds={"a": 1.5})
-    decisions = summary.decisions(evaluation)
+    rule = Threshold(0.01, "exact-256", {"": Limits(1.5, 0.9, 0.1, 5)})
+    decided = make_decisions({"a": ([1.0, 2, 3, 4], [0, 0, 1, 1])}, threshold=rule)
+    decisions = summary.decisions({"decisions": counted(decided, rule)})
     assert decisions is not None
     row = decisions["rows"][0]
     assert (row["found"], row["defects"], row["alarms"], row["normals"]) == (2, 2, 1, 2)
+    assert row["rate"] == "1% asked for, up to 16.7% (1/6)"
+    assert [(kind["kind"], kind["found"], kind["defects"]) for kind in decisions["kinds"]] == [
+        ("blot", 1, 1),
+        ("cut", 1, 1),
+    ]
     # Wilson's interval of 1 of 2 at 95%.
     assert row["alarm_range"] == pytest.approx((0.0945, 0.9055), abs=1e-4)
     assert row["found_range"][1] == pytest.approx(1)
-    assert summary.decisions(Evaluation()) is None
-    assert summary.decisions(Evaluation(thresholds={"a": 1.5})) is None
+    assert summary.decisions({}) is None
 
 
 def test_the_verdict_says_what_the_report_allows():
     report = make_report()
-    decided = summary.verdict(report, summary.decisions(make_evaluation()))
+    decided = summary.verdict(report, summary.decisions(make_report()))
     assert decided["headline"].startswith("Finds ")
     assert decided["weakest"] == (0.81, "grid")
     assert (decided["better"], decided["compared"]) == (1, 7)
@@ -52,7 +57,7 @@ def test_tiles_leave_out_what_is_undefined():
     labels = [tile["label"] for tile in summary.tiles(report, None)]
     assert labels == ["Image AUROC", "Pixel AP", "Pixel AUPRO", "mAD"]
     report["mean"]["aupro"] = None
-    with_decisions = summary.tiles(report, summary.decisions(make_evaluation()))
+    with_decisions = summary.tiles(report, summary.decisions(make_report()))
     assert [tile["label"] for tile in with_decisions] == [
         "Defects found",
         "Good parts rejected",
