@@ -24,7 +24,7 @@ import safetensors.numpy
 from PIL import Image
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.references import listed
 from jaxad.errors import DataError

@@ -20,7 +20,10 @@ def tower(weights, config, tiles):
         tiles, w["embeddings.patch_embedding.weight"], w["embeddings.patch_embedding.bias"], stride=v["patch_size"]
     )
     x = patches.flatten(2).transpose(1, 2)
-    x = torch.cat([w["embeddings.class_embedding"].expand(len(x), 1, -1), x], dim=1) + w["embeddings.position_embedding"]
+    x = (
+        torch.cat([w["embeddings.class_embedding"].expand(len(x), 1, -1), x], dim=1)
+        + w["embeddings.position_embedding"]
+    )
     for number in range(v["num_hidden_layers"]):
         b = {name.removeprefix(f"encoder.layers.{number}."): tensor for name, tensor in w.items()}
         y = _tower_attention(b, v, _tower_norm(b, v, "norm1", x))

@@ -140,7 +140,9 @@ class Question:
 
     def __init__(self, tokenizer: ChatTokenizer, config: CaptionerConfig, prompt: str):
         if within := [token for token in (CONTEXT, "<image>") if token in prompt]:
-            raise ConfigError(f"prompt: holds {', '.join(within)}, which stands for the image; it goes before the prompt")
+            raise ConfigError(
+                f"prompt: holds {', '.join(within)}, which stands for the image; it goes before the prompt"
+            )
         context = tokenizer.id_of(CONTEXT)
         if missing := [token for token in (IMAGE, CONTEXT, IMAGE_END, TURN_END) if tokenizer.id_of(token) is None]:
             raise WeightsError(f"tokenizer: lacks the tokens {', '.join(missing)}; it belongs to another network")

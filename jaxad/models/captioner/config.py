@@ -29,7 +29,10 @@ _DECODER = {"hidden_act": "silu", "hidden_size": 4096, "num_hidden_layers": 32, 
 _DECODERS = {
     "internlm2": {
         **_DECODER,
-        **{"vocab_size": 103168, "intermediate_size": 11008, "max_position_embeddings": 2048, "bias": True},
+        "vocab_size": 103168,
+        "intermediate_size": 11008,
+        "max_position_embeddings": 2048,
+        "bias": True,
     },
     "qwen2": {**_DECODER, "vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768},
     "llama": {**_DECODER, "vocab_size": 32000, "intermediate_size": 11008, "max_position_embeddings": 2048},
@@ -252,9 +255,7 @@ def _original(config: Mapping[str, Any]) -> CaptionerConfig:
 def _of_transformers(config: Mapping[str, Any]) -> CaptionerConfig:
     known = {"downsample_ratio": 0.5, "projector_hidden_act": "gelu", "vision_feature_layer": -1}
     c = ConfigFields("config.json", config, {**known, "vision_feature_select_strategy": "default"})
-    c.one_of(
-        projector_hidden_act=("gelu",), vision_feature_layer=(-1,), vision_feature_select_strategy=("default",)
-    )
+    c.one_of(projector_hidden_act=("gelu",), vision_feature_layer=(-1,), vision_feature_select_strategy=("default",))
     shrink = _shrink(c)
     c.stop()
     given = ConfigFields("config.json: vision_config", config.get("vision_config", {}), _TRANSFORMERS_VISION)
@@ -373,5 +374,7 @@ def _rotary(c: ConfigFields) -> Rotary:
     if kind not in known:
         c.problems.append(f"positions of type {shown(kind)}: must be one of {', '.join(known)}")
     if not is_number(base) or not is_number(r["factor"]) or r["factor"] < 1:
-        c.problems.append(f"rope_theta = {shown(base)}, factor = {shown(r['factor'])}: must be numbers, factor at least 1")
+        c.problems.append(
+            f"rope_theta = {shown(base)}, factor = {shown(r['factor'])}: must be numbers, factor at least 1"
+        )
     return Rotary(base, kind, r["factor"], c["max_position_embeddings"])

@@ -31,9 +31,7 @@ class InternVL(nnx.Module):
     def __init__(self, config: CaptionerConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         self.config = config
         self.tower = Tower(config.tower, dtype=dtype, rngs=rngs)
-        self.projector = Projector(
-            config.tower.width, config.shrink, config.decoder.width, dtype=dtype, rngs=rngs
-        )
+        self.projector = Projector(config.tower.width, config.shrink, config.decoder.width, dtype=dtype, rngs=rngs)
         self.decoder = Decoder(config.decoder, dtype=dtype, rngs=rngs)
 
     def see(self, tiles: Array) -> jax.Array:
