@@ -169,7 +169,7 @@ def answered(folder, images):
 
 
 def assert_same_logits(captioner, images, written, expected):
-    """Compares the logits of the first token, and of each step after what a reference wrote, about all images at once."""
+    """Compares the logits of the first token, and of each after what a reference wrote, about all images at once."""
     captioner.batch_size = len(images)
     rows = [captioner._tiles(image) for image in images]
     ids, is_image, lengths, _, pixels = captioner._batch(rows)

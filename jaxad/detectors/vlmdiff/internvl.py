@@ -16,7 +16,8 @@ from jaxad.errors import ConfigError, WeightsError
 from jaxad.io.json_files import read_object
 from jaxad.models.captioner import decoding
 from jaxad.models.captioner.chat import CONTEXT, IMAGE, IMAGE_END, TURN_END, conversation
-from jaxad.models.captioner.config import CaptionerConfig, ids_of, is_internvl
+from jaxad.models.captioner.config import CaptionerConfig
+from jaxad.models.captioner.config_files import ids_of, is_internvl
 from jaxad.models.captioner.network import abstract_internvl, load_internvl
 from jaxad.models.captioner.tiles import rounded_up, tiles
 from jaxad.models.captioner.tokenizer import ChatTokenizer, load_chat_tokenizer
@@ -97,7 +98,7 @@ class InternVLCaptioner:
         return tiles(image, side, config.least_tiles, config.most_tiles, config.thumbnail)
 
     def _batch(self, rows: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """What the programs take of the tiles of images; rows of no image ask about black ones, and are not waited for."""
+        """What the programs take of images' tiles; rows of no image ask about black ones, and are not waited for."""
         side, count = self.config.tower.image_size, rounded_up(max(map(len, rows)), self.config.most)
         pixels = np.zeros((self.batch_size, count, side, side, 3), np.uint8)
         ids = np.zeros((self.batch_size, self.question.length(count)), np.int32)
@@ -140,9 +141,7 @@ class Question:
 
     def __init__(self, tokenizer: ChatTokenizer, config: CaptionerConfig, prompt: str):
         if within := [token for token in (CONTEXT, "<image>") if token in prompt]:
-            raise ConfigError(
-                f"prompt: holds {', '.join(within)}, which stands for the image; it goes before the prompt"
-            )
+            raise ConfigError(f"prompt: holds {', '.join(within)}, which stands for the image; leave it out")
         context = tokenizer.id_of(CONTEXT)
         if missing := [token for token in (IMAGE, CONTEXT, IMAGE_END, TURN_END) if tokenizer.id_of(token) is None]:
             raise WeightsError(f"tokenizer: lacks the tokens {', '.join(missing)}; it belongs to another network")
@@ -167,8 +166,12 @@ class Question:
 
 
 def stops(tokenizer: ChatTokenizer, config: CaptionerConfig, generation: dict[str, Any]) -> tuple[int, ...]:
-    """Ids that end an answer: the end of a turn, and what transformers' files name besides, which go by generation_config
-    where that says any."""
+    """Ids that end an answer.
+
+    Args:
+        tokenizer, config: of the network.
+        generation: content of generation_config.json, empty where there is none; goes before the config.
+    """
     end = tokenizer.id_of(TURN_END)
     others = ids_of(generation.get("eos_token_id")) or config.stops
     return tuple(dict.fromkeys(number for number in (end, *others) if number is not None))

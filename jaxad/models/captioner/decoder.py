@@ -139,9 +139,9 @@ class Attention(nnx.Module):
         """[b n c] -> [b n c], and the keys and values."""
         query, key, value = self.project(x)
         query, key = turned(query, by), turned(key, by)
-        b, n, heads, d = query.shape
-        shared = (jnp.repeat(y, self.split[1], axis=2).reshape(b, n, -1) for y in (key, value))
-        return self.out(attention(query.reshape(b, n, -1), *shared, heads, causal=True)), (key, value)
+        shared = (jnp.repeat(y, self.split[1], axis=2) for y in (key, value))
+        flat = [y.reshape(*x.shape[:2], -1) for y in (query, *shared)]
+        return self.out(attention(flat[0], flat[1], flat[2], self.config.heads, causal=True)), (key, value)
 
     def step(self, x: jax.Array, by: Turns, places: Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """[b 1 c] -> [b 1 c], and the memory with these tokens at `places`."""

@@ -55,8 +55,8 @@ def write(
         longest: most tokens of an answer.
 
     Returns:
-        Token ids, int32 [b longest]: an answer, what ended it, and from there on the first of `stops`. And the memories,
-        so that a program can write to those that it was given.
+        Token ids, int32 [b longest]: an answer, what ended it, and from there on the first of `stops`. And the
+        memories, so that a program can write to those that it was given.
     """
     ends = jnp.asarray(stops, jnp.int32)
 

@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxad.models.captioner.checkpoints import HEADS, LAYOUTS, UNUSED
 from jaxad.models.captioner.config import CaptionerConfig
+from jaxad.models.captioner.config_files import read_config, with_preprocessor
 from jaxad.models.captioner.decoder import Decoder
 from jaxad.models.captioner.tower import Projector, Tower
 from jaxad.models.weights.key_map import choose_key_map, fill
@@ -82,8 +83,8 @@ def config_of(weights: Weights) -> CaptionerConfig:
     """
     with weights.reading():
         headless = not any(name in weights.tensors for name in HEADS)
-        config = CaptionerConfig.from_huggingface(weights.config, headless=headless)
-        config = config.with_preprocessor(weights.preprocessor)
+        config = read_config(weights.config, headless=headless)
+        config = with_preprocessor(config, weights.preprocessor)
         weights.check_blocks(config.tower.depth + config.decoder.depth)
     return config
 

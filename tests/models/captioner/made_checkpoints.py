@@ -12,6 +12,7 @@ import sentencepiece
 
 from jaxad.models.captioner.checkpoints import LAYOUTS
 from jaxad.models.captioner.config import CaptionerConfig
+from jaxad.models.captioner.config_files import read_config
 from jaxad.models.captioner.network import InternVL, abstract_internvl
 from jaxad.models.weights.key_map import to_torch
 from jaxad.models.weights.safetensors_file import write_safetensors
@@ -57,7 +58,7 @@ def drawn(config: CaptionerConfig, seed: int = 0) -> InternVL:
 def write(folder: Path, config: dict[str, Any], layout: str, seed: int = 0) -> InternVL:
     """Writes a network, without tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    network = drawn(CaptionerConfig.from_huggingface(config), seed)
+    network = drawn(read_config(config), seed)
     write_safetensors(folder / "model.safetensors", to_torch(network, LAYOUTS[layout]))
     (folder / "config.json").write_text(json.dumps(config))
     return network
