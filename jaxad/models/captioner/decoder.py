@@ -1,11 +1,14 @@
 """The language models of InternVL: InternLM2, Qwen2 and Llama, with grouped queries and a cache of keys and values.
 
 Texts begin at position 0 of their rows and are filled up behind their ends, so that what fills them up is seen by
-nothing before it. Sources: arXiv 2403.17297, 2407.10671, 2302.13971.
+nothing before it. Reading, each device has texts of its own and gathers the kernels; writing, where there is one token
+of each text, kernels stay where they are and states are sent (`jaxad.nn.rows`). Memories never move.
+Sources: arXiv 2403.17297, 2407.10671, 2302.13971.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,7 +18,8 @@ from flax import nnx
 from jaxad.models.captioner.config import DecoderConfig
 from jaxad.models.captioner.rotary import Turns, turned, turns
 from jaxad.nn.attention import attention
-from jaxad.nn.precision import Linear, whole
+from jaxad.nn.precision import Linear
+from jaxad.nn.rows import few_rows, own_rows, shared_rows
 from jaxad.types import Array
 
 Memory = tuple[jax.Array, jax.Array]
@@ -53,7 +57,7 @@ class Decoder(nnx.Module):
             States after the final norm, float32 [b n c], and what the blocks remember, [b n k d] each.
         """
         positions = jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape[:2])
-        by, memories = self._turns(positions, lengths), []
+        by, memories, x = self._turns(positions, lengths), [], own_rows(x)
         for block in self.blocks:
             x, memory = block.read(x, by)
             memories.append(memory)
@@ -70,17 +74,18 @@ class Decoder(nnx.Module):
         Returns:
             Logits of the next tokens, float32 [b v], and the memories with these.
         """
-        x, by, grown = self.embed(ids)[:, None], self._turns(places[:, None], places + 1), []
+        x, by, grown = shared_rows(self.embed(ids)[:, None]), self._turns(places[:, None], places + 1), []
         for block, memory in zip(self.blocks, memories, strict=True):
             x, memory = block.step(x, by, places, memory)
             grown.append(memory)
         return self.logits(self.norm(x)[:, 0]), grown
 
     def logits(self, states: jax.Array) -> jax.Array:
-        """Logits, float32 [... v], of the tokens that follow states [... c]."""
+        """Logits, float32 [b v], of the tokens that follow states [b c]."""
+        states = shared_rows(states)
         if self.head is not None:
-            return self.head(states)
-        return jnp.matmul(states.astype(self.dtype), whole(self.tokens[...]).T, preferred_element_type=jnp.float32)
+            return few_rows(self.head, states)
+        return jnp.matmul(states.astype(self.dtype), self.tokens[...].T, preferred_element_type=jnp.float32)
 
     def _turns(self, positions: Array, lengths: Array) -> Turns:
         return turns(self.config.rotary, self.config.head_width, positions, lengths)
@@ -99,16 +104,17 @@ class Block(nnx.Module):
     def read(self, x: jax.Array, by: Turns) -> tuple[jax.Array, Memory]:
         """[b n c] -> [b n c] and what is remembered."""
         y, memory = self.attention.read(self.norm1(x), by)
-        return self._feed_forward(x + y), memory
+        x = x + y
+        y = self.norm2(x)
+        return x + self.out(jax.nn.silu(self.gate(y)) * self.value(y)), memory
 
     def step(self, x: jax.Array, by: Turns, places: Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """[b 1 c] -> [b 1 c] and what is remembered."""
         y, memory = self.attention.step(self.norm1(x), by, places, memory)
-        return self._feed_forward(x + y), memory
-
-    def _feed_forward(self, x: jax.Array) -> jax.Array:
+        x = x + shared_rows(y)
         y = self.norm2(x)
-        return x + self.out(jax.nn.silu(self.gate(y)) * self.value(y))
+        gate, value = (few_rows(layer, y, layer.dtype) for layer in (self.gate, self.value))
+        return x + shared_rows(few_rows(self.out, jax.nn.silu(gate) * value)), memory
 
 
 class Attention(nnx.Module):
@@ -129,15 +135,15 @@ class Attention(nnx.Module):
             _linear(width, config.key_heads * d, dtype, rngs, bias=bias, rounded=True) for _ in range(2)
         )
 
-    def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(self, x: jax.Array, few: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [b n heads d] in the order of their key heads, keys and values [b n k d] of x [b n c]."""
-        d = self.config.head_width
-        query, key, value = (y.reshape(*y.shape[:2], -1, d) for y in (self.query(x), self.key(x), self.value(x)))
+        layers = (self.query, self.key, self.value)
+        query, key, value = (y.reshape(*y.shape[:2], -1, self.config.head_width) for y in _products(layers, x, few))
         return query, key, value
 
     def read(self, x: jax.Array, by: Turns) -> tuple[jax.Array, Memory]:
         """[b n c] -> [b n c], and the keys and values."""
-        query, key, value = self.project(x)
+        query, key, value = self.project(x, few=False)
         query, key = turned(query, by), turned(key, by)
         shared = (jnp.repeat(y, self.split[1], axis=2) for y in (key, value))
         flat = [y.reshape(*x.shape[:2], -1) for y in (query, *shared)]
@@ -145,7 +151,7 @@ class Attention(nnx.Module):
 
     def step(self, x: jax.Array, by: Turns, places: Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """[b 1 c] -> [b 1 c], and the memory with these tokens at `places`."""
-        query, key, value = self.project(x)
+        query, key, value = self.project(x, few=True)
         rows = jnp.arange(len(x))
         keys, values = (
             all_.at[rows, places].set(new[:, 0], indices_are_sorted=True, unique_indices=True)
@@ -156,7 +162,7 @@ class Attention(nnx.Module):
         seen = jnp.arange(keys.shape[1])[None] <= places[:, None]
         weights = jax.nn.softmax(jnp.where(seen[:, None, None], logits, -jnp.inf), axis=-1).astype(values.dtype)
         mixed = jnp.einsum("bkgn,bnkd->bkgd", weights, values, preferred_element_type=jnp.float32)
-        return self.out(mixed.reshape(len(x), 1, -1)), (keys, values)
+        return few_rows(self.out, shared_rows(mixed.reshape(len(x), 1, -1))), (keys, values)
 
 
 class FusedAttention(Attention):
@@ -167,11 +173,16 @@ class FusedAttention(Attention):
         outputs = (config.heads + 2 * config.key_heads) * config.head_width
         self.projection = _linear(config.width, outputs, dtype, rngs, bias=config.qkv_bias, rounded=True)
 
-    def project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def project(self, x: jax.Array, few: bool) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [b n heads d] in the order of their key heads, keys and values [b n k d] of x [b n c]."""
         key_heads, group, d = self.split
-        y = self.projection(x).reshape(*x.shape[:2], key_heads, group + 2, d)
+        y = _products((self.projection,), x, few)[0].reshape(*x.shape[:2], key_heads, group + 2, d)
         return y[..., :group, :].reshape(*x.shape[:2], -1, d), y[..., group, :], y[..., group + 1, :]
+
+
+def _products(layers: Sequence[Linear], x: jax.Array, few: bool) -> list[jax.Array]:
+    """What layers make of x [b n c], in their own type; each device has rows of its own of it."""
+    return [own_rows(few_rows(layer, x, layer.dtype)) if few else layer(x) for layer in layers]
 
 
 def _linear(
