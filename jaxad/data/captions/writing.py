@@ -96,7 +96,7 @@ def join_captions(
             return False
         found = joined(whole.captions.parent, parts)
         labels = _labels(ids, numbered)
-        if found.ids != images_of(labels, Faults(whole.labels))[0]:
+        if list(found.ids) != images_of(labels, Faults(whole.labels))[0]:
             raise DataError(f"{whole.captions.parent}: its parts are of other images; remove them")
         _write_lists(whole, labels, list(found.texts))
     for part in parts:

@@ -85,7 +85,8 @@ class Decoder(nnx.Module):
         states = shared_rows(states)
         if self.head is not None:
             return few_rows(self.head, states)
-        return jnp.matmul(states.astype(self.dtype), self.tokens[...].T, preferred_element_type=jnp.float32)
+        logits = jnp.matmul(states.astype(self.dtype), self.tokens[...].T, preferred_element_type=jnp.float32)
+        return shared_rows(logits)
 
     def _turns(self, positions: Array, lengths: Array) -> Turns:
         return turns(self.config.rotary, self.config.head_width, positions, lengths)

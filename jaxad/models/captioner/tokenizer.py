@@ -7,7 +7,8 @@ around a model of sentencepiece. That library makes the ids here, of what stands
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,13 +119,26 @@ def load_chat_tokenizer(source: str | Path, revision: str | None = None) -> Chat
     import transformers
 
     # The Rust library underneath raises bare Exceptions, and panics.
-    with reading(lambda said: _damaged(f"{folder}: {said}")):
+    with _quiet(), reading(lambda said: _damaged(f"{folder}: {said}")):
         made = HuggingFaceTokenizer(
             transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         )
         # What breaks it shows at the first text.
         made.text(made.ids("a photo of a part"))
     return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lets transformers not warn of a config.json of a network that it does not know; only its tokenizer is wanted."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _internlm2(file: Path, settings: dict[str, Any]) -> InternLM2Tokenizer:
