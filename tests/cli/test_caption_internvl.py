@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.testing import make_parts
 from tests.cli.shell import failure, jaxad
 from tests.models.captioner import made_checkpoints as made
 
@@ -21,8 +20,8 @@ def words(tmp_path_factory):
     """The command without `--out`."""
     shop = tmp_path_factory.mktemp("shop")
     made.write_internlm2(shop / "InternVL2-Small")
-    parts = make_parts(shop / "parts", ("disc",), train=7, test=1)
-    options = ("--max-new-tokens", "5", "--batch-size", "2", "--prompt", "describe this part")
+    parts = made.varied_parts(shop / "parts", 7)
+    options = ("--max-new-tokens", "12", "--batch-size", "2", "--prompt", "describe this part")
     return ("caption", "--data", f"folder:{parts}", "--model", str(shop / "InternVL2-Small"), *options)
 
 

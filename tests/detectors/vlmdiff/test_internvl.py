@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+import jaxad
 from jaxad import parallel
+from jaxad.config import DataConfig
 from jaxad.detectors.vlmdiff.captioning import caption
 from jaxad.detectors.vlmdiff.internvl import InternVLCaptioner, bytes_per_device, captions_in_jax, stops
 from jaxad.errors import ConfigError, WeightsError
@@ -16,6 +18,7 @@ from jaxad.models.captioner.tokenizer import load_chat_tokenizer
 from tests.models.captioner import made_checkpoints as made
 
 PROMPT = "describe this part"
+ALL = DataConfig(holdout=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +122,13 @@ def test_which_models_are_meant(folder, tmp_path):
         captions_in_jax(str(tmp_path))
 
 
-def test_resumed_and_divided_captions_are_those_of_one_run(folder, parts, tmp_path):
+def test_resumed_and_divided_captions_are_those_of_one_run(folder, tmp_path):
     """Batches stay whole batches of the data set, wherever a run was interrupted and however it is divided."""
-    seen = []
+    seen, images = [], jaxad.data.load(f"folder:{made.varied_parts(tmp_path / 'parts', 14)}", config=ALL).train
 
     def captions(out, *, fails_after=None, **options):
         def make():
-            captioner, calls = InternVLCaptioner(str(folder), PROMPT, max_new_tokens=6, batch_size=2), []
+            captioner, calls = InternVLCaptioner(str(folder), PROMPT, max_new_tokens=12, batch_size=2), []
 
             def describe(images):
                 if len(calls) == fails_after:
@@ -136,10 +139,12 @@ def test_resumed_and_divided_captions_are_those_of_one_run(folder, parts, tmp_pa
             seen.append(calls)
             return describe
 
-        settings = {"out_dir": tmp_path / out, "data": "folder:/my/parts", "model": str(folder), "prompt": PROMPT}
-        return caption(parts.train, make, batch_size=2, max_new_tokens=6, **settings, **options)
+        settings = {"out_dir": tmp_path / out, "data": "folder:parts", "model": str(folder), "prompt": PROMPT}
+        return caption(images, make, batch_size=2, max_new_tokens=12, **settings, **options)
 
-    whole = captions("whole").folder
+    found = captions("whole")
+    whole = found.folder
+    assert len(set(found.captions.texts)) > 2
     with pytest.raises(KeyboardInterrupt):
         captions("resumed", fails_after=3)
     journal = next((tmp_path / "resumed").rglob("*.journal"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
+from PIL import Image
 
 from jaxad.models.captioner.checkpoints import LAYOUTS
 from jaxad.models.captioner.config import CaptionerConfig
@@ -17,6 +18,7 @@ from jaxad.models.captioner.network import InternVL, abstract_internvl
 from jaxad.models.weights.key_map import to_torch
 from jaxad.models.weights.safetensors_file import write_safetensors
 from jaxad.nn import module_state
+from jaxad.testing import make_parts
 from tests.models.clip.vocabulary import byte_letters
 
 VISION = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -118,6 +120,15 @@ def write_internlm2_tokenizer(folder: Path) -> int:
 def _special(content: str) -> dict[str, Any]:
     spaces = {"lstrip": False, "rstrip": False, "single_word": False}
     return {"content": content, "normalized": False, "special": True, **spaces}
+
+
+def varied_parts(folder: Path, train: int) -> Path:
+    """Made-up parts whose training images differ as much as random ones, in sizes too, so that captions differ."""
+    made = make_parts(folder, ("disc",), train=train, test=1)
+    files = sorted(made.glob("disc/train/good/*"))
+    for file, image in zip(files, images(len(files), seed=5), strict=True):
+        Image.fromarray(image).save(file)
+    return made
 
 
 def images(number: int, seed: int = 0) -> list[np.ndarray]:
