@@ -121,9 +121,10 @@ class Caption(WorkCommand):
         """Number of this process's share, and how many there are."""
         import jax
 
-        processes = jax.process_count()
+        # Asking a single process would take the accelerator's memory, which another captioner needs for torch.
+        processes = jax.process_count() if jax.distributed.is_initialized() else 1
         if self.shard is None:
-            return jax.process_index(), processes
+            return (jax.process_index(), processes) if processes > 1 else (0, 1)
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.shard)
         if match is None or int(match[1]) >= int(match[2]):
             raise ConfigError(f"shard = {self.shard}: must be a number from 0, /, and how many there are, such as 0/2")
