@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import tyro
 
 from jaxad.cli._command import below_one, command_line, raise_problems
 from jaxad.cli._data import WorkCommand
@@ -12,19 +15,24 @@ from jaxad.cli._printing import show
 from jaxad.errors import ConfigError
 from jaxad.io.locks import require_writable
 
+if TYPE_CHECKING:
+    from jaxad.models.captioner.hugging_face import Captioner
+
 
 @dataclass(frozen=True, kw_only=True)
 class Caption(WorkCommand):
-    """Describe images by an image-text-to-text model (extra `caption`), in the layout of VLMDiff's published captions.
+    """Describe images by a vision-language model, in the layout of VLMDiff's published captions.
 
-    Run the same command again to go on after an interruption.
+    InternVL 2 to 3 runs in JAX. Other models run in torch (extra `caption`). Run the same command again to go on after
+    an interruption.
     """
 
     words: ClassVar[str] = "caption"
     keeps: ClassVar[str] = "finished captions"
 
     model: str
-    """Hub id or folder of the model, e.g. OpenGVLab/InternVL3-8B-hf; its code must be part of transformers."""
+    """Hub id or folder, e.g. OpenGVLab/InternVL2-8B. Code of it is never run: beside InternVL it must be a model of
+    transformers."""
     out: Path
     """Where the folder `DATA_captions_MODEL_PROMPT` is made; chosen categories and splits have folders of their own."""
     prompt: str = "pd"
@@ -34,29 +42,37 @@ class Caption(WorkCommand):
     max_new_tokens: int = 1024
     """Longest caption."""
     batch_size: int = 8
-    """Images at once."""
+    """Images at once; for InternVL a multiple of the number of devices."""
+    fsdp: int = 1
+    """Devices that share the parameters of an InternVL, where one is too small for them."""
+    shard: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """This process's share of the images, such as 0/2 and 1/2 of two; the last to end joins them. Processes of a run on
+    several hosts divide them by themselves."""
 
     def run(self) -> None:
         """Writes the captions."""
+        from jaxad import parallel
         from jaxad.detectors.vlmdiff import captioning
         from jaxad.io.places import expanded
         from jaxad.io.progress import Reporter
         from jaxad.io.text import visible
-        from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
 
-        raise_problems(below_one(self, "batch_size", "max_new_tokens", "workers"))
+        raise_problems(below_one(self, "batch_size", "max_new_tokens", "workers", "fsdp"))
         prompt = captioning.prompt_text(self.prompt)
         if not prompt.strip():
             raise ConfigError("prompt: is empty; give pd, pa, coco or a text")
         require_writable(expanded(self.out), "out")
+        parallel.start_processes()
+        shard = self._shard()
         reporter = Reporter()
         dataset = self.load()
         reporter.warn([str(problem) for problem in dataset.problems])
         source = getattr(dataset, self.split)
-        with reporter.images("caption", len(source)) as progress:
+        first, end = captioning.shard_bounds(len(source), self.batch_size, shard[1])[shard[0] : shard[0] + 2]
+        with reporter.images("caption", end - first) as progress:
             found = captioning.caption(
                 source,
-                lambda: HuggingFaceCaptioner(self.model, prompt, max_new_tokens=self.max_new_tokens),
+                lambda: self._captioner(prompt),
                 out_dir=self.out,
                 data=self.data,
                 model=self.model,
@@ -67,7 +83,11 @@ class Caption(WorkCommand):
                 batch_size=self.batch_size,
                 workers=self.workers,
                 progress=progress,
+                shard=shard,
             )
+        if found.captions is None:
+            show(f"{visible(found.folder)}: shard {shard[0]}/{shard[1]} is done; others are not yet")
+            return
         if found.empty:
             more = f" and {len(found.empty) - 5} more" if len(found.empty) > 5 else ""
             reporter.warn([f"{len(found.empty)} captions are empty: {', '.join(found.empty[:5])}{more}"])
@@ -80,3 +100,34 @@ class Caption(WorkCommand):
         else:
             rest = ("--checkpoint", "runs/vlmdiff", "--protocol", "diad", "--out", "runs/vlmdiff-report")
             show(f"for a detector that takes captions at test time: {command_line('evaluate', *own, *rest)}")
+
+    def _captioner(self, prompt: str) -> Captioner:
+        from jaxad.detectors.vlmdiff import internvl
+        from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
+
+        if internvl.captions_in_jax(self.model):
+            return internvl.InternVLCaptioner(
+                self.model,
+                prompt,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+                fsdp=self.fsdp,
+            )
+        if self.fsdp > 1:
+            raise ConfigError(f"fsdp = {self.fsdp}: {self.model} runs in torch, on one device; leave it out")
+        return HuggingFaceCaptioner(self.model, prompt, max_new_tokens=self.max_new_tokens)
+
+    def _shard(self) -> tuple[int, int]:
+        """Number of this process's share, and how many there are."""
+        import jax
+
+        # Asking a single process would take the accelerator's memory, which another captioner needs for torch.
+        processes = jax.process_count() if jax.distributed.is_initialized() else 1
+        if self.shard is None:
+            return (jax.process_index(), processes) if processes > 1 else (0, 1)
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", self.shard)
+        if match is None or int(match[1]) >= int(match[2]):
+            raise ConfigError(f"shard = {self.shard}: must be a number from 0, /, and how many there are, such as 0/2")
+        if processes > 1:
+            raise ConfigError(f"shard = {self.shard}: the {processes} processes of this run divide the images already")
+        return int(match[1]), int(match[2])

@@ -74,12 +74,13 @@ def occupied(folder: Path | str, name: str, *, within: Sequence[str] = ()) -> It
 
 
 @contextmanager
-def locked(file: Path, what: str) -> Iterator[None]:
+def locked(file: Path, what: str, *, patience: int = PATIENCE) -> Iterator[None]:
     """Holds a lock file, which is removed at the end; may be nested in one thread.
 
     Args:
         file: in a folder that exists.
         what: is locked by it, to begin messages with.
+        patience: times that it is asked for, 0.02 seconds apart.
 
     Raises:
         ConfigError: another process or thread holds it, or it cannot be written.
@@ -90,7 +91,7 @@ def locked(file: Path, what: str) -> Iterator[None]:
         if owner != me:
             raise ConfigError(f"{what}: another thread of this process uses it; wait for its end, or give another")
         if not depth:
-            descriptor = _acquire(key, what)
+            descriptor = _acquire(key, what, patience)
         _held[key] = (me, depth + 1)
     try:
         yield
@@ -171,7 +172,7 @@ def _remove_parts(folder: Path) -> None:
                 file.unlink()
 
 
-def _acquire(file: Path, what: str) -> int:
+def _acquire(file: Path, what: str, patience: int) -> int:
     """The descriptor of the locked file, new or left over."""
     while True:
         try:
@@ -180,7 +181,7 @@ def _acquire(file: Path, what: str) -> int:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise _unwritable(what, error) from error
-        if not _locks(descriptor, what):
+        if not _locks(descriptor, what, patience):
             refused = _taken(what, descriptor)
             os.close(descriptor)
             raise refused
@@ -198,9 +199,9 @@ def _acquire(file: Path, what: str) -> int:
     return descriptor
 
 
-def _locks(descriptor: int, what: str) -> bool:
+def _locks(descriptor: int, what: str, patience: int) -> bool:
     """As `try_lock`, and again for a moment: who only asks whether it is free holds it for as long as that takes."""
-    for _ in range(PATIENCE):
+    for _ in range(patience):
         try:
             if try_lock(descriptor):
                 return True

@@ -24,7 +24,7 @@ import safetensors.numpy
 from PIL import Image
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 from jaxad.data.decode import decode_image, decode_mask
 from jaxad.data.references import listed
 from jaxad.errors import DataError
@@ -32,6 +32,9 @@ from jaxad.io.digests import write_manifest
 from jaxad.io.json_files import read_object
 from jaxad.io.npy import map_npy
 from jaxad.models.backbone import load_backbone
+from jaxad.models.captioner.config import CaptionerConfig
+from jaxad.models.captioner.config_files import read_config, with_preprocessor
+from jaxad.models.captioner.tokenizer import load_chat_tokenizer
 from jaxad.models.clip.config import CLIPConfig, TextConfig
 from jaxad.models.clip.loading import load_clip
 from jaxad.models.clip.tokenizer import load_tokenizer
@@ -42,6 +45,7 @@ from jaxad.models.vit.config import ViTConfig
 from jaxad.models.weights.loader import find_weights, read_tensors
 from jaxad.nn.normalization import IMAGENET, Normalization
 from jaxad.report.schema import validate_report
+from tests.models.captioner import made_checkpoints as internvl
 from tests.models.clip import made_checkpoints as clip
 from tests.models.clip.vocabulary import write_tokenizer
 from tests.models.stable_diffusion.made_checkpoints import AUTOENCODER, UNET
@@ -142,6 +146,15 @@ _CONFIGS = {
     "efficientnet": ({"width_coefficient": 0.5, "depth_coefficient": 0.5, "hidden_dim": 640}, EfficientNetConfig),
     "unet": (UNET.to_diffusers(), UNetConfig),
     "vae": (AUTOENCODER.to_diffusers(), AutoencoderConfig),
+    "internvl": (internvl.internlm2_config(300), CaptionerConfig),
+    "internvl-hf": (
+        {
+            "model_type": "internvl",
+            "vision_config": {**internvl.VISION, "image_size": [28, 28], "use_qk_norm": False},
+            "text_config": {"model_type": "qwen2", **internvl.TEXT, "rope_parameters": {"rope_type": "default"}},
+        },
+        CaptionerConfig,
+    ),
     "preprocessor": ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}, Normalization),
 }
 
@@ -156,6 +169,8 @@ def _read_config(file: Path) -> None:
     content, kind = read_object(file, error=DataError), _CONFIGS[file.stem][1]
     if kind is Normalization:
         Normalization.of(content, content, IMAGENET)
+    elif kind is CaptionerConfig:
+        with_preprocessor(read_config(content), content)
     elif kind is TextConfig:
         TextConfig.from_huggingface(content, projected=True)
     elif file.stem == "open_clip":
@@ -165,8 +180,16 @@ def _read_config(file: Path) -> None:
 
 
 def _tokenizer(folder: Path) -> list[Path]:
-    write_tokenizer(folder)
-    return sorted(folder.iterdir())
+    write_tokenizer(folder / "clip")
+    for name in ("qwen2", "internlm2"):
+        (folder / name).mkdir()
+    internvl.write_qwen2_tokenizer(folder / "qwen2")
+    internvl.write_internlm2_tokenizer(folder / "internlm2")
+    return sorted(folder.glob("*/*"))
+
+
+def _read_tokenizer(file: Path) -> None:
+    (load_tokenizer if file.parent.name == "clip" else load_chat_tokenizer)(file.parent)
 
 
 def _captions(folder: Path) -> list[Path]:
@@ -356,7 +379,7 @@ READERS = (
     Reader("index of shards", _shards, lambda file: find_weights(file.parent), 5),
     Reader("config.json and its like", _configs, _read_config, 20),
     Reader("whole networks", _network, _load_network, 1),
-    Reader("tokenizer", _tokenizer, lambda file: load_tokenizer(file.parent), 2),
+    Reader("tokenizer", _tokenizer, _read_tokenizer, 2),
     Reader("captions", _captions, _read_captions),
     Reader("lists of data sets", _lists, _read_list, 5),
     Reader("COCO's annotations", _coco, _read_coco),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from jaxad.cli._captions import described_test
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.progress import Reporter
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.files import write_captions
-from jaxad.errors import DataError
+from jaxad.data.captions.writing import join_captions, write_captions
+from jaxad.errors import ConfigError, DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import read_object
 from jaxad.io.locks import LOCK, locked
@@ -35,6 +35,8 @@ NUMBERED = ("coco", "coco_ad")
 """Data sets whose published labels are image numbers."""
 
 SETTINGS = "captioner.json"
+PATIENCE = 1500
+"""Times, 0.02 seconds apart, that shards ask for a lock that others of them hold for a moment."""
 LONGEST = 60
 """Characters of categories' names in the name of a folder; longer ones are replaced by their number and a hash."""
 
@@ -45,12 +47,12 @@ class Captioned:
 
     Attributes:
         folder: the captions, for `Captions.load`.
-        captions: as they are read back from there.
-        empty: images whose caption is empty.
+        captions: as they are read back from there; None as long as those of other shards are missing.
+        empty: images whose caption is empty, among `captions`.
     """
 
     folder: Path
-    captions: Captions
+    captions: Captions | None
     empty: tuple[str, ...]
 
 
@@ -68,8 +70,12 @@ def caption(
     batch_size: int = 8,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Captioned:
     """Captions every image of a source in the published layout; goes on where an earlier call stopped.
+
+    Batches are the same however the images are divided over shards and wherever a call stopped, so that captions are,
+    too.
 
     Args:
         source: the images.
@@ -84,9 +90,10 @@ def caption(
         batch_size: images described at once.
         workers: threads that decode images; None for one per CPU.
         progress: called with the number of images done since the last call, at first those of earlier calls.
+        shard: number of this share of the images, from 0, and how many shares there are. Whoever comes last joins them.
 
     Raises:
-        ConfigError: another process writes the same captions.
+        ConfigError: another process writes the same captions, or there are fewer batches than shards.
         DataError: no images, the folder holds captions made otherwise or of other images, or the finished captions do
             not fit the data set.
     """
@@ -96,30 +103,57 @@ def caption(
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
     numbered = data.partition("/")[0] in NUMBERED
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
-    place = expanded(out_dir) / f"{name}_captions_{vlm}_{short}"
+    place, what = expanded(out_dir) / f"{name}_captions_{vlm}_{short}", f"out_dir = {out_dir}"
+    number, shards = shard
+    bounds = shard_bounds(len(ids), batch_size, shards)
+    files = {"numbered": numbered, "cuts": bounds[1:-1]}
+    patience = {"patience": PATIENCE} if shards > 1 else {}
     place.mkdir(parents=True, exist_ok=True)
     # Splits are captioned beside each other, but have their settings in common.
-    with locked(place / LOCK, f"out_dir = {out_dir}"):
+    with locked(place / LOCK, what, **patience):
         _claim(place, settings)
 
     def texts(start: int) -> Iterator[str]:
+        first, end = bounds[number : number + 2]
+        known = (start - first) % batch_size
         if progress is not None:
-            progress(start)
+            progress(start - first)
         describe = captioner()
-        images = map_threads(lambda index: source[index].image, range(start, len(ids)), workers)
+        images = map_threads(lambda index: source[index].image, range(start - known, end), workers)
         for batch in _batches(images, batch_size):
             answers = describe(batch)
             if len(answers) != len(batch):
                 raise DataError(f"{model}: {len(answers)} captions for {len(batch)} images")
-            yield from answers
+            yield from answers[known:]
             if progress is not None:
-                progress(len(batch))
+                progress(len(batch) - known)
+            known = 0
 
-    with locked(place / f".{split}{LOCK}", f"out_dir = {out_dir}"):
-        folder = write_captions(out_dir, name, vlm, short, split, ids, texts, numbered=numbered)
+    own = f".{split}{LOCK}" if shards == 1 else f".{split}-{number}-of-{shards}{LOCK}"
+    with locked(place / own, what):
+        folder = write_captions(out_dir, name, vlm, short, split, ids, texts, part=number, **files)
+    if shards > 1:
+        with locked(place / f".{split}{LOCK}", what, **patience):
+            if not join_captions(out_dir, name, vlm, short, split, ids, **files):
+                return Captioned(folder, None, ())
     captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)
+
+
+def shard_bounds(images: int, batch_size: int, shards: int) -> tuple[int, ...]:
+    """Places at which the shards of so many images begin, in whole batches, and the end.
+
+    Raises:
+        ConfigError: there are fewer batches than shards.
+    """
+    batches = -(-images // batch_size)
+    if 0 < batches < shards:
+        raise ConfigError(
+            f"shard: {images} images are {batches} batches of {batch_size}, too few for {shards} shards; give fewer "
+            "shards or a smaller batch_size"
+        )
+    return tuple(min(batches * number // shards * batch_size, images) for number in range(shards + 1))
 
 
 def _batches(images: Iterator[Any], size: int) -> Iterator[list[Any]]:

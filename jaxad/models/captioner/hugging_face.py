@@ -17,10 +17,10 @@ Captioner = Callable[[Sequence[np.ndarray]], list[str]]
 
 
 class HuggingFaceCaptioner:
-    """Greedy answers of an image-text-to-text model such as InternVL (its "-hf" weights), Qwen-VL, LLaVA or BLIP-2.
+    """Greedy answers of an image-text-to-text model such as Qwen-VL, LLaVA or BLIP-2.
 
-    Only models whose code is part of transformers are loaded; code from the hub is never run. That leaves out the
-    published captioner, OpenGVLab/InternVL2-8B, which brings its own; its captions, made elsewhere, are read like any.
+    Only models whose code is part of transformers are loaded; code from the hub is never run. InternVL, the published
+    captioner, runs without torch: `jaxad.detectors.vlmdiff.internvl`.
 
     Args:
         model: hub id, ORG/NAME or ORG/NAME@REVISION, or a folder with model and processor.
@@ -83,5 +83,5 @@ class HuggingFaceCaptioner:
 def _useless(model: str) -> str:
     return (
         f"model = {model!r}: transformers loads no image-text-to-text model from it; name a hub id or folder whose "
-        "code is part of transformers, such as OpenGVLab/InternVL3-8B-hf"
+        "code is part of transformers, such as llava-hf/llava-1.5-7b-hf"
     )

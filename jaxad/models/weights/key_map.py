@@ -140,7 +140,14 @@ def choose_key_map(weights: Weights, key_maps: Mapping[str, KeyMap]) -> tuple[st
     return best, key_maps[best]
 
 
-def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] = (), dtype: Any = None) -> Any:
+def fill(
+    module: Any,
+    weights: Weights,
+    key_map: KeyMap,
+    ignore: Sequence[str] = (),
+    dtype: Any = None,
+    place: Callable[[np.ndarray], Any] = jnp.asarray,
+) -> Any:
     """The abstract `module` with every parameter taken from `weights`.
 
     Tensors are read, cast and let go one after the other, so that memory holds little besides the parameters.
@@ -151,6 +158,7 @@ def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] =
         key_map: where each parameter lies; rows for modules that this network lacks are skipped.
         ignore: names of tensors that the network has no use for, or patterns of them such as "*.num_batches_tracked".
         dtype: type of all floating-point parameters; None for those that the module was made with.
+        place: makes each parameter an array of jax where it belongs, as soon as it is read.
 
     Raises:
         WeightsError: parameters without a tensor, tensors without a use, wrong shapes and values that are not finite,
@@ -178,7 +186,7 @@ def fill(module: Any, weights: Weights, key_map: KeyMap, ignore: Sequence[str] =
             elif not _is_finite(array):
                 problems.append(f"{name}: holds values that are not finite, or not in {array.dtype}, for {path}")
             else:
-                arrays[path] = jnp.asarray(array)
+                arrays[path] = place(array)
             del array
         del tensor
     problems += [f"{name}: in the file, but not used by the network" for name in unused]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxad.data.captions.attach import MISSING, Captions
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 from jaxad.errors import DataError
 
 IDS = ("zipper/train/good/002.png", "bottle/train/good/000.png", "bottle/train/good/001.png")

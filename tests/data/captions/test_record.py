@@ -3,8 +3,8 @@
 import pytest
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.files import write_captions
 from jaxad.data.captions.record import caption_record, described
+from jaxad.data.captions.writing import write_captions
 from jaxad.io.progress import Reporter
 
 

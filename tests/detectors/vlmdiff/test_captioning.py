@@ -11,7 +11,15 @@ import pytest
 
 from experiments.vlmdiff.rows import COCO_SPLITS
 from jaxad.data.captions.attach import Captions
-from jaxad.detectors.vlmdiff.captioning import PROMPTS, caption, data_name, model_name, prompt_name, prompt_text
+from jaxad.detectors.vlmdiff.captioning import (
+    PROMPTS,
+    caption,
+    data_name,
+    model_name,
+    prompt_name,
+    prompt_text,
+    shard_bounds,
+)
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.locks import LOCK, locked
 from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
@@ -146,6 +154,44 @@ def test_names_of_folders():
     many = [data_name("mvtec_ad", [f"category{number}" for number in range(first, 15)]) for first in range(2)]
     assert many[0].startswith("mvtec_ad_15-categories-")
     assert many[0] != many[1]
+
+
+def test_shards_are_whole_batches(parts, tmp_path):
+    assert shard_bounds(14, 4, 2) == (0, 8, 14)
+    assert shard_bounds(14, 4, 1) == (0, 14)
+    assert shard_bounds(0, 4, 1) == (0, 0)
+    assert shard_bounds(9, 2, 3) == (0, 2, 6, 9)
+    with pytest.raises(ConfigError, match="14 images are 4 batches of 4, too few for 5 shards"):
+        caption(parts.train, Fake(), batch_size=4, shard=(4, 5), **settings(tmp_path))
+
+
+def test_shards_are_described_beside_each_other_and_joined_by_the_last(parts, tmp_path):
+    whole = caption(parts.train, Fake(), batch_size=4, **settings(tmp_path / "one"))
+    second, counted = Fake(), []
+    options = {"batch_size": 4, **settings(tmp_path / "two")}
+    found = caption(parts.train, second, shard=(1, 2), progress=counted.append, **options)
+    assert (second.batches, sum(counted), found.captions) == ([4, 2], 6, None)
+    first = Fake()
+    with held_by_another(found.folder / ".train-1-of-2.lock"):
+        found = caption(parts.train, first, shard=(0, 2), **options)
+    assert first.batches == [4, 4]
+    assert found.captions.texts == whole.captions.texts
+    assert sorted(file.name for file in found.folder.iterdir()) == sorted(file.name for file in whole.folder.iterdir())
+    with pytest.raises(DataError, match="captions made otherwise"):
+        caption(parts.train, first, shard=(0, 2), **{**options, "prompt": PROMPTS["pd"], "model": "other/some_vlm-8b"})
+
+
+def test_a_batch_that_was_interrupted_is_described_whole_again(parts, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        caption(parts.train, Fake(fails_after=2), batch_size=4, **settings(tmp_path))
+    journal = next(tmp_path.rglob("*.journal"))
+    journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:6]))
+    rest, counted = Fake(), []
+    found = caption(parts.train, rest, batch_size=4, progress=counted.append, **settings(tmp_path))
+    assert rest.batches == [4, 4, 2]
+    assert counted == [6, 2, 4, 2]
+    whole = caption(parts.train, Fake(), batch_size=4, **settings(tmp_path / "other"))
+    assert found.captions.texts == whole.captions.texts
 
 
 def test_image_numbers_as_labels(parts, tmp_path):

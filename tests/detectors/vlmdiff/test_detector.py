@@ -15,7 +15,7 @@ from jaxad import cli, parallel
 from jaxad.config import VLMDiffConfig
 from jaxad.data import FolderSource
 from jaxad.data.captions.attach import Captions, with_captions
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 from jaxad.diffusion.samplers import ldm_timesteps
 from jaxad.diffusion.schedule import scaled_linear_schedule
 from jaxad.errors import ConfigError

@@ -1,6 +1,6 @@
 """Captions of made-up parts in the published layout."""
 
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 
 
 def captioned(root, parts, split, text, dataset="parts", vlm="internvl"):

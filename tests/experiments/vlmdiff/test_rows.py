@@ -15,7 +15,7 @@ import jaxad
 from experiments.vlmdiff import results, sampling, table9, table11, table12, table13, table14, table15
 from experiments.vlmdiff.rows import COCO_SPLITS, METRICS, RowOptions, Table, check_lpips
 from jaxad.config import VLMDiffConfig
-from jaxad.data.captions.files import write_captions
+from jaxad.data.captions.writing import write_captions
 from jaxad.errors import CheckpointError, ConfigError
 from tests.experiments.vlmdiff.made_captions import captioned
 from tests.models.stable_diffusion.made_checkpoints import write_pipeline
