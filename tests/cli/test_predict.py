@@ -38,7 +38,8 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
     out = tmp_path / "out"
     jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", out, "--save", "overlay", "map", "mask")
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    assert [list(line) for line in lines] == [["file", "category", "score", "threshold", "anomalous", "box"]] * 4
+    keys = ["file", "category", "score", "threshold", "anomalous", "box", "scaled", "model"]
+    assert [list(line) for line in lines] == [keys] * 4
     assert [line["file"] for line in lines] == [str(odd_images / name) for name in SIZES]
     for line, (name, (height, width)) in zip(lines, SIZES.items(), strict=True):
         stem = name if name.startswith("b/1") else str(Path(name).with_suffix(""))
@@ -57,7 +58,9 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
             assert 0 <= top < bottom <= height
     # Noise is nothing like the parts; without a box the test above would check nothing.
     assert any(line["box"] for line in lines)
-    assert sum(file.is_file() for file in out.rglob("*")) == 13
+    names = {"predictions.jsonl", "predictions.csv", "index.html", "model.json"}
+    assert names == {file.name for file in out.iterdir() if file.is_file()}
+    assert sum(file.is_file() for file in out.rglob("*")) == 12 + len(names)
     assert {file: file.read_bytes() for file in odd_images.rglob("*.*")} == before
 
 
@@ -75,7 +78,7 @@ def test_predict_replaces_earlier_results_as_a_whole(work, odd_images, tmp_path)
     jaxad("predict", odd_images / "b", odd_images / "a/1.png", *checkpoint, "--save", "map", "mask")
     jaxad("predict", odd_images / "a/1.png", *checkpoint, "--save", "map", "--map-format", "tiff")
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
-    assert files == ["map", "map/1.tiff", "predictions.jsonl"]
+    assert files == ["index.html", "map", "map/1.tiff", "model.json", "predictions.csv", "predictions.jsonl"]
     with Image.open(tmp_path / "out/map/1.tiff") as map:
         assert (map.mode, map.size) == ("F", (57, 91))
     (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
