@@ -26,6 +26,7 @@ COMMANDS = {
     "fit": "Fit",
     "evaluate": "Evaluate",
     "predict": "Predict",
+    "serve": "Serve",
     "verify": "Verify",
     "check": "Check",
     "prepare": "Prepare",

@@ -114,10 +114,7 @@ class Predict(Command):
             source = ImageList(list(self.images), category, known=detector.categories)
             batch_size = padded_size(len(source), batch_size or 16)
         inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
-        reporter.warn([*restored.notes, *detector.notes])
-        if inspector.threshold is None:
-            how = "run fit with --holdout above 0 to its end"
-            reporter.warn([f"the checkpoint has no threshold ({how}): scores only, no decisions"])
+        reporter.warn(inspector.notes)
         if source is None:
             self._watch(inspector, reporter)
         else:

@@ -51,6 +51,7 @@ class Inspector:
         identity: which model judges, JSON-ready (`jaxad.inference.checkpoint.Restored.identity`); empty without
             `restored`.
         model: short form of that, which each answer bears; "" without `restored`.
+        notes: what users should know of the detector and its checkpoint.
 
     Raises:
         ConfigError: a protocol other than the threshold's, or a category that the detector does not know.
@@ -71,6 +72,10 @@ class Inspector:
         self.category = self.known_category(category)
         self.identity = {} if restored is None else restored.identity()
         self.model = "" if restored is None else restored.short_hash
+        self.notes = (*(() if restored is None else restored.notes), *detector.notes)
+        if threshold is None:
+            how = "run fit with --holdout above 0 to its end"
+            self.notes += (f"the checkpoint has no threshold ({how}): scores only, no decisions",)
         name = protocol_of(threshold, protocol)
         mesh = mesh or parallel.make_mesh()
         on_cpu = mesh.devices.flat[0].platform == "cpu"

@@ -91,12 +91,16 @@ class WatchedFolder:
         """
         while True:
             poll()
-            begun = time.monotonic()
-            complete = self._complete()
-            looked = time.monotonic() - begun
-            yield from self._judge(complete)
-            if not complete:
-                time.sleep(max(self._interval, 4 * looked))
+            begun, found = time.monotonic(), False
+            for result in self.look():
+                found = True
+                yield result
+            if not found:
+                time.sleep(max(self._interval, 4 * (time.monotonic() - begun)))
+
+    def look(self) -> Iterator[Answer | Problem]:
+        """Looks once, and judges what is complete; as `results`."""
+        yield from self._judge(self._complete())
 
     def _complete(self) -> list[Path]:
         """Files that have come, stay the same, and were not judged."""
