@@ -67,6 +67,7 @@ class Service:
         """Ends the threads once all that was accepted is judged."""
         self._batcher.close()
         self._pool.shutdown()
+        self.numbers.close()
 
     def _routes(self) -> FastAPI:
         title = f"jaxad: {self._inspector.detector.title}"
