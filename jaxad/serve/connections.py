@@ -8,9 +8,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from jaxad.io.json_files import json_text
 from jaxad.serve.settings import ServeSettings
-
-LATE = b"the head of the request did not come in time\n"
 
 
 class Lingering:
@@ -57,26 +56,37 @@ class Lingering:
         await self._app(scope, counted, patient)
 
 
-def timed_protocol(seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP on which the head of a request must come within so many seconds; else 408 is answered."""
+def timed_protocol(settings: ServeSettings) -> type[H11Protocol]:
+    """uvicorn's HTTP with an end to waiting for the head of a request: 408. What is no HTTP can read its 400, too."""
 
     class Timed(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _deaf = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._timer = self.loop.call_later(seconds, self._give_up)
+            self._start()
+
+        def data_received(self, data: bytes) -> None:
+            if not self._deaf:
+                super().data_received(data)
 
         def handle_events(self) -> None:
             super().handle_events()
             if self.conn.their_state is not h11.IDLE:
                 self._stop()
             elif self._timer is None and self.conn.trailing_data[0]:
-                self._timer = self.loop.call_later(seconds, self._give_up)
+                self._start()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:
+            self._end(400, msg)
+
+        def _start(self) -> None:
+            self._timer = self.loop.call_later(settings.head_seconds, self._give_up)
 
         def _stop(self) -> None:
             if self._timer is not None:
@@ -85,9 +95,25 @@ def timed_protocol(seconds: float) -> type[H11Protocol]:
 
         def _give_up(self) -> None:
             if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-                headers = [("content-length", str(len(LATE))), ("content-type", "text/plain"), ("connection", "close")]
-                answer = (h11.Response(status_code=408, headers=headers), h11.Data(data=LATE), h11.EndOfMessage())
+                self._end(408, f"The head of the request did not come within {settings.head_seconds:g} seconds.")
+
+        def _end(self, status: int, words: str) -> None:
+            """Answers, takes nothing more, and closes once the other side has had time to read."""
+            content = json_text({"detail": words}).encode()
+            length = ("content-length", str(len(content)))
+            headers = [length, ("content-type", "application/json"), ("connection", "close")]
+            answer = (h11.Response(status_code=status, headers=headers), h11.Data(data=content), h11.EndOfMessage())
+            try:
                 self.transport.write(b"".join(self.conn.send(event) or b"" for event in answer))
+                self.transport.write_eof()
+            except h11.LocalProtocolError:
+                # It has an answer already, or part of one.
                 self.transport.close()
+            self._deaf = True
+            self.transport.resume_reading()
+            self.loop.call_later(settings.linger_seconds, self.transport.close)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
 
     return Timed

@@ -36,7 +36,7 @@ class Server(uvicorn.Server):
         self.service = Service(inspector, settings, token)
         config = uvicorn.Config(
             Lingering(self.service.app, settings),
-            http=timed_protocol(settings.head_seconds),
+            http=timed_protocol(settings),
             ws="none",
             lifespan="off",
             loop="asyncio",

@@ -72,7 +72,8 @@ def ask(port: int, body: Any, path: str = "/inspect", method: str = "POST", **he
     """Status and content of an answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, named, encode_chunked="Transfer_Encoding" in headers)
         answer = connection.getresponse()
         content = answer.read()
         is_json = (answer.getheader("content-type") or "").startswith("application/json")

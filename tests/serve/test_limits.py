@@ -88,7 +88,7 @@ def test_bytes_of_all_bodies_together_are_bounded(inspector):
 @pytest.mark.parametrize(
     "request_",
     [
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/one\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         HEAD + b"Content-Length: -5\r\n\r\n",
         HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
