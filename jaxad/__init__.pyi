@@ -36,9 +36,12 @@ from .detectors.uniad import UniAD as UniAD
 from .detectors.vitad import ViTAD as ViTAD
 from .detectors.vlmdiff import VLMDiff as VLMDiff
 from .errors import JaxadError as JaxadError
+from .inference.answer import Answer as Answer
 from .inference.calibrate import choose_threshold as choose_threshold
 from .inference.checkpoint import restore as restore
 from .inference.evaluation import evaluate as evaluate
+from .inference.inspector import Inspector as Inspector
+from .inference.inspector import load as load
 from .inference.prediction import predict as predict
 from .inference.predictor import Predictor as Predictor
 from .inference.threshold import Threshold as Threshold

@@ -17,7 +17,7 @@ ORDER = (
     ("detectors",),
     ("inference",),
     ("training", "report"),
-    ("bench", "testing"),
+    ("bench", "serve", "testing"),
     ("tfds_builders",),
     ("cli",),
     ("experiments",),

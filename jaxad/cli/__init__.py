@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "Evaluate",
     "predict": "Predict",
     "threshold": "ChooseThreshold",
+    "serve": "Serve",
     "verify": "Verify",
     "check": "Check",
     "prepare": "Prepare",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from jaxad.errors import ConfigError
 from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
-    from jaxad.inference.checkpoint import Restored
+    from jaxad.data import ImageList
+    from jaxad.inference.inspector import Inspector
     from jaxad.io.progress import Reporter
 
 Save = Literal["overlay", "map", "mask"]
@@ -43,8 +45,14 @@ class Predict(Command):
     """A workdir (its newest step) or one step's folder."""
     out: Path
     """Folder of the results."""
+    watch: Annotated[Path | None, tyro.conf.DisallowNone] = None
+    """A folder into which images are dropped: each is judged once it is complete, until the command is stopped, and
+    again only if it changes. Results are added line by line; the same command goes on where it was stopped."""
     category: str = ""
-    """Which category the images show, for its own threshold."""
+    """Which category the images show, for its own threshold; without it those in a subfolder of a category's name show
+    that one."""
+    threshold: Annotated[float | None, tyro.conf.DisallowNone] = None
+    """Image score above which an image is anomalous, in place of the checkpoint's; outlines and colors stay its own."""
     save: Annotated[tuple[Save | Path, ...], tyro.conf.arg(metavar="{overlay,map,mask}...")] = ("overlay",)
     """Pictures to write for every image, at its own size; paths behind them are images."""
     map_format: Literal["npy", "tiff"] = "npy"
@@ -52,8 +60,8 @@ class Predict(Command):
     backbone: str | None = None
     """Folder or id to load the backbone from, where the checkpoint does not hold it; of vlmdiff also of another network
     that is to compare image and reconstruction; of clipfusion `clip=SOURCE,diffusion=SOURCE`, or one of the two."""
-    batch_size: int = 16
-    """Images at once."""
+    batch_size: Annotated[int | None, tyro.conf.DisallowNone] = None
+    """Images at once; 16 if not given, with --watch one on each CPU and 8 on each accelerator."""
     workers: Annotated[int | None, tyro.conf.DisallowNone] = None
     """Threads that decode images; one per CPU if not given."""
     compilation_cache: Literal["on", "off"] = "on"
@@ -61,7 +69,7 @@ class Predict(Command):
     variable JAXAD_COMPILATION_CACHE names another folder, or is `off`."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about images that cannot be used: write no results and end with status 1, or leave them out, say why
-    in problems.jsonl, and end with status 0."""
+    in problems.jsonl, and end with status 0; --watch always does the latter."""
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self:
@@ -71,73 +79,99 @@ class Predict(Command):
         kinds = tuple(word for word in command.save if word in get_args(Save))
         behind = tuple(word for word in command.save if isinstance(word, Path))
         images = (*command.images, *behind, *map(Path, rest))
-        if not images:
+        if not images and command.watch is None:
             usage_error(prog, "no images given; name image files, or folders of them")
+        if images and command.watch is not None:
+            usage_error(prog, f"--watch {command.watch} takes no images besides; give its folder alone")
         return dataclasses.replace(command, images=images, save=kinds)
 
     def run(self) -> None:
         """Judges."""
         missing = [f"{path}: no such file or folder{_near(path)}" for path in self.images if not path.exists()]
+        if self.watch is not None and not self.watch.is_dir():
+            missing.append(f"watch = {self.watch}: no such folder")
         raise_problems(below_one(self, "batch_size", "workers") + missing)
         with occupied(self.out, "out"):
             self._judge()
 
     def _judge(self) -> None:
+        from jaxad.cli._captions import takes_captions
         from jaxad.data import ImageList
+        from jaxad.data.batches import padded_size
         from jaxad.inference import checkpoint
-        from jaxad.inference.prediction import predict_stream
+        from jaxad.inference.inspector import of_checkpoint
         from jaxad.io.progress import Reporter
-        from jaxad.io.text import typed, visible
-        from jaxad.report.prediction_folder import LINES, PROBLEMS, PredictionFolder
+        from jaxad.io.text import typed
 
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
-        category = typed(self.category, restored.detector.categories)
-        source = ImageList(list(self.images), category)
-        self._explain(restored, category, reporter)
+        detector = restored.detector
+        if takes_captions(detector):
+            reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
+        category = typed(self.category, detector.categories)
+        source, batch_size = None, self.batch_size
+        if self.watch is None:
+            source = ImageList(list(self.images), category, known=detector.categories)
+            batch_size = padded_size(len(source), batch_size or 16)
+        inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
+        reporter.warn(inspector.notes)
+        if source is None:
+            self._watch(inspector, reporter)
+        else:
+            self._judge_once(inspector, source, reporter)
+
+    def _watch(self, inspector: Inspector, reporter: Reporter) -> None:
+        from jaxad.inference.answer import Answer
+        from jaxad.io.text import visible
+        from jaxad.report.watched_folder import WatchedFolder
+
+        assert self.watch is not None
+        kinds: Any = self.save
+        watched = WatchedFolder(self.watch, self.out, inspector, save=kinds, map_format=self.map_format)
+        inspector.warm()
+        reporter.say(f"watching {visible(self.watch)}; {watched.judged} files there were judged before")
+        for found in watched.results():
+            if isinstance(found, Answer):
+                scaled = "" if found.scaled is None else f" {found.scaled:.3f}"
+                show(f"{found.verdict}{scaled} {found.file}")
+            else:
+                reporter.warn([str(found)])
+
+    def _judge_once(self, inspector: Inspector, source: ImageList, reporter: Reporter) -> None:
+        from jaxad.io.text import visible
+        from jaxad.report.prediction_folder import LINES, PAGE, PROBLEMS, PredictionFolder
+
+        reporter.warn(source.notes)
+        self._explain_categories(inspector, source, reporter)
         files = [record.file for record in source.records]
         kinds: Any = self.save
-        results = PredictionFolder(
-            self.out, files, save=kinds, map_format=self.map_format, threshold=restored.threshold
-        )
+        results = PredictionFolder(self.out, files, save=kinds, map_format=self.map_format, model=inspector.identity)
         scored, flagged = 0, 0
         with results, reporter.images("predict", len(source)) as progress:
-            stream = predict_stream(
-                restored.detector,
-                source,
-                threshold=restored.threshold,
-                protocol=restored.meta["protocol"],
-                batch_size=self.batch_size,
-                workers=self.workers,
-                on_bad=results.leave_out if self.on_bad == "skip" else None,
-                progress=progress,
-            )
-            for prediction in results.add(stream):
+            on_bad = results.leave_out if self.on_bad == "skip" else None
+            found = inspector.stream(source, workers=self.workers, on_bad=on_bad, progress=progress)
+            for answer in results.add(found):
                 scored += 1
-                flagged += bool(prediction.anomalous)
+                flagged += bool(answer.anomalous)
         if left_out := len(source) - scored:
             reporter.warn([f"{left_out} of {len(source)} images cannot be used; see {visible(self.out / PROBLEMS)}"])
         decided = f"{flagged} of {scored} images are anomalous"
-        verdict = f"{scored} images scored" if restored.threshold is None else decided
-        show(f"{verdict}; see {visible(self.out / LINES)}")
+        verdict = f"{scored} images scored" if inspector.threshold is None else decided
+        show(f"{verdict}; see {visible(self.out / LINES)} and {visible(self.out / PAGE)}")
 
-    def _explain(self, restored: Restored, category: str, reporter: Reporter) -> None:
-        """Says what to know of the checkpoint before it judges; ConfigError where it cannot."""
-        from jaxad.cli._captions import takes_captions
-
-        detector, threshold = restored.detector, restored.threshold
-        reporter.warn([*restored.notes, *detector.notes])
-        if takes_captions(detector):
-            reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
-        known = ", ".join(detector.categories)
-        if category and category not in detector.categories:
-            raise ConfigError(f"category = {category}: the checkpoint knows {known}")
-        if detector.inputs.needs_category and not category:
+    def _explain_categories(self, inspector: Inspector, source: ImageList, reporter: Reporter) -> None:
+        """Says by which categories images are judged; ConfigError where one is needed and images have none."""
+        detector, known = inspector.detector, ", ".join(inspector.detector.categories)
+        shown = Counter(record.category for record in source.records)
+        if detector.inputs.needs_category and shown[""] and (self.on_bad == "stop" or len(shown) == 1):
             raise ConfigError(f"category: this {detector.name} needs it; the checkpoint knows {known}")
-        if threshold is None:
-            how = "run fit with --holdout above 0 to its end"
-            reporter.warn([f"the checkpoint has no threshold ({how}): scores only, no decisions"])
-        elif not category and len(detector.categories) > 1:
+        if len(detector.categories) < 2 or inspector.category:
+            return
+        if set(shown) != {""}:
+            names = ", ".join(f"{name} {number}" for name, number in sorted(shown.items()) if name)
+            rest = f"; {shown['']} images lie in none and have none" if shown[""] else ""
+            reporter.say(f"categories by subfolder: {names}{rest}")
+        elif inspector.threshold is not None:
             reporter.say(f"one threshold for all categories; --category NAME takes that of one: {known}")
 
 

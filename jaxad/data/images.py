@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxad.data.decode import decode, pixel_digest, to_rgb
 from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
-from jaxad.data.layout import image_files
+from jaxad.data.layout import photos
 from jaxad.errors import DataError
 from jaxad.io.text import name_text
 from jaxad.types import Record, Sample
@@ -20,10 +20,17 @@ class ImageList:
     """Images without labels or masks, in the order given (jaxad.types.Source).
 
     Args:
-        images: one or many paths of files or folders (all image files in them, sorted), PIL images, or arrays as in
+        images: one or many paths of files or folders (their image files, sorted, as `jaxad.data.layout.photos`
+            finds them), PIL images, or arrays as in
             `to_rgb`.
         category: the category all of them show, "" where unknown.
+        known: categories that the images may show. Without `category`, those in a subfolder of one of these names show
+            it, and where there is only one, all do.
+        root: a folder; files that are given one by one and lie below it have their subfolder in it.
         depths: at how many bits the 16-bit images of each category are read (`jaxad.data.depth`).
+
+    Attributes:
+        notes: what was left out of folders, for users.
 
     Raises:
         DataError: a folder without images, or no image at all.
@@ -31,7 +38,16 @@ class ImageList:
 
     name = "images"
 
-    def __init__(self, images: Any, category: str = "", depths: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        images: Any,
+        category: str = "",
+        depths: Mapping[str, int] | None = None,
+        *,
+        known: Collection[str] = (),
+        root: Path | None = None,
+    ):
+        category = category or (next(iter(known)) if len(known) == 1 else "")
         self.depths = dict(depths or {})
         # A PIL image and an array are iterable or array-like too.
         many = (
@@ -40,21 +56,27 @@ class ImageList:
         self._files = Files()
         self._images: list[Any] = []
         self.records: list[Record] = []
+        self.notes: list[str] = []
         for number, item in enumerate(images if many else [images]):
             if isinstance(item, str | Path) and Path(item).is_dir():
-                files = image_files(Path(item))
-                if not files:
+                found = photos(Path(item))
+                if note := found.left_out():
+                    self.notes.append(f"{item}: left out: {note}")
+                if not found.files:
                     raise DataError(f"{item}: no image in this folder")
-                for file in files:
-                    self._add(file, file, file.relative_to(item).as_posix(), category)
+                for file in found.files:
+                    below = file.relative_to(item)
+                    self._add(file, file, below.as_posix(), category or _category(below, known))
             elif isinstance(item, str | Path):
-                self._add(Path(item), Path(item), Path(item).as_posix(), category)
+                file = Path(item)
+                below = file.relative_to(root) if root is not None and file.is_relative_to(root) else file.name
+                self._add(file, file, file.as_posix(), category or _category(Path(below), known))
             else:
                 name = Path(str(getattr(item, "filename", "")) or f"image-{number}")
                 self._add(item, name, name.as_posix(), category)
         if not self.records:
             raise DataError("no image given; give paths of images or folders, PIL images or uint8 arrays")
-        self.categories = (category,)
+        self.categories = tuple(dict.fromkeys(record.category for record in self.records))
 
     def _add(self, image: Any, file: Path, identity: str, category: str) -> None:
         self._images.append(image)
@@ -103,3 +125,8 @@ class ImageList:
             facts = Facts(content_digest(encoded))
         self._files.remember(image, state, facts)
         return facts.digest
+
+
+def _category(file: Path, known: Collection[str]) -> str:
+    """The outermost of the folders in a path that has the name of a category; "" where none has."""
+    return next((part for part in map(name_text, file.parts[:-1]) if part in known), "")

@@ -19,10 +19,11 @@ from jaxad.config import from_json
 from jaxad.detector import Detector, detectors
 from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
 from jaxad.inference.checkpoint_writer import class_name, network_record
-from jaxad.inference.steps import Step, newest
+from jaxad.inference.steps import FOLDER, Step, newest
 from jaxad.inference.stored_arrays import check_fit, declared, read_arrays
 from jaxad.inference.threshold import Threshold
 from jaxad.io.program_cache import keep_programs
+from jaxad.io.text import name_text
 from jaxad.nn import module_state
 
 
@@ -36,6 +37,7 @@ class Restored:
         meta: everything else that was recorded: "train", "data", "step", "protocol", versions.
         folder: the step's folder.
         notes: what differs from what was saved, for users.
+        sha256: of the step's manifest, which holds the SHA-256 of every array's file.
     """
 
     detector: Detector
@@ -43,6 +45,26 @@ class Restored:
     meta: dict[str, Any]
     folder: Path
     notes: tuple[str, ...] = ()
+    sha256: str = ""
+
+    @property
+    def short_hash(self) -> str:
+        """As much of `sha256` as tells checkpoints apart in a line of results."""
+        return self.sha256[:12]
+
+    def identity(self) -> dict[str, Any]:
+        """What says which model judged, JSON-ready: run, step, sha256, detector, categories, versions, protocol."""
+        run = self.folder.parents[1] if self.folder.parent.name == FOLDER else self.folder
+        return {
+            "run": name_text(run),
+            "step": self.meta["step"],
+            "sha256": self.sha256,
+            "detector": self.detector.name,
+            "categories": list(self.detector.categories),
+            "protocol": self.meta.get("protocol"),
+            "fitted_with": self.meta["jaxad"],
+            "threshold_set_by_hand": None if self.threshold is None else self.threshold.value,
+        }
 
 
 def find_step(checkpoint: Path | str) -> Path:
@@ -152,7 +174,7 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
     meta = {**meta, "threshold": None if threshold is None else threshold.to_json()}
     if (source := detector.pretrained) is not None and record is not None:
         meta["pretrained"] = network_record(source, record["embedded"] and network is None)
-    return Restored(detector, threshold, meta, folder, tuple(notes))
+    return Restored(detector, threshold, meta, folder, tuple(notes), step.manifest.seal)
 
 
 def _ending(step: Step) -> tuple[dict[str, Any], Threshold | None, list[str]]:

@@ -1,65 +1,24 @@
-"""Judging images: scores, decisions, boxes and maps at the size of each image."""
+"""Judging images one after another: scores, decisions, boxes and maps at the size of each image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from jaxad.data import ImageList
 from jaxad.data.batches import padded_size
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
-from jaxad.inference.maps import fit_map, hottest_box
+from jaxad.inference.answer import Answer
+from jaxad.inference.maps import finite_map
 from jaxad.inference.predictor import Predictor
 from jaxad.io.problems import problems_of
-from jaxad.io.text import name_text
 from jaxad.types import Source
 
 if TYPE_CHECKING:
     from jaxad.inference.threshold import Threshold
 
-
-FAINT = 0.8
-"""Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
-
-
-@dataclass(frozen=True)
-class ImagePrediction:
-    """The answer for one image.
-
-    Attributes:
-        file: its path, or a name for images given as arrays.
-        category: as given or found, "" where unknown.
-        score: image score; higher is more anomalous.
-        threshold: limit of the score, None where the detector has no threshold.
-        anomalous: whether the score is above the limit; None without a threshold.
-        box: [x0, y0, x1, y1] of the hottest region in pixels of the image (x1, y1 exclusive) if it is anomalous.
-        map: float32 [h w] at the image's own size.
-        mask: bool [h w], pixels above the pixel limit; None without a threshold.
-    """
-
-    file: str
-    category: str
-    score: float
-    threshold: float | None
-    anomalous: bool | None
-    box: tuple[int, int, int, int] | None
-    map: np.ndarray
-    mask: np.ndarray | None
-
-    def to_json(self) -> dict[str, Any]:
-        """A line of predictions.jsonl; the file's name as `jaxad.io.text.name_text` writes it."""
-        return {
-            "file": name_text(self.file),
-            "category": self.category,
-            "score": self.score,
-            "threshold": self.threshold,
-            "anomalous": self.anomalous,
-            "box": None if self.box is None else list(self.box),
-        }
+OnBad = Callable[[Sequence[Problem]], None]
 
 
 def predict(
@@ -72,72 +31,94 @@ def predict(
     batch_size: int = 16,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[ImagePrediction]:
-    """Judges images; `predict_stream` with all predictions held in memory.
+) -> list[Answer]:
+    """Judges images once; `jaxad.load` is for whoever asks often.
 
     Args:
         detector: trained, or with its memory filled.
         images: one or several of: path of a file or folder, PIL image, uint8 array [h w 3] or [h w].
         threshold: a `jaxad.Threshold`, e.g. `run.threshold`; None gives scores and maps alone.
-        category: which category all images show, where it matters for the threshold or the detector.
+        category: which category all images show, where it matters for the threshold or the detector; without it those
+            in subfolders named as categories of the detector show these.
         protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
         batch_size: images at once, at most; fewer images are filled up to a power of two.
         workers, progress: as in `Predictor.stream`.
 
     Returns:
-        One prediction for each image, in the order given; folders are read in the order of their paths.
+        One answer for each image, in the order given; folders are read in the order of their paths.
 
     Raises:
         DataError: no images, or some that cannot be read; lists all of them.
         ConfigError: a protocol other than the threshold's.
     """
-    source = images if isinstance(images, ImageList) else ImageList(images, category)
-    stream = predict_stream(
-        detector,
-        source,
-        threshold=threshold,
-        protocol=protocol,
-        batch_size=batch_size,
-        workers=workers,
-        progress=progress,
-    )
-    return [prediction for _, prediction in stream]
+    source = images if isinstance(images, ImageList) else ImageList(images, category, known=detector.categories)
+    name = protocol_of(threshold, protocol)
+    predictor = Predictor(detector, name, batch_size=padded_size(len(source), batch_size))
+    return list(answers(predictor, source, threshold=threshold, workers=workers, progress=progress))
 
 
-def predict_stream(
-    detector: Detector,
+def protocol_of(threshold: Threshold | None, protocol: str | None) -> str:
+    """The protocol to judge under: the one named, else the threshold's, else "exact-256".
+
+    Raises:
+        ConfigError: it is not the threshold's.
+    """
+    if threshold is not None and protocol not in (None, threshold.protocol):
+        raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
+    return protocol or (threshold.protocol if threshold else "exact-256")
+
+
+def answers(
+    predictor: Predictor,
     source: Source,
     *,
     threshold: Threshold | None = None,
-    protocol: str | None = None,
-    batch_size: int = 16,
+    model: str = "",
     workers: int | None = None,
-    on_bad: Callable[[Sequence[Problem]], None] | None = None,
+    on_bad: OnBad | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[np.ndarray, ImagePrediction]]:
+) -> Iterator[Answer]:
     """Judges the images of a source one by one, each opened and decoded once, in memory that does not grow.
 
-    Arguments are those of `predict`, and `on_bad`, which is called with what is wrong with each image that cannot be
-    used, in place of the error.
-
-    Yields:
-        Image uint8 [h w 3] at its own size, and what is found in it.
+    Args:
+        predictor: of the detector, under the threshold's protocol.
+        source: the images.
+        threshold: as in `predict`.
+        model: what answers say of the checkpoint (`Answer.model`).
+        workers, progress: as in `Predictor.stream`.
+        on_bad: called with what is wrong with each image that cannot be used, in place of the error.
 
     Raises:
         DataError: images that cannot be used, after all others have been judged, and with every one of them; with
             `on_bad` only where none can be.
-        ConfigError: a protocol other than the threshold's.
     """
-    if threshold is not None and protocol not in (None, threshold.protocol):
-        raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
-    name = protocol or (threshold.protocol if threshold else "exact-256")
-    predictor = Predictor(detector, name, batch_size=padded_size(len(source), batch_size))
     unusable: list[Problem] = []
-    stream = predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress)
-    for output in stream:
+    for _, found in outcomes(predictor, source, threshold=threshold, model=model, workers=workers, progress=progress):
+        if isinstance(found, Answer):
+            yield found
+            continue
+        unusable += found
+        if on_bad is not None:
+            on_bad(found)
+    files = len({problem.file for problem in unusable})
+    if files and (on_bad is None or files == len({str(record.file) for record in source.records})):
+        raise DataError(f"{files} of {len(source)} images cannot be read:", unusable)
+
+
+def outcomes(
+    predictor: Predictor,
+    source: Source,
+    *,
+    threshold: Threshold | None,
+    model: str,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Answer | tuple[Problem, ...]]]:
+    """For each image, in order, its position and its answer, or what is wrong with it. Arguments as of `answers`."""
+    for output in predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress):
         loaded = output.loaded
-        answers = zip(output.scores, output.maps, loaded.records, loaded.indices, loaded.originals, strict=True)
-        for (score, map, record, index, image), problems in zip(answers, loaded.problems, strict=True):
+        results = zip(output.scores, output.maps, loaded.records, loaded.indices, loaded.originals, strict=True)
+        for (score, map, record, index, image), problems in zip(results, loaded.problems, strict=True):
             if image is None and not problems:
                 # With several hosts, one that another host has decoded, and may have been unable to.
                 try:
@@ -145,24 +126,7 @@ def predict_stream(
                 except DataError as error:
                     problems = problems_of(error, "unreadable image", record.file)
             if image is None or problems:
-                unusable += problems
-                if on_bad is not None:
-                    on_bad(problems)
+                yield index, problems
                 continue
-            fitted = fit_map(map, image.shape[:2])
-            yield image, _judge(float(score), fitted, str(record.file), record.category, threshold)
-    files = len({problem.file for problem in unusable})
-    if files and (on_bad is None or files == len({str(record.file) for record in source.records})):
-        raise DataError(f"{files} of {len(source)} images cannot be read:", unusable)
-
-
-def _judge(score: float, map: np.ndarray, file: str, category: str, threshold: Threshold | None) -> ImagePrediction:
-    if threshold is None:
-        return ImagePrediction(file, category, score, None, None, None, map, None)
-    limits = threshold.of(category)
-    anomalous, box = score > limits.image, None
-    # An anomalous image always has a place to look at, also where no single pixel passes the pixel limit.
-    if anomalous and (hottest := hottest_box(map, min(limits.pixel, FAINT * float(map.max())))):
-        box = (hottest[0], hottest[1], hottest[2], hottest[3])
-    mask = map > limits.pixel
-    return ImagePrediction(file, category, score, limits.image, anomalous, box, map, mask)
+            file, map = str(record.file), finite_map(map)
+            yield index, Answer(file, record.category, float(score), image, threshold, model, map)

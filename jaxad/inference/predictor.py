@@ -6,6 +6,7 @@ This is the only inference path; evaluation, thresholds, prediction and benchmar
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from jaxad import metrics, parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
-from jaxad.errors import DataError
+from jaxad.errors import DataError, Problem
 from jaxad.features import FeatureCache, annotated
 from jaxad.inference.programs import programs_of
 from jaxad.io.program_cache import keep_programs
@@ -48,6 +49,7 @@ class Predictor:
 
     An image's prediction depends on its pixels alone: not on its path, its batch, its place in it, or the padding.
     Programs are kept with the detector, so that a further predictor of it, also with changed parameters, compiles none.
+    Several threads may use one predictor.
 
     Args:
         detector: with its present parameters.
@@ -67,13 +69,17 @@ class Predictor:
         self.mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self.mesh.size
         self._detector = detector
+        # Several devices must get the programs of several threads in one order.
+        self._launch = threading.Lock()
         graphdef, arrays = module_state.split(detector)
         self.arrays = parallel.shard_parameters(with_rounded_kernels(detector, arrays), self.mesh)
         self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
-        return parallel.to_host(self._programs.predict(self.arrays, parallel.shard_batch(batch, self.mesh)))
+        with self._launch:
+            result = self._programs.predict(self.arrays, parallel.shard_batch(batch, self.mesh))
+        return parallel.to_host(result)
 
     def trace(self, batch: Batch) -> jax.stages.Traced:
         """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
@@ -96,8 +102,9 @@ class Predictor:
         `features` of all its images spare the frozen networks where one source is judged several times; they are kept
         in float16, so that results differ by that rounding.
 
-        `originals` and `on_unreadable` are those of `jaxad.data.batches`. The score and map of an image that is marked
-        as unreadable mean nothing. With `masks` each batch has the defect masks as the protocol resizes them.
+        `originals` and `on_unreadable` are those of `jaxad.data.batches`; an image is marked too where its category is
+        needed and unknown. The score and map of an image that is marked mean nothing. With `masks` each batch has the
+        defect masks as the protocol resizes them.
 
         Raises:
             DataError: an image cannot be read, or its category is needed and unknown.
@@ -107,12 +114,13 @@ class Predictor:
         if masks:
             options |= {"masks": self.protocol.resize_mask, "gray_masks": self.protocol.gray_masks}
         for loaded in self._batches(source, indices, workers, **options):
-            batch = parallel.shard_batch(loaded.batch, self.mesh)
-            if features is None:
-                result = self._programs.predict(self.arrays, batch)
-            else:
-                places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
-                result = self._programs.judge(self.arrays, parallel.shard_batch(features[places], self.mesh), batch)
+            places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
+            with self._launch:
+                batch = parallel.shard_batch(loaded.batch, self.mesh)
+                if features is None:
+                    result = self._programs.predict(self.arrays, batch)
+                else:
+                    result = self._programs.judge(self.arrays, parallel.shard_batch(features[places], self.mesh), batch)
             if waiting is not None:
                 yield self._output(*waiting, progress)
             waiting = result, loaded
@@ -143,7 +151,7 @@ class Predictor:
             source = at_depths(dict(self._detector.depths))
         mark = options.get("on_unreadable") == "mark"
         for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
-            yield annotated(self._detector, self._with_categories(loaded), training=False, mark=mark)
+            yield annotated(self._detector, self._with_categories(loaded, mark), training=False, mark=mark)
 
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
         scores, maps = parallel.to_host(result)
@@ -152,14 +160,20 @@ class Predictor:
             progress(real)
         return Output(scores[:real], maps[:real], loaded)
 
-    def _with_categories(self, loaded: LoadedBatch) -> LoadedBatch:
+    def _with_categories(self, loaded: LoadedBatch, mark: bool) -> LoadedBatch:
         known = {name: number for number, name in enumerate(self._detector.categories)}
         numbers = [known.get(record.category, -1) for record in loaded.records]
         if self._detector.inputs.needs_category and -1 in numbers:
-            strangers = sorted({r.category or "(none)" for r, n in zip(loaded.records, numbers, strict=True) if n < 0})
-            raise DataError(
-                f"{self._detector.name} needs the category of every image and does not know {', '.join(strangers)}; "
-                f"it knows {', '.join(known)} (`category`)"
+            needs, knows = f"{self._detector.name} needs the category of every image", ", ".join(known)
+            strangers = [r for r, number in zip(loaded.records, numbers, strict=True) if number < 0]
+            names = ", ".join(sorted({record.category or "(none)" for record in strangers}))
+            if not mark:
+                raise DataError(f"{needs} and does not know {names}; it knows {knows} (`category`)")
+            detail = f"{needs}; it knows {knows}"
+            problems = tuple(
+                found or ((Problem("unknown category", str(record.file), detail),) if number < 0 else ())
+                for found, record, number in zip(loaded.problems, loaded.records, numbers, strict=True)
             )
+            loaded, numbers = loaded._replace(problems=problems), [max(number, 0) for number in numbers]
         padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
         return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))

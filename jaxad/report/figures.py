@@ -13,12 +13,13 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
 from jaxad.inference.decisions import VERDICTS
+from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput
 from jaxad.io.pictures import encode_picture, shrink
 from jaxad.io.text import name_text
 from jaxad.report import charts
-from jaxad.report.images import contour, heat, panels
+from jaxad.report.images import panels
 from jaxad.types import Record
 
 _GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000

@@ -11,13 +11,13 @@ from typing import Any
 import jinja2
 import numpy as np
 
+from jaxad.inference.heat import heat
 from jaxad.inference.results import Evaluation, notes_of
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
 from jaxad.io.text import visible
 from jaxad.metrics import LABELS
 from jaxad.report import figures, image_list, mistakes, operating, summary
-from jaxad.report.images import heat
 from jaxad.report.schema import validate_report
 
 

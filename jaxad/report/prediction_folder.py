@@ -1,7 +1,10 @@
 """The folder that `jaxad predict` leaves: predictions.jsonl, and overlays, maps and masks at each image's own size.
 
     DIR/predictions.jsonl       one line of JSON for each image
+    DIR/predictions.csv         the same as a table, in which images that were left out have a line too, with the reason
     DIR/problems.jsonl          one line (file, kind, detail) for each reason why an image was left out, if any was
+    DIR/index.html              the worst images first, in one file (`jaxad.report.prediction_page`)
+    DIR/model.json              which model judged (`jaxad.inference.checkpoint.Restored.identity`), if it is known
     DIR/overlay/NAME.jpg        the image under its heat, with what lies above the pixel limit outlined
     DIR/map/NAME.npy or .tiff   float32, unscaled
     DIR/mask/NAME.png           0 and 255
@@ -14,31 +17,39 @@ One process at a time writes to DIR; what one that was killed left half done the
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from jaxad.errors import ConfigError, Problem
-from jaxad.inference.maps import heat_scale
-from jaxad.inference.prediction import ImagePrediction
-from jaxad.inference.threshold import Threshold
+from jaxad.inference.answer import Answer
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
 from jaxad.io.locks import occupied
+from jaxad.io.pictures import encode_picture
 from jaxad.io.scratch import scratch
 from jaxad.io.signals import held
 from jaxad.io.text import name_text
 from jaxad.io.threads import map_threads
-from jaxad.report.images import save_map, save_mask, save_overlay
+from jaxad.report.images import save_map, save_mask
+from jaxad.report.prediction_page import Worst
+from jaxad.report.prediction_rows import answer_cells, problem_cells, problem_row, table_line
 
 KINDS = ("overlay", "map", "mask")
-LINES, PROBLEMS = "predictions.jsonl", "problems.jsonl"
+LINES, PROBLEMS, TABLE, PAGE, MODEL = (
+    "predictions.jsonl",
+    "problems.jsonl",
+    "predictions.csv",
+    "index.html",
+    "model.json",
+)
+STAMP = "stamp"
+"""The key that lines of a watched folder (`jaxad.report.watched_folder`) have and others have not."""
 PREFIX = ".predict-"
 """Of hidden folders of results that are not complete."""
 WRITERS = 2
@@ -55,7 +66,7 @@ class PredictionFolder:
         files: the images, in the order in which they will be added; those that are not added are left out.
         save: which of `KINDS` to write.
         map_format: of raw maps.
-        threshold: for the outline and the colors of overlays; None scales each by its own map.
+        model: which one judges, JSON-ready; None where that is not known.
 
     Raises:
         ConfigError: on entering: the folder cannot be written, another process uses it, or results would replace files
@@ -69,13 +80,15 @@ class PredictionFolder:
         *,
         save: Sequence[str] = ("overlay",),
         map_format: Literal["npy", "tiff"] = "npy",
-        threshold: Threshold | None = None,
+        model: Mapping[str, Any] | None = None,
     ):
-        self.folder, self._save, self._map_format, self._threshold = folder, save, map_format, threshold
+        self.folder, self._save, self._map_format, self._model = folder, save, map_format, model
         self._files = files
         self._names = dict(zip(map(str, files), picture_names(files), strict=True))
         self._lines: list[str] = []
-        self._problems: list[str] = []
+        self._table = [table_line()]
+        self._problems: list[dict[str, str]] = []
+        self._worst = Worst()
 
     def __enter__(self) -> PredictionFolder:
         with ExitStack() as stack:
@@ -92,49 +105,37 @@ class PredictionFolder:
             if kind is None:
                 with held():
                     new = self._scratch / "new"
-                    write_whole(new / PROBLEMS, "".join(f"{line}\n" for line in self._problems))
+                    write_whole(new / PROBLEMS, "".join(f"{json_text(row)}\n" for row in self._problems))
+                    write_whole(new / TABLE, "".join(self._table))
+                    write_whole(new / PAGE, self._worst.page(self._model, self._problems))
+                    write_whole(new / MODEL, f"{json_text(self._model, indent=2)}\n" if self._model else "")
                     write_whole(new / LINES, "".join(f"{line}\n" for line in self._lines))
                     self._finish(self._scratch)
 
     def leave_out(self, problems: Sequence[Problem]) -> None:
         """Notes why images of `files` are not added."""
-        self._problems += [json_text({"file": name_text(p.file), "kind": p.kind, "detail": p.detail}) for p in problems]
+        self._problems += map(problem_row, problems)
+        self._table += (table_line(problem_cells(problem)) for problem in problems)
 
-    def add(self, found: Iterable[tuple[np.ndarray, ImagePrediction]]) -> Iterator[ImagePrediction]:
-        """Takes images uint8 [h w 3] with their predictions, as `jaxad.inference.prediction.predict_stream` gives them.
+    def add(self, found: Iterable[Answer]) -> Iterator[Answer]:
+        """Takes answers, as `jaxad.Inspector.stream` gives them.
 
         Threads draw and write pictures while the next images are judged.
 
         Yields:
-            The predictions, each when its pictures are written.
+            The answers, each when its pictures are written.
         """
-        for prediction in map_threads(self._write, found, WRITERS):
-            self._lines.append(json_text(prediction.to_json()))
-            yield prediction
+        for answer, line, row in map_threads(self._write, found, WRITERS):
+            self._lines.append(line)
+            self._table.append(row)
+            yield answer
 
-    def _write(self, found: tuple[np.ndarray, ImagePrediction]) -> ImagePrediction:
-        """Writes the pictures of an image."""
-        image, prediction = found
-        name, new = self._names[prediction.file], self._scratch / "new"
-        if "overlay" in self._save:
-            limits = None if self._threshold is None else self._threshold.of(prediction.category)
-            if limits is None:
-                low, high = heat_scale(normal=prediction.map)
-            else:
-                low, high = heat_scale(limits.pixel, np.array([limits.typical]))
-            save_overlay(
-                new / "overlay" / f"{name}.jpg",
-                image,
-                prediction.map,
-                low=low,
-                high=high,
-                threshold=None if limits is None else limits.pixel,
-            )
-        if "map" in self._save:
-            save_map(new / "map" / f"{name}.{self._map_format}", prediction.map)
-        if "mask" in self._save and prediction.mask is not None:
-            save_mask(new / "mask" / f"{name}.png", prediction.mask)
-        return prediction
+    def _write(self, answer: Answer) -> tuple[Answer, str, str]:
+        """Writes the pictures of an image; its lines."""
+        name, new = self._names[answer.file], self._scratch / "new"
+        write_pictures(new, name, answer, self._save, self._map_format)
+        self._worst.add(answer, f"overlay/{name}.jpg" if "overlay" in self._save else "")
+        return answer, json_text(answer.to_json()), table_line(answer_cells(answer))
 
     def _finish(self, place: Path) -> None:
         """Puts complete results in place of earlier ones; goes on where a process was killed at that."""
@@ -153,12 +154,23 @@ class PredictionFolder:
             else:
                 (new / kind).rmdir()
         # The lines come last: where they are new, all else is.
-        if (new / PROBLEMS).is_file():
-            if (new / PROBLEMS).stat().st_size:
-                os.replace(new / PROBLEMS, self.folder / PROBLEMS)
-            else:
-                (self.folder / PROBLEMS).unlink(missing_ok=True)
+        for file in (PROBLEMS, TABLE, PAGE, MODEL):
+            if (new / file).is_file():
+                if (new / file).stat().st_size:
+                    os.replace(new / file, self.folder / file)
+                else:
+                    (self.folder / file).unlink(missing_ok=True)
         os.replace(new / LINES, self.folder / LINES)
+
+
+def write_pictures(folder: Path, name: str, answer: Answer, save: Sequence[str], map_format: str) -> None:
+    """Writes the pictures of an image, of the kinds `save`, under a name in the folders of these kinds."""
+    if "overlay" in save:
+        write_whole(folder / "overlay" / f"{name}.jpg", encode_picture(answer.overlay, ".jpg"))
+    if "map" in save:
+        save_map(folder / "map" / f"{name}.{map_format}", answer.map)
+    if "mask" in save and answer.mask is not None:
+        save_mask(folder / "mask" / f"{name}.png", answer.mask)
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:
@@ -171,11 +183,12 @@ def picture_names(files: Sequence[Path]) -> list[str]:
     relative = [file.relative_to(shared) for file in absolute]
     holders = Counter(path.with_suffix("") for path in set(relative))
     own = [path if holders[path.with_suffix("")] > 1 else path.with_suffix("") for path in relative]
-    return ["/".join(_fitting(name_text(part)) for part in path.parts) for path in own]
+    return ["/".join(map(fitting_name, path.parts)) for path in own]
 
 
-def _fitting(name: str) -> str:
-    """A name that has room for the extension of a picture."""
+def fitting_name(part: str) -> str:
+    """A part of a path as text that has room for the extension of a picture."""
+    name = name_text(part)
     encoded = name.encode()
     if len(encoded) <= LONGEST:
         return name
@@ -184,15 +197,24 @@ def _fitting(name: str) -> str:
 
 
 def _check(folder: Path, files: Sequence[Path]) -> None:
-    present = [folder / name for name in (*KINDS, PROBLEMS) if (folder / name).exists()]
+    present = [folder / name for name in (*KINDS, PROBLEMS, TABLE, PAGE, MODEL) if (folder / name).exists()]
     if present and not (folder / LINES).is_file():
         names = " and ".join(map(str, present))
         raise ConfigError(
             f"folder = {folder}: {names} would be replaced but did not come from jaxad; choose another folder"
         )
+    if _is_watched(folder):
+        raise ConfigError(f"folder = {folder}: holds the results of a watched folder; choose another folder")
     replaced = [path.resolve() for path in present]
     inputs = [str(file) for file in files if any(file.resolve().is_relative_to(path) for path in replaced)]
     if inputs:
         raise ConfigError(
             f"folder = {folder}: would replace the images to judge, {inputs[0]} first; choose another folder"
         )
+
+
+def _is_watched(folder: Path) -> bool:
+    """Whether a folder holds lines to which further ones are added."""
+    with suppress(OSError, ValueError), (folder / LINES).open("rb") as stream:
+        return STAMP in json.loads(stream.readline(2**20))
+    return False

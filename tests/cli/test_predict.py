@@ -14,6 +14,7 @@ from jaxad.cli.predict import Predict
 from tests.cli.shell import failure, jaxad
 from tests.data.counting import counted
 
+DISC_TILE = ("disc", "tile")
 TILE = ("--category", "tile")
 REST = ("--checkpoint", "R", "--out", "O", "--save", "overlay", "map", "mask")
 SIZES = {"a/1.png": (91, 57), "b/1.gif": (40, 57), "b/1.png": (33, 57), "b/deep.tiff": (23, 101)}
@@ -38,7 +39,8 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
     out = tmp_path / "out"
     jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", out, "--save", "overlay", "map", "mask")
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
-    assert [list(line) for line in lines] == [["file", "category", "score", "threshold", "anomalous", "box"]] * 4
+    keys = ["file", "category", "score", "threshold", "anomalous", "box", "scaled", "model"]
+    assert [list(line) for line in lines] == [keys] * 4
     assert [line["file"] for line in lines] == [str(odd_images / name) for name in SIZES]
     for line, (name, (height, width)) in zip(lines, SIZES.items(), strict=True):
         stem = name if name.startswith("b/1") else str(Path(name).with_suffix(""))
@@ -57,7 +59,9 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
             assert 0 <= top < bottom <= height
     # Noise is nothing like the parts; without a box the test above would check nothing.
     assert any(line["box"] for line in lines)
-    assert sum(file.is_file() for file in out.rglob("*")) == 13
+    names = {"predictions.jsonl", "predictions.csv", "index.html", "model.json"}
+    assert names == {file.name for file in out.iterdir() if file.is_file()}
+    assert sum(file.is_file() for file in out.rglob("*")) == 12 + len(names)
     assert {file: file.read_bytes() for file in odd_images.rglob("*.*")} == before
 
 
@@ -75,7 +79,7 @@ def test_predict_replaces_earlier_results_as_a_whole(work, odd_images, tmp_path)
     jaxad("predict", odd_images / "b", odd_images / "a/1.png", *checkpoint, "--save", "map", "mask")
     jaxad("predict", odd_images / "a/1.png", *checkpoint, "--save", "map", "--map-format", "tiff")
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
-    assert files == ["map", "map/1.tiff", "predictions.jsonl"]
+    assert files == ["index.html", "map", "map/1.tiff", "model.json", "predictions.csv", "predictions.jsonl"]
     with Image.open(tmp_path / "out/map/1.tiff") as map:
         assert (map.mode, map.size) == ("F", (57, 91))
     (line,) = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
@@ -149,6 +153,76 @@ def test_predict_refuses_before_work(work, odd_images, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "no image in this folder" in failure(capsys, "predict", tmp_path / "empty", *command[2:])
     assert not (tmp_path / "out").exists()
+
+
+def test_out_inside_the_input_and_results_of_others_are_never_judged(work, odd_images):
+    """Also where the input is itself the folder of results."""
+    checkpoint = ("--checkpoint", work / "my run", "--save", "overlay", "mask")
+    for out in (odd_images / "out", odd_images / "out", odd_images / "a/other", odd_images, odd_images):
+        jaxad("predict", odd_images, *checkpoint, "--out", out)
+        lines = [json.loads(line)["file"] for line in (out / "predictions.jsonl").read_text().splitlines()]
+        assert lines == [str(odd_images / name) for name in SIZES]
+
+
+def test_categories_by_subfolder_have_their_own_thresholds_and_masks_are_not_judged(work, tmp_path, capsys):
+    data, out = work / "my parts", tmp_path / "out"
+    jaxad("predict", data, "--checkpoint", work / "bank", "--out", out)
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "categories by subfolder: disc 20, tile 20" in said
+    assert "left out: 8 masks" in said
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert all(Path(line["file"]).relative_to(data).parts[0] == line["category"] for line in lines)
+    limits = {category: {line["threshold"] for line in lines if line["category"] == category} for category in DISC_TILE}
+    assert [len(limits[category]) for category in DISC_TILE] == [1, 1]
+    assert limits["disc"] != limits["tile"]
+    # A detector that needs categories leaves out what lies in none.
+    Image.new("RGB", (60, 60)).save(tmp_path / "loose.png")
+    words = ("predict", data / "..", tmp_path / "loose.png", "--checkpoint", work / "bank", "--out", out)
+    assert "--category: this patch-bank needs it" in failure(capsys, *words)
+    jaxad("predict", data, tmp_path / "loose.png", *words[3:], "--on-bad", "skip")
+    (problem,) = (tmp_path / "out/problems.jsonl").read_text().splitlines()
+    assert json.loads(problem)["kind"] == "unknown category"
+
+
+def test_a_threshold_given_by_hand_decides(work, odd_images, tmp_path):
+    for value, flagged in (("-1", 4), ("1e9", 0)):
+        out = tmp_path / value
+        jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", out, f"--threshold={value}")
+        lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        assert sum(line["anomalous"] for line in lines) == flagged
+        assert all((line["scaled"] > 0.5) == line["anomalous"] for line in lines)
+        assert {line["threshold"] for line in lines} == {float(value)}
+
+
+def test_results_say_which_model_made_them(work, odd_images, tmp_path):
+    jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", tmp_path / "out")
+    model = json.loads((tmp_path / "out/model.json").read_text())
+    line = json.loads((tmp_path / "out/predictions.jsonl").read_text().splitlines()[0])
+    assert line["model"] == model["sha256"][:12]
+    assert (model["run"], model["detector"]) == (str(work / "my run"), "dpdiff")
+    assert model["sha256"][:12] in (tmp_path / "out/index.html").read_text()
+
+
+@pytest.mark.slow
+def test_one_broken_file_in_a_thousand_costs_one_answer(work, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(1000):
+        Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / f"{number:04}.jpg")
+    broken = folder / "0500.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    words = ("--checkpoint", work / "my run", "--out", tmp_path / "out", "--on-bad", "skip")
+    jaxad("predict", folder, *words)
+    lines = (tmp_path / "out/predictions.jsonl").read_text().splitlines()
+    (problem,) = (tmp_path / "out/problems.jsonl").read_text().splitlines()
+    assert len(lines) == 999
+    assert json.loads(problem)["file"] == str(broken)
+    assert len((tmp_path / "out/predictions.csv").read_text().splitlines()) == 1001
+    page = tmp_path / "out/index.html"
+    assert page.stat().st_size < 10e6
+    with capsys.disabled():
+        print(f"\n999 answers, one reason, a page of {page.stat().st_size / 1e6:.1f} MB")
 
 
 @pytest.mark.parametrize(

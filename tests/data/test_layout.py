@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad.data.layout import image_files, scan
+from jaxad.data.layout import photos, scan
 from jaxad.data.layout.category import HINTS
 from jaxad.errors import DataError
 from jaxad.io.locks import locked
@@ -268,7 +268,7 @@ def test_links_to_nothing_are_named(tree):
         ("dangling link", "good", False),
     ]
     assert all(name in text.detail for name, text in zip(("nowhere.png", "elsewhere"), problems, strict=True))
-    assert [file.name for file in image_files(tree.root / "c/train")][-1] == "gone.png"
+    assert [file.name for file in photos(tree.root / "c/train").files][-1] == "gone.png"
 
 
 def test_choice_of_categories(tree):
@@ -287,9 +287,9 @@ def test_folders_that_hold_no_data(tree, tmp_path):
         scan(tree.root)
 
 
-def test_image_files_are_sorted_and_deep(tree):
+def test_photos_are_sorted_and_deep(tree):
     for name in ("b.png", "a/z.JPG", "a/c/y.tif"):
         tree.text(name)
     tree.text("a/notes.txt")
     os.symlink(tree.root, tree.root / "a/loop")
-    assert [f.relative_to(tree.root).as_posix() for f in image_files(tree.root)] == ["b.png", "a/z.JPG", "a/c/y.tif"]
+    assert [f.relative_to(tree.root).as_posix() for f in photos(tree.root).files] == ["b.png", "a/z.JPG", "a/c/y.tif"]

@@ -91,7 +91,7 @@ def test_answers_are_at_the_size_of_the_image_with_the_threshold_applied(trained
             x0, y0, x1, y1 = p.box
             assert 0 <= x0 < x1 <= p.map.shape[1]
             assert 0 <= y0 < y1 <= p.map.shape[0]
-        assert p.to_json().keys() == {"file", "category", "score", "threshold", "anomalous", "box"}
+        assert p.to_json().keys() == {"file", "category", "score", "threshold", "anomalous", "box", "scaled", "model"}
 
 
 def test_an_anomalous_image_always_has_a_box(trained, images):

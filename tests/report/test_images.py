@@ -8,19 +8,9 @@ import pytest
 from PIL import Image
 
 from jaxad.errors import JaxadError
+from jaxad.inference.heat import FLAGGED, OUTLINE, contour, heat, overlay
 from jaxad.inference.maps import heat_scale
-from jaxad.report.images import (
-    FLAGGED,
-    OUTLINE,
-    contour,
-    heat,
-    marked,
-    overlay,
-    panels,
-    save_map,
-    save_mask,
-    save_overlay,
-)
+from jaxad.report.images import marked, panels, save_map, save_mask
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
 
@@ -131,30 +121,11 @@ def test_masks_are_black_and_white_at_their_own_size(tmp_path):
         np.testing.assert_array_equal(np.asarray(file), mask * 255)
 
 
-@pytest.mark.parametrize("name", ["o.png", "o.jpg"])
-def test_overlays_have_the_size_of_the_image(tmp_path, name):
-    map = np.zeros((10, 10), np.float32)
-    map[4:6, 4:6] = 2
-    path = save_overlay(tmp_path / name, IMAGE, map, low=0, high=2, threshold=1.0)
-    with Image.open(path) as file:
-        assert file.size == (60, 40)
-
-
-def test_overlay_outlines_what_is_above_the_threshold(tmp_path):
-    map = np.zeros((40, 60), np.float32)
-    map[10:20, 10:20] = 0.9
-    paths = [save_overlay(tmp_path / f"{t}.png", IMAGE, map, low=0, high=2, threshold=t) for t in (None, 0.5, 1.0)]
-    plain, outlined, below = (np.asarray(Image.open(path)) for path in paths)
-    assert (outlined != plain).any()
-    np.testing.assert_array_equal(below, plain)
-
-
 @pytest.mark.parametrize(
     ("save", "name"),
     [
         (lambda p: save_map(p, IMAGE[..., 0]), "a.png"),
         (lambda p: save_mask(p, IMAGE[..., 0]), "a.jpg"),
-        (lambda p: save_overlay(p, IMAGE, IMAGE[..., 0], low=0, high=1), "a.tiff"),
     ],
 )
 def test_other_extensions_are_refused(tmp_path, save, name):

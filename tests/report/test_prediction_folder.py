@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ConfigError, JaxadError, Problem
-from jaxad.inference.prediction import ImagePrediction
+from jaxad.inference.answer import Answer
 from jaxad.inference.threshold import Limits, Threshold
 from jaxad.io.locks import LOCK, occupied
 from jaxad.report import prediction_folder
@@ -21,15 +21,18 @@ IMAGE = np.full((20, 30, 3), 90, np.uint8)
 RULE = Threshold(0.01, "exact-256", {"": Limits(0.5, 0.5, 0.1, 9)})
 
 
-def prediction(file: Path) -> ImagePrediction:
+PAGES = {"predictions.jsonl", "predictions.csv", "index.html"}
+
+
+def answer(file: Path, score: float = 1.0) -> Answer:
     heat = np.zeros((20, 30), np.float32)
     heat[5:9, 5:9] = 1
-    return ImagePrediction(str(file), "", 1.0, 0.5, True, (5, 5, 9, 9), heat, heat > 0.5)
+    return Answer(str(file), "", score, IMAGE, RULE, "abc", heat)
 
 
 def write(folder: Path, *files: Path, **options) -> None:
-    with PredictionFolder(folder, files, threshold=RULE, **options) as results:
-        list(results.add((IMAGE, prediction(file)) for file in files))
+    with PredictionFolder(folder, files, **options) as results:
+        list(results.add(answer(file) for file in files))
 
 
 def content(folder: Path) -> set[str]:
@@ -48,15 +51,15 @@ def test_every_kind_of_file_is_written(tmp_path, map_format):
     files = [tmp_path / "in/a.png", tmp_path / "in/b.png"]
     write(tmp_path / "out", *files, save=KINDS, map_format=map_format)
     pictures = {f"overlay/{n}.jpg" for n in "ab"} | {f"map/{n}.{map_format}" for n in "ab"}
-    assert content(tmp_path / "out") == pictures | {f"mask/{n}.png" for n in "ab"} | {"predictions.jsonl"}
+    assert content(tmp_path / "out") == pictures | {f"mask/{n}.png" for n in "ab"} | PAGES
     lines = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
-    assert lines == [prediction(file).to_json() for file in files]
+    assert lines == [answer(file).to_json() for file in files]
 
 
 def test_earlier_results_are_replaced_as_a_whole(tmp_path):
     write(tmp_path / "out", tmp_path / "in/a.png", save=KINDS)
     write(tmp_path / "out", tmp_path / "in/b.png", save=("mask",))
-    assert content(tmp_path / "out") == {"mask/b.png", "predictions.jsonl"}
+    assert content(tmp_path / "out") == {"mask/b.png"} | PAGES
 
 
 def test_an_error_leaves_earlier_results_as_they_are(tmp_path):
@@ -86,15 +89,15 @@ def test_what_jaxad_did_not_write_and_the_images_themselves_are_never_replaced(t
 def test_images_that_are_left_out_are_listed_and_the_others_keep_their_names(tmp_path):
     files = [tmp_path / "in/a.png", tmp_path / "in/b.png", tmp_path / "in/c.png"]
     with PredictionFolder(tmp_path / "out", files) as results:
-        list(results.add([(IMAGE, prediction(files[0]))]))
+        list(results.add([answer(files[0])]))
         results.leave_out([Problem("truncated image", str(files[1]), "ends early")])
-        list(results.add([(IMAGE, prediction(files[2]))]))
-    assert content(tmp_path / "out") == {"overlay/a.jpg", "overlay/c.jpg", "predictions.jsonl", "problems.jsonl"}
+        list(results.add([answer(files[2])]))
+    assert content(tmp_path / "out") == {"overlay/a.jpg", "overlay/c.jpg", "problems.jsonl"} | PAGES
     (line,) = (tmp_path / "out/problems.jsonl").read_text().splitlines()
     assert json.loads(line) == {"file": str(files[1]), "kind": "truncated image", "detail": "ends early"}
     # A run without problems says so by the file's absence.
     write(tmp_path / "out", files[0])
-    assert content(tmp_path / "out") == {"overlay/a.jpg", "predictions.jsonl"}
+    assert content(tmp_path / "out") == {"overlay/a.jpg"} | PAGES
 
 
 class Killed(BaseException):
@@ -116,14 +119,14 @@ def moves(monkeypatch, until: int) -> list[str]:
 
 
 @pytest.mark.parametrize("earlier", [(), ("overlay", "map"), KINDS])
-@pytest.mark.parametrize("until", range(10))
+@pytest.mark.parametrize("until", range(14))
 def test_a_process_killed_while_it_puts_results_in_place_leaves_them_to_the_next(tmp_path, monkeypatch, until, earlier):
     """The next one fails before it has results of its own: what is there is whole all the same."""
     out = tmp_path / "out"
     if earlier:
         write(out, tmp_path / "in/old.png", save=earlier)
     before = content(out)
-    new = {"overlay/new.jpg", "mask/new.png", "predictions.jsonl"}
+    new = {"overlay/new.jpg", "mask/new.png"} | PAGES
     with monkeypatch.context() as patch:
         patch.setattr("jaxad.io.scratch.shutil.rmtree", lambda *_, **__: None)
         moves(patch, until)
@@ -159,6 +162,6 @@ def test_names_of_pictures_are_text_that_every_file_system_takes(tmp_path):
     assert len(set(names)) == len(names)
     assert all(len(f"{name}.tiff".encode()) <= 255 for name in names)
     write(tmp_path / "out", *files, save=("map",), map_format="tiff")
-    assert len(content(tmp_path / "out")) == len(files) + 1
+    assert len(content(tmp_path / "out")) == len(files) + len(PAGES)
     lines = [json.loads(line)["file"] for line in (tmp_path / "out/predictions.jsonl").read_text("ascii").splitlines()]
     assert lines[:3] == [r"x/caf\xe9.png", r"x/new\x0aline.png", "x/瓶子.png"]

@@ -15,7 +15,7 @@ nothing; thumbnails, other files, links to nothing and folders without a place a
 files and folders are read, but no folder is entered from within itself.
 """
 
+from jaxad.data.layout.photos import photos
 from jaxad.data.layout.scan import Listing, scan
-from jaxad.data.layout.tree import image_files
 
-__all__ = ["Listing", "image_files", "scan"]
+__all__ = ["Listing", "photos", "scan"]

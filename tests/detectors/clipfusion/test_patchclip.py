@@ -12,7 +12,7 @@ from jaxad.data import ImageList
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import DataError
-from jaxad.inference.prediction import predict_stream
+from jaxad.inference.prediction import answers
 from jaxad.inference.predictor import Predictor
 from jaxad.models.clip.dense import value_patches
 from jaxad.models.clip.loading import load_clip
@@ -216,6 +216,6 @@ def test_images_smaller_than_a_patch_are_named(model, references):
     with pytest.raises(DataError, match="image-1: small image: 2 x 3 pixels"):
         variant(model, ImageList(pictures, "disc"))
     problems = []
-    stream = predict_stream(model, ImageList(pictures, "disc"), on_bad=problems.extend)
-    assert [prediction.file for _, prediction in stream] == ["image-2"]
+    stream = answers(Predictor(model), ImageList(pictures, "disc"), on_bad=problems.extend)
+    assert [answer.file for answer in stream] == ["image-2"]
     assert [(p.file, p.kind) for p in problems] == [("image-0", "small image"), ("image-1", "small image")]

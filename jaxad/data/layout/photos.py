@@ -1,0 +1,76 @@
+"""The images of a folder that are to be judged: all but masks, small or painted copies, and results of earlier runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxad.data.layout.evidence import are_masks, copies_of_others, masks_beside
+from jaxad.data.layout.tree import Folder, is_image, read_tree
+from jaxad.data.layout.words import role
+
+RESULTS = "predictions.jsonl"
+"""The file by which a folder of results is known."""
+PICTURES = ("overlay", "map", "mask")
+"""Folders in it that are results too."""
+
+
+class Photos(NamedTuple):
+    """What was found in a folder.
+
+    Attributes:
+        files: the images to judge, sorted by name, also links to nothing, so that they are named.
+        masks: pictures that mark defects, which are left out.
+        copies: thumbnails and overlays of other images, by their names, which are left out.
+        results: pictures that `jaxad predict` left there, which are left out.
+    """
+
+    files: list[Path]
+    masks: list[Path]
+    copies: list[Path]
+    results: list[Path]
+
+    def left_out(self) -> str:
+        """What was left out, in words; "" for nothing."""
+        found = {
+            "masks": self.masks,
+            "thumbnails or overlays": self.copies,
+            "pictures of earlier results": self.results,
+        }
+        return ", ".join(f"{len(files)} {name} ({files[0]})" for name, files in found.items() if files)
+
+
+def photos(folder: Path) -> Photos:
+    """Looks through a folder and its subfolders; the folder itself is taken for what the user says it is.
+
+    Links that lead back are not followed; folders of thumbnails, trash and system files are left out without a word.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    found = Photos([], [], [], [])
+    for below in _to_judge(read_tree(folder), found):
+        copies = set(copies_of_others(below.images))
+        # Of loose photos, black and white alone says nothing: names must.
+        masks = masks_beside([file for file in below.images if file not in copies], by_content=False)
+        # A folder of nothing else is one of parts that have such names.
+        masks = masks if len(masks) < len(below.images) - len(copies) else set()
+        found.copies.extend(sorted(copies))
+        found.masks.extend(sorted(masks))
+        own = [file for file in below.images if file not in copies | masks]
+        found.files.extend(sorted([*own, *filter(is_image, below.dangling)], key=lambda path: path.name))
+    return found
+
+
+def _to_judge(folder: Folder, found: Photos) -> Iterator[Folder]:
+    """The folder and those below it that may hold images to judge; notes what the others hold."""
+    yield folder
+    results = any(file.name == RESULTS for file in folder.others)
+    for child in folder.folders:
+        if results and child.name in PICTURES:
+            found.results.extend(child.all_images())
+        elif role(child.name).part == "masks" and are_masks(child):
+            found.masks.extend(child.all_images())
+        else:
+            yield from _to_judge(child, found)

@@ -1,0 +1,111 @@
+"""What a detector says of one image: decided at once, drawn when it is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxad.inference.heat import contour, overlay
+from jaxad.inference.maps import fit_map, heat_scale, hottest_box
+from jaxad.io.text import name_text
+
+if TYPE_CHECKING:
+    from jaxad.inference.threshold import Limits, Threshold
+
+Verdict = Literal["anomalous", "normal", "undecided"]
+FAINT = 0.8
+"""Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The answer for one image. What takes time (map, box, mask, overlay) is made when it is first asked for.
+
+    Attributes:
+        file: its path, or a name for images given as arrays.
+        category: as given or found, "" where unknown.
+        score: image score; higher is more anomalous.
+        image: uint8 [h w 3] at its own size.
+        rule: by which it is decided; None gives score and map alone.
+        model: what tells the checkpoint that judged from all others (`Restored.short_hash`), "" where there is none.
+        small_map: float32 [h w] of the protocol's size.
+    """
+
+    file: str
+    category: str
+    score: float
+    image: np.ndarray = field(repr=False)
+    rule: Threshold | None = field(repr=False)
+    model: str
+    small_map: np.ndarray = field(repr=False)
+
+    @property
+    def threshold(self) -> float | None:
+        """Limit of the score, None where the detector has no threshold."""
+        return None if self._limits is None else self._limits.image
+
+    @property
+    def scaled(self) -> float | None:
+        """The score from 0 to 1 with the threshold at 0.5 (`Threshold.scaled`), alike in all categories."""
+        return None if self.rule is None else self.rule.scaled(self.score, self.category)
+
+    @property
+    def anomalous(self) -> bool | None:
+        """Whether the score is above the limit; None without a threshold."""
+        return None if self._limits is None else self.score > self._limits.image
+
+    @property
+    def verdict(self) -> Verdict:
+        """`anomalous` in a word."""
+        return "undecided" if self.anomalous is None else "anomalous" if self.anomalous else "normal"
+
+    @cached_property
+    def map(self) -> np.ndarray:
+        """float32 [h w] at the image's own size."""
+        return fit_map(self.small_map, self.image.shape[:2])
+
+    @cached_property
+    def box(self) -> tuple[int, int, int, int] | None:
+        """[x0, y0, x1, y1] of the hottest region in pixels of the image (x1, y1 exclusive) if it is anomalous."""
+        if self._limits is None or not self.anomalous:
+            return None
+        # An anomalous image always has a place to look at, also where no single pixel passes the pixel limit.
+        found = hottest_box(self.map, min(self._limits.pixel, FAINT * float(self.map.max())))
+        return (found[0], found[1], found[2], found[3]) if found else None
+
+    @cached_property
+    def mask(self) -> np.ndarray | None:
+        """bool [h w], pixels above the pixel limit; None without a threshold."""
+        return None if self._limits is None else self.map > self._limits.pixel
+
+    @cached_property
+    def overlay(self) -> np.ndarray:
+        """uint8 [h w 3]: the image under its heat, with what lies above the pixel limit outlined.
+
+        Colors are those of the category's scale; without a threshold each map has a scale of its own.
+        """
+        if self._limits is None or self.mask is None:
+            low, high = heat_scale(normal=self.map)
+            return overlay(self.image, self.map, low=low, high=high)
+        low, high = heat_scale(self._limits.pixel, np.array([self._limits.typical]))
+        return contour(overlay(self.image, self.map, low=low, high=high), self.mask)
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of predictions.jsonl; the file's name as `jaxad.io.text.name_text` writes it."""
+        return {
+            "file": name_text(self.file),
+            "category": self.category,
+            "score": self.score,
+            "threshold": self.threshold,
+            "anomalous": self.anomalous,
+            "box": None if self.box is None else list(self.box),
+            "scaled": self.scaled,
+            "model": self.model or None,
+        }
+
+    @property
+    def _limits(self) -> Limits | None:
+        return None if self.rule is None else self.rule.of(self.category)

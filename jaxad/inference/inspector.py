@@ -1,0 +1,201 @@
+"""A checkpoint that is loaded once and asked often.
+
+inspector = jaxad.load("runs/parts")
+answer = inspector("photo.jpg", category="bottle")
+answer.verdict, answer.score, answer.threshold, answer.scaled, answer.box, answer.mask, answer.overlay
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+from PIL import Image
+
+from jaxad import parallel
+from jaxad.data import ImageList
+from jaxad.detector import Detector
+from jaxad.errors import ConfigError, Problem
+from jaxad.inference.answer import Answer
+from jaxad.inference.checkpoint import Restored, restore
+from jaxad.inference.prediction import OnBad, answers, outcomes, protocol_of
+from jaxad.inference.predictor import Predictor
+from jaxad.inference.threshold import Threshold, overridden
+from jaxad.types import Source
+
+PER_ACCELERATOR = 8
+"""Images of a batch for each accelerator; a CPU, which gains nothing by more, gets one."""
+
+
+class Inspector:
+    """A detector that is ready to judge: compiled once, for one batch size, and safe to ask from several threads.
+
+    Fewer images than a batch are filled up to it, more are divided, so that no number of images compiles anything.
+
+    Args:
+        detector: trained, or with its memory filled.
+        threshold: decides; None gives scores and maps alone.
+        protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
+        category: what images show where a call does not say.
+        batch_size: images that are judged at once; None for `PER_ACCELERATOR` on each GPU or TPU, one on each CPU.
+        mesh: devices; None for all.
+        restored: the checkpoint that the detector is of, for its identity.
+
+    Attributes:
+        detector, threshold, category: as given.
+        batch_size: images of a batch.
+        identity: which model judges, JSON-ready (`jaxad.inference.checkpoint.Restored.identity`); empty without
+            `restored`.
+        model: short form of that, which each answer bears; "" without `restored`.
+        notes: what users should know of the detector and its checkpoint.
+
+    Raises:
+        ConfigError: a protocol other than the threshold's, or a category that the detector does not know.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        threshold: Threshold | None = None,
+        *,
+        protocol: str | None = None,
+        category: str = "",
+        batch_size: int | None = None,
+        mesh: Mesh | None = None,
+        restored: Restored | None = None,
+    ):
+        self.detector, self.threshold = detector, threshold
+        self.category = self.known_category(category)
+        self.identity = {} if restored is None else restored.identity()
+        self.model = "" if restored is None else restored.short_hash
+        self.notes = (*(() if restored is None else restored.notes), *detector.notes)
+        if threshold is None:
+            how = "run fit with --holdout above 0 to its end"
+            self.notes += (f"the checkpoint has no threshold ({how}): scores only, no decisions",)
+        name = protocol_of(threshold, protocol)
+        mesh = mesh or parallel.make_mesh()
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
+        batch_size = batch_size or mesh.size * (1 if on_cpu else PER_ACCELERATOR)
+        self._predictor = Predictor(detector, name, batch_size=batch_size, mesh=mesh)
+        self.batch_size = self._predictor.batch_size
+
+    def warm(self) -> Inspector:
+        """Compiles the program, so that the first image does not wait for it; returns the inspector itself."""
+        inputs = self.detector.inputs
+        side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
+        category = self.category or next(iter(self.detector.categories), "")
+        blank = ImageList([np.zeros((side, side, 3), np.uint8)], category)
+        for _ in self._predictor.stream(blank, workers=0):
+            pass
+        return self
+
+    def __call__(self, images: Any, *, category: str | None = None, workers: int | None = None) -> Any:
+        """Judges an image, or several.
+
+        Args:
+            images: path of a file or a folder, PIL image, uint8 array [h w 3] or [h w], or a list of these.
+            category: what they show; None takes the inspector's, else that of the subfolder of a category's name in
+                which an image lies, else the only one that the detector knows.
+            workers: threads that decode several images; None for one per CPU.
+
+        Returns:
+            An `Answer` for one image, a list of them, in the order given, for a list or a folder.
+
+        Raises:
+            DataError: no images, or some that cannot be used; lists all of them.
+            ConfigError: a category that the detector does not know.
+        """
+        folder = isinstance(images, str | Path) and Path(images).is_dir()
+        one = not folder and (isinstance(images, str | Path | Image.Image) or hasattr(images, "__array_interface__"))
+        source = self.source(images, category)
+        # Threads for a single image would take longer to start than it to decode.
+        found = list(self.stream(source, workers=workers if len(source) > 1 else 0))
+        return found[0] if one else found
+
+    def source(self, images: Any, category: str | None = None, *, root: Path | None = None) -> ImageList:
+        """Images with the categories that a call would give them; arguments and errors as of a call.
+
+        Files that lie below `root` are taken for those of this folder.
+        """
+        category = self.category if category is None else self.known_category(category)
+        return ImageList(images, category, known=self.detector.categories, root=root)
+
+    def stream(
+        self,
+        source: Source,
+        *,
+        workers: int | None = None,
+        on_bad: OnBad | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Answer]:
+        """Judges images one by one in memory that does not grow; as `jaxad.inference.prediction.answers`."""
+        how: dict[str, Any] = {"workers": workers, "on_bad": on_bad, "progress": progress}
+        return answers(self._predictor, source, threshold=self.threshold, model=self.model, **how)
+
+    def outcomes(self, source: Source, *, workers: int | None = 0) -> list[Answer | tuple[Problem, ...]]:
+        """For each image, in order, its answer, or what is wrong with it; `workers` as of a call."""
+        found = outcomes(self._predictor, source, threshold=self.threshold, model=self.model, workers=workers)
+        return [outcome for _, outcome in found]
+
+    def known_category(self, category: str) -> str:
+        """The category, if the detector knows it or there is none; else ConfigError."""
+        if category and category not in self.detector.categories:
+            known = ", ".join(self.detector.categories)
+            raise ConfigError(f"category = {category}: the checkpoint knows {known}")
+        return category
+
+
+def load(
+    run: Path | str,
+    *,
+    category: str = "",
+    threshold: float | Threshold | None = None,
+    backbone: str | None = None,
+    batch_size: int | None = None,
+    warm: bool = True,
+) -> Inspector:
+    """Loads a checkpoint to be asked often.
+
+    Args:
+        run: a workdir (its newest whole step), or one step's folder.
+        category: what images show where a call does not say.
+        threshold: image score above which an image is anomalous, or a whole rule, in place of the checkpoint's.
+        backbone: folder or id of the pretrained networks, where the checkpoint does not hold them.
+        batch_size: as of `Inspector`.
+        warm: whether to compile now; else the first call does.
+
+    Raises:
+        CheckpointError: missing or damaged.
+        ConfigError: an unknown category, or a threshold where the checkpoint has none.
+    """
+    restored = restore(run, backbone=backbone, pass_over=True)
+    return of_checkpoint(restored, category=category, threshold=threshold, batch_size=batch_size, warm=warm)
+
+
+def of_checkpoint(
+    restored: Restored,
+    *,
+    category: str = "",
+    threshold: float | Threshold | None = None,
+    batch_size: int | None = None,
+    warm: bool = False,
+) -> Inspector:
+    """The inspector of a checkpoint that is read already; arguments and errors as of `load`."""
+    protocol = restored.meta.get("protocol")
+    if isinstance(threshold, int | float):
+        restored = replace(restored, threshold=overridden(restored.threshold, float(threshold), protocol=protocol))
+    elif threshold is not None:
+        restored, protocol = replace(restored, threshold=threshold), threshold.protocol
+    inspector = Inspector(
+        restored.detector,
+        restored.threshold,
+        protocol=protocol,
+        category=category,
+        batch_size=batch_size,
+        restored=restored,
+    )
+    return inspector.warm() if warm else inspector

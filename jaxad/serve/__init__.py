@@ -1,0 +1,1 @@
+"""An inspector behind HTTP: `jaxad serve`. Needs the extra `serve`."""
