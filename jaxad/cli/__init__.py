@@ -26,6 +26,7 @@ COMMANDS = {
     "fit": "Fit",
     "evaluate": "Evaluate",
     "predict": "Predict",
+    "threshold": "ChooseThreshold",
     "verify": "Verify",
     "check": "Check",
     "prepare": "Prepare",

@@ -82,6 +82,8 @@ class Fit(FitCommand):
     def _fit(self, config: Any, data: FitData, reporter: Reporter) -> None:
         import jax
 
+        from jaxad import parallel
+        from jaxad.cli._threshold_table import print_threshold
         from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
@@ -102,6 +104,8 @@ class Fit(FitCommand):
             workers=self.workers,
             reporter=reporter,
         )
+        if result.threshold is not None and parallel.is_main_process():
+            print_threshold(result.threshold)
         reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
         reporter.say(f"next: {next_command(self, dataset, result)}")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from jaxad.detector import Detector
-from jaxad.errors import ConfigError, DataError, TrainingError
-from jaxad.inference.predictor import Predictor
-from jaxad.inference.threshold import POOLED, Limits, Threshold
+from jaxad.errors import ConfigError
+from jaxad.inference.holdout_scores import HoldoutScores, measure_holdout
+from jaxad.inference.threshold import POOLED, Limits, Threshold, overridden
 from jaxad.io.text import apart
 from jaxad.types import Source
 
@@ -45,10 +46,7 @@ def choose_threshold(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Threshold:
-    """Measures the limits on normal images that the detector has not seen.
-
-    The image limit is the conformal quantile of the image scores; the pixel limit that of each image's highest pixel,
-    so that at most that share of normal images shows any marked pixel. Both are raised by `ROUNDING`.
+    """Measures the limits on normal images that the detector has not seen: `measure_holdout`, then `choose_limits`.
 
     Args:
         detector: trained, or with its memory filled.
@@ -62,38 +60,48 @@ def choose_threshold(
         ConfigError: an impossible rate.
         TrainingError: scores or maps that are not finite.
     """
+    _check_rate(false_alarm)
+    how = {"protocol": protocol, "batch_size": batch_size, "workers": workers, "progress": progress}
+    return choose_limits(measure_holdout(detector, source, **how), false_alarm=false_alarm)
+
+
+def choose_limits(holdout: HoldoutScores, *, false_alarm: float = 0.01, value: float | None = None) -> Threshold:
+    """The limits that scores of normal images give; no network is run.
+
+    The image limit is the conformal quantile of the image scores; the pixel limit that of each image's highest pixel,
+    so that at most that share of normal images shows any marked pixel. Both are raised by `ROUNDING`. They are chosen
+    for each category and for all together.
+
+    Args:
+        holdout: the scores.
+        false_alarm: share of normal images allowed above the limit, above 0 and below 1.
+        value: the image limit of all categories in place of quantiles; pixel limits stay quantiles.
+
+    Raises:
+        ConfigError: an impossible rate, or a value that is not finite.
+    """
+    _check_rate(false_alarm)
+    names = np.array(holdout.categories)
+    groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(holdout.categories))}}
+    limits = {}
+    for name, members in groups.items():
+        scores = holdout.scores[members]
+        limits[name] = Limits(
+            _limit(scores, false_alarm),
+            _limit(holdout.peaks[members], false_alarm),
+            float(np.median(holdout.medians[members])),
+            int(members.sum()),
+            spread=float(scores.std()),
+        )
+    rule = Threshold(false_alarm, holdout.protocol, limits, holdout.files, _few(limits, false_alarm))
+    rule = rule if value is None else overridden(rule, value)
+    above = {name: int((holdout.scores[members] > rule.limits[name].image).sum()) for name, members in groups.items()}
+    return replace(rule, limits={name: replace(limit, above=above[name]) for name, limit in rule.limits.items()})
+
+
+def _check_rate(false_alarm: float) -> None:
     if not 0 < false_alarm < 1:
         raise ConfigError(f"false_alarm = {false_alarm}: must lie between 0 and 1")
-    anomalous = [record.identity for record in source.records if record.label]
-    if anomalous or not len(source):
-        reason = f"anomalous images among them: {', '.join(anomalous[:5])}" if anomalous else "no images"
-        raise DataError(f"{source.name}: a threshold needs normal images; {reason}")
-    scores, peaks, medians, categories = [], [], [], []
-    predictor = Predictor(detector, protocol, batch_size=batch_size)
-    for output in predictor.stream(source, workers=workers, progress=progress):
-        scores.extend(output.scores)
-        peaks.extend(output.maps.max(axis=(1, 2)))
-        medians.extend(np.median(output.maps, axis=(1, 2)))
-        categories.extend(record.category for record in output.loaded.records)
-    scores, peaks, medians, names = np.array(scores), np.array(peaks), np.array(medians), np.array(categories)
-    if not (finite := np.isfinite(scores) & np.isfinite(peaks) & np.isfinite(medians)).all():
-        files = ", ".join(str(record.file) for record, good in zip(source.records, finite, strict=True) if not good)
-        raise TrainingError(
-            f"scores or maps of {(~finite).sum()} of {len(source)} normal images are not finite, no threshold can be "
-            f"chosen: {files}. Fit anew, with a lower learning_rate or with precision = float32"
-        )
-    groups = {POOLED: np.ones(len(names), bool), **{name: names == name for name in sorted(set(categories))}}
-    limits = {
-        name: Limits(
-            _limit(scores[members], false_alarm),
-            _limit(peaks[members], false_alarm),
-            float(np.median(medians[members])),
-            int(members.sum()),
-        )
-        for name, members in groups.items()
-    }
-    images = tuple(record.identity for record in source.records)
-    return Threshold(false_alarm, protocol, limits, images, _few(limits, false_alarm))
 
 
 def _limit(scores: np.ndarray, false_alarm: float) -> float:

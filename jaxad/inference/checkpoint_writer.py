@@ -14,6 +14,7 @@ from jaxad import __version__, parallel
 from jaxad.config import to_json
 from jaxad.detector import Detector, Pretrained
 from jaxad.errors import CheckpointError
+from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.saving import saving
 from jaxad.inference.steps import FOLDER, FORMAT, numbered, open_step
 from jaxad.inference.stored_arrays import read_statistics, read_training
@@ -107,20 +108,33 @@ class CheckpointWriter:
         leaves = jax.tree.leaves((model, training, networks if embedded else ()))
         return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
-    def complete(self, step: int, threshold: Threshold | None) -> None:
+    def complete(
+        self,
+        step: int,
+        threshold: Threshold | None,
+        holdout: HoldoutScores | None = None,
+        false_alarm: float | None = None,
+    ) -> None:
         """Records, beside the last step, that the run is at its end, and the decision rule where one was chosen.
 
-        A file of its own, so that the step is safe before the rule is chosen.
+        A file of its own, so that the step is safe before the rule is chosen, and the rule can be chosen anew.
+
+        Args:
+            step: the last one.
+            threshold: the rule.
+            holdout: scores that it was chosen from.
+            false_alarm: the rate that was asked for.
 
         Raises:
             SaveError: the step, or this, could not be written.
             CheckpointError: the step is damaged, or the main process cannot complete it.
         """
-        folder, rule = self._folder / str(step), None if threshold is None else threshold.to_json()
+        folder = self._folder / str(step)
+        rule, scores = (None if part is None else part.to_json() for part in (threshold, holdout))
         elsewhere = CheckpointError(f"{folder}: the main process cannot complete it, and says why")
         with saving(self._folder, step, self._manager.wait_until_finished):
             self._manager.wait_until_finished()
-            parallel.by_main(lambda: open_step(folder).end(rule), elsewhere)
+            parallel.by_main(lambda: open_step(folder).end(rule, scores, false_alarm), elsewhere)
 
     def save_training(self, step: int, training: Any, *, meta: Mapping[str, Any]) -> None:
         """As `save`, for trainers of what is no detector: their state, and JSON values with "system" and "config".

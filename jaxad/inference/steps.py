@@ -78,28 +78,49 @@ class Step:
         return sum(file.bytes for name, file in self.manifest.files.items() if name.split("/")[0] == item)
 
     def ending(self) -> dict[str, Any]:
-        """What complete.json says: "complete" and "threshold"; empty where the run was not at its end.
+        """What complete.json says: "complete", "threshold", and "false_alarm" where the rate asked for is recorded.
+
+        Empty where the run was not at its end.
 
         Raises:
             DamagedError: the file is damaged, or of another step.
             CheckpointError: it cannot be read.
         """
+        record = self._end()
+        return {name: record[name] for name in ("complete", "threshold", "false_alarm") if name in record}
+
+    def holdout(self) -> dict[str, Any] | None:
+        """The scores of the hold-out in complete.json, as `HoldoutScores.to_json` gives them.
+
+        None where there was no hold-out, and of runs of older versions, which did not keep them.
+
+        Raises:
+            DamagedError, CheckpointError: as `ending`.
+        """
+        return self._end().get("holdout")
+
+    def _end(self) -> dict[str, Any]:
         file = self.folder / COMPLETE
         with _explained(self.folder):
             # A link that leads nowhere is damage, not absence.
             if not file.exists() and not file.is_symlink():
                 return {}
             record = read_sealed(file)
-            threshold = record.get("threshold")
-            if record.get("of") != self.manifest.seal or not (threshold is None or isinstance(threshold, dict)):
+            parts = (record.setdefault("threshold", None), record.get("holdout"))
+            if record.get("of") != self.manifest.seal or not all(isinstance(part, dict | None) for part in parts):
                 raise DamageError(f"{file}: is of another step")
-        return {"complete": True, "threshold": threshold}
+            if not isinstance(record.get("false_alarm", 0.0), int | float):
+                raise DamageError(f"{file}: its false_alarm is no number")
+        return {**record, "complete": True}
 
-    def end(self, threshold: dict[str, Any] | None) -> None:
-        """Writes complete.json."""
+    def end(
+        self, threshold: dict[str, Any] | None, holdout: dict[str, Any] | None = None, false_alarm: float | None = None
+    ) -> None:
+        """Writes complete.json, whole or not at all: rule, scores that it was chosen from and the rate asked for."""
         if (file := self.folder / COMPLETE).is_dir():
             set_aside(file, "complete-damaged.json")
-        record = {"complete": True, "threshold": threshold, "of": self.manifest.seal}
+        rate = {} if false_alarm is None else {"false_alarm": false_alarm}
+        record = {"complete": True, "threshold": threshold, **rate, "holdout": holdout, "of": self.manifest.seal}
         write_whole(file, sealed(record))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from jaxad.errors import ConfigError
 
 POOLED = ""
 """Key of the limits measured on the normal images of all categories together."""
@@ -19,12 +22,16 @@ class Limits:
         pixel: limit of the protocol's map.
         typical: median of the maps, where colors begin in pictures.
         normals: number of normal images they were measured on.
+        above: how many of these have a score above the image limit; None where that is not recorded.
+        spread: standard deviation of their image scores, the unit of `Threshold.scaled`; 0 where it is not recorded.
     """
 
     image: float
     pixel: float
     typical: float
     normals: int
+    above: int | None = None
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Threshold:
         limits: by category; "" holds the pooled limits, for categories that are unknown or had no hold-out.
         images: names of the hold-out images, so that the rule can be checked.
         warnings: categories with fewer normal images than 1 / false_alarm.
+        value: the image limit where it was set by hand; None where it is a quantile. Pixel limits are always quantiles.
     """
 
     false_alarm: float
@@ -44,10 +52,35 @@ class Threshold:
     limits: Mapping[str, Limits]
     images: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    value: float | None = None
 
     def of(self, category: str | None) -> Limits:
         """Limits of a category, or the pooled ones where it has none of its own."""
         return self.limits.get(category or POOLED, self.limits[POOLED])
+
+    def scaled(self, score: float, category: str | None = None) -> float:
+        """The image score on a scale of 0 to 1 on which the threshold is 0.5, whatever detector and category.
+
+        With d = (score - threshold) / spread, the distance to the threshold in standard deviations of the normal
+        hold-out scores, it is (1 + d / (1 + |d|)) / 2. It grows with the score and is above 0.5 exactly where the image
+        is called anomalous. Where the spread is 0 or not recorded, |threshold| stands for it, or 1.
+        """
+        limits = self.of(category)
+        distance = (score - limits.image) / (limits.spread or abs(limits.image) or 1.0)
+        scaled = 0.5 + 0.5 * distance / (1 + abs(distance)) if math.isfinite(distance) else float(distance > 0)
+        # Rounding must not make a decision.
+        return max(scaled, math.nextafter(0.5, 1)) if score > limits.image else min(scaled, 0.5)
+
+    def supported(self, category: str | None = None) -> float | None:
+        """The false-alarm rate that the hold-out of a category vouches for: a further normal image passes no oftener.
+
+        Of a quantile it is `false_alarm`, or 1 / (n + 1) where n hold-out images are too few for it. Of a value set by
+        hand, which k of them pass, it is (k + 1) / (n + 1); None where k is not recorded.
+        """
+        limits = self.of(category)
+        if self.value is None:
+            return max(self.false_alarm, 1 / (limits.normals + 1))
+        return None if limits.above is None else (limits.above + 1) / (limits.normals + 1)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values; the inverse of `from_json`."""
@@ -58,6 +91,48 @@ class Threshold:
     def from_json(cls, values: Mapping[str, Any]) -> Threshold:
         """A rule as `to_json` wrote it."""
         limits = {name: Limits(**limit) for name, limit in values["limits"].items()}
-        return cls(
-            values["false_alarm"], values["protocol"], limits, tuple(values["images"]), tuple(values["warnings"])
+        images, warnings = tuple(values["images"]), tuple(values["warnings"])
+        return cls(values["false_alarm"], values["protocol"], limits, images, warnings, values.get("value"))
+
+
+def rate_text(threshold: Threshold, category: str | None = None) -> str:
+    """The false-alarm rate of a category as it is shown to people: never one that its hold-out does not support.
+
+    "1%" where there are enough images; "1% asked for, up to 16.7% (1/6)" where there are five.
+    """
+    limits, supported = threshold.of(category), threshold.supported(category)
+    asked = f"{100 * threshold.false_alarm:.3g}%"
+    if supported is None:
+        return "not measured"
+    if threshold.value is None and supported <= threshold.false_alarm:
+        return asked
+    above = 1 if threshold.value is None else (limits.above or 0) + 1
+    bound = f"up to {100 * supported:.3g}% ({above}/{limits.normals + 1})"
+    return bound if threshold.value is not None else f"{asked} asked for, {bound}"
+
+
+def overridden(threshold: Threshold | None, value: float, *, protocol: str | None = None) -> Threshold:
+    """The rule with another image limit, the same for all categories; limits of pixels and colors stay as measured.
+
+    Args:
+        threshold: as measured.
+        value: the image score above which an image is to be called anomalous.
+        protocol: in which scores are; None for that of the threshold.
+
+    Raises:
+        ConfigError: the value is not finite, there is no measured rule, or it is of another protocol.
+    """
+    if not math.isfinite(value):
+        raise ConfigError(f"threshold = {value}: must be a number")
+    if threshold is None:
+        raise ConfigError(
+            f"threshold = {value:g}: the checkpoint has no threshold, whose limits for pixels would be kept; "
+            "`jaxad threshold --checkpoint RUN --data SRC` measures one on normal images"
         )
+    if protocol not in (None, threshold.protocol):
+        raise ConfigError(
+            f"threshold = {value:g}: the checkpoint's limits for pixels were measured under {threshold.protocol}, not "
+            f"{protocol}; take protocol = {threshold.protocol}"
+        )
+    limits = {name: replace(limit, image=float(value), above=None) for name, limit in threshold.limits.items()}
+    return replace(threshold, limits=limits, warnings=(), value=float(value))

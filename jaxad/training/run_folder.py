@@ -92,11 +92,12 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
     parallel.wait_for_others("workdir checked")
 
     def write() -> None:
-        if written is None or _differences(written, mine, resources):
+        others = written is None or _differences(written, mine, resources)
+        if others or written.get("false_alarm") != mine.get("false_alarm"):
             if file.is_dir():
                 set_aside(file, "config-damaged.json")
             write_whole(file, json.dumps(mine, indent=2))
-            if recorded is not None and not told:
+            if others and recorded is not None and not told:
                 told.append(f"{file}: is not that of the checkpoints; written anew")
         told.extend(set_aside_damaged(steps))
 
@@ -135,8 +136,11 @@ def _object(settings: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """A copy of the settings without those that do not have to be the same, and with what "auto" stands for here."""
-    copy = json.loads(json.dumps(settings))
+    """A copy of the settings without those that do not have to be the same, and with what "auto" stands for here.
+
+    A threshold can be chosen anew without the images: its rate makes no other run.
+    """
+    copy = {name: value for name, value in json.loads(json.dumps(settings)).items() if name != "false_alarm"}
     for part, names in resources.items():
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}

@@ -22,9 +22,11 @@ from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
-from jaxad.inference.calibrate import choose_threshold
+from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import read_meta, restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
+from jaxad.inference.holdout_scores import measure_holdout
+from jaxad.inference.rechoose import read_decided
 from jaxad.inference.threshold import Threshold
 from jaxad.io.program_cache import keep_programs
 from jaxad.io.progress import Reporter
@@ -72,7 +74,8 @@ def fit(
     """Trains a detector, or lets it remember, chooses its threshold, and keeps all in `workdir`.
 
     A workdir with checkpoints of the same run, on the same images wherever they lie, is resumed; the result is
-    bit-equal to an undisturbed run on the same devices. A workdir of a finished run is only loaded. One process, or
+    bit-equal to an undisturbed run on the same devices. A workdir of a finished run is only loaded; with another
+    `false_alarm` its threshold is chosen anew from the scores of the hold-out that are kept with it. One process, or
     group of processes, at a time works on it. Within `jaxad.io.signals.listening`, as on the command line, a signal to
     end finishes the step at hand, saves it, and raises `Stopped`.
 
@@ -83,7 +86,7 @@ def fit(
         config: how to train; None for the published setting.
         workdir: folder of the run: config.json, metrics.csv, checkpoints/, features/ when cached on disk.
         holdout: normal images that are not in `source`, for the threshold; None or empty chooses none.
-        false_alarm: rate at which normal images may exceed the threshold.
+        false_alarm: rate at which normal images may exceed the threshold; another one makes no other run.
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
         features: of all images of `source`, where they are computed already; they must be this detector's.
@@ -144,16 +147,18 @@ def _fit(
     settings = {"system": detector.name, "config": to_json(detector.config), **meta}
     reporter.warn(claim(run.workdir, settings, resources))
     detector.learn_names(source)
-    began, rate = time.perf_counter(), None
+    began, rate, scores = time.perf_counter(), None, None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
         final = config.steps if trains else 0
         if writer.latest == final:
             restored = restore(run.workdir)
             reporter.warn(restored.notes)
             detector = restored.detector
-            if restored.meta["complete"]:
+            settled = restored.threshold is None or restored.meta.get("false_alarm") == false_alarm
+            if restored.meta["complete"] and settled:
                 reporter.say(f"{visible(run.workdir)} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
+            scores = read_decided(restored.folder).holdout if restored.meta["complete"] else None
         elif isinstance(detector, Trainable) and trains:
             config = _with_micro_batch(detector, config, run, writer.latest)
             meta["micro_batch"] = config.batch_size
@@ -168,13 +173,13 @@ def _fit(
             writer.save(final, detector, meta=meta)
         # What can go wrong from here on costs no step.
         threshold = None
-        if holdout is not None and len(holdout):
+        if scores is None and holdout is not None and len(holdout):
             with reporter.images("threshold", len(holdout)) as progress:
-                threshold = choose_threshold(
-                    detector, holdout, false_alarm=false_alarm, protocol=protocol, workers=workers, progress=progress
-                )
+                scores = measure_holdout(detector, holdout, protocol=protocol, workers=workers, progress=progress)
+        if scores is not None:
+            threshold = choose_limits(scores, false_alarm=false_alarm)
             reporter.warn(threshold.warnings)
-        writer.complete(final, threshold)
+        writer.complete(final, threshold, scores, false_alarm)
     return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
 
 

@@ -12,11 +12,13 @@ from jaxad.data import FolderSource
 from jaxad.errors import ConfigError, DataError, TrainingError
 from jaxad.inference.calibrate import ROUNDING, choose_threshold, conformal_quantile
 from jaxad.inference.predictor import Output, Predictor
-from jaxad.inference.threshold import Threshold
+from jaxad.inference.threshold import Limits, Threshold, overridden
 
 scores = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=60)
 # Rates as people write them, so that (n + 1)(1 - rate) is often whole and rounding would show.
 rates = st.integers(1, 99).map(lambda percent: Fraction(percent, 100))
+
+finite = st.floats(-1e6, 1e6)
 
 
 @given(scores, rates)
@@ -72,6 +74,54 @@ def test_too_few_normal_images_are_warned_about(trained):
 
 def test_json_round_trip(trained):
     assert Threshold.from_json(json.loads(json.dumps(trained.threshold.to_json()))) == trained.threshold
+
+
+def test_rules_of_older_runs_are_read():
+    limits = {"": {"image": 2.0, "pixel": 1.0, "typical": 0.1, "normals": 4}}
+    old = {"false_alarm": 0.01, "protocol": "exact-256", "limits": limits, "images": ["a"], "warnings": []}
+    rule = Threshold.from_json(old)
+    assert (rule.value, rule.of("a").above, rule.scaled(2.0), rule.scaled(4.0)) == (None, None, 0.5, 0.75)
+
+
+@given(finite, finite, st.floats(0, 1e3), st.floats(-1e3, 1e3))
+def test_scaled_scores_keep_order_and_decision(first, second, spread, limit):
+    rule = Threshold(0.01, "exact-256", {"": Limits(limit, 1.0, 0.0, 5, spread=spread)})
+    low, high = sorted((first, second))
+    assert 0 <= rule.scaled(low) <= rule.scaled(high) <= 1
+    assert (rule.scaled(first) > 0.5) == (first > limit)
+    assert rule.scaled(limit) == 0.5
+
+
+def test_scaled_scores_count_standard_deviations_of_the_category():
+    limits = {"": Limits(10.0, 1.0, 0.0, 9, spread=2.0), "cup": Limits(3.0, 1.0, 0.0, 5, spread=0.5)}
+    rule = Threshold(0.01, "exact-256", limits)
+    assert (rule.scaled(3.5, "cup"), rule.scaled(12.0), rule.scaled(8.0, "mug")) == (0.75, 0.75, 0.25)
+    assert rule.scaled(4.5, "cup") == pytest.approx(0.5 + 0.5 * 3 / 4)
+
+
+def test_a_rate_is_supported_as_far_as_the_holdout_goes():
+    rule = Threshold(0.01, "exact-256", {"": Limits(1.0, 1.0, 0.0, 99), "cup": Limits(1.0, 1.0, 0.0, 5, above=2)})
+    assert (rule.supported(), rule.supported("cup")) == (0.01, 1 / 6)
+    by_hand = Threshold(0.01, "exact-256", rule.limits, value=1.0)
+    assert (by_hand.supported(), by_hand.supported("cup")) == (None, 3 / 6)
+
+
+def test_an_override_sets_image_limits_alone(trained):
+    rule = overridden(trained.threshold, 0.25, protocol="exact-256")
+    assert rule.value == 0.25
+    for name, limits in trained.threshold.limits.items():
+        assert rule.limits[name].image == 0.25
+        assert (rule.limits[name].pixel, rule.limits[name].normals) == (limits.pixel, limits.normals)
+    assert Threshold.from_json(json.loads(json.dumps(rule.to_json()))) == rule
+
+
+def test_overrides_that_cannot_be(trained):
+    with pytest.raises(ConfigError, match="no threshold"):
+        overridden(None, 0.5)
+    with pytest.raises(ConfigError, match="exact-256"):
+        overridden(trained.threshold, 0.5, protocol="ader")
+    with pytest.raises(ConfigError, match="threshold = nan"):
+        overridden(trained.threshold, float("nan"))
 
 
 def test_anomalous_images_and_no_images_are_refused(trained, parts):

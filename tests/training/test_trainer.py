@@ -102,7 +102,7 @@ def test_every_logged_step_stands_once_in_metrics_csv(trained):
 def test_an_error_in_the_choice_of_the_threshold_costs_no_step(parts, trained, tmp_path, monkeypatch):
     again = {"workdir": tmp_path / "run", "holdout": parts.holdout}
     with monkeypatch.context() as patch:
-        patch.setattr("jaxad.training.trainer.choose_threshold", lambda *a, **k: 1 / 0)
+        patch.setattr("jaxad.training.trainer.measure_holdout", lambda *a, **k: 1 / 0)
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 jaxad.fit(toy_model(), parts.train, toy_training(), **again)

@@ -1,0 +1,91 @@
+"""Another threshold for a finished run, from the hold-out scores that are kept with it; no network is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxad.errors import CheckpointError
+from jaxad.inference.calibrate import choose_limits
+from jaxad.inference.holdout_scores import HoldoutScores
+from jaxad.inference.steps import Step, newest
+from jaxad.inference.threshold import Threshold
+
+
+class Decided(NamedTuple):
+    """The end of a run: its newest whole step, the rule in force, the scores it was chosen from, and notes for users.
+
+    Scores are None where there was no hold-out, and in runs of older versions.
+    """
+
+    step: Step
+    threshold: Threshold | None
+    holdout: HoldoutScores | None
+    notes: tuple[str, ...] = ()
+
+
+def read_decided(checkpoint: Path | str) -> Decided:
+    """What is decided in a run.
+
+    Args:
+        checkpoint: a workdir, or one step's folder.
+
+    Raises:
+        DamagedError: no step is whole, or what the newest says of its end is damaged.
+        CheckpointError: nothing there, or the run is not at its end.
+    """
+
+    def read(step: Step) -> Step:
+        step.check("meta")
+        return step
+
+    step, notes = newest(checkpoint, read)
+    end, scores = step.ending(), step.holdout()
+    if not end:
+        raise CheckpointError(f"{step.folder}: the run is not at its end; run the same `jaxad fit` again to go on")
+    try:
+        threshold = None if end["threshold"] is None else Threshold.from_json(end["threshold"])
+        holdout = None if scores is None else HoldoutScores.from_json(scores)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{step.folder}: its threshold is none of jaxad's: {error!r}") from error
+    return Decided(step, threshold, holdout, notes)
+
+
+def rechoose(
+    checkpoint: Path | str,
+    *,
+    false_alarm: float | None = None,
+    value: float | None = None,
+    holdout: HoldoutScores | None = None,
+) -> Threshold:
+    """Chooses the threshold of a run anew and keeps it with the run; no array of the run is read or changed.
+
+    The rule that was in force stays until the new one is written as a whole.
+
+    Args:
+        checkpoint: a workdir, or one step's folder.
+        false_alarm: share of normal images allowed above the limits; None for that of the rule in force.
+        value: the image limit of all categories; None for the quantile.
+        holdout: scores to choose from and to keep in place of those of the run; None for those of the run.
+
+    Raises:
+        ConfigError: an impossible rate or value.
+        DamagedError, CheckpointError: as `read_decided`; or there are no scores to choose from.
+    """
+    decided = read_decided(checkpoint)
+    step, scores = decided.step, holdout or decided.holdout
+    if scores is None:
+        raise CheckpointError(f"{step.folder}: {no_scores(checkpoint, decided)}")
+    asked = step.ending().get("false_alarm", step.meta.get("false_alarm"))
+    if false_alarm is None:
+        false_alarm = asked if decided.threshold is None else decided.threshold.false_alarm
+    threshold = choose_limits(scores, false_alarm=0.01 if false_alarm is None else false_alarm, value=value)
+    step.end(threshold.to_json(), scores.to_json(), asked)
+    return threshold
+
+
+def no_scores(checkpoint: Path | str, decided: Decided) -> str:
+    """Why a run has no hold-out scores, and what to run."""
+    source = str(decided.step.meta.get("data", {}).get("source") or "SRC").removesuffix("/train")
+    why = "it had no hold-out" if decided.threshold is None else "an older version did not keep its hold-out scores"
+    return f"{why}; run `jaxad threshold --checkpoint {checkpoint} --data {source}` once"
