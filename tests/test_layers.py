@@ -16,7 +16,7 @@ ORDER = (
     ("features",),
     ("detectors",),
     ("inference",),
-    ("training", "report"),
+    ("training", "report", "deploy"),
     ("bench", "testing"),
     ("tfds_builders",),
     ("cli",),

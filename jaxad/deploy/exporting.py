@@ -18,7 +18,7 @@ from jaxad.deploy.description import describe
 from jaxad.deploy.program import Program
 from jaxad.deploy.stablehlo import PLATFORMS, to_stablehlo
 from jaxad.errors import ConfigError
-from jaxad.inference.checkpoint import Restored, restore
+from jaxad.inference.checkpoint import restore
 from jaxad.io.atomic import write_whole
 from jaxad.io.digests import digest
 from jaxad.io.locks import occupied
@@ -42,7 +42,7 @@ def export(
     """Writes a detector so that it runs without jaxad, or a bundle that jaxad takes in place of its run.
 
     A program takes uint8 images [b h w 3] at the sizes of the detector's views, for any b, and gives scores [b] and
-    smoothed maps [b s s]. Beside it lie detector.json, which describes it, and run.py, which judges image files with it.
+    smoothed maps [b s s]. Beside it lie detector.json, which describes it, and run.py, which judges image files.
 
     Args:
         checkpoint: a workdir (its newest whole step), or one step's folder.
@@ -71,7 +71,9 @@ def export(
     with occupied(out, "out"):
         # Whoever finds a description finds all that it names.
         (out / DESCRIPTION).unlink(missing_ok=True)
-        runs_on = _write_stablehlo(program, out, platforms, reporter) if format == "stablehlo" else _write_onnx(program, out)
+        runs_on = (
+            _write_stablehlo(program, out, platforms, reporter) if format == "stablehlo" else _write_onnx(program, out)
+        )
         files = {file.name: digest(file) for file in sorted(out.glob("*")) if file.name in _FILES[format]}
         write_whole(out / RUNNER, Path(__file__).with_name("runner.py").read_text())
         record = describe(program, restored, format, files, runs_on)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 from jax.extend import core
@@ -187,7 +188,9 @@ def _computed(equation: Any, values: Sequence[Any]) -> list[Value]:
 
 def _plain(value: Any) -> Any:
     """A known value as a numpy array; keys as they are."""
-    if isinstance(value, Tensor) or (hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)):
+    if isinstance(value, Tensor) or (
+        hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    ):
         return value
     return np.asarray(value)
 
@@ -233,8 +236,13 @@ def _over(function: Callable[..., Any], rank: int) -> Callable[..., Any]:
 
 
 def _fold_in(p: Mapping[str, Any], keys: Value, data: Value) -> Any:
-    function = _over(threefry_prng_impl.fold_in, len(data.shape))
-    return jax.make_jaxpr(function)(_abstract(keys), _abstract(data))
+    shape = np.broadcast_shapes(keys.shape[:-1], data.shape)
+
+    def folded(keys: jax.Array, data: jax.Array) -> jax.Array:
+        each = _over(threefry_prng_impl.fold_in, len(shape))
+        return each(jnp.broadcast_to(keys, (*shape, 2)), jnp.broadcast_to(data, shape))
+
+    return jax.make_jaxpr(folded)(_abstract(keys), _abstract(data))
 
 
 def _bits(p: Mapping[str, Any], keys: Value) -> Any:

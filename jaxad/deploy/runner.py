@@ -137,7 +137,9 @@ def main(words: list[str] | None = None) -> int:
     asked = parser.parse_args(words)
     detector = json.loads((HERE / DETECTOR).read_text())
     categories = detector["categories"]
-    if (asked.category or "category" in [one["name"] for one in detector["inputs"]]) and asked.category not in categories:
+    if (
+        asked.category or "category" in [one["name"] for one in detector["inputs"]]
+    ) and asked.category not in categories:
         parser.error(f"--category must be one of {', '.join(categories)}")
     files = []
     for path in asked.images:

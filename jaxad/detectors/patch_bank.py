@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import chex
@@ -36,6 +37,7 @@ class PatchBank(PatchDetector, Remembers):
     name: ClassVar[str] = "patch-bank"
     title: str = "Patch bank"
     config_class: ClassVar[type] = PatchBankConfig
+    extends: ClassVar[bool] = True
 
     def __init__(self, config: PatchBankConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
         super().__init__(config, backbone, rngs=rngs)
@@ -58,10 +60,41 @@ class PatchBank(PatchDetector, Remembers):
         Raises:
             DataError: the source holds no images.
         """
+        entries = self._entries(source, features, progress)
+        self.learn_names(source)
+        self.banks = Memory(jnp.asarray(stack_banks([entries[name] for name in self._groups(self.categories)])))
+        return self
+
+    def extend(self, source: Source, *, progress: Progress | None = None) -> Self:
+        """Adds patches of further normal images to the bank, at most `bank_size` of them, and takes none away.
+
+        Args:
+            source: the images; a category that is new gets a bank of its own where each has one.
+            progress: called after every batch.
+
+        Raises:
+            DataError: the source holds no images.
+        """
+        entries, known = self._entries(source, None, progress), np.asarray(self.banks[...])
+        for name, bank in zip(self._groups(self.categories), known, strict=True):
+            kept = bank[~np.isnan(bank[:, 0])]
+            entries[name] = np.concatenate([kept, entries[name]]) if name in entries else kept
+        self.categories = tuple(dict.fromkeys((*self.categories, *source.categories)))
+        self.depths = tuple(sorted({**dict(getattr(source, "depths", {})), **dict(self.depths)}.items()))
+        self.banks = Memory(jnp.asarray(stack_banks([entries[name] for name in self._groups(self.categories)])))
+        return self
+
+    def _groups(self, categories: Sequence[str]) -> Sequence[str]:
+        """The names of the banks."""
+        return categories if self.config.per_category else ("",)
+
+    def _entries(
+        self, source: Source, features: FeatureCache | None, progress: Progress | None
+    ) -> dict[str, np.ndarray]:
+        """The patches of a source that a bank keeps [k c], by the name of the bank."""
         if not len(source):
             raise DataError(f"{source.name}: no normal images to remember")
         config = self.config
-        self.learn_names(source)
         groups = [record.category if config.per_category else "" for record in source.records]
         kept = config.bank_size * (CANDIDATES if config.subsampling == "coreset" else 1)
         reservoirs = {
@@ -72,14 +105,13 @@ class PatchBank(PatchDetector, Remembers):
         tokens = (np.asarray(image, np.float32) for batch in stream for image in batch.tokens)
         for group, image in zip(groups, tokens, strict=True):
             reservoirs[group].add(image)
-        names = self.categories if config.per_category else ("",)
+        names = self._groups(tuple(source.categories))
         entries = [bank_entries(reservoirs[name].patches(), config.distance) for name in names]
         if config.subsampling == "coreset":
             keys = jax.random.split(jax.random.key(config.seed), len(entries))
             chosen = [greedy_coreset(bank, config.bank_size, key) for bank, key in zip(entries, keys, strict=True)]
             entries = [bank[np.sort(indices)] for bank, indices in zip(entries, chosen, strict=True)]
-        self.banks = Memory(jnp.asarray(stack_banks(entries)))
-        return self
+        return {name: np.asarray(bank) for name, bank in zip(names, entries, strict=True)}
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Distance of every patch to its nearest entries, on the token grid."""

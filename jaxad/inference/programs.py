@@ -86,9 +86,7 @@ def programs_of(detector: Detector, graphdef: nnx.GraphDef, protocol: Protocol, 
         return Programs(graphdef, protocol, mesh)
 
 
-def judged(
-    detector: Detector, protocol: Protocol, features: Features, batch: Batch
-) -> tuple[jax.Array, jax.Array]:
+def judged(detector: Detector, protocol: Protocol, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Scores [b] and maps [b h w] of the protocol, from the features of a batch; to be traced."""
     judgement = _judgement(detector, features, batch)
     images = len(batch.seed)

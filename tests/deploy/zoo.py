@@ -9,8 +9,15 @@ import jax
 
 import jaxad
 from jaxad.testing import BACKBONE, toy_model
-from tests.detectors import test_dinomaly, test_hvq_trans, test_inp_former, test_rd4ad, test_simplenet, test_uniad
-from tests.detectors import test_vitad
+from tests.detectors import (
+    test_dinomaly,
+    test_hvq_trans,
+    test_inp_former,
+    test_rd4ad,
+    test_simplenet,
+    test_uniad,
+    test_vitad,
+)
 from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
 from tests.models.stable_diffusion.made_checkpoints import write_pipeline
 
