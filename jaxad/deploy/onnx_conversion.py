@@ -1,10 +1,10 @@
 """From JAX to ONNX: what a function computes, as a graph that does the same for any number of images.
 
-A program is traced for one image. What does not depend on the image is computed here; the rest becomes ONNX, operation by
-operation, with loops written out. The graph for one image is the body of a `Scan` over the images.
+A program is traced for one image. What does not depend on the image is computed here; the rest becomes ONNX, operation
+by operation, with loops written out. The graph for one image is the body of a `Scan` over the images.
 
-jaxad's own because no converter that is maintained takes these programs: jax2onnx 0.17 knows no computation that depends
-on the platform, and has other noise in place of that of `jax.random`.
+jaxad's own because no converter that is maintained takes these programs: jax2onnx 0.17 knows no computation that
+depends on the platform, and has other noise in place of that of `jax.random`.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class _Conversion:
         except Unsupported as error:
             self.faults.add(f"{name}: {error}")
         # Goes on with zeros, for the faults that follow.
-        return [np.zeros(_shape(v.aval), np.uint32 if _is_key(v.aval) else v.aval.dtype) for v in equation.outvars]
+        return [_zeros(variable.aval) for variable in equation.outvars]
 
     def _converted(self, name: str, p: Mapping[str, Any], equation: Any, values: list[Value]) -> Sequence[Value]:
         if name in _OF_KEYS:
@@ -188,26 +188,22 @@ def _computed(equation: Any, values: Sequence[Any]) -> list[Value]:
 
 def _plain(value: Any) -> Any:
     """A known value as a numpy array; keys as they are."""
-    if isinstance(value, Tensor) or (
-        hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
-    ):
-        return value
-    return np.asarray(value)
+    return value if isinstance(value, Tensor) or _is_key(value) else np.asarray(value)
 
 
-def _is_key(aval: Any) -> bool:
-    return jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key)
-
-
-def _shape(aval: Any) -> tuple[int, ...]:
-    return (*aval.shape, 2) if _is_key(aval) else aval.shape
+def _is_key(value: Any) -> bool:
+    return hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _raw(value: Value) -> Value:
     """Keys as the two uint32 that each of them is; anything else as it is."""
-    if isinstance(value, Tensor) or isinstance(value, np.ndarray | np.generic):
-        return value
-    return np.asarray(jax.random.key_data(value)) if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key) else value
+    return value if isinstance(value, Tensor) or not _is_key(value) else np.asarray(jax.random.key_data(value))
+
+
+def _zeros(aval: Any) -> Value:
+    if _is_key(aval):
+        return jax.random.wrap_key_data(np.zeros((*aval.shape, 2), np.uint32))
+    return np.zeros(aval.shape, aval.dtype)
 
 
 def _of_raw_keys(name: str, p: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -220,6 +216,8 @@ def _of_raw_keys(name: str, p: Mapping[str, Any]) -> Mapping[str, Any]:
     if name == "slice":
         steps = None if p["strides"] is None else (*p["strides"], 1)
         return {"start_indices": (*p["start_indices"], 0), "limit_indices": (*p["limit_indices"], 2), "strides": steps}
+    if name == "transpose":
+        return {"permutation": (*p["permutation"], len(p["permutation"]))}
     if name in ("squeeze", "concatenate", "stack", "copy", "stop_gradient"):
         return p
     raise Unsupported("of random keys")

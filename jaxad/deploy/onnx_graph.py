@@ -1,7 +1,7 @@
 """An ONNX graph while it is built: tensors of known shape, constants, nodes.
 
-Integers are int64 throughout, whatever their type in JAX: runtimes have few kernels for others. Those of uint32 are kept
-between 0 and 2**32 - 1 by whoever computes with them.
+Integers are int64 throughout, whatever their type in JAX: runtimes have few kernels for others. Those of uint32 are
+kept between 0 and 2**32 - 1 by whoever computes with them.
 """
 
 from __future__ import annotations
@@ -63,11 +63,9 @@ class Graph:
         self._count += 1
         return f"{word}_{self._count}"
 
-    def tensor(
-        self, operator: str, inputs: Sequence[str], shape: Sequence[int], dtype: Any, **attributes: Any
-    ) -> Tensor:
-        """The one output of a node, which has this shape."""
-        name = self.node(operator, inputs, **attributes)[0]
+    def tensor(self, operator: str, inputs: Sequence[str], shape: Sequence[int], dtype: Any, **given: Any) -> Tensor:
+        """The one output of a node with these attributes, which has this shape."""
+        name = self.node(operator, inputs, **given)[0]
         return Tensor(name, tuple(shape), np.dtype(dtype), tuple(shape))
 
     def node(self, operator: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> list[str]:
@@ -149,9 +147,7 @@ class Graph:
         """A node whose inputs have one shape, up to broadcasting; `dtype` is that of the first unless it is given."""
         parts = [self.part(value) for value in values]
         held = np.broadcast_shapes(*(shape for _, shape in parts))
-        shape = np.broadcast_shapes(
-            *(np.shape(value) if not isinstance(value, Tensor) else value.shape for value in values)
-        )
+        shape = np.broadcast_shapes(*(value.shape for value in values))
         name = self.node(operator, [name for name, _ in parts], **attributes)[0]
         return Tensor(name, shape, np.dtype(values[0].dtype if dtype is None else dtype), held)
 

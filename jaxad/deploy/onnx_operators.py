@@ -216,11 +216,8 @@ def _pad(graph: Graph, p: Parameters, x: Value, value: Value) -> Tensor:
     config = p["padding_config"]
     if any(inner for *_, inner in config):
         raise Unsupported("padding between elements")
-    x = graph.cut(
-        x,
-        [max(-low, 0) for low, _, _ in config],
-        [n + min(high, 0) for n, (_, high, _) in zip(x.shape, config, strict=True)],
-    )
+    last = [size + min(high, 0) for size, (_, high, _) in zip(x.shape, config, strict=True)]
+    x = graph.cut(x, [max(-low, 0) for low, _, _ in config], last)
     ends = [[max(pair[side], 0) for pair in config] for side in (0, 1)]
     shape = [n + low + high for n, low, high in zip(x.shape, *ends, strict=True)]
     names = [graph.whole(x), graph.constant(np.int64(ends[0] + ends[1])), graph.whole(value)]
@@ -259,15 +256,11 @@ def _gather(graph: Graph, p: Parameters, x: Value, indices: Value) -> Value:
         raise Unsupported("gathering parts of axes that are not indexed")
     batch = indices.shape[:-1]
     most = np.int64([x.shape[axis] - 1 for axis in indexed])
-    places = (
-        _clamp(graph, p, np.zeros_like(most), indices, most)
-        if isinstance(indices, Tensor)
-        else np.clip(indices, 0, most)
-    )
-    rows = [
-        np.broadcast_to(np.expand_dims(np.arange(batch[axis]), [i for i in range(len(batch)) if i != axis]), batch)
-        for axis in of_indices
-    ]
+    if isinstance(indices, Tensor):
+        places = _clamp(graph, p, np.zeros_like(most), indices, most)
+    else:
+        places = np.clip(indices, 0, most)
+    rows = (np.indices(batch)[axis] for axis in of_indices)
     places = graph.joined([*(np.int64(row)[..., None] for row in rows), places], -1)
     free = [axis for axis in kept if axis not in indexed]
     operand = graph.transposed(x, [*own, *indexed, *free])
@@ -278,9 +271,8 @@ def _gather(graph: Graph, p: Parameters, x: Value, indices: Value) -> Value:
     found = graph.reshaped(found, (*batch, *offsets))
     rank = len(batch) + len(offsets)
     rest = [axis for axis in range(rank) if axis not in numbers.offset_dims]
-    source = {place: len(batch) + i for i, place in enumerate(numbers.offset_dims)} | {
-        place: i for i, place in enumerate(rest)
-    }
+    source = {place: len(batch) + i for i, place in enumerate(numbers.offset_dims)}
+    source |= {place: i for i, place in enumerate(rest)}
     return graph.transposed(found, [source[axis] for axis in range(rank)])
 
 
@@ -365,14 +357,9 @@ def _window_sum(graph: Graph, p: Parameters, x: Tensor) -> Tensor:
     others = [axis for axis in range(len(windows)) if axis not in over]
     order, sides = [*others, *over], [x.shape[axis] for axis in others]
     flat = graph.reshaped(graph.transposed(x, order), [1, math.prod(sides), *(x.shape[axis] for axis in over)])
-    reach = [[pads[axis][side] for axis in over] for side in (0, 1)]
     found = [(x.shape[axis] + sum(pads[axis]) - windows[axis]) // strides[axis] + 1 for axis in over]
-    padded = _pad(
-        graph,
-        {"padding_config": [(0, 0, 0)] * 2 + [(*pair, 0) for pair in zip(*reach, strict=True)]},
-        flat,
-        np.array(0, x.dtype),
-    )
+    around = [(0, 0, 0)] * 2 + [(*pads[axis], 0) for axis in over]
+    padded = _pad(graph, {"padding_config": around}, flat, np.array(0, x.dtype))
     attributes = {"kernel_shape": [windows[axis] for axis in over], "strides": [strides[axis] for axis in over]}
     shape = [1, math.prod(sides), *found]
     mean = graph.tensor("AveragePool", [graph.whole(padded)], shape, x.dtype, **attributes)
@@ -410,13 +397,8 @@ def _threefry(graph: Graph, p: Parameters, *values: Value) -> list[Tensor]:
         return graph.elementwise("BitwiseOr", *parts)
 
     first, second, x, y = values
-    keys = [
-        first,
-        second,
-        graph.elementwise(
-            "BitwiseXor", graph.elementwise("BitwiseXor", first, second, dtype=np.uint32), np.uint32(0x1BD11BDA)
-        ),
-    ]
+    mixed = graph.elementwise("BitwiseXor", first, second, dtype=np.uint32)
+    keys = [first, second, graph.elementwise("BitwiseXor", mixed, np.uint32(0x1BD11BDA))]
     x, y = do("Add", x, keys[0]), do("Add", y, keys[1])
     for group in range(5):
         for by in _ROTATIONS[group % 2]:
@@ -442,26 +424,11 @@ _UNARY = {
     "sqrt": "Sqrt",
     "tanh": "Tanh",
 }
-_BINARY = {
-    "add": "Add",
-    "add_any": "Add",
-    "div": "Div",
-    "max": "Max",
-    "min": "Min",
-    "mul": "Mul",
-    "pow": "Pow",
-    "sub": "Sub",
-}
+_BINARY = {name: name.capitalize() for name in ("add", "div", "max", "min", "mul", "pow", "sub")} | {"add_any": "Add"}
 _COMPARED = {"eq": "Equal", "ge": "GreaterOrEqual", "gt": "Greater", "le": "LessOrEqual", "lt": "Less"}
 _BITS = {name: (name.capitalize(), f"Bitwise{name.capitalize()}") for name in ("and", "or", "xor")}
-_REDUCED = {
-    "max": "ReduceMax",
-    "min": "ReduceMin",
-    "sum": "ReduceSum",
-    "prod": "ReduceProd",
-    "or": "ReduceMax",
-    "and": "ReduceMin",
-}
+_REDUCED = {name: f"Reduce{name.capitalize()}" for name in ("max", "min", "prod", "sum")}
+_REDUCED |= {"and": "ReduceMin", "or": "ReduceMax"}
 
 OPERATORS: Mapping[str, Operator] = {
     **{name: partial(_unary, operator) for name, operator in _UNARY.items()},

@@ -87,7 +87,7 @@ def program_of(detector: dict, folder: Path = HERE):
         providers = onnxruntime.get_available_providers()
         session = onnxruntime.InferenceSession(str(folder / "detector.onnx"), providers=providers)
         names = [one["name"] for one in detector["inputs"]]
-        return lambda *inputs: session.run(["score", "map"], dict(zip(names, inputs)))
+        return lambda *inputs: session.run(["score", "map"], dict(zip(names, inputs, strict=True)))
     import jax
     from jax import export
 
@@ -112,7 +112,7 @@ def judged(files: list[Path], detector: dict, program, category: str, batch: int
             # Filled up, so that one size is compiled.
             images += [images[0]] * (min(batch, len(files)) - len(images))
             scores, maps = program(*inputs_of(images, detector, category))
-            for (file, pixels), score, map in zip(good, scores, maps):
+            for (file, pixels), score, map in zip(good, scores, maps, strict=False):
                 yield file, pixels, float(score), map
 
 

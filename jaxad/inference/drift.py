@@ -128,7 +128,7 @@ def _compared(name: str, lines: Sequence[Line], holdout: HoldoutScores, threshol
 
 
 def _direction(accepted: np.ndarray, normal: np.ndarray) -> str:
-    """Where the larger part of scores has gone: of pairs, one of each side, the share in which accepted ones are higher."""
+    """Where scores have gone: by the share of all pairs, one of each side, in which the accepted one is higher."""
     higher = stats.mannwhitneyu(accepted, normal).statistic / (len(accepted) * len(normal))
     return "higher" if higher > 0.55 else "lower" if higher < 0.45 else "changed"
 

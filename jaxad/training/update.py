@@ -169,10 +169,8 @@ class _Update:
             parts = [load_again(one, self._extras, data_dir, self.place.workers) for one in self.origins]
         except DataError as error:
             if getattr(self.detector, "extends", False):
-                why = (
-                    "the threshold is measured with the scores that were kept of its hold-out, which a larger bank only"
-                )
-                self.place.reporter.warn([f"{error}; {why} lowers"])
+                why = "the threshold is measured with the kept scores of its hold-out, which a larger bank only lowers"
+                self.place.reporter.warn([f"{error}; {why}"])
                 return None
             raise DataError(
                 f"{error}\n  {self.detector.name} needs its old images besides the new ones: put them back, or fit anew"
@@ -205,9 +203,7 @@ class _Update:
             known = digests(self.learned, self.held, *(self.old or ()))
             rest = without(test, known)
             if copies := len(test) - len(rest):
-                self.place.reporter.say(
-                    f"{copies} of {len(test)} test images were learned or held out, and are left out"
-                )
+                self.place.reporter.say(f"{copies} of {len(test)} test images are known, and left out")
             sets["test"] = rest
         return {name: source for name, source in sets.items() if len(source)}
 
@@ -265,7 +261,7 @@ class _Update:
         """The old hold-out: scores that were kept, and those of the new version."""
         old = self.decided.holdout
         assert old is not None
-        now = {digest: score for digest, score in zip(holdout.digests, holdout.scores, strict=True)}
+        now = dict(zip(holdout.digests, holdout.scores, strict=True))
         scores = np.array([now.get(digest, score) for digest, score in zip(old.digests, old.scores, strict=True)])
         errors = (_above(found, old.categories, rule).sum() for found, rule in ((old.scores, before), (scores, after)))
         return Compared("old hold-out: false alarms", len(old), *map(int, errors))
