@@ -14,7 +14,7 @@ from jaxad.models.weights import embedded
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("demo", "coco", "test", "docs", "notebooks", "dev", "parity")
+EXTRAS = ("demo", "onnx", "coco", "test", "docs", "notebooks", "dev", "parity")
 """Those that CI installs."""
 LINES = [line for line in (ROOT / ".ci/constraints.txt").read_text().splitlines() if not line.startswith("#")]
 PINNED = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in LINES)}

@@ -148,9 +148,10 @@ class _Update:
         assert rule is not None
         sets = self._sets(test)
         old = {name: self._scored(before, source, rule.protocol, name) for name, source in sets.items()}
-        number = self.decided.step.number + (1 if self._steps(steps) is None else self._steps(steps) or 0)
+        steps = self._steps(steps)
+        number = self.decided.step.number + (steps or 1)
         with CheckpointWriter(self.scratch) as writer:
-            after = self._learn(writer, number, self._steps(steps))
+            after = self._learn(writer, number, steps)
             holdout = self._holdout(after, rule.protocol)
             threshold = choose_limits(holdout, false_alarm=rule.false_alarm)
             writer.complete(number, threshold, holdout, rule.false_alarm)
@@ -165,8 +166,11 @@ class _Update:
 
     def _old(self, data_dir: Path | None) -> tuple[Any, Any] | None:
         """Old training and hold-out images; None where they are gone and can be done without."""
+        parts: list[tuple[Any, Any]] = []
         try:
-            parts = [load_again(one, self._extras, data_dir, self.place.workers) for one in self.origins]
+            for one in self.origins:
+                known = digests(*(source for part in parts for source in part))
+                parts.append(load_again(one, known, self._extras, data_dir, self.place.workers))
         except DataError as error:
             if getattr(self.detector, "extends", False):
                 why = "the threshold is measured with the kept scores of its hold-out, which a larger bank only lowers"

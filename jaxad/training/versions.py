@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +100,17 @@ def origins(step: Step) -> list[Origin]:
 
 
 def load_again(
-    origin: Origin, extras: Callable[[Any], Any], data_dir: Path | None, workers: int | None
+    origin: Origin,
+    known: Collection[bytes],
+    extras: Callable[[Any], Any],
+    data_dir: Path | None,
+    workers: int | None,
 ) -> tuple[Any, Any]:
     """The training and the hold-out images of an origin.
 
     Args:
         origin: as recorded.
+        known: digests of the images of origins before it, which were left out.
         extras: what a detector takes from records besides images.
         data_dir: folder of prepared data sets.
         workers: threads that decode.
@@ -117,6 +122,7 @@ def load_again(
         train, holdout = load_normal(origin, data_dir, workers)
     except JaxadError as error:
         raise DataError(f"{origin.source}: cannot be read again: {error}") from error
+    train, holdout = without(train, known), without(holdout, known)
     if content_hash(train, extras(train), workers=workers) != origin.sha256:
         raise DataError(f"{origin.source}: holds other images than those that the run has learned from")
     return train, holdout
@@ -139,6 +145,6 @@ def digests(*sources: Any) -> set[bytes]:
     return {source.digest(index) for source in sources for index in range(len(source))}
 
 
-def without(source: Any, known: set[bytes] | Sequence[bytes]) -> Any:
+def without(source: Any, known: Collection[bytes]) -> Any:
     """The images of a source that are not among `known` digests."""
     return source.select(index for index in range(len(source)) if source.digest(index) not in known)

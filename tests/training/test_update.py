@@ -190,6 +190,11 @@ def test_training_goes_on_with_old_and_new_images_and_again(data, alarms, tmp_pa
     Image.fromarray(np.full((56, 56), 77, np.uint8)).save(other / "new.png")
     again = update(tmp_path / "run", origin(other), kind="false-alarm", steps=1)
     assert again.learned == 1
+    Image.fromarray(np.full((56, 56), 78, np.uint8)).save(tmp_path / "one.png")
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one.png").rename(tmp_path / "one" / "one.png")
+    third = update(tmp_path / "run", origin(tmp_path / "one"), kind="false-alarm", steps=1, keep=False)
+    assert third.learned == 1
     with pytest.raises(CheckpointError, match="another run"):
         fitted(toy_model(), data, tmp_path / "run", config)
 
