@@ -47,7 +47,7 @@ def export(
     Args:
         checkpoint: a workdir (its newest whole step), or one step's folder.
         out: folder to write to.
-        format: "stablehlo" (detector.stablehlo and weights.npz, for jax), "onnx" (detector.onnx, for ONNX Runtime and
+        format: "stablehlo" (detector-PLATFORM.stablehlo and weights.npz, for jax), "onnx" (detector.onnx, for ONNX Runtime and
             others; extra `onnx`), or "bundle" (the checkpoint without optimizer state).
         platforms: of StableHLO, those to lower for: "cpu", "cuda", "tpu". Those that fail are left out with a note.
         backbone: as for `jaxad.restore`, where the checkpoint does not hold its pretrained networks.
@@ -69,11 +69,13 @@ def export(
     name = restored.threshold.protocol if restored.threshold else restored.meta["protocol"]
     program = Program.of(restored.detector, metrics.protocol(name))
     with occupied(out, "out"):
-        # Whoever finds a description finds all that it names.
-        (out / DESCRIPTION).unlink(missing_ok=True)
-        runs_on = (
-            _write_stablehlo(program, out, platforms, reporter) if format == "stablehlo" else _write_onnx(program, out)
-        )
+        # Whoever finds a description finds all that it names, and nothing of an earlier export.
+        for name in (DESCRIPTION, *_FILES["stablehlo"], *_FILES["onnx"]):
+            (out / name).unlink(missing_ok=True)
+        if format == "stablehlo":
+            runs_on = _write_stablehlo(program, out, platforms, reporter)
+        else:
+            runs_on = _write_onnx(program, out)
         files = {file.name: digest(file) for file in sorted(out.glob("*")) if file.name in _FILES[format]}
         write_whole(out / RUNNER, Path(__file__).with_name("runner.py").read_text())
         record = describe(program, restored, format, files, runs_on)
@@ -82,7 +84,7 @@ def export(
 
 
 _FILES = {
-    "stablehlo": ("detector.stablehlo", "weights.npz"),
+    "stablehlo": ("weights.npz", *(f"detector-{platform}.stablehlo" for platform in PLATFORMS)),
     "onnx": ("detector.onnx", "weights.bin"),
 }
 
@@ -90,20 +92,21 @@ _FILES = {
 def _check(format: str, platforms: Sequence[str]) -> None:
     if format not in get_args(Format):
         raise ConfigError(f"format = {format!r}: must be one of {', '.join(get_args(Format))}")
-    if strangers := [name for name in platforms if name not in PLATFORMS] or not platforms:
-        raise ConfigError(f"platforms = {strangers or platforms}: must be some of {', '.join(PLATFORMS)}")
+    if not platforms or set(platforms) - set(PLATFORMS):
+        raise ConfigError(f"platforms = {tuple(platforms)}: must be some of {', '.join(PLATFORMS)}")
     if format == "onnx" and importlib.util.find_spec("onnx") is None:
         raise ConfigError("format = onnx: needs the extra `onnx`: pip install 'jaxad[onnx]'")
 
 
 def _write_stablehlo(program: Program, out: Path, platforms: Sequence[str], reporter: Reporter) -> list[str]:
-    content, refused = to_stablehlo(program, platforms)
+    programs, refused = to_stablehlo(program, platforms)
     reporter.warn([f"left out for {platform}: {fault}" for platform, fault in refused.items()])
     weights = io.BytesIO()
     np.savez(weights, **{path: np.asarray(array) for path, array in program.arrays.items()})
     write_whole(out / "weights.npz", weights.getvalue())
-    write_whole(out / "detector.stablehlo", content)
-    return [platform for platform in platforms if platform not in refused]
+    for platform, content in programs.items():
+        write_whole(out / f"detector-{platform}.stablehlo", content)
+    return list(programs)
 
 
 def _write_onnx(program: Program, out: Path) -> list[str]:

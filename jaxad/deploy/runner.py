@@ -92,7 +92,10 @@ def program_of(detector: dict, folder: Path = HERE):
     from jax import export
 
     jax.config.update("jax_enable_x64", False)
-    call = jax.jit(export.deserialize(bytearray((folder / "detector.stablehlo").read_bytes())).call)
+    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    if platform not in detector["platforms"]:
+        raise SystemExit(f"exported for {', '.join(detector['platforms'])}, not for {platform}; set JAX_PLATFORMS")
+    call = jax.jit(export.deserialize(bytearray((folder / f"detector-{platform}.stablehlo").read_bytes())).call)
     with np.load(folder / "weights.npz") as file:
         arrays = jax.device_put({path: file[path] for path in file.files})
     return lambda *inputs: [np.asarray(array) for array in call(arrays, *inputs)]

@@ -1,4 +1,7 @@
-"""StableHLO by `jax.export`: one file for every platform that a program can be lowered for, of any number of images."""
+"""StableHLO by `jax.export`: one program for each platform, of any number of images.
+
+One for all platforms would lower the kernels of each of them for the others too, which Pallas refuses.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from jaxad.io.foreign import raise_explained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _CHECKS = (jax_export.DisabledSafetyCheck.custom_call("__cudnn$fmhaSoftmax"),)
-"""Kernels of cuDNN keep no promise to be there in later versions; whoever has none runs the program on a CPU."""
+"""cuDNN's attention has no promise that later versions of XLA know it."""
 
 
-def to_stablehlo(program: Program, platforms: Sequence[str] = PLATFORMS) -> tuple[bytes, dict[str, str]]:
+def to_stablehlo(program: Program, platforms: Sequence[str] = PLATFORMS) -> tuple[dict[str, bytes], dict[str, str]]:
     """A program as `jax.export.deserialize` takes it; its arguments are the arrays by path, then `program.inputs`.
 
     Args:
@@ -25,42 +28,25 @@ def to_stablehlo(program: Program, platforms: Sequence[str] = PLATFORMS) -> tupl
         platforms: those wanted, of `PLATFORMS`.
 
     Returns:
-        The serialized program, for all platforms that it can be lowered for, and by platform why it cannot for others.
+        The serialized programs by platform, and by platform why it cannot be lowered for others.
 
     Raises:
         ConfigError: it can be lowered for none of them; says why.
     """
-    refused: dict[str, str] = {}
-    try:
-        return _exported(program, platforms), refused
-    except Exception as error:
-        raise_explained(error)
-        refused = {platforms[0]: _reason(error)}
-    if len(platforms) > 1:
-        refused = {platform: fault for platform in platforms if (fault := _fault(program, platform))}
-    if good := [platform for platform in platforms if platform not in refused]:
-        return _exported(program, good), refused
-    listing = "\n".join(f"  {platform}: {fault}" for platform, fault in refused.items())
-    raise ConfigError(f"{program.detector.title} cannot be written as StableHLO:\n{listing}")
-
-
-def _exported(program: Program, platforms: Sequence[str]) -> bytes:
-    names = tuple(one.name for one in program.inputs)
     (images,) = jax_export.symbolic_shape("b")
     arrays = {path: jax.ShapeDtypeStruct(np.shape(a), a.dtype) for path, a in program.arrays.items()}
     inputs = [jax.ShapeDtypeStruct((images, *one.shape), one.dtype) for one in program.inputs]
-    exporting = jax_export.export(jax.jit(program.batched(names)), platforms=platforms, disabled_checks=_CHECKS)
-    return bytes(exporting(arrays, *inputs).serialize())
-
-
-def _fault(program: Program, platform: str) -> str:
-    try:
-        _exported(program, [platform])
-    except Exception as error:
-        raise_explained(error)
-        return _reason(error)
-    return ""
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    judge = jax.jit(program.batched(tuple(one.name for one in program.inputs)))
+    found: dict[str, bytes] = {}
+    refused: dict[str, str] = {}
+    for platform in platforms:
+        try:
+            exported = jax_export.export(judge, platforms=[platform], disabled_checks=_CHECKS)(arrays, *inputs)
+            found[platform] = bytes(exported.serialize())
+        except Exception as error:
+            raise_explained(error)
+            refused[platform] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+    if not found:
+        listing = "\n".join(f"  {platform}: {fault}" for platform, fault in refused.items())
+        raise ConfigError(f"{program.detector.title} cannot be written as StableHLO:\n{listing}")
+    return found, refused
