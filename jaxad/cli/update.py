@@ -36,7 +36,8 @@ class Update(Command):
     """Which category the images of a plain folder show."""
     as_: Annotated[Literal["good", "false-alarm"], tyro.conf.arg(name="as")] = "good"
     """`good` is a sample of good parts as they come: a tenth of it, at least 5 images, is held out for the threshold.
-    `false-alarm` is images chosen because they were rejected: all are learned, none is held out."""
+    `false-alarm` is images chosen because they were rejected: all are learned, none is held out, and the threshold does
+    not become lower."""
     test: str | None = None
     """Labeled images on which old and new version are compared, as for `jaxad evaluate --data`; new images among them
     are left out."""

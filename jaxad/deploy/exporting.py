@@ -47,8 +47,8 @@ def export(
     Args:
         checkpoint: a workdir (its newest whole step), or one step's folder.
         out: folder to write to.
-        format: "stablehlo" (detector-PLATFORM.stablehlo and weights.npz, for jax), "onnx" (detector.onnx, for ONNX Runtime and
-            others; extra `onnx`), or "bundle" (the checkpoint without optimizer state).
+        format: "stablehlo" (detector-PLATFORM.stablehlo and weights.npz, for jax), "onnx" (detector.onnx, for ONNX
+            Runtime and others; extra `onnx`), or "bundle" (the checkpoint without optimizer state).
         platforms: of StableHLO, those to lower for: "cpu", "cuda", "tpu". Those that fail are left out with a note.
         backbone: as for `jaxad.restore`, where the checkpoint does not hold its pretrained networks.
         reporter: told of what differs and what is left out; None is silent.

@@ -100,7 +100,7 @@ def update(
         new: where the new images are; its `sha256` is not looked at. Those that the run knows already are left out.
         kind: "good" is a sample of normal images, of which a share is held out for the threshold. "false-alarm" is
             images chosen because they were rejected: all are learned, because a hold-out of such is none of parts as
-            they come.
+            they come, and no limit becomes lower than it was.
         test: labeled images on which both versions are compared; new ones among them are left out.
         steps: optimizer steps to go on; None for a tenth of those that were done.
         data_dir: folder of prepared data sets.
@@ -154,6 +154,8 @@ class _Update:
             after = self._learn(writer, number, steps)
             holdout = self._holdout(after, rule.protocol)
             threshold = choose_limits(holdout, false_alarm=rule.false_alarm)
+            if self.kind == "false-alarm":
+                threshold = _not_below(threshold, rule, holdout)
             writer.complete(number, threshold, holdout, rule.false_alarm)
         place.reporter.warn(threshold.warnings)
         new = {name: self._scored(after, source, rule.protocol, name) for name, source in sets.items()}
@@ -279,6 +281,18 @@ class _Update:
 
     def _extras(self, source: Any) -> Mapping[str, np.ndarray]:
         return extras_of(self.detector, source.records, training=True)
+
+
+def _not_below(threshold: Threshold, before: Threshold, holdout: HoldoutScores) -> Threshold:
+    """The rule with no limit below what it was: at the same rate, a limit that follows lower scores undoes the gain."""
+    limits = {}
+    for name, limit in threshold.limits.items():
+        old = before.of(name)
+        image = max(limit.image, old.image)
+        members = np.array([not name or category == name for category in holdout.categories])
+        above = int((holdout.scores[members] > image).sum())
+        limits[name] = dataclasses.replace(limit, image=image, pixel=max(limit.pixel, old.pixel), above=above)
+    return dataclasses.replace(threshold, limits=limits)
 
 
 def _linked(source: str, target: str) -> None:
