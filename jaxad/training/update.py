@@ -211,6 +211,9 @@ class _Update:
             if copies := len(test) - len(rest):
                 self.place.reporter.say(f"{copies} of {len(test)} test images are known, and left out")
             sets["test"] = rest
+        if self.detector.inputs.needs_category:
+            # What the old version has no category for it cannot judge.
+            sets = {name: _of_categories(source, self.detector.categories) for name, source in sets.items()}
         return {name: source for name, source in sets.items() if len(source)}
 
     def _learn(self, writer: CheckpointWriter, number: int, steps: int | None) -> Detector:
@@ -301,6 +304,10 @@ def _linked(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def _of_categories(source: Any, categories: tuple[str, ...]) -> Any:
+    return source.select(i for i, record in enumerate(source.records) if record.category in categories)
 
 
 def _above(scores: np.ndarray, categories: Any, rule: Threshold) -> np.ndarray:

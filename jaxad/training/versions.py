@@ -16,7 +16,7 @@ from typing import Any
 from jaxad import data
 from jaxad.config import DataConfig
 from jaxad.errors import CheckpointError, DataError, JaxadError
-from jaxad.inference.steps import FOLDER, Step, newest, numbered, open_step
+from jaxad.inference.steps import FOLDER, Step, newest, open_step
 from jaxad.io.atomic import set_aside
 from jaxad.training.run_folder import content_hash, in_use
 
@@ -82,7 +82,7 @@ def revert(workdir: Path | str) -> tuple[int, Path]:
         if not update:
             raise CheckpointError(f"{last.folder}: is no update; there is nothing to take back")
         before = last.folder.with_name(str(update["of"]))
-        if before not in numbered(workdir / FOLDER):
+        if not before.is_dir():
             raise CheckpointError(f"{before}: is missing, which {last.folder} was made from; restore a copy of it")
         open_step(before).check()
         return update["of"], set_aside(last.folder, f"reverted-{last.number}")
