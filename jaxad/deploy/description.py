@@ -104,8 +104,8 @@ def _has_own_score(program: Program) -> bool:
     detector = program.detector
 
     def scores(given: dict[str, Any]) -> Any:
-        batch = {name: jnp.asarray(array)[None] for name, array in given.items()}
-        images = {name: batch[name] for name in detector.inputs.views}
+        batch: dict[str, Any] = {name: jnp.asarray(array)[None] for name, array in given.items()}
+        images: dict[str, Any] = {name: batch[name] for name in detector.inputs.views}
         whole = Batch(images, batch["seed"], jnp.ones(1, bool), batch["category"], program.extras)
         return detector.judge(detector.encode(whole), whole, jax.random.split(jax.random.key(0), 1)).scores
 

@@ -101,8 +101,8 @@ def _check(format: str, platforms: Sequence[str]) -> None:
 def _write_stablehlo(program: Program, out: Path, platforms: Sequence[str], reporter: Reporter) -> list[str]:
     programs, refused = to_stablehlo(program, platforms)
     reporter.warn([f"left out for {platform}: {fault}" for platform, fault in refused.items()])
-    weights = io.BytesIO()
-    np.savez(weights, **{path: np.asarray(array) for path, array in program.arrays.items()})
+    weights, arrays = io.BytesIO(), {path: np.asarray(array) for path, array in program.arrays.items()}
+    np.savez(weights, allow_pickle=False, **arrays)
     write_whole(out / "weights.npz", weights.getvalue())
     for platform, content in programs.items():
         write_whole(out / f"detector-{platform}.stablehlo", content)

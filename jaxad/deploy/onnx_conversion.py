@@ -192,7 +192,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_key(value: Any) -> bool:
-    return hasattr(value, "dtype") and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _raw(value: Value) -> Value:
@@ -202,7 +202,7 @@ def _raw(value: Value) -> Value:
 
 def _zeros(aval: Any) -> Value:
     if _is_key(aval):
-        return jax.random.wrap_key_data(np.zeros((*aval.shape, 2), np.uint32))
+        return jax.random.wrap_key_data(jnp.zeros((*aval.shape, 2), jnp.uint32))
     return np.zeros(aval.shape, aval.dtype)
 
 

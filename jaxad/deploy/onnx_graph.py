@@ -50,6 +50,11 @@ def kind_of(dtype: Any) -> int:
     return TensorProto.FLOAT
 
 
+def integers(values: Any) -> np.ndarray:
+    """Numbers as the graph holds them."""
+    return np.array(values, np.int64)
+
+
 class Graph:
     """Nodes and constants, in the order in which they are computed."""
 
@@ -101,7 +106,7 @@ class Graph:
             return self.constant(value)
         if value.held == value.shape:
             return value.name
-        return self.node("Expand", [value.name, self.constant(np.int64(value.shape))])[0]
+        return self.node("Expand", [value.name, self.constant(integers(value.shape))])[0]
 
     def reshaped(self, value: Value, shape: Sequence[int]) -> Value:
         """A value in another shape with as many elements."""
@@ -110,9 +115,9 @@ class Graph:
             return np.asarray(value).reshape(shape)
         if value.held == value.shape == shape:
             return value
-        return self.tensor("Reshape", [self.whole(value), self.constant(np.int64(shape))], shape, value.dtype)
+        return self.tensor("Reshape", [self.whole(value), self.constant(integers(shape))], shape, value.dtype)
 
-    def transposed(self, value: Value, order: Sequence[int]) -> Value:
+    def transposed(self, value: Value, order: Any) -> Value:
         """A value with its axes in another order."""
         order = tuple(order)
         if not isinstance(value, Tensor):
@@ -130,7 +135,7 @@ class Graph:
         shape = [-(-(end - start) // step) for start, end, step in zip(starts, ends, steps, strict=True)]
         if shape == list(value.shape):
             return value
-        places = [self.constant(np.int64(given)) for given in (starts, ends, range(len(shape)), steps)]
+        places = [self.constant(integers(given)) for given in (starts, ends, range(len(shape)), steps)]
         return self.tensor("Slice", [self.whole(value), *places], shape, value.dtype)
 
     def joined(self, values: Sequence[Value], axis: int) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxad.deploy.onnx_graph import Graph, Tensor, Value
+from jaxad.deploy.onnx_graph import Graph, Tensor, Value, integers
 
 Parameters = Mapping[str, Any]
 Operator = Callable[..., Any]
@@ -209,7 +209,7 @@ def stacked(graph: Graph, values: Any, axis: int = 0) -> Value:
 def _tile(graph: Graph, p: Parameters, x: Tensor) -> Tensor:
     reps = tuple(p["reps"])
     shape = [size * times for size, times in zip(x.shape, reps, strict=True)]
-    return graph.tensor("Tile", [graph.whole(x), graph.constant(np.int64(reps))], shape, x.dtype)
+    return graph.tensor("Tile", [graph.whole(x), graph.constant(integers(reps))], shape, x.dtype)
 
 
 def _pad(graph: Graph, p: Parameters, x: Value, value: Value) -> Tensor:
@@ -220,13 +220,13 @@ def _pad(graph: Graph, p: Parameters, x: Value, value: Value) -> Tensor:
     x = graph.cut(x, [max(-low, 0) for low, _, _ in config], last)
     ends = [[max(pair[side], 0) for pair in config] for side in (0, 1)]
     shape = [n + low + high for n, low, high in zip(x.shape, *ends, strict=True)]
-    names = [graph.whole(x), graph.constant(np.int64(ends[0] + ends[1])), graph.whole(value)]
+    names = [graph.whole(x), graph.constant(integers(ends[0] + ends[1])), graph.whole(value)]
     return graph.tensor("Pad", names, shape, x.dtype)
 
 
 def _reversed(graph: Graph, p: Parameters, x: Tensor) -> Tensor:
     axes = list(p["dimensions"])
-    places = [graph.constant(np.int64(v)) for v in ([-1] * len(axes), [-(2**31)] * len(axes), axes, [-1] * len(axes))]
+    places = [graph.constant(integers(v)) for v in ([-1] * len(axes), [-(2**31)] * len(axes), axes, [-1] * len(axes))]
     return graph.tensor("Slice", [graph.whole(x), *places], x.shape, x.dtype)
 
 
@@ -236,10 +236,10 @@ def _dynamic_slice(graph: Graph, p: Parameters, x: Value, *starts: Value) -> Val
         most = [n - size for n, size in zip(x.shape, sizes, strict=True)]
         first = [int(np.clip(start, 0, last)) for start, last in zip(starts, most, strict=True)]
         return graph.cut(x, first, [start + size for start, size in zip(first, sizes, strict=True)])
-    most = np.int64(x.shape) - np.int64(sizes)
+    most = integers(x.shape) - integers(sizes)
     begin = stacked(graph, [graph.reshaped(start, ()) for start in starts])
     begin = _clamp(graph, p, np.zeros(len(sizes), np.int64), begin, most)
-    end = graph.elementwise("Add", begin, np.int64(sizes))
+    end = graph.elementwise("Add", begin, integers(sizes))
     return graph.tensor("Slice", [graph.whole(x), graph.whole(begin), graph.whole(end)], sizes, x.dtype)
 
 
@@ -255,13 +255,13 @@ def _gather(graph: Graph, p: Parameters, x: Value, indices: Value) -> Value:
     if any(sizes[axis] != x.shape[axis] for axis in kept if axis not in indexed):
         raise Unsupported("gathering parts of axes that are not indexed")
     batch = indices.shape[:-1]
-    most = np.int64([x.shape[axis] - 1 for axis in indexed])
+    most = integers([x.shape[axis] - 1 for axis in indexed])
     if isinstance(indices, Tensor):
         places = _clamp(graph, p, np.zeros_like(most), indices, most)
     else:
         places = np.clip(indices, 0, most)
     rows = (np.indices(batch)[axis] for axis in of_indices)
-    places = graph.joined([*(np.int64(row)[..., None] for row in rows), places], -1)
+    places = graph.joined([*(integers(row)[..., None] for row in rows), places], -1)
     free = [axis for axis in kept if axis not in indexed]
     operand = graph.transposed(x, [*own, *indexed, *free])
     shape = (*batch, *(x.shape[axis] for axis in free))
@@ -337,7 +337,7 @@ def _reduced(operator: str, graph: Graph, p: Parameters, x: Tensor) -> Tensor:
         return x
     if x.dtype == np.bool_:
         return graph.cast(_reduced(operator, graph, p, graph.cast(x, np.int32)), np.bool_)
-    found = graph.tensor(operator, [graph.whole(x), graph.constant(np.int64(axes))], shape, x.dtype, keepdims=0)
+    found = graph.tensor(operator, [graph.whole(x), graph.constant(integers(axes))], shape, x.dtype, keepdims=0)
     return graph.wrapped(found)
 
 
@@ -370,8 +370,8 @@ def _window_sum(graph: Graph, p: Parameters, x: Tensor) -> Tensor:
 def _sort(graph: Graph, p: Parameters, *values: Tensor) -> list[Tensor]:
     if len(values) > 1:
         raise Unsupported("sorting several arrays by one")
-    (x,), axis = values, p["dimension"]
-    names = [graph.whole(x), graph.constant(np.int64([x.shape[axis]]))]
+    x, axis = values[0], p["dimension"]
+    names = [graph.whole(x), graph.constant(integers([x.shape[axis]]))]
     sorted_, _ = graph.node("TopK", names, 2, axis=axis, largest=0)
     return [Tensor(sorted_, x.shape, x.dtype, x.shape)]
 
@@ -379,7 +379,7 @@ def _sort(graph: Graph, p: Parameters, *values: Tensor) -> list[Tensor]:
 def _top(graph: Graph, p: Parameters, x: Tensor) -> list[Tensor]:
     axis = p.get("axis", -1) % len(x.shape)
     shape = tuple(p["k"] if each == axis else size for each, size in enumerate(x.shape))
-    values, places = graph.node("TopK", [graph.whole(x), graph.constant(np.int64([p["k"]]))], 2, axis=axis)
+    values, places = graph.node("TopK", [graph.whole(x), graph.constant(integers([p["k"]]))], 2, axis=axis)
     return [Tensor(values, shape, x.dtype, shape), Tensor(places, shape, np.dtype(np.int32), shape)]
 
 

@@ -81,9 +81,9 @@ class Program:
     def one(self, arrays: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
         """(score [], map [s s]) of one image, `given` by name; what is left out counts as 0."""
         known = {one.name: given.get(one.name, np.zeros(one.shape, one.dtype)) for one in self.candidates}
-        batch = {name: jnp.asarray(array)[None] for name, array in known.items()}
-        images = {name: batch[name] for name in self.detector.inputs.views}
-        extras = {name: jnp.asarray(array) for name, array in self.extras.items()}
+        batch: dict[str, Any] = {name: jnp.asarray(array)[None] for name, array in known.items()}
+        images: dict[str, Any] = {name: batch[name] for name in self.detector.inputs.views}
+        extras: dict[str, Any] = {name: jnp.asarray(array) for name, array in self.extras.items()}
         whole = Batch(images, batch[SEED], jnp.ones(1, bool), batch[CATEGORY], extras)
         graphdef, _ = module_state.split(self.detector)
         detector = module_state.merge(graphdef, arrays)
@@ -91,7 +91,7 @@ class Program:
         return scores[0], maps[0]
 
     @cached_property
-    def extras(self) -> dict[str, np.ndarray]:
+    def extras(self) -> dict[str, Any]:
         """What belongs to an image without a caption, as in `jaxad predict`."""
         return extras_of(self.detector, [Record(file=_NOWHERE, category="")], training=False)
 

@@ -11,7 +11,9 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -101,7 +103,9 @@ def program_of(detector: dict, folder: Path = HERE):
     return lambda *inputs: [np.asarray(array) for array in call(arrays, *inputs)]
 
 
-def judged(files: list[Path], detector: dict, program, category: str, batch: int):
+def judged(
+    files: list[Path], detector: dict, program, category: str, batch: int
+) -> Iterator[tuple[Path, Any, Any, Any]]:
     """For each image (file, pixels, score, map), or (file, what is wrong, None, None)."""
     for start in range(0, len(files), batch):
         good = []

@@ -16,7 +16,7 @@ import numpy as np
 from jaxad import parallel
 from jaxad.config import TrainConfig, from_json
 from jaxad.data import JoinedSource
-from jaxad.detector import Detector, Remembers, Trainable
+from jaxad.detector import Detector, Trainable
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import extras_of
 from jaxad.inference.calibrate import choose_limits
@@ -218,12 +218,12 @@ class _Update:
 
     def _learn(self, writer: CheckpointWriter, number: int, steps: int | None) -> Detector:
         """The new version, saved without its threshold."""
-        detector, reporter = self.detector, self.place.reporter
+        detector: Any = self.detector
+        reporter = self.place.reporter
         if steps is not None:
             assert self.old is not None
             return self._train(writer, number)
         source = self.learned if detector.extends else JoinedSource([self.old[0], self.learned])  # type: ignore[index]
-        assert isinstance(detector, Remembers)
         with reporter.images("remember", len(source)) as progress:
             (detector.extend if detector.extends else detector.remember)(source, progress=progress)
         writer.save(number, detector, meta=self._meta())
