@@ -16,6 +16,7 @@ from .config import TrainConfig as TrainConfig
 from .config import UniADConfig as UniADConfig
 from .config import ViTADConfig as ViTADConfig
 from .config import VLMDiffConfig as VLMDiffConfig
+from .deploy.exporting import export as export
 from .detector import Detector as Detector
 from .detector import InputSpec as InputSpec
 from .detector import PatchDetector as PatchDetector
@@ -39,6 +40,7 @@ from .errors import JaxadError as JaxadError
 from .inference.answer import Answer as Answer
 from .inference.calibrate import choose_threshold as choose_threshold
 from .inference.checkpoint import restore as restore
+from .inference.drift import drift as drift
 from .inference.evaluation import evaluate as evaluate
 from .inference.inspector import Inspector as Inspector
 from .inference.inspector import load as load

@@ -251,7 +251,13 @@ class Trainable:
 
 
 class Remembers:
-    """A detector that fills a memory with normal images, without gradients; not one that is `Trainable` too."""
+    """A detector that fills a memory with normal images, without gradients; not one that is `Trainable` too.
+
+    Attributes:
+        extends: whether `extend` adds images to what is remembered; else `remember` needs all of them anew.
+    """
+
+    extends: ClassVar[bool] = False
 
     def remember(self, source: Source, *, features: Any = None, progress: Callable[[int], None] | None = None) -> Self:
         """Reads normal images into memory, in place of what was there, and returns the detector itself.
@@ -263,6 +269,15 @@ class Remembers:
             progress: called with the number of images done since the last call.
         """
         raise TypeError(f"{type(self).__name__} does not remember")
+
+    def extend(self, source: Source, *, progress: Callable[[int], None] | None = None) -> Self:
+        """Adds normal images to what is remembered, also of further categories, and returns the detector itself.
+
+        Args:
+            source: the images.
+            progress: called with the number of images done since the last call.
+        """
+        raise TypeError(f"{type(self).__name__} cannot add to what it remembers: give `remember` all images")
 
 
 class PatchDetector(Detector):

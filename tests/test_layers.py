@@ -16,7 +16,7 @@ ORDER = (
     ("features",),
     ("detectors",),
     ("inference",),
-    ("training", "report"),
+    ("training", "report", "deploy"),
     ("bench", "serve", "testing"),
     ("tfds_builders",),
     ("cli",),

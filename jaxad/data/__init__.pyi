@@ -3,7 +3,10 @@ from .dataset import DataSet as DataSet
 from .dataset import load as load
 from .demo.dataset import make_demo as make_demo
 from .folder import FolderSource as FolderSource
+from .folder import loose_images as loose_images
+from .holdout import split_holdout as split_holdout
 from .images import ImageList as ImageList
+from .joined import JoinedSource as JoinedSource
 from .prepared import PreparedSource as PreparedSource
 from .registry import datasets as datasets
 from .source import ImageSource as ImageSource

@@ -9,8 +9,11 @@ from pathlib import Path
 from jaxad.data.decode import Decoded
 from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
+from jaxad.data.layout import image_files
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError
+from jaxad.io.places import expanded
+from jaxad.io.text import name_text
 from jaxad.types import Record
 
 
@@ -74,3 +77,17 @@ class FolderSource(ImageSource):
         decoded = self.decoded(index, count_frames=count_frames)
         self.files.remember(file, state, Facts(decoded.digest, decoded.bits))
         return decoded
+
+
+def loose_images(folder: Path | str, category: str) -> FolderSource:
+    """All images in a folder and its subfolders, as normal ones of a category.
+
+    Raises:
+        DataError: there are none.
+    """
+    root = expanded(str(folder))
+    files = image_files(root) if root.is_dir() else []
+    if not files:
+        raise DataError(f"{folder}: no images in this folder")
+    records = (Record(f, category, 0, "good", identity=name_text(f.relative_to(root).as_posix())) for f in files)
+    return FolderSource(str(folder), tuple(records))

@@ -26,6 +26,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "false_alarm": (int, float),
     "weights": dict,
     "depths": dict,
+    "update": dict,
 }
 _PRETRAINED: Mapping[str, Any] = {
     "attribute": str,

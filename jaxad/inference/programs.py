@@ -57,13 +57,7 @@ class Programs:
         return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), results)
 
     def _judge(self, arrays: Any, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        judgement = _judgement(self._detector(arrays), features, batch)
-        images = len(batch.seed)
-        chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
-        if judgement.scores is not None:
-            chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
-        maps, scores = self._protocol.postprocess(judgement.maps)
-        return scores if judgement.scores is None else judgement.scores, maps  # type: ignore[return-value]
+        return judged(self._detector(arrays), self._protocol, features, batch)
 
     def _explain(self, arrays: Any, batch: Batch) -> Explanation:
         detector = self._detector(arrays)
@@ -90,6 +84,17 @@ def programs_of(detector: Detector, graphdef: nnx.GraphDef, protocol: Protocol, 
     except (TypeError, ValueError):
         # A detector of another package may have settings that cannot be told apart.
         return Programs(graphdef, protocol, mesh)
+
+
+def judged(detector: Detector, protocol: Protocol, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Scores [b] and maps [b h w] of the protocol, from the features of a batch; to be traced."""
+    judgement = _judgement(detector, features, batch)
+    images = len(batch.seed)
+    chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
+    if judgement.scores is not None:
+        chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
+    maps, scores = protocol.postprocess(judgement.maps)
+    return scores if judgement.scores is None else judgement.scores, maps  # type: ignore[return-value]
 
 
 def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgement:

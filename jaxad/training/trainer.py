@@ -161,11 +161,7 @@ def _fit(
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
             scores = read_decided(restored.folder).holdout if restored.meta["complete"] else None
         elif isinstance(detector, Trainable) and trains:
-            config = _with_micro_batch(detector, config, run, writer.latest)
-            meta["micro_batch"] = config.batch_size
-            _move_to_host(detector)
-            cached = features or _features(detector, source, config, run)
-            detector, rate = _train(detector, source, cached, config, run, writer, meta)
+            detector, rate = train(detector, source, config, run, writer, meta, features)
         else:
             if isinstance(detector, Remembers):
                 with reporter.images("remember", len(source)) as progress:
@@ -182,6 +178,35 @@ def _fit(
             reporter.warn(threshold.warnings)
         writer.complete(final, threshold, scores, false_alarm)
     return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
+
+
+def train(
+    detector: Detector,
+    source: Source,
+    config: TrainConfig,
+    run: Place,
+    writer: CheckpointWriter,
+    meta: Mapping[str, Any],
+    features: FeatureCache | None = None,
+) -> tuple[Detector, float | None]:
+    """Trains from the newest step that is there, or from the beginning, to `config.steps`, and saves the last step.
+
+    Args:
+        detector: as created; its parameters are those of step 0.
+        source: the images.
+        config: how to train.
+        run: where.
+        writer: of the run's checkpoints.
+        meta: JSON values to keep with every step.
+        features: of all images, where they are computed already.
+
+    Returns:
+        The detector to evaluate, and images per second.
+    """
+    config = _with_micro_batch(detector, config, run, writer.latest)
+    _move_to_host(detector)
+    cached = features or _features(detector, source, config, run)
+    return _train(detector, source, cached, config, run, writer, {**meta, "micro_batch": config.batch_size})
 
 
 def _train(

@@ -1,0 +1,67 @@
+"""Several sources as one: the images of the first, then those of the next."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from jaxad.types import Record, Sample, Source
+
+
+class JoinedSource:
+    """The images of several sources in their order (jaxad.types.Source).
+
+    Args:
+        parts: the sources.
+        name: of all together; None joins their names.
+
+    Attributes:
+        depths: at how many bits the 16-bit images of each category are read, by the first part that says so.
+    """
+
+    def __init__(self, parts: Sequence[Source], name: str | None = None):
+        self.parts = [part for part in parts if len(part)]
+        self.name = " + ".join(part.name for part in parts) if name is None else name
+        self.records: tuple[Record, ...] = tuple(record for part in self.parts for record in part.records)
+        self.categories = tuple(dict.fromkeys(category for part in self.parts for category in part.categories))
+        self.depths: dict[str, int] = {}
+        for part in reversed(self.parts):
+            self.depths |= dict(getattr(part, "depths", {}))
+        self._ends = list(accumulate(map(len, self.parts)))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Image uint8 [h w 3] and record."""
+        part, place = self._place(index)
+        return part[place]
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """Defect mask bool [h w], None where there is none."""
+        part, place = self._place(index)
+        return part.mask(place)
+
+    def fingerprint(self, index: int) -> str:
+        """That of the part."""
+        part, place = self._place(index)
+        return part.fingerprint(place)
+
+    def digest(self, index: int) -> bytes:
+        """16 bytes of the pixels."""
+        part, place = self._place(index)
+        return part.digest(place)
+
+    def at_depths(self, depths: Mapping[str, int]) -> JoinedSource:
+        """The same images, those of 16 bits read at other depths."""
+        parts = [part.at_depths(depths) if hasattr(part, "at_depths") else part for part in self.parts]  # type: ignore[attr-defined]
+        return JoinedSource(parts, self.name)
+
+    def _place(self, index: int) -> tuple[Source, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = bisect_right(self._ends, index)
+        return self.parts[number], index - (self._ends[number - 1] if number else 0)

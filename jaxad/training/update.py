@@ -1,0 +1,327 @@
+"""`update`: a finished run learns further normal images, is measured against what it was, and becomes a new version."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from jaxad import parallel
+from jaxad.config import TrainConfig, from_json
+from jaxad.data import JoinedSource
+from jaxad.detector import Detector, Trainable
+from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.features import extras_of
+from jaxad.inference.calibrate import choose_limits
+from jaxad.inference.checkpoint import restore
+from jaxad.inference.checkpoint_writer import CheckpointWriter
+from jaxad.inference.holdout_scores import HoldoutScores, joined, measure_holdout
+from jaxad.inference.predictor import Predictor
+from jaxad.inference.rechoose import Decided, read_decided
+from jaxad.inference.steps import FOLDER, TRAINING
+from jaxad.inference.threshold import Threshold
+from jaxad.io.progress import Reporter
+from jaxad.training.run_folder import Place, content_hash, in_use
+from jaxad.training.trainer import train
+from jaxad.training.versions import Origin, digests, load_again, load_normal, origins, publish, scratch, without
+from jaxad.types import Source
+
+Kind = Literal["good", "false-alarm"]
+HOLDOUT = 0.1
+_KEPT = ("train", "data", "protocol", "false_alarm", "weights", "micro_batch")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the old and the new version get wrong on some images.
+
+    Attributes:
+        what: which images, and which errors.
+        images: their number.
+        old, new: errors of each.
+    """
+
+    what: str
+    images: int
+    old: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What an update has done.
+
+    Attributes:
+        step: number of the new version, which counts from now on; None where nothing was replaced.
+        learned: images that were added.
+        threshold: of the new version.
+        before: threshold of the old one.
+        compared: the old against the new version.
+    """
+
+    step: int | None
+    learned: int
+    threshold: Threshold
+    before: Threshold
+    compared: tuple[Compared, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return dataclasses.asdict(self)
+
+
+def update(
+    workdir: Path | str,
+    new: Origin,
+    *,
+    kind: Kind = "good",
+    test: Source | None = None,
+    steps: int | None = None,
+    data_dir: Path | None = None,
+    keep: bool = True,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Updated:
+    """Adds normal images to a finished run, measures its threshold again, and makes the result its newest step.
+
+    A bank gets the patches of the new images besides its own. Other detectors that remember do so anew, from the old
+    and the new images; those that train go on from their last step with both. The old step stays as it is
+    (`jaxad.training.versions.revert`).
+
+    Args:
+        workdir: of the run.
+        new: where the new images are; its `sha256` is not looked at. Those that the run knows already are left out.
+        kind: "good" is a sample of normal images, of which a share is held out for the threshold. "false-alarm" is
+            images chosen because they were rejected: all are learned, because a hold-out of such is none of parts as
+            they come, and no limit becomes lower than it was.
+        test: labeled images on which both versions are compared; new ones among them are left out.
+        steps: optimizer steps to go on; None for a tenth of those that were done.
+        data_dir: folder of prepared data sets.
+        keep: whether to replace the old version; else all is only measured.
+        workers: threads that decode images.
+        reporter: shows progress; None is silent.
+
+    Raises:
+        CheckpointError: no finished run with a threshold, or one that lacks what is needed to go on.
+        DataError: nothing new, or old images that are needed and are gone.
+        ConfigError: the run is in use, or impossible settings.
+    """
+    run = Place(Path(workdir), parallel.make_mesh(), workers, reporter or Reporter(quiet=True))
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps = {steps}: must be at least 1")
+    if not (run.workdir / FOLDER).is_dir():
+        raise CheckpointError(f"{workdir}: is no run; give the workdir of a `jaxad fit`")
+    with in_use(run.workdir), scratch(run.workdir) as folder:
+        return _Update(run, folder, new, kind, data_dir).run(test, steps, keep)
+
+
+class _Update:
+    """One update, in a run that is this process's alone."""
+
+    def __init__(self, run: Place, folder: Path, new: Origin, kind: Kind, data_dir: Path | None):
+        self.place, self.scratch, self.kind = run, folder, kind
+        self.decided: Decided = read_decided(run.workdir)
+        if self.decided.threshold is None or self.decided.holdout is None:
+            raise CheckpointError(
+                f"{run.workdir}: has no threshold, or none whose hold-out scores were kept; run `jaxad threshold "
+                f"--checkpoint {run.workdir} --data SRC` once"
+            )
+        self.restored = restore(run.workdir)
+        self.detector: Any = self.restored.detector
+        if isinstance(self.detector, Trainable) and not (self.decided.step.folder / TRAINING).is_dir():
+            raise CheckpointError(f"{self.decided.step.folder}: holds no optimizer state to go on from, as in a bundle")
+        self.origins = origins(self.decided.step)
+        self.old = self._old(data_dir)
+        self.origin = dataclasses.replace(new, holdout=HOLDOUT if kind == "good" else 0.0)
+        self.learned, self.held = self._new(data_dir)
+
+    def run(self, test: Source | None, steps: int | None, keep: bool) -> Updated:
+        """Scores of the old version, then the new version, then its scores."""
+        place, before, rule = self.place, self.detector, self.decided.threshold
+        assert rule is not None
+        sets = self._sets(test)
+        old = {name: self._scored(before, source, rule.protocol, name) for name, source in sets.items()}
+        steps = self._steps(steps)
+        number = self.decided.step.number + (steps or 1)
+        with CheckpointWriter(self.scratch) as writer:
+            after = self._learn(writer, number, steps)
+            holdout = self._holdout(after, rule.protocol)
+            threshold = choose_limits(holdout, false_alarm=rule.false_alarm)
+            if self.kind == "false-alarm":
+                threshold = _not_below(threshold, rule, holdout)
+            writer.complete(number, threshold, holdout, rule.false_alarm)
+        place.reporter.warn(threshold.warnings)
+        new = {name: self._scored(after, source, rule.protocol, name) for name, source in sets.items()}
+        compared = [self._known(holdout, rule, threshold)]
+        for name, source in sets.items():
+            compared += _compared(name, source, (old[name], rule), (new[name], threshold))
+        if keep:
+            parallel.by_main(lambda: publish(self.scratch, number, place.workdir), CheckpointError(f"{place.workdir}"))
+        return Updated(number if keep else None, len(self.learned), threshold, rule, tuple(compared))
+
+    def _old(self, data_dir: Path | None) -> tuple[Any, Any] | None:
+        """Old training and hold-out images; None where they are gone and can be done without."""
+        parts: list[tuple[Any, Any]] = []
+        try:
+            for one in self.origins:
+                known = digests(*(source for part in parts for source in part))
+                parts.append(load_again(one, known, self._extras, data_dir, self.place.workers))
+        except DataError as error:
+            if getattr(self.detector, "extends", False):
+                why = "the threshold is measured with the kept scores of its hold-out, which a larger bank only lowers"
+                self.place.reporter.warn([f"{error}; {why}"])
+                return None
+            raise DataError(
+                f"{error}\n  {self.detector.name} needs its old images besides the new ones: put them back, or fit anew"
+            ) from error
+        return JoinedSource([train for train, _ in parts]), JoinedSource([held for _, held in parts])
+
+    def _new(self, data_dir: Path | None) -> tuple[Any, Any]:
+        """New images to learn and to hold out, without those that the run knows."""
+        learned, held = load_normal(self.origin, data_dir, self.place.workers)
+        assert self.decided.holdout is not None
+        known = {bytes.fromhex(digest) for digest in self.decided.holdout.digests}
+        known |= digests(*self.old) if self.old else set()
+        fresh, kept = without(learned, known), without(held, known)
+        if copies := len(learned) + len(held) - len(fresh) - len(kept):
+            self.place.reporter.say(f"{copies} images are known already, and left out")
+        if not len(fresh):
+            raise DataError(f"{self.origin.source}: no normal images that the run does not know")
+        return fresh, kept
+
+    def _steps(self, steps: int | None) -> int | None:
+        """Optimizer steps to go on; None for a detector that does not train."""
+        if not isinstance(self.detector, Trainable) or not self.detector.trains:
+            return None
+        return steps or max(1, self.decided.step.number // 10)
+
+    def _sets(self, test: Source | None) -> dict[str, Any]:
+        """What both versions are compared on besides the old hold-out, by name."""
+        sets = {"new images, learned": self.learned, "new images, held out": self.held}
+        if test is not None:
+            known = digests(self.learned, self.held, *(self.old or ()))
+            rest = without(test, known)
+            if copies := len(test) - len(rest):
+                self.place.reporter.say(f"{copies} of {len(test)} test images are known, and left out")
+            sets["test"] = rest
+        if self.detector.inputs.needs_category:
+            # What the old version has no category for it cannot judge.
+            sets = {name: _of_categories(source, self.detector.categories) for name, source in sets.items()}
+        return {name: source for name, source in sets.items() if len(source)}
+
+    def _learn(self, writer: CheckpointWriter, number: int, steps: int | None) -> Detector:
+        """The new version, saved without its threshold."""
+        detector: Any = self.detector
+        reporter = self.place.reporter
+        if steps is not None:
+            assert self.old is not None
+            return self._train(writer, number)
+        source = self.learned if detector.extends else JoinedSource([self.old[0], self.learned])  # type: ignore[index]
+        with reporter.images("remember", len(source)) as progress:
+            (detector.extend if detector.extends else detector.remember)(source, progress=progress)
+        writer.save(number, detector, meta=self._meta())
+        return detector
+
+    def _train(self, writer: CheckpointWriter, number: int) -> Detector:
+        """Goes on from the last step, of which the scratch folder has the same files."""
+        step = self.decided.step
+        shutil.copytree(step.folder, self.scratch / FOLDER / str(step.number), copy_function=_linked)
+        config: TrainConfig = dataclasses.replace(from_json(TrainConfig, step.meta["train"]), steps=number)
+        source = JoinedSource([self.old[0], self.learned])  # type: ignore[index]
+        meta = {**self._meta(), "train": {**step.meta["train"], "steps": number}}
+        run = dataclasses.replace(self.place, workdir=self.scratch, mesh=parallel.make_mesh(config.fsdp))
+        # `train` frees the devices of the arrays of what it is given.
+        return train(restore(step.folder).detector, source, config, run, writer, meta)[0]
+
+    def _meta(self) -> dict[str, Any]:
+        """What to record with the new step."""
+        step = self.decided.step
+        meta = {name: step.meta[name] for name in _KEPT if name in step.meta}
+        sha256 = content_hash(self.learned, self._extras(self.learned), workers=self.place.workers)
+        known = [*self.origins, dataclasses.replace(self.origin, sha256=sha256)]
+        chain = hashlib.sha256("".join(one.sha256 for one in known).encode()).hexdigest()
+        images = meta["data"].get("images", 0) + len(self.learned)
+        records = [dataclasses.asdict(one) for one in known]
+        meta["data"] = {**meta["data"], "images": images, "sha256": {"images": chain}, "origins": records}
+        return {**meta, "update": {"of": step.number, "kind": self.kind, "images": len(self.learned)}}
+
+    def _holdout(self, detector: Detector, protocol: str) -> HoldoutScores:
+        """What the new version makes of the old hold-out and the new one."""
+        parts, kept = [self.held], self.decided.holdout
+        assert kept is not None
+        if self.old is not None and len(self.old[1]):
+            parts.insert(0, self.old[1])
+        source = JoinedSource(parts)
+        found = [] if parts[0] is not self.held else [kept]
+        if len(source):
+            with self.place.reporter.images("threshold", len(source)) as progress:
+                how: Mapping[str, Any] = {"workers": self.place.workers, "progress": progress}
+                found.append(measure_holdout(detector, source, protocol=protocol, **how))
+        return joined(found, source.name or kept.source)
+
+    def _known(self, holdout: HoldoutScores, before: Threshold, after: Threshold) -> Compared:
+        """The old hold-out: scores that were kept, and those of the new version."""
+        old = self.decided.holdout
+        assert old is not None
+        now = dict(zip(holdout.digests, holdout.scores, strict=True))
+        scores = np.array([now.get(digest, score) for digest, score in zip(old.digests, old.scores, strict=True)])
+        errors = (_above(found, old.categories, rule).sum() for found, rule in ((old.scores, before), (scores, after)))
+        return Compared("old hold-out: false alarms", len(old), *map(int, errors))
+
+    def _scored(self, detector: Detector, source: Any, protocol: str, name: str) -> np.ndarray:
+        predictor, scores = Predictor(detector, protocol), []
+        with self.place.reporter.images(name, len(source)) as progress:
+            for output in predictor.stream(source, workers=self.place.workers, progress=progress):
+                scores.extend(output.scores)
+        return np.array(scores, np.float64)
+
+    def _extras(self, source: Any) -> Mapping[str, np.ndarray]:
+        return extras_of(self.detector, source.records, training=True)
+
+
+def _not_below(threshold: Threshold, before: Threshold, holdout: HoldoutScores) -> Threshold:
+    """The rule with no limit below what it was: at the same rate, a limit that follows lower scores undoes the gain."""
+    limits = {}
+    for name, limit in threshold.limits.items():
+        old = before.of(name)
+        image = max(limit.image, old.image)
+        members = np.array([not name or category == name for category in holdout.categories])
+        above = int((holdout.scores[members] > image).sum())
+        limits[name] = dataclasses.replace(limit, image=image, pixel=max(limit.pixel, old.pixel), above=above)
+    return dataclasses.replace(threshold, limits=limits)
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file under another name, or where the disk has no such a copy of it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _of_categories(source: Any, categories: tuple[str, ...]) -> Any:
+    return source.select(i for i, record in enumerate(source.records) if record.category in categories)
+
+
+def _above(scores: np.ndarray, categories: Any, rule: Threshold) -> np.ndarray:
+    return scores > np.array([rule.of(category).image for category in categories])
+
+
+def _compared(name: str, source: Any, *versions: tuple[np.ndarray, Threshold]) -> list[Compared]:
+    """False alarms among what is not labeled as anomalous, misses among what is."""
+    labels = np.array([bool(record.label) for record in source.records])
+    categories = [record.category for record in source.records]
+    above = [_above(scores, categories, rule) for scores, rule in versions]
+    rows = []
+    for wrong, errors, members in (("false alarms", above, ~labels), ("missed defects", [~a for a in above], labels)):
+        if members.any():
+            counts = [int((one & members).sum()) for one in errors]
+            rows.append(Compared(f"{name}: {wrong}", int(members.sum()), *counts))
+    return rows
