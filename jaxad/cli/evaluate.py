@@ -84,6 +84,7 @@ class Evaluate(WorkCommand):
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
             reporter.warn(other.notes)
         dataset = self.load()
+        reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])
         test = _labeled(dataset)
         detectors = [restored.detector, *([other.detector] if other else [])]
