@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.data.tiles import Tiling
 from jaxad.io.program_cache import keep_programs
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.stable_diffusion.untrained import is_random
@@ -114,6 +115,8 @@ class Detector(nnx.Module):
         categories: the categories it knows, in the order of their indices.
         depths: pairs of a category and the bits at which its 16-bit images are read (`jaxad.data.depth`), as they were
             when it was fitted; whatever it judges is read alike.
+        tiling: how images were cut into tiles (`jaxad.data.tiles`) when it was fitted, None where they were whole. What
+            it encodes and judges are then tiles, and `jaxad.Predictor` puts their maps together.
     """
 
     name: ClassVar[str]
@@ -124,11 +127,13 @@ class Detector(nnx.Module):
     config: Any
     categories: tuple[str, ...] = ()
     depths: tuple[tuple[str, int], ...] = ()
+    tiling: Tiling | None = None
 
     def learn_names(self, source: Source) -> None:
-        """Takes `categories` and `depths` from the images that the detector is fitted on."""
+        """Takes `categories`, `depths` and `tiling` from the images that the detector is fitted on."""
         self.categories = tuple(source.categories)
         self.depths = tuple(sorted(getattr(source, "depths", {}).items()))
+        self.tiling = getattr(source, "tiling", None)
 
     @classmethod
     def create(cls, config: Any = None, *, key: Array) -> Self:

@@ -7,3 +7,5 @@ from .images import ImageList as ImageList
 from .prepared import PreparedSource as PreparedSource
 from .registry import datasets as datasets
 from .source import ImageSource as ImageSource
+from .tiles import TiledSource as TiledSource
+from .tiles import Tiling as Tiling

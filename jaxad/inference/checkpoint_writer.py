@@ -88,6 +88,7 @@ class CheckpointWriter:
             "config": to_json(detector.config),
             "categories": list(detector.categories),
             "depths": dict(detector.depths),
+            "tiling": None if detector.tiling is None else detector.tiling.to_json(),
             "pretrained": None if source is None else network_record(source, embedded),
             "threshold": None,
             "complete": False,

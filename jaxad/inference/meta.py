@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.depth import DEPTHS
-from jaxad.errors import CheckpointError
+from jaxad.data.tiles import Tiling
+from jaxad.errors import CheckpointError, ConfigError
 from jaxad.io.json_files import Faults
 
 _EVERY: Mapping[str, Any] = {"format": int, "jaxad": str, "system": str, "step": int, "config": dict}
@@ -26,6 +27,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "false_alarm": (int, float),
     "weights": dict,
     "depths": dict,
+    "tiling": (dict, None),
 }
 _PRETRAINED: Mapping[str, Any] = {
     "attribute": str,
@@ -62,6 +64,13 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
         for name, depth in record["depths"].items():
             if type(depth) is not int or depth not in DEPTHS:
                 faults.add(f"meta.depths.{name}", f"must be one of {', '.join(map(str, DEPTHS))}")
+    if isinstance(record.get("tiling"), dict) and faults.fields(
+        record["tiling"], "meta.tiling", side=int, overlap=(int, float)
+    ):
+        try:
+            Tiling.from_json(record["tiling"])
+        except ConfigError as error:
+            faults.add("meta.tiling", str(error))
     if of_detector and isinstance(record.get("pretrained"), dict):
         faults.fields(record["pretrained"], "meta.pretrained", **_PRETRAINED)
     if faults.count:

@@ -131,7 +131,9 @@ def predict_stream(
     if threshold is not None and protocol not in (None, threshold.protocol):
         raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
     name = protocol or (threshold.protocol if threshold else "exact-256")
-    predictor = Predictor(detector, name, batch_size=padded_size(len(source), batch_size))
+    # Of tiles there are many more than images.
+    images = padded_size(len(source), batch_size) if detector.tiling is None else batch_size
+    predictor = Predictor(detector, name, batch_size=images)
     unusable: list[Problem] = []
     stream = predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress)
     for output in stream:
