@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from jaxad.cli._command import below_one, no_folder, raise_problems
 from jaxad.cli._data import WorkCommand
@@ -35,6 +35,9 @@ class Evaluate(WorkCommand):
     """Folder of the report."""
     protocol: str = EXACT
     """How maps, masks and scores are made comparable; results of different protocols are not."""
+    resolution: Literal["image", "tile"] = "image"
+    """Size at which masks and the maps of a run with tiles are compared: the protocol's for the whole image, or for
+    each tile, where small defects have more than a pixel."""
     baseline: Path | None = None
     """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
     captions: Path | None = None
@@ -92,7 +95,8 @@ class Evaluate(WorkCommand):
         test, captions = described_test(test, self.captions, detectors, reporter)
 
         def scored(detector: Detector, what: str) -> Scored:
-            how = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
+            how: dict[str, Any] = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
+            how["resolution"] = self.resolution
             with reporter.images(what, len(test)) as progress:
                 return score(detector, test, **how, progress=progress)
 

@@ -22,6 +22,7 @@ from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, TsneInput, choose_cases
 from jaxad.inference.threshold import Threshold
+from jaxad.inference.tiled import Resolution
 from jaxad.io.text import apart, visible
 from jaxad.types import Source
 
@@ -33,6 +34,7 @@ class Scored:
         detector, source, protocol: as given to `evaluate`.
         classes: `metrics.ClassMetrics` by category.
         predictor: the compiled detector.
+        resolution: at which maps and masks of tiles are compared.
         seconds, images: of the inference alone, without the first batch, which compiles, and the second, which is under
             way when the first is done.
     """
@@ -45,6 +47,7 @@ class Scored:
         self.normal_values: dict[str, list[np.ndarray]] = {name: [] for name in source.categories}
         self.seconds = 0.0
         self.images = 0
+        self.resolution: Resolution = "image"
 
     def add(self, output: Output) -> None:
         """Counts a batch that has its masks."""
@@ -72,6 +75,7 @@ def evaluate(
     source: Source | DataSet,
     *,
     protocol: str = "exact-256",
+    resolution: Resolution = "image",
     batch_size: int = 16,
     workers: int | None = None,
     threshold: Threshold | None = None,
@@ -85,7 +89,7 @@ def evaluate(
         detector: trained, or with its memory filled.
         source: labeled test images, or a data set, whose test part is taken.
         protocol: name of an evaluation protocol; results of different protocols are not comparable.
-        batch_size, workers, progress: as in `Predictor.stream`.
+        resolution, batch_size, workers, progress: as in `Predictor.stream`.
         threshold: recorded in the report.
         baseline: report of the comparison detector on the same source and protocol.
         provenance: JSON values for the report's "config", e.g. how the detector was trained.
@@ -93,7 +97,8 @@ def evaluate(
     Raises:
         DataError: no test images, images without label, or images that cannot be read.
     """
-    scored = score(detector, source, protocol=protocol, batch_size=batch_size, workers=workers, progress=progress)
+    how = {"resolution": resolution, "batch_size": batch_size, "workers": workers}
+    scored = score(detector, source, protocol=protocol, **how, progress=progress)  # type: ignore[arg-type]
     return make_report(scored, source, threshold=threshold, baseline=baseline, provenance=provenance)
 
 
@@ -103,6 +108,7 @@ def score(
     *,
     protocol: str = "exact-256",
     features: FeatureCache | None = None,
+    resolution: Resolution = "image",
     batch_size: int = 16,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -123,7 +129,9 @@ def score(
         )
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     scored, began = Scored(detector, source, predictor), 0.0
-    outputs = predictor.stream(source, features=features, masks=True, workers=workers, progress=progress)
+    scored.resolution = resolution
+    how = {"features": features, "resolution": resolution, "workers": workers}
+    outputs = predictor.stream(source, masks=True, progress=progress, **how)  # type: ignore[arg-type]
     for number, output in enumerate(outputs):
         scored.add(output)
         if number == 0:
@@ -154,6 +162,7 @@ def make_report(
             "model": to_json(scored.detector.config),
             **(provenance or {}),
             "threshold": None if threshold is None else _threshold_summary(threshold),
+            **_tiles(scored),
         },
         "environment": {
             "versions": versions(),
@@ -290,6 +299,12 @@ def _describe(source: Source | DataSet) -> dict[str, Any]:
     for record in source.records:
         counts[record.category]["test_anomalous" if record.label else "test_normal"] += 1
     return {"source": visible(source.name), "counts": counts, "licence": None, "bad_files": []}
+
+
+def _tiles(scored: Scored) -> dict[str, Any]:
+    """How images were cut into tiles, and at which size maps and masks were compared; nothing of whole images."""
+    tiling = scored.detector.tiling
+    return {} if tiling is None else {"tiles": {**tiling.to_json(), "resolution": scored.resolution}}
 
 
 def _threshold_summary(threshold: Threshold) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from jaxad import parallel
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
+from jaxad.data.tiles import TiledSource, Tiling
 from jaxad.detector import Detector, Remembers, Trainable
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_threshold
 from jaxad.inference.checkpoint import read_meta, restore
@@ -66,6 +67,8 @@ def fit(
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
     features: FeatureCache | None = None,
+    tiling: Tiling | None = None,
+    tiles_per_image: int | None = None,
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -87,6 +90,9 @@ def fit(
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
         features: of all images of `source`, where they are computed already; they must be this detector's.
+        tiling: how to cut images into tiles, which are then what the detector learns from, remembers and judges, here
+            and wherever it is used; None takes whole images.
+        tiles_per_image: tiles to learn from of each image, drawn by the seed of `config`; None for all.
         workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
@@ -101,6 +107,11 @@ def fit(
     config.check()
     if not len(source) and detector.inputs.needs_images:
         raise DataError(f"{source.name}: no normal training images")
+    if tiles_per_image is not None and (tiling is None or tiles_per_image < 1):
+        raise ConfigError(f"tiles_per_image = {tiles_per_image}: must be at least 1, and needs tiles (tile = 448)")
+    if tiling is not None:
+        source = TiledSource(source, tiling, per_image=tiles_per_image, seed=config.seed, workers=workers)
+        provenance = {**(provenance or {}), "tiles": tiling.to_json() | {"per_image": tiles_per_image or "all"}}
     if features is not None and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
     if config.tensorboard:
