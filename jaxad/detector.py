@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.data.region import Region
 from jaxad.data.tiles import Tiling
 from jaxad.io.program_cache import keep_programs
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
@@ -117,6 +118,8 @@ class Detector(nnx.Module):
             when it was fitted; whatever it judges is read alike.
         tiling: how images were cut into tiles (`jaxad.data.tiles`) when it was fitted, None where they were whole. What
             it encodes and judges are then tiles, and `jaxad.Predictor` puts their maps together.
+        regions: pairs of a category, "" for all, and the part of its images (`jaxad.data.region`) to which
+            `jaxad.Predictor` keeps scores and maps.
     """
 
     name: ClassVar[str]
@@ -128,6 +131,7 @@ class Detector(nnx.Module):
     categories: tuple[str, ...] = ()
     depths: tuple[tuple[str, int], ...] = ()
     tiling: Tiling | None = None
+    regions: tuple[tuple[str, Region], ...] = ()
 
     def learn_names(self, source: Source) -> None:
         """Takes `categories`, `depths` and `tiling` from the images that the detector is fitted on."""

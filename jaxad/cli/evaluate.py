@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import tyro
 
 from jaxad.cli._command import below_one, no_folder, raise_problems
 from jaxad.cli._data import WorkCommand
 from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
+from jaxad.cli._region import judge_in, regions_of
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.locks import occupied
 
@@ -38,6 +41,8 @@ class Evaluate(WorkCommand):
     resolution: Literal["image", "tile"] = "image"
     """Size at which masks and the maps of a run with tiles are compared: the protocol's for the whole image, or for
     each tile, where small defects have more than a pixel."""
+    roi: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """Part of the images that is judged, as of `jaxad fit --roi`; what the run recorded if not given."""
     baseline: Path | None = None
     """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
     captions: Path | None = None
@@ -77,15 +82,18 @@ class Evaluate(WorkCommand):
         from jaxad.io.text import visible
         from jaxad.report.page import write_report
 
+        regions = regions_of(self.roi)
         reporter = Reporter()
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)
-        reporter.warn(restored.notes)
+        reporter.warn([*restored.notes, *judge_in(restored, regions)])
         other = None
         if self.baseline is not None:
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
             reporter.warn(other.notes)
+            # The two compare on the same pixels.
+            other.detector.regions = restored.detector.regions
         dataset = self.load()
         reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])

@@ -14,6 +14,7 @@ import tyro
 from jaxad.cli._command import Command, below_one, raise_problems
 from jaxad.cli._printing import show
 from jaxad.cli._reading import read_known, usage_error
+from jaxad.cli._region import judge_in, regions_of
 from jaxad.errors import ConfigError
 from jaxad.io.locks import occupied
 
@@ -45,6 +46,8 @@ class Predict(Command):
     """Folder of the results."""
     category: str = ""
     """Which category the images show, for its own threshold."""
+    roi: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """Part of the images that is judged, as of `jaxad fit --roi`; what the run recorded if not given."""
     save: Annotated[tuple[Save | Path, ...], tyro.conf.arg(metavar="{overlay,map,mask}...")] = ("overlay",)
     """Pictures to write for every image, at its own size; paths behind them are images."""
     map_format: Literal["npy", "tiff"] = "npy"
@@ -90,8 +93,10 @@ class Predict(Command):
         from jaxad.io.text import typed, visible
         from jaxad.report.prediction_folder import LINES, PROBLEMS, PredictionFolder
 
+        regions = regions_of(self.roi)
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
+        reporter.warn(judge_in(restored, regions))
         category = typed(self.category, restored.detector.categories)
         source = ImageList(list(self.images), category)
         self._explain(restored, category, reporter)

@@ -5,6 +5,7 @@ from .demo.dataset import make_demo as make_demo
 from .folder import FolderSource as FolderSource
 from .images import ImageList as ImageList
 from .prepared import PreparedSource as PreparedSource
+from .region import Region as Region
 from .registry import datasets as datasets
 from .source import ImageSource as ImageSource
 from .tiles import TiledSource as TiledSource

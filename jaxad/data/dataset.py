@@ -15,6 +15,7 @@ from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
 from jaxad.data.layout import Listing, Names, read_csv, scan, word
 from jaxad.data.prepared import open_prepared, prepared_names
+from jaxad.data.region import Region, read_region
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
 from jaxad.errors import ConfigError, DataError, Problem
@@ -39,6 +40,7 @@ class DataSet:
         problems: what was wrong: notes, and under on_bad="skip" also what was left out.
         notes: what the data set says of itself, e.g. which defects of the demo are drawn.
         images: numbers of images by category, size and kind (jaxad.data.doctor), where all were decoded on loading.
+        regions: by category, the part of its images that is judged; of categories left out all of it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class DataSet:
     problems: tuple[Problem, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    regions: Mapping[str, Region] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -87,6 +90,8 @@ class DataSet:
         for row in (heads, *rows):
             numbers = (f"{value!s:>{len(head)}}" for head, value in zip(heads[1:], row[1:], strict=True))
             lines.append("  ".join((f"{row[0]:<{first}}", *numbers)))
+        if self.regions:
+            lines.append(f"judged only in their region (roi): {', '.join(sorted(self.regions))}")
         for category, kinds in sorted(self.defects.items()):
             said = (
                 f"{kind or '(no label)'} {number} ({masks or 'no'} masks)" for kind, (number, masks) in kinds.items()
@@ -156,11 +161,12 @@ def _names(config: DataConfig) -> Names:
 
 def _load_files(name: str, listing: Listing, config: DataConfig, verify: bool | None) -> DataSet:
     root = listing.root
+    regions = {category: read_region(file) for category, file in listing.regions.items()}
     normal = FolderSource(f"{name}/train", (*listing.train, *listing.validation))
     test = FolderSource(f"{name}/test", listing.test)
     data = _assemble(name, normal, frozenset(listing.validation), test, listing.problems, config, verify, root)
     folders = [root, *(root / file_name(category) for category in data.categories)]
-    return replace(data, license=_license(folders), notes=read_notes(root))
+    return replace(data, license=_license(folders), notes=read_notes(root), regions=regions)
 
 
 def _load_prepared(name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None) -> DataSet:

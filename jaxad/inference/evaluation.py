@@ -53,13 +53,19 @@ class Scored:
         """Counts a batch that has its masks."""
         loaded = output.loaded
         for place, (record, index, mask) in enumerate(zip(loaded.records, loaded.indices, loaded.masks, strict=True)):
-            map = output.maps[place]
+            map, label = output.maps[place], int(record.label or 0)
+            inside = None if output.inside is None else output.inside[place]
+            if inside is not None and mask is not None:
+                # A defect outside of the region is nobody's business.
+                mask = mask & inside
+                label = int(mask.any()) if label else label
             self.classes[record.category].update(
                 output.scores[place : place + 1],
-                [self.protocol.image_label(int(record.label or 0), mask)],
+                [self.protocol.image_label(label, mask)],
                 map[None],
                 [mask],
                 [record.identity or str(record.file)],
+                [inside],
             )
             self.indices[record.category].append(index)
             if record.label == 0 and len(self.normal_values[record.category]) < 50:
@@ -163,6 +169,11 @@ def make_report(
             **(provenance or {}),
             "threshold": None if threshold is None else _threshold_summary(threshold),
             **_tiles(scored),
+            **(
+                {"regions": sorted(name or "all" for name, _ in regions)}
+                if (regions := scored.detector.regions)
+                else {}
+            ),
         },
         "environment": {
             "versions": versions(),

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.depth import DEPTHS
+from jaxad.data.region import Region
 from jaxad.data.tiles import Tiling
-from jaxad.errors import CheckpointError, ConfigError
+from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.io.json_files import Faults
 
 _EVERY: Mapping[str, Any] = {"format": int, "jaxad": str, "system": str, "step": int, "config": dict}
@@ -28,6 +29,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "weights": dict,
     "depths": dict,
     "tiling": (dict, None),
+    "regions": dict,
 }
 _PRETRAINED: Mapping[str, Any] = {
     "attribute": str,
@@ -71,6 +73,12 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
             Tiling.from_json(record["tiling"])
         except ConfigError as error:
             faults.add("meta.tiling", str(error))
+    if isinstance(record.get("regions"), dict):
+        for name, region in record["regions"].items():
+            try:
+                Region.from_json(region)
+            except (DataError, ValueError) as error:
+                faults.add(f"meta.regions.{name}", str(error))
     if of_detector and isinstance(record.get("pretrained"), dict):
         faults.fields(record["pretrained"], "meta.pretrained", **_PRETRAINED)
     if faults.count:

@@ -152,6 +152,8 @@ def predict_stream(
                     on_bad(problems)
                 continue
             fitted = fit_map(map, image.shape[:2])
+            if output.inside is not None:
+                fitted = _kept_to(output.inside[0], fitted, threshold.of(record.category).pixel if threshold else None)
             yield image, _judge(float(score), fitted, str(record.file), record.category, threshold)
     files = len({problem.file for problem in unusable})
     if files and (on_bad is None or files == len({str(record.file) for record in source.records})):
@@ -168,3 +170,12 @@ def _judge(score: float, map: np.ndarray, file: str, category: str, threshold: T
         box = (hottest[0], hottest[1], hottest[2], hottest[3])
     mask = map > limits.pixel
     return ImagePrediction(file, category, score, limits.image, anomalous, box, map, mask)
+
+
+def _kept_to(inside: np.ndarray, map: np.ndarray, limit: float | None) -> np.ndarray:
+    """The map [h w] of a region, `inside` bool [h' w'], with nothing above the limit outside."""
+    rows, columns = (
+        ((np.arange(to) + 0.5) * length / to).astype(int) for to, length in zip(map.shape, inside.shape, strict=True)
+    )
+    lowest = map.min() if limit is None else min(float(map.min()), limit)
+    return np.where(inside[np.ix_(rows, columns)], map, np.float32(lowest))

@@ -37,11 +37,13 @@ class Output:
         scores: float32 [b].
         maps: float32 [b h w], resized and smoothed as the protocol says.
         loaded: the batch they belong to.
+        inside: bool [b h w], what is judged of the maps, where that is a region of the images; None for all.
     """
 
     scores: np.ndarray
     maps: np.ndarray
     loaded: LoadedBatch
+    inside: np.ndarray | None = None
 
 
 class Predictor:
@@ -103,19 +105,20 @@ class Predictor:
 
         A detector that was fitted on tiles (`Detector.tiling`) judges tiles: there is an output for each image, whose
         map has the protocol's size for each side of a tile. Where there are masks, maps and masks have the protocol's
-        size as a whole, or with the `resolution` "tile" that of the map.
+        size as a whole, or with the `resolution` "tile" that of the map. One whose `regions` are set keeps scores and
+        maps to them.
 
         Raises:
-            DataError: an image cannot be read, its category is needed and unknown, or there are `features`, which are
-                of whole images, for a detector of tiles.
+            DataError: an image cannot be read, its category is needed and unknown, a region holds none of its pixels,
+                or there are `features`, which are of whole images, for a detector of tiles or of a region.
         """
-        if self._detector.tiling is not None:
+        tiling, regions = self._detector.tiling, dict(self._detector.regions)
+        if tiling is not None or regions:
             if features is not None:
-                raise DataError(f"{source.name}: features of whole images serve no detector that judges tiles")
+                raise DataError(f"{source.name}: features of whole images serve no detector of tiles or of a region")
             how = {"originals": True, "on_unreadable": on_unreadable, "masks": _whole if masks else None}
-            tiled = TiledStream(
-                self._detector.tiling, self._detector.inputs.views, self.batch_size, self.protocol, self._raw
-            )
+            views = self._detector.inputs.views
+            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions)
             resize = self.protocol.resize_mask if masks else None
             one_by_one = self._batches(source, indices, workers, tiled=True, **how)
             yield from tiled(one_by_one, originals=originals, masks=resize, resolution=resolution, progress=progress)

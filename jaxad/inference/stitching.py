@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxad.data.tiles import Tiling
+from jaxad.metrics import Protocol, large
 
 LEAST = 1e-6
 """Weight at the very edge of a tile, which counts only where no other tile is."""
@@ -76,6 +77,23 @@ def _span(centers: np.ndarray, inside: np.ndarray, tile: tuple[int, int], sample
     return Span(int(reached[0]), (weights[reached, None] * matrix).astype(np.float32))
 
 
+class WholeMap:
+    """The map of an image that is judged as a whole, at the protocol's size; filled as `Stitched` is."""
+
+    def __init__(self, protocol: Protocol):
+        self._protocol = protocol
+        self.map = np.zeros((protocol.size, protocol.size), np.float32)
+        self.score: float | None = None
+
+    def add(self, corner: tuple[int, int], map: np.ndarray, score: float | None = None) -> None:
+        """Takes the only map."""
+        self.map, self.score = large.resized(self._protocol, map), score
+
+    def like(self, mask: np.ndarray) -> np.ndarray:
+        """A mask bool [h w] of the image at the size of the map."""
+        return self._protocol.resize_mask(mask)
+
+
 class Stitched:
     """The map of one image, to which its tiles are added one by one.
 
@@ -111,3 +129,7 @@ class Stitched:
         self.map[rows.first : rows.first + height, columns.first : columns.first + width] += part
         if score is not None:
             self.score = score if self.score is None else max(self.score, score)
+
+    def like(self, mask: np.ndarray) -> np.ndarray:
+        """A mask bool [h w] of the image at the size of the map."""
+        return large.mask_like(mask, (self.map.shape[0], self.map.shape[1]))

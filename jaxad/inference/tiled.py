@@ -1,4 +1,4 @@
-"""Predictions of images as tiles: cut, judged in batches of tiles of one size, and put together image by image."""
+"""Predictions of images as tiles, or of a region: judged in batches of one size, and put together image by image."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import numpy as np
 from jaxad import metrics, parallel
 from jaxad.data.batches import LoadedBatch
 from jaxad.data.decode import pixel_hash, resize
+from jaxad.data.region import EVERY, Region
 from jaxad.data.tiles import Tiling
-from jaxad.inference.stitching import Stitched
+from jaxad.errors import DataError
+from jaxad.inference.stitching import Stitched, WholeMap
 from jaxad.metrics import large
 from jaxad.types import Batch, View
 
@@ -29,11 +31,12 @@ Raw = Callable[[Batch], tuple[jax.Array, jax.Array | None]]
 
 @dataclass
 class _Image:
-    """An image whose tiles are under way; `left` of them are not yet added."""
+    """An image whose tiles are under way; `left` of them are not yet added. `region` is of the image's size."""
 
     loaded: LoadedBatch
-    stitched: Stitched | None
+    stitched: Stitched | WholeMap | None
     left: int
+    region: np.ndarray | None = None
 
 
 @dataclass
@@ -55,17 +58,25 @@ class TiledStream:
     The device works on one batch while the tiles of the next are cut. A batch may hold tiles of several images.
 
     Args:
-        tiling: how images are cut.
+        tiling: how images are cut; None judges them whole.
         views: what the detector sees of a tile.
         batch_size: tiles at once.
         protocol: how the maps that are put together are smoothed and scored.
         raw: the compiled detector.
+        regions: by category, "" for all others, what is judged of its images.
     """
 
     def __init__(
-        self, tiling: Tiling, views: Mapping[str, View], batch_size: int, protocol: metrics.Protocol, raw: Raw
+        self,
+        tiling: Tiling | None,
+        views: Mapping[str, View],
+        batch_size: int,
+        protocol: metrics.Protocol,
+        raw: Raw,
+        regions: Mapping[str, Region] = {},
     ):
         self.tiling, self.views, self.batch_size, self.protocol, self._raw = tiling, views, batch_size, protocol, raw
+        self.regions = regions
         self._waiting: tuple[Any, list[tuple[_Image, tuple[int, int]]]] | None = None
 
     def __call__(
@@ -91,7 +102,8 @@ class TiledStream:
         for loaded in images:
             queue.append(image := self._begun(loaded, originals))
             for corner in self._corners(loaded):
-                tile = self.tiling.cut(loaded.originals[0], corner)  # type: ignore[arg-type]
+                whole: Any = loaded.originals[0]
+                tile = whole if self.tiling is None else self.tiling.cut(whole, corner)
                 views = {name: resize(tile, view) for name, view in self.views.items()}
                 tiles.owners.append((image, corner))
                 tiles.rows.append((views, pixel_hash(tile)))
@@ -109,12 +121,21 @@ class TiledStream:
 
     def _corners(self, loaded: LoadedBatch) -> list[tuple[int, int]]:
         original = loaded.originals[0]
-        return [] if original is None or loaded.problems[0] else self.tiling.corners(*original.shape[:2])
+        if original is None or loaded.problems[0]:
+            return []
+        return [(0, 0)] if self.tiling is None else self.tiling.corners(*original.shape[:2])
 
     def _begun(self, loaded: LoadedBatch, originals: bool) -> _Image:
         original, corners = loaded.originals[0], self._corners(loaded)
-        stitched = Stitched(self.tiling, original.shape[:2], self.protocol.size) if corners else None  # type: ignore
-        return _Image(loaded if originals else loaded._replace(originals=(None,)), stitched, len(corners))
+        kept = loaded if originals else loaded._replace(originals=(None,))
+        if original is None or not corners:
+            return _Image(kept, None, 0)
+        height, width = original.shape[:2]
+        size = self.protocol.size
+        map = WholeMap(self.protocol) if self.tiling is None else Stitched(self.tiling, (height, width), size)
+        (record,) = loaded.records
+        region = self.regions.get(record.category) or self.regions.get(EVERY)
+        return _Image(kept, map, len(corners), None if region is None else region.inside(height, width))
 
     def _judge(self, tiles: _Tiles) -> None:
         """Sends a batch to the device, and takes the result of the one before."""
@@ -159,16 +180,19 @@ class TiledStream:
         if image.stitched is None:
             size = self.protocol.size
             return Output(np.zeros(1, np.float32), np.zeros((1, size, size), np.float32), image.loaded)
-        plain, score = image.stitched.map, image.stitched.score
-        map = large.smoothed(self.protocol, plain)
-        if score is None:
-            score = large.image_score(self.protocol, map if self.protocol.score_smoothed else plain)
-        loaded = image.loaded
+        plain, score, loaded = image.stitched.map, image.stitched.score, image.loaded
+        inside = None if image.region is None else image.stitched.like(image.region)
+        if inside is not None and not inside.any():
+            (record,) = loaded.records
+            raise DataError(f"{record.file}: the region of {record.category or 'all'} holds none of its pixels (`roi`)")
+        map = large.smoothed(self.protocol, plain, inside)
+        # What a detector makes of the whole image would be moved by what lies outside of the region.
+        if score is None or inside is not None:
+            score = large.image_score(self.protocol, map if self.protocol.score_smoothed else plain, inside)
         if masks is not None:
             (mask,) = loaded.masks
-            if resolution == "tile":
-                mask = None if mask is None else large.mask_like(mask, (map.shape[0], map.shape[1]))
-            else:
-                mask, map = None if mask is None else masks(mask), large.reduced(self.protocol, map)
+            resize = image.stitched.like if resolution == "tile" else masks
+            mask, inside = (None if part is None else resize(part) for part in (mask, image.region))
+            map = map if resolution == "tile" else large.reduced(self.protocol, map)
             loaded = loaded._replace(masks=(mask,))
-        return Output(np.array([score], np.float32), map[None], loaded)
+        return Output(np.array([score], np.float32), map[None], loaded, None if inside is None else inside[None])

@@ -31,7 +31,7 @@ class Brightness(Detector):
 
     def __init__(self, side=SIDE, step=1, scores=False, tiling=TILING):
         self.side, self.step, self.scores, self.tiling = side, step, scores, tiling
-        self.config = None
+        self.config = jaxad.PatchBankConfig()
 
     @property
     def inputs(self):

@@ -19,6 +19,7 @@ class Listing:
         root: the folder.
         train, validation, test: records in the order of their identities.
         problems: what the names tell: empty categories, masks without image, notes on what is left out.
+        regions: by category the file that says which part of its images is judged.
     """
 
     root: Path
@@ -26,6 +27,7 @@ class Listing:
     validation: tuple[Record, ...]
     test: tuple[Record, ...]
     problems: tuple[Problem, ...] = field(default=())
+    regions: dict[str, Path] = field(default_factory=dict)
 
 
 def chosen_categories(root: Path, wanted: tuple[str, ...] | None, there: Collection[str]) -> tuple[str, ...]:

@@ -42,19 +42,23 @@ def scan(root: str | Path, categories: tuple[str, ...] | None = None, names: Nam
     chosen = chosen_categories(root, categories, folders)
     folders = {name: folder for name, folder in folders.items() if name in chosen}
     train, validation, test = [], [], []
+    regions = {name: folder.regions[0] for name, folder in folders.items() if folder.regions}
     for name, folder in folders.items():
         found = Category(root, name, folder)
         train += found.train
         validation += found.validation
         test += found.test
         problems += found.problems
+        if len(folder.regions) > 1:
+            files = " and ".join(file.name for file in folder.regions)
+            problems.append(Problem("ambiguous region", str(folder.path), f"holds {files}; keep one of them"))
     if name := benchmark_of(tree):
         detail = (
             f"looks like the layout of a benchmark; {_prepare(name, root)} reads it with its official split and masks"
         )
         # Part of the message that stops a run, where its masks or folders are in the way.
         problems.append(Problem("benchmark", str(root), detail, fatal=any(problem.fatal for problem in problems)))
-    return Listing(root, ordered(train), ordered(validation), ordered(test), tuple(problems))
+    return Listing(root, ordered(train), ordered(validation), ordered(test), tuple(problems), regions)
 
 
 def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxad.data.decode import EXTENSIONS
-from jaxad.data.layout.words import FOUND, Names, Role, is_kept_copy, is_preview, is_system, role
+from jaxad.data.layout.words import FOUND, Names, Role, folded, is_kept_copy, is_preview, is_system, role
+from jaxad.data.region import NAMES as REGIONS
 from jaxad.errors import DataError
 from jaxad.io.locks import is_ours
 
@@ -24,6 +25,7 @@ class Folder:
         others: files of other extensions.
         dangling: links to nothing.
         kept: folders of thumbnails, trash and the like, which are not entered.
+        regions: files that say which part of images is judged.
         names: what a user says of names.
     """
 
@@ -33,6 +35,7 @@ class Folder:
     others: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
+    regions: list[Path] = field(default_factory=list)
     names: Names = FOUND
 
     @property
@@ -106,6 +109,8 @@ def read_tree(path: Path, names: Names = FOUND, above: tuple[Path, ...] = ()) ->
                 found.folders.append(below)
         elif child.is_symlink() and not child.exists():
             found.dangling.append(child)
+        elif folded(name) in REGIONS:
+            found.regions.append(child)
         else:
             (found.images if is_image(child) else found.others).append(child)
     return found
