@@ -65,6 +65,8 @@ def test_what_a_user_gives_is_a_file_json_or_a_region_by_category(tmp_path):
         '{"box": [0, 0, 1, 1], "size": [0, 4]}',
         '{"circle": [1, 2, 3]}',
         '{"boxes": []}',
+        '{"box": [0, 0, 1e400, 1]}',
+        '{"box": [0, 0, ' + "9" * 400 + ", 1]}",
         "{}",
         '{"bottle": {"box": "all"}}',
         '{"box": ',
@@ -93,3 +95,9 @@ def test_the_file_in_a_folder_is_of_its_category_and_no_image(tmp_path):
     (root / "tile/roi.json").write_text(json.dumps(BOX))
     with pytest.raises(DataError, match="ambiguous region"):
         jaxad.data.load(f"folder:{root}")
+
+
+def test_a_mask_in_json_that_is_none_is_refused():
+    for text in ("?", "AAAA"):
+        with pytest.raises(DataError, match="here"):
+            Region.from_json({"mask": text}, "here")

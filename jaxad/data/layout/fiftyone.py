@@ -64,8 +64,8 @@ def _classified(root: Path, folder: Path, split: str) -> tuple[list[Row], list[P
     if faults.has(classes, "classes", list, None):
         for number, name in enumerate(classes or ()):
             faults.has(name, f"classes[{number}]", str)
-    if not faults.has(labels, "labels", dict):
-        faults.stop()
+    faults.has(labels, "labels", dict)
+    faults.stop()
     files: dict[str, list[Path]] = defaultdict(list)
     for image in image_files(folder / DATA):
         inside = image.relative_to(folder / DATA)
