@@ -115,12 +115,12 @@ class TiledSource:
         sizes = map_threads(lambda index: image_size(source, index), range(len(source)), workers)
         self.places: list[tuple[int, int, int]] = []
         for index, size in enumerate(sizes):
-            corners = tiling.corners(*size)
+            corners = tiling.corners(size[0], size[1])
             if per_image is not None and per_image < len(corners):
                 own = int.from_bytes(source.digest(index)[:8], "little")
                 chosen = np.random.default_rng([seed, own]).choice(len(corners), per_image, replace=False)
                 corners = [corners[number] for number in sorted(chosen)]
-            self.places += [(index, *corner) for corner in corners]
+            self.places += [(index, top, left) for top, left in corners]
         self.records = tuple(self._record(*place) for place in self.places)
         self._forget()
 

@@ -172,12 +172,15 @@ def main() -> None:
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--work", type=Path, required=True, help="folder for images (0.3 GB) and runs")
     parser.add_argument("--images", type=int, help="test images to judge; all if not given")
+    parser.add_argument("--only", type=int, nargs="+", default=(0, 1, 2), help="numbers of the ways to measure")
     options = parser.parse_args()
     root = options.work / "images"
     if not root.is_dir():
         print(*make(options.data, root), flush=True)
     dataset = jaxad.data.load(f"folder:{root}", verify=False)
     for number, (name, side, tiling) in enumerate(ways(options.backbone)):
+        if number not in options.only:
+            continue
         workdir = options.work / f"run-{number}"
         result = measured(dataset, side, tiling, options.backbone, workdir, options.images)
         print(json.dumps({"way": name, **result}), flush=True)

@@ -60,7 +60,8 @@ def _classified(root: Path, folder: Path, split: str) -> tuple[list[Row], list[P
     """The rows of a FiftyOneImageClassificationDataset: by the stem of each image a label, or the number of a class."""
     file, faults, problems, rows = folder / LABELS, Faults(folder / LABELS), [], []
     content = _object(file)
-    classes, labels = content.get("classes"), content.get("labels")
+    classes: Any = content.get("classes")
+    labels: Any = content.get("labels")
     if faults.has(classes, "classes", list, None):
         for number, name in enumerate(classes or ()):
             faults.has(name, f"classes[{number}]", str)
@@ -89,7 +90,7 @@ def _classified(root: Path, folder: Path, split: str) -> tuple[list[Row], list[P
     return rows, problems
 
 
-def _target(target: Any, classes: Sequence[str] | None, place: str, faults: Faults) -> str:
+def _target(target: Any, classes: list[str] | None, place: str, faults: Faults) -> str:
     """The label of an image; "" for null."""
     if isinstance(target, dict):
         target = target.get("label")
@@ -109,7 +110,7 @@ def _samples(root: Path) -> tuple[list[Row], list[Problem]]:
     """The rows of a FiftyOneDataset: fields of classifications are labels, tags say the split."""
     file = root / SAMPLES
     content, faults = _object(file), Faults(file)
-    samples = content.get("samples")
+    samples: Any = content.get("samples")
     if faults.has(samples, "samples", list):
         for number, sample in enumerate(samples):
             if faults.fields(sample, f"samples[{number}]", filepath=str):
