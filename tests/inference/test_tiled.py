@@ -15,6 +15,7 @@ from jaxad.detector import Detector, InputSpec
 from jaxad.errors import ConfigError, DataError
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.stitching import Stitched, map_length
+from jaxad.inference.tiled import TiledStream
 from jaxad.metrics import large, protocol, protocol_names
 from jaxad.types import Features, Judgement, View
 from tests.compilations import counted
@@ -169,3 +170,25 @@ def test_tiles_cover_the_image_evenly_and_overlap_enough():
 def test_tilings_that_cannot_be_are_refused(side, overlap):
     with pytest.raises(ConfigError, match=r"tile = 8|overlap"):
         Tiling(side, overlap)
+
+
+def test_few_images_are_under_way_at_once():
+    """What has been read and not yet answered does not grow with the number of images."""
+    detector, pulled = Brightness(step=8), 0
+    predictor = Predictor(detector, batch_size=4)
+    source = ImageList([smooth(120, 130 + number) for number in range(8)])
+
+    def counted_images():
+        nonlocal pulled
+        for loaded in predictor._batches(source, None, 1, tiled=True, originals=True):
+            pulled += 1
+            yield loaded
+
+    views = detector.inputs.views
+    stream = TiledStream(TILING, views, predictor.batch_size, predictor.protocol, predictor._raw)
+    answered = 0
+    for output in stream(counted_images()):
+        answered += 1
+        assert pulled - answered <= 1
+        assert output.loaded.originals == (None,)
+    assert answered == pulled == 8
