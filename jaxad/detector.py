@@ -19,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.data.region import Region
+from jaxad.data.tiles import Tiling
 from jaxad.errors import ConfigError
 from jaxad.io.program_cache import keep_programs
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
@@ -115,6 +117,10 @@ class Detector(nnx.Module):
         categories: the categories it knows, in the order of their indices.
         depths: pairs of a category and the bits at which its 16-bit images are read (`jaxad.data.depth`), as they were
             when it was fitted; whatever it judges is read alike.
+        tiling: how images were cut into tiles (`jaxad.data.tiles`) when it was fitted, None where they were whole. What
+            it encodes and judges are then tiles, and `jaxad.Predictor` puts their maps together.
+        regions: pairs of a category, "" for all, and the part of its images (`jaxad.data.region`) to which
+            `jaxad.Predictor` keeps scores and maps.
     """
 
     name: ClassVar[str]
@@ -125,11 +131,14 @@ class Detector(nnx.Module):
     config: Any
     categories: tuple[str, ...] = ()
     depths: tuple[tuple[str, int], ...] = ()
+    tiling: Tiling | None = None
+    regions: tuple[tuple[str, Region], ...] = ()
 
     def learn_names(self, source: Source) -> None:
-        """Takes `categories` and `depths` from the images that the detector is fitted on."""
+        """Takes `categories`, `depths` and `tiling` from the images that the detector is fitted on."""
         self.categories = tuple(source.categories)
         self.depths = tuple(sorted(getattr(source, "depths", {}).items()))
+        self.tiling = getattr(source, "tiling", None)
 
     @classmethod
     def create(cls, config: Any = None, *, key: Array) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from jaxad.cli._command import Command
+from jaxad.cli._flags import flag
 from jaxad.config import DataConfig
 
 if TYPE_CHECKING:
@@ -20,13 +21,23 @@ class DataCommand(Command):
     """A command that reads a data set."""
 
     data: str
-    """`folder:PATH` of categories in MVTec layout, `demo`, or what `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
+    """`folder:PATH` of categories in MVTec layout or the like, `csv:FILE` of a table of images, `demo`, or what
+    `jaxad prepare` made: `NAME` or `NAME/CATEGORY`."""
     categories: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
     """Categories to use; all if not given."""
     data_dir: Path | None = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     workers: Annotated[int | None, tyro.conf.DisallowNone] = None
     """Threads that decode images; one per CPU if not given."""
+
+    good_names: tuple[str, ...] = ()
+    """Further names of folders, or labels of a table, of normal images; `good`, `ok` and the like are known."""
+    test_good_names: tuple[str, ...] = ()
+    """Names of folders of normal images to test on that lie in no folder `test`."""
+    defect_names: tuple[str, ...] = ()
+    """Names of all folders, or labels, of defective images, if others are to be left out."""
+    mask_names: tuple[str, ...] = ()
+    """Names of folders of masks; `ground_truth`, `masks` and the like are known."""
 
     @property
     def chosen_categories(self) -> tuple[str, ...] | None:
@@ -35,7 +46,12 @@ class DataCommand(Command):
 
     def data_config(self) -> DataConfig:
         """What to load of the data set: here all of it, whatever is wrong with it."""
-        return DataConfig(self.chosen_categories, 0.0, "skip", self.workers)
+        return DataConfig(self.chosen_categories, 0.0, "skip", self.workers, **self.names())
+
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """What the flags say of names of folders."""
+        fields = ("good_names", "test_good_names", "defect_names", "mask_names")
+        return {field: getattr(self, field) for field in fields}
 
     def load(self, *, verify: bool | None = None) -> DataSet:
         """The data set, as `jaxad.data.load` gives it.
@@ -57,13 +73,15 @@ class WorkCommand(DataCommand):
 
     def data_config(self) -> DataConfig:
         """What to load of the data set."""
-        return DataConfig(self.chosen_categories, 0.0, self.on_bad, self.workers)
+        return DataConfig(self.chosen_categories, 0.0, self.on_bad, self.workers, **self.names())
 
     def data_flags(self) -> tuple[object, ...]:
         """The flags that say which images these are, for the command to run next."""
         where = () if self.data_dir is None else ("--data-dir", self.data_dir)
         categories = ("--categories", *self.chosen_categories) if self.chosen_categories else ()
-        return ("--data", self.data, *where, *categories, *(("--on-bad", "skip") if self.on_bad == "skip" else ()))
+        names = [word for field, given in self.names().items() if given for word in (flag(field), *given)]
+        skip = ("--on-bad", "skip") if self.on_bad == "skip" else ()
+        return ("--data", self.data, *where, *categories, *names, *skip)
 
 
 def skipped(dataset: DataSet) -> list[str]:

@@ -40,7 +40,7 @@ class FitCommand(WorkCommand):
 
     def data_config(self) -> DataConfig:
         """What to load of the data set."""
-        return DataConfig(self.chosen_categories, self.holdout, self.on_bad, self.workers)
+        return DataConfig(self.chosen_categories, self.holdout, self.on_bad, self.workers, **self.names())
 
     def settings(self) -> Any:
         """The config of what is fitted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import tyro
 
@@ -13,6 +13,7 @@ from jaxad.cli._command import below_one, no_folder, raise_problems
 from jaxad.cli._data import WorkCommand
 from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
+from jaxad.cli._region import judge_in, regions_of
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.locks import occupied
 
@@ -39,6 +40,11 @@ class Evaluate(WorkCommand):
     """Folder of the report."""
     protocol: str = EXACT
     """How maps, masks and scores are made comparable; results of different protocols are not."""
+    resolution: Literal["image", "tile"] = "image"
+    """Size at which masks and the maps of a run with tiles are compared: the protocol's for the whole image, or for
+    each tile, where small defects have more than a pixel."""
+    roi: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """Part of the images that is judged, as of `jaxad fit --roi`; what the run recorded if not given."""
     baseline: Path | None = None
     """Checkpoint of a detector to compare with, e.g. of `jaxad fit patch-bank`."""
     threshold: Annotated[float | None, tyro.conf.DisallowNone] = None
@@ -83,10 +89,11 @@ class Evaluate(WorkCommand):
         from jaxad.io.text import visible
         from jaxad.report.page import write_report
 
+        regions = regions_of(self.roi)
         reporter = Reporter()
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)
-        reporter.warn(restored.notes)
+        reporter.warn([*restored.notes, *judge_in(restored, regions)])
         if self.threshold is None:
             threshold = self._valid(restored.threshold, "threshold", reporter)
         else:
@@ -96,7 +103,10 @@ class Evaluate(WorkCommand):
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
             reporter.warn(other.notes)
+            # The two compare on the same pixels.
+            other.detector.regions = restored.detector.regions
         dataset = self.load()
+        reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])
         test = _labeled(dataset)
         detectors = [restored.detector, *([other.detector] if other else [])]
@@ -104,7 +114,8 @@ class Evaluate(WorkCommand):
         test, captions = described_test(test, self.captions, detectors, reporter)
 
         def scored(restored: Restored, what: str, threshold: Threshold | None) -> Scored:
-            how = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
+            how: dict[str, Any] = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
+            how["resolution"] = self.resolution
             with reporter.images(what, len(test)) as progress:
                 return score(restored.detector, test, threshold=threshold, **how, progress=progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,9 +15,10 @@ from jaxad.cli._data import skipped
 from jaxad.cli._fitting import FitCommand
 from jaxad.cli._reading import one_of, read, read_one
 from jaxad.config import TrainConfig
+from jaxad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from jaxad.data import DataSet
+    from jaxad.data import DataSet, Region, Tiling
     from jaxad.data.fit_options import FitData
     from jaxad.io.progress import Reporter
     from jaxad.training.trainer import Run
@@ -38,6 +39,15 @@ class Fit(FitCommand):
     """Share of normal images allowed above the threshold."""
     protocol: str
     """Evaluation protocol in which the threshold is measured."""
+    tile: Annotated[int | None, tyro.conf.DisallowNone] = None
+    """Side in pixels of tiles that large images are cut into, so that small defects are not resized away."""
+    overlap: float = 0.25
+    """Share of a tile's side that neighbors have in common at least."""
+    tiles_per_image: Annotated[int | None, tyro.conf.DisallowNone] = None
+    """Tiles to learn from of each image, drawn by the seed; all if not given."""
+    roi: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """Part of the images that is judged: a mask image, a JSON file, or JSON such as `{"box": [x0, y0, x1, y1]}`, for
+    all categories or by category; roi.png or roi.json in a category's folder if not given."""
     options: Any
     """What the detector asks for besides its settings."""
 
@@ -62,9 +72,16 @@ class Fit(FitCommand):
 
         return FitData(self.data, self.data_dir, dataclasses.replace(self.data_config(), categories=self.categories))
 
+    def tiling(self) -> Tiling | None:
+        """How images are cut into tiles, None for whole ones. Raises ConfigError where they cannot be."""
+        from jaxad.data.tiles import Tiling
+
+        return None if self.tile is None else Tiling(self.tile, self.overlap)
+
     def run(self) -> None:
         """Fits, and says what to do next."""
         from jaxad import parallel
+        from jaxad.data.region import given_regions
         from jaxad.io.progress import Reporter
         from jaxad.training.run_folder import in_use
 
@@ -72,14 +89,25 @@ class Fit(FitCommand):
         problems = self.problems()
         if not 0 < self.false_alarm < 1:
             problems.append(f"false_alarm = {self.false_alarm}: must lie between 0 and 1")
+        try:
+            self.tiling()
+        except ConfigError as error:
+            problems.append(str(error))
+        if self.tiles_per_image is not None and (self.tile is None or self.tiles_per_image < 1):
+            problems.append(f"tiles_per_image = {self.tiles_per_image}: must be at least 1, and needs tile = 448")
+        try:
+            regions = None if self.roi is None else given_regions(self.roi)
+        except DataError as error:
+            regions = None
+            problems.append(str(error))
         raise_problems([*problems, *self.options.problems(config, data)])
 
         parallel.start_processes()
         # Before anything that takes time, so that a second run on the same workdir is refused at once.
         with in_use(self.workdir):
-            self._fit(config, data, Reporter(quiet=not parallel.is_main_process()))
+            self._fit(config, data, regions, Reporter(quiet=not parallel.is_main_process()))
 
-    def _fit(self, config: Any, data: FitData, reporter: Reporter) -> None:
+    def _fit(self, config: Any, data: FitData, regions: Mapping[str, Region] | None, reporter: Reporter) -> None:
         import jax
 
         from jaxad import parallel
@@ -103,6 +131,9 @@ class Fit(FitCommand):
             false_alarm=self.false_alarm,
             protocol=self.protocol,
             provenance=provenance,
+            tiling=self.tiling(),
+            tiles_per_image=self.tiles_per_image,
+            regions=dataset.regions if regions is None else regions,
             workers=self.workers,
             reporter=reporter,
         )

@@ -15,6 +15,7 @@ import tyro
 from jaxad.cli._command import Command, below_one, raise_problems
 from jaxad.cli._printing import show
 from jaxad.cli._reading import read_known, usage_error
+from jaxad.cli._region import judge_in, regions_of
 from jaxad.errors import ConfigError
 from jaxad.io.locks import occupied
 
@@ -53,6 +54,8 @@ class Predict(Command):
     that one."""
     threshold: Annotated[float | None, tyro.conf.DisallowNone] = None
     """Image score above which an image is anomalous, in place of the checkpoint's; outlines and colors stay its own."""
+    roi: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """Part of the images that is judged, as of `jaxad fit --roi`; what the run recorded if not given."""
     save: Annotated[tuple[Save | Path, ...], tyro.conf.arg(metavar="{overlay,map,mask}...")] = ("overlay",)
     """Pictures to write for every image, at its own size; paths behind them are images."""
     map_format: Literal["npy", "tiff"] = "npy"
@@ -103,8 +106,10 @@ class Predict(Command):
         from jaxad.io.progress import Reporter
         from jaxad.io.text import typed
 
+        regions = regions_of(self.roi)
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
+        reporter.warn(judge_in(restored, regions))
         detector = restored.detector
         if takes_captions(detector):
             reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
@@ -112,7 +117,8 @@ class Predict(Command):
         source, batch_size = None, self.batch_size
         if self.watch is None:
             source = ImageList(list(self.images), category, known=detector.categories)
-            batch_size = padded_size(len(source), batch_size or 16)
+            # Of tiles there are many more than images.
+            batch_size = padded_size(len(source), batch_size or 16) if detector.tiling is None else batch_size or 16
         inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
         reporter.warn(inspector.notes)
         if source is None:

@@ -179,10 +179,31 @@ class DataConfig(Config):
     """What to do about unusable images: stop before training, or leave them out and record them in the report."""
     workers: int | None = setting(None, source="jaxad", reason="results do not depend on it")
     """Threads that decode images; None for one per CPU that this process may use."""
+    good_names: tuple[str, ...] = setting((), source="jaxad", reason="common words are known")
+    """Further names of folders, or labels of a table, of normal images."""
+    test_good_names: tuple[str, ...] = setting((), source="jaxad", reason="common words are known")
+    """Names of folders of normal images to test on that lie in no folder test/."""
+    defect_names: tuple[str, ...] = setting((), source="jaxad", reason="every other name is a defect")
+    """Names of all folders, or labels of a table, of defective images; folders of other names are then left out."""
+    mask_names: tuple[str, ...] = setting((), source="jaxad", reason="common words are known")
+    """Names of folders of masks."""
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names given, by field; only those fields that have some."""
+        fields = ("good_names", "test_good_names", "defect_names", "mask_names")
+        return {field: getattr(self, field) for field in fields if getattr(self, field)}
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
         problems = at_least(self, 0, ("workers",))
+        meanings: dict[str, str] = {}
+        for field, names in self.names.items():
+            for name in names:
+                if not name.strip() or "/" in name or "\\" in name:
+                    problems.append(f"{field} = {name!r}: must be the name of a folder, not a path")
+                if meanings.setdefault(name, field) != field:
+                    problems.append(f"{field} = {name}: is among {meanings[name]} too; a name means one thing")
         if not 0 <= self.holdout < 1:
             problems.append(f"holdout = {self.holdout}: must be 0, or a share below 1")
         return problems

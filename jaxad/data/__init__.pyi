@@ -8,5 +8,8 @@ from .holdout import split_holdout as split_holdout
 from .images import ImageList as ImageList
 from .joined import JoinedSource as JoinedSource
 from .prepared import PreparedSource as PreparedSource
+from .region import Region as Region
 from .registry import datasets as datasets
 from .source import ImageSource as ImageSource
+from .tiles import TiledSource as TiledSource
+from .tiles import Tiling as Tiling

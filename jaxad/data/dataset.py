@@ -13,11 +13,12 @@ from jaxad.data.demo.dataset import VERSION, make_demo, read_notes
 from jaxad.data.doctor import Examination, examine
 from jaxad.data.folder import FolderSource
 from jaxad.data.holdout import split_holdout
-from jaxad.data.layout import scan
+from jaxad.data.layout import Listing, Names, read_csv, scan, word
 from jaxad.data.prepared import open_prepared, prepared_names
+from jaxad.data.region import Region, read_region
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
-from jaxad.errors import DataError, Problem
+from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.io.places import cache_folder, expanded
 from jaxad.io.text import apart, file_name
 from jaxad.types import Record
@@ -39,6 +40,7 @@ class DataSet:
         problems: what was wrong: notes, and under on_bad="skip" also what was left out.
         notes: what the data set says of itself, e.g. which defects of the demo are drawn.
         images: numbers of images by category, size and kind (jaxad.data.doctor), where all were decoded on loading.
+        regions: by category, the part of its images that is judged; of categories left out all of it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class DataSet:
     problems: tuple[Problem, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    regions: Mapping[str, Region] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -65,8 +68,19 @@ class DataSet:
             counts[record.category]["masks"] += bool(record.label) and record.mask is not None
         return counts
 
+    @property
+    def defects(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """Numbers of test images and of masks among them, by category and kind of defect; "" has no label."""
+        found: dict[str, dict[str, tuple[int, int]]] = {}
+        for record in self.test.records:
+            if record.label != 0:
+                own = found.setdefault(record.category, {})
+                images, masks = own.get(record.defect, (0, 0))
+                own[record.defect] = images + 1, masks + (record.mask is not None)
+        return found
+
     def summary(self) -> str:
-        """Table of the counts, one line for each category and one for all."""
+        """Table of the counts, one line for each category and one for all, and what kinds of defects there are."""
         heads = ("category", "train", "hold-out", "test normal", "test anomalous", "masks")
         rows = [(name, *numbers.values()) for name, numbers in self.counts.items()]
         totals = (sum(column) for column in zip(*(row[1:] for row in rows), strict=True))
@@ -76,6 +90,13 @@ class DataSet:
         for row in (heads, *rows):
             numbers = (f"{value!s:>{len(head)}}" for head, value in zip(heads[1:], row[1:], strict=True))
             lines.append("  ".join((f"{row[0]:<{first}}", *numbers)))
+        if self.regions:
+            lines.append(f"judged only in their region (roi): {', '.join(sorted(self.regions))}")
+        for category, kinds in sorted(self.defects.items()):
+            said = (
+                f"{kind or '(no label)'} {number} ({masks or 'no'} masks)" for kind, (number, masks) in kinds.items()
+            )
+            lines.append(f"{category}: {', '.join(said)}")
         return "\n".join(lines)
 
 
@@ -90,10 +111,11 @@ def load(
     """Loads a data set and says everything that is wrong with it at once.
 
     Args:
-        name: "folder:PATH" of a folder in MVTec layout (jaxad.data.layout), "demo", or a prepared data set
-            (jaxad.data.prepared): "mvtec_ad", "mvtec_ad/bottle", "real_iad_variety/s1".
+        name: "folder:PATH" of a folder in MVTec layout or the like (jaxad.data.layout), "csv:FILE" of a table of
+            images (jaxad.data.layout.csv_table), "demo", or a prepared data set (jaxad.data.prepared): "mvtec_ad",
+            "mvtec_ad/bottle", "real_iad_variety/s1".
         data_dir: folder of the prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets by default.
-        config: categories, hold-out, what to do about bad images, threads.
+        config: categories, hold-out, what to do about bad images, threads, names of folders.
         cache: folder in which the demo data set is written, once; `jaxad/demo-VERSION` in the user's cache by default.
         verify: decode everything first (jaxad.data.doctor), and look for what would be wrong with a hold-out though
             there is none; False only lists the images. None decodes folders, which may change at any time, and where
@@ -106,19 +128,24 @@ def load(
     """
     config = config or DataConfig()
     config.check()
+    kind, _, path = name.partition(":")
+    if config.names and (kind not in ("folder", "csv") or not path):
+        fields = ", ".join(f"{field} = {' '.join(names)}" for field, names in config.names.items())
+        raise ConfigError(f"{fields}: for folders and tables (folder:PATH, csv:FILE), {name} needs no names")
     if name == "demo":
-        return _load_folder(
-            name, make_demo(Path(cache) if cache else cache_folder() / f"demo-{VERSION}"), config, verify
-        )
-    if name.startswith("folder:"):
-        return _load_folder(name, expanded(name.removeprefix("folder:")), config, verify)
+        root = make_demo(Path(cache) if cache else cache_folder() / f"demo-{VERSION}")
+        return _load_files(name, scan(root, config.categories), config, verify)
+    if kind == "folder":
+        return _load_files(name, scan(expanded(path), config.categories, _names(config)), config, verify)
+    if kind == "csv":
+        return _load_files(name, read_csv(path, config.categories, _names(config)), config, verify)
     if _is_prepared_name(name, data_dir):
         return _load_prepared(name, data_dir, config, verify)
     there = ", ".join(prepared_names(data_dir))
+    known = f"folder:PATH, csv:FILE or demo{f', or of the prepared ones {there}' if there else ''}"
     hint = f"; for that folder write folder:{name}" if Path(name).is_dir() else ""
-    raise DataError(
-        f"no data set {name!r}: give folder:PATH or demo{f', or of the prepared ones {there}' if there else ''}{hint}"
-    )
+    hint = f"; for that table write csv:{name}" if Path(name).is_file() else hint
+    raise DataError(f"no data set {name!r}: give {known}{hint}")
 
 
 def _is_prepared_name(name: str, data_dir: Path | str | None) -> bool:
@@ -126,13 +153,20 @@ def _is_prepared_name(name: str, data_dir: Path | str | None) -> bool:
     return first in datasets.names() or first in prepared_names(data_dir)
 
 
-def _load_folder(name: str, root: Path, config: DataConfig, verify: bool | None) -> DataSet:
-    listing = scan(root, config.categories)
+def _names(config: DataConfig) -> Names:
+    """The names that the config gives, as words."""
+    given = (config.good_names, config.test_good_names, config.defect_names, config.mask_names)
+    return Names(*(frozenset(map(word, names)) for names in given))
+
+
+def _load_files(name: str, listing: Listing, config: DataConfig, verify: bool | None) -> DataSet:
+    root = listing.root
+    regions = {category: read_region(file) for category, file in listing.regions.items()}
     normal = FolderSource(f"{name}/train", (*listing.train, *listing.validation))
     test = FolderSource(f"{name}/test", listing.test)
     data = _assemble(name, normal, frozenset(listing.validation), test, listing.problems, config, verify, root)
     folders = [root, *(root / file_name(category) for category in data.categories)]
-    return replace(data, license=_license(folders), notes=read_notes(root))
+    return replace(data, license=_license(folders), notes=read_notes(root), regions=regions)
 
 
 def _load_prepared(name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None) -> DataSet:

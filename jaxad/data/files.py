@@ -24,10 +24,12 @@ class Facts(NamedTuple):
         digest: 16 bytes (BLAKE2b) of its pixels, before any depth rounds them; of the encoded bytes where it cannot be
             decoded.
         bits: the smallest depth that holds the values of a 16-bit image (`jaxad.data.depth`), 0 of others.
+        size: height and width in pixels, (0, 0) where they were not asked for.
     """
 
     digest: bytes
     bits: int = 0
+    size: tuple[int, int] = (0, 0)
 
 
 class Files:

@@ -55,7 +55,12 @@ class FolderSource(ImageSource):
             decoded = self._remembered(index)
         except DataError:
             return Facts(content_digest(read_file(file)))
-        return Facts(decoded.digest, decoded.bits)
+        return self._facts(decoded)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in pixels; a file that was examined before is not opened."""
+        size = self.facts(index).size
+        return size if any(size) else super().size(index)
 
     def fingerprint(self, index: int) -> str:
         """The file's path, size and date of change, and the depth at which it is read."""
@@ -75,8 +80,13 @@ class FolderSource(ImageSource):
         file = self.records[index].file
         state = file_state(file)
         decoded = self.decoded(index, count_frames=count_frames)
-        self.files.remember(file, state, Facts(decoded.digest, decoded.bits))
+        self.files.remember(file, state, self._facts(decoded))
         return decoded
+
+    @staticmethod
+    def _facts(decoded: Decoded) -> Facts:
+        height, width = decoded.pixels.shape[:2]
+        return Facts(decoded.digest, decoded.bits, (height, width))
 
 
 def loose_images(folder: Path | str, category: str) -> FolderSource:

@@ -73,6 +73,11 @@ class ImageSource(ABC):
         """
         return self.facts(index).digest
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in pixels. Raises DataError naming the image if it cannot be decoded."""
+        height, width = self.decoded(index).pixels.shape[:2]
+        return height, width
+
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories that occur, in the order of their first image."""

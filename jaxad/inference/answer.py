@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from jaxad.inference.heat import contour, overlay
-from jaxad.inference.maps import fit_map, heat_scale, hottest_box
+from jaxad.inference.maps import fit_map, heat_scale, hottest_box, kept_to
 from jaxad.io.text import name_text
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Answer:
         rule: by which it is decided; None gives score and map alone.
         model: what tells the checkpoint that judged from all others (`Restored.short_hash`), "" where there is none.
         small_map: float32 [h w] of the protocol's size.
+        inside: bool [h w], what is judged of it; None for all.
     """
 
     file: str
@@ -41,6 +42,7 @@ class Answer:
     rule: Threshold | None = field(repr=False)
     model: str
     small_map: np.ndarray = field(repr=False)
+    inside: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def threshold(self) -> float | None:
@@ -64,8 +66,9 @@ class Answer:
 
     @cached_property
     def map(self) -> np.ndarray:
-        """float32 [h w] at the image's own size."""
-        return fit_map(self.small_map, self.image.shape[:2])
+        """float32 [h w] at the image's own size, with nothing above the pixel limit outside of what is judged."""
+        map = fit_map(self.small_map, self.image.shape[:2])
+        return map if self.inside is None else kept_to(self.inside, map, self._limits and self._limits.pixel)
 
     @cached_property
     def box(self) -> tuple[int, int, int, int] | None:

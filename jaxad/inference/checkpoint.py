@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.config import from_json
+from jaxad.data.region import Region
+from jaxad.data.tiles import Tiling
 from jaxad.detector import Detector, detectors
 from jaxad.errors import CheckpointError, ConfigError, DamagedError, JaxadError
 from jaxad.inference.checkpoint_writer import class_name, network_record
@@ -171,6 +173,8 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
     detector = module_state.merge(module_state.split(abstract)[0], arrays)
     detector.categories = tuple(meta["categories"])
     detector.depths = tuple(sorted(meta.get("depths", {}).items()))
+    detector.tiling = None if (tiling := meta.get("tiling")) is None else Tiling.from_json(tiling)
+    detector.regions = tuple((name, Region.from_json(region)) for name, region in meta.get("regions", {}).items())
     meta = {**meta, "threshold": None if threshold is None else threshold.to_json()}
     if (source := detector.pretrained) is not None and record is not None:
         meta["pretrained"] = network_record(source, record["embedded"] and network is None)

@@ -89,6 +89,8 @@ class CheckpointWriter:
             "config": to_json(detector.config),
             "categories": list(detector.categories),
             "depths": dict(detector.depths),
+            "tiling": None if detector.tiling is None else detector.tiling.to_json(),
+            "regions": {category: region.to_json() for category, region in detector.regions},
             "pretrained": None if source is None else network_record(source, embedded),
             "threshold": None,
             "complete": False,

@@ -19,10 +19,11 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.inference.decisions import Decision, counted, decide, mistakes
-from jaxad.inference.maps import heat_scale
+from jaxad.inference.maps import heat_scale, kept_to
 from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, Shown, TsneInput, choose_cases
 from jaxad.inference.threshold import POOLED, Threshold
+from jaxad.inference.tiled import Resolution
 from jaxad.io.pictures import shrink
 from jaxad.io.text import apart, visible
 from jaxad.types import Source
@@ -42,6 +43,7 @@ class Scored:
         threshold: the rule that images are decided by, None without one.
         decisions: what came of each image, in the order of the source.
         predictor: the compiled detector.
+        resolution: at which maps and masks of tiles are compared.
         seconds, images: of the inference alone, without the first batch, which compiles, and the second, which is under
             way when the first is done.
     """
@@ -55,22 +57,31 @@ class Scored:
         self.normal_values: dict[str, list[np.ndarray]] = {name: [] for name in source.categories}
         self.seconds = 0.0
         self.images = 0
+        self.resolution: Resolution = "image"
 
     def add(self, output: Output) -> None:
         """Counts a batch that has its masks."""
         loaded = output.loaded
         images = zip(loaded.records, loaded.indices, loaded.masks, loaded.sizes, strict=True)
         for place, (record, index, mask, size) in enumerate(images):
-            map, score = output.maps[place], float(output.scores[place])
-            label = self.protocol.image_label(int(record.label or 0), mask)
+            map, score, label = output.maps[place], float(output.scores[place]), int(record.label or 0)
+            inside = None if output.inside is None else output.inside[place]
+            if inside is not None and mask is not None:
+                # A defect outside of the region is nobody's business.
+                mask = mask & inside
+                label = int(mask.any()) if label else label
+            label = self.protocol.image_label(label, mask)
             self.classes[record.category].update(
                 output.scores[place : place + 1],
                 [label],
                 map[None],
                 [mask],
                 [record.identity or str(record.file)],
+                [inside],
             )
-            self.decisions.append(decide(index, record, label, score, map, mask, size, self.threshold))
+            rule = self.threshold
+            seen = map if inside is None else kept_to(inside, map, rule and rule.of(record.category).pixel)
+            self.decisions.append(decide(index, record, label, score, seen, mask, size, rule))
             self.indices[record.category].append(index)
             if record.label == 0 and len(self.normal_values[record.category]) < 50:
                 self.normal_values[record.category].append(map[::8, ::8].ravel())
@@ -85,6 +96,7 @@ def evaluate(
     source: Source | DataSet,
     *,
     protocol: str = "exact-256",
+    resolution: Resolution = "image",
     batch_size: int = 16,
     workers: int | None = None,
     threshold: Threshold | None = None,
@@ -98,7 +110,7 @@ def evaluate(
         detector: trained, or with its memory filled.
         source: labeled test images, or a data set, whose test part is taken.
         protocol: name of an evaluation protocol; results of different protocols are not comparable.
-        batch_size, workers, progress: as in `Predictor.stream`.
+        resolution, batch_size, workers, progress: as in `Predictor.stream`.
         threshold: decides about each image; recorded in the report with how many it finds, misses and rejects.
         baseline: report of the comparison detector on the same source and protocol.
         provenance: JSON values for the report's "config", e.g. how the detector was trained.
@@ -107,8 +119,8 @@ def evaluate(
         DataError: no test images, images without label, or images that cannot be read.
         ConfigError: a threshold of another protocol.
     """
-    how = {"protocol": protocol, "batch_size": batch_size, "workers": workers, "progress": progress}
-    scored = score(detector, source, threshold=threshold, **how)
+    how = {"protocol": protocol, "resolution": resolution, "batch_size": batch_size, "workers": workers}
+    scored = score(detector, source, threshold=threshold, **how, progress=progress)  # type: ignore[arg-type]
     return make_report(scored, source, baseline=baseline, provenance=provenance)
 
 
@@ -119,6 +131,7 @@ def score(
     protocol: str = "exact-256",
     threshold: Threshold | None = None,
     features: FeatureCache | None = None,
+    resolution: Resolution = "image",
     batch_size: int = 16,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -141,7 +154,9 @@ def score(
         )
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     scored, began = Scored(detector, source, predictor, threshold), 0.0
-    outputs = predictor.stream(source, features=features, masks=True, workers=workers, progress=progress)
+    scored.resolution = resolution
+    how = {"features": features, "resolution": resolution, "workers": workers}
+    outputs = predictor.stream(source, masks=True, progress=progress, **how)  # type: ignore[arg-type]
     for number, output in enumerate(outputs):
         scored.add(output)
         if number == 0:
@@ -172,6 +187,12 @@ def make_report(
             "model": to_json(scored.detector.config),
             **(provenance or {}),
             "threshold": None if threshold is None else _threshold_summary(threshold),
+            **_tiles(scored),
+            **(
+                {"regions": sorted(name or "all" for name, _ in regions)}
+                if (regions := scored.detector.regions)
+                else {}
+            ),
         },
         "environment": {
             "versions": versions(),
@@ -317,6 +338,12 @@ def _describe(source: Source | DataSet) -> dict[str, Any]:
     for record in source.records:
         counts[record.category]["test_anomalous" if record.label else "test_normal"] += 1
     return {"source": visible(source.name), "counts": counts, "licence": None, "bad_files": []}
+
+
+def _tiles(scored: Scored) -> dict[str, Any]:
+    """How images were cut into tiles, and at which size maps and masks were compared; nothing of whole images."""
+    tiling = scored.detector.tiling
+    return {} if tiling is None else {"tiles": {**tiling.to_json(), "resolution": scored.resolution}}
 
 
 def _threshold_summary(threshold: Threshold) -> dict[str, Any]:

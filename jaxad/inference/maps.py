@@ -60,3 +60,12 @@ def finite_map(map: np.ndarray) -> np.ndarray:
     if map.ndim != 2 or map.size == 0 or not np.isfinite(map).all():
         raise ValueError(f"an anomaly map must be [h w] and finite, this one is {list(map.shape)}")
     return map
+
+
+def kept_to(inside: np.ndarray, map: np.ndarray, limit: float | None) -> np.ndarray:
+    """The map [h w] of a region, `inside` bool [h' w'], with nothing above the limit outside."""
+    rows, columns = (
+        ((np.arange(to) + 0.5) * length / to).astype(int) for to, length in zip(map.shape, inside.shape, strict=True)
+    )
+    lowest = map.min() if limit is None else min(float(map.min()), limit)
+    return np.where(inside[np.ix_(rows, columns)], map, np.float32(lowest))

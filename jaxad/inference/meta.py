@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.depth import DEPTHS
-from jaxad.errors import CheckpointError
+from jaxad.data.region import Region
+from jaxad.data.tiles import Tiling
+from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.io.json_files import Faults
 
 _EVERY: Mapping[str, Any] = {"format": int, "jaxad": str, "system": str, "step": int, "config": dict}
@@ -27,6 +29,8 @@ _OPTIONAL: Mapping[str, Any] = {
     "weights": dict,
     "depths": dict,
     "update": dict,
+    "tiling": (dict, None),
+    "regions": dict,
 }
 _PRETRAINED: Mapping[str, Any] = {
     "attribute": str,
@@ -63,6 +67,19 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
         for name, depth in record["depths"].items():
             if type(depth) is not int or depth not in DEPTHS:
                 faults.add(f"meta.depths.{name}", f"must be one of {', '.join(map(str, DEPTHS))}")
+    if isinstance(record.get("tiling"), dict) and faults.fields(
+        record["tiling"], "meta.tiling", side=int, overlap=(int, float)
+    ):
+        try:
+            Tiling.from_json(record["tiling"])
+        except ConfigError as error:
+            faults.add("meta.tiling", str(error))
+    if isinstance(record.get("regions"), dict):
+        for name, region in record["regions"].items():
+            try:
+                Region.from_json(region)
+            except (DataError, ValueError) as error:
+                faults.add(f"meta.regions.{name}", str(error))
     if of_detector and isinstance(record.get("pretrained"), dict):
         faults.fields(record["pretrained"], "meta.pretrained", **_PRETRAINED)
     if faults.count:

@@ -53,7 +53,9 @@ def predict(
     """
     source = images if isinstance(images, ImageList) else ImageList(images, category, known=detector.categories)
     name = protocol_of(threshold, protocol)
-    predictor = Predictor(detector, name, batch_size=padded_size(len(source), batch_size))
+    # Of tiles there are many more than images.
+    at_once = padded_size(len(source), batch_size) if detector.tiling is None else batch_size
+    predictor = Predictor(detector, name, batch_size=at_once)
     return list(answers(predictor, source, threshold=threshold, workers=workers, progress=progress))
 
 
@@ -129,4 +131,5 @@ def outcomes(
                 yield index, problems
                 continue
             file, map = str(record.file), finite_map(map)
-            yield index, Answer(file, record.category, float(score), image, threshold, model, map)
+            inside = None if output.inside is None else output.inside[0]
+            yield index, Answer(file, record.category, float(score), image, threshold, model, map, inside)

@@ -21,6 +21,7 @@ from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem
 from jaxad.features import FeatureCache, annotated
 from jaxad.inference.programs import programs_of
+from jaxad.inference.tiled import Resolution, TiledStream
 from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
 from jaxad.nn.precision import with_rounded_kernels
@@ -37,11 +38,13 @@ class Output:
         scores: float32 [b].
         maps: float32 [b h w], resized and smoothed as the protocol says.
         loaded: the batch they belong to.
+        inside: bool [b h w], what is judged of the maps, where that is a region of the images; None for all.
     """
 
     scores: np.ndarray
     maps: np.ndarray
     loaded: LoadedBatch
+    inside: np.ndarray | None = None
 
 
 class Predictor:
@@ -94,6 +97,7 @@ class Predictor:
         originals: bool = False,
         on_unreadable: OnUnreadable = "raise",
         masks: bool = False,
+        resolution: Resolution = "image",
         workers: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
@@ -106,9 +110,26 @@ class Predictor:
         needed and unknown. The score and map of an image that is marked mean nothing. With `masks` each batch has the
         defect masks as the protocol resizes them.
 
+        A detector that was fitted on tiles (`Detector.tiling`) judges tiles: there is an output for each image, whose
+        map has the protocol's size for each side of a tile. Where there are masks, maps and masks have the protocol's
+        size as a whole, or with the `resolution` "tile" that of the map. One whose `regions` are set keeps scores and
+        maps to them.
+
         Raises:
-            DataError: an image cannot be read, or its category is needed and unknown.
+            DataError: an image cannot be read, its category is needed and unknown, a region holds none of its pixels,
+                or there are `features`, which are of whole images, for a detector of tiles or of a region.
         """
+        tiling, regions = self._detector.tiling, dict(self._detector.regions)
+        if tiling is not None or regions:
+            if features is not None:
+                raise DataError(f"{source.name}: features of whole images serve no detector of tiles or of a region")
+            how = {"originals": True, "on_unreadable": on_unreadable, "masks": _whole if masks else None}
+            views = self._detector.inputs.views
+            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions)
+            resize = self.protocol.resize_mask if masks else None
+            one_by_one = self._batches(source, indices, workers, tiled=True, **how)
+            yield from tiled(one_by_one, originals=originals, masks=resize, resolution=resolution, progress=progress)
+            return
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
         if masks:
@@ -135,6 +156,10 @@ class Predictor:
             indices: which of them, in this order.
             workers: threads that decode images; None for one per CPU.
         """
+        if self._detector.tiling is not None:
+            # What lies between a tile and its map is no figure of the image.
+            yield from (Explanation() for _ in indices)
+            return
         for loaded in self._batches(source, indices, workers):
             found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
             found = parallel.to_host(found)
@@ -142,16 +167,21 @@ class Predictor:
                 yield jax.tree.map(lambda array, place=place: array[place], found)
 
     def _batches(
-        self, source: Source, indices: Sequence[int] | None, workers: int | None, **options: Any
+        self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any
     ) -> Iterator[LoadedBatch]:
-        rows = parallel.local_rows(self.batch_size, self.mesh)
-        views = self._detector.inputs.views
+        """The images as the detector sees them; `tiled` for tiles to be cut of: one by one, by every host."""
+        rows = None if tiled else parallel.local_rows(self.batch_size, self.mesh)
+        views, images = ({}, 1) if tiled else (self._detector.inputs.views, self.batch_size)
         # Images of 16 bits are read as those were that the detector was fitted on.
         if self._detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
             source = at_depths(dict(self._detector.depths))
         mark = options.get("on_unreadable") == "mark"
-        for loaded in batches(source, views, self.batch_size, workers=workers, indices=indices, rows=rows, **options):
+        for loaded in batches(source, views, images, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded, mark), training=False, mark=mark)
+
+    def _raw(self, batch: Batch) -> Any:
+        with self._launch:
+            return self._programs.raw(self.arrays, parallel.shard_batch(batch, self.mesh))
 
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
         scores, maps = parallel.to_host(result)
@@ -177,3 +207,7 @@ class Predictor:
             loaded, numbers = loaded._replace(problems=problems), [max(number, 0) for number in numbers]
         padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
         return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
+
+
+def _whole(mask: np.ndarray) -> np.ndarray:
+    return mask

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import chex
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -34,26 +36,36 @@ class Programs:
     Attributes:
         predict: (arrays, batch) -> scores [b] and maps [b h w] of the protocol.
         judge: (arrays, features, batch) -> the same, of features that are computed already.
+        raw: (arrays, batch) -> the detector's own maps [b h w], and its scores [b] or None, before the protocol.
         explain: (arrays, batch) -> an explanation of every image.
     """
 
     def __init__(self, graphdef: nnx.GraphDef, protocol: Protocol, mesh: Mesh):
         self._graphdef, self._protocol, self._devices = graphdef, protocol, mesh.size
         self.predict = jax.jit(parallel.on_mesh(self._predict, mesh))
+        self.raw = jax.jit(parallel.on_mesh(self._raw, mesh))
         self.judge = jax.jit(parallel.on_mesh(self._judge, mesh))
         self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
 
     def _predict(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return self._in_parts(lambda part: self._judge(arrays, self._detector(arrays).encode(part), part), batch)
+
+    def _raw(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+        detector = self._detector(arrays)
+
+        def plain(part: Batch) -> tuple[jax.Array, jax.Array | None]:
+            judgement: Any = _checked(_judgement(detector, detector.encode(part), part), len(part.seed))
+            return jnp.asarray(judgement.maps, jnp.float32), judgement.scores
+
+        return self._in_parts(plain, batch)
+
+    def _in_parts(self, work: Callable[[Batch], Any], batch: Batch) -> Any:
+        """What a function makes of a batch; a single CPU does a few images at once."""
         images, one_cpu = len(batch.seed), self._devices == 1 and target_platform() == "cpu"
-        in_parts = one_cpu and images > CPU_IMAGES and images % CPU_IMAGES == 0
-        return (self._predict_in_parts if in_parts else self._predict_together)(arrays, batch)
-
-    def _predict_together(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return self._judge(arrays, self._detector(arrays).encode(batch), batch)
-
-    def _predict_in_parts(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        if not one_cpu or images <= CPU_IMAGES or images % CPU_IMAGES:
+            return work(batch)
         parts = jax.tree.map(lambda array: array.reshape(-1, CPU_IMAGES, *array.shape[1:]), batch)
-        results = jax.lax.map(lambda part: self._predict_together(arrays, part), parts)
+        results = jax.lax.map(work, parts)
         return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), results)
 
     def _judge(self, arrays: Any, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -88,11 +100,7 @@ def programs_of(detector: Detector, graphdef: nnx.GraphDef, protocol: Protocol, 
 
 def judged(detector: Detector, protocol: Protocol, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Scores [b] and maps [b h w] of the protocol, from the features of a batch; to be traced."""
-    judgement = _judgement(detector, features, batch)
-    images = len(batch.seed)
-    chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
-    if judgement.scores is not None:
-        chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
+    judgement = _checked(_judgement(detector, features, batch), len(batch.seed))
     maps, scores = protocol.postprocess(judgement.maps)
     return scores if judgement.scores is None else judgement.scores, maps  # type: ignore[return-value]
 
@@ -101,3 +109,11 @@ def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgemen
     """The detector's answer, with one PRNG key for each image from the hash of its pixels."""
     base = jax.random.key(NOISE_SEED)
     return detector.judge(features, batch, jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed))
+
+
+def _checked(judgement: Judgement, images: int) -> Judgement:
+    """The answer, whose shapes must be those of so many images."""
+    chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
+    if judgement.scores is not None:
+        chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
+    return judgement

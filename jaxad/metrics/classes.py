@@ -58,6 +58,7 @@ class ClassMetrics:
         maps: Any | None = None,
         masks: Sequence[np.ndarray | None] | np.ndarray | None = None,
         names: Sequence[str] | None = None,
+        inside: Sequence[np.ndarray | None] | None = None,
     ) -> None:
         """Add a batch of images; on an error nothing of it is added.
 
@@ -68,6 +69,7 @@ class ClassMetrics:
             masks: bool [b h w], or for each image bool [h w] or None. None means an empty mask for a normal image and
                 an unknown one for an anomalous image, which leaves the category's pixel metrics undefined.
             names: what to call the images in messages.
+            inside: for each image bool [h w], the pixels that are judged, or None for all; others are left out.
 
         Raises:
             ProtocolError: scores or maps that are not finite, labels other than 0 and 1, masks that do not fit their
@@ -87,7 +89,8 @@ class ClassMetrics:
         known = [i for i in range(len(scores)) if given[i] is not None or labels[i] == 0]
         self.without_mask += len(scores) - len(known)
         if known:
-            self.pixels.add(maps if len(known) == len(maps) else maps[known], [given[i] for i in known])
+            parts = None if inside is None else [inside[i] for i in known]
+            self.pixels.add(maps if len(known) == len(maps) else maps[known], [given[i] for i in known], parts)
 
     def merge(self, other: ClassMetrics) -> ClassMetrics:
         """Metrics of both sets of images, as if collected in one pass; associative, neither argument changes."""

@@ -8,7 +8,7 @@ one falls, so each is reported as the middle of its values at the two extremes, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,8 +62,17 @@ class PixelScores:
         histograms = (self._normal, self.anomalous, self.weights)
         return sum(histogram.nbytes for histogram in histograms) + sum(scores.nbytes for scores in self._waiting)
 
-    def add(self, maps: np.ndarray, masks: list[np.ndarray | None]) -> None:
-        """Count the pixels of maps float32 [b h w]; masks are bool [h w], None for an empty one."""
+    def add(
+        self, maps: np.ndarray, masks: list[np.ndarray | None], inside: Sequence[np.ndarray | None] | None = None
+    ) -> None:
+        """Count the pixels of maps float32 [b h w]; masks are bool [h w], None for an empty one.
+
+        Of `inside`, bool [h w] or None for all, other pixels are not counted, and defects end there.
+        """
+        if inside is not None and any(part is not None for part in inside):
+            for map, mask, part in zip(maps, masks, inside, strict=True):
+                self._add_part(map, mask, part)
+            return
         per_chunk = max(1, CHUNK // max(1, maps[:1].size))
         for start in range(0, len(maps), per_chunk):
             self._add(maps[start : start + per_chunk], masks[start : start + per_chunk])
@@ -80,12 +89,27 @@ class PixelScores:
             region.append(scores[weight > 0])
             weights.append(weight[weight > 0])
             self.regions += regions
-        self._waiting.append(np.concatenate([scores.ravel() for scores in normal]))
-        if sum(scores.size for scores in self._waiting) >= WAITING:
-            self._count_waiting()
+        self._wait(np.concatenate([scores.ravel() for scores in normal]))
         if anomalous:
             self.anomalous.add(np.concatenate(anomalous))
             self.weights.add(np.concatenate(region), np.concatenate(weights))
+
+    def _add_part(self, map: np.ndarray, mask: np.ndarray | None, part: np.ndarray | None) -> None:
+        if part is None:
+            return self._add(map[None], [mask])
+        mask = np.zeros(map.shape, bool) if mask is None else mask & part
+        self._wait(map[part & ~mask])
+        if mask.any():
+            weight, regions = region_weights(mask, self.filled_regions)
+            weight = weight * part
+            self.anomalous.add(map[mask])
+            self.weights.add(map[weight > 0], weight[weight > 0])
+            self.regions += regions
+
+    def _wait(self, scores: np.ndarray) -> None:
+        self._waiting.append(scores)
+        if sum(scores.size for scores in self._waiting) >= WAITING:
+            self._count_waiting()
 
     def _count_waiting(self) -> None:
         if self._waiting:

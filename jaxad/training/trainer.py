@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ from flax import nnx
 from jaxad import parallel
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.batches import padded_size
+from jaxad.data.region import Region
 from jaxad.data.sampling import TrainingOrder
+from jaxad.data.tiles import TiledSource, Tiling
 from jaxad.detector import Detector, Remembers, Trainable
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import read_meta, restore
@@ -68,6 +72,9 @@ def fit(
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
     features: FeatureCache | None = None,
+    tiling: Tiling | None = None,
+    tiles_per_image: int | None = None,
+    regions: Mapping[str, Region] | None = None,
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -90,6 +97,11 @@ def fit(
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
         features: of all images of `source`, where they are computed already; they must be this detector's.
+        tiling: how to cut images into tiles, which are then what the detector learns from, remembers and judges, here
+            and wherever it is used; None takes whole images.
+        regions: by category, "" for all others, the part of images to which scores and maps are kept, for the threshold
+            and wherever the detector is used; it learns from whole images.
+        tiles_per_image: tiles to learn from of each image, drawn by the seed of `config`; None for all.
         workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
@@ -105,6 +117,11 @@ def fit(
     config = config.counted(len(source))
     if not len(source) and detector.inputs.needs_images:
         raise DataError(f"{source.name}: no normal training images")
+    if tiles_per_image is not None and (tiling is None or tiles_per_image < 1):
+        raise ConfigError(f"tiles_per_image = {tiles_per_image}: must be at least 1, and needs tiles (tile = 448)")
+    if tiling is not None:
+        source = TiledSource(source, tiling, per_image=tiles_per_image, seed=config.seed, workers=workers)
+        provenance = {**(provenance or {}), "tiles": tiling.to_json() | {"per_image": tiles_per_image or "all"}}
     if features is not None and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
     if config.tensorboard:
@@ -112,6 +129,10 @@ def fit(
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
     run = Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
+    detector.regions = tuple(sorted((regions or {}).items(), key=lambda item: item[0]))
+    if detector.regions:
+        recorded = {name or "all": region.to_json() for name, region in detector.regions}
+        provenance = {**(provenance or {}), "regions": recorded}
     with in_use(run.workdir):
         return _fit(detector, source, config, run, holdout, false_alarm, protocol, provenance, features)
 
@@ -133,10 +154,15 @@ def _fit(
     if trains and config.micro_batch != "auto":
         name = "batch_size" if config.micro_batch is None else "micro_batch"
         parallel.check_batch_size(getattr(config, name), run.mesh, name)
-    content = {"images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)}
+    content: dict[str, Any] = {
+        "images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)
+    }
     if holdout is not None and len(holdout):
         notes = extras_of(detector, holdout.records, training=False)
         content["holdout"] = content_hash(holdout, notes, workers=workers)
+    if detector.regions:
+        regions = json.dumps([(name, region.to_json()) for name, region in detector.regions])
+        content["regions"] = hashlib.sha256(regions.encode()).hexdigest()
     meta = {
         "train": to_json(config) if trains else None,
         "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},

@@ -45,6 +45,7 @@ from jaxad.models.vit.config import ViTConfig
 from jaxad.models.weights.loader import find_weights, read_tensors
 from jaxad.nn.normalization import IMAGENET, Normalization
 from jaxad.report.schema import validate_report
+from tests.campaigns.list_readers import read_user_list, user_lists
 from tests.models.captioner import made_checkpoints as internvl
 from tests.models.clip import made_checkpoints as clip
 from tests.models.clip.vocabulary import write_tokenizer
@@ -382,6 +383,7 @@ READERS = (
     Reader("tokenizer", _tokenizer, _read_tokenizer, 2),
     Reader("captions", _captions, _read_captions),
     Reader("lists of data sets", _lists, _read_list, 5),
+    Reader("tables, exports, regions", user_lists, read_user_list, 5),
     Reader("COCO's annotations", _coco, _read_coco),
     Reader("archives", _archives, _unpack),
     Reader("images and masks", _images, _decode, 30),

@@ -36,6 +36,7 @@ def test_summary_is_a_table(parts):
         "cap           1         1            0               0      0",
         "screw        15         5            3               4      4",
         "all          16         6            3               4      4",
+        "screw: scratch 4 (4 masks)",
     ]
 
 
@@ -74,7 +75,7 @@ def test_no_license_no_notes(parts, tree):
 
 
 def test_unknown_names_say_what_there_is(tree):
-    with pytest.raises(DataError, match=r"no data set 'mvtec': give folder:PATH or demo"):
+    with pytest.raises(DataError, match=r"no data set 'mvtec': give folder:PATH, csv:FILE or demo"):
         load("mvtec")
     tree.category("c")
     with pytest.raises(DataError, match=f"write folder:{tree.root}"):

@@ -17,7 +17,7 @@ def test_counts_are_right_or_the_folder_is_refused(nasty, tmp_path, capsys):
     root, out = tmp_path / "parts", tmp_path / "check.json"
     root.mkdir()
     nasty.make(Maker(root))
-    words = ("check", "--data", f"folder:{root}", "--out", out)
+    words = ("check", *nasty.words(root), "--out", out)
     if nasty.refused:
         with pytest.raises(DataError) as refusal:
             jaxad(*words)

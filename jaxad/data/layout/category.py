@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,15 @@ from typing import Literal
 from jaxad.data.layout.evidence import are_masks, copies_of_others, masks_beside
 from jaxad.data.layout.pairing import Nearest, Picture, pair
 from jaxad.data.layout.tree import Folder, is_image
-from jaxad.data.layout.words import SPLITS, defect_of, folded, resembles_normal, role, without_mask, word
+from jaxad.data.layout.words import (
+    DEFECTIVE,
+    SPLITS,
+    defect_of,
+    folded,
+    resembles_normal,
+    without_mask,
+    word,
+)
 from jaxad.errors import Problem
 from jaxad.io.problems import Problems
 from jaxad.io.text import name_text
@@ -49,9 +58,9 @@ class Category:
         self._review()
 
     def _read(self) -> None:
-        split = any(SPLITS.get(word(child.name)) in ("train", "test") for child in self.folder.folders)
+        split = any(child.split in ("train", "test") for child in self.folder.folders)
         for child in self.folder.folders:
-            part, defect = role(child.name)
+            part, defect = child.role
             if part == "masks" and are_masks(child, beside_parts=split):
                 part = SPLITS.get(word(without_mask(child.name) or ""), "test")
                 if part in ("train", "validation") or (defect == "good" and not split):
@@ -68,12 +77,24 @@ class Category:
                 self._add_defect(child)
             elif child.has_images():
                 self._note("ignored folder", child.path, "a category with train/ or test/ is read from these and masks")
-        if loose := self.folder.images:
+        if is_flat(self.folder):
+            self._read_flat()
+        elif loose := self.folder.images:
             detail = f"{_images(loose)} beside the folders of the category, in none of them"
             self._note("ignored file", self.folder.path, detail)
         for folder in self.folder.walk():
             self._note_entries(folder)
         self.problems += kept_note(self.folder)
+
+    def _read_flat(self) -> None:
+        """Photos in no folder: normal ones to train on, unless their names say otherwise."""
+        number = self._add_files("train", self.folder, "good", ())
+        detail = f"{number} photos in no folder, taken for normal ones to train on"
+        self._note("flat folder", self.folder.path, detail)
+        told = [record.file for record in self.train if _says_defective(record.file.stem)]
+        if told:
+            fix = "move them into bad/ and the others into good/, or list all in a CSV file (csv:FILE)"
+            self._note("unclear image", self.folder.path, f"named like defective ones: {_few(told)}; {fix}", fatal=True)
 
     def _read_normal(self, split: Split, folder: Folder, defect: str) -> None:
         """A folder of training or validation images: in it, in its good/, or it says good itself."""
@@ -82,7 +103,7 @@ class Category:
             return self._note("ignored folder", folder.path, only_normal)
         before = len(self.train) + len(self.validation)
         for child in folder.folders:
-            part = role(child.name).part
+            part = child.role.part
             if part == "normal" or defect:
                 self._add(split, child, "good")
             elif part == "masks":
@@ -101,7 +122,7 @@ class Category:
         if defect:
             return self._add("test", folder, defect)
         for child in folder.folders:
-            part, rest = role(child.name)
+            part, rest = child.role
             if part == "masks" and are_masks(child):
                 self._collect_masks("test", child, (folded(rest),) if rest else ())
             else:
@@ -111,18 +132,23 @@ class Category:
 
     def _add_defect(self, folder: Folder) -> None:
         """A folder of test images named after its defect."""
-        if defect_of(folder.name) != "good" and folder.holds("normal"):
+        defect, given = defect_of(folder.name, folder.names), folder.names.defects
+        if defect != "good" and given and word(folder.name) not in given:
+            if folder.has_images():
+                self._note("ignored folder", folder.path, "not among the names of defects that were given")
+            return
+        if defect != "good" and folder.holds("normal"):
             return self._unclear(folder)
-        if normal := resembles_normal(folder.name):
+        if defect != "good" and not given and (normal := resembles_normal(folder.name)):
             detail = f"counts as a kind of defect; if its images are normal, put them into {normal}/"
             self._note("unclear name", folder.path, detail)
-        self._add("test", folder, defect_of(folder.name))
+        self._add("test", folder, defect)
 
     def _add(self, split: Split, folder: Folder, defect: str, below: tuple[str, ...] = ()) -> None:
         """All images of a folder, but for the masks in it."""
         self._add_files(split, folder, defect, below)
         for child in folder.folders:
-            if role(child.name).part == "masks" and are_masks(child):
+            if child.role.part == "masks" and are_masks(child):
                 self._collect_masks(split, child, (folded(defect), *below))
             else:
                 self._add(split, child, defect, (*below, folded(child.name)))
@@ -149,12 +175,15 @@ class Category:
         defect, *below = place or ("",)
         self._masks[split] += [Picture(image, defect, tuple(below)) for image in folder.images]
         for child in folder.folders:
-            part, rest = role(child.name)
+            part, rest = child.role
+            named, given = defect_of(child.name, child.names), child.names.defects
+            if not place and not part and named != "good" and given and word(child.name) not in given:
+                continue
             if word(child.name) in SPLITS or (part == "masks" and not rest):
                 self._collect_masks(split, child, place)
             else:
                 name = folded(rest if part == "masks" else child.name)
-                self._collect_masks(split, child, (*place, name) if place else (folded(defect_of(name)),))
+                self._collect_masks(split, child, (*place, name) if place else (folded(defect_of(name, child.names)),))
 
     def _pair(self, split: Split) -> None:
         """Gives the images of a part their masks. Those of normal images mark nothing, or the doctor says so."""
@@ -201,6 +230,17 @@ class Category:
 
     def _note(self, kind: str, path: Path, detail: str, *, fatal: bool = False) -> None:
         self.problems.add(kind, path, detail, fatal=fatal)
+
+
+def is_flat(folder: Folder) -> bool:
+    """Whether a folder holds photos and no folder that has others or is named as a part."""
+    return bool(folder.images) and not any(child.has_images() or child.role.part for child in folder.folders)
+
+
+def _says_defective(stem: str) -> bool:
+    """Whether a word for defective parts is in a name, as in ng_0007, and none that denies it, as in defect_free_7."""
+    tokens = set(re.split(r"[_\d.]+", word(stem)))
+    return bool(DEFECTIVE & tokens) and not {"free", "no", "not", "non"} & tokens
 
 
 def kept_note(folder: Folder) -> list[Problem]:

@@ -80,7 +80,8 @@ def are_masks(folder: Folder, *, beside_parts: bool = False) -> bool:
         folder: a folder with `words.role` "masks".
         beside_parts: whether it lies beside train/ or test/, where images have no place.
     """
-    if word(folder.name) in CERTAIN_MASKS and (beside_parts or folder.folders):
+    named = word(folder.name)
+    if named in folder.names.masks or (named in CERTAIN_MASKS and (beside_parts or folder.folders)):
         return True
     return holds_masks(folder)
 

@@ -3,75 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxad.data.layout.benchmarks import benchmark_of
-from jaxad.data.layout.category import Category, kept_note
+from jaxad.data.layout.category import Category, is_flat, kept_note
 from jaxad.data.layout.evidence import holds_masks
+from jaxad.data.layout.fiftyone import is_export, read_export
+from jaxad.data.layout.listing import Listing, chosen_categories, ordered
 from jaxad.data.layout.tree import Folder, read_tree
-from jaxad.data.layout.words import SPLITS, folded, role, word
+from jaxad.data.layout.words import FOUND, Names, folded, word
 from jaxad.errors import DataError, Problem
 from jaxad.io.places import expanded
-from jaxad.io.text import name_text, typed
-from jaxad.types import Record
+from jaxad.io.text import name_text
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds.
-
-    Attributes:
-        root: the folder.
-        train, validation, test: records in the order of their identities.
-        problems: what the names tell: empty categories, masks without image, notes on what is left out.
-    """
-
-    root: Path
-    train: tuple[Record, ...]
-    validation: tuple[Record, ...]
-    test: tuple[Record, ...]
-    problems: tuple[Problem, ...] = field(default=())
-
-
-def scan(root: str | Path, categories: tuple[str, ...] | None = None) -> Listing:
-    """Lists a folder that holds categories or is itself one.
+def scan(root: str | Path, categories: tuple[str, ...] | None = None, names: Names = FOUND) -> Listing:
+    """Lists a folder that holds categories or is itself one, or an export of FiftyOne.
 
     Args:
         root: the folder.
         categories: names of the categories to list, as the file system or `jaxad.io.text` has them; None for all.
+        names: what a user says of names of folders.
 
     Raises:
-        DataError: the folder is missing, holds no category, lacks one of `categories`, or may as well be one category
-            as hold several.
+        DataError: the folder is missing, holds no category, lacks one of `categories` or of `names`, or may as well be
+            one category as hold several.
     """
     root = expanded(root)
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder; give a folder in MVTec layout, e.g. folder:parts with parts/screw/train/good"
         )
-    tree = read_tree(root)
+    if is_export(root):
+        return read_export(root, categories, names)
+    tree = read_tree(root, names)
+    _check_names(tree)
     folders, problems = _categories(tree)
-    if categories is not None:
-        categories = tuple(typed(name, folders) for name in categories)
-        missing = [name for name in categories if name not in folders]
-        if missing:
-            raise DataError(f"{root}: no category {', '.join(missing)}; there are {', '.join(folders)}")
-        folders = {name: folder for name, folder in folders.items() if name in categories}
+    chosen = chosen_categories(root, categories, folders)
+    folders = {name: folder for name, folder in folders.items() if name in chosen}
     train, validation, test = [], [], []
+    regions = {name: folder.regions[0] for name, folder in folders.items() if folder.regions}
     for name, folder in folders.items():
         found = Category(root, name, folder)
         train += found.train
         validation += found.validation
         test += found.test
         problems += found.problems
+        if len(folder.regions) > 1:
+            files = " and ".join(file.name for file in folder.regions)
+            problems.append(Problem("ambiguous region", str(folder.path), f"holds {files}; keep one of them"))
     if name := benchmark_of(tree):
         detail = (
             f"looks like the layout of a benchmark; {_prepare(name, root)} reads it with its official split and masks"
         )
         # Part of the message that stops a run, where its masks or folders are in the way.
         problems.append(Problem("benchmark", str(root), detail, fatal=any(problem.fatal for problem in problems)))
-    return Listing(root, _ordered(train), _ordered(validation), _ordered(test), tuple(problems))
+    return Listing(root, ordered(train), ordered(validation), ordered(test), tuple(problems), regions)
 
 
 def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
@@ -84,9 +71,9 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
     with_images = [child for child in tree.folders if child.has_images()]
     parts = [child for child in with_images or tree.folders if _is_part(child)]
     whole = [child for child in tree.folders if child not in parts and _is_category(child)]
-    whole = [child for child in whole if not (role(child.name).part == "masks" and (parts or _mirrors(child)))]
+    whole = [child for child in whole if not (child.role.part == "masks" and (parts or _mirrors(child)))]
     if parts and whole and any(child.has_images() for child in whole):
-        splits = {role(child.name).part for child in parts}
+        splits = {child.role.part for child in parts}
         if all(child.holds("normal") and not child.images for child in parts) and not {"train", "test"} <= splits:
             # "test" with good/ and cut/ in it, beside whole categories, is a category called test.
             whole, parts = [child for child in tree.folders if child in whole or child in parts], []
@@ -97,6 +84,9 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
                 "one or the other into a folder of its own"
             )
     if parts:
+        return {name_text(tree.path.resolve().name): tree}, []
+    if not whole and is_flat(tree):
+        # Photos and nothing else: what is not sorted is taken for good, and said to be.
         return {name_text(tree.path.resolve().name): tree}, []
     if not whole:
         raise DataError(_no_category(tree))
@@ -110,9 +100,19 @@ def _categories(tree: Folder) -> tuple[dict[str, Folder], list[Problem]]:
     return {name_text(child.name): child for child in whole}, [*problems, *links, *kept]
 
 
+def _check_names(tree: Folder) -> None:
+    """Raises DataError for names that a user gave and no folder has."""
+    there = {word(folder.name): folder.name for folder in tree.walk() if folder is not tree}
+    given = tree.names._asdict()
+    missing = [f"{which} = {name}" for which, names in given.items() for name in sorted(names) if name not in there]
+    if missing:
+        shown = ", ".join(sorted(there.values())[:20])
+        raise DataError(f"{tree.path}: no folder of that name: {', '.join(missing)}; there are {shown or 'no folders'}")
+
+
 def _is_part(folder: Folder) -> bool:
     """Whether a folder is named like a part of a category and does not hold whole ones."""
-    part = role(folder.name).part
+    part = folder.role.part
     if part == "normal":
         return not _is_category(folder)
     return part in ("train", "validation", "test") and not _is_whole(folder)
@@ -124,12 +124,12 @@ def _is_category(folder: Folder) -> bool:
 
 def _is_whole(folder: Folder) -> bool:
     """Whether a folder is divided into train/ and test/, or has one of them."""
-    return any(SPLITS.get(word(child.name)) in ("train", "test") for child in folder.folders)
+    return any(child.split in ("train", "test") for child in folder.folders)
 
 
 def _mirrors(folder: Folder) -> bool:
     """Whether a folder holds masks in the folders of their images, which looks like a category."""
-    return holds_masks(Folder(folder.path, [child for child in folder.folders if role(child.name).part != "masks"]))
+    return holds_masks(Folder(folder.path, [child for child in folder.folders if child.role.part != "masks"]))
 
 
 def _outside(folder: Folder) -> list[Problem]:
@@ -137,7 +137,7 @@ def _outside(folder: Folder) -> list[Problem]:
         return [Problem("empty category", str(folder.path), "holds no file; fill or remove it", fatal=True)]
     if not folder.has_images():
         return kept_note(folder)
-    masks = role(folder.name).part == "masks"
+    masks = folder.role.part == "masks"
     deeper = ", ".join(f"{child.name}/" for child in folder.folders if _is_category(child))
     detail = "holds images but no train/, test/ or good/"
     if masks:
@@ -175,7 +175,3 @@ def _no_category(tree: Folder) -> str:
 
 def _prepare(name: str, root: Path) -> str:
     return f"`jaxad prepare {name} --source {root}`"
-
-
-def _ordered(records: list[Record]) -> tuple[Record, ...]:
-    return tuple(sorted(records, key=lambda record: record.identity))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxad.data.decode import EXTENSIONS
-from jaxad.data.layout.words import is_kept_copy, is_preview, is_system, role
+from jaxad.data.layout.words import FOUND, Names, Role, folded, is_kept_copy, is_preview, is_system, role
+from jaxad.data.region import NAMES as REGIONS
 from jaxad.errors import DataError
 from jaxad.io.locks import is_ours
 
@@ -24,6 +25,8 @@ class Folder:
         others: files of other extensions.
         dangling: links to nothing.
         kept: folders of thumbnails, trash and the like, which are not entered.
+        regions: files that say which part of images is judged.
+        names: what a user says of names.
     """
 
     path: Path
@@ -32,11 +35,23 @@ class Folder:
     others: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
+    regions: list[Path] = field(default_factory=list)
+    names: Names = FOUND
 
     @property
     def name(self) -> str:
         """Its own name."""
         return self.path.name
+
+    @property
+    def role(self) -> Role:
+        """What its name says it holds."""
+        return role(self.name, self.names)
+
+    @property
+    def split(self) -> str:
+        """The part that it is named after, "train" of train/ but not of train_good/; "" where it is none."""
+        return self.role.part if not self.role.defect else ""
 
     def walk(self) -> Iterator[Folder]:
         """The folder itself and all below it, depth first."""
@@ -58,21 +73,22 @@ class Folder:
 
     def holds(self, *parts: str) -> bool:
         """Whether one of its folders is named as one of these parts, such as "train" or "normal"."""
-        return any(role(child.name).part in parts for child in self.folders)
+        return any(child.role.part in parts for child in self.folders)
 
 
-def read_tree(path: Path, above: tuple[Path, ...] = ()) -> Folder:
+def read_tree(path: Path, names: Names = FOUND, above: tuple[Path, ...] = ()) -> Folder:
     """Lists a folder and all below it.
 
     Args:
         path: the folder.
+        names: what a user says of names.
         above: resolved folders in which it lies, by whatever links.
 
     Raises:
         DataError: a folder cannot be listed.
     """
     real = path.resolve()
-    found, above = Folder(path), (*above, real)
+    found, above = Folder(path, names=names), (*above, real)
     for child in _entries(path):
         name = child.name
         is_folder = child.is_dir()
@@ -86,13 +102,15 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> Folder:
             # Links can also form a loop across two trees that lie side by side.
             if resolved in above or (child.is_symlink() and real.is_relative_to(resolved)):
                 continue
-            below = read_tree(child, above)
+            below = read_tree(child, names, above)
             if is_preview(name) and not below.holds("train", "test", "normal"):
                 found.kept.append(child)
             else:
                 found.folders.append(below)
         elif child.is_symlink() and not child.exists():
             found.dangling.append(child)
+        elif folded(name) in REGIONS:
+            found.regions.append(child)
         else:
             (found.images if is_image(child) else found.others).append(child)
     return found

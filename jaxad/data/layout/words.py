@@ -66,6 +66,26 @@ class Role(NamedTuple):
     defect: str
 
 
+class Names(NamedTuple):
+    """Names of folders that a user has given, as words; they go before what jaxad takes a name for.
+
+    Attributes:
+        good: of normal images: those to train on, within test/ those to test on.
+        test_good: of normal images to test on, where no test/ says so.
+        defects: of kinds of defects, all there are; empty where every other name is one.
+        masks: of masks.
+    """
+
+    good: frozenset[str] = frozenset()
+    test_good: frozenset[str] = frozenset()
+    defects: frozenset[str] = frozenset()
+    masks: frozenset[str] = frozenset()
+
+
+FOUND = Names()
+"""None given: every name is taken for what it is commonly used for."""
+
+
 def folded(name: str) -> str:
     """A name as it compares: composed (NFC), in one case."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -76,14 +96,22 @@ def word(name: str) -> str:
     return re.sub(r"[ \t\-]+", "_", folded(name).strip(" "))
 
 
-def role(name: str) -> Role:
-    """What a folder's name says it holds.
+def role(name: str, names: Names = FOUND) -> Role:
+    """What a folder's name says it holds; what `names` say of it goes first.
 
     "train" -> train; "Test" -> test; "OK" -> normal, "good"; "ground_truth" -> masks; "crack_masks" -> masks, "crack";
     "ok_masks" -> masks, "good"; "test_masks" -> masks;
     "test_good" -> test, "good"; "NG_train" -> train, "ng"; any other name, such as "crack", is that of a defect.
     """
     named = word(name)
+    if named in names.defects:
+        return Role("", name)
+    if named in names.good:
+        return Role("normal", "good")
+    if named in names.test_good:
+        return Role("test", "good")
+    if named in names.masks:
+        return Role("masks", "")
     if named in SPLITS:
         return Role(SPLITS[named], "")
     if named in NORMAL:
@@ -91,16 +119,16 @@ def role(name: str) -> Role:
     if named in MASKS:
         return Role("masks", "")
     for first, second in ((named.partition("_")[::2]), (named.rpartition("_")[::-2])):
-        if first in SPLITS and second in NORMAL | DEFECTIVE:
-            return Role(SPLITS[first], "good" if second in NORMAL else second)
+        if first in SPLITS and second in NORMAL | names.good | DEFECTIVE:
+            return Role(SPLITS[first], "good" if second in NORMAL | names.good else second)
     if (rest := without_mask(name)) is not None:
-        return Role("masks", "" if word(rest) in SPLITS else defect_of(rest))
+        return Role("masks", "" if word(rest) in SPLITS else defect_of(rest, names))
     return Role("", name)
 
 
-def defect_of(name: str) -> str:
+def defect_of(name: str, names: Names = FOUND) -> str:
     """The defect that a folder is named after, "good" for every word for normal images."""
-    return "good" if word(name) in NORMAL else name
+    return "good" if word(name) in (NORMAL | names.good | names.test_good) - names.defects else name
 
 
 def resembles_normal(name: str) -> str | None:

@@ -15,9 +15,10 @@ def page() -> str:
     lines = [
         "# Folders",
         "",
-        f"What `jaxad check --data folder:PATH` makes of {len(FOLDERS)} folders: the numbers of training, normal test "
-        "and defective test images and of masks, or the reason for which it refuses the folder. A test makes each of "
-        "them and checks what is said; this page is written from it by `python -m tests.data.nasty`.",
+        f"What `jaxad check --data folder:PATH`, or `--data csv:FILE`, makes of {len(FOLDERS)} folders: the numbers of "
+        "training, normal test and defective test images and of masks, or the reason for which it refuses the folder. "
+        "A test makes each of them and checks what is said; this page is written from it by `python -m "
+        "tests.data.nasty`.",
     ]
     for group in dict.fromkeys(nasty.group for nasty in FOLDERS):
         lines += ["", f"## {group}", "", "| folder | `jaxad check` |", "|---|---|"]

@@ -24,6 +24,8 @@ class Nasty:
         counts: training, normal test, anomalous test images and masks by category, where it is understood.
         refused: the kinds of problems for which it is refused, or words of the message.
         notes: the kinds of notes.
+        data: what is loaded, after the folder; "folder:" or "csv:parts.csv".
+        flags: what a user says of names.
     """
 
     group: str
@@ -32,6 +34,13 @@ class Nasty:
     counts: dict[str, tuple[int, int, int, int]]
     refused: tuple[str, ...]
     notes: tuple[str, ...]
+    data: str = "folder:"
+    flags: tuple[str, ...] = ()
+
+    def words(self, root: Path) -> tuple[str, ...]:
+        """The words of `jaxad check` for the folder in `root`."""
+        kind, _, file = self.data.partition(":")
+        return ("--data", f"{kind}:{root / file}", *self.flags)
 
 
 FOLDERS: list[Nasty] = []
@@ -95,13 +104,22 @@ class Maker:
 WHOLE = (4, 2, 2, 2)
 
 
-def nasty(group: str, title: str, *, refused: str | tuple[str, ...] = (), notes: tuple[str, ...] = (), **counts):
+def nasty(
+    group: str,
+    title: str,
+    *,
+    refused: str | tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
+    data: str = "folder:",
+    flags: tuple[str, ...] = (),
+    **counts,
+):
     """Registers a folder; one without categories in `counts` has a whole one called bottle, or is refused."""
     refused = (refused,) if isinstance(refused, str) else refused
 
     def register(make: Callable[[Maker], None]) -> Callable[[Maker], None]:
         understood = {} if refused else counts or {"bottle": WHOLE}
-        FOLDERS.append(Nasty(group, title, make, understood, refused, notes))
+        FOLDERS.append(Nasty(group, title, make, understood, refused, notes, data, flags))
         return make
 
     return register

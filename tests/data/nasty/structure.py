@@ -173,9 +173,22 @@ def _(make):
     make.whole("2026/bottle")
 
 
-@nasty(CATEGORIES, "photos in no folder", refused="holds no category")
+@nasty(CATEGORIES, "photos in no folder: all are normal", parts=(3, 0, 0, 0), notes=("flat folder",))
+def _(make):
+    make.photos(".", 2)
+    make.photo("defect_free_7.png")
+
+
+@nasty(CATEGORIES, "photos in no folder, some called `NG_`", refused=("unclear image", "NG_000.png", "csv:FILE"))
 def _(make):
     make.photos(".")
+    make.photos(".", 1, name="NG_{:03d}.png")
+
+
+@nasty(CATEGORIES, "photos beside an empty `train/good`", refused=("empty category",))
+def _(make):
+    make.photos("bottle")
+    make.path("bottle/train/good/x").parent.mkdir(exist_ok=True)
 
 
 @nasty(CATEGORIES, "a folder for each kind of part, but no `good/`", refused="holds no category")

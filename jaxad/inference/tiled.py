@@ -1,0 +1,198 @@
+"""Predictions of images as tiles, or of a region: judged in batches of one size, and put together image by image."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+
+from jaxad import metrics, parallel
+from jaxad.data.batches import LoadedBatch
+from jaxad.data.decode import pixel_hash, resize
+from jaxad.data.region import EVERY, Region
+from jaxad.data.tiles import Tiling
+from jaxad.errors import DataError
+from jaxad.inference.stitching import Stitched, WholeMap
+from jaxad.metrics import large
+from jaxad.types import Batch, View
+
+if TYPE_CHECKING:
+    from jaxad.inference.predictor import Output
+
+Resolution = Literal["image", "tile"]
+"""At which size maps and masks are compared: the whole image at the protocol's, or each tile."""
+Raw = Callable[[Batch], tuple[jax.Array, jax.Array | None]]
+"""A full batch of tiles -> their maps [b h w] and scores [b] or None, on the devices."""
+
+
+@dataclass
+class _Image:
+    """An image whose tiles are under way; `left` of them are not yet added. `region` is of the image's size."""
+
+    loaded: LoadedBatch
+    stitched: Stitched | WholeMap | None
+    left: int
+    region: np.ndarray | None = None
+
+
+@dataclass
+class _Tiles:
+    """Tiles that wait for a batch to be full.
+
+    Attributes:
+        owners: the image of each tile, and its corner in it.
+        rows: of each tile its views and its seed.
+    """
+
+    owners: list[tuple[_Image, tuple[int, int]]] = field(default_factory=list)
+    rows: list[tuple[dict[str, np.ndarray], int]] = field(default_factory=list)
+
+
+class TiledStream:
+    """Judges images that come one by one, as tiles.
+
+    The device works on one batch while the tiles of the next are cut. A batch may hold tiles of several images.
+
+    Args:
+        tiling: how images are cut; None judges them whole.
+        views: what the detector sees of a tile.
+        batch_size: tiles at once.
+        protocol: how the maps that are put together are smoothed and scored.
+        raw: the compiled detector.
+        regions: by category, "" for all others, what is judged of its images.
+    """
+
+    def __init__(
+        self,
+        tiling: Tiling | None,
+        views: Mapping[str, View],
+        batch_size: int,
+        protocol: metrics.Protocol,
+        raw: Raw,
+        regions: Mapping[str, Region] = {},
+    ):
+        self.tiling, self.views, self.batch_size, self.protocol, self._raw = tiling, views, batch_size, protocol, raw
+        self.regions = regions
+        self._waiting: tuple[Any, list[tuple[_Image, tuple[int, int]]]] | None = None
+
+    def __call__(
+        self,
+        images: Iterator[LoadedBatch],
+        *,
+        originals: bool = False,
+        masks: Callable[[np.ndarray], np.ndarray] | None = None,
+        resolution: Resolution = "image",
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Output]:
+        """Predictions in the order of the images, an `Output` for each.
+
+        Args:
+            images: batches of one image each, with its original and, where masks are wanted, its whole mask.
+            originals: whether to hand the originals on.
+            masks: how the protocol resizes a mask; None where no masks are wanted. Maps are then of the masks' size.
+            resolution: of maps and masks, where masks are wanted.
+            progress: called after every image.
+        """
+        queue: deque[_Image] = deque()
+        tiles = _Tiles()
+        for loaded in images:
+            queue.append(image := self._begun(loaded, originals))
+            for corner in self._corners(loaded):
+                whole: Any = loaded.originals[0]
+                tile = whole if self.tiling is None else self.tiling.cut(whole, corner)
+                views = {name: resize(tile, view) for name, view in self.views.items()}
+                tiles.owners.append((image, corner))
+                tiles.rows.append((views, pixel_hash(tile)))
+                if len(tiles.rows) == self.batch_size:
+                    self._judge(tiles)
+                    tiles = _Tiles()
+            # One that has no tile, as it cannot be decoded, waits for those before it.
+            while queue and not queue[0].left:
+                yield self._output(queue.popleft(), masks, resolution, progress)
+        if tiles.rows:
+            self._judge(tiles)
+        self._settle()
+        for image in queue:
+            yield self._output(image, masks, resolution, progress)
+
+    def _corners(self, loaded: LoadedBatch) -> list[tuple[int, int]]:
+        original = loaded.originals[0]
+        if original is None or loaded.problems[0]:
+            return []
+        return [(0, 0)] if self.tiling is None else self.tiling.corners(*original.shape[:2])
+
+    def _begun(self, loaded: LoadedBatch, originals: bool) -> _Image:
+        original, corners = loaded.originals[0], self._corners(loaded)
+        kept = loaded if originals else loaded._replace(originals=(None,))
+        if original is None or not corners:
+            return _Image(kept, None, 0)
+        height, width = original.shape[:2]
+        size = self.protocol.size
+        map = WholeMap(self.protocol) if self.tiling is None else Stitched(self.tiling, (height, width), size)
+        (record,) = loaded.records
+        region = self.regions.get(record.category) or self.regions.get(EVERY)
+        return _Image(kept, map, len(corners), None if region is None else region.inside(height, width))
+
+    def _judge(self, tiles: _Tiles) -> None:
+        """Sends a batch to the device, and takes the result of the one before."""
+        shape = (self.batch_size,)
+        images = {name: np.zeros((*shape, v.height, v.width, 3), np.uint8) for name, v in self.views.items()}
+        seed, valid = np.zeros(shape, np.uint32), np.zeros(shape, bool)
+        for row, (views, hashed) in enumerate(tiles.rows):
+            seed[row], valid[row] = hashed, True
+            for name, view in views.items():
+                images[name][row] = view
+        notes = [image.loaded.batch for image, _ in tiles.owners]
+        category = self._column([batch.category for batch in notes])
+        extras = {name: self._column([batch.extras[name] for batch in notes]) for name in notes[0].extras}
+        batch = Batch(images, seed, valid, category, extras)  # type: ignore[arg-type]
+        result = self._raw(batch)
+        self._settle()
+        self._waiting = result, tiles.owners
+
+    def _column(self, values: Sequence[Any]) -> np.ndarray | None:
+        """What is known of the image of each tile, filled up with zeros."""
+        if values[0] is None:
+            return None
+        column = np.stack([np.asarray(value)[0] for value in values])
+        return np.pad(column, [(0, self.batch_size - len(column)), *[(0, 0)] * (column.ndim - 1)])
+
+    def _settle(self) -> None:
+        """Adds the tiles that the device has judged to their images."""
+        if self._waiting is None:
+            return
+        (maps, scores), owners = parallel.to_host(self._waiting[0]), self._waiting[1]
+        self._waiting = None
+        for row, (image, corner) in enumerate(owners):
+            assert image.stitched is not None
+            image.stitched.add(corner, maps[row], None if scores is None else float(scores[row]))
+            image.left -= 1
+
+    def _output(self, image: _Image, masks: Any, resolution: Resolution, progress: Any) -> Output:
+        from jaxad.inference.predictor import Output
+
+        if progress is not None:
+            progress(1)
+        if image.stitched is None:
+            size = self.protocol.size
+            return Output(np.zeros(1, np.float32), np.zeros((1, size, size), np.float32), image.loaded)
+        plain, score, loaded = image.stitched.map, image.stitched.score, image.loaded
+        inside = None if image.region is None else image.stitched.like(image.region)
+        if inside is not None and not inside.any():
+            (record,) = loaded.records
+            raise DataError(f"{record.file}: the region of {record.category or 'all'} holds none of its pixels (`roi`)")
+        map = large.smoothed(self.protocol, plain, inside)
+        # What a detector makes of the whole image would be moved by what lies outside of the region.
+        if score is None or inside is not None:
+            score = large.image_score(self.protocol, map if self.protocol.score_smoothed else plain, inside)
+        if masks is not None:
+            (mask,) = loaded.masks
+            resize = image.stitched.like if resolution == "tile" else masks
+            mask, inside = (None if part is None else resize(part) for part in (mask, image.region))
+            map = map if resolution == "tile" else large.reduced(self.protocol, map)
+            loaded = loaded._replace(masks=(mask,))
+        return Output(np.array([score], np.float32), map[None], loaded, None if inside is None else inside[None])
