@@ -66,6 +66,11 @@ def export(
         return write_bundle(checkpoint, out)
     restored = restore(checkpoint, backbone=backbone)
     reporter.warn(restored.notes)
+    if restored.detector.tiling is not None or restored.detector.regions:
+        raise ConfigError(
+            f"{checkpoint}: judges tiles or a region of the images, which a program for whole images cannot; export a "
+            "bundle (format = bundle), or a run fitted without --tile and --roi"
+        )
     name = restored.threshold.protocol if restored.threshold else restored.meta["protocol"]
     program = Program.of(restored.detector, metrics.protocol(name))
     with occupied(out, "out"):

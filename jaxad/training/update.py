@@ -135,6 +135,10 @@ class _Update:
             )
         self.restored = restore(run.workdir)
         self.detector: Any = self.restored.detector
+        if self.detector.tiling is not None:
+            raise ConfigError(
+                f"{run.workdir}: was fitted on tiles, which an update cannot add to; fit anew with --tile"
+            )
         if isinstance(self.detector, Trainable) and not (self.decided.step.folder / TRAINING).is_dir():
             raise CheckpointError(f"{self.decided.step.folder}: holds no optimizer state to go on from, as in a bundle")
         self.origins = origins(self.decided.step)
