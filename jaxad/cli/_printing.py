@@ -17,15 +17,16 @@ from jaxad.io.text import visible
 _REPORTED = ("jaxad", "jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
 
 
-def show(text: object, *, error: bool = False) -> None:
+def show(text: object, *, error: bool = False, flush: bool = False) -> None:
     """Prints lines on stdout, or on stderr; a name in them cannot control the terminal (`jaxad.io.text`).
 
     Args:
         text: what to print.
         error: print on stderr; where nobody reads that, nothing more can be said.
+        flush: whether a program that reads stdout gets it now, and not at the end.
     """
     if not error:
-        print(visible(text, lines=True))
+        print(visible(text, lines=True), flush=flush)
         return
     with contextlib.suppress(OSError):
         print(visible(text, lines=True), file=sys.stderr, flush=True)

@@ -139,7 +139,7 @@ class Predict(Command):
         for found in watched.results():
             if isinstance(found, Answer):
                 scaled = "" if found.scaled is None else f" {found.scaled:.3f}"
-                show(f"{found.verdict}{scaled} {found.file}")
+                show(f"{found.verdict}{scaled} {found.file}", flush=True)
             else:
                 reporter.warn([str(found)])
 

@@ -87,7 +87,7 @@ class Serve(Command):
             reporter.warn(inspector.notes)
             server = Server(inspector, settings, token)
             host = f"[{self.host}]" if ":" in self.host else self.host
-            show(f"serving {visible(self.checkpoint)} on http://{host}:{bound.getsockname()[1]}")
+            show(f"serving {visible(self.checkpoint)} on http://{host}:{bound.getsockname()[1]}", flush=True)
             try:
                 server.serve_on(bound)
             finally:
