@@ -21,8 +21,9 @@ from jax.extend.random import threefry_prng_impl
 from onnx import TensorProto, helper
 
 from jaxad import __version__
-from jaxad.deploy.onnx_graph import IR, OPSET, Graph, Tensor, Value
-from jaxad.deploy.onnx_operators import OPERATORS, Unsupported, stacked
+from jaxad.deploy.onnx_graph import IR, OPSET, Graph, Tensor, Unsupported, Value
+from jaxad.deploy.onnx_moves import stacked
+from jaxad.deploy.onnx_operators import OPERATORS
 from jaxad.deploy.program import Input
 from jaxad.errors import ConfigError
 

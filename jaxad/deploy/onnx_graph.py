@@ -7,7 +7,7 @@ kept between 0 and 2**32 - 1 by whoever computes with them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,14 @@ class Tensor:
 
 Value = Any
 """A `Tensor`, or what is known already: a numpy array, or a JAX array of PRNG keys."""
+
+
+Parameters = Mapping[str, Any]
+"""What JAX gives an operation besides values."""
+
+
+class Unsupported(Exception):
+    """What an operation is asked for has no form in ONNX here; the message says what."""
 
 
 def kind_of(dtype: Any) -> int:
