@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxad.inference.answer import FAINT
 from jaxad.inference.maps import fit_map, hottest_box
-from jaxad.inference.prediction import FAINT
 from jaxad.inference.threshold import Threshold
 from jaxad.io.text import name_text
 from jaxad.types import Record

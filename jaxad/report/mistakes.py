@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from jaxad.inference.answer import FAINT
 from jaxad.inference.decisions import Decision, mistakes
-from jaxad.inference.prediction import FAINT
 from jaxad.inference.results import Evaluation
 from jaxad.io.pictures import shrink
 from jaxad.report.figures import uri
