@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxad.data.decode import Decoded
 from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
-from jaxad.data.layout import image_files
+from jaxad.data.layout import photos
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError
 from jaxad.io.places import expanded
@@ -96,7 +96,7 @@ def loose_images(folder: Path | str, category: str) -> FolderSource:
         DataError: there are none.
     """
     root = expanded(str(folder))
-    files = image_files(root) if root.is_dir() else []
+    files = photos(root).files if root.is_dir() else []
     if not files:
         raise DataError(f"{folder}: no images in this folder")
     records = (Record(f, category, 0, "good", identity=name_text(f.relative_to(root).as_posix())) for f in files)

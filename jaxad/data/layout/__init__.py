@@ -22,7 +22,6 @@ from jaxad.data.layout.csv_table import read_csv
 from jaxad.data.layout.listing import Listing
 from jaxad.data.layout.photos import photos
 from jaxad.data.layout.scan import scan
-from jaxad.data.layout.tree import image_files
 from jaxad.data.layout.words import FOUND, Names, word
 
-__all__ = ["FOUND", "Listing", "Names", "image_files", "photos", "read_csv", "scan", "word"]
+__all__ = ["FOUND", "Listing", "Names", "photos", "read_csv", "scan", "word"]

@@ -121,6 +121,18 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Every image file in a folder and its subfolders, sorted by name, also links to nothing, so that they are named.
+
+    Links that lead back are not followed; thumbnails, trash and system files are left out.
+    """
+    return [
+        path
+        for below in read_tree(folder).walk()
+        for path in sorted([*below.images, *filter(is_image, below.dangling)], key=lambda path: path.name)
+    ]
+
+
 def _entries(folder: Path) -> list[Path]:
     try:
         return [folder / name for name in sorted(os.listdir(folder))]
