@@ -186,7 +186,7 @@ def _window_sum(graph: Graph, p: Parameters, x: Tensor) -> Tensor:
 
 
 def _sort(graph: Graph, p: Parameters, *values: Tensor) -> list[Tensor]:
-    if len(values) > 1:
+    if values[1:]:
         raise Unsupported("sorting several arrays by one")
     x, axis = values[0], p["dimension"]
     names = [graph.whole(x), graph.constant(integers([x.shape[axis]]))]

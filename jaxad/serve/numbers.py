@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.monitoring
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -25,7 +27,7 @@ class Numbers:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        own = {"registry": self._registry}
+        own: dict[str, Any] = {"registry": self._registry}
         ProcessCollector(**own)
         self.requests = Counter("jaxad_requests", "Requests for images, by status of the answer", ["status"], **own)
         self.verdicts = Counter("jaxad_images", "Images judged, by verdict", ["verdict"], **own)

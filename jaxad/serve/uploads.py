@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -152,7 +152,7 @@ def _is_form(request: Request) -> bool:
 async def _of_form(request: Request, body: bytes) -> Upload:
     """The one file of a form."""
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(request.headers, stream(), max_files=1, max_fields=FORM_FIELDS)
