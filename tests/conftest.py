@@ -50,6 +50,44 @@ QUICK = (
 )
 """Tests of pure functions, by file or folder, which the save loop runs (`pytest -m quick`): under 20 s on two cores."""
 
+SLOW = (
+    "bench/test_dpdiff.py",
+    "bench/test_evaluation.py",
+    "data/test_depth.py::test_a_detector_reads_what_it_judges_as_it_was_fitted",
+    "data/test_prepared.py::test_training_and_predictions_are_those_of_the_folder",
+    "deploy/test_formats.py::test_onnx_gives_what_jaxad_gives[vlmdiff]",
+    "deploy/test_formats.py::test_onnx_gives_what_jaxad_gives[clipfusion]",
+    "deploy/test_formats.py::test_stablehlo_gives_what_jaxad_gives_and_is_lowered_for_all_that_the_table_names[vlmdiff]",
+    "deploy/test_formats.py::test_stablehlo_gives_what_jaxad_gives_and_is_lowered_for_all_that_the_table_names[clipfusion]",
+    "detectors/dpdiff/test_detector.py::test_every_switch_trains_and_predicts",
+    "detectors/dpdiff/test_detector.py::test_levels_count_alike",
+    "detectors/dpdiff/test_detector.py::test_means_of_levels",
+    "detectors/dpdiff/test_detector.py::test_the_linear_denoiser_is_resumed_and_restored",
+    "detectors/dpdiff/test_detector.py::test_training_begins_with_the_linear_denoiser",
+    "detectors/dpdiff/test_detector.py::test_training_sees_windows",
+    "detectors/clipfusion/test_detector.py::test_order_of_references",
+    "detectors/test_dinomaly.py::test_it_is_fitted_resumed_and_restored",
+    "detectors/test_peers.py::test_it_keeps_to_the_interface_and_finds_defects",
+    "detectors/test_peers.py::test_a_judgement_is_always_the_same",
+    "detectors/vlmdiff/test_detector.py::test_another_network_compares",
+    "detectors/vlmdiff/test_detector.py::test_captions_change_what",
+    "detectors/vlmdiff/test_internvl.py",
+    "diffusion/test_rematerialization.py",
+    "models/captioner/test_network.py::test_a_cached_step",
+    "models/captioner/test_network.py::test_answers_end",
+    "test_no_telemetry.py",
+    "training/test_feeding.py::test_a_run_is_the_same_wherever",
+    "training/test_feeding.py::test_resuming_encodes_nothing_twice",
+    "training/test_life.py::test_a_disk_that_fails_while_a_step_is_saved",
+    "training/test_memory.py",
+    "training/test_micro_batch.py::test_a_resumed_run",
+    "training/test_micro_batch.py::test_auto_trains",
+    "training/test_micro_batch.py::test_smaller_micro_batches",
+    "training/test_micro_batch.py::test_a_micro_batch_on_record",
+    "training/test_update.py::test_training_goes_on",
+)
+"""Tests that take more than about ten seconds each on two cores, by the beginning of their names: `pytest -m slow`."""
+
 
 def pytest_ignore_collect(collection_path, config):
     """Leaves out files that would be imported for nothing.
@@ -69,6 +107,8 @@ def _is_quick(path):
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
         if _is_quick(item.path) and not item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.quick)
     if TEST_DATA.is_dir():

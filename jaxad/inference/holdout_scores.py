@@ -10,7 +10,6 @@ import numpy as np
 
 from jaxad.detector import Detector
 from jaxad.errors import DataError, TrainingError
-from jaxad.inference.predictor import Predictor
 from jaxad.types import Source
 
 _TEXTS, _NUMBERS = ("files", "categories", "digests"), ("scores", "peaks", "medians")
@@ -103,6 +102,9 @@ def measure_holdout(
         reason = f"anomalous images among them: {', '.join(anomalous[:5])}" if anomalous else "no images"
         raise DataError(f"{source.name}: a threshold needs normal images; {reason}")
     scores, peaks, medians = [], [], []
+    # Grain, which reads images, takes half a second to import, and whoever restores a checkpoint may read none.
+    from jaxad.inference.predictor import Predictor
+
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     for output in predictor.stream(source, workers=workers, progress=progress):
         scores.extend(output.scores)

@@ -21,6 +21,7 @@ DEFAULTS = {
         "batch_size": 1,
         "count_only": False,
         "topology": (),
+        "first_moment": "float32",
     },
     "vlmdiff": {
         "devices": (1, 8),

@@ -16,6 +16,8 @@ import pytest
 from jaxad.io.locks import occupied
 from tests.cli.shell import BANK, failure, jaxad, toy_flags
 
+RESULTS = ["index.html", "model.json", "overlay", "predictions.csv", "predictions.jsonl"]
+
 
 def start(*words: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Starts a command line whose Ctrl-C works."""
@@ -55,7 +57,7 @@ def test_a_command_leaves_no_lock(work, tmp_path):
     )
     with occupied(out, "out"):
         pass
-    assert sorted(path.name for path in out.iterdir()) == ["overlay", "predictions.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == RESULTS
 
 
 @pytest.mark.slow
@@ -125,7 +127,7 @@ def test_what_a_killed_predict_left_is_removed_by_the_next(work, tmp_path):
     process.communicate()
     assert list(out.glob(".predict-*"))
     jaxad("predict", work / "my parts/disc/test/good/000.png", *words)
-    assert sorted(path.name for path in out.iterdir()) == ["overlay", "predictions.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == RESULTS
     assert len(list(map(json.loads, (out / "predictions.jsonl").read_text().splitlines()))) == 1
 
 

@@ -26,7 +26,8 @@ SEEDED = {"dpdiff", "vlmdiff"}
 
 def table():
     """{detector: (platforms of StableHLO, whether ONNX)} as the guide has it."""
-    rows = re.findall(r"^\| `([\w-]+)` \| ([\w, ]+) \| (\w+) \|", GUIDE.read_text(), re.MULTILINE)
+    section = GUIDE.read_text().partition("## Which detectors")[2]
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\w, ]+) \| (\w+) \|", section, re.MULTILINE)
     return {name: (tuple(platforms.split(", ")), onnx == "yes") for name, platforms, onnx in rows}
 
 

@@ -38,5 +38,5 @@ def test_the_gradient_is_the_same_and_less_is_kept(name):
         return jax.jit(jax.grad(loss))(arrays), sum(kept.values())
 
     (plain, much), (again, little) = run(False), run(True)
-    chex.assert_trees_all_close(again, plain, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(again, plain, rtol=1e-4, atol=1e-4)
     assert little < 0.7 * much

@@ -40,10 +40,12 @@ def test_what_the_texts_and_the_structure_are_read_from_makes_another_run(folder
     for file, content in changes.items():
         kept = file.read_bytes()
         file.write_bytes(content)
-        assert changed() == {"clip" if file == clip else "diffusion"}
+        # A text tower with another activation is that of another Stable Diffusion, which fills texts up otherwise.
+        others = {"diffusion_tokenizer"} if file.name == "config.json" else set()
+        assert changed() == {"clip" if file == clip else "diffusion"} | others
         file.write_bytes(kept)
     write_diffusion(moved / "diffusion", channels=4, pad="<|endoftext|>")
-    assert changed() == {"diffusion_tokenizer"}
+    assert changed() == set(), "the tower says what texts are filled up with"
 
 
 def test_what_comes_from_the_hub_is_pinned_and_compared_with_what_is_published(folder, tmp_path, monkeypatch):
