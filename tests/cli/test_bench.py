@@ -21,7 +21,6 @@ DEFAULTS = {
         "batch_size": 1,
         "count_only": False,
         "topology": (),
-        "first_moment": "float32",
     },
     "vlmdiff": {
         "devices": (1, 8),
@@ -33,6 +32,7 @@ DEFAULTS = {
         "programs": PROGRAMS,
         "batch_size": 1,
         "topology": (),
+        "first_moment": "float32",
     },
     "dpdiff": {
         "topology": (),
