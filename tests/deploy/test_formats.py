@@ -21,6 +21,9 @@ from jaxad.testing import toy_model
 onnxruntime = pytest.importorskip("onnxruntime")
 GUIDE = Path(__file__).parents[2] / "docs/guides/deploy.md"
 NAMES = detectors.names()
+QUICK = ("dpdiff", "patch-bank")
+"""Those that stand for all in a quick run."""
+TRIED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 SEEDED = {"dpdiff", "vlmdiff"}
 
 
@@ -59,7 +62,7 @@ def test_the_table_names_every_detector():
     assert set(table()) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRIED)
 def test_onnx_gives_what_jaxad_gives(name, program_of, batch):
     program = program_of(name)
     names = [one.name for one in program.inputs]
@@ -75,7 +78,7 @@ def test_onnx_gives_what_jaxad_gives(name, program_of, batch):
     agrees(session.run(["score", "map"], dict(zip(names, inputs, strict=True))), output)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRIED)
 def test_stablehlo_gives_what_jaxad_gives_and_is_lowered_for_all_that_the_table_names(name, program_of, batch):
     program = program_of(name)
     contents, refused = to_stablehlo(program)

@@ -11,8 +11,12 @@ from jaxad.nn import module_state
 from jaxad.testing import check_detector
 from tests.detectors.peers import PEERS, REMEMBERING, TRAINED, encoded, judged, silent
 
+QUICK = ("linear", "padim", "dinomaly")
+"""Those that stand for all in a quick run: each of the others takes ten to thirty seconds to be fitted and judged."""
+FITTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PEERS]
 
-@pytest.fixture(scope="module", params=PEERS)
+
+@pytest.fixture(scope="module", params=FITTED)
 def fitted(request, parts, tmp_path_factory):
     """A peer, the detector that a run of it gave, and the one that its checkpoint gives."""
     peer, workdir = PEERS[request.param], tmp_path_factory.mktemp(request.param) / "run"

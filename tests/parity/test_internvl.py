@@ -106,7 +106,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "options"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [pytest.param(*case, id=name, marks=[] if name == "qwen2" else pytest.mark.slow) for name, case in CASES.items()],
+)
 def test_greedy_answers_and_logits_equal_those_of_transformers(tmp_path, kind, options):
     model, tokenizer, pictures = write_transformers(tmp_path / "hf", kind, **options)
     images = made.images(20)
@@ -133,7 +136,14 @@ def test_greedy_answers_and_logits_equal_those_of_transformers(tmp_path, kind, o
     assert_same_logits(captioner, images, written, logits)
 
 
-@pytest.mark.parametrize(("vision", "scaling"), [("300M", "dynamic"), ("6B", None), ("300M", "linear")])
+@pytest.mark.parametrize(
+    ("vision", "scaling"),
+    [
+        ("300M", "dynamic"),
+        pytest.param("6B", None, marks=pytest.mark.slow),
+        pytest.param("300M", "linear", marks=pytest.mark.slow),
+    ],
+)
 def test_answers_with_internlm2_equal_those_of_the_twin(tmp_path, scaling, vision):
     tmp_path.joinpath("own").mkdir()
     config = made.internlm2_config(made.write_internlm2_tokenizer(tmp_path / "own"))
