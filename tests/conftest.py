@@ -53,18 +53,31 @@ QUICK = (
 SLOW = (
     "bench/test_dpdiff.py",
     "bench/test_evaluation.py",
+    "bench/test_vlmdiff.py::test_fsdp_divides",
+    "cli/test_tiles.py::test_a_trained_detector",
     "data/test_depth.py::test_a_detector_reads_what_it_judges_as_it_was_fitted",
+    "data/test_files.py::test_a_run_opens_each_image_twice",
     "data/test_prepared.py::test_training_and_predictions_are_those_of_the_folder",
+    "detectors/clipfusion/test_detector.py::test_checkpoint_holds",
+    "detectors/clipfusion/test_detector.py::test_order_of_references",
+    "detectors/clipfusion/test_detector.py::test_what_cannot_be_remembered",
+    "detectors/dpdiff/test_denoiser.py::test_gradient_reaches",
     "detectors/dpdiff/test_detector.py::test_every_switch_trains_and_predicts",
+    "detectors/dpdiff/test_detector.py::test_groups_are_means",
     "detectors/dpdiff/test_detector.py::test_levels_count_alike",
+    "detectors/dpdiff/test_detector.py::test_loss_is_1",
     "detectors/dpdiff/test_detector.py::test_means_of_levels",
+    "detectors/dpdiff/test_detector.py::test_the_diffusion_loss_reaches",
     "detectors/dpdiff/test_detector.py::test_the_linear_denoiser_is_resumed_and_restored",
+    "detectors/dpdiff/test_detector.py::test_the_noise_of_a_pair",
     "detectors/dpdiff/test_detector.py::test_training_begins_with_the_linear_denoiser",
     "detectors/dpdiff/test_detector.py::test_training_sees_windows",
-    "detectors/clipfusion/test_detector.py::test_order_of_references",
     "detectors/test_dinomaly.py::test_it_is_fitted_resumed_and_restored",
+    "detectors/test_inp_former.py::test_the_decoder_mixes",
     "detectors/vlmdiff/test_detector.py",
     "detectors/vlmdiff/test_internvl.py",
+    "detectors/vlmdiff/test_published.py::test_finished_detector",
+    "diffusion/test_layers.py::test_wrong_inputs",
     "diffusion/test_rematerialization.py",
     "models/captioner/test_network.py::test_a_cached_step",
     "models/captioner/test_network.py::test_answers_end",
@@ -75,9 +88,11 @@ SLOW = (
     "training/test_life.py::test_a_disk_that_fails_while_a_step_is_saved",
     "training/test_memory.py",
     "training/test_micro_batch.py",
+    "training/test_recovery.py::test_a_run_without_any_whole_step",
+    "training/test_trainer.py::test_an_error_in_the_choice",
     "training/test_update.py::test_training_goes_on",
 )
-"""Tests that take more than about ten seconds each on two cores, by the beginning of their names: `pytest -m slow`."""
+"""Tests that take more than some seconds each on two cores and that others stand for in a quick run, by the beginning of their names: `pytest -m slow`."""
 
 
 def pytest_ignore_collect(collection_path, config):
