@@ -92,7 +92,7 @@ SLOW = (
     "training/test_trainer.py::test_an_error_in_the_choice",
     "training/test_update.py::test_training_goes_on",
 )
-"""Tests that take more than some seconds each on two cores and that others stand for in a quick run, by the beginning of their names: `pytest -m slow`."""
+"""Tests of several seconds that quicker ones stand for, by the beginning of their names: `pytest -m slow` runs them."""
 
 
 def pytest_ignore_collect(collection_path, config):
