@@ -27,11 +27,11 @@ from jaxad.bench._dpdiff_programs import PROTOCOL, abstract_dpdiff
 from jaxad.config import TrainConfig
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads
 from jaxad.detectors.dpdiff.detector import DPDiff
-from jaxad.features import Features
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.nn.positions import resize_positions
 from jaxad.training.step import DetectorTrainer
+from jaxad.types import Features
 from tests.parity.dpdiff_torch import TorchDPDiff
 
 TRAINING = TrainConfig.preset("small")

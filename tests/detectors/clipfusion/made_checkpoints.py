@@ -50,7 +50,7 @@ def write_clip(folder: Path) -> Path:
     return folder
 
 
-def write_diffusion(folder: Path, channels: int = 9, pad: str = "!</w>") -> Path:
+def write_diffusion(folder: Path, channels: int = 9, pad: str = "!") -> Path:
     """A Stable Diffusion of two levels: unet, vae, text_encoder and tokenizer, which pads as SD 2 does or by `pad`."""
     write_folder(folder, dataclasses.replace(UNET, in_channels=channels))
     vocabulary = write_tokenizer(folder / "tokenizer", MERGES, pad=pad)
