@@ -139,9 +139,10 @@ def _hostile(port: int) -> Iterator[tuple[str, object]]:
         kind = ("application/json", "image/png", "text/plain", "", "image/jpeg")[number % 5]
         yield "wrong type", lambda b=body, k=kind: ask(port, b, Content_Type=k)[0]
     for number in range(6):
-        gigabyte = itertools.repeat(bytes(2**20), 1024)
-        headers = {"Content_Length": str(2**30)} if number % 2 else {"Transfer_Encoding": "chunked"}
-        yield "1 GB", lambda g=gigabyte, h=headers: ask(port, g, **h)[0]
+        # As senders do that read while they send; those that do not are cut off after `linger_seconds`.
+        head = b"Content-Length: 1073741824\r\n\r\n" if number % 2 else b"Transfer-Encoding: chunked\r\n\r\n"
+        part = bytes(2**20) if number % 2 else b"100000\r\n" + bytes(2**20) + b"\r\n"
+        yield "1 GB", lambda h=head, p=part: raw(port, HEAD + h, *[p] * 1024, pause=0.001)
     for number in range(24):
         head = HEAD if number % 2 else HEAD + b"Content-Length: 100\r\n\r\n"
         part = b"X-A: b\r\n" if number % 2 else b"x"
