@@ -11,7 +11,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from jaxad.data.decode import pixel_hash, resize
+from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
 from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem

@@ -17,7 +17,6 @@ is an error unless the caller set `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`.
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -46,9 +45,8 @@ from jaxad.data.depth import (
 from jaxad.data.files import bad_image, read_file
 from jaxad.data.jpeg import DamagedJPEG, decode_jpeg
 from jaxad.data.orientation import turned_pixels, upright
-from jaxad.errors import DataError
+from jaxad.data.pixels import pixel_digest
 from jaxad.io.foreign import raise_explained, raise_of_machine
-from jaxad.types import View
 
 # "JPEG" opens MPO too, the JPEG of several frames that phones write.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
@@ -60,7 +58,6 @@ EXTENSIONS = frozenset(
 T = TypeVar("T")
 
 _STRIP = 256
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,28 +205,6 @@ def to_rgb(image: Any, name: str = "image", depth: Depth = None) -> np.ndarray:
     if isinstance(image, Image.Image):
         return _named(name, lambda: _pil_to_rgb(image, depth))
     return _array_to_rgb(np.asarray(image), name, depth)
-
-
-def pixel_digest(image: np.ndarray) -> bytes:
-    """16 bytes that identify the decoded pixels and their shape, whatever file they came from."""
-    digest = hashlib.blake2b(np.asarray(image.shape, "<u4").tobytes(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()
-
-
-def pixel_hash(image: np.ndarray) -> int:
-    """A uint32 of the decoded pixels and their shape, from which an image's noise is drawn."""
-    return int.from_bytes(pixel_digest(image)[:4], "little")
-
-
-def resize(image: np.ndarray, view: View) -> np.ndarray:
-    """uint8 [h w 3] to uint8 [view.height view.width 3] with PIL's antialiased resampling."""
-    if view.interpolation not in RESAMPLING:
-        raise DataError(f"interpolation {view.interpolation!r} of a view: must be one of {', '.join(RESAMPLING)}")
-    if image.shape[:2] == (view.height, view.width):
-        return image
-    resized = Image.fromarray(image).resize((view.width, view.height), RESAMPLING[view.interpolation])
-    return np.array(resized)
 
 
 class _UnsupportedMode(ValueError):

@@ -7,10 +7,11 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxad.data.decode import decode, pixel_digest, to_rgb
+from jaxad.data.decode import decode, to_rgb
 from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts, Files, content_digest, file_fingerprint, file_state, read_file
 from jaxad.data.layout import photos
+from jaxad.data.pixels import pixel_digest
 from jaxad.errors import DataError
 from jaxad.io.text import name_text
 from jaxad.types import Record, Sample

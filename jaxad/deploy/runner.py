@@ -94,7 +94,8 @@ def program_of(detector: dict, folder: Path = HERE):
     from jax import export
 
     jax.config.update("jax_enable_x64", False)
-    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    # Whatever is not placed elsewhere runs on the first device.
+    platform = {"gpu": "cuda"}.get(jax.devices()[0].platform, jax.devices()[0].platform)
     if platform not in detector["platforms"]:
         raise SystemExit(f"exported for {', '.join(detector['platforms'])}, not for {platform}; set JAX_PLATFORMS")
     call = jax.jit(export.deserialize(bytearray((folder / f"detector-{platform}.stablehlo").read_bytes())).call)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxad import metrics, parallel
 from jaxad.data.batches import LoadedBatch
-from jaxad.data.decode import pixel_hash, resize
+from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.region import EVERY, Region
 from jaxad.data.tiles import Tiling
 from jaxad.errors import DataError

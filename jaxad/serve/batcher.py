@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxad.data.decode import pixel_digest
+from jaxad.data.pixels import pixel_digest
 from jaxad.errors import Problem
 from jaxad.inference.answer import Answer
 from jaxad.inference.inspector import Inspector

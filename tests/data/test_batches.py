@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from jaxad.data.batches import batches, training_batches
-from jaxad.data.decode import decode_image, pixel_hash, resize
+from jaxad.data.decode import decode_image
 from jaxad.data.folder import FolderSource
 from jaxad.data.layout import scan
+from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record, Sample, View

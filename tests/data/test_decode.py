@@ -13,16 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from jaxad.data.decode import (
-    FORMATS,
-    decode,
-    decode_image,
-    decode_mask,
-    pixel_digest,
-    pixel_hash,
-    resize,
-    to_rgb,
-)
+from jaxad.data.decode import FORMATS, decode, decode_image, decode_mask, to_rgb
+from jaxad.data.pixels import pixel_digest, pixel_hash, resize
 from jaxad.errors import DataError, MachineError
 from jaxad.types import View
 

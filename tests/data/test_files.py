@@ -13,10 +13,10 @@ from jaxad.config import DataConfig
 from jaxad.data import files as files_module
 from jaxad.data.batches import batches
 from jaxad.data.dataset import load
-from jaxad.data.decode import pixel_digest
 from jaxad.data.files import Facts, Files, content_digest, file_state, read_file
 from jaxad.data.folder import FolderSource
 from jaxad.data.images import ImageList
+from jaxad.data.pixels import pixel_digest
 from jaxad.errors import DataError
 from jaxad.testing import toy_model, toy_training
 from jaxad.types import Record, View

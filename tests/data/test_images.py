@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxad.data.decode import pixel_digest
 from jaxad.data.images import ImageList
+from jaxad.data.pixels import pixel_digest
 from jaxad.errors import DataError
 from jaxad.types import Source
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
+import onnxruntime
 
 from jaxad.deploy.onnx_conversion import to_onnx
 from jaxad.deploy.program import Input
-
-onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def operations(pixels, seed, place):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 from jax import export as jax_export
 
@@ -18,7 +19,6 @@ from jaxad.detector import detectors
 from jaxad.inference.predictor import Predictor
 from jaxad.testing import toy_model
 
-onnxruntime = pytest.importorskip("onnxruntime")
 GUIDE = Path(__file__).parents[2] / "docs/guides/deploy.md"
 NAMES = detectors.names()
 QUICK = ("patch-bank",)

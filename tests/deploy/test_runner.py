@@ -14,6 +14,7 @@ from PIL import Image
 
 import jaxad
 from jaxad.data import decode as own
+from jaxad.data import pixels as pixels_of
 from jaxad.deploy import runner
 from jaxad.types import View
 
@@ -49,10 +50,12 @@ def test_images_are_decoded_hashed_and_resized_as_by_jaxad(files):
     for file in files:
         pixels, wanted = runner.decode(file), own.decode_image(file)
         np.testing.assert_array_equal(pixels, wanted, err_msg=file.name)
-        assert runner.seed_of(pixels) == own.pixel_hash(wanted)
+        assert runner.seed_of(pixels) == pixels_of.pixel_hash(wanted)
         for interpolation in ("bilinear", "bicubic"):
             view = {"height": 30, "width": 56, "interpolation": interpolation}
-            np.testing.assert_array_equal(runner.view_of(pixels, view), own.resize(wanted, View(30, 56, interpolation)))
+            np.testing.assert_array_equal(
+                runner.view_of(pixels, view), pixels_of.resize(wanted, View(30, 56, interpolation))
+            )
 
 
 def test_what_cannot_be_judged_is_named(tmp_path):

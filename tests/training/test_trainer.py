@@ -19,7 +19,7 @@ from PIL import Image
 
 import jaxad
 from jaxad import parallel
-from jaxad.data.decode import pixel_hash
+from jaxad.data.pixels import pixel_hash
 from jaxad.errors import CheckpointError, ConfigError, DataError, TrainingError
 from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.inference.checkpoint_writer import CheckpointWriter

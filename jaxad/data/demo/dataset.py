@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 from jaxad.config.fields import bad_seed, raise_problems
-from jaxad.data.decode import decode_image, pixel_digest
+from jaxad.data.decode import decode_image
+from jaxad.data.pixels import pixel_digest
 from jaxad.errors import DataError
 from jaxad.io.json_files import read_object
 from jaxad.io.places import expanded
