@@ -83,7 +83,7 @@ class ChooseThreshold(Command):
 
     def _choose(self) -> None:
         from jaxad.cli._threshold_table import print_threshold
-        from jaxad.inference.rechoose import no_scores, read_decided, rechoose
+        from jaxad.inference.rechoose import check_categories, no_scores, read_decided, rechoose
         from jaxad.io.progress import Reporter
         from jaxad.io.text import visible
 
@@ -96,6 +96,8 @@ class ChooseThreshold(Command):
             if decided.threshold is not None:
                 print_threshold(decided.threshold)
             return
+        if self.categories is not None:
+            check_categories(self.categories, decided.threshold)
         holdout = None if self.data is None else self._measured(decided, reporter)
         how = {"false_alarm": self.false_alarm, "value": self.value, "categories": self.categories}
         threshold = rechoose(self.checkpoint, holdout=holdout, **how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,13 @@ class HoldoutScores:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def select(self, chosen: Iterable[bool]) -> HoldoutScores:
+        """The images for which `chosen` [n] is True, in their order."""
+        rows = np.fromiter(chosen, bool, len(self))
+        texts: dict[str, Any] = {name: tuple(np.array(getattr(self, name))[rows].tolist()) for name in _TEXTS}
+        numbers: dict[str, Any] = {name: getattr(self, name)[rows] for name in _NUMBERS}
+        return HoldoutScores(self.protocol, self.source, **texts, **numbers)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON-ready values, every number exactly; the inverse of `from_json`."""

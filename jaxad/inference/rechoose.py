@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jaxad.errors import CheckpointError, ConfigError
 from jaxad.inference.calibrate import choose_limits, warned
-from jaxad.inference.holdout_scores import HoldoutScores
+from jaxad.inference.holdout_scores import HoldoutScores, joined
 from jaxad.inference.steps import Step, newest
 from jaxad.inference.threshold import POOLED, Threshold
 
@@ -84,6 +84,13 @@ def rechoose(
     asked = step.ending().get("false_alarm", step.meta.get("false_alarm"))
     if false_alarm is None:
         false_alarm = asked if decided.threshold is None else decided.threshold.false_alarm
+    if categories is not None:
+        check_categories(categories, decided.threshold)
+        if holdout is not None and decided.holdout is not None:
+            # Those of the other categories are what their limits come from.
+            others = decided.holdout.select(name not in categories for name in decided.holdout.categories)
+            own = holdout.select(name in categories for name in holdout.categories)
+            scores = joined([part for part in (others, own) if len(part)], holdout.source)
     threshold = choose_limits(scores, false_alarm=0.01 if false_alarm is None else false_alarm, value=value)
     if categories is not None:
         threshold = _only(categories, threshold, decided.threshold)
@@ -91,14 +98,20 @@ def rechoose(
     return threshold
 
 
+def check_categories(categories: Sequence[str], rule: Threshold | None) -> None:
+    """Raises ConfigError for categories that a rule has no limits of."""
+    known = [name for name in (rule.limits if rule else {}) if name != POOLED]
+    if strangers := [name for name in categories if name not in known]:
+        raise ConfigError(
+            f"categories = {' '.join(strangers)}: without limits of their own; there are those of "
+            f"{', '.join(known) or 'none'}"
+        )
+
+
 def _only(categories: Sequence[str], new: Threshold, old: Threshold | None) -> Threshold:
     """The old rule with the new limits of some categories."""
-    known = [name for name in (old.limits if old else {}) if name in new.limits and name != POOLED]
-    if old is None or (strangers := [name for name in categories if name not in known]):
-        raise ConfigError(
-            f"categories = {' '.join(strangers if old else categories)}: without limits of their own; there are those "
-            f"of {', '.join(known) or 'none'}"
-        )
+    if old is None or (missing := [name for name in categories if name not in new.limits]):
+        raise ConfigError(f"categories = {' '.join(missing if old else categories)}: no image of theirs was scored")
     kept = {name: replace(limit, asked=limit.asked or old.false_alarm) for name, limit in old.limits.items()}
     changed = {name: replace(new.limits[name], asked=new.false_alarm) for name in categories}
     return warned(replace(old, limits=kept | changed, images=new.images))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from jaxad.inference.decisions import Decision
 from jaxad.io.text import visible
+from jaxad.report.prediction_rows import text_cell
 
 NAME = "images.csv"
 COLUMNS = ("file", "category", "defect", "label", "score", "threshold", "verdict", "box", "flagged", "overlap")
@@ -18,7 +19,8 @@ def csv_text(decisions: Sequence[Decision], baseline: Sequence[Decision] = ()) -
     """The content of images.csv.
 
     Columns are `COLUMNS`, and `BASELINE` where there is a baseline. Numbers have all their digits, so that metrics
-    computed from them are those of the report; `label` is 0 or 1; `box` is "x0 y0 x1 y1"; what does not exist is empty.
+    computed from them are those of the report; `label` is 0 or 1; `box` is "x0 y0 x1 y1"; what does not exist is
+    empty. A text that a spreadsheet would compute begins with an apostrophe.
 
     Args:
         decisions: in the order of the rows.
@@ -33,5 +35,5 @@ def csv_text(decisions: Sequence[Decision], baseline: Sequence[Decision] = ()) -
         cells = [visible(mine.file), visible(mine.category), visible(mine.defect), mine.label]
         cells += [mine.score, mine.threshold, mine.verdict, box, mine.flagged, mine.overlap]
         cells += [] if other is None else [other.score, other.threshold, other.verdict]
-        writer.writerow(cells)
+        writer.writerow(map(text_cell, cells))
     return rows.getvalue()

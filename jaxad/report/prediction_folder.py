@@ -49,6 +49,7 @@ LINES, PROBLEMS, TABLE, PAGE, MODEL = (
     "model.json",
 )
 STAMP = "stamp"
+JUDGED = "judged"
 """The key that lines of a watched folder (`jaxad.report.watched_folder`) have and others have not."""
 PREFIX = ".predict-"
 """Of hidden folders of results that are not complete."""

@@ -26,7 +26,7 @@ def table_line(values: Mapping[str, Any] | None = None) -> str:
     A text that a spreadsheet would compute begins with an apostrophe: names of files come from anywhere.
     """
     buffer = io.StringIO()
-    cells = COLUMNS if values is None else [_cell(values.get(column)) for column in COLUMNS]
+    cells = COLUMNS if values is None else [text_cell(values.get(column)) for column in COLUMNS]
     csv.writer(buffer, lineterminator="\n").writerow(cells)
     return buffer.getvalue()
 
@@ -42,5 +42,6 @@ def problem_cells(problem: Problem) -> dict[str, Any]:
     return {"file": name_text(problem.file), "problem": f"{problem.kind}: {problem.detail}"}
 
 
-def _cell(value: Any) -> Any:
+def text_cell(value: Any) -> Any:
+    """The value of a cell, with an apostrophe before a text that a spreadsheet would take for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -28,7 +28,7 @@ from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
 from jaxad.io.signals import held, poll
 from jaxad.io.text import name_text
-from jaxad.report.prediction_folder import LINES, MODEL, PROBLEMS, STAMP, fitting_name, write_pictures
+from jaxad.report.prediction_folder import JUDGED, LINES, MODEL, PROBLEMS, STAMP, fitting_name, write_pictures
 from jaxad.report.prediction_rows import problem_row
 
 INTERVAL = 0.5
@@ -67,7 +67,8 @@ class WatchedFolder:
         self.folder, self.out, self._inspector = folder, out, inspector
         self._save, self._map_format = save, map_format
         self._interval, self._patience = interval, patience
-        self._done = dict(_known(out / LINES)) | dict(_known(out / PROBLEMS))
+        # What was said last of a file counts: one that was noted as broken may have been judged since, or the reverse.
+        self._done = {file: stamp for _, file, stamp in sorted([*_known(out / LINES), *_known(out / PROBLEMS)])}
         self._seen: dict[Path, tuple[str, float]] = {}
         self._failed: dict[Path, str] = {}
         if inspector.identity:
@@ -132,7 +133,7 @@ class WatchedFolder:
                     yield from self._write(file, stamp, outcome)
 
     def _write(self, file: Path, stamp: str, outcome: Answer | tuple[Problem, ...]) -> Iterator[Answer | Problem]:
-        when = {STAMP: stamp, "judged": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        when = {STAMP: stamp, JUDGED: datetime.now(UTC).isoformat(timespec="milliseconds")}
         if isinstance(outcome, Answer):
             with held():
                 name = "/".join(map(fitting_name, file.relative_to(self.folder).parts))
@@ -165,8 +166,8 @@ def _append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         os.fsync(stream.fileno())
 
 
-def _known(file: Path) -> Iterator[tuple[str, str]]:
-    """File and stamp of every line; removes what a power cut left of a last one."""
+def _known(file: Path) -> Iterator[tuple[str, str, str]]:
+    """Time, file and stamp of every line; removes what a power cut left of a last one."""
     if not file.is_file():
         return
     with file.open("rb+") as stream:
@@ -178,7 +179,7 @@ def _known(file: Path) -> Iterator[tuple[str, str]]:
             whole += len(line)
             try:
                 row = json.loads(line)
-                yield row["file"], row[STAMP]
+                yield row[JUDGED], row["file"], row[STAMP]
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(
                     f"out = {file.parent}: line {number} of {file.name} is none of a watched folder; give --watch "

@@ -7,7 +7,9 @@ import base64
 import hmac
 import importlib.resources
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Annotated, Any
 
 import jinja2
@@ -22,7 +24,6 @@ from jaxad.inference.answer import Answer
 from jaxad.inference.inspector import Inspector
 from jaxad.io.foreign import explained
 from jaxad.io.pictures import encode_picture
-from jaxad.io.text import name_text
 from jaxad.io.threads import cpus
 from jaxad.serve.batcher import Batcher
 from jaxad.serve.numbers import Numbers
@@ -107,14 +108,14 @@ class Service:
             check_head(request, self._settings)
             self._accept()
             try:
-                answer = await self._judged(request, name, category)
-                content = await self._run(_content, answer, overlay, mask)
+                content = partial(_content, overlay=overlay, mask=mask)
+                verdict, line = await self._judged(request, name, category, content)
             finally:
                 self.answered += 1
                 self.numbers.waiting.set(self.accepted - self.answered)
-            self.numbers.verdicts.labels(answer.verdict).inc()
+            self.numbers.verdicts.labels(verdict).inc()
             status = 200
-            return JSONResponse(content)
+            return JSONResponse(line)
         except HTTPException as refused:
             status = refused.status_code
             raise
@@ -137,7 +138,10 @@ class Service:
         self.accepted += 1
         self.numbers.waiting.set(self.accepted - self.answered)
 
-    async def _judged(self, request: Request, name: str, category: str) -> Answer:
+    async def _judged(
+        self, request: Request, name: str, category: str, content: Callable[[Answer], dict[str, Any]]
+    ) -> tuple[str, dict[str, Any]]:
+        """The verdict, and what is made of the answer while its pixels still count as held."""
         async with uploaded(request, self._settings, self._bytes) as upload:
             encoded, name = upload.encoded, name or upload.name or "image"
             pixels = await self._run(pixels_of, encoded, self._settings)
@@ -146,7 +150,7 @@ class Service:
                 outcome = await asyncio.wrap_future(self._batcher.submit(image, name, category))
                 if not isinstance(outcome, Answer):
                     raise refusal(outcome)
-                return outcome
+                return outcome.verdict, await self._run(content, outcome)
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
@@ -170,7 +174,7 @@ class Service:
 
 
 def _content(answer: Answer, overlay: bool, mask: bool) -> dict[str, Any]:
-    content = {**answer.to_json(), "file": name_text(answer.file)}
+    content = answer.to_json()
     if overlay:
         content["overlay"] = _data_uri(encode_picture(answer.overlay, ".jpg"), "image/jpeg")
     if mask:

@@ -83,6 +83,10 @@ class Batcher:
                 return
 
     def _judge(self, jobs: Sequence[Job]) -> None:
+        # A request that was given up waits for nothing.
+        jobs = [job for job in jobs if job.outcome.set_running_or_notify_cancel()]
+        if not jobs:
+            return
         self._told(len(jobs))
         try:
             outcomes = self._inspector.outcomes(_Images(jobs), workers=None if len(jobs) > 1 else 0)

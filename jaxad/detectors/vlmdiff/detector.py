@@ -166,7 +166,8 @@ class VLMDiff(Detector, Trainable):
         config = dataclasses.replace(self.config, backbone=backbone.id, stages=stages)
         networks = Networks(self.unet, self.autoencoder, self.text, self._identity)
         other = VLMDiff(config, backbone, networks, self.sgn, self.empty[...])
-        other.categories, other.depths = self.categories, self.depths
+        for name in ("categories", "depths", "tiling", "regions"):
+            setattr(other, name, getattr(self, name))
         return other
 
     @property
