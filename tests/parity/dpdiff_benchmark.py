@@ -25,7 +25,7 @@ from jaxad import parallel
 from jaxad.bench._account import batch_of, random_like
 from jaxad.bench._dpdiff_programs import PROTOCOL, abstract_dpdiff
 from jaxad.config import TrainConfig
-from jaxad.detectors.dpdiff.denoiser import denoiser_heads
+from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
@@ -69,13 +69,13 @@ def small_detector(backbone: str) -> DPDiff:
 def twin(detector: DPDiff) -> TorchDPDiff:
     """The torch side with the weights of a detector."""
     network = detector.backbone.network
-    heads = denoiser_heads(detector.config, detector.channels)
+    sizes = (size(detector.config, detector.channels) for size in (denoiser_heads, denoiser_width))
     _, arrays = module_state.split(detector)
     path = "backbone/network/positions"
     cls, positions = jnp.split(jnp.asarray(arrays[path]), [1], axis=1)
     resized = resize_positions(positions, detector.grid, network.config.interpolation)
     arrays = {**arrays, path: jnp.concatenate([cls, resized], axis=1)}
-    return TorchDPDiff(detector.config, network.config, detector.blocks, heads).load(arrays).eval()
+    return TorchDPDiff(detector.config, network.config, detector.blocks, *sizes).load(arrays).eval()
 
 
 def torch_prediction(network: TorchDPDiff, images: np.ndarray) -> Callable[[], Any]:

@@ -17,6 +17,7 @@ from torch import nn
 
 from jaxad.config import DPDiffConfig
 from jaxad.models.vit.config import ViTConfig
+from tests.parity.denoisers_torch import DiT, UNet, UViT, attention
 
 F = nn.functional
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,19 +26,24 @@ SIDE, SIGMA, POOL = 256, 4, 16
 
 Noise = tuple[torch.Tensor, torch.Tensor]
 """Of the tokens [b n c] and of the prototypes [b k c]."""
+StepNoise = Callable[[int, int], torch.Tensor]
+"""Of a draw, at the step from a timestep: [b n c]."""
 
 
 class TorchDPDiff(nn.Module):
     """The detector, for the settings of its presets.
 
     Args:
-        config: settings; a DiT with both kinds of prototypes and DDIM.
+        config: settings; with both kinds of prototypes.
         shape: of the backbone.
         blocks: of the backbone, whose mean makes the features.
         heads: of all attention but the backbone's.
+        denoiser_width: of the denoiser.
     """
 
-    def __init__(self, config: DPDiffConfig, shape: ViTConfig, blocks: tuple[int, ...], heads: int):
+    def __init__(
+        self, config: DPDiffConfig, shape: ViTConfig, blocks: tuple[int, ...], heads: int, denoiser_width: int
+    ):
         super().__init__()
         width, side = shape.width, config.image_size // shape.patch
         self.config, self._blocks = config, blocks
@@ -56,9 +62,15 @@ class TorchDPDiff(nn.Module):
         self.register_buffer("channel_std", torch.ones(width))
         self.local = Extractor(config.local_prototypes, width, heads, config.prototype_mlp_ratio)
         self.global_ = Extractor(config.global_prototypes, width, heads, config.prototype_mlp_ratio)
-        self.denoiser = Denoiser(width, side, heads, config.depth, config.mlp_ratio)
+        shared = width, denoiser_width, side, heads
+        self.denoiser = {
+            "dit": lambda: DiT(*shared, config.depth, config.mlp_ratio),
+            "uvit": lambda: UViT(*shared, config.depth, config.mlp_ratio + 2),
+            "unet": lambda: UNet(*shared),
+        }[config.denoiser]()
         beta = np.linspace(config.beta_start, config.beta_end, config.timesteps)
-        self.register_buffer("alpha_bar", torch.from_numpy(np.cumprod(1 - beta)).float(), persistent=False)
+        self._alpha_bar = np.cumprod(1 - beta)
+        self.register_buffer("alpha_bar", torch.from_numpy(self._alpha_bar).float(), persistent=False)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 [b h w 3] -> tokens [b n c]."""
@@ -67,13 +79,20 @@ class TorchDPDiff(nn.Module):
         return torch.stack(self.backbone.forward_intermediates(pixels.permute(0, 3, 1, 2), **options)).mean(0)
 
     def predict(
-        self, images: torch.Tensor, noise: Callable[[int], Noise] | None = None
+        self, images: torch.Tensor, noise: Callable[[int], Noise] | None = None, step_noise: StepNoise | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 [b h w 3] -> smoothed maps [b 256 256] and scores [b]; `noise` gives that of each draw."""
+        """uint8 [b h w 3] -> smoothed maps [b 256 256] and scores [b]; `noise` gives that of each draw.
+
+        DDPM also takes that of each step.
+        """
         x = (self.encode(images) - self.channel_mean) / self.channel_std
         prototypes = torch.cat([self.local(x), self.global_(x)], 1)
         noise = noise or (lambda draw: (torch.randn_like(x), torch.randn_like(prototypes)))
-        drawn = (self._reconstruct(x, prototypes, noise(draw)) for draw in range(self.config.draws))
+        step_noise = step_noise or (lambda draw, step: torch.randn_like(x))
+        drawn = (
+            self._reconstruct(x, prototypes, noise(draw), functools.partial(step_noise, draw))
+            for draw in range(self.config.draws)
+        )
         mean = sum(drawn) / self.config.draws
         if self.config.residual == "squared":
             residual = (mean - x).square().sum(-1)
@@ -95,21 +114,32 @@ class TorchDPDiff(nn.Module):
         transport = transport_loss(x, shared, config.sinkhorn_epsilon, config.sinkhorn_iterations)
         return diffusion + config.local_weight * far + config.global_weight * transport
 
-    def _reconstruct(self, x: torch.Tensor, prototypes: torch.Tensor, noise: Noise) -> torch.Tensor:
-        config = self.config
-        steps = [
-            round(config.start_timestep * (config.sampling_steps - i) / config.sampling_steps)
-            for i in range(config.sampling_steps)
-        ]
+    def _reconstruct(
+        self, x: torch.Tensor, prototypes: torch.Tensor, noise: Noise, step_noise: Callable[[int], torch.Tensor]
+    ) -> torch.Tensor:
+        config, start = self.config, self.config.start_timestep
+        if config.sampler == "ddpm":
+            steps = list(range(start, -1, -1))
+        else:
+            steps = [
+                round(start * (config.sampling_steps - i) / config.sampling_steps) for i in range(config.sampling_steps)
+            ]
         x_t = self._noisy(x, noise[0], torch.tensor(steps[:1]))
         for step, then in zip(steps, [*steps[1:], None], strict=True):
-            t, now = torch.full((len(x),), step), self.alpha_bar[step]
+            t, now = torch.full((len(x),), step), float(self._alpha_bar[step])
             output = self.denoiser(x_t, self._noisy(prototypes, noise[1], t), t)
-            epsilon = output if config.prediction == "epsilon" else now.sqrt() * output + (1 - now).sqrt() * x_t
-            clean = (x_t - (1 - now).sqrt() * epsilon) / now.sqrt()
+            epsilon = output if config.prediction == "epsilon" else now**0.5 * output + (1 - now) ** 0.5 * x_t
+            clean = (x_t - (1 - now) ** 0.5 * epsilon) / now**0.5
             if then is None:
                 return clean
-            x_t = self.alpha_bar[then].sqrt() * clean + (1 - self.alpha_bar[then]).sqrt() * epsilon
+            before = float(self._alpha_bar[then])
+            if config.sampler == "ddim":
+                x_t = before**0.5 * clean + (1 - before) ** 0.5 * epsilon
+                continue
+            # The posterior of x_{t-1} given x_t and x_0 (DDPM, Eq. 6 and 7).
+            alpha = now / before
+            of_clean, of_noisy = before**0.5 * (1 - alpha) / (1 - now), alpha**0.5 * (1 - before) / (1 - now)
+            x_t = of_clean * clean + of_noisy * x_t + ((1 - alpha) * (1 - before) / (1 - now)) ** 0.5 * step_noise(step)
         return x_t
 
     def _noisy(self, x: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -124,14 +154,34 @@ class TorchDPDiff(nn.Module):
         """Takes a detector's arrays by path, its positions already those of the images' grid."""
         tensors = {}
         for path, array in arrays.items():
-            name = path.replace("/", ".")
             tensor = torch.tensor(np.asarray(array, np.float32))
-            if name.endswith("kernel"):
-                name, tensor = name.removesuffix("kernel") + "weight", tensor.permute(-1, *range(tensor.ndim - 1))
-            tensors[name.removesuffix(".scale") + ".weight" if name.endswith(".scale") else name] = tensor
+            kernel = path.endswith("kernel")
+            tensors[name_of(path)] = (
+                tensor.permute(*range(tensor.ndim - 1, -1, -1))
+                if kernel and tensor.ndim == 2
+                else (tensor.permute(3, 2, 0, 1) if kernel else tensor)
+            )
         backbone = {name: tensors.pop(name) for name in list(tensors) if name.startswith("backbone.")}
         self.load_state_dict({**tensors, **_for_timm(backbone, len(self.backbone.blocks))})
         return self
+
+    def gradient(self, path: str) -> torch.Tensor:
+        """Of the parameter that jaxad has under that path, its axes in jaxad's order."""
+        gradient = self.get_parameter(name_of(path)).grad
+        assert gradient is not None, path
+        return (
+            gradient
+            if not path.endswith("kernel")
+            else gradient.T
+            if gradient.ndim == 2
+            else gradient.permute(2, 3, 1, 0)
+        )
+
+
+def name_of(path: str) -> str:
+    """jaxad's path of a parameter -> torch's name of it."""
+    stem, _, last = path.rpartition("/")
+    return f"{stem}/{ {'kernel': 'weight', 'scale': 'weight'}.get(last, last) }".strip("/").replace("/", ".")
 
 
 class Extractor(nn.Module):
@@ -151,65 +201,6 @@ class Extractor(nn.Module):
         query = self.query(self.norm(self.queries)).expand(len(x), -1, -1)
         y = self.queries + self.attention_out(attention(query, key, value, self._heads))
         return y + self.mlp_out(F.gelu(self.mlp_in(self.mlp_norm(y))))
-
-
-class Denoiser(nn.Module):
-    """DiT whose blocks attend to prototypes."""
-
-    def __init__(self, width: int, side: int, heads: int, depth: int, ratio: float):
-        super().__init__()
-        self.time = nn.ModuleDict({"linear_in": nn.Linear(256, width), "linear_out": nn.Linear(width, width)})
-        self.project_in, self.project_out = nn.Linear(width, width), nn.Linear(width, width)
-        self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
-        self.modulation = nn.Linear(width, 2 * width)
-        self.register_buffer("positions", _positions(side, width), persistent=False)
-
-    def forward(self, x: torch.Tensor, prototypes: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        frequency = torch.exp(-np.log(1e4) * torch.arange(128) / 128)
-        angle = t[:, None] * frequency
-        code = torch.cat([angle.cos(), angle.sin()], -1)
-        condition = F.silu(self.time["linear_out"](F.silu(self.time["linear_in"](code))))
-        x = self.project_in(x) + self.positions
-        for block in self.blocks:
-            x = block(x, prototypes, condition)
-        shift, scale = self.modulation(condition)[:, None].chunk(2, -1)
-        return self.project_out(_plain_norm(x) * (1 + scale) + shift)
-
-
-class Block(nn.Module):
-    """Self-attention, attention to prototypes, feed-forward, each modulated by the timestep."""
-
-    def __init__(self, width: int, heads: int, ratio: float):
-        super().__init__()
-        self._heads = heads
-        self.modulation = nn.Linear(width, 9 * width)
-        self.self_attention = nn.ModuleDict({"qkv": nn.Linear(width, 3 * width), "out": nn.Linear(width, width)})
-        self.prototype_attention = nn.ModuleDict(
-            {
-                "norm": nn.LayerNorm(width, eps=1e-6),
-                "query": nn.Linear(width, width),
-                "key_value": nn.Linear(width, 2 * width),
-                "out": nn.Linear(width, width),
-            }
-        )
-        self.mlp_in, self.mlp_out = nn.Linear(width, round(width * ratio)), nn.Linear(round(width * ratio), width)
-
-    def forward(self, x: torch.Tensor, prototypes: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        parts = self.modulation(condition)[:, None].chunk(9, -1)
-        own, to = self.self_attention, self.prototype_attention
-        y = attention(*own["qkv"](_modulated(x, *parts[:2])).chunk(3, -1), self._heads)
-        x = x + parts[2] * own["out"](y)
-        key, value = to["key_value"](to["norm"](prototypes)).chunk(2, -1)
-        y = attention(to["query"](_modulated(x, *parts[3:5])), key, value, self._heads)
-        x = x + parts[5] * to["out"](y)
-        y = F.gelu(self.mlp_in(_modulated(x, *parts[6:8])), approximate="tanh")
-        return x + parts[8] * self.mlp_out(y)
-
-
-def attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, heads: int) -> torch.Tensor:
-    """[b n c], [b k c], [b k c] -> [b n c] by torch's fused attention."""
-    query, key, value = (y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
 def transport_loss(x: torch.Tensor, prototypes: torch.Tensor, epsilon: float, most: int) -> torch.Tensor:
@@ -242,22 +233,6 @@ def processed(maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return x[:, 0], F.avg_pool2d(x, POOL, stride=1).amax((1, 2, 3))
 
 
-def _modulated(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    return _plain_norm(x) * (1 + scale) + shift
-
-
-def _plain_norm(x: torch.Tensor) -> torch.Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def _positions(side: int, width: int) -> torch.Tensor:
-    """Sine-cosine positions [n c] of a square grid: half columns, half rows."""
-    frequency = 1e4 ** -(torch.arange(width // 4).double() / (width // 4))
-    rows, columns = torch.meshgrid(*[torch.arange(side).double()] * 2, indexing="ij")
-    angles = [axis.reshape(-1, 1) * frequency for axis in (columns, rows)]
-    return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], -1).float()
-
-
 def _for_timm(tensors: dict[str, torch.Tensor], depth: int) -> dict[str, torch.Tensor]:
     """jaxad's names of a ViT's parameters -> timm's, of the first `depth` blocks; the final norm is not used."""
     renamed = {
@@ -275,8 +250,6 @@ def _for_timm(tensors: dict[str, torch.Tensor], depth: int) -> dict[str, torch.T
         if ".attention.query." in name:
             parts = [tensors[name.replace("query", part)] for part in ("query", "key", "value")]
             name, tensor = name.replace("attention.query", "attn.qkv"), torch.cat(parts)
-        if "patch_embed.weight" in name:
-            tensor = tensor.permute(0, 3, 1, 2)
         if ".attention.key." not in name and ".attention.value." not in name:
             for old, new in renamed.items():
                 name = name.replace(old, new)

@@ -17,16 +17,20 @@ from tests.parity.dpdiff_benchmark import twin
 
 pytestmark = pytest.mark.parity
 
-PRESETS = {
-    "paper": {"prediction": "epsilon", "sampling_steps": 3, "residual": "squared"},
+PAPER = {"prediction": "epsilon", "sampling_steps": 3, "residual": "squared"}
+SETTINGS = {
+    "paper": PAPER,
     "small": {"prediction": "v", "sampling_steps": 1, "draws": 3, "residual": "cosine", "train_timesteps": (0, 400)},
+    "u-vit": PAPER | {"denoiser": "uvit", "depth": 5},
+    "u-net": PAPER | {"denoiser": "unet"},
+    "ddpm": PAPER | {"sampler": "ddpm", "start_timestep": 4},
 }
 
 
-@pytest.fixture(scope="module", params=PRESETS)
+@pytest.fixture(scope="module", params=SETTINGS)
 def pair(request):
     """A detector whose every branch counts, on 16 x 16 patches, and its twin."""
-    detector = abstract_dpdiff("tiny", "float32", image_size=224, depth=2, **PRESETS[request.param])
+    detector = abstract_dpdiff("tiny", "float32", image_size=224, **{"depth": 2, **SETTINGS[request.param]})
     detector = module_state.drawn(detector, np.random.default_rng(0))
     detector.channel_std[...] = jnp.linspace(0.5, 2, detector.channels)
     return detector, twin(detector)
@@ -51,16 +55,24 @@ def test_maps_and_scores(pair, images):
     prototypes = detector.config.local_prototypes + detector.config.global_prototypes
     shapes = (256, detector.channels), (prototypes, detector.channels)
 
+    def keys(draw):
+        """Of the tokens, of the prototypes and of the steps, [b] each."""
+        each = [jax.random.fold_in(jax.random.fold_in(jax.random.key(NOISE_SEED), seed), draw) for seed in seeds]
+        return zip(*(jax.random.split(key, 3) for key in each), strict=True)
+
+    def normal(keys, shape):
+        return torch.from_numpy(np.stack([jax.random.normal(key, shape) for key in keys]))
+
     def noise(draw):
-        keys = [jax.random.fold_in(jax.random.fold_in(jax.random.key(NOISE_SEED), seed), draw) for seed in seeds]
-        split = [jax.random.split(key, 3)[:2] for key in keys]
-        return tuple(
-            torch.from_numpy(np.stack([jax.random.normal(pair[which], shape) for pair in split]))
-            for which, shape in enumerate(shapes)
-        )
+        of_tokens, of_prototypes, _ = keys(draw)
+        return normal(of_tokens, shapes[0]), normal(of_prototypes, shapes[1])
+
+    def step_noise(draw, step):
+        *_, of_steps = keys(draw)
+        return normal([jax.random.fold_in(key, step) for key in of_steps], shapes[0])
 
     with torch.inference_mode():
-        their_maps, their_scores = network.predict(torch.from_numpy(images), noise)
+        their_maps, their_scores = network.predict(torch.from_numpy(images), noise, step_noise)
     close(maps, their_maps)
     close(scores, their_scores)
 
@@ -69,7 +81,7 @@ def test_loss_and_gradients(pair, images):
     detector, network = pair
     tokens = np.array(detector.encode(Batch({"image": images}, np.zeros(2, np.uint32), np.ones(2, bool))).tokens)
     graphdef, arrays = module_state.split(detector)
-    trained = {path: array for path, array in arrays.items() if path.startswith("denoiser/")}
+    trained = {path: array for path, array in arrays.items() if path.startswith(("denoiser/", "local/", "global_/"))}
     key = jax.random.key(5)
 
     def loss(trained):
@@ -85,6 +97,5 @@ def test_loss_and_gradients(pair, images):
     theirs = network.loss(on_torch[0], on_torch[1], (on_torch[2], on_torch[3]))
     theirs.backward()
     close(value, theirs.detach())
-    for path in ("denoiser/project_in/kernel", "denoiser/blocks/0/prototype_attention/key_value/kernel"):
-        name = path.replace("/", ".").removesuffix("kernel") + "weight"
-        close(gradients[path].T, network.get_parameter(name).grad)
+    for path, gradient in gradients.items():
+        close(gradient, network.gradient(path))
