@@ -1,0 +1,91 @@
+"""Does a test fail where the method is wrong? `python -m tests.campaigns.mutants [--only NAME...]`.
+
+Every mutant is one wrong line in a copy of the tree; the tests that are to catch it run there. Prints a table, which
+docs/reliability/mutants.md keeps; exits with 1 where a mutant lives. A mutant whose line is not found is an error: the
+line has moved, and the list must follow it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.campaigns.mutant_list import MUTANTS, Mutant
+
+ROOT = Path(__file__).parents[2]
+TREE = ("jaxad", "tests", "experiments", "tfds_builders", "docs", "pyproject.toml", "README.md")
+
+
+class Outcome(NamedTuple):
+    """What came of a mutant: the tests that failed, as pytest names them."""
+
+    mutant: Mutant
+    failed: tuple[str, ...]
+
+
+def mutated(text: str, mutant: Mutant) -> str:
+    """The content of a file with the wrong line.
+
+    Raises:
+        ValueError: the line is not there, or is there more than once.
+    """
+    if text.count(mutant.right) != 1:
+        raise ValueError(f"{mutant.name}: {mutant.file} has {text.count(mutant.right)} times: {mutant.right}")
+    return text.replace(mutant.right, mutant.wrong)
+
+
+def caught(mutant: Mutant, tree: Path) -> Outcome:
+    """Runs the tests of a mutant in a copy of the tree, and leaves the copy as it was."""
+    file = tree / mutant.file
+    text = file.read_text()
+    file.write_text(mutated(text, mutant))
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-m", "not browser", "-p", "no:cacheprovider"]
+    try:
+        run = subprocess.run([*command, *mutant.tests], cwd=tree, env=environment, capture_output=True, text=True)
+    finally:
+        file.write_text(text)
+    if run.returncode not in (0, 1):
+        raise RuntimeError(
+            f"{mutant.name}: pytest ended with {run.returncode}:\n{run.stdout[-2000:]}{run.stderr[-2000:]}"
+        )
+    failed = (line.split()[1] for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR ")))
+    return Outcome(mutant, tuple(failed))
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """Markdown."""
+    rows = ["| part | mutant | first test that fails |", "|---|---|---|"]
+    for mutant, failed in outcomes:
+        test = f"`{failed[0].removeprefix('tests/')}`" if failed else "**none**"
+        rows.append(f"| {mutant.part} | {mutant.name} | {test} |")
+    return "\n".join(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[], help="words; mutants whose part or name has one of them")
+    options = parser.parse_args(arguments)
+    chosen = [m for m in MUTANTS if not options.only or any(word in f"{m.part} {m.name}" for word in options.only)]
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for name in TREE:
+            place = ROOT / name
+            (shutil.copytree if place.is_dir() else shutil.copy)(place, tree / name)
+        for mutant in chosen:
+            outcomes.append(caught(mutant, tree))
+            print(f"{mutant.part}: {mutant.name}: {' '.join(outcomes[-1].failed) or 'lives'}", flush=True)
+    print(table(outcomes))
+    return int(any(not outcome.failed for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
