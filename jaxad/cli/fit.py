@@ -120,7 +120,14 @@ class Fit(FitCommand):
         reporter.warn([str(problem) for problem in dataset.problems])
         if self.train is not None and len(dataset.train):
             reporter.say(_length_of(self.train, len(dataset.train)))
-        provenance = {**own, "holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)}
+        names = {field: list(given) for field, given in self.names().items() if given}
+        provenance = {
+            **own,
+            "holdout": self.holdout,
+            "names": names,
+            "preset": self.preset,
+            "skipped": skipped(dataset),
+        }
         seed = self.train.seed if self.train else 0
         result = fit(
             _Fitted().get(self.detector).create(config, key=jax.random.key(seed)),

@@ -30,6 +30,7 @@ from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import read_meta, restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import measure_holdout
+from jaxad.inference.meta import digests_text
 from jaxad.inference.rechoose import read_decided
 from jaxad.inference.threshold import Threshold
 from jaxad.io.program_cache import keep_programs
@@ -42,7 +43,7 @@ from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.micro_batch import SHARE, memory_of, resolved, with_micro_batch
-from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
+from jaxad.training.run_folder import Place, claim, content_hash, digests, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Features, Source
 
@@ -173,7 +174,8 @@ def _fit(
     resources = {"train": config.RESOURCES, "config": getattr(detector.config, "RESOURCES", ())}
     settings = {"system": detector.name, "config": to_json(detector.config), **meta}
     reporter.warn(claim(run.workdir, settings, resources))
-    detector.learn_names(source)
+    images = source.source if isinstance(source, TiledSource) else source
+    meta["learned"] = [digests_text(digests(images, workers=workers))]
     began, rate, scores = time.perf_counter(), None, None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
         final = config.steps if trains else 0
@@ -189,6 +191,7 @@ def _fit(
         elif isinstance(detector, Trainable) and trains:
             detector, rate = train(detector, source, config, run, writer, meta, features)
         else:
+            detector.learn_names(source)
             if isinstance(detector, Remembers):
                 with reporter.images("remember", len(source)) as progress:
                     detector.remember(source, features=features, progress=progress)
@@ -229,6 +232,7 @@ def train(
     Returns:
         The detector to evaluate, and images per second.
     """
+    detector.learn_names(source)
     config = _with_micro_batch(detector, config, run, writer.latest)
     _move_to_host(detector)
     cached = features or _features(detector, source, config, run)
