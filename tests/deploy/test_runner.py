@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +18,8 @@ import jaxad
 from jaxad.data import decode as own
 from jaxad.data import pixels as pixels_of
 from jaxad.deploy import runner
+from jaxad.nn import platforms
+from jaxad.testing import BACKBONE
 from jaxad.types import View
 
 RNG = np.random.default_rng(0)
@@ -80,6 +84,19 @@ def test_it_needs_nothing_of_jaxad():
 def exported(request, trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / request.param
     return jaxad.export(trained.workdir, out, format=request.param, platforms=("cpu",))
+
+
+def test_onnx_is_the_same_on_a_host_with_accelerators(parts, tmp_path, monkeypatch):
+    """Left to itself, a detector of precision "auto" is of 16 bits there, which ONNX is not written in."""
+    bank = jaxad.PatchBank.create(jaxad.PatchBankConfig(backbone=BACKBONE, image_size=56))
+    jaxad.fit(bank, parts.train, workdir=tmp_path / "run", holdout=parts.holdout)
+    jaxad.export(tmp_path / "run", tmp_path / "here", format="onnx")
+    gpu = SimpleNamespace(sharding=jax.sharding, devices=lambda: [SimpleNamespace(platform="gpu")])
+    monkeypatch.setattr(platforms, "jax", gpu)
+    assert jaxad.restore(tmp_path / "run").detector.backbone.dtype == "bfloat16"
+    jaxad.export(tmp_path / "run", tmp_path / "there", format="onnx")
+    written = [(tmp_path / place / "detector.onnx").read_bytes() for place in ("here", "there")]
+    assert written[0] == written[1]
 
 
 def test_run_py_says_what_predict_says(exported, trained, parts, tmp_path):
