@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -64,12 +65,26 @@ def test_images_are_decoded_hashed_and_resized_as_by_jaxad(files):
 
 def test_what_cannot_be_judged_is_named(tmp_path):
     wide = written(tmp_path, "wide.png", Image.fromarray(np.zeros((9, 9), np.uint16)))
+    for name in ("color.png", "clear.png", "color.tiff"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 4 if name == "clear.png" else 3), np.uint16))
+        with pytest.raises(runner.UnusableError, match="16 bits a channel"):
+            runner.decode(tmp_path / name)
+    signed = written(tmp_path, "signed.tiff", Image.new("L", (9, 9)), tiffinfo={339: 2})
+    with pytest.raises(runner.UnusableError, match="signed"):
+        runner.decode(signed)
     small = written(tmp_path, "small.png", Image.new("L", (9, 4)))
     (tmp_path / "broken.png").write_bytes(b"PNG? no")
     for file, why in ((wide, "8 bits"), (small, "fewer than 5"), (tmp_path / "broken.png", "cannot identify")):
         with pytest.raises(runner.UnusableError, match=why) as error:
             runner.decode(file, 5)
         assert str(file) in str(error.value)
+
+
+def test_it_takes_the_files_that_jaxad_takes(tmp_path):
+    assert (set(runner.FORMATS), runner.SUFFIXES) == (set(own.FORMATS), own.EXTENSIONS)
+    other = written(tmp_path, "other.png", Image.new("RGB", (9, 9)), format="TGA")
+    with pytest.raises(runner.UnusableError, match="cannot identify"):
+        runner.decode(other)
 
 
 def test_it_needs_nothing_of_jaxad():
