@@ -42,7 +42,7 @@ from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.micro_batch import SHARE, memory_of, resolved, with_micro_batch
+from jaxad.training.micro_batch import SHARE, memory_of, resolved
 from jaxad.training.run_folder import Place, claim, content_hash, digests, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Features, Source
@@ -290,12 +290,12 @@ def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, lates
         config = dataclasses.replace(config, micro_batch=recorded)
         config.check()
         parallel.check_batch_size(recorded, run.mesh, "micro_batch")
-    # Of the process that has least, so that all try, and take, the same.
-    memory = parallel.least(memory_of(run.mesh) >> 20) << 20
-    needs = partial(step_bytes, detector, mesh=run.mesh)
+    needs, auto, memory = partial(step_bytes, detector, mesh=run.mesh), config.micro_batch == "auto", 0
+    if auto:
+        # Of the process that has least, so that all try, and take, the same.
+        memory = parallel.least(memory_of(run.mesh) >> 20) << 20
     found = resolved(config, needs, devices=run.mesh.size, memory=memory)
-    if config.micro_batch == "auto":
-        found = with_micro_batch(config, parallel.from_main(found.batch_size))
+    if auto:
         run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
     return found
 
