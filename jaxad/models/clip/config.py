@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.config_fields import ConfigFields, plausible_depth, shown
+from jaxad.models.weights.config_fields import ConfigFields, plausible_depth, shown, transformer_sizes
 from jaxad.nn.normalization import OPENAI_CLIP, Normalization
 from jaxad.nn.positions import Interpolation
 
@@ -69,10 +69,7 @@ class VisionConfig:
         c.sizes("image_size", "patch_size", "projection_dim")
         _check_transformer(c)
         return cls(
-            width=c["hidden_size"],
-            depth=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            hidden=c["intermediate_size"],
+            **transformer_sizes(c),
             patch=c["patch_size"],
             image_size=c["image_size"],
             projection=c["projection_dim"],
@@ -93,8 +90,7 @@ class VisionConfig:
         c.sizes("image_size", "patch_size")
         c.flags("no_ln_pre", "final_ln_after_pool")
         c.without("timm_model_name", "attentional_pool", "act_kwargs", "norm_kwargs")
-        if c.sizes("width", "head_width"):
-            c.check(["width"], lambda value: value % c["head_width"] == 0, f"a multiple of {c['head_width']}")
+        c.multiple("width", "head_width")
         _check_open_clip(c)
         return cls(
             width=c["width"],
@@ -174,10 +170,7 @@ class TextConfig:
         _check_transformer(c)
         stable_diffusion_2 = (c["hidden_size"], c["num_hidden_layers"]) == (1024, 23)
         return cls(
-            width=c["hidden_size"],
-            depth=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            hidden=c["intermediate_size"],
+            **transformer_sizes(c),
             vocabulary=c["vocab_size"],
             context=c["max_position_embeddings"],
             projection=c["projection_dim"] if projected else None,
@@ -204,8 +197,7 @@ class TextConfig:
         c.sizes("eos_id", least=0)
         c.flags("no_causal_mask")
         c.without("hf_model_name", "embed_cls", "proj_bias", "act_kwargs", "norm_kwargs")
-        if c.sizes("width", "heads"):
-            c.check(["width"], lambda value: value % c["heads"] == 0, f"a multiple of heads = {c['heads']}")
+        c.multiple("width", "heads")
         _check_open_clip(c)
         return cls(
             width=c["width"],
@@ -378,9 +370,7 @@ def _check_transformer(c: ConfigFields) -> None:
     c.depths("num_hidden_layers")
     c.sizes("intermediate_size")
     c.numbers("layer_norm_eps")
-    if c.sizes("hidden_size", "num_attention_heads"):
-        heads = c["num_attention_heads"]
-        c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+    c.multiple("hidden_size", "num_attention_heads")
     c.stop()
 
 
