@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxad.config.fields import Config, at_least, setting
+
+SMALL_TRAINING: Mapping[str, Any] = {
+    "steps": 800,
+    "batch_size": 16,
+    "warmup_steps": 50,
+    "schedule": "cosine",
+    "checkpoint_every": 250,
+}
+"""What the trainings of the presets "small" have in common."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +50,7 @@ class TrainConfig(Config):
     )
     PRESETS: ClassVar = {
         "paper": {},
-        "small": {
-            "steps": 800,
-            "batch_size": 16,
-            "learning_rate": 2e-3,
-            "warmup_steps": 50,
-            "schedule": "cosine",
-            "clip_norm": 1.0,
-            "checkpoint_every": 250,
-        },
+        "small": {**SMALL_TRAINING, "learning_rate": 2e-3, "clip_norm": 1.0},
     }
 
     steps: int = setting(

@@ -42,7 +42,7 @@ from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.micro_batch import SHARE, memory_of, resolved
+from jaxad.training.micro_batch import SHARE, check_divides, memory_of, resolved
 from jaxad.training.run_folder import Place, claim, content_hash, digests, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Features, Source
@@ -152,9 +152,8 @@ def _fit(
     """As `fit`, in a workdir that is this process's alone."""
     workers, reporter = run.workers, run.reporter
     trains = isinstance(detector, Trainable) and detector.trains
-    if trains and config.micro_batch != "auto":
-        name = "batch_size" if config.micro_batch is None else "micro_batch"
-        parallel.check_batch_size(getattr(config, name), run.mesh, name)
+    if trains:
+        check_divides(config, run.mesh)
     content: dict[str, Any] = {
         "images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)
     }
@@ -289,7 +288,7 @@ def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, lates
     if config.micro_batch == "auto" and recorded:
         config = dataclasses.replace(config, micro_batch=recorded)
         config.check()
-        parallel.check_batch_size(recorded, run.mesh, "micro_batch")
+        check_divides(config, run.mesh)
     needs, auto, memory = partial(step_bytes, detector, mesh=run.mesh), config.micro_batch == "auto", 0
     if auto:
         # Of the process that has least, so that all try, and take, the same.

@@ -14,6 +14,10 @@ from jaxad.nn.positions import Interpolation
 Activation = Literal["gelu", "quick_gelu"]
 """Exact GELU, or x * sigmoid(1.702 x), which OpenAI trained with."""
 
+Filling = Literal["zero", "end"]
+"""What a text is filled up with: id 0, as towers of open_clip were trained (Stable Diffusion 2.x), or the end token, as
+OpenAI's (1.x)."""
+
 TextPool = Literal["largest", "end", "last"]
 """Whose token's state stands for the text: the largest id, the first id equal to `end`, or the last place."""
 
@@ -141,7 +145,7 @@ class TextConfig:
     """Id of the token that ends a text, for `pool` = "end"."""
 
     @property
-    def filling(self) -> Literal["zero", "end"]:
+    def filling(self) -> Filling:
         """What Stable Diffusion fills texts up with for this tower: OpenCLIP's, of 2.x, has the exact GELU."""
         return "zero" if self.activation == "gelu" else "end"
 
