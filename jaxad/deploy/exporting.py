@@ -67,7 +67,8 @@ def export(
         return write_bundle(checkpoint, out)
     # ONNX is traced as for a CPU, wherever it is written: what its converter knows has 32 bits.
     auto = format == "onnx" and read_config(checkpoint).precision == "auto"
-    restored = restore(checkpoint, backbone=backbone, **({"precision": "float32"} if auto else {}))
+    changes: dict[str, Any] = {"precision": "float32"} if auto else {}
+    restored = restore(checkpoint, backbone=backbone, **changes)
     reporter.warn(restored.notes)
     if restored.detector.tiling is not None or restored.detector.regions:
         raise ConfigError(

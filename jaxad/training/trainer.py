@@ -177,7 +177,7 @@ def _fit(
     meta["learned"] = [digests_text(digests(images, workers=workers))]
     began, rate, scores = time.perf_counter(), None, None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
-        final = config.steps if trains else 0
+        final = config.last_step if trains else 0
         if writer.latest == final:
             restored = restore(run.workdir)
             reporter.warn(restored.notes)
@@ -269,7 +269,7 @@ def _train(
             _batch_at(trainer, source, features, config, run),
             config,
             resumed=resumed,
-            steps=config.steps,
+            steps=config.last_step,
             workdir=run.workdir,
             on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
             columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
@@ -278,7 +278,7 @@ def _train(
         graphdef, arrays = module_state.split(trainer.detector(state))
         trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
         trained.finish(features.stream())
-        writer.save(config.steps, trained, meta=meta, training=state)
+        writer.save(config.last_step, trained, meta=meta, training=state)
     return trained, rate
 
 
