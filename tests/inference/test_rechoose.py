@@ -10,6 +10,7 @@ import pytest
 import jaxad
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference import rechoose as module
+from jaxad.inference import steps
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.holdout_scores import HoldoutScores, joined
 from jaxad.inference.predictor import Predictor
@@ -157,6 +158,15 @@ def test_scores_of_another_form_are_refused(copy, change, said):
     (copy / END).write_text(sealed(record | {"holdout": record["holdout"] | change}))
     with pytest.raises(CheckpointError, match=said):
         module.read_decided(copy)
+
+
+def test_the_end_is_read_once_and_again_once_it_was_written(copy, monkeypatch):
+    read = []
+    monkeypatch.setattr(steps, "read_sealed", lambda file: read.append(file.name) or read_sealed(file))
+    decided = read_decided(copy)
+    assert read == ["complete.json"]
+    decided.step.end(None, None, 0.5)
+    assert decided.step.ending()["false_alarm"] == 0.5
 
 
 def test_limits_are_chosen_like_those_of_a_rule():
