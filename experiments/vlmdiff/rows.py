@@ -136,15 +136,14 @@ class Table:
         else:
             kind, source, provenance = detector, self._dataset(data).train, {}
         config = self._config(data, detector)
-        training = jaxad.VLMDiffConfig.training(options.preset)
-        steps = self.steps(data, len(source), training, epochs)
+        steps = self.steps(data, len(source), jaxad.VLMDiffConfig.training(options.preset), epochs)
         workdirs = []
         for seed in options.seeds:
             workdir = self._folder(data) / f"{kind}-{steps}-steps" / f"seed-{seed}"
             jaxad.fit(
                 jaxad.VLMDiff.create(config, key=jax.random.key(seed)),
                 source,
-                dataclasses.replace(training, steps=steps, epochs=None, seed=seed),
+                jaxad.VLMDiffConfig.training(options.preset, steps=steps, seed=seed),
                 workdir=workdir,
                 protocol=PROTOCOL,
                 provenance=provenance,
@@ -203,14 +202,12 @@ class Table:
 
     def steps(self, data: str, images: int, training: jaxad.TrainConfig, epochs: int | None = None) -> int:
         """Optimizer steps of a row with that number of published epochs, on a data set of so many images."""
-        usual = SHORT_EPOCHS if _short(data) else EPOCHS
-        if self._options.steps is not None:
-            whole = self._options.steps
-        elif self._options.epochs is None and self._options.preset == "small":
-            whole = training.steps
-        else:
-            whole = (self._options.epochs or usual) * images / (training.batch_size * training.accumulate)
-        return max(1, math.ceil(whole * (epochs or usual) / usual))
+        usual, options = SHORT_EPOCHS if _short(data) else EPOCHS, self._options
+        epochs = epochs or usual
+        if options.steps is None and (options.epochs is not None or options.preset != "small"):
+            share = (options.epochs or usual) * epochs / usual
+            return dataclasses.replace(training, steps=None, epochs=share).counted(images).last_step
+        return max(1, math.ceil((options.steps or training.last_step) * epochs / usual))
 
     def _config(self, data: str, detector: DetectorName) -> jaxad.VLMDiffConfig:
         options = self._options
@@ -234,10 +231,12 @@ class Table:
         start = options.autoencoder_start or config.stable_diffusion
         loss: dict[str, Any] = {"source": start, "image_size": config.image_size, "vgg": options.vgg}
         loss |= {"lpips": options.lpips} | ({} if options.perceptual else {"perceptual_weight": 0.0})
-        train = FirstStageTrainConfig.preset(options.preset, **({"batch_size": 4} if detector == "diad" else {}))
-        train = dataclasses.replace(
-            train, epochs=10 if _short(data) else 100, steps=options.autoencoder_steps or train.steps
-        )
+        changes: dict[str, Any] = {"batch_size": 4} if detector == "diad" else {}
+        if options.autoencoder_steps:
+            changes["steps"] = options.autoencoder_steps
+        elif options.preset != "small" and _short(data):
+            changes["epochs"] = 10
+        train = FirstStageTrainConfig.preset(options.preset, **changes)
         name = "autoencoder-diad" if detector == "diad" else "autoencoder"
         run = fit_autoencoder(
             source,

@@ -41,6 +41,7 @@ from jaxad.errors import ConfigError
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.predictor import Predictor
 from jaxad.nn.precision import compute_dtype
+from jaxad.training.micro_batch import check_divides
 from jaxad.training.step import DetectorTrainer
 
 Program = Literal["prediction", "training"]
@@ -90,9 +91,7 @@ def dpdiff_benchmark(
         yield row("prediction", batch, mesh.size, prediction_speed(detector, protocol, batch, mesh, seconds))
     if "training" in programs and train is not None:
         mesh = parallel.make_mesh(train.fsdp)
-        if train.micro_batch != "auto":
-            name = "batch_size" if train.micro_batch is None else "micro_batch"
-            parallel.check_batch_size(getattr(train, name), mesh, name)
+        check_divides(train, mesh)
         found = training_speed(detector, train, mesh, seconds)
         yield row("training step", train.batch_size * train.accumulate, mesh.size, found)
 

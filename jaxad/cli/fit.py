@@ -120,7 +120,14 @@ class Fit(FitCommand):
         reporter.warn([str(problem) for problem in dataset.problems])
         if self.train is not None and len(dataset.train):
             reporter.say(_length_of(self.train, len(dataset.train)))
-        provenance = {**own, "holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)}
+        names = {field: list(given) for field, given in self.names().items() if given}
+        provenance = {
+            **own,
+            "holdout": self.holdout,
+            "names": names,
+            "preset": self.preset,
+            "skipped": skipped(dataset),
+        }
         seed = self.train.seed if self.train else 0
         result = fit(
             _Fitted().get(self.detector).create(config, key=jax.random.key(seed)),
@@ -145,11 +152,8 @@ class Fit(FitCommand):
 
 def _length_of(train: TrainConfig, images: int) -> str:
     """What training will be, for the line before it begins."""
-    train = train.counted(images)
-    at_once = train.batch_size * train.accumulate
-    return (
-        f"{train.steps:,} steps of {at_once} images, {train.steps * at_once / images:.3g} epochs of {images:,} images"
-    )
+    steps, at_once = train.counted(images).last_step, train.batch_size * train.accumulate
+    return f"{steps:,} steps of {at_once} images, {steps * at_once / images:.3g} epochs of {images:,} images"
 
 
 def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
@@ -210,14 +214,9 @@ def _read_fit(cls: type[Fit], detector: Any, words: Sequence[str], prog: str) ->
     command = read(
         cls, words, prog=prog, description=first_lines(detector), types=types, defaults=defaults, fixed=fixed
     )
-    return dataclasses.replace(command, train=_length(command.train, defaults.get("train")))
-
-
-def _length(train: TrainConfig | None, preset: TrainConfig | None) -> TrainConfig | None:
-    """The settings without the preset's epochs where steps were given instead."""
-    if train is None or preset is None or train.steps == preset.steps or train.epochs != preset.epochs:
-        return train
-    return dataclasses.replace(train, epochs=None)
+    if command.train is None:
+        return command
+    return dataclasses.replace(command, train=command.train.instead_of(defaults["train"]))
 
 
 def _training(config: Any, preset: str) -> TrainConfig:

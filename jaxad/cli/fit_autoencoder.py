@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -33,17 +34,10 @@ class FitAutoencoder(FitCommand):
         """As for other commands."""
         prog, presets = f"jaxad {cls.words}", FirstStageConfig.presets()
         preset = read_one("preset", presets, words, prog=prog)
-        return read(
-            cls,
-            words,
-            prog=prog,
-            types={"preset": one_of(presets)},
-            defaults={
-                "preset": preset,
-                "model": FirstStageConfig.preset(preset),
-                "train": FirstStageTrainConfig.preset(preset),
-            },
-        )
+        train = FirstStageTrainConfig.preset(preset)
+        defaults = {"preset": preset, "model": FirstStageConfig.preset(preset), "train": train}
+        command = read(cls, words, prog=prog, types={"preset": one_of(presets)}, defaults=defaults)
+        return dataclasses.replace(command, train=command.train.instead_of(train))
 
     def run(self) -> None:
         """Finetunes."""

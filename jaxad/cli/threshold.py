@@ -43,8 +43,8 @@ class ChooseThreshold(Command):
     categories: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
     """Categories whose thresholds to choose; all if not given."""
     data: Annotated[str | None, tyro.conf.DisallowNone] = None
-    """Normal images that the run was not fitted on: `folder:PATH`, or a prepared data set. Of the data that it was
-    fitted on, its hold-out."""
+    """Normal images that the run was not fitted on: `folder:PATH`, or a prepared data set. Of data that it was fitted
+    on, whatever the files are called now, the normal images that it has not learned, and none of the test."""
     data_dir: Annotated[Path | None, tyro.conf.DisallowNone] = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
     on_bad: Literal["stop", "skip"] = "stop"
@@ -127,26 +127,26 @@ class ChooseThreshold(Command):
             )
 
     def _normal(self, meta: dict[str, Any], known: Sequence[str], reporter: Reporter) -> list[ImageSource]:
-        """The normal images of `data`; of the data that the run was fitted on, those that were kept out."""
+        """The normal images of `data` that the run has not learned; of data that it was fitted on none of the test."""
         from jaxad import data
         from jaxad.config import DataConfig
-        from jaxad.training.run_folder import content_hash
+        from jaxad.inference.meta import learned_digests
+        from jaxad.training.versions import without
 
-        recorded = meta["data"]
-        config = DataConfig(None, recorded.get("holdout", HOLDOUT), self.on_bad, self.workers)
+        config = DataConfig(None, meta["data"].get("holdout", HOLDOUT), self.on_bad, self.workers)
         dataset = data.load(self.data or "", self.data_dir, config=config)
         reporter.warn([str(problem) for problem in dataset.problems if problem.kind != "small hold-out"])
         parts = (dataset.holdout, dataset.train, dataset.test)
         holdout, train, test = (
             part.select(i for i, record in enumerate(part.records) if record.category in known) for part in parts
         )
-        fitted = (recorded["source"], recorded.get("sha256", {}).get("images"))
-        if train.name == fitted[0] or (len(train) and content_hash(train, workers=self.workers) == fitted[1]):
-            reporter.say(f"{dataset.name}: the run was fitted on it; its hold-out alone is taken")
-            chosen = [holdout]
+        learned = set().union(*learned_digests(meta))
+        parts = [without(part, learned, workers=self.workers) for part in (holdout, train)]
+        if count := len(holdout) + len(train) - sum(map(len, parts)):
+            reporter.say(f"{dataset.name}: the run was fitted on {count} of its images; the others are taken")
         else:
-            chosen = [holdout, train, test.select(i for i, record in enumerate(test.records) if record.label == 0)]
-        if not (chosen := [part for part in chosen if len(part)]):
+            parts.append(test.select(i for i, record in enumerate(test.records) if record.label == 0))
+        if not (chosen := [part for part in parts if len(part)]):
             raise DataError(
                 f"data = {self.data}: no normal images of {', '.join(known)} that the run was not fitted on"
             )

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import tyro
 
-from jaxad.cli._command import Command, below_one, raise_problems
+from jaxad.cli._command import below_one, raise_problems
+from jaxad.cli._data import DataCommand
 from jaxad.cli._printing import show
 
 if TYPE_CHECKING:
     from jaxad.training.update import Updated
 
 
-@dataclass(frozen=True)
-class Update(Command):
+@dataclass(frozen=True, kw_only=True)
+class Update(DataCommand):
     """Teach a finished run further good images, or false alarms that turned out to be good.
 
     A patch bank remembers them besides its own; other detectors go on, or begin anew, with the old images and the new
@@ -34,6 +35,9 @@ class Update(Command):
     training images are taken; with --category a plain folder of images."""
     category: str = ""
     """Which category the images of a plain folder show."""
+    captions: Annotated[Path | None, tyro.conf.DisallowNone] = None
+    """Captions of the new images, a folder or file as of `jaxad fit`, for a detector that learns from captions; those
+    stored with a prepared data set if not given."""
     as_: Annotated[Literal["good", "false-alarm"], tyro.conf.arg(name="as")] = "good"
     """`good` is a sample of good parts as they come: a tenth of it, at least 5 images, is held out for the threshold.
     `false-alarm` is images chosen because they were rejected: all are learned, none is held out, and the threshold does
@@ -49,10 +53,6 @@ class Update(Command):
     """Take the last update back instead."""
     out: Path | None = None
     """JSON file for what is reported."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
-    workers: Annotated[int | None, tyro.conf.DisallowNone] = None
-    """Threads that decode images; one per CPU if not given."""
 
     def run(self) -> None:
         """Updates or reverts, and says what has changed."""
@@ -61,6 +61,11 @@ class Update(Command):
             problems.append(f"data = {self.data}: nothing is learned with --revert; give one of the two")
         if not self.revert and not self.data:
             problems.append("data: no new images given; name them, or take the last update back with --revert")
+        if self.category and self.categories:
+            problems.append("category, categories: the first is of a plain folder, the others of a data set; give one")
+        for field, names in self.names().items():
+            if self.category and names:
+                problems.append(f"{field} = {' '.join(names)}: is for data sets, not for a plain folder of a category")
         raise_problems(problems)
         if self.revert:
             self._revert()
@@ -91,7 +96,13 @@ class Update(Command):
             test = found.test.select(i for i, one in records if one.label is not None and one.category in known)
         done = update(
             self.checkpoint,
-            Origin(self.data, (), 0.0, "", self.category),
+            Origin(
+                self.data,
+                self.category,
+                self.categories or (),
+                {field: names for field, names in self.names().items() if names},
+                "" if self.captions is None else str(self.captions),
+            ),
             kind=self.as_,
             test=test,
             steps=self.steps,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxad.config.fields import Blocks, at_least, setting
-from jaxad.config.frozen_features import SMALL_TRAINING, TrainedFeatures
+from jaxad.config.frozen_features import TrainedFeatures
+from jaxad.config.training import SMALL_TRAINING
 
 _PUBLIC = "published code: Dinomaly"
 

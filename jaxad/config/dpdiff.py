@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxad.config.fields import Blocks, Config, Precision, at_least, repeated_blocks, setting
+from jaxad.config.fields import Blocks, at_least, setting
+from jaxad.config.frozen_features import SMALL, FrozenFeatures
 
 
 @dataclass(frozen=True)
-class DPDiffConfig(Config):
+class DPDiffConfig(FrozenFeatures):
     """DPDiff-AD: dual prototypes, prototype-conditioned diffusion, residual maps (arXiv 2605.24402).
 
     The preset "paper" is the published setting. "small" is for CPUs, demos and tests; it learns and detects more in few
@@ -33,9 +34,7 @@ class DPDiffConfig(Config):
     PRESETS: ClassVar = {
         "paper": {},
         "small": {
-            "backbone": "embedded",
-            "image_size": 224,
-            "blocks": "middle",
+            **SMALL,
             "depth": 2,
             "prediction": "v",
             "train_timesteps": (0, 400),
@@ -246,10 +245,6 @@ class DPDiffConfig(Config):
         False, source="jaxad", reason="the published size fits in memory; results do not depend on it"
     )
     """Compute the denoiser's activations again for the gradient instead of keeping them: less memory, more time."""
-    precision: Precision = setting(
-        "auto", source="jaxad", reason="the paper names no compute type; accelerators are fastest in bfloat16"
-    )
-    """Compute type of the networks: "auto" is float32 on CPU and bfloat16 on GPU and TPU."""
 
     def settled(self) -> tuple[str, ...]:
         """All that residuals depend on, where their means are measured."""
@@ -258,12 +253,9 @@ class DPDiffConfig(Config):
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work, or not beside the others."""
-        problems = at_least(
-            self,
-            0,
-            ("local_prototypes", "global_prototypes", "local_weight", "global_weight", "start_timestep"),
-        )
-        positive = ("image_size", "prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
+        least = ("local_prototypes", "global_prototypes", "local_weight", "global_weight", "start_timestep")
+        problems = super().problems() + at_least(self, 0, least)
+        positive = ("prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
         problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws", "tokens"))
         low, high = self.train_timesteps
         if not 0 <= low < high <= self.timesteps:
@@ -286,7 +278,7 @@ class DPDiffConfig(Config):
             problems.append(f'tokens = {self.tokens}: a U-Net needs the whole grid; use "dit" or "uvit", or None')
         if self.score == "prototype" and self.local_prototypes + self.global_prototypes == 0:
             problems.append('score = "prototype" needs local_prototypes or global_prototypes above 0')
-        return problems + repeated_blocks(self.blocks)
+        return problems
 
     def _start_problems(self, name: str, start: int) -> list[str]:
         """What does not fit one timestep from which features are restored, which field `name` gives."""

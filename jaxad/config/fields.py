@@ -63,6 +63,8 @@ class Config:
     RESOURCES: ClassVar[tuple[str, ...]] = ()
     """Fields that say how results are computed, kept and told, and change them by rounding at most: a run goes on with
     other values of these."""
+    ALTERNATIVES: ClassVar[tuple[str, ...]] = ()
+    """Fields that say the same in different ways: one of them is given, and takes the place of a preset's."""
     MAIN: ClassVar[tuple[str, ...] | None] = None
     """Fields that `--help` shows, None for all; the others are rarer settings, which `--help-all` shows too."""
 
@@ -79,6 +81,13 @@ class Config:
             ConfigError: no preset has that name.
         """
         return make_preset(cls, name, cls.PRESETS, changes)
+
+    def instead_of(self, preset: Self) -> Self:
+        """The values of a preset and what was changed of them: without those whose place an alternative has taken."""
+        changed = [name for name in self.ALTERNATIVES if getattr(self, name) != getattr(preset, name)]
+        given: Any = self
+        cleared = {name: None for name in self.ALTERNATIVES if changed and name not in changed}
+        return dataclasses.replace(given, **cleared)
 
     def settled(self) -> tuple[str, ...]:
         """Fields that a trained detector keeps, because what was measured after its training holds for them alone."""
@@ -191,7 +200,7 @@ def make_preset(
         cls: class of the config.
         name: of the preset; None for the first one.
         presets: what each changes of the defaults.
-        changes: values of further fields, which win over the preset's.
+        changes: values of further fields, which win over the preset's; one of `Config.ALTERNATIVES` over all of them.
 
     Raises:
         ConfigError: no preset has that name.
@@ -199,7 +208,10 @@ def make_preset(
     chosen = next(iter(presets)) if name is None else name
     if chosen not in presets:
         raise ConfigError(f"preset {chosen!r}: {cls.__name__} has {', '.join(presets)}")
-    return cls(**{**presets[chosen], **changes})
+    alternatives = getattr(cls, "ALTERNATIVES", ())
+    replaced = alternatives if changes.keys() & set(alternatives) else ()
+    values = {field: value for field, value in presets[chosen].items() if field not in replaced}
+    return cls(**{**values, **changes})
 
 
 def at_least(config: Any, bound: float, names: tuple[str, ...]) -> list[str]:

@@ -5,11 +5,11 @@ The settings are those of VLMDiff's published code.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jaxad.config.fields import Config, at_least, setting
+from jaxad.config.training import counted_steps, length_problems
 
 BASE_LEARNING_RATE = 4.5e-5
 """Learning rate for each image of a batch (VLMDiff's code)."""
@@ -113,21 +113,23 @@ class FirstStageTrainConfig(Config):
     """
 
     RESOURCES: ClassVar = ("log_every", "checkpoint_every", "keep_checkpoints", "fsdp", "tensorboard")
+    ALTERNATIVES: ClassVar = ("epochs", "steps")
     MAIN: ClassVar = ("epochs", "steps", "batch_size", "accumulate", "learning_rate", "fsdp")
     PRESETS: ClassVar = {
-        "paper": {},
+        "paper": {"epochs": 100},
         "small": {"steps": 400, "batch_size": 4, "accumulate": 1, "checkpoint_every": 100},
     }
 
-    epochs: int = setting(
-        100,
+    epochs: float | None = setting(
+        None,
         source="jaxad",
         reason="neither paper nor code gives a length; its users stop by hand",
         decision="vlmdiff-autoencoder",
     )
-    """Passes over the images: 100 suits MVTec-AD, VisA and MPDD, 10 the larger Real-IAD and COCO-AD."""
+    """Passes over the images: 100, without `steps` the default, suits MVTec-AD, VisA and MPDD, 10 the larger Real-IAD
+    and COCO-AD."""
     steps: int | None = setting(None, source="jaxad", reason="`epochs` suits data sets of any size")
-    """Optimizer steps; None for as many as `epochs` take."""
+    """Optimizer steps, in place of `epochs`."""
     batch_size: int = setting(1, source=_CODE, reason=_GIVEN)
     """Images at once, over all devices: 1 for VLMDiff, 4 for DiAD."""
     accumulate: int = setting(8, source=_CODE, reason=_GIVEN)
@@ -151,6 +153,10 @@ class FirstStageTrainConfig(Config):
     tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
     """Also write TensorBoard events (needs the package tensorboardX)."""
 
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "epochs", self.PRESETS["paper"]["epochs"])
+
     @property
     def rate(self) -> float:
         """The learning rate that is used."""
@@ -163,12 +169,12 @@ class FirstStageTrainConfig(Config):
 
     def steps_for(self, images: int) -> int:
         """Optimizer steps of a run on so many images."""
-        return math.ceil(self.epochs * images / self.images) if self.steps is None else self.steps
+        return counted_steps(self, images)
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
-        counts = ("epochs", "steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints")
-        problems = at_least(self, 1, (*counts, "fsdp"))
+        counts = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints")
+        problems = length_problems(self) + at_least(self, 1, (*counts, "fsdp"))
         if not self.rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0, or None")
         if not all(0 <= beta < 1 for beta in self.betas):

@@ -14,15 +14,6 @@ _ALIKE = "as DPDiff-AD has it, so that the two compare on the same features"
 SMALL: Mapping[str, Any] = {"backbone": "embedded", "image_size": 224, "blocks": "middle"}
 """What the preset "small" of DPDiff-AD takes: the features that detectors are compared on where there is no GPU."""
 
-SMALL_TRAINING: Mapping[str, Any] = {
-    "steps": 800,
-    "batch_size": 16,
-    "warmup_steps": 50,
-    "schedule": "cosine",
-    "checkpoint_every": 250,
-}
-"""What the trainings of the presets "small" have in common."""
-
 
 @dataclass(frozen=True)
 class FrozenFeatures(Config):

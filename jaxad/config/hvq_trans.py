@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from jaxad.config.feature_transformer import FeatureTransformer
 from jaxad.config.fields import at_least, setting
-from jaxad.config.frozen_features import SMALL, SMALL_TRAINING
+from jaxad.config.frozen_features import SMALL
+from jaxad.config.training import SMALL_TRAINING
 
 _PUBLIC = "published code: HVQ-Trans"
 _MVTEC = "as its code for MVTec-AD says"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxad.config.fields import Blocks, at_least, setting
-from jaxad.config.frozen_features import SMALL_TRAINING, TrainedFeatures
+from jaxad.config.frozen_features import TrainedFeatures
+from jaxad.config.training import SMALL_TRAINING
 
 _PUBLIC = "published code: RD4AD"
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jaxad.config.fields import at_least, setting
-from jaxad.config.frozen_features import SMALL, SMALL_TRAINING, TrainedFeatures
+from jaxad.config.frozen_features import SMALL, TrainedFeatures
+from jaxad.config.training import SMALL_TRAINING
 
 _PUBLIC = "published code: SimpleNet"
 

@@ -3,10 +3,55 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 from jaxad.config.fields import Config, at_least, setting
+
+
+class _Trained(Protocol):
+    """How long, and with how many images a step, something is trained."""
+
+    @property
+    def steps(self) -> int | None: ...
+
+    @property
+    def epochs(self) -> float | None: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def accumulate(self) -> int: ...
+
+
+def counted_steps(config: _Trained, images: int) -> int:
+    """Optimizer steps of a training: those given, else as many as its epochs over so many images take."""
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    return max(math.ceil(config.epochs * images / (config.batch_size * config.accumulate)), 1)
+
+
+def length_problems(config: _Trained) -> list[str]:
+    """What cannot be the length of a training."""
+    if config.steps is not None and config.epochs is not None:
+        return [f"steps = {config.steps}, epochs = {config.epochs:g}: are two ways to say how long; give one of them"]
+    problems = at_least(config, 1, ("steps",))
+    if config.epochs is not None and not config.epochs > 0:
+        problems.append(f"epochs = {config.epochs}: must be above 0")
+    return problems
+
+
+SMALL_TRAINING: Mapping[str, Any] = {
+    "steps": 800,
+    "batch_size": 16,
+    "warmup_steps": 50,
+    "schedule": "cosine",
+    "checkpoint_every": 250,
+}
+"""What the trainings of the presets "small" have in common."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +72,7 @@ class TrainConfig(Config):
         "fsdp",
         "tensorboard",
     )
+    ALTERNATIVES: ClassVar = ("steps", "epochs")
     MAIN: ClassVar = (
         "steps",
         "epochs",
@@ -39,27 +85,19 @@ class TrainConfig(Config):
         "fsdp",
     )
     PRESETS: ClassVar = {
-        "paper": {},
-        "small": {
-            "steps": 800,
-            "batch_size": 16,
-            "learning_rate": 2e-3,
-            "warmup_steps": 50,
-            "schedule": "cosine",
-            "clip_norm": 1.0,
-            "checkpoint_every": 250,
-        },
+        "paper": {"steps": 40_000},
+        "small": {**SMALL_TRAINING, "learning_rate": 2e-3, "clip_norm": 1.0},
     }
 
-    steps: int = setting(
-        40_000,
+    steps: int | None = setting(
+        None,
         source="jaxad",
-        reason="the paper gives no length; about 350 epochs of MVTec-AD",
+        reason="the paper gives no length; 40,000 steps, its preset's, are about 350 epochs of MVTec-AD",
         decision="dpdiff-training-length",
     )
-    """Optimizer steps."""
+    """Optimizer steps; None for as many as `epochs` take. Without either they are 40,000."""
     epochs: float | None = setting(None, source="jaxad", reason="most detectors' lengths are given in steps")
-    """Passes over the training images, which `steps` are then counted from; None for `steps` as they are."""
+    """Passes over the training images, in place of `steps`."""
     batch_size: int = setting(32, source="paper")
     """Images at once, over all devices."""
     accumulate: int = setting(1, source="jaxad", reason="the published batch fits in memory")
@@ -130,18 +168,25 @@ class TrainConfig(Config):
     tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
     """Also write TensorBoard events (needs the package tensorboardX)."""
 
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "steps", self.PRESETS["paper"]["steps"])
+
+    @property
+    def last_step(self) -> int:
+        """The number of the last step; of a config in steps."""
+        assert self.steps is not None, "the images are not known yet over which `counted` counts epochs"
+        return self.steps
+
     def counted(self, images: int) -> TrainConfig:
         """The same in steps alone: those of `epochs` over so many images, the last of which may be short of a whole."""
-        if self.epochs is None:
-            return self
-        steps = math.ceil(self.epochs * images / (self.batch_size * self.accumulate))
-        return replace(self, steps=max(steps, 1), epochs=None)
+        return replace(self, steps=counted_steps(self, images), epochs=None)
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
-        problems = [] if self.epochs is None or self.epochs > 0 else [f"epochs = {self.epochs}: must be above 0"]
+        problems = length_problems(self)
         problems += at_least(
-            self, 1, ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
+            self, 1, ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
         images = self.batch_size * self.accumulate
         if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or images % self.micro_batch):

@@ -12,7 +12,6 @@ VLMDiffPreset = Literal["paper", "diad", "small"]
 
 _PUBLISHED: dict[str, Any] = {
     "epochs": 300,
-    "steps": 22_700,
     "batch_size": 12,
     "accumulate": 4,
     "learning_rate": 1e-5,
@@ -125,8 +124,6 @@ class VLMDiffConfig(Config):
             ConfigError: no preset has that name.
         """
         presets = {"paper": _PUBLISHED, "diad": _PUBLISHED, "small": _SMALL}
-        if "steps" in changes:
-            changes.setdefault("epochs", None)
         return make_preset(TrainConfig, name, presets, changes)
 
     def problems(self) -> list[str]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
 
-from jaxad import metrics
+from jaxad import metrics, parallel
 from jaxad.deploy.bundle import write_bundle
 from jaxad.deploy.description import describe
 from jaxad.deploy.program import Program
 from jaxad.deploy.stablehlo import PLATFORMS, to_stablehlo
 from jaxad.errors import ConfigError
-from jaxad.inference.checkpoint import restore
+from jaxad.inference.checkpoint import read_config, restore
 from jaxad.io.atomic import write_whole
 from jaxad.io.digests import digest
 from jaxad.io.locks import occupied
@@ -64,7 +65,10 @@ def export(
     _check(format, platforms)
     if format == "bundle":
         return write_bundle(checkpoint, out)
-    restored = restore(checkpoint, backbone=backbone)
+    # ONNX is traced as for a CPU, wherever it is written: what its converter knows has 32 bits.
+    auto = format == "onnx" and read_config(checkpoint).precision == "auto"
+    changes: dict[str, Any] = {"precision": "float32"} if auto else {}
+    restored = restore(checkpoint, backbone=backbone, **changes)
     reporter.warn(restored.notes)
     if restored.detector.tiling is not None or restored.detector.regions:
         raise ConfigError(
@@ -73,7 +77,7 @@ def export(
         )
     name = restored.threshold.protocol if restored.threshold else restored.meta["protocol"]
     program = Program.of(restored.detector, metrics.protocol(name))
-    with occupied(out, "out"):
+    with occupied(out, "out"), _for_cpu() if format == "onnx" else nullcontext():
         # Whoever finds a description finds all that it names, and nothing of an earlier export.
         for name in (DESCRIPTION, *_FILES["stablehlo"], *_FILES["onnx"]):
             (out / name).unlink(missing_ok=True)
@@ -103,6 +107,15 @@ def _check(format: str, platforms: Sequence[str]) -> None:
         raise ConfigError("format = onnx: needs the extra `onnx`: pip install 'jaxad[onnx]'")
 
 
+@contextmanager
+def _for_cpu() -> Iterator[None]:
+    """What is traced within is traced for a CPU."""
+    cpu = jax.devices("cpu")[:1]
+    mesh = parallel.make_mesh(devices=cpu).abstract_mesh
+    with jax.default_device(cpu[0]), jax.sharding.use_abstract_mesh(mesh):
+        yield
+
+
 def _write_stablehlo(program: Program, out: Path, platforms: Sequence[str], reporter: Reporter) -> list[str]:
     programs, refused = to_stablehlo(program, platforms)
     reporter.warn([f"left out for {platform}: {fault}" for platform, fault in refused.items()])
@@ -125,8 +138,7 @@ def _write_onnx(program: Program, out: Path) -> list[str]:
         return program.one(program.arrays, dict(zip(names, given, strict=True)))
 
     try:
-        with jax.default_device(jax.devices("cpu")[0]):
-            model = to_onnx(one, program.inputs, ("score", "map"))
+        model = to_onnx(one, program.inputs, ("score", "map"))
     except ConversionError as error:
         raise ConfigError(f"{program.detector.title} {error}\nExport it as StableHLO (format = stablehlo)") from error
     if sum(len(constant.raw_data) for constant in model.graph.initializer) > LARGEST:

@@ -13,6 +13,7 @@ _TAILS += (0.00943887047, 1.00167406, 2.83297682)
 
 
 def shifted(operator: str, graph: Graph, p: Parameters, x: Tensor, by: Value) -> Tensor:
+    """x, uint32 [...], with its bits moved by a constant: a product with a power of 2 ("Mul") or a quotient ("Div")."""
     if isinstance(by, Tensor) or x.dtype != np.uint32:
         raise Unsupported("shifting by what is not constant, or what is not of type uint32")
     return graph.wrapped(graph.elementwise(operator, x, np.left_shift(np.int64(1), np.asarray(by, np.int64))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Program:
 
     detector: Detector
     protocol: Protocol
-    arrays: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, Any]
 
     @classmethod
     def of(cls, detector: Detector, protocol: Protocol) -> Program:

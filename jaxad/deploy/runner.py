@@ -20,7 +20,12 @@ from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
 DETECTOR = "detector.json"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm"}
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "PPM")
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+}
+BITS_PER_SAMPLE, SAMPLE_FORMAT, SIGNED = 258, 339, 2
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -28,12 +33,26 @@ class UnusableError(Exception):
     """An image cannot be judged; the message says why."""
 
 
+def not_of_8_bits(image: Image.Image, path: Path) -> str:
+    """What is wrong with the depth of an opened file, "" for nothing: of colors Pillow would keep the high bytes."""
+    if image.mode.startswith(("I", "F")):
+        return f"of mode {image.mode}"
+    if image.format == "PNG":
+        with path.open("rb") as stream:
+            return "of 16 bits a channel" if stream.read(25)[24:] == b"\x10" else ""
+    tags = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
+    bits, kinds = (np.atleast_1d(tags.get(tag, 1)) for tag in (BITS_PER_SAMPLE, SAMPLE_FORMAT))
+    if (bits > 8).any():
+        return f"of {bits.max()} bits a channel"
+    return "of signed integers" if SIGNED in kinds else ""
+
+
 def decode(path: Path, least: int = 1) -> np.ndarray:
     """The pixels uint8 [h w 3] of an image file: upright, gray in three channels, what is transparent over black."""
     try:
-        with Image.open(path) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise UnusableError(f"{path}: of mode {opened.mode}; give an image of 8 bits")
+        with path.open("rb") as stream, Image.open(stream, formats=FORMATS) as opened:
+            if fault := not_of_8_bits(opened, path):
+                raise UnusableError(f"{path}: {fault}; give an image of 8 bits")
             opened.load()
             image = ImageOps.exif_transpose(opened)
     except UnusableError:

@@ -15,6 +15,7 @@ from jaxad.config.feature_transformer import FeatureTransformer
 from jaxad.detector import Trainable
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.models.backbone import Backbone
+from jaxad.nn.attention import attention
 from jaxad.nn.dropout import Dropout
 from jaxad.nn.precision import Linear, compute_dtype
 from jaxad.types import Array, Explanation, Features, Judgement
@@ -90,13 +91,13 @@ class Layer(nnx.Module):
     ) -> jax.Array:
         """x [b n d], sources [b n d] each, positions [1 n d] -> [b n d]; `seen` is as `Attention` takes it."""
         *norms, last = self.norms
-        for attention, norm, source in zip(self.attentions, norms, sources, strict=True):
-            x = norm(x + drop(attention(x + positions, source + positions, source, drop, seen)))
+        for attend, norm, source in zip(self.attentions, norms, sources, strict=True):
+            x = norm(x + drop(attend(x + positions, source + positions, source, drop, seen)))
         return last(x + drop(self.feed(x, drop)))
 
 
 class Attention(nnx.Module):
-    """Multi-head attention with dropout of its weights."""
+    """Multi-head attention with dropout of its weights; without, and of all keys, it is `jaxad.nn.attention`."""
 
     def __init__(self, width: int, heads: int, *, dtype: Any, rngs: nnx.Rngs):
         self.heads, self.dtype = heads, dtype
@@ -110,7 +111,10 @@ class Attention(nnx.Module):
         `seen`, bool [n n], says which keys each query attends to, one at least; None for all.
         """
         projected = (self.query(query), self.key(key), self.value(value))
-        q, k, v = (x.astype(self.dtype).reshape(*x.shape[:2], self.heads, -1) for x in projected)
+        q, k, v = (x.astype(self.dtype) for x in projected)
+        if seen is None and drop.idle:
+            return self.out(attention(q, k, v, self.heads))
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1) for x in (q, k, v))
         logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
         if seen is not None:
             logits = jnp.where(seen[None, None], logits, -jnp.inf)

@@ -21,6 +21,7 @@ def stored(leaf: Any) -> np.dtype:
 
 
 def widened(array: np.ndarray) -> np.ndarray:
+    """An array that was kept, as the host computes with it: floating-point numbers as float32, all else as it is."""
     return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else np.asarray(array)
 
 

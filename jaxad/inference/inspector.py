@@ -121,8 +121,7 @@ class Inspector:
 
         Files that lie below `root` are taken for those of this folder.
         """
-        category = self.category if category is None else self.known_category(category)
-        return ImageList(images, category, known=self.detector.categories, root=root)
+        return ImageList(images, self.category_of(category), known=self.detector.categories, root=root)
 
     def stream(
         self,
@@ -140,6 +139,21 @@ class Inspector:
         """For each image, in order, its answer, or what is wrong with it; `workers` as of a call."""
         found = outcomes(self._predictor, source, threshold=self.threshold, model=self.model, workers=workers)
         return [outcome for _, outcome in found]
+
+    def category_of(self, category: str | None = None) -> str:
+        """What images show: the category named, else the inspector's, else the only one that the detector knows.
+
+        "" where that leaves it open; then a folder of a category's name may tell (`jaxad.data.ImageList`).
+
+        Args:
+            category: as named; None where nothing is said, "" for one that is unknown.
+
+        Raises:
+            ConfigError: a category that the detector does not know.
+        """
+        known = self.detector.categories
+        named = self.category if category is None else self.known_category(category)
+        return named or (known[0] if len(known) == 1 else "")
 
     def known_category(self, category: str) -> str:
         """The category, if the detector knows it or there is none; else ConfigError."""

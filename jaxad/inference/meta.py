@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from jaxad.data.tiles import Tiling
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.io.json_files import Faults
 
+DIGEST = 16
+"""Bytes of an image's digest."""
 _EVERY: Mapping[str, Any] = {"format": int, "jaxad": str, "system": str, "step": int, "config": dict}
 _DETECTOR: Mapping[str, Any] = {
     "class": str,
@@ -29,6 +32,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "weights": dict,
     "depths": dict,
     "update": dict,
+    "learned": list,
     "tiling": (dict, None),
     "regions": dict,
 }
@@ -63,6 +67,11 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
     if of_detector and isinstance(record.get("categories"), list):
         for number, name in enumerate(record["categories"]):
             faults.has(name, f"meta.categories[{number}]", str)
+    if isinstance(record.get("learned"), list):
+        for number, digests in enumerate(record["learned"]):
+            place = f"meta.learned[{number}]"
+            if faults.has(digests, place, str) and not re.fullmatch(f"([0-9a-f]{{{2 * DIGEST}}})*", digests):
+                faults.add(place, f"must hold digests of {DIGEST} bytes in hexadecimal, one after the other")
     if isinstance(record.get("depths"), dict):
         for name, depth in record["depths"].items():
             if type(depth) is not int or depth not in DEPTHS:
@@ -85,3 +94,18 @@ def check_meta(record: Mapping[str, Any], file: Path, *, of_detector: bool) -> N
     if faults.count:
         problems = [f"  {problem.detail}" for problem in faults.problems]
         raise CheckpointError("\n".join([f"{file}: not what jaxad records of a checkpoint:", *problems]))
+
+
+def digests_text(digests: Iterable[bytes]) -> str:
+    """Digests of images (`jaxad.types.Source.digest`), each once, as the field "learned" holds those of a data set."""
+    return "".join(sorted({digest.hex() for digest in digests}))
+
+
+def learned_digests(meta: Mapping[str, Any]) -> list[set[bytes]]:
+    """Digests of the images that a detector has learned, for each of the data sets that it has learned from.
+
+    Args:
+        meta: of a step; empty of one that has learned from no data set, or whose digests were not recorded.
+    """
+    texts = meta.get("learned", [])
+    return [{bytes.fromhex(text[i : i + 2 * DIGEST]) for i in range(0, len(text), 2 * DIGEST)} for text in texts]

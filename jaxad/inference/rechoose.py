@@ -81,7 +81,7 @@ def rechoose(
     step, scores = decided.step, holdout or decided.holdout
     if scores is None:
         raise CheckpointError(f"{step.folder}: {no_scores(checkpoint, decided)}")
-    asked = step.ending().get("false_alarm", step.meta.get("false_alarm"))
+    asked = asked_rate(step)
     if false_alarm is None:
         false_alarm = asked if decided.threshold is None else decided.threshold.false_alarm
     if categories is not None:
@@ -96,6 +96,31 @@ def rechoose(
         threshold = _only(categories, threshold, decided.threshold)
     step.end(threshold.to_json(), scores.to_json(), asked)
     return threshold
+
+
+def chosen_like(rule: Threshold, holdout: HoldoutScores) -> Threshold:
+    """Limits that other scores give, chosen as those of a rule were.
+
+    A category's limit that was set by hand keeps its value, one with a rate of its own keeps that rate; all others are
+    at the rate of the rule. Categories that the rule does not have are chosen as its pooled limits.
+
+    Args:
+        rule: in force.
+        holdout: the scores, of all its categories.
+    """
+    chosen = choose_limits(holdout, false_alarm=rule.false_alarm)
+    limits = {}
+    for name in chosen.limits:
+        like = rule.of(name)
+        value = like.image if like.by_hand else None
+        own = choose_limits(holdout, false_alarm=like.asked or rule.false_alarm, value=value).limits[name]
+        limits[name] = replace(own, asked=like.asked)
+    return warned(replace(chosen, limits=limits))
+
+
+def asked_rate(step: Step) -> float | None:
+    """The false-alarm rate that `fit` was asked for; None where it is not recorded."""
+    return step.ending().get("false_alarm", step.meta.get("false_alarm"))
 
 
 def check_categories(categories: Sequence[str], rule: Threshold | None) -> None:

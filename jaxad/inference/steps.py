@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -86,7 +87,7 @@ class Step:
             DamagedError: the file is damaged, or of another step.
             CheckpointError: it cannot be read.
         """
-        record = self._end()
+        record = self._end
         return {name: record[name] for name in ("complete", "threshold", "false_alarm") if name in record}
 
     def holdout(self) -> dict[str, Any] | None:
@@ -97,8 +98,9 @@ class Step:
         Raises:
             DamagedError, CheckpointError: as `ending`.
         """
-        return self._end().get("holdout")
+        return self._end.get("holdout")
 
+    @cached_property
     def _end(self) -> dict[str, Any]:
         file = self.folder / COMPLETE
         with _explained(self.folder):
@@ -122,6 +124,7 @@ class Step:
         rate = {} if false_alarm is None else {"false_alarm": false_alarm}
         record = {"complete": True, "threshold": threshold, **rate, "holdout": holdout, "of": self.manifest.seal}
         write_whole(file, sealed(record))
+        self.__dict__.pop("_end", None)
 
 
 def open_step(folder: Path) -> Step:

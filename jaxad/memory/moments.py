@@ -68,7 +68,16 @@ def channel_scales(stream: Iterable[Array], channels: int) -> tuple[jax.Array, j
 
 
 def channel_correlations(stream: Iterable[Array], channels: int) -> tuple[jax.Array, jax.Array, np.ndarray]:
-    """The same, and how channels vary together once each is divided by its deviation: float64 [c c]."""
+    """Statistics of channels over all tokens, in one pass.
+
+    Args:
+        stream: features [... c].
+        channels: their number c.
+
+    Returns:
+        Mean float32 [c], standard deviation float32 [c] and 1e-6, by which channels are divided; and the covariance of
+        what was so divided, float64 [c c].
+    """
     _, mean, covariance = moments((jnp.reshape(x, (-1, 1, channels)) for x in stream), 1, channels)
     wide = np.asarray(covariance[0], np.float64)
     std = np.sqrt(np.diag(wide)) + 1e-6

@@ -53,9 +53,9 @@ class Network(Protocol):
         """The blocks that make the features unless a user names others; "middle" for a choice of mid-level ones."""
         ...
 
-    def maps(self, images: Array) -> list[jax.Array]:
+    def maps(self, images: Array, stages: tuple[int, ...] | None = None) -> list[jax.Array]:
         """One or more feature maps float32 [b h' w' c] of normalized images [b h w 3], for detectors that compare
-        whole images by them, as VLMDiff does."""
+        whole images by them, as VLMDiff does; of chosen `stages` where the network has such, else always None."""
         ...
 
 

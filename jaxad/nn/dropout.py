@@ -19,6 +19,11 @@ class Dropout:
     def __init__(self, rate: float, key: Array | None):
         self._rate, self._key = rate, key if rate else None
 
+    @property
+    def idle(self) -> bool:
+        """Whether all values stay as they are."""
+        return self._key is None
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """[...] -> [...]."""
         if self._key is None:

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from jaxad import __version__
 from jaxad.data.depth import depth_of
+from jaxad.errors import ConfigError
 from jaxad.inference.answer import Answer
 from jaxad.inference.inspector import Inspector
 from jaxad.io.foreign import explained
@@ -124,10 +125,10 @@ class Service:
             self.numbers.seconds.observe(time.monotonic() - begun)
 
     def _category(self, category: str) -> str:
-        known = self._inspector.detector.categories
-        if category and category not in known:
-            raise HTTPException(422, f"category {category}: the run knows {', '.join(known)}")
-        return category or self._inspector.category or (known[0] if len(known) == 1 else "")
+        try:
+            return self._inspector.category_of(category or None)
+        except ConfigError as error:
+            raise HTTPException(422, str(error)) from error
 
     def _accept(self) -> None:
         """Takes a request on, or refuses it before it costs anything."""

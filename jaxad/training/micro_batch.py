@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.sharding import Mesh
 
+from jaxad import parallel
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError
 
@@ -22,6 +23,14 @@ def with_micro_batch(config: TrainConfig, images: int) -> TrainConfig:
     """The same step with `images` at once, in as many parts as that makes."""
     parts = config.batch_size * config.accumulate // images
     return dataclasses.replace(config, batch_size=images, accumulate=parts, micro_batch=None)
+
+
+def check_divides(config: TrainConfig, mesh: Mesh) -> None:
+    """Raises ConfigError where the images that are held at once do not divide over the devices; "auto" is seen to."""
+    if config.micro_batch is None:
+        parallel.check_batch_size(config.batch_size, mesh)
+    elif config.micro_batch != "auto":
+        parallel.check_batch_size(config.micro_batch, mesh, "micro_batch")
 
 
 def resolved(config: TrainConfig, needs: Callable[[TrainConfig], int], *, devices: int, memory: int) -> TrainConfig:

@@ -17,11 +17,10 @@ MUON_RATE = 10
 
 def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
     """The optimizer as configured, and its learning rate as a function of the step."""
-    decay_steps = max(config.steps - config.warmup_steps, 1)
-    after = {
-        "constant": optax.constant_schedule(config.learning_rate),
-        "cosine": optax.cosine_decay_schedule(config.learning_rate, decay_steps, config.final_rate),
-    }[config.schedule]
+    after = optax.constant_schedule(config.learning_rate)
+    if config.schedule == "cosine":
+        decay_steps = max(config.last_step - config.warmup_steps, 1)
+        after = optax.cosine_decay_schedule(config.learning_rate, decay_steps, config.final_rate)
     warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
     rate = optax.join_schedules([warmup, after], [config.warmup_steps])
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []

@@ -27,6 +27,11 @@ from jaxad.nn.precision import compute_dtype
 from jaxad.types import Source
 
 
+def digests(source: Source, *, workers: int | None = None) -> list[bytes]:
+    """The digest of every image of a source, in its order; those examined before are not decoded again."""
+    return list(map_threads(source.digest, range(len(source)), workers))
+
+
 def content_hash(
     source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int | None = None
 ) -> str:
@@ -38,8 +43,7 @@ def content_hash(
         workers: threads that decode; None for one per CPU.
     """
     hasher = hashlib.sha256("\0".join(source.categories).encode())
-    digests = map_threads(source.digest, range(len(source)), workers)
-    for record, digest in zip(source.records, digests, strict=True):
+    for record, digest in zip(source.records, digests(source, workers=workers), strict=True):
         hasher.update(f"\n{record.category}\0".encode() + digest)
     if depths := getattr(source, "depths", {}):
         hasher.update(f"\n{sorted(depths.items())}".encode())

@@ -30,6 +30,7 @@ from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import read_meta, restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import measure_holdout
+from jaxad.inference.meta import digests_text
 from jaxad.inference.rechoose import read_decided
 from jaxad.inference.threshold import Threshold
 from jaxad.io.program_cache import keep_programs
@@ -41,8 +42,8 @@ from jaxad.nn.variables import Fixed, Frozen
 from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
-from jaxad.training.micro_batch import SHARE, memory_of, resolved, with_micro_batch
-from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
+from jaxad.training.micro_batch import SHARE, check_divides, memory_of, resolved
+from jaxad.training.run_folder import Place, claim, content_hash, digests, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Features, Source
 
@@ -151,9 +152,8 @@ def _fit(
     """As `fit`, in a workdir that is this process's alone."""
     workers, reporter = run.workers, run.reporter
     trains = isinstance(detector, Trainable) and detector.trains
-    if trains and config.micro_batch != "auto":
-        name = "batch_size" if config.micro_batch is None else "micro_batch"
-        parallel.check_batch_size(getattr(config, name), run.mesh, name)
+    if trains:
+        check_divides(config, run.mesh)
     content: dict[str, Any] = {
         "images": content_hash(source, extras_of(detector, source.records, training=True), workers=workers)
     }
@@ -173,10 +173,11 @@ def _fit(
     resources = {"train": config.RESOURCES, "config": getattr(detector.config, "RESOURCES", ())}
     settings = {"system": detector.name, "config": to_json(detector.config), **meta}
     reporter.warn(claim(run.workdir, settings, resources))
-    detector.learn_names(source)
+    images = source.source if isinstance(source, TiledSource) else source
+    meta["learned"] = [digests_text(digests(images, workers=workers))]
     began, rate, scores = time.perf_counter(), None, None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
-        final = config.steps if trains else 0
+        final = config.last_step if trains else 0
         if writer.latest == final:
             restored = restore(run.workdir)
             reporter.warn(restored.notes)
@@ -189,6 +190,7 @@ def _fit(
         elif isinstance(detector, Trainable) and trains:
             detector, rate = train(detector, source, config, run, writer, meta, features)
         else:
+            detector.learn_names(source)
             if isinstance(detector, Remembers):
                 with reporter.images("remember", len(source)) as progress:
                     detector.remember(source, features=features, progress=progress)
@@ -229,6 +231,7 @@ def train(
     Returns:
         The detector to evaluate, and images per second.
     """
+    detector.learn_names(source)
     config = _with_micro_batch(detector, config, run, writer.latest)
     _move_to_host(detector)
     cached = features or _features(detector, source, config, run)
@@ -266,7 +269,7 @@ def _train(
             _batch_at(trainer, source, features, config, run),
             config,
             resumed=resumed,
-            steps=config.steps,
+            steps=config.last_step,
             workdir=run.workdir,
             on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
             columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
@@ -275,7 +278,7 @@ def _train(
         graphdef, arrays = module_state.split(trainer.detector(state))
         trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
         trained.finish(features.stream())
-        writer.save(config.steps, trained, meta=meta, training=state)
+        writer.save(config.last_step, trained, meta=meta, training=state)
     return trained, rate
 
 
@@ -285,13 +288,13 @@ def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, lates
     if config.micro_batch == "auto" and recorded:
         config = dataclasses.replace(config, micro_batch=recorded)
         config.check()
-        parallel.check_batch_size(recorded, run.mesh, "micro_batch")
-    # Of the process that has least, so that all try, and take, the same.
-    memory = parallel.least(memory_of(run.mesh) >> 20) << 20
-    needs = partial(step_bytes, detector, mesh=run.mesh)
+        check_divides(config, run.mesh)
+    needs, auto, memory = partial(step_bytes, detector, mesh=run.mesh), config.micro_batch == "auto", 0
+    if auto:
+        # Of the process that has least, so that all try, and take, the same.
+        memory = parallel.least(memory_of(run.mesh) >> 20) << 20
     found = resolved(config, needs, devices=run.mesh.size, memory=memory)
-    if config.micro_batch == "auto":
-        found = with_micro_batch(config, parallel.from_main(found.batch_size))
+    if auto:
         run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
     return found
 

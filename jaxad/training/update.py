@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,21 +17,24 @@ import numpy as np
 from jaxad import parallel
 from jaxad.config import TrainConfig, from_json
 from jaxad.data import JoinedSource
+from jaxad.data.captions.attach import Captions
+from jaxad.data.captions.record import caption_record
+from jaxad.data.fit_options import ReferenceOptions
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import extras_of
-from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import HoldoutScores, joined, measure_holdout
+from jaxad.inference.meta import digests_text, learned_digests
 from jaxad.inference.predictor import Predictor
-from jaxad.inference.rechoose import Decided, read_decided
-from jaxad.inference.steps import FOLDER, TRAINING
+from jaxad.inference.rechoose import Decided, asked_rate, chosen_like, read_decided
+from jaxad.inference.steps import FOLDER, TRAINING, set_aside_damaged
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
-from jaxad.training.run_folder import Place, content_hash, in_use
+from jaxad.training.run_folder import Place, content_hash, digests, in_use
 from jaxad.training.trainer import train
-from jaxad.training.versions import Origin, digests, load_again, load_normal, origins, publish, scratch, without
+from jaxad.training.versions import Origin, load_again, load_normal, origins, publish, scratch, without
 from jaxad.types import Source
 
 Kind = Literal["good", "false-alarm"]
@@ -119,6 +123,12 @@ def update(
     if not (run.workdir / FOLDER).is_dir():
         raise CheckpointError(f"{workdir}: is no run; give the workdir of a `jaxad fit`")
     with in_use(run.workdir), scratch(run.workdir) as folder:
+        if keep:
+            # The new step may have the number of a damaged one.
+            damaged: list[str] = []
+            elsewhere = CheckpointError(f"{run.workdir}: the main process cannot use it, and says why")
+            parallel.by_main(lambda: damaged.extend(set_aside_damaged(run.workdir / FOLDER)), elsewhere)
+            run.reporter.warn(damaged)
         return _Update(run, folder, new, kind, data_dir).run(test, steps, keep)
 
 
@@ -128,22 +138,28 @@ class _Update:
     def __init__(self, run: Place, folder: Path, new: Origin, kind: Kind, data_dir: Path | None):
         self.place, self.scratch, self.kind = run, folder, kind
         self.decided: Decided = read_decided(run.workdir)
+        run.reporter.warn(self.decided.notes)
         if self.decided.threshold is None or self.decided.holdout is None:
             raise CheckpointError(
                 f"{run.workdir}: has no threshold, or none whose hold-out scores were kept; run `jaxad threshold "
                 f"--checkpoint {run.workdir} --data SRC` once"
             )
-        self.restored = restore(run.workdir)
-        self.detector: Any = self.restored.detector
+        step = self.decided.step
+        self.detector: Any = restore(step.folder).detector
+        if issubclass(self.detector.fit_options or object, ReferenceOptions):
+            raise ConfigError(f"{run.workdir}: was fitted on chosen references; fit anew with more of them")
         if self.detector.tiling is not None:
             raise ConfigError(
                 f"{run.workdir}: was fitted on tiles, which an update cannot add to; fit anew with --tile"
             )
-        if isinstance(self.detector, Trainable) and not (self.decided.step.folder / TRAINING).is_dir():
-            raise CheckpointError(f"{self.decided.step.folder}: holds no optimizer state to go on from, as in a bundle")
-        self.origins = origins(self.decided.step)
-        self.old = self._old(data_dir)
+        if isinstance(self.detector, Trainable) and not (step.folder / TRAINING).is_dir():
+            raise CheckpointError(f"{step.folder}: holds no optimizer state to go on from, as in a bundle")
+        self.origins, self.digests = origins(step), learned_digests(step.meta)
+        if len(self.digests) != len(self.origins):
+            raise CheckpointError(f"{step.folder}: does not record which images were learned; fit anew")
         self.origin = dataclasses.replace(new, holdout=HOLDOUT if kind == "good" else 0.0)
+        self._check_captions()
+        self.old = self._old(data_dir)
         self.learned, self.held = self._new(data_dir)
 
     def run(self, test: Source | None, steps: int | None, keep: bool) -> Updated:
@@ -151,18 +167,18 @@ class _Update:
         place, before, rule = self.place, self.detector, self.decided.threshold
         assert rule is not None
         sets = self._sets(test)
-        old = {name: self._scored(before, source, rule.protocol, name) for name, source in sets.items()}
+        old = self._scores(before, sets, rule.protocol)
         steps = self._steps(steps)
         number = self.decided.step.number + (steps or 1)
         with CheckpointWriter(self.scratch) as writer:
             after = self._learn(writer, number, steps)
             holdout = self._holdout(after, rule.protocol)
-            threshold = choose_limits(holdout, false_alarm=rule.false_alarm)
+            threshold = chosen_like(rule, holdout)
             if self.kind == "false-alarm":
                 threshold = _not_below(threshold, rule, holdout)
-            writer.complete(number, threshold, holdout, rule.false_alarm)
+            writer.complete(number, threshold, holdout, asked_rate(self.decided.step))
         place.reporter.warn(threshold.warnings)
-        new = {name: self._scored(after, source, rule.protocol, name) for name, source in sets.items()}
+        new = self._scores(after, sets, rule.protocol)
         compared = [self._known(holdout, rule, threshold)]
         for name, source in sets.items():
             compared += _compared(name, source, (old[name], rule), (new[name], threshold))
@@ -170,35 +186,68 @@ class _Update:
             parallel.by_main(lambda: publish(self.scratch, number, place.workdir), CheckpointError(f"{place.workdir}"))
         return Updated(number if keep else None, len(self.learned), threshold, rule, tuple(compared))
 
+    @property
+    def _takes_captions(self) -> bool:
+        inputs = self.detector.inputs
+        return inputs.tokenize is not None and inputs.captions != "never"
+
+    def _check_captions(self) -> None:
+        """Raises ConfigError for captions that would go unused."""
+        given = f"captions = {self.origin.captions}"
+        if self.origin.captions and not self._takes_captions:
+            raise ConfigError(f"{given}: {self.detector.name} learns from none here; leave them out")
+        if self.origin.captions and self.origin.category:
+            raise ConfigError(f"{given}: are of a data set (folder:PATH), and images of a plain folder have none")
+
     def _old(self, data_dir: Path | None) -> tuple[Any, Any] | None:
         """Old training and hold-out images; None where they are gone and can be done without."""
+        kept, workers = self.decided.holdout, self.place.workers
+        assert kept is not None
+        held = {bytes.fromhex(digest) for digest in kept.digests}
         parts: list[tuple[Any, Any]] = []
         try:
-            for one in self.origins:
-                known = digests(*(source for part in parts for source in part))
-                parts.append(load_again(one, known, self._extras, data_dir, self.place.workers))
+            for one, learned in zip(self.origins, self.digests, strict=True):
+                part = load_again(one, learned, held, data_dir, workers)
+                parts.append((self._at_depths(part[0]), self._at_depths(part[1])))
+                held -= set(digests(part[1], workers=workers))
         except DataError as error:
-            if getattr(self.detector, "extends", False):
+            if self.detector.extends:
                 why = "the threshold is measured with the kept scores of its hold-out, which a larger bank only lowers"
                 self.place.reporter.warn([f"{error}; {why}"])
                 return None
             raise DataError(
                 f"{error}\n  {self.detector.name} needs its old images besides the new ones: put them back, or fit anew"
             ) from error
-        return JoinedSource([train for train, _ in parts]), JoinedSource([held for _, held in parts])
+        if held and not self.detector.extends:
+            first = self.origins[0].source
+            raise DataError(
+                f"{len(held)} of the {len(kept)} images that the threshold was chosen on ({kept.source}) are not among "
+                f"what {self.place.workdir} was fitted on, and old scores say nothing of a new version: put them back, "
+                f"or run `jaxad threshold --checkpoint {shlex.quote(str(self.place.workdir))} --data "
+                f"{shlex.quote(first)}` first"
+            )
+        return JoinedSource([train for train, _ in parts]), JoinedSource([found for _, found in parts])
 
     def _new(self, data_dir: Path | None) -> tuple[Any, Any]:
         """New images to learn and to hold out, without those that the run knows."""
-        learned, held = load_normal(self.origin, data_dir, self.place.workers)
+        workers, reporter = self.place.workers, self.place.reporter
+        learned, held = map(self._at_depths, load_normal(self.origin, data_dir, workers))
         assert self.decided.holdout is not None
-        known = {bytes.fromhex(digest) for digest in self.decided.holdout.digests}
-        known |= digests(*self.old) if self.old else set()
-        fresh, kept = without(learned, known), without(held, known)
+        known = set().union(*self.digests, map(bytes.fromhex, self.decided.holdout.digests))
+        fresh = without(learned, known, workers=workers)
+        kept = without(held, known.union(digests(fresh, workers=workers)), workers=workers)
         if copies := len(learned) + len(held) - len(fresh) - len(kept):
-            self.place.reporter.say(f"{copies} images are known already, and left out")
+            reporter.say(f"{copies} images are known already, and left out")
         if not len(fresh):
             raise DataError(f"{self.origin.source}: no normal images that the run does not know")
+        if self._takes_captions:
+            captions = Captions.load(self.origin.captions, "train") if self.origin.captions else None
+            caption_record(fresh, captions, "train", reporter, besides=(*learned.records, *held.records))
         return fresh, kept
+
+    def _at_depths(self, source: Any) -> Any:
+        """The images, those of 16 bits read as the detector's own were."""
+        return source.at_depths({**source.depths, **dict(self.detector.depths)})
 
     def _steps(self, steps: int | None) -> int | None:
         """Optimizer steps to go on; None for a detector that does not train."""
@@ -210,8 +259,9 @@ class _Update:
         """What both versions are compared on besides the old hold-out, by name."""
         sets = {"new images, learned": self.learned, "new images, held out": self.held}
         if test is not None:
-            known = digests(self.learned, self.held, *(self.old or ()))
-            rest = without(test, known)
+            workers = self.place.workers
+            new = (digests(source, workers=workers) for source in (self.learned, self.held))
+            rest = without(test, set().union(*self.digests, *new), workers=workers)
             if copies := len(test) - len(rest):
                 self.place.reporter.say(f"{copies} of {len(test)} test images are known, and left out")
             sets["test"] = rest
@@ -249,26 +299,28 @@ class _Update:
         step = self.decided.step
         meta = {name: step.meta[name] for name in _KEPT if name in step.meta}
         sha256 = content_hash(self.learned, self._extras(self.learned), workers=self.place.workers)
-        known = [*self.origins, dataclasses.replace(self.origin, sha256=sha256)]
+        categories = tuple(self.learned.categories)
+        known = [*self.origins, dataclasses.replace(self.origin, sha256=sha256, categories=categories)]
         chain = hashlib.sha256("".join(one.sha256 for one in known).encode()).hexdigest()
         images = meta["data"].get("images", 0) + len(self.learned)
-        records = [dataclasses.asdict(one) for one in known]
+        records = [one.to_json() for one in known]
         meta["data"] = {**meta["data"], "images": images, "sha256": {"images": chain}, "origins": records}
-        return {**meta, "update": {"of": step.number, "kind": self.kind, "images": len(self.learned)}}
+        learned = [*step.meta["learned"], digests_text(digests(self.learned, workers=self.place.workers))]
+        update = {"of": step.number, "kind": self.kind, "images": len(self.learned)}
+        return {**meta, "learned": learned, "update": update}
 
     def _holdout(self, detector: Detector, protocol: str) -> HoldoutScores:
-        """What the new version makes of the old hold-out and the new one."""
-        parts, kept = [self.held], self.decided.holdout
+        """What the new version makes of the old hold-out and the new one; of old images that are gone what is kept."""
+        kept, workers = self.decided.holdout, self.place.workers
         assert kept is not None
-        if self.old is not None and len(self.old[1]):
-            parts.insert(0, self.old[1])
-        source = JoinedSource(parts)
-        found = [] if parts[0] is not self.held else [kept]
+        source = JoinedSource([*([] if self.old is None else [self.old[1]]), self.held])
+        again = {digest.hex() for digest in digests(source, workers=workers)}
+        found = [kept.select(digest not in again for digest in kept.digests)]
         if len(source):
             with self.place.reporter.images("threshold", len(source)) as progress:
-                how: Mapping[str, Any] = {"workers": self.place.workers, "progress": progress}
+                how: Mapping[str, Any] = {"workers": workers, "progress": progress}
                 found.append(measure_holdout(detector, source, protocol=protocol, **how))
-        return joined(found, source.name or kept.source)
+        return joined([part for part in found if len(part)], f"{kept.source} + {self.origin.source}")
 
     def _known(self, holdout: HoldoutScores, before: Threshold, after: Threshold) -> Compared:
         """The old hold-out: scores that were kept, and those of the new version."""
@@ -279,12 +331,14 @@ class _Update:
         errors = (_above(found, old.categories, rule).sum() for found, rule in ((old.scores, before), (scores, after)))
         return Compared("old hold-out: false alarms", len(old), *map(int, errors))
 
-    def _scored(self, detector: Detector, source: Any, protocol: str, name: str) -> np.ndarray:
-        predictor, scores = Predictor(detector, protocol), []
-        with self.place.reporter.images(name, len(source)) as progress:
-            for output in predictor.stream(source, workers=self.place.workers, progress=progress):
-                scores.extend(output.scores)
-        return np.array(scores, np.float64)
+    def _scores(self, detector: Detector, sets: Mapping[str, Any], protocol: str) -> dict[str, np.ndarray]:
+        """The image scores [n] of each set."""
+        predictor, scores = Predictor(detector, protocol), {}
+        for name, source in sets.items():
+            with self.place.reporter.images(name, len(source)) as progress:
+                outputs = predictor.stream(source, workers=self.place.workers, progress=progress)
+                scores[name] = np.concatenate([output.scores for output in outputs]).astype(np.float64)
+        return scores
 
     def _extras(self, source: Any) -> Mapping[str, np.ndarray]:
         return extras_of(self.detector, source.records, training=True)

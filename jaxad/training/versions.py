@@ -5,20 +5,24 @@ An update is written beside the steps, in `update/`, and moved among them once i
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jaxad import data
 from jaxad.config import DataConfig
+from jaxad.data.captions.attach import Captions
+from jaxad.data.captions.record import described
+from jaxad.data.depth import common_depths
 from jaxad.errors import CheckpointError, DataError, JaxadError
 from jaxad.inference.steps import FOLDER, Step, newest, open_step
 from jaxad.io.atomic import set_aside
-from jaxad.training.run_folder import content_hash, in_use
+from jaxad.training.run_folder import digests, in_use
 
 SCRATCH = "update"
 
@@ -31,17 +35,29 @@ class Origin:
         source: what `jaxad.data.load` takes, or the folder of loose images.
         category: of loose images, "" of a data set.
         categories: those that were used.
+        names: names of folders that were given (`jaxad.config.DataConfig.names`).
+        captions: folder or file of the captions of a data set, "" for those stored with it.
         holdout: share of the normal images that was held out.
-        skipped: files that could not be used.
         sha256: `content_hash` of the images that were learned.
     """
 
     source: str
-    categories: tuple[str, ...]
-    holdout: float
-    sha256: str
     category: str = ""
-    skipped: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    captions: str = ""
+    holdout: float = 0.0
+    sha256: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Origin:
+        """As `to_json` wrote it."""
+        names = {name: tuple(words) for name, words in values["names"].items()}
+        return cls(**{**values, "categories": tuple(values["categories"]), "names": names})
 
 
 @contextmanager
@@ -92,59 +108,67 @@ def origins(step: Step) -> list[Origin]:
     """What a run has learned from: the data that it was fitted on, and those of each update."""
     known = step.meta.get("data") or {}
     if "origins" in known:
-        return [Origin(**{**one, "categories": tuple(one["categories"])}) for one in known["origins"]]
-    name = str(known.get("source", "")).removesuffix("/train")
-    sha256 = (known.get("sha256") or {}).get("images", "")
-    skipped = tuple(known.get("skipped", ()))
-    return [Origin(name, tuple(step.meta["categories"]), known.get("holdout", 0.0), sha256, skipped=skipped)]
+        return [Origin.from_json(one) for one in known["origins"]]
+    first = {
+        "source": str(known.get("source", "")).removesuffix("/train"),
+        "categories": step.meta["categories"],
+        "names": known.get("names") or {},
+        "captions": (known.get("captions") or {}).get("source") or "",
+        "holdout": known.get("holdout", 0.0),
+        "sha256": (known.get("sha256") or {}).get("images", ""),
+    }
+    return [Origin.from_json(first)]
 
 
 def load_again(
-    origin: Origin,
-    known: Collection[bytes],
-    extras: Callable[[Any], Any],
-    data_dir: Path | None,
-    workers: int | None,
+    origin: Origin, learned: Collection[bytes], held: Collection[bytes], data_dir: Path | None, workers: int | None
 ) -> tuple[Any, Any]:
-    """The training and the hold-out images of an origin.
+    """The images of an origin that a run has learned, and those of its hold-out; what else lies there is left out.
 
     Args:
         origin: as recorded.
-        known: digests of the images of origins before it, which were left out.
-        extras: what a detector takes from records besides images.
+        learned: digests of the images that were learned from it.
+        held: digests of images of the hold-out, here or elsewhere.
         data_dir: folder of prepared data sets.
         workers: threads that decode.
 
     Raises:
-        DataError: they are not there, or others than they were.
+        DataError: images that were learned are not there any more.
     """
     try:
-        train, holdout = load_normal(origin, data_dir, workers)
+        images, _ = load_normal(replace(origin, holdout=0.0), data_dir, workers, on_bad="skip")
     except JaxadError as error:
         raise DataError(f"{origin.source}: cannot be read again: {error}") from error
-    train, holdout = without(train, known), without(holdout, known)
-    if content_hash(train, extras(train), workers=workers) != origin.sha256:
-        raise DataError(f"{origin.source}: holds other images than those that the run has learned from")
+    there = digests(images, workers=workers)
+    if missing := len(set(learned) - set(there)):
+        raise DataError(
+            f"{origin.source}: {missing} of the {len(learned)} images that the run has learned from are not there any "
+            "more, or others now"
+        )
+    parts = ([place for place, one in enumerate(there) if one in chosen] for chosen in (learned, held))
+    train, holdout = (images.select(places) for places in parts)
     return train, holdout
 
 
-def load_normal(origin: Origin, data_dir: Path | None, workers: int | None) -> tuple[Any, Any]:
-    """Normal images to learn, and those to hold out; `origin.sha256` is not looked at."""
+def load_normal(
+    origin: Origin, data_dir: Path | None, workers: int | None, *, on_bad: Literal["stop", "skip"] = "stop"
+) -> tuple[Any, Any]:
+    """Normal images to learn, and those to hold out, with their captions; `origin.sha256` is not looked at.
+
+    Raises:
+        DataError: no such data, or captions that do not fit them.
+    """
     if origin.category:
         images = data.loose_images(origin.source, origin.category)
         learned, held = data.split_holdout(images, origin.holdout, workers=workers)
+        images = images.at_depths(common_depths((origin.category, images.facts(i).bits) for i in range(len(images))))
         return images.select(learned), images.select(held, f"{images.name}/holdout")
-    on_bad = "skip" if origin.skipped else "stop"
-    config = DataConfig(origin.categories or None, origin.holdout, on_bad, workers)
+    config = DataConfig(origin.categories or None, origin.holdout, on_bad, workers, **origin.names)
     found = data.load(origin.source, data_dir, config=config)
-    return found.train, found.holdout
+    captions = Captions.load(origin.captions, "train") if origin.captions else None
+    return described(found.train, captions), described(found.holdout, captions)
 
 
-def digests(*sources: Any) -> set[bytes]:
-    """The digests of all images of some sources."""
-    return {source.digest(index) for source in sources for index in range(len(source))}
-
-
-def without(source: Any, known: Collection[bytes]) -> Any:
+def without(source: Any, known: Collection[bytes], *, workers: int | None = None) -> Any:
     """The images of a source that are not among `known` digests."""
-    return source.select(index for index in range(len(source)) if source.digest(index) not in known)
+    return source.select(place for place, one in enumerate(digests(source, workers=workers)) if one not in known)

@@ -73,6 +73,8 @@ def test_flags_come_from_the_detector(refused):
     assert (shorter.steps, shorter.epochs) == (20, None)
     by_epochs = parsed("fit", "dpdiff", *FIT[2:], "--train.epochs", "2").train
     assert by_epochs.counted(64).steps == 4
+    both = parsed("fit", "dpdiff", *FIT[2:], "--train.epochs", "2", "--train.steps", "5")
+    assert any("steps = 5, epochs = 2" in problem for problem in both.problems())
     words = ("--workdir", "run", "--classes", "nut", "screw", "--preset", "winclip")
     fusion = parsed("fit", "clipfusion", *words)
     assert (fusion.options, fusion.protocol) == (ReferenceOptions(classes=("nut", "screw")), "winclip")

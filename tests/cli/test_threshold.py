@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxad.inference import checkpoint
 from jaxad.inference.holdout_scores import HoldoutScores
@@ -75,7 +76,7 @@ def test_no_network_is_built_unless_there_are_other_images(run, monkeypatch, cap
 
 def test_the_bound_shown_falls_with_the_images_that_are_given(run, parts, tmp_path, capsys):
     """In what is printed, in report.json and on the page: 1/25 with 24 images, 1/49 with 48."""
-    new = make_parts(tmp_path / "new", ("disc", "other"), train=48, test=0)
+    new = make_parts(tmp_path / "new", ("other", "disc"), train=48, test=0)
     for number in (48, 24):
         for file in sorted((new / "disc/train/good").iterdir())[number:]:
             file.unlink()
@@ -151,6 +152,21 @@ def test_evaluate_takes_another_threshold_for_once(run, parts, tmp_path):
     with (tmp_path / "low/images.csv").open(newline="") as stream:
         assert {row["threshold"] for row in csv.DictReader(stream)} == {"-1.0"}
     assert (run / END).read_bytes() == before
+
+
+def test_images_that_were_learned_are_known_under_any_name_and_format(run, parts, tmp_path, capsys):
+    """A copy of the data in other files, one of which is new, is still what the run was fitted on."""
+    kept = read_decided(run).holdout.digests
+    for file in (parts / "disc").rglob("*.png"):
+        copy = tmp_path / "copy/disc" / file.relative_to(parts / "disc").with_name(f"x{file.stem}.bmp")
+        if "ground_truth" not in file.parts:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(file).save(copy)
+    Image.fromarray(np.full((56, 56), 200, np.uint8)).save(tmp_path / "copy/disc/train/good/new.png")
+    jaxad("threshold", "--checkpoint", run, "--data", f"folder:{tmp_path / 'copy'}")
+    assert "fitted on 7 of its images" in capsys.readouterr().err
+    now = read_decided(run).holdout.digests
+    assert (len(now), set(kept) < set(now)) == (5 + 1, True)
 
 
 def test_evaluate_refuses_a_threshold_without_measured_limits(parts, tmp_path, capsys):

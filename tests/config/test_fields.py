@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import operator
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from jaxad.config import (
     Config,
     DataConfig,
     DPDiffConfig,
+    FirstStageTrainConfig,
     PatchBankConfig,
     TrainConfig,
     VLMDiffConfig,
@@ -139,6 +142,24 @@ def test_epochs_are_counted_in_steps():
     assert TrainConfig().counted(32) == TrainConfig()
     with pytest.raises(ConfigError, match="epochs = 0: must be above 0"):
         TrainConfig(epochs=0).check()
+
+
+@pytest.mark.parametrize(("kind", "published"), [(TrainConfig, (40_000, None)), (FirstStageTrainConfig, (None, 100))])
+def test_a_length_is_given_in_steps_or_in_epochs(kind, published):
+    length = operator.attrgetter("steps", "epochs")
+    assert length(kind()) == length(kind.preset("paper")) == published
+    for name in kind.presets():
+        assert sum(part is not None for part in length(kind.preset(name))) == 1
+        assert length(kind.preset(name, epochs=2)) == (None, 2)
+        assert length(kind.preset(name, steps=7)) == (7, None)
+        # As flags change a preset, field by field.
+        preset = kind.preset(name)
+        for field, wanted in (("steps", (7, None)), ("epochs", (None, 2))):
+            changed = dataclasses.replace(preset, **{field: {"steps": 7, "epochs": 2}[field]}).instead_of(preset)
+            assert length(changed) == wanted
+        assert dataclasses.replace(preset, batch_size=3).instead_of(preset) == dataclasses.replace(preset, batch_size=3)
+    with pytest.raises(ConfigError, match=r"steps = 7, epochs = 2: .*give one"):
+        dataclasses.replace(kind(), steps=7, epochs=2).instead_of(kind()).check()
 
 
 def test_a_config_of_ones_own_has_presets_and_a_check():

@@ -18,12 +18,20 @@ def operations(pixels, seed, place):
     x = jnp.asarray(pixels, jnp.float32)
     least = jnp.take_along_axis(x, jnp.argmin(x, axis=1, keepdims=True), axis=1)
     padded = jnp.pad(x, ((1, 0), (0, 2)))[:, 1:]
-    return noise, x.T @ x, least, padded, jnp.roll(x, 1, 0), jax.lax.top_k(x, 2)[0], x[place]
+    return noise, x.T @ x, least, padded, jnp.roll(x, 1, 0), jax.lax.top_k(x, 2)[0], x[place], *beyond(x, place)
+
+
+def beyond(x, place):
+    """What JAX makes of indices that are not there."""
+    own = (jnp.take(x, place + 2, axis=0, mode=mode) for mode in ("fill", "clip"))
+    numbers = jnp.take(x.astype(jnp.int32), jnp.stack([place, place + 2]), axis=0, mode="fill")
+    constant = jnp.take(x, np.array([1, 9]), axis=1, mode="fill", fill_value=-3.0)
+    return *own, numbers.astype(jnp.float32), constant
 
 
 def test_each_image_gets_what_jax_gives_and_noise_is_that_of_its_seed():
     inputs = [Input("pixels", "uint8", (4, 6)), Input("seed", "uint32", ()), Input("place", "int32", ())]
-    model = to_onnx(operations, inputs, names := tuple("abcdefg"))
+    model = to_onnx(operations, inputs, names := tuple("abcdefghijk"))
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 6), np.uint8)
     seeds, places = np.array([4_000_000_001, 7], np.uint32), np.array([3, 0], np.int32)
     session = onnxruntime.InferenceSession(model.SerializeToString())

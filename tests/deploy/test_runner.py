@@ -7,7 +7,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +19,8 @@ import jaxad
 from jaxad.data import decode as own
 from jaxad.data import pixels as pixels_of
 from jaxad.deploy import runner
+from jaxad.nn import platforms
+from jaxad.testing import BACKBONE
 from jaxad.types import View
 
 RNG = np.random.default_rng(0)
@@ -60,12 +65,26 @@ def test_images_are_decoded_hashed_and_resized_as_by_jaxad(files):
 
 def test_what_cannot_be_judged_is_named(tmp_path):
     wide = written(tmp_path, "wide.png", Image.fromarray(np.zeros((9, 9), np.uint16)))
+    for name in ("color.png", "clear.png", "color.tiff"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((9, 9, 4 if name == "clear.png" else 3), np.uint16))
+        with pytest.raises(runner.UnusableError, match="16 bits a channel"):
+            runner.decode(tmp_path / name)
+    signed = written(tmp_path, "signed.tiff", Image.new("L", (9, 9)), tiffinfo={339: 2})
+    with pytest.raises(runner.UnusableError, match="signed"):
+        runner.decode(signed)
     small = written(tmp_path, "small.png", Image.new("L", (9, 4)))
     (tmp_path / "broken.png").write_bytes(b"PNG? no")
     for file, why in ((wide, "8 bits"), (small, "fewer than 5"), (tmp_path / "broken.png", "cannot identify")):
         with pytest.raises(runner.UnusableError, match=why) as error:
             runner.decode(file, 5)
         assert str(file) in str(error.value)
+
+
+def test_it_takes_the_files_that_jaxad_takes(tmp_path):
+    assert (set(runner.FORMATS), runner.SUFFIXES) == (set(own.FORMATS), own.EXTENSIONS)
+    other = written(tmp_path, "other.png", Image.new("RGB", (9, 9)), format="TGA")
+    with pytest.raises(runner.UnusableError, match="cannot identify"):
+        runner.decode(other)
 
 
 def test_it_needs_nothing_of_jaxad():
@@ -80,6 +99,19 @@ def test_it_needs_nothing_of_jaxad():
 def exported(request, trained, tmp_path_factory):
     out = tmp_path_factory.mktemp("exported") / request.param
     return jaxad.export(trained.workdir, out, format=request.param, platforms=("cpu",))
+
+
+def test_onnx_is_the_same_on_a_host_with_accelerators(parts, tmp_path, monkeypatch):
+    """Left to itself, a detector of precision "auto" is of 16 bits there, which ONNX is not written in."""
+    bank = jaxad.PatchBank.create(jaxad.PatchBankConfig(backbone=BACKBONE, image_size=56))
+    jaxad.fit(bank, parts.train, workdir=tmp_path / "run", holdout=parts.holdout)
+    jaxad.export(tmp_path / "run", tmp_path / "here", format="onnx")
+    gpu = SimpleNamespace(sharding=jax.sharding, devices=lambda: [SimpleNamespace(platform="gpu")])
+    monkeypatch.setattr(platforms, "jax", gpu)
+    assert jaxad.restore(tmp_path / "run").detector.backbone.dtype == "bfloat16"
+    jaxad.export(tmp_path / "run", tmp_path / "there", format="onnx")
+    written = [(tmp_path / place / "detector.onnx").read_bytes() for place in ("here", "there")]
+    assert written[0] == written[1]
 
 
 def test_run_py_says_what_predict_says(exported, trained, parts, tmp_path):

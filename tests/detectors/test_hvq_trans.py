@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxad.detectors._transformer import Attention
 from jaxad.detectors.hvq_trans import Codebook
 from jaxad.nn import module_state
+from jaxad.nn.dropout import Dropout
 from tests.detectors import peers
 
 detector = peers.PEERS["hvq-trans"].make
@@ -33,6 +35,14 @@ def test_transport_is_the_likely_distance_to_all_entries():
     likely = np.exp(z @ vectors.T / 7)
     expected = ((1 - cosines) * likely).sum(-1) / likely.sum(-1)
     np.testing.assert_allclose(codebook.transport(jnp.asarray(z)), expected, rtol=1e-4)
+
+
+def test_inference_attends_as_training_without_dropout():
+    attend = Attention(16, 2, dtype="float32", rngs=nnx.Rngs(0))
+    x = [jax.random.normal(jax.random.key(n), (2, 9, 16)) for n in range(3)]
+    idle, every = Dropout(0.0, None), np.ones((9, 9), bool)
+    np.testing.assert_allclose(attend(*x, idle), attend(*x, idle, every), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(attend(*x, Dropout(0.5, jax.random.key(0))), attend(*x, idle), atol=1e-3)
 
 
 def test_the_hierarchy_goes_from_the_last_layer_to_the_first(encoded):

@@ -74,6 +74,16 @@ def test_categories_are_given_or_those_of_subfolders(inspector, files):
         inspector(files[0], category="bolt")
 
 
+def test_what_an_image_shows_is_what_is_named_or_set_or_the_only_one_known(trained):
+    mine, other = (jaxad.load(trained.workdir, category=name, warm=False) for name in ("disc", ""))
+    assert [mine.category_of(name) for name in (None, "tile", "")] == ["disc", "tile", ""]
+    assert other.category_of() == ""
+    other.detector.categories = ("disc",)
+    assert [other.category_of(name) for name in (None, "", "disc")] == ["disc"] * 3
+    with pytest.raises(ConfigError, match="category = tile: the checkpoint knows disc"):
+        other.category_of("tile")
+
+
 def test_a_category_may_be_set_at_loading_and_a_threshold_by_hand(trained, files):
     mine = jaxad.load(trained.workdir, category="disc", threshold=0.0, warm=False)
     answer = mine(files[0])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import pytest
 import jaxad
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference import rechoose as module
+from jaxad.inference import steps
 from jaxad.inference.calibrate import choose_limits
-from jaxad.inference.holdout_scores import HoldoutScores
+from jaxad.inference.holdout_scores import HoldoutScores, joined
 from jaxad.inference.predictor import Predictor
-from jaxad.inference.rechoose import read_decided, rechoose
+from jaxad.inference.rechoose import chosen_like, read_decided, rechoose
 from jaxad.io import atomic
 from jaxad.io.digests import read_sealed, sealed
 from jaxad.testing import toy_model, toy_training
@@ -156,6 +158,31 @@ def test_scores_of_another_form_are_refused(copy, change, said):
     (copy / END).write_text(sealed(record | {"holdout": record["holdout"] | change}))
     with pytest.raises(CheckpointError, match=said):
         module.read_decided(copy)
+
+
+def test_the_end_is_read_once_and_again_once_it_was_written(copy, monkeypatch):
+    read = []
+    monkeypatch.setattr(steps, "read_sealed", lambda file: read.append(file.name) or read_sealed(file))
+    decided = read_decided(copy)
+    assert read == ["complete.json"]
+    decided.step.end(None, None, 0.5)
+    assert decided.step.ending()["false_alarm"] == 0.5
+
+
+def test_limits_are_chosen_like_those_of_a_rule():
+    """Set by hand, at a rate of their own, at that of the rule; of a new category like the pooled ones."""
+    names = ("a",) * 9 + ("b",) * 9
+    numbers = np.tile(np.arange(1.0, 10), 2)
+    scores = HoldoutScores("exact-256", "s", names, names, ("00" * 16,) * 18, numbers, numbers, numbers)
+    rule = choose_limits(scores, false_alarm=0.1)
+    by_hand, own = replace(rule.limits["a"], image=3.5, by_hand=True), replace(rule.limits["b"], asked=0.5)
+    rule = replace(rule, limits={**rule.limits, "a": by_hand, "b": own})
+    more = joined([scores, HoldoutScores("exact-256", "s", ("c",), ("c",), ("01" * 16,), *np.full((3, 1), 40.0))], "s")
+    limits = chosen_like(rule, more).limits
+    assert (limits["a"].image, limits["a"].by_hand, limits["a"].above) == (3.5, True, 6)
+    assert (limits["b"].image, limits["b"].asked) == (pytest.approx(5, rel=1e-4), 0.5)
+    assert [limits[name].image for name in ("", "c")] == pytest.approx([9, 40], rel=1e-4)
+    assert chosen_like(choose_limits(scores, value=2.5), more).value == 2.5
 
 
 def test_json_round_trip_is_exact(trained):

@@ -46,7 +46,7 @@ class StripesNetwork(nnx.Module):
     def usual_blocks(self, part=None):
         return (self.depth - 1,)
 
-    def maps(self, images):
+    def maps(self, images, stages=None):
         b, h, w, _ = images.shape
         return [self.features(images, (self.depth - 1,)).reshape(b, h // 8, w // 8, -1)]
 

@@ -79,7 +79,7 @@ def test_concurrent_requests_share_batches_and_compile_nothing(inspector):
         (b"", "/inspect", {}, 400, "image is empty"),
         (b"no image", "/inspect", {}, 422, "not an image of a known format"),
         (picture()[:200], "/inspect", {}, 422, "truncated image"),
-        (picture(), "/inspect?category=bolt", {}, 422, "the run knows disc, tile"),
+        (picture(), "/inspect?category=bolt", {}, 422, "knows disc, tile"),
         (picture(), "/inspect?overlay=maybe", {}, 422, "overlay = maybe"),
         (b"{}", "/inspect", {"Content_Type": "application/json"}, 415, "content type application/json"),
         (picture(), "/inspect", {"Content_Type": "multipart/form-data"}, 400, "form cannot be read"),

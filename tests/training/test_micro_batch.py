@@ -9,10 +9,12 @@ import jaxad
 from jaxad import parallel
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError
+from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
 from jaxad.testing import make_parts, toy_model, toy_training
 from jaxad.training import trainer
 from jaxad.training.micro_batch import SHARE, UNTOLD, memory_of, resolved
+from jaxad.training.run_folder import Place
 from jaxad.training.step import bytes_refused, step_bytes
 from tests.training.test_trainer import StopAt, Stopped
 
@@ -116,3 +118,18 @@ def test_all_processes_take_what_fits_the_least_memory(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(parallel.multihost_utils, "process_allgather", lambda value: np.array([value, 7], value.dtype))
     assert (parallel.least(9), parallel.least(3)) == (7, 3)
+
+
+def test_memory_is_agreed_on_once_and_where_it_is_asked_for(tmp_path, monkeypatch):
+    """All processes must take part in each agreement."""
+    agreed = []
+    for name in ("least", "from_main"):
+        monkeypatch.setattr(parallel, name, lambda value: agreed.append(value) or value)
+    monkeypatch.setattr(trainer, "step_bytes", lambda *given, **how: 1)
+    place = Place(tmp_path, parallel.make_mesh(devices=jax.devices()[:1]), None, Reporter(quiet=True))
+    for micro_batch, images in ((None, 8), (2, 2)):
+        config = TrainConfig(batch_size=8, micro_batch=micro_batch)
+        assert trainer._with_micro_batch(toy_model(), config, place, None).batch_size == images
+    assert not agreed
+    found = trainer._with_micro_batch(toy_model(), TrainConfig(batch_size=8, micro_batch="auto"), place, None)
+    assert (found.batch_size, len(agreed)) == (8, 1)

@@ -9,15 +9,20 @@ from PIL import Image
 
 import jaxad
 from jaxad import cli
+from jaxad.config import DataConfig
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import find_step
-from jaxad.inference.rechoose import read_decided
+from jaxad.inference.holdout_scores import HoldoutScores
+from jaxad.inference.predictor import Predictor
+from jaxad.inference.rechoose import read_decided, rechoose
+from jaxad.io.progress import Reporter
 from jaxad.testing import BACKBONE, make_parts, toy_model, toy_training
 from jaxad.training import update as updating
 from jaxad.training.update import update
 from jaxad.training.verification import verify
-from jaxad.training.versions import Origin, revert
+from jaxad.training.versions import Origin, load_normal, revert
+from tests.data.captions.test_attach import publish
 from tests.training.test_trainer import arrays, assert_bit_equal
 
 
@@ -62,7 +67,7 @@ def alarms(tmp_path_factory):
 
 
 def origin(folder, category="disc"):
-    return Origin(str(folder), (), 0.0, "", category)
+    return Origin(str(folder), category)
 
 
 def labels(done):
@@ -120,7 +125,7 @@ def test_the_old_version_comes_back(run, alarms, finished, monkeypatch):
     assert find_step(run).name == "1"
 
 
-@pytest.mark.parametrize("place", ["choose_limits", "measure_holdout", "publish"])
+@pytest.mark.parametrize("place", ["chosen_like", "measure_holdout", "publish"])
 def test_what_stops_an_update_leaves_the_old_version(run, alarms, finished, place, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -139,8 +144,11 @@ def test_what_stops_an_update_leaves_the_old_version(run, alarms, finished, plac
     assert not (run / "update").exists()
 
 
-def test_a_dry_run_replaces_nothing(run, alarms):
-    done = update(run, origin(alarms), keep=False)
+def test_a_dry_run_replaces_nothing_and_places_each_version_once(run, alarms, data, monkeypatch):
+    made = []
+    monkeypatch.setattr(updating, "Predictor", lambda *given: made.append(given) or Predictor(*given))
+    done = update(run, origin(alarms), test=data.test, keep=False)
+    assert (len(made), len(done.compared)) == (2, 5)
     assert done.step is None
     assert find_step(run).name == "0"
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.json"]
@@ -152,7 +160,7 @@ def test_images_that_are_known_are_left_out(run, alarms, data):
         update(run, origin(alarms), kind="false-alarm")
     folder = data.train.records[0].file.parents[3]
     with pytest.raises(DataError, match="no normal images that the run does not know"):
-        update(run, Origin(f"folder:{folder}", (), 0.0, ""))
+        update(run, Origin(f"folder:{folder}"))
 
 
 def test_a_bank_does_without_old_images_and_others_say_what_they_need(tmp_path, alarms):
@@ -209,8 +217,9 @@ def test_training_goes_on_with_old_and_new_images_and_again(data, alarms, tmp_pa
     Image.fromarray(np.full((56, 56), 78, np.uint8)).save(tmp_path / "one.png")
     (tmp_path / "one").mkdir()
     (tmp_path / "one.png").rename(tmp_path / "one" / "one.png")
-    third = update(tmp_path / "run", origin(tmp_path / "one"), kind="false-alarm", steps=1, keep=False)
+    third = update(tmp_path / "run", origin(tmp_path / "one", "ring"), kind="false-alarm", steps=1)
     assert third.learned == 1
+    assert jaxad.restore(tmp_path / "run").detector.categories == ("disc", "tile", "ring")
     with pytest.raises(CheckpointError, match="another run"):
         fitted(toy_model(), data, tmp_path / "run", config)
 
@@ -219,6 +228,139 @@ def test_a_bundle_has_no_state_to_go_on_from(trained, alarms, tmp_path):
     jaxad.export(trained.workdir, tmp_path / "bundle", format="bundle")
     with pytest.raises(CheckpointError, match="no optimizer state to go on from, as in a bundle"):
         update(tmp_path / "bundle", origin(alarms))
+
+
+def digests_of(run):
+    """What a run has learned, and what its threshold is chosen on, both as sets."""
+    learned = "".join(jaxad.restore(run).meta["learned"])
+    return {learned[i : i + 32] for i in range(0, len(learned), 32)}, set(read_decided(run).holdout.digests)
+
+
+def padim():
+    return jaxad.PaDiM.create(jaxad.PaDiMConfig(backbone=BACKBONE, image_size=56, dimensions=8))
+
+
+def test_nothing_is_learned_twice_or_held_out_once_it_was_learned_though_the_old_folder_has_changed(tmp_path, alarms):
+    """Of old images that cannot all be read again, the digests alone are known."""
+    parts = make_parts(tmp_path / "parts", ("disc",))
+    data = jaxad.data.load(f"folder:{parts}")
+    run = tmp_path / "run"
+    fitted(bank(), data, run)
+    old = parts / "disc/train/good"
+    first, known = digests_of(run)
+    assert first == {data.train.digest(i).hex() for i in range(len(data.train))}
+    Path(data.train.records[0].file).unlink()
+    with pytest.raises(DataError, match="no normal images that the run does not know"):
+        update(run, origin(old))
+    for file in alarms.iterdir():
+        shutil.copy(file, old / f"new-{file.name}")
+    update(run, origin(old))
+    learned, held = digests_of(run)
+    assert not learned & held
+    assert (first < learned, known <= held, len(learned | held)) == (True, True, 12 + 12)
+    with pytest.raises(DataError, match="no normal images that the run does not know"):
+        update(run, origin(old), kind="false-alarm")
+
+
+def test_no_image_is_held_out_that_another_category_learns(run, tmp_path):
+    new = make_parts(tmp_path / "new", ("none", "tile", "disc"))
+    shutil.rmtree(new / "none")
+    source = jaxad.data.load(f"folder:{new}", config=DataConfig(("disc",), holdout=0.0)).train
+    last = sorted(range(len(source)), key=source.digest)[-4:]
+    shutil.rmtree(new / "tile/train")
+    for index in last:
+        (new / "tile/train/good").mkdir(parents=True, exist_ok=True)
+        shutil.copy(source.records[index].file, new / "tile/train/good")
+    update(run, Origin(f"folder:{new}"))
+    learned, held = digests_of(run)
+    assert {source.digest(index).hex() for index in last} <= learned
+    assert not learned & held
+
+
+def test_old_images_are_found_among_others_by_their_pixels(tmp_path, alarms):
+    """New images in the old folder make another hold-out of it, but not of the run."""
+    parts = make_parts(tmp_path / "parts", ("disc",))
+    data = jaxad.data.load(f"folder:{parts}")
+    fitted(padim(), data, tmp_path / "run")
+    _, kept = digests_of(tmp_path / "run")
+    for file in alarms.iterdir():
+        shutil.copy(file, parts / "disc/train/good" / f"new-{file.name}")
+    update(tmp_path / "run", Origin(f"folder:{parts}"), kind="false-alarm")
+    learned, held = digests_of(tmp_path / "run")
+    assert (held, len(learned)) == (kept, 7 + 12)
+    both = jaxad.data.JoinedSource([data.train, jaxad.data.loose_images(alarms, "disc")])
+    assert_bit_equal(jaxad.restore(tmp_path / "run").detector, padim().remember(both))
+
+
+def test_new_images_of_16_bits_are_read_at_the_depth_of_the_old(tmp_path, alarms):
+    def wide(file, target, times):
+        gray = np.asarray(Image.open(file).convert("L")).astype(np.uint16) * times
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(gray).save(target)
+
+    for number, file in enumerate(sorted(make_parts(tmp_path / "parts", ("disc",)).glob("disc/train/good/*.png"))):
+        wide(file, tmp_path / f"wide/disc/train/good/{number}.png", 16)
+    for file in alarms.iterdir():
+        wide(file, tmp_path / "new" / file.name, 4)
+    data = jaxad.data.load(f"folder:{tmp_path / 'wide'}")
+    assert data.train.depths == {"disc": 12}
+    fitted(bank(), data, tmp_path / "run")
+    done = update(tmp_path / "run", origin(tmp_path / "new"), kind="false-alarm")
+    assert labels(done)["new images, learned: false alarms"] == (12, 12, 0)
+    # Of a category that is new, its own images tell.
+    fresh, _ = load_normal(origin(tmp_path / "new", "ring"), None, None)
+    assert fresh.depths == {"ring": 10}
+
+
+def test_a_threshold_of_images_that_cannot_be_read_again_is_kept_by_a_bank_alone(run, data, alarms, tmp_path):
+    fitted(padim(), data, tmp_path / "padim")
+    other = HoldoutScores(
+        "exact-256", "elsewhere", ("a",), ("disc",), ("ab" * 16,), *(np.array([float(n)]) for n in (3, 4, 1))
+    )
+    for workdir in (run, tmp_path / "padim"):
+        rechoose(workdir, holdout=other)
+    with pytest.raises(DataError, match=r"1 of the 1 images that the threshold was chosen on \(elsewhere\).*--data"):
+        update(tmp_path / "padim", origin(alarms))
+    update(run, origin(alarms))
+    after = read_decided(run).holdout
+    assert (after.digests[0], after.scores[0], len(after)) == ("ab" * 16, 3.0, 1 + 5)
+
+
+def test_what_was_decided_for_a_category_stays(run, alarms):
+    rechoose(run, value=50.0, categories=["disc"])
+    rechoose(run, false_alarm=0.4, categories=["tile"])
+    rule = update(run, origin(alarms)).threshold
+    assert (rule.limits["disc"].image, [rule.asked(name) for name in ("", "disc", "tile")]) == (50.0, [0.01, None, 0.4])
+
+
+def test_a_damaged_newest_step_makes_room_for_the_new_one(run, alarms, data):
+    update(run, origin(alarms))
+    (run / "checkpoints/1/meta/metadata").unlink()
+    said = []
+    reporter = Reporter(quiet=True)
+    reporter.warn = said.extend
+    assert update(run, origin(alarms), reporter=reporter).step == 1
+    assert (run / "checkpoints/damaged-1").is_dir()
+    assert "set aside as damaged-1" in said[0]
+
+
+def test_names_and_captions_of_the_data_are_recorded_and_used_again(tmp_path, alarms):
+    parts = make_parts(tmp_path / "parts", ("disc",))
+    (parts / "disc/train/good").rename(parts / "disc/train/prima")
+    names = {"good_names": ["prima"]}
+    data = jaxad.data.load(f"folder:{parts}", config=DataConfig(good_names=("prima",)))
+    provenance = {"holdout": 0.1, "names": names}
+    jaxad.fit(padim(), data.train, workdir=tmp_path / "run", holdout=data.holdout, provenance=provenance)
+    with pytest.raises(ConfigError, match="padim learns from none"):
+        update(tmp_path / "run", Origin(f"folder:{parts}", captions="x.json"))
+    update(tmp_path / "run", origin(alarms), kind="false-alarm")
+    first, second = jaxad.restore(tmp_path / "run").meta["data"]["origins"]
+    assert (first["names"], second["names"], second["category"]) == (names, {}, "disc")
+    ids = [f"disc/train/prima/{number:03}.png" for number in range(12)]
+    captions = publish(tmp_path, ids, [f"part {number}" for number in range(12)])
+    described = Origin(f"folder:{parts}", names={"good_names": ("prima",)}, captions=str(captions))
+    train, _ = load_normal(described, None, None)
+    assert [record.caption for record in train.records] == [f"part {int(r.file.stem)}" for r in train.records]
 
 
 def test_the_command_line(run, alarms, capsys, tmp_path, data):

@@ -323,8 +323,7 @@ class VLMDiff(Detector, Trainable):
         images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
         if self._side != self.config.image_size:
             images = resize_bilinear(images, (self._side, self._side))
-        network, stages = self.backbone.network, self.config.stages
-        maps = network.maps(images) if stages is None else network.maps(images, stages)
+        maps = self.backbone.network.maps(images, self.config.stages)
         before, after = zip(*(jnp.split(layer, 2) for layer in maps), strict=True)
         return list(before), list(after)
 

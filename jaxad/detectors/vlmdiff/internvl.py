@@ -18,7 +18,7 @@ from jaxad.models.captioner import decoding
 from jaxad.models.captioner.chat import CONTEXT, IMAGE, IMAGE_END, TURN_END, conversation
 from jaxad.models.captioner.config import CaptionerConfig
 from jaxad.models.captioner.config_files import ids_of, is_internvl
-from jaxad.models.captioner.network import abstract_internvl, load_internvl
+from jaxad.models.captioner.network import load_internvl
 from jaxad.models.captioner.tiles import rounded_up, tiles
 from jaxad.models.captioner.tokenizer import ChatTokenizer, load_chat_tokenizer
 from jaxad.models.weights.loader import find_weights
@@ -185,29 +185,6 @@ def captions_in_jax(model: str) -> bool:
     """
     file = open_place(model).find("config.json")
     return file is not None and is_internvl(read_object(file, error=WeightsError))
-
-
-def bytes_per_device(config: CaptionerConfig, mesh: Mesh, dtype: Any, *, images: int, tokens: int) -> dict[str, int]:
-    """What a network takes of each device's memory, without making an array.
-
-    Args:
-        config: its shape.
-        mesh: the devices, `fsdp` of which share the parameters.
-        dtype: compute type.
-        images: answered at once.
-        tokens: of each question and its answer.
-
-    Returns:
-        Bytes of "parameters" and of "memories".
-    """
-    arrays = module_state.split(abstract_internvl(config, dtype))[1]
-    shardings = parallel.parameter_shardings(arrays, mesh)
-    parameters = sum(
-        int(np.prod(shardings[path].shard_shape(array.shape))) * array.dtype.itemsize for path, array in arrays.items()
-    )
-    d = config.decoder
-    each = 2 * d.depth * tokens * d.key_heads * d.head_width * jnp.dtype(dtype).itemsize
-    return {"parameters": parameters, "memories": -(-images // mesh.size) * each}
 
 
 def _generation(model: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from jaxad.errors import WeightsError
 from jaxad.models.captioner.chat import TEMPLATES, TRANSFORMERS
 from jaxad.models.captioner.config import CaptionerConfig, DecoderConfig, Rotary, TowerConfig
-from jaxad.models.weights.config_fields import ConfigFields, is_number, is_size, shown
+from jaxad.models.weights.config_fields import ConfigFields, is_number, is_size, shown, transformer_sizes
 from jaxad.nn.normalization import Normalization
 
 MOST_TILES = 64
@@ -198,18 +198,13 @@ def _tower(c: ConfigFields, *, qkv_bias: str, head_norm: str, shrink: int) -> To
     c.sizes("intermediate_size")
     c.numbers("layer_norm_eps")
     c.flags(qkv_bias, head_norm)
-    if c.sizes("hidden_size", "num_attention_heads"):
-        heads = c["num_attention_heads"]
-        c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+    c.multiple("hidden_size", "num_attention_heads")
     if c.sizes("image_size", "patch_size"):
         square = c["patch_size"] * shrink
         c.check(["image_size"], lambda value: value % square == 0, f"a multiple of {square} pixels")
     c.stop()
     return TowerConfig(
-        width=c["hidden_size"],
-        depth=c["num_hidden_layers"],
-        heads=c["num_attention_heads"],
-        hidden=c["intermediate_size"],
+        **transformer_sizes(c),
         patch=c["patch_size"],
         image_size=c["image_size"],
         norm=c["norm_type"],
@@ -234,7 +229,7 @@ def _decoder(given: ConfigFields, kind: str) -> DecoderConfig:
         key_heads = key_heads or heads
         c.check(["num_attention_heads"], lambda value: value % key_heads == 0, f"a multiple of {key_heads} key heads")
         if not head_width:
-            c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+            c.multiple("hidden_size", "num_attention_heads")
             head_width = c["hidden_size"] // heads
         if head_width % 2:
             c.problems.append(f"heads of {head_width} channels; must be even")

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jaxad.errors import WeightsError
-from jaxad.models.weights.config_fields import ConfigFields, plausible_depth, shown
+from jaxad.models.weights.config_fields import ConfigFields, plausible_depth, shown, transformer_sizes
 from jaxad.nn.normalization import OPENAI_CLIP, Normalization
 from jaxad.nn.positions import Interpolation
 
 Activation = Literal["gelu", "quick_gelu"]
 """Exact GELU, or x * sigmoid(1.702 x), which OpenAI trained with."""
+
+Filling = Literal["zero", "end"]
+"""What a text is filled up with: id 0, as towers of open_clip were trained (Stable Diffusion 2.x), or the end token, as
+OpenAI's (1.x)."""
 
 TextPool = Literal["largest", "end", "last"]
 """Whose token's state stands for the text: the largest id, the first id equal to `end`, or the last place."""
@@ -69,10 +73,7 @@ class VisionConfig:
         c.sizes("image_size", "patch_size", "projection_dim")
         _check_transformer(c)
         return cls(
-            width=c["hidden_size"],
-            depth=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            hidden=c["intermediate_size"],
+            **transformer_sizes(c),
             patch=c["patch_size"],
             image_size=c["image_size"],
             projection=c["projection_dim"],
@@ -93,8 +94,7 @@ class VisionConfig:
         c.sizes("image_size", "patch_size")
         c.flags("no_ln_pre", "final_ln_after_pool")
         c.without("timm_model_name", "attentional_pool", "act_kwargs", "norm_kwargs")
-        if c.sizes("width", "head_width"):
-            c.check(["width"], lambda value: value % c["head_width"] == 0, f"a multiple of {c['head_width']}")
+        c.multiple("width", "head_width")
         _check_open_clip(c)
         return cls(
             width=c["width"],
@@ -145,7 +145,7 @@ class TextConfig:
     """Id of the token that ends a text, for `pool` = "end"."""
 
     @property
-    def filling(self) -> Literal["zero", "end"]:
+    def filling(self) -> Filling:
         """What Stable Diffusion fills texts up with for this tower: OpenCLIP's, of 2.x, has the exact GELU."""
         return "zero" if self.activation == "gelu" else "end"
 
@@ -174,10 +174,7 @@ class TextConfig:
         _check_transformer(c)
         stable_diffusion_2 = (c["hidden_size"], c["num_hidden_layers"]) == (1024, 23)
         return cls(
-            width=c["hidden_size"],
-            depth=c["num_hidden_layers"],
-            heads=c["num_attention_heads"],
-            hidden=c["intermediate_size"],
+            **transformer_sizes(c),
             vocabulary=c["vocab_size"],
             context=c["max_position_embeddings"],
             projection=c["projection_dim"] if projected else None,
@@ -204,8 +201,7 @@ class TextConfig:
         c.sizes("eos_id", least=0)
         c.flags("no_causal_mask")
         c.without("hf_model_name", "embed_cls", "proj_bias", "act_kwargs", "norm_kwargs")
-        if c.sizes("width", "heads"):
-            c.check(["width"], lambda value: value % c["heads"] == 0, f"a multiple of heads = {c['heads']}")
+        c.multiple("width", "heads")
         _check_open_clip(c)
         return cls(
             width=c["width"],
@@ -378,9 +374,7 @@ def _check_transformer(c: ConfigFields) -> None:
     c.depths("num_hidden_layers")
     c.sizes("intermediate_size")
     c.numbers("layer_norm_eps")
-    if c.sizes("hidden_size", "num_attention_heads"):
-        heads = c["num_attention_heads"]
-        c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+    c.multiple("hidden_size", "num_attention_heads")
     c.stop()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from jaxad.errors import ConfigError, WeightsError
 from jaxad.io.json_files import VOCABULARY, read_object
 from jaxad.io.places import expanded
 from jaxad.io.untrusted import bytes_of, reading
+from jaxad.models.clip.config import Filling
 from jaxad.models.weights.place import open_place
 
 DEFAULT = "openai/clip-vit-large-patch14"
@@ -22,10 +23,6 @@ FILES = (
     *("vocab.json", "merges.txt", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
-
-
-Filling = Literal["zero", "end"]
-"""Id 0, as towers of open_clip were trained (Stable Diffusion 2.x), or the end token, as OpenAI's (1.x)."""
 
 
 class CLIPTokenizer:

@@ -162,9 +162,7 @@ def _check(c: ConfigFields) -> None:
     c.one_of(hidden_act=("gelu",), num_channels=(3,))
     c.depths("num_hidden_layers")
     c.sizes("intermediate_size")
-    if c.sizes("hidden_size", "num_attention_heads"):
-        heads = c["num_attention_heads"]
-        c.check(["hidden_size"], lambda value: value % heads == 0, f"a multiple of num_attention_heads = {heads}")
+    c.multiple("hidden_size", "num_attention_heads")
     if c.sizes("image_size", "patch_size"):
         c.check(["image_size"], lambda value: value >= c["patch_size"], f"at least patch_size = {c['patch_size']}")
     c.sizes("num_register_tokens", least=0)

@@ -102,8 +102,14 @@ class ViT(nnx.Module):
         last = max(2 * self.depth // 3, first + 1) if part else self.depth
         return tuple(range(first, last))
 
-    def maps(self, images: Array) -> list[jax.Array]:
-        """What the whole network says of `images` [b h w 3]: its patches after the final norm, float32 [b h' w' c]."""
+    def maps(self, images: Array, stages: Collection[int] | None = None) -> list[jax.Array]:
+        """What the whole network says of `images` [b h w 3]: its patches after the final norm, float32 [b h' w' c].
+
+        Raises:
+            ConfigError: `stages` are given, which a Vision Transformer does not have.
+        """
+        if stages is not None:
+            raise ConfigError(f"stages = {sorted(stages)}: a Vision Transformer has none; leave them out")
         patches = self.patches(self(images)[0]).astype(jnp.float32)
         return [patches.reshape(len(images), *self.grid((images.shape[1], images.shape[2])), -1)]
 

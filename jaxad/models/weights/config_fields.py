@@ -64,6 +64,12 @@ class ConfigFields(Mapping[str, Any]):
         """Whether each is a number of blocks."""
         return self.sizes(*names, most=DEPTH)
 
+    def multiple(self, name: str, of: str) -> bool:
+        """Whether both are whole numbers above 0 and the first is a multiple of the second, as a width is of heads."""
+        return self.sizes(name, of) and self.check(
+            [name], lambda value: value % self[of] == 0, f"a multiple of {of} = {self[of]}"
+        )
+
     def numbers(self, *names: str) -> bool:
         """Whether each is a finite number above 0."""
         return self.check(names, is_number, "a number above 0")
@@ -101,6 +107,17 @@ class ConfigFields(Mapping[str, Any]):
         """Raises WeightsError with all problems if there is any."""
         if self.problems:
             raise WeightsError("\n".join([f"{self.where} cannot be used:", *(f"  {p}" for p in self.problems)]))
+
+
+def transformer_sizes(c: ConfigFields) -> dict[str, Any]:
+    """Width, depth, heads and hidden width of a transformer, whose config has them under transformers' names."""
+    names = {
+        "width": "hidden_size",
+        "depth": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "hidden": "intermediate_size",
+    }
+    return {name: c[field] for name, field in names.items()}
 
 
 def plausible_depth(blocks: int, what: object) -> int:

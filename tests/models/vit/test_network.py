@@ -130,3 +130,10 @@ def test_optional_parts_leave_no_parameters():
     config = ViTConfig(16, 1, 2, 4, image_size=8, hidden=32, layer_scale=False, qkv_bias=False)
     _, arrays = module_state.split(abstract_vit(config))
     assert not [path for path in arrays if "scale1" in path or "registers" in path or "query/bias" in path]
+
+
+def test_it_gives_maps_of_the_whole_network_alone(tmp_path):
+    write_dinov2(tmp_path)
+    network = load_vit(find_weights(tmp_path))
+    with pytest.raises(ConfigError, match=r"stages = \[1\]"):
+        network.maps(np.zeros((1, PATCH, PATCH, 3), np.float32), (1,))

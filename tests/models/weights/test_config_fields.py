@@ -107,3 +107,12 @@ def test_long_values_are_not_printed_in_full():
     with pytest.raises(WeightsError) as caught:
         c.stop()
     assert len(str(caught.value)) < 500
+
+
+def test_a_width_is_a_multiple_of_its_heads():
+    c = ConfigFields("config.json", {"width": 12, "heads": 3, "odd": 5, "none": 0}, {})
+    assert c.multiple("width", "heads")
+    assert not c.problems
+    assert not c.multiple("width", "odd")
+    assert not c.multiple("width", "none")
+    assert [problem.split(" ")[0] for problem in c.problems] == ["width", "none"]
