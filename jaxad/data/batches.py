@@ -79,7 +79,7 @@ def batches(
     """Reads a source once, in order.
 
     Each image is opened and decoded once, whatever the number of views. At most two batches of resized images are held
-    ahead; with `originals`, which are large, no more images than there are threads.
+    ahead, or one image for each thread; with `originals`, which are large, no more images than there are threads.
     Images, order and bytes are the same whatever `workers`, `processes` and `rows`.
 
     Args:
@@ -124,7 +124,9 @@ def batches(
         masks=masks,
         gray_masks=gray_masks,
     )
-    ahead = max(workers, 1) * max(processes, 1) if originals else 2 * batch_size
+    threads = max(workers, 1) * max(processes, 1)
+    # Small batches must not leave threads without work.
+    ahead = threads if originals else max(2 * batch_size, threads)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
     loaded = grain.MapDataset.range(len(order)).map(load).to_iter_dataset(options)
     if processes:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import metrics, parallel
+from jaxad.data import ImageList
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem
@@ -88,6 +89,20 @@ class Predictor:
         """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
         return self._programs.predict.trace(self.arrays, parallel.shard_batch(batch, self.mesh))
 
+    def warm(self, category: str = "") -> None:
+        """Compiles the program that `stream` runs, on a blank image of a category.
+
+        No region is asked for: it may hold no pixel of any image but those that are to come.
+        """
+        inputs = self._detector.inputs
+        side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
+        blank = ImageList([np.zeros((side, side, 3), np.uint8)], category or next(iter(self._detector.categories), ""))
+        (loaded,) = self._batches(blank, None, 0)
+        if self._detector.tiling is not None or self._detector.regions:
+            parallel.to_host(self._raw(loaded.batch))
+        else:
+            self(loaded.batch)
+
     def stream(
         self,
         source: Source,
@@ -107,8 +122,8 @@ class Predictor:
         in float16, so that results differ by that rounding.
 
         `originals` and `on_unreadable` are those of `jaxad.data.batches`; an image is marked too where its category is
-        needed and unknown. The score and map of an image that is marked mean nothing. With `masks` each batch has the
-        defect masks as the protocol resizes them.
+        needed and unknown, and where its region holds none of its pixels. The score and map of an image that is marked
+        mean nothing. With `masks` each batch has the defect masks as the protocol resizes them.
 
         A detector that was fitted on tiles (`Detector.tiling`) judges tiles: there is an output for each image, whose
         map has the protocol's size for each side of a tile. Where there are masks, maps and masks have the protocol's
@@ -123,12 +138,18 @@ class Predictor:
         if tiling is not None or regions:
             if features is not None:
                 raise DataError(f"{source.name}: features of whole images serve no detector of tiles or of a region")
-            how = {"originals": True, "on_unreadable": on_unreadable, "masks": _whole if masks else None}
             views = self._detector.inputs.views
-            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions)
-            resize = self.protocol.resize_mask if masks else None
+            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions, workers)
+            # The loader makes views of whole images, and hands on those of which tiles are to be cut.
+            how = {"originals": originals or tiling is not None, "on_unreadable": on_unreadable}
+            how |= {"views": views if tiling is None else {}, "seeds": tiling is None}
+            if masks:
+                how["masks"] = _whole
             one_by_one = self._batches(source, indices, workers, tiled=True, **how)
-            yield from tiled(one_by_one, originals=originals, masks=resize, resolution=resolution, progress=progress)
+            resize, mark = self.protocol.resize_mask if masks else None, on_unreadable == "mark"
+            yield from tiled(
+                one_by_one, originals=originals, mark=mark, masks=resize, resolution=resolution, progress=progress
+            )
             return
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
@@ -169,9 +190,9 @@ class Predictor:
     def _batches(
         self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any
     ) -> Iterator[LoadedBatch]:
-        """The images as the detector sees them; `tiled` for tiles to be cut of: one by one, by every host."""
+        """The images as the detector sees them; `tiled` for maps to be put together of: one by one, by every host."""
         rows = None if tiled else parallel.local_rows(self.batch_size, self.mesh)
-        views, images = ({}, 1) if tiled else (self._detector.inputs.views, self.batch_size)
+        views, images = options.pop("views", self._detector.inputs.views), 1 if tiled else self.batch_size
         # Images of 16 bits are read as those were that the detector was fitted on.
         if self._detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
             source = at_depths(dict(self._detector.depths))

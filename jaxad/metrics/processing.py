@@ -21,7 +21,7 @@ def process_maps(protocol: Protocol, maps: jax.typing.ArrayLike, *, smooth: bool
     maps = jnp.asarray(maps, jnp.float32)
     chex.assert_rank(maps, 3, custom_message="maps must be [b h w]")
     _, height, width = maps.shape
-    return operators.separable(_chain(protocol, height, smooth), _chain(protocol, width, smooth), maps)
+    return operators.separable(chain(protocol, height, smooth), chain(protocol, width, smooth), maps)
 
 
 def image_scores(protocol: Protocol, maps: jax.typing.ArrayLike) -> jax.Array:
@@ -59,7 +59,7 @@ def resize_mask(protocol: Protocol, mask: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _chain(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
+def chain(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
     """All that happens to `size` rows or columns of a map, as one matrix."""
     if protocol.canvas is None:
         matrix = bilinear(size, protocol.size, protocol.align_corners)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import jaxad
 from jaxad.data import ImageList, Region, Tiling
 from jaxad.errors import DataError
+from jaxad.inference.answer import Answer
 from jaxad.inference.calibrate import choose_threshold
+from jaxad.inference.inspector import Inspector
 from jaxad.inference.predictor import Predictor
 from jaxad.metrics.classes import ClassMetrics
+from jaxad.report.watched_folder import WatchedFolder
+from jaxad.serve.batcher import Batcher
+from tests.compilations import counted
 from tests.inference.test_tiled import SIDE, TILING, Brightness, smooth
 
 REGION = Region.from_json({"box": [16, 8, 56, 48]})
@@ -103,6 +109,58 @@ def test_a_region_that_misses_an_image_names_it():
     far = detector(Region.from_json({"box": [500, 500, 600, 600]}))
     with pytest.raises(DataError, match=r"image-0.*region"):
         judged(far, smooth(SIDE, SIDE))
+
+
+FAR = Region.from_json({"box": [90, 90, 120, 120]})
+"""Of images of at least 91 px."""
+
+
+def photos(folder):
+    """Three that the region `FAR` meets, one that it misses, and one that cannot be read."""
+    folder.mkdir()
+    for name, side in {"a": 128, "b": 64, "d": 130, "e": 100}.items():
+        Image.fromarray(smooth(side, side)).save(folder / f"{name}.png")
+    (folder / "c.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module", params=[None, TILING], ids=["whole", "tiles"])
+def inspector(request):
+    return Inspector(detector(FAR, request.param), batch_size=2).warm()
+
+
+def test_who_is_warm_compiles_nothing(tmp_path):
+    made = Inspector(detector(FAR), batch_size=2).warm()
+    with counted() as counts:
+        assert made(smooth(100, 140)).score > 0
+    assert counts["programs"] == 0
+
+
+def test_an_image_without_the_region_is_a_problem_and_all_others_are_judged(inspector, tmp_path):
+    folder = photos(tmp_path / "photos")
+    assert inspector(smooth(128, 128)).score > 0
+    with pytest.raises(DataError, match=r"2 of 5 images") as error:
+        inspector(folder)
+    assert [problem.kind for problem in error.value.problems] == ["outside the region", "unreadable image"]
+    bad = []
+    answers = list(inspector.stream(ImageList(folder), on_bad=bad.extend))
+    assert [answer.file for answer in answers] == [str(folder / f"{name}.png") for name in "ade"]
+    assert [problem.file for problem in bad] == [str(folder / f"{name}.png") for name in "bc"]
+    alone = [inspector(answer.file).score for answer in answers]
+    assert [answer.score for answer in answers] == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_server_and_a_watched_folder_judge_what_the_region_meets(inspector, tmp_path):
+    batcher = Batcher(inspector)
+    jobs = [batcher.submit(smooth(side, side), str(side), "") for side in (128, 64, 100)]
+    kinds = [type(job.result(60)) for job in jobs]
+    batcher.close()
+    assert kinds == [Answer, tuple, Answer]
+    out = tmp_path / "out"
+    out.mkdir()
+    watched = WatchedFolder(photos(tmp_path / "photos"), out, inspector, interval=0, patience=0)
+    found = [*watched.look(), *watched.look()]
+    assert sorted(type(each) is Answer for each in found) == [False, False, True, True, True]
 
 
 def test_a_run_records_its_region_and_flags_replace_it(tmp_path):
