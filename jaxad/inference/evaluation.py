@@ -19,7 +19,7 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.inference.decisions import Decision, counted, decide, mistakes
-from jaxad.inference.maps import heat_scale, kept_to
+from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, Shown, TsneInput, choose_cases
 from jaxad.inference.threshold import POOLED, Threshold
@@ -66,10 +66,11 @@ class Scored:
         for place, (record, index, mask, size) in enumerate(images):
             map, score, label = output.maps[place], float(output.scores[place]), int(record.label or 0)
             inside = None if output.inside is None else output.inside[place]
-            if inside is not None and mask is not None:
+            seen = output.detail(place)
+            if inside is not None and mask is not None and seen.mask is not None and seen.inside is not None:
                 # A defect outside of the region is nobody's business.
-                mask = mask & inside
-                label = int(mask.any()) if label else label
+                mask, seen = mask & inside, seen._replace(mask=seen.mask & seen.inside)
+                label = int(mask.any() or seen.mask.any()) if label else label  # type: ignore[union-attr]
             label = self.protocol.image_label(label, mask)
             self.classes[record.category].update(
                 output.scores[place : place + 1],
@@ -79,9 +80,9 @@ class Scored:
                 [record.identity or str(record.file)],
                 [inside],
             )
-            rule = self.threshold
-            seen = map if inside is None else kept_to(inside, map, rule and rule.of(record.category).pixel)
-            self.decisions.append(decide(index, record, label, score, seen, mask, size, rule))
+            self.decisions.append(
+                decide(index, record, label, score, seen.map, seen.mask, size, self.threshold, seen.inside)
+            )
             self.indices[record.category].append(index)
             if record.label == 0 and len(self.normal_values[record.category]) < 50:
                 self.normal_values[record.category].append(map[::8, ::8].ravel())

@@ -9,7 +9,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +31,20 @@ from jaxad.types import Batch, Explanation, Source
 OnUnreadable = Literal["raise", "mark"]
 
 
+class Detail(NamedTuple):
+    """An image's map as predictions have it, with its mask and region at that size: what decisions are made of.
+
+    Attributes:
+        map: float32 [h w].
+        mask: bool [h w], the true defect, None where there is none.
+        inside: bool [h w], what is judged, None for all.
+    """
+
+    map: np.ndarray
+    mask: np.ndarray | None = None
+    inside: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class Output:
     """Predictions of one batch under a protocol, real images only.
@@ -40,12 +54,21 @@ class Output:
         maps: float32 [b h w], resized and smoothed as the protocol says.
         loaded: the batch they belong to.
         inside: bool [b h w], what is judged of the maps, where that is a region of the images; None for all.
+        details: of each image, where `maps` were made smaller to be compared with masks; else empty.
     """
 
     scores: np.ndarray
     maps: np.ndarray
     loaded: LoadedBatch
     inside: np.ndarray | None = None
+    details: tuple[Detail, ...] = ()
+
+    def detail(self, place: int) -> Detail:
+        """What the decision about an image is made of."""
+        if self.details:
+            return self.details[place]
+        mask = self.loaded.masks[place] if self.loaded.masks else None
+        return Detail(self.maps[place], mask, None if self.inside is None else self.inside[place])
 
 
 class Predictor:
@@ -144,12 +167,10 @@ class Predictor:
             how = {"originals": originals or tiling is not None, "on_unreadable": on_unreadable}
             how |= {"views": views if tiling is None else {}, "seeds": tiling is None}
             if masks:
-                how["masks"] = _whole
+                how |= {"masks": _whole, "gray_masks": self.protocol.gray_masks}
             one_by_one = self._batches(source, indices, workers, tiled=True, **how)
-            resize, mark = self.protocol.resize_mask if masks else None, on_unreadable == "mark"
-            yield from tiled(
-                one_by_one, originals=originals, mark=mark, masks=resize, resolution=resolution, progress=progress
-            )
+            options = {"mark": on_unreadable == "mark", "masks": masks, "resolution": resolution}
+            yield from tiled(one_by_one, originals=originals, progress=progress, **options)
             return
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}

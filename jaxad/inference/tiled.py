@@ -104,7 +104,7 @@ class TiledStream:
         *,
         originals: bool = False,
         mark: bool = False,
-        masks: Callable[[np.ndarray], np.ndarray] | None = None,
+        masks: bool = False,
         resolution: Resolution = "image",
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
@@ -115,7 +115,7 @@ class TiledStream:
                 and with its whole mask, where masks are wanted.
             originals: whether to hand the originals on.
             mark: whether an image of which a region holds no pixel is marked by its problem, as an unreadable one is.
-            masks: how the protocol resizes a mask; None where no masks are wanted. Maps are then of the masks' size.
+            masks: whether masks are wanted; maps are then of their size.
             resolution: of maps and masks, where masks are wanted.
             progress: called after every image.
 
@@ -202,8 +202,8 @@ class TiledStream:
             image.stitched.add(corner, maps[row], None if scores is None else float(scores[row]))
             image.left -= 1
 
-    def _output(self, image: _Image, masks: Any, resolution: Resolution, progress: Any) -> Output:
-        from jaxad.inference.predictor import Output
+    def _output(self, image: _Image, masks: bool, resolution: Resolution, progress: Any) -> Output:
+        from jaxad.inference.predictor import Detail, Output
 
         if progress is not None:
             progress(1)
@@ -215,13 +215,23 @@ class TiledStream:
         # What a detector makes of the whole image would be moved by what lies outside of the region.
         if score is None or inside is not None:
             score = large.image_score(self.protocol, map if self.protocol.score_smoothed else plain, inside)
-        if masks is not None:
-            (mask,) = loaded.masks
-            resize = image.stitched.like if resolution == "tile" else masks
-            mask, inside = (None if part is None else resize(part) for part in (mask, image.region))
-            map = map if resolution == "tile" else large.reduced(self.protocol, map)
+        details: tuple[Detail, ...] = ()
+        if masks:
+            (whole,) = loaded.masks
+            mask = None if whole is None else self._defect(whole, map.shape)
+            size = self.protocol.size, self.protocol.size
+            if resolution == "image" and map.shape != size:
+                details = (Detail(map, mask, inside),)
+                map = large.reduced(self.protocol, map)
+                mask = None if whole is None else self._defect(whole, size)
+                inside = None if image.region is None else large.mask_like(image.region, size)
             loaded = loaded._replace(masks=(mask,))
-        return Output(np.array([score], np.float32), map[None], loaded, None if inside is None else inside[None])
+        within = None if inside is None else inside[None]
+        return Output(np.array([score], np.float32), map[None], loaded, within, details)
+
+    def _defect(self, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The mask of an image at the size of a map, as the protocol resizes it."""
+        return self.protocol.resize_mask(mask, None if self.tiling is None else (shape[0], shape[1]))
 
 
 def _tile(

@@ -11,9 +11,12 @@ from jaxad.data import ImageList, Region, Tiling
 from jaxad.errors import DataError
 from jaxad.inference.answer import Answer
 from jaxad.inference.calibrate import choose_threshold
+from jaxad.inference.evaluation import score
 from jaxad.inference.inspector import Inspector
 from jaxad.inference.predictor import Predictor
+from jaxad.inference.threshold import Limits, Threshold
 from jaxad.metrics.classes import ClassMetrics
+from jaxad.metrics.large import mask_like
 from jaxad.report.watched_folder import WatchedFolder
 from jaxad.serve.batcher import Batcher
 from tests.compilations import counted
@@ -103,6 +106,43 @@ def test_evaluation_leaves_out_what_lies_outside(parts):
     assert corner["config"]["regions"] == ["disc"]
     assert everything["n_anomalous"] > corner["classes"]["disc"]["n_anomalous"]
     assert corner["classes"]["tile"]["n_anomalous"] == everything["n_anomalous"]
+
+
+def spots(folder, side):
+    """Three photos with a spot of 4 px, which the whole image's map hardly has, and one without; with masks."""
+    for number in range(4):
+        image, mask = smooth(side, side), np.zeros((side, side), np.uint8)
+        if number:
+            y, x = 31 * number + 20, 40 * number
+            image[y : y + 4, x : x + 4] = mask[y : y + 4, x : x + 4] = 255
+            file = folder / f"cup/ground_truth/spot/{number}_mask.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(file)
+        file = folder / f"cup/test/{'spot' if number else 'good'}/{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(file)
+    return jaxad.data.load(f"folder:{folder}").test
+
+
+@pytest.mark.parametrize("region", [None, Region.from_json({"box": [30, 30, 150, 150]})])
+@pytest.mark.parametrize("tiling", [None, TILING])
+@pytest.mark.parametrize("resolution", ["image", "tile"])
+def test_decisions_are_those_of_predictions(tmp_path, region, tiling, resolution):
+    """Whatever size metrics compare at."""
+    test, made = spots(tmp_path, 180), detector(region, tiling)
+    whole = Threshold(0.1, "exact-256", {"": Limits(0.2, 1.0, 0.0, 5)})
+    decisions = score(made, test, threshold=whole, resolution=resolution).decisions
+    answers = jaxad.predict(made, [record.file for record in test.records], threshold=whole, category="cup")
+    assert len(decisions) == 4
+    for decision, answer, record in zip(decisions, answers, test.records, strict=True):
+        assert decision.score == pytest.approx(answer.score, rel=1e-5)
+        assert decision.box == answer.box
+        small = answer.small_map if answer.inside is None else np.where(answer.inside, answer.small_map, 0)
+        assert decision.flagged == (small > 1.0).mean()
+        if record.label:
+            mask = mask_like(test.mask(test.records.index(record)), small.shape)
+            mask = mask if answer.inside is None else mask & answer.inside
+            assert decision.overlap == (mask & (small > 1)).sum() / (mask | (small > 1)).sum()
 
 
 def test_a_region_that_misses_an_image_names_it():
