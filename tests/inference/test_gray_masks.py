@@ -38,7 +38,7 @@ def code_folder(root, code: int):
     return jaxad.data.load(f"folder:{root}").test
 
 
-@pytest.mark.parametrize("code", [1, 2, 5, 255])
+@pytest.mark.parametrize("code", [1, 2, 3, 4, 5, 255])
 def test_codes_are_resized_as_they_are(trained, tmp_path, code):
     source = code_folder(tmp_path, code)
     report = jaxad.evaluate(trained.model, source, protocol="diad")["classes"]["pcb"]
@@ -54,8 +54,6 @@ def test_codes_are_resized_as_they_are(trained, tmp_path, code):
     for name in ("image_auroc", "pixel_auroc"):
         expected[name] = max(expected[name], 1 - expected[name])
     assert report["n_anomalous"] == labels.sum()
-    # A threshold of the published grid may fall into a cell of the histogram, which a pixel or two share.
-    assert report["aupro"] == pytest.approx(expected.pop("aupro"), abs=1e-5)
     assert {name: report[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
