@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxad.inference.heat import contour, overlay
+from jaxad.inference.heat import contour, fit_mask, overlay
 from jaxad.inference.maps import defect_box, heat_scale, image_map
 from jaxad.io.text import name_text
 
@@ -84,7 +84,8 @@ class Answer:
         Colors are those of the category's scale; without a threshold each map has a scale of its own.
         """
         if self._limits is None or self.mask is None:
-            low, high = heat_scale(normal=self.map)
+            judged = ... if self.inside is None else fit_mask(self.inside, self.map.shape)
+            low, high = heat_scale(normal=self.map[judged])
             return overlay(self.image, self.map, low=low, high=high)
         low, high = heat_scale(self._limits.pixel, np.array([self._limits.typical]))
         return contour(overlay(self.image, self.map, low=low, high=high), self.mask)

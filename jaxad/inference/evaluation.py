@@ -19,9 +19,20 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.inference.decisions import Decision, counted, decide, mistakes
-from jaxad.inference.maps import heat_scale
-from jaxad.inference.predictor import Output, Predictor
-from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, Shown, TsneInput, choose_cases
+from jaxad.inference.heat import fit_mask
+from jaxad.inference.maps import fit_map, heat_scale, kept_to
+from jaxad.inference.predictor import Detail, Output, Predictor
+from jaxad.inference.results import (
+    PICTURE,
+    Case,
+    Curves,
+    Evaluation,
+    PrototypeFigure,
+    Rank,
+    Shown,
+    TsneInput,
+    choose_cases,
+)
 from jaxad.inference.threshold import POOLED, Threshold
 from jaxad.inference.tiled import Resolution
 from jaxad.io.pictures import shrink
@@ -32,6 +43,8 @@ PICTURED = 60
 """False alarms, and misses, that the page has pictures of at most."""
 SHOWN = 320
 """Longer side of these pictures in pixels at most."""
+SAMPLED = 1000
+"""Pixels of each of the first normal images, from which the cold end of colors is."""
 
 
 class Scored:
@@ -84,8 +97,9 @@ class Scored:
                 decide(index, record, label, score, seen.map, seen.mask, size, self.threshold, seen.inside)
             )
             self.indices[record.category].append(index)
-            if record.label == 0 and len(self.normal_values[record.category]) < 50:
-                self.normal_values[record.category].append(map[::8, ::8].ravel())
+            if label == 0 and len(self.normal_values[record.category]) < 50:
+                values = map.ravel() if inside is None else map[inside]
+                self.normal_values[record.category].append(values[:: 1 + len(values) // SAMPLED].copy())
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Metrics by category, those without test images left out."""
@@ -237,15 +251,18 @@ def figures(
     }
     ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
     wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
+    decided = {decision.index: decision for decision in scored.decisions}
     cases, pictures = [], {}
-    for output in scored.predictor.stream(scored.source, indices=list(dict.fromkeys([*ranks, *wrong]))):
-        loaded = output.loaded
-        for index, record, map, value in zip(loaded.indices, loaded.records, output.maps, output.scores, strict=True):
-            image, mask = scored.source[index].image, scored.source.mask(index)
+    shown = list(dict.fromkeys([*ranks, *wrong]))
+    for output in scored.predictor.stream(scored.source, indices=shown, originals=True):
+        for place, index in enumerate(output.loaded.indices):
+            image, mask = _original(scored.source, index, output.loaded.originals[place]), scored.source.mask(index)
+            detail = output.detail(place)._replace(mask=mask)
+            limit = None if threshold is None else threshold.of(decided[index].category).pixel
             if index in ranks:
-                cases.append(Case(record, image, map, float(value), ranks[index], mask))
+                cases.append(Case(decided[index], rank=ranks[index], **_small(image, detail, limit, PICTURE)))
             if index in wrong:
-                pictures[index] = Shown(shrink(image, SHOWN), map, mask)
+                pictures[index] = Shown(**_small(image, detail, limit, SHOWN))
     limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
     heat = {}
     for name in seen:
@@ -275,6 +292,23 @@ def figures(
     )
 
 
+def _original(source: Source, index: int, image: np.ndarray | None) -> np.ndarray:
+    """The image that was decoded; with several hosts another one may have done that."""
+    return source[index].image if image is None else image
+
+
+def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) -> dict[str, Any]:
+    """Image, map and mask for a picture of so many pixels, with nothing to see outside of what is judged."""
+    image, map, mask = shrink(image, side), detail.map, detail.mask
+    size = image.shape[:2]
+    if detail.inside is not None:
+        map = kept_to(detail.inside, map, limit)
+        mask = None if mask is None else fit_mask(mask, size) & fit_mask(detail.inside, size)
+    map = fit_map(map, size) if max(map.shape) > side else map
+    mask = fit_mask(mask, size) if mask is not None and max(mask.shape) > side else mask
+    return {"image": image, "map": map, "mask": mask}
+
+
 def versions() -> dict[str, str]:
     """Versions of jaxad and of the libraries that its numbers depend on."""
     packages = ("jaxad", "jax", "jaxlib", "flax", "optax", "ott-jax", "numpy")
@@ -283,25 +317,27 @@ def versions() -> dict[str, str]:
 
 def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[PrototypeFigure], TsneInput | None]:
     """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
-    records = scored.source.records
+    decided = {decision.index: decision for decision in scored.decisions}
     pairs = []
     for members in scored.indices.values():
-        defective = [i for i in members if ranks.get(i) == "median" and records[i].label]
-        pairs += defective[:1] + [i for i in members if records[i].label == 0][:1]
+        defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]
+        pairs += defective[:1] + [i for i in members if decided[i].label == 0][:1]
     prototypes, before, after, anomalous, categories = [], [], [], [], []
-    for index, found in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
-        record, mask = records[index], scored.source.mask(index)
+    for index, (found, image) in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
+        decision, mask = decided[index], scored.source.mask(index)
         if found.similarity is not None:
-            image = scored.source[index].image
-            prototypes.append(PrototypeFigure(record, image, np.asarray(found.similarity), found.prototypes, mask))
+            small = shrink(_original(scored.source, index, image), PICTURE)
+            outlined = None if mask is None else fit_mask(mask, small.shape[:2])
+            similarity = np.asarray(found.similarity)
+            prototypes.append(PrototypeFigure(decision, small, similarity, found.prototypes, outlined))
         # Without a mask nobody can say which patches of a defective image are defective.
-        if found.before is None or found.after is None or (record.label and mask is None):
+        if found.before is None or found.after is None or (decision.label and mask is None):
             continue
         marked = _patch_labels(mask, (found.before.shape[0], found.before.shape[1]))
         before.append(found.before.reshape(len(marked), -1))
         after.append(found.after.reshape(len(marked), -1))
         anomalous.append(marked)
-        categories += [record.category] * len(marked)
+        categories += [decision.category] * len(marked)
     if not before:
         return prototypes, None
     patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)

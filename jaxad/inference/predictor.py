@@ -190,8 +190,12 @@ class Predictor:
         if waiting is not None:
             yield self._output(*waiting, progress)
 
-    def explain(self, source: Source, indices: Sequence[int], *, workers: int | None = None) -> Iterator[Explanation]:
+    def explain(
+        self, source: Source, indices: Sequence[int], *, workers: int | None = None
+    ) -> Iterator[tuple[Explanation, np.ndarray | None]]:
         """What lies between image and anomaly map, for figures: one explanation, its arrays without b, for each image.
+
+        Beside it comes the image, uint8 [h w 3], None where another host has decoded it.
 
         Args:
             source: the images.
@@ -200,13 +204,13 @@ class Predictor:
         """
         if self._detector.tiling is not None:
             # What lies between a tile and its map is no figure of the image.
-            yield from (Explanation() for _ in indices)
+            yield from ((Explanation(), None) for _ in indices)
             return
-        for loaded in self._batches(source, indices, workers):
+        for loaded in self._batches(source, indices, workers, originals=True):
             found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
             found = parallel.to_host(found)
             for place in range(len(loaded.records)):
-                yield jax.tree.map(lambda array, place=place: array[place], found)
+                yield jax.tree.map(lambda array, place=place: array[place], found), loaded.originals[place]
 
     def _batches(
         self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any

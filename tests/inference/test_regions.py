@@ -11,12 +11,16 @@ from jaxad.data import ImageList, Region, Tiling
 from jaxad.errors import DataError
 from jaxad.inference.answer import Answer
 from jaxad.inference.calibrate import choose_threshold
-from jaxad.inference.evaluation import score
+from jaxad.inference.evaluation import figures, score
+from jaxad.inference.heat import fit_mask, overlay
+from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.inference.inspector import Inspector
+from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.threshold import Limits, Threshold
 from jaxad.metrics.classes import ClassMetrics
 from jaxad.metrics.large import mask_like
+from jaxad.report.figures import gallery
 from jaxad.report.watched_folder import WatchedFolder
 from jaxad.serve.batcher import Batcher
 from tests.compilations import counted
@@ -106,6 +110,26 @@ def test_evaluation_leaves_out_what_lies_outside(parts):
     assert corner["config"]["regions"] == ["disc"]
     assert everything["n_anomalous"] > corner["classes"]["disc"]["n_anomalous"]
     assert corner["classes"]["tile"]["n_anomalous"] == everything["n_anomalous"]
+    rule = Threshold(0.1, "exact-256", {"": Limits(9.0, 9.0, 0.0, 5)})
+    shown = gallery(corner, figures(score(made, test, threshold=rule)))
+    for group in shown["categories"]:
+        for card in group["cards"]:
+            anomalous = test.records[card["decision"].index].label and group["category"] == "tile"
+            assert card["decision"].verdict == ("missed" if anomalous else "passed")
+
+
+def test_colors_begin_at_the_middle_of_what_is_judged(parts):
+    """Outside, where a map has its least value, nothing counts."""
+    made = detector(Region.from_json({"box": [0, 0, 20, 20]}))
+    images = [np.random.default_rng(i).integers(0, 255, (SIDE, SIDE, 3), np.uint8) for i in range(3)]
+    outputs = list(Predictor(made, batch_size=2).stream(ImageList(images)))
+    medians = [np.median(output.maps[output.inside]) for output in outputs]
+    assert measure_holdout(made, ImageList(images)).medians == pytest.approx(medians, rel=1e-6)
+    assert medians[0] > np.median(outputs[0].maps)
+    (answer, *_) = jaxad.predict(made, images)
+    inside = fit_mask(answer.inside, (SIDE, SIDE))
+    cold, hot = heat_scale(normal=answer.map[inside])
+    np.testing.assert_array_equal(answer.overlay, overlay(answer.image, answer.map, low=cold, high=hot))
 
 
 def spots(folder, side):
