@@ -118,8 +118,6 @@ class Fit(FitCommand):
         dataset, own = self.options.load(data, config, reporter)
         reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])
-        if self.train is not None and len(dataset.train):
-            reporter.say(_length_of(self.train, len(dataset.train)))
         provenance = {**own, "holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)}
         seed = self.train.seed if self.train else 0
         result = fit(
@@ -141,15 +139,6 @@ class Fit(FitCommand):
             print_threshold(result.threshold)
         reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
         reporter.say(f"next: {next_command(self, dataset, result)}")
-
-
-def _length_of(train: TrainConfig, images: int) -> str:
-    """What training will be, for the line before it begins."""
-    train = train.counted(images)
-    at_once = train.batch_size * train.accumulate
-    return (
-        f"{train.steps:,} steps of {at_once} images, {train.steps * at_once / images:.3g} epochs of {images:,} images"
-    )
 
 
 def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
