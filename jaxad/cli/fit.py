@@ -112,6 +112,7 @@ class Fit(FitCommand):
 
         from jaxad import parallel
         from jaxad.cli._threshold_table import print_threshold
+        from jaxad.data.region import of_categories
         from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
@@ -120,6 +121,7 @@ class Fit(FitCommand):
         reporter.warn([str(problem) for problem in dataset.problems])
         provenance = {**own, "holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)}
         seed = self.train.seed if self.train else 0
+        regions = dataset.regions if regions is None else of_categories(regions, dataset.categories)
         result = fit(
             _Fitted().get(self.detector).create(config, key=jax.random.key(seed)),
             dataset.train,
@@ -131,7 +133,7 @@ class Fit(FitCommand):
             provenance=provenance,
             tiling=self.tiling(),
             tiles_per_image=self.tiles_per_image,
-            regions=dataset.regions if regions is None else regions,
+            regions=regions,
             workers=self.workers,
             reporter=reporter,
         )

@@ -109,8 +109,8 @@ class Predict(Command):
         regions = regions_of(self.roi)
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
-        reporter.warn(judge_in(restored, regions))
         detector = restored.detector
+        reporter.warn(judge_in(restored, regions, detector.categories))
         if takes_captions(detector):
             reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
         category = typed(self.category, detector.categories)

@@ -227,7 +227,7 @@ def test_a_server_and_a_watched_folder_judge_what_the_region_meets(inspector, tm
     assert sorted(type(each) is Answer for each in found) == [False, False, True, True, True]
 
 
-def test_a_run_records_its_region_and_flags_replace_it(tmp_path):
+def test_a_run_records_its_region_and_flags_replace_it(tmp_path, capsys):
     from jaxad.testing import make_parts
     from tests.cli.shell import BANK
     from tests.cli.shell import jaxad as command
@@ -243,6 +243,32 @@ def test_a_run_records_its_region_and_flags_replace_it(tmp_path):
         command("predict", tmp_path / "parts/disc/test/blot", "--checkpoint", tmp_path / "run", "--out", out, *flags)
         scores[name] = (out / "predictions.jsonl").read_text()
     assert scores["run"] != scores["whole"]
+    wrong, place = (
+        ("--roi", '{"disk": {"box": [0, 0, 9, 9]}}'),
+        ("--out", tmp_path / "wrong", "--checkpoint", tmp_path / "run"),
+    )
+    for words in (
+        ("predict", tmp_path / "parts/disc/test/blot", *place),
+        ("evaluate", "--data", data, *place),
+        ("fit", "patch-bank", "--data", data, "--workdir", tmp_path / "other", *BANK),
+    ):
+        with pytest.raises(DataError, match=r"'disk' is unknown \(did you mean disc"):
+            command(*words, *wrong)
+    capsys.readouterr()
+    command(
+        "fit",
+        "patch-bank",
+        "--data",
+        data,
+        "--workdir",
+        tmp_path / "whole run",
+        *BANK,
+        "--roi",
+        '{"box": [0, 0, 56, 56]}',
+    )
+    words = ("evaluate", "--data", data, "--checkpoint", tmp_path / "run", "--out", tmp_path / "report")
+    command(*words, "--baseline", tmp_path / "whole run")
+    assert "baseline, roi: the threshold was measured on another region" in capsys.readouterr().err
     with pytest.raises(jaxad.errors.CheckpointError, match="another run"):
         command(
             "fit", "patch-bank", "--data", data, "--workdir", tmp_path / "run", *BANK, "--roi", '{"box": [0,0,9,9]}'
