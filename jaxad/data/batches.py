@@ -13,6 +13,7 @@ from absl import flags
 
 from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
+from jaxad.data.source import gray_mask_of
 from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
@@ -212,8 +213,7 @@ class _Load:
             loaded = _Loaded(index, {}) if of_others else self._loaded(index)
             if self.masks is None:
                 return loaded
-            gray = getattr(self.source, "gray_mask", None) if self.gray_masks else None
-            mask = (gray or self.source.mask)(index)
+            mask = gray_mask_of(self.source, index) if self.gray_masks else self.source.mask(index)
             return loaded if mask is None else loaded._replace(mask=self.masks(mask))
 
     def _loaded(self, index: int) -> _Loaded:
