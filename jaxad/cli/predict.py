@@ -133,7 +133,8 @@ class Predict(Command):
 
         assert self.watch is not None
         kinds: Any = self.save
-        watched = WatchedFolder(self.watch, self.out, inspector, save=kinds, map_format=self.map_format)
+        how: dict[str, Any] = {"save": kinds, "map_format": self.map_format, "told": reporter.say}
+        watched = WatchedFolder(self.watch, self.out, inspector, **how)
         inspector.warm()
         reporter.say(f"watching {visible(self.watch)}; {watched.judged} files there were judged before")
         for found in watched.results():
