@@ -83,7 +83,8 @@ class Evaluate(WorkCommand):
         from jaxad.cli._overrides import overrides
         from jaxad.cli._threshold_table import print_decisions
         from jaxad.inference import checkpoint
-        from jaxad.inference.evaluation import figures, make_report, score
+        from jaxad.inference.evaluation import make_report, score
+        from jaxad.inference.figures import figures
         from jaxad.inference.threshold import overridden
         from jaxad.io.progress import Reporter
         from jaxad.io.text import visible

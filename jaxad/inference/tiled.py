@@ -165,7 +165,8 @@ class TiledStream:
         if self.tiling is None:
             views = {name: np.asarray(images)[0] for name, images in loaded.batch.images.items()}
             return [(corner, views, int(loaded.batch.seed[0])) for corner in corners]
-        return map_threads(partial(_tile, loaded.originals[0], self.tiling, self.views), corners, self.workers)
+        whole: Any = loaded.originals[0]
+        return map_threads(partial(_tile, whole, self.tiling, self.views), corners, self.workers)
 
     def _judge(self, tiles: _Tiles) -> None:
         """Sends a batch to the device, and takes the result of the one before."""

@@ -84,7 +84,7 @@ def _pooling(protocol: Protocol) -> np.ndarray:
 def _filtered(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """PIL's bilinear resizing of a mask, bool or gray values, uint8 of that size."""
     gray = Image.fromarray(mask if mask.dtype == np.uint8 else mask.astype(np.uint8) * 255)
-    return np.asarray(gray.resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(gray.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
 def _picked(image: np.ndarray, size: tuple[int, int], offset: float) -> np.ndarray:

@@ -9,7 +9,8 @@ from jaxad import metrics
 from jaxad.data import FolderSource, Tiling
 from jaxad.errors import ConfigError, DataError, ProtocolError
 from jaxad.inference import evaluation
-from jaxad.inference.evaluation import figures, make_report, score
+from jaxad.inference.evaluation import make_report, score
+from jaxad.inference.figures import figures
 from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.threshold import Limits, Threshold
 from jaxad.report.schema import validate_report

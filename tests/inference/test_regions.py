@@ -11,7 +11,8 @@ from jaxad.data import ImageList, Region, Tiling
 from jaxad.errors import DataError
 from jaxad.inference.answer import Answer
 from jaxad.inference.calibrate import choose_threshold
-from jaxad.inference.evaluation import figures, score
+from jaxad.inference.evaluation import score
+from jaxad.inference.figures import figures
 from jaxad.inference.heat import fit_mask, overlay
 from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.inference.inspector import Inspector
