@@ -62,7 +62,8 @@ class Source(Protocol):
     bool [h w] at the mask file's own size, or gives None where the image has none; `fingerprint(i)` is text that
     differs where the content of image i does, found without decoding it; `digest(i)`, 16 bytes, is a hash of the
     pixels alone, the same for every file that holds them. A source of 16-bit images may have `depths` and
-    `at_depths(depths)` (`jaxad.data.source.ImageSource`).
+    `at_depths(depths)`, any source `gray_mask(i)` and `size(i)` (`jaxad.data.source.ImageSource`), and one of tiles
+    `tiling` (`jaxad.data.tiles.TiledSource`). Sources that are made of others pass all of these on.
     """
 
     @property

@@ -51,7 +51,8 @@ class Demo(Command):
         from jaxad.detectors.patch_bank import PatchBank
         from jaxad.features import FeatureCache
         from jaxad.inference.calibrate import choose_threshold
-        from jaxad.inference.evaluation import figures, make_report, score
+        from jaxad.inference.evaluation import make_report, score
+        from jaxad.inference.figures import figures
         from jaxad.io.progress import Reporter
         from jaxad.report.page import write_report
         from jaxad.training.trainer import fit

@@ -83,7 +83,8 @@ class Evaluate(WorkCommand):
         from jaxad.cli._overrides import overrides
         from jaxad.cli._threshold_table import print_decisions
         from jaxad.inference import checkpoint
-        from jaxad.inference.evaluation import figures, make_report, score
+        from jaxad.inference.evaluation import make_report, score
+        from jaxad.inference.figures import figures
         from jaxad.inference.threshold import overridden
         from jaxad.io.progress import Reporter
         from jaxad.io.text import visible
@@ -93,7 +94,7 @@ class Evaluate(WorkCommand):
         reporter = Reporter()
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)
-        reporter.warn([*restored.notes, *judge_in(restored, regions)])
+        reporter.warn(restored.notes)
         if self.threshold is None:
             threshold = self._valid(restored.threshold, "threshold", reporter)
         else:
@@ -103,9 +104,13 @@ class Evaluate(WorkCommand):
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
             reporter.warn(other.notes)
-            # The two compare on the same pixels.
-            other.detector.regions = restored.detector.regions
         dataset = self.load()
+        known = tuple(dict.fromkeys([*restored.detector.categories, *dataset.categories]))
+        reporter.warn(judge_in(restored, regions, known))
+        if other is not None:
+            # The two compare on the same pixels.
+            same_regions = dict(restored.detector.regions)
+            reporter.warn(judge_in(other, same_regions, [*known, *same_regions], "baseline, "))
         reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])
         test = _labeled(dataset)

@@ -112,14 +112,13 @@ class Fit(FitCommand):
 
         from jaxad import parallel
         from jaxad.cli._threshold_table import print_threshold
+        from jaxad.data.region import of_categories
         from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
         dataset, own = self.options.load(data, config, reporter)
         reporter.say(dataset.summary())
         reporter.warn([str(problem) for problem in dataset.problems])
-        if self.train is not None and len(dataset.train):
-            reporter.say(_length_of(self.train, len(dataset.train)))
         names = {field: list(given) for field, given in self.names().items() if given}
         provenance = {
             **own,
@@ -129,6 +128,7 @@ class Fit(FitCommand):
             "skipped": skipped(dataset),
         }
         seed = self.train.seed if self.train else 0
+        regions = dataset.regions if regions is None else of_categories(regions, dataset.categories)
         result = fit(
             _Fitted().get(self.detector).create(config, key=jax.random.key(seed)),
             dataset.train,
@@ -140,7 +140,7 @@ class Fit(FitCommand):
             provenance=provenance,
             tiling=self.tiling(),
             tiles_per_image=self.tiles_per_image,
-            regions=dataset.regions if regions is None else regions,
+            regions=regions,
             workers=self.workers,
             reporter=reporter,
         )
@@ -148,12 +148,6 @@ class Fit(FitCommand):
             print_threshold(result.threshold)
         reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
         reporter.say(f"next: {next_command(self, dataset, result)}")
-
-
-def _length_of(train: TrainConfig, images: int) -> str:
-    """What training will be, for the line before it begins."""
-    steps, at_once = train.counted(images).last_step, train.batch_size * train.accumulate
-    return f"{steps:,} steps of {at_once} images, {steps * at_once / images:.3g} epochs of {images:,} images"
 
 
 def next_command(command: Fit, dataset: DataSet, result: Run) -> str:

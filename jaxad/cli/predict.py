@@ -109,8 +109,8 @@ class Predict(Command):
         regions = regions_of(self.roi)
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
-        reporter.warn(judge_in(restored, regions))
         detector = restored.detector
+        reporter.warn(judge_in(restored, regions, detector.categories))
         if takes_captions(detector):
             reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
         category = typed(self.category, detector.categories)
@@ -133,7 +133,8 @@ class Predict(Command):
 
         assert self.watch is not None
         kinds: Any = self.save
-        watched = WatchedFolder(self.watch, self.out, inspector, save=kinds, map_format=self.map_format)
+        how: dict[str, Any] = {"save": kinds, "map_format": self.map_format, "told": reporter.say}
+        watched = WatchedFolder(self.watch, self.out, inspector, **how)
         inspector.warm()
         reporter.say(f"watching {visible(self.watch)}; {watched.judged} files there were judged before")
         for found in watched.results():

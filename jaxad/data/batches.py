@@ -13,6 +13,7 @@ from absl import flags
 
 from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.sampling import TrainingOrder
+from jaxad.data.source import gray_mask_of
 from jaxad.data.turns import large_images_in_turn
 from jaxad.errors import DataError, Problem
 from jaxad.io.problems import problems_of
@@ -79,7 +80,7 @@ def batches(
     """Reads a source once, in order.
 
     Each image is opened and decoded once, whatever the number of views. At most two batches of resized images are held
-    ahead; with `originals`, which are large, no more images than there are threads.
+    ahead, or one image for each thread; with `originals`, which are large, no more images than there are threads.
     Images, order and bytes are the same whatever `workers`, `processes` and `rows`.
 
     Args:
@@ -124,7 +125,9 @@ def batches(
         masks=masks,
         gray_masks=gray_masks,
     )
-    ahead = max(workers, 1) * max(processes, 1) if originals else 2 * batch_size
+    threads = max(workers, 1) * max(processes, 1)
+    # Small batches must not leave threads without work.
+    ahead = threads if originals else max(2 * batch_size, threads)
     options = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=-(-ahead // max(processes, 1)))
     loaded = grain.MapDataset.range(len(order)).map(load).to_iter_dataset(options)
     if processes:
@@ -210,8 +213,7 @@ class _Load:
             loaded = _Loaded(index, {}) if of_others else self._loaded(index)
             if self.masks is None:
                 return loaded
-            gray = getattr(self.source, "gray_mask", None) if self.gray_masks else None
-            mask = (gray or self.source.mask)(index)
+            mask = gray_mask_of(self.source, index) if self.gray_masks else self.source.mask(index)
             return loaded if mask is None else loaded._replace(mask=self.masks(mask))
 
     def _loaded(self, index: int) -> _Loaded:

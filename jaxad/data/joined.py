@@ -8,6 +8,9 @@ from itertools import accumulate
 
 import numpy as np
 
+from jaxad.data.source import gray_mask_of, size_of
+from jaxad.data.tiles import Tiling
+from jaxad.errors import DataError
 from jaxad.types import Record, Sample, Source
 
 
@@ -20,6 +23,10 @@ class JoinedSource:
 
     Attributes:
         depths: at how many bits the 16-bit images of each category are read, by the first part that says so.
+        tiling: how images were cut, where the parts are tiles.
+
+    Raises:
+        DataError: parts of different tiles.
     """
 
     def __init__(self, parts: Sequence[Source], name: str | None = None):
@@ -30,6 +37,10 @@ class JoinedSource:
         self.depths: dict[str, int] = {}
         for part in reversed(self.parts):
             self.depths |= dict(getattr(part, "depths", {}))
+        tilings = {getattr(part, "tiling", None) for part in self.parts}
+        if len(tilings) > 1:
+            raise DataError(f"{self.name}: parts of different tiles cannot be joined; cut all of them alike")
+        self.tiling: Tiling | None = next(iter(tilings), None)
         self._ends = list(accumulate(map(len, self.parts)))
 
     def __len__(self) -> int:
@@ -44,6 +55,14 @@ class JoinedSource:
         """Defect mask bool [h w], None where there is none."""
         part, place = self._place(index)
         return part.mask(place)
+
+    def gray_mask(self, index: int) -> np.ndarray | None:
+        """The same with the gray values of its file, uint8 [h w], where the part knows them."""
+        return gray_mask_of(*self._place(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in pixels."""
+        return size_of(*self._place(index))
 
     def fingerprint(self, index: int) -> str:
         """That of the part."""

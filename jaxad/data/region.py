@@ -6,7 +6,7 @@ import base64
 import functools
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from jaxad.data.decode import decode_mask
 from jaxad.errors import DataError
 from jaxad.io.json_files import SETTINGS, parse_json
 from jaxad.io.places import expanded
+from jaxad.io.text import typed
 from jaxad.io.untrusted import bytes_of
+from jaxad.registry import unknown
 
 NAMES = ("roi.png", "roi.json")
 """What a category's folder calls the file of its region."""
@@ -130,6 +132,18 @@ def given_regions(text: str) -> dict[str, Region]:
     if isinstance(values, dict) and values and all(isinstance(value, dict) for value in values.values()):
         return {name: Region.from_json(value, f"{place}, {name}") for name, value in values.items()}
     return {EVERY: Region.from_json(values, place)}
+
+
+def of_categories(regions: Mapping[str, Region], known: Collection[str]) -> dict[str, Region]:
+    """Regions by the names of categories as the data has them.
+
+    Raises:
+        DataError: categories that are not known; names all of them, and those there are.
+    """
+    named = {name and typed(name, known): region for name, region in regions.items()}
+    if wrong := [unknown("category", name, known) for name in named if name != EVERY and name not in known]:
+        raise DataError("\n  ".join(f"roi: {text}" for text in wrong))
+    return named
 
 
 def _of_mask(content: bytes, place: str) -> Region:

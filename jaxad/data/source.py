@@ -15,7 +15,7 @@ from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts
 from jaxad.data.references import draw, listed
 from jaxad.errors import DataError
-from jaxad.types import Record, Sample
+from jaxad.types import Record, Sample, Source
 
 
 class ImageSource(ABC):
@@ -134,3 +134,14 @@ class ImageSource(ABC):
                 raise DataError(f"{self.name}: {k} normal images per category are asked for; {', '.join(short)}")
             chosen = {name: draw(name, len(own), k, seed) for name, own in names.items()}
         return self.select(names[name][place] for name in names for place in chosen[name])
+
+
+def gray_mask_of(source: Source, index: int) -> np.ndarray | None:
+    """The defect mask of any source's image: uint8 [h w], its gray values, where the source knows them, else bool."""
+    return getattr(source, "gray_mask", source.mask)(index)
+
+
+def size_of(source: Source, index: int) -> tuple[int, int]:
+    """Height and width of any source's image, which is decoded only where the source does not know them."""
+    known = getattr(source, "size", None)
+    return known(index) if known is not None else source[index].image.shape[:2]

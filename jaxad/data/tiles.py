@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.data.source import gray_mask_of, size_of
 from jaxad.errors import ConfigError
 from jaxad.io.threads import map_threads
 from jaxad.types import Record, Sample, Source
@@ -112,7 +113,7 @@ class TiledSource:
     ):
         self.source, self.tiling = source, tiling
         self.name, self.categories = source.name, source.categories
-        sizes = map_threads(lambda index: image_size(source, index), range(len(source)), workers)
+        sizes = map_threads(lambda index: size_of(source, index), range(len(source)), workers)
         self.places: list[tuple[int, int, int]] = []
         for index, size in enumerate(sizes):
             corners = tiling.corners(size[0], size[1])
@@ -149,6 +150,16 @@ class TiledSource:
         number, *corner = self.places[index]
         mask = self.source.mask(number)
         return None if mask is None else self.tiling.cut(mask, (corner[0], corner[1]))
+
+    def gray_mask(self, index: int) -> np.ndarray | None:
+        """The same with the gray values of the mask, uint8 [side side], where the source knows them."""
+        number, *corner = self.places[index]
+        mask = gray_mask_of(self.source, number)
+        return None if mask is None else self.tiling.cut(mask, (corner[0], corner[1]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a tile in pixels."""
+        return self.tiling.side, self.tiling.side
 
     def fingerprint(self, index: int) -> str:
         """That of the image, and the place of the tile."""
@@ -187,9 +198,3 @@ class TiledSource:
             if held.image is None:
                 held.image = self.source[number].image
             return held.image
-
-
-def image_size(source: Source, index: int) -> tuple[int, int]:
-    """Height and width of an image, decoded only where the source does not know them."""
-    known = getattr(source, "size", None)
-    return known(index) if known is not None else source[index].image.shape[:2]

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxad.inference.heat import contour, overlay
-from jaxad.inference.maps import fit_map, heat_scale, hottest_box, kept_to
+from jaxad.inference.heat import contour, fit_mask, overlay
+from jaxad.inference.maps import defect_box, heat_scale, image_map
 from jaxad.io.text import name_text
 
 if TYPE_CHECKING:
     from jaxad.inference.threshold import Limits, Threshold
 
 Verdict = Literal["anomalous", "normal", "undecided"]
-FAINT = 0.8
-"""Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +65,12 @@ class Answer:
     @cached_property
     def map(self) -> np.ndarray:
         """float32 [h w] at the image's own size, with nothing above the pixel limit outside of what is judged."""
-        map = fit_map(self.small_map, self.image.shape[:2])
-        return map if self.inside is None else kept_to(self.inside, map, self._limits and self._limits.pixel)
+        return image_map(self.small_map, self.image.shape[:2], self.inside, self._limits and self._limits.pixel)
 
     @cached_property
     def box(self) -> tuple[int, int, int, int] | None:
         """[x0, y0, x1, y1] of the hottest region in pixels of the image (x1, y1 exclusive) if it is anomalous."""
-        if self._limits is None or not self.anomalous:
-            return None
-        # An anomalous image always has a place to look at, also where no single pixel passes the pixel limit.
-        found = hottest_box(self.map, min(self._limits.pixel, FAINT * float(self.map.max())))
-        return (found[0], found[1], found[2], found[3]) if found else None
+        return defect_box(self.map, self._limits.pixel) if self._limits is not None and self.anomalous else None
 
     @cached_property
     def mask(self) -> np.ndarray | None:
@@ -91,7 +84,8 @@ class Answer:
         Colors are those of the category's scale; without a threshold each map has a scale of its own.
         """
         if self._limits is None or self.mask is None:
-            low, high = heat_scale(normal=self.map)
+            judged = ... if self.inside is None else fit_mask(self.inside, self.map.shape)
+            low, high = heat_scale(normal=self.map[judged])
             return overlay(self.image, self.map, low=low, high=high)
         low, high = heat_scale(self._limits.pixel, np.array([self._limits.typical]))
         return contour(overlay(self.image, self.map, low=low, high=high), self.mask)

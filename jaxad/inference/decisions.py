@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxad.inference.answer import FAINT
-from jaxad.inference.maps import fit_map, hottest_box
+from jaxad.inference.maps import defect_box, image_map, kept_to
 from jaxad.inference.threshold import Threshold
 from jaxad.io.text import name_text
 from jaxad.types import Record
@@ -70,18 +69,20 @@ def decide(
     mask: np.ndarray | None,
     size: Sequence[int] | None,
     threshold: Threshold | None,
+    inside: np.ndarray | None = None,
 ) -> Decision:
-    """The decision about one image.
+    """The decision about one image, as `jaxad.predict` has it.
 
     Args:
         index: of the image in its source.
         record: what is known of it.
         label: 0 or 1 under the protocol.
         score: its score.
-        map: [h w] of the protocol.
-        mask: bool [h w] true defect as the protocol resizes it, None where there is none.
+        map: [h w] of the protocol, at the size that predictions have.
+        mask: bool [h w] true defect at that size, None where there is none.
         size: (height, width) of the image, None where it is not known: there is no box then.
         threshold: the rule; None decides nothing.
+        inside: bool [h w], what is judged of the map; None for all.
     """
     known = (index, record.identity or name_text(record.file.name), record.category, record.defect, label, score)
     if threshold is None:
@@ -89,10 +90,8 @@ def decide(
     limits, box = threshold.of(record.category), None
     anomalous = score > limits.image
     if anomalous and size is not None:
-        # As `jaxad.predict` has it.
-        found = hottest_box(fit_map(map, size), min(limits.pixel, FAINT * float(map.max())))
-        box = None if found is None else (found[0], found[1], found[2], found[3])
-    above, overlap = map > limits.pixel, None
+        box = defect_box(image_map(map, size, inside, limits.pixel), limits.pixel)
+    above, overlap = (map if inside is None else kept_to(inside, map, limits.pixel)) > limits.pixel, None
     if label and mask is not None and (union := int((above | mask).sum())):
         overlap = int((above & mask).sum()) / union
     scaled, verdict = threshold.scaled(score, record.category), VERDICTS[label, anomalous]

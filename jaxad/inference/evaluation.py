@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -18,20 +18,15 @@ from jaxad.data import DataSet
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
-from jaxad.inference.decisions import Decision, counted, decide, mistakes
-from jaxad.inference.maps import heat_scale, kept_to
+from jaxad.inference.decisions import Decision, counted, decide
 from jaxad.inference.predictor import Output, Predictor
-from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Rank, Shown, TsneInput, choose_cases
-from jaxad.inference.threshold import POOLED, Threshold
+from jaxad.inference.threshold import Threshold
 from jaxad.inference.tiled import Resolution
-from jaxad.io.pictures import shrink
 from jaxad.io.text import apart, visible
 from jaxad.types import Source
 
-PICTURED = 60
-"""False alarms, and misses, that the page has pictures of at most."""
-SHOWN = 320
-"""Longer side of these pictures in pixels at most."""
+SAMPLED = 1000
+"""Pixels of each of the first normal images, from which the cold end of colors is."""
 
 
 class Scored:
@@ -66,10 +61,11 @@ class Scored:
         for place, (record, index, mask, size) in enumerate(images):
             map, score, label = output.maps[place], float(output.scores[place]), int(record.label or 0)
             inside = None if output.inside is None else output.inside[place]
-            if inside is not None and mask is not None:
+            seen = output.detail(place)
+            if inside is not None and mask is not None and seen.mask is not None and seen.inside is not None:
                 # A defect outside of the region is nobody's business.
-                mask = mask & inside
-                label = int(mask.any()) if label else label
+                mask, seen = mask & inside, seen._replace(mask=seen.mask & seen.inside)
+                label = int(mask.any() or seen.mask.any()) if label else label  # type: ignore[union-attr]
             label = self.protocol.image_label(label, mask)
             self.classes[record.category].update(
                 output.scores[place : place + 1],
@@ -79,12 +75,13 @@ class Scored:
                 [record.identity or str(record.file)],
                 [inside],
             )
-            rule = self.threshold
-            seen = map if inside is None else kept_to(inside, map, rule and rule.of(record.category).pixel)
-            self.decisions.append(decide(index, record, label, score, seen, mask, size, rule))
+            self.decisions.append(
+                decide(index, record, label, score, seen.map, seen.mask, size, self.threshold, seen.inside)
+            )
             self.indices[record.category].append(index)
-            if record.label == 0 and len(self.normal_values[record.category]) < 50:
-                self.normal_values[record.category].append(map[::8, ::8].ravel())
+            values = map.ravel() if inside is None else map[inside]
+            if label == 0 and len(values) and len(self.normal_values[record.category]) < 50:
+                self.normal_values[record.category].append(values[:: 1 + len(values) // SAMPLED].copy())
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Metrics by category, those without test images left out."""
@@ -217,110 +214,10 @@ def make_report(
     return report
 
 
-def figures(
-    scored: Scored,
-    *,
-    baseline: Scored | None = None,
-) -> Evaluation:
-    """What the HTML report shows beyond report.json; predicts the images of the gallery and the mistakes once more.
-
-    Args:
-        scored: a finished pass; its threshold is drawn into histograms and overlays.
-        baseline: a finished pass of the comparison detector.
-    """
-    threshold = scored.threshold
-    seen = [name for name, state in scored.classes.items() if len(state.labels)]
-    chosen = {
-        name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
-        for name in seen
-    }
-    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
-    wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
-    cases, pictures = [], {}
-    for output in scored.predictor.stream(scored.source, indices=list(dict.fromkeys([*ranks, *wrong]))):
-        loaded = output.loaded
-        for index, record, map, value in zip(loaded.indices, loaded.records, output.maps, output.scores, strict=True):
-            image, mask = scored.source[index].image, scored.source.mask(index)
-            if index in ranks:
-                cases.append(Case(record, image, map, float(value), ranks[index], mask))
-            if index in wrong:
-                pictures[index] = Shown(shrink(image, SHOWN), map, mask)
-    limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
-    heat = {}
-    for name in seen:
-        normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
-        if normal is not None or name in limits:
-            heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
-    prototypes, tsne = _explanations(scored, ranks)
-    return Evaluation(
-        system=scored.detector.title,
-        baseline="" if baseline is None else baseline.detector.title,
-        curves={name: _curves(scored.classes[name]) for name in seen},
-        baseline_curves={}
-        if baseline is None
-        else {n: _curves(s) for n, s in baseline.classes.items() if len(s.labels)},
-        scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
-        thresholds={name: limit.image for name, limit in limits.items()},
-        threshold_note="" if threshold is None else _threshold_note(threshold, seen),
-        heat=heat,
-        pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
-        cases=cases,
-        prototypes=prototypes,
-        tsne=tsne,
-        decisions=scored.decisions,
-        baseline_decisions=() if baseline is None else baseline.decisions,
-        pictures=pictures,
-        warnings=() if threshold is None else threshold.warnings,
-    )
-
-
 def versions() -> dict[str, str]:
     """Versions of jaxad and of the libraries that its numbers depend on."""
     packages = ("jaxad", "jax", "jaxlib", "flax", "optax", "ott-jax", "numpy")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
-
-
-def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[PrototypeFigure], TsneInput | None]:
-    """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
-    records = scored.source.records
-    pairs = []
-    for members in scored.indices.values():
-        defective = [i for i in members if ranks.get(i) == "median" and records[i].label]
-        pairs += defective[:1] + [i for i in members if records[i].label == 0][:1]
-    prototypes, before, after, anomalous, categories = [], [], [], [], []
-    for index, found in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
-        record, mask = records[index], scored.source.mask(index)
-        if found.similarity is not None:
-            image = scored.source[index].image
-            prototypes.append(PrototypeFigure(record, image, np.asarray(found.similarity), found.prototypes, mask))
-        # Without a mask nobody can say which patches of a defective image are defective.
-        if found.before is None or found.after is None or (record.label and mask is None):
-            continue
-        marked = _patch_labels(mask, (found.before.shape[0], found.before.shape[1]))
-        before.append(found.before.reshape(len(marked), -1))
-        after.append(found.after.reshape(len(marked), -1))
-        anomalous.append(marked)
-        categories += [record.category] * len(marked)
-    if not before:
-        return prototypes, None
-    patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
-    return prototypes, patches
-
-
-def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
-    """Whether at least a quarter of each patch is marked, bool [n]."""
-    if mask is None:
-        return np.zeros(grid[0] * grid[1], bool)
-    rows = np.linspace(0, mask.shape[0], grid[0] + 1).astype(int)
-    columns = np.linspace(0, mask.shape[1], grid[1] + 1).astype(int)
-    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))[np.ix_(rows, columns)]
-    marked = sums[1:, 1:] - sums[:-1, 1:] - sums[1:, :-1] + sums[:-1, :-1]
-    areas = np.diff(rows)[:, None] * np.diff(columns)[None, :]
-    return (marked >= 0.25 * areas).ravel() & (marked.ravel() > 0)
-
-
-def _curves(state: metrics.ClassMetrics) -> Curves:
-    return Curves(**{name: (points[:, 0], points[:, 1]) for name, points in state.curves().items()})
 
 
 def _describe(source: Source | DataSet) -> dict[str, Any]:
@@ -356,26 +253,3 @@ def _threshold_summary(threshold: Threshold) -> dict[str, Any]:
         "limits": {names[name]: dataclasses.asdict(limit) for name, limit in threshold.limits.items()},
         "warnings": list(threshold.warnings),
     }
-
-
-def _threshold_note(threshold: Threshold, seen: Sequence[str]) -> str:
-    """Where the thresholds come from, and what the smallest hold-out behind them vouches for."""
-    if threshold.value is not None:
-        return f"The threshold was set by hand to {threshold.value:g}."
-    chosen = [name for name in seen if not threshold.of(name).by_hand]
-    by_hand = ", ".join(name for name in seen if name not in chosen)
-    said = [
-        f"Thresholds come from {threshold.limits[POOLED].normals} normal hold-out images that training never saw: "
-        "conformal quantile at a false-alarm rate of "
-        f"{', '.join(f'{100 * rate:.3g}%' for rate in sorted({threshold.asked(name) or 0 for name in chosen}))} "
-        "per category."
-    ] * bool(chosen)
-    few = [name for name in chosen if threshold.supported(name) != threshold.asked(name)]
-    if few:
-        least = min(few, key=lambda name: threshold.of(name).normals)
-        number = threshold.of(least).normals
-        said.append(
-            f"The {number} hold-out images of {least} cannot support that: up to {100 / (number + 1):.3g}% "
-            f"(1/{number + 1}) of further good parts may be rejected."
-        )
-    return " ".join([*said, *([f"Set by hand: {by_hand}."] if by_hand else [])])

@@ -27,7 +27,7 @@ class HoldoutScores:
         digests: 16 bytes of each image's pixels in hexadecimal (`jaxad.types.Source.digest`).
         scores: float64 [n], image scores.
         peaks: float64 [n], highest pixel of each map, from which pixel limits are chosen.
-        medians: float64 [n], middle pixel of each map, from which the cold end of colors is.
+        medians: float64 [n], middle pixel of what is judged of each map, from which the cold end of colors is.
     """
 
     protocol: str
@@ -116,7 +116,9 @@ def measure_holdout(
     for output in predictor.stream(source, workers=workers, progress=progress):
         scores.extend(output.scores)
         peaks.extend(output.maps.max(axis=(1, 2)))
-        medians.extend(np.median(output.maps, axis=(1, 2)))
+        # Outside of a region maps have their least value, which says nothing.
+        inside = [...] * len(output.maps) if output.inside is None else output.inside
+        medians.extend(np.median(map[part]) for map, part in zip(output.maps, inside, strict=True))
     scores, peaks, medians = (np.array(column, np.float64) for column in (scores, peaks, medians))
     if not (finite := np.isfinite(scores) & np.isfinite(peaks) & np.isfinite(medians)).all():
         files = ", ".join(str(record.file) for record, good in zip(source.records, finite, strict=True) if not good)

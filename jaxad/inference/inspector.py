@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
@@ -85,12 +84,7 @@ class Inspector:
 
     def warm(self) -> Inspector:
         """Compiles the program, so that the first image does not wait for it; returns the inspector itself."""
-        inputs = self.detector.inputs
-        side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
-        category = self.category or next(iter(self.detector.categories), "")
-        blank = ImageList([np.zeros((side, side, 3), np.uint8)], category)
-        for _ in self._predictor.stream(blank, workers=0):
-            pass
+        self._predictor.warm(self.category)
         return self
 
     def __call__(self, images: Any, *, category: str | None = None, workers: int | None = None) -> Any:

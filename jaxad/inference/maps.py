@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+FAINT = 0.8
+"""Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
+
 
 def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None) -> tuple[float, float]:
     """The range (low, high) of map values over which colors run, the same for every image of a category.
@@ -32,19 +35,40 @@ def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None)
     return low, low + 2 * max(middle - low, smallest)
 
 
-def hottest_box(map: np.ndarray, threshold: float) -> list[int] | None:
-    """Box around the 8-connected region above `threshold` that holds the hottest pixel of the map [h w].
+def image_map(
+    map: np.ndarray, size: Sequence[int], inside: np.ndarray | None = None, limit: float | None = None
+) -> np.ndarray:
+    """The map [h w] at the size (h, w) of its image, with nothing above the limit outside of what is judged."""
+    map = fit_map(map, size)
+    return map if inside is None else kept_to(inside, map, limit)
+
+
+def defect_box(map: np.ndarray, limit: float) -> tuple[int, int, int, int] | None:
+    """Box around the defect of an anomalous image: the 8-connected region that holds the hottest pixel.
+
+    An anomalous image has a place to look at, also where no single pixel passes the limit: the region above `FAINT` of
+    the hottest pixel then.
+
+    Args:
+        map: [h w] at the image's own size (`image_map`).
+        limit: pixel limit of the image's category.
 
     Returns:
-        [x0, y0, x1, y1] in pixels of the map, x1 and y1 exclusive; None where no pixel is above the threshold.
+        (x0, y0, x1, y1) in pixels of the map, x1 and y1 exclusive; None for a map without a pixel above 0.
     """
     map = finite_map(map)
+    limit = faint_limit(map, limit)
     hottest = np.unravel_index(int(map.argmax()), map.shape)
-    if not map[hottest] > threshold:
+    if not map[hottest] > limit:
         return None
-    _, regions = cv2.connectedComponents((map > threshold).astype(np.uint8), connectivity=8)
-    rows, columns = np.nonzero(regions == regions[hottest])
-    return [int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1]
+    _, regions, boxes, _ = cv2.connectedComponentsWithStats((map > limit).astype(np.uint8), connectivity=8)
+    left, top, width, height = boxes[regions[hottest], : cv2.CC_STAT_AREA].tolist()
+    return left, top, left + width, top + height
+
+
+def faint_limit(map: np.ndarray, limit: float) -> float:
+    """The pixel limit, lowered so that the hottest region of an anomalous image's map is above it."""
+    return min(limit, FAINT * float(map.max()))
 
 
 def fit_map(map: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -9,13 +9,14 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import metrics, parallel
+from jaxad.data import ImageList
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import DataError, Problem
@@ -30,6 +31,20 @@ from jaxad.types import Batch, Explanation, Source
 OnUnreadable = Literal["raise", "mark"]
 
 
+class Detail(NamedTuple):
+    """An image's map as predictions have it, with its mask and region at that size: what decisions are made of.
+
+    Attributes:
+        map: float32 [h w].
+        mask: bool [h w], the true defect, None where there is none.
+        inside: bool [h w], what is judged, None for all.
+    """
+
+    map: np.ndarray
+    mask: np.ndarray | None = None
+    inside: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class Output:
     """Predictions of one batch under a protocol, real images only.
@@ -39,12 +54,21 @@ class Output:
         maps: float32 [b h w], resized and smoothed as the protocol says.
         loaded: the batch they belong to.
         inside: bool [b h w], what is judged of the maps, where that is a region of the images; None for all.
+        details: of each image, where `maps` were made smaller to be compared with masks; else empty.
     """
 
     scores: np.ndarray
     maps: np.ndarray
     loaded: LoadedBatch
     inside: np.ndarray | None = None
+    details: tuple[Detail, ...] = ()
+
+    def detail(self, place: int) -> Detail:
+        """What the decision about an image is made of."""
+        if self.details:
+            return self.details[place]
+        mask = self.loaded.masks[place] if self.loaded.masks else None
+        return Detail(self.maps[place], mask, None if self.inside is None else self.inside[place])
 
 
 class Predictor:
@@ -88,6 +112,20 @@ class Predictor:
         """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
         return self._programs.predict.trace(self.arrays, parallel.shard_batch(batch, self.mesh))
 
+    def warm(self, category: str = "") -> None:
+        """Compiles the program that `stream` runs, on a blank image of a category.
+
+        No region is asked for: it may hold no pixel of any image but those that are to come.
+        """
+        inputs = self._detector.inputs
+        side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
+        blank = ImageList([np.zeros((side, side, 3), np.uint8)], category or next(iter(self._detector.categories), ""))
+        (loaded,) = self._batches(blank, None, 0)
+        if self._detector.tiling is not None or self._detector.regions:
+            parallel.to_host(self._raw(loaded.batch))
+        else:
+            self(loaded.batch)
+
     def stream(
         self,
         source: Source,
@@ -107,8 +145,8 @@ class Predictor:
         in float16, so that results differ by that rounding.
 
         `originals` and `on_unreadable` are those of `jaxad.data.batches`; an image is marked too where its category is
-        needed and unknown. The score and map of an image that is marked mean nothing. With `masks` each batch has the
-        defect masks as the protocol resizes them.
+        needed and unknown, and where its region holds none of its pixels. The score and map of an image that is marked
+        mean nothing. With `masks` each batch has the defect masks as the protocol resizes them.
 
         A detector that was fitted on tiles (`Detector.tiling`) judges tiles: there is an output for each image, whose
         map has the protocol's size for each side of a tile. Where there are masks, maps and masks have the protocol's
@@ -123,12 +161,16 @@ class Predictor:
         if tiling is not None or regions:
             if features is not None:
                 raise DataError(f"{source.name}: features of whole images serve no detector of tiles or of a region")
-            how = {"originals": True, "on_unreadable": on_unreadable, "masks": _whole if masks else None}
             views = self._detector.inputs.views
-            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions)
-            resize = self.protocol.resize_mask if masks else None
+            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions, workers)
+            # The loader makes views of whole images, and hands on those of which tiles are to be cut.
+            how = {"originals": originals or tiling is not None, "on_unreadable": on_unreadable}
+            how |= {"views": views if tiling is None else {}, "seeds": tiling is None}
+            if masks:
+                how |= {"masks": _whole, "gray_masks": self.protocol.gray_masks}
             one_by_one = self._batches(source, indices, workers, tiled=True, **how)
-            yield from tiled(one_by_one, originals=originals, masks=resize, resolution=resolution, progress=progress)
+            options = {"mark": on_unreadable == "mark", "masks": masks, "resolution": resolution}
+            yield from tiled(one_by_one, originals=originals, progress=progress, **options)
             return
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
@@ -148,8 +190,12 @@ class Predictor:
         if waiting is not None:
             yield self._output(*waiting, progress)
 
-    def explain(self, source: Source, indices: Sequence[int], *, workers: int | None = None) -> Iterator[Explanation]:
+    def explain(
+        self, source: Source, indices: Sequence[int], *, workers: int | None = None
+    ) -> Iterator[tuple[Explanation, np.ndarray | None]]:
         """What lies between image and anomaly map, for figures: one explanation, its arrays without b, for each image.
+
+        Beside it comes the image, uint8 [h w 3], None where another host has decoded it.
 
         Args:
             source: the images.
@@ -158,20 +204,20 @@ class Predictor:
         """
         if self._detector.tiling is not None:
             # What lies between a tile and its map is no figure of the image.
-            yield from (Explanation() for _ in indices)
+            yield from ((Explanation(), None) for _ in indices)
             return
-        for loaded in self._batches(source, indices, workers):
+        for loaded in self._batches(source, indices, workers, originals=True):
             found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
             found = parallel.to_host(found)
             for place in range(len(loaded.records)):
-                yield jax.tree.map(lambda array, place=place: array[place], found)
+                yield jax.tree.map(lambda array, place=place: array[place], found), loaded.originals[place]
 
     def _batches(
         self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any
     ) -> Iterator[LoadedBatch]:
-        """The images as the detector sees them; `tiled` for tiles to be cut of: one by one, by every host."""
+        """The images as the detector sees them; `tiled` for maps to be put together of: one by one, by every host."""
         rows = None if tiled else parallel.local_rows(self.batch_size, self.mesh)
-        views, images = ({}, 1) if tiled else (self._detector.inputs.views, self.batch_size)
+        views, images = options.pop("views", self._detector.inputs.views), 1 if tiled else self.batch_size
         # Images of 16 bits are read as those were that the detector was fitted on.
         if self._detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
             source = at_depths(dict(self._detector.depths))

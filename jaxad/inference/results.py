@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from jaxad.inference.decisions import Decision
-    from jaxad.types import Record
+from jaxad.inference.decisions import Decision
 
+PICTURE = 360
+"""Longer side of the gallery's pictures in pixels at most: nothing larger is kept for it."""
 Rank = Literal["best", "median", "worst"]
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -37,18 +37,16 @@ class Case:
     """One test image for the gallery.
 
     Attributes:
-        record: what is known of the image (`jaxad.types.Record`).
-        image: uint8 [h w 3] at its own size.
+        decision: what came of the image; without a threshold its name, label and score.
+        image: uint8 [h w 3], made smaller.
         map: float [h w] after the protocol's smoothing, of any size.
-        score: the image score.
         rank: where it stands in its category, as `choose_cases` says.
         mask: the true defect, [h w] of any size, or None.
     """
 
-    record: Record
+    decision: Decision
     image: np.ndarray
     map: np.ndarray
-    score: float
     rank: Rank
     mask: np.ndarray | None = None
 
@@ -73,14 +71,14 @@ class PrototypeFigure:
     """Similarity of one image's patches to its prototypes (paper Fig. 8).
 
     Attributes:
-        record: what is known of the image.
-        image: uint8 [h w 3] at its own size.
+        decision: what came of the image.
+        image: uint8 [h w 3], made smaller.
         maps: float [k h w], cosine similarity to each prototype.
         names: k names, e.g. "local 1" or "global 2"; equal names in several figures share one color scale.
         mask: the true defect, [h w] of any size, or None.
     """
 
-    record: Record
+    decision: Decision
     image: np.ndarray
     maps: np.ndarray
     names: Sequence[str]

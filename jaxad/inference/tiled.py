@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -15,8 +16,9 @@ from jaxad.data.batches import LoadedBatch
 from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.region import EVERY, Region
 from jaxad.data.tiles import Tiling
-from jaxad.errors import DataError
+from jaxad.errors import DataError, Problem
 from jaxad.inference.stitching import Stitched, WholeMap
+from jaxad.io.threads import map_threads
 from jaxad.metrics import large
 from jaxad.types import Batch, View
 
@@ -29,14 +31,29 @@ Raw = Callable[[Batch], tuple[jax.Array, jax.Array | None]]
 """A full batch of tiles -> their maps [b h w] and scores [b] or None, on the devices."""
 
 
+OUTSIDE = "outside the region"
+"""Kind of the problem that a region holds no pixel of an image."""
+
+
 @dataclass
 class _Image:
-    """An image whose tiles are under way; `left` of them are not yet added. `region` is of the image's size."""
+    """An image whose tiles are under way.
+
+    Attributes:
+        loaded: what is handed on of it.
+        stitched: its map so far, None of one that cannot be judged.
+        corners: of its tiles.
+        left: how many of them are not yet added.
+        region: bool, what is judged of the image, of its size; None for all.
+        inside: the same of its map.
+    """
 
     loaded: LoadedBatch
-    stitched: Stitched | WholeMap | None
-    left: int
+    stitched: Stitched | WholeMap | None = None
+    corners: Sequence[tuple[int, int]] = ()
+    left: int = 0
     region: np.ndarray | None = None
+    inside: np.ndarray | None = None
 
 
 @dataclass
@@ -55,7 +72,7 @@ class _Tiles:
 class TiledStream:
     """Judges images that come one by one, as tiles.
 
-    The device works on one batch while the tiles of the next are cut. A batch may hold tiles of several images.
+    The device works on one batch while threads cut the tiles of the next. A batch may hold tiles of several images.
 
     Args:
         tiling: how images are cut; None judges them whole.
@@ -64,6 +81,7 @@ class TiledStream:
         protocol: how the maps that are put together are smoothed and scored.
         raw: the compiled detector.
         regions: by category, "" for all others, what is judged of its images.
+        workers: threads that cut and resize tiles; None for one per CPU.
     """
 
     def __init__(
@@ -74,43 +92,47 @@ class TiledStream:
         protocol: metrics.Protocol,
         raw: Raw,
         regions: Mapping[str, Region] = {},
+        workers: int | None = None,
     ):
         self.tiling, self.views, self.batch_size, self.protocol, self._raw = tiling, views, batch_size, protocol, raw
-        self.regions = regions
+        self.regions, self.workers = regions, workers
         self._waiting: tuple[Any, list[tuple[_Image, tuple[int, int]]]] | None = None
 
     def __call__(
         self,
-        images: Iterator[LoadedBatch],
+        images: Iterable[LoadedBatch],
         *,
         originals: bool = False,
-        masks: Callable[[np.ndarray], np.ndarray] | None = None,
+        mark: bool = False,
+        masks: bool = False,
         resolution: Resolution = "image",
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Output]:
         """Predictions in the order of the images, an `Output` for each.
 
         Args:
-            images: batches of one image each, with its original and, where masks are wanted, its whole mask.
+            images: batches of one image each: with its original where there are tiles to be cut, else with its views;
+                and with its whole mask, where masks are wanted.
             originals: whether to hand the originals on.
-            masks: how the protocol resizes a mask; None where no masks are wanted. Maps are then of the masks' size.
+            mark: whether an image of which a region holds no pixel is marked by its problem, as an unreadable one is.
+            masks: whether masks are wanted; maps are then of their size.
             resolution: of maps and masks, where masks are wanted.
             progress: called after every image.
+
+        Raises:
+            DataError: a region holds no pixel of an image, without `mark`.
         """
         queue: deque[_Image] = deque()
         tiles = _Tiles()
         for loaded in images:
-            queue.append(image := self._begun(loaded, originals))
-            for corner in self._corners(loaded):
-                whole: Any = loaded.originals[0]
-                tile = whole if self.tiling is None else self.tiling.cut(whole, corner)
-                views = {name: resize(tile, view) for name, view in self.views.items()}
+            queue.append(image := self._begun(loaded, originals, mark))
+            for corner, views, seed in self._cut(loaded, image.corners):
                 tiles.owners.append((image, corner))
-                tiles.rows.append((views, pixel_hash(tile)))
+                tiles.rows.append((views, seed))
                 if len(tiles.rows) == self.batch_size:
                     self._judge(tiles)
                     tiles = _Tiles()
-            # One that has no tile, as it cannot be decoded, waits for those before it.
+            # One that has no tile, as it cannot be judged, waits for those before it.
             while queue and not queue[0].left:
                 yield self._output(queue.popleft(), masks, resolution, progress)
         if tiles.rows:
@@ -119,23 +141,32 @@ class TiledStream:
         for image in queue:
             yield self._output(image, masks, resolution, progress)
 
-    def _corners(self, loaded: LoadedBatch) -> list[tuple[int, int]]:
-        original = loaded.originals[0]
-        if original is None or loaded.problems[0]:
-            return []
-        return [(0, 0)] if self.tiling is None else self.tiling.corners(*original.shape[:2])
-
-    def _begun(self, loaded: LoadedBatch, originals: bool) -> _Image:
-        original, corners = loaded.originals[0], self._corners(loaded)
+    def _begun(self, loaded: LoadedBatch, originals: bool, mark: bool) -> _Image:
         kept = loaded if originals else loaded._replace(originals=(None,))
-        if original is None or not corners:
-            return _Image(kept, None, 0)
-        height, width = original.shape[:2]
-        size = self.protocol.size
-        map = WholeMap(self.protocol) if self.tiling is None else Stitched(self.tiling, (height, width), size)
-        (record,) = loaded.records
-        region = self.regions.get(record.category) or self.regions.get(EVERY)
-        return _Image(kept, map, len(corners), None if region is None else region.inside(height, width))
+        (record,), (size,) = loaded.records, loaded.sizes
+        if size is None or loaded.problems[0]:
+            return _Image(kept)
+        corners = [(0, 0)] if self.tiling is None else self.tiling.corners(*size)
+        map = WholeMap(self.protocol) if self.tiling is None else Stitched(self.tiling, size, self.protocol.size)
+        if (region := self.regions.get(record.category) or self.regions.get(EVERY)) is None:
+            return _Image(kept, map, corners, len(corners))
+        within = _within(region, *size)
+        if not (inside := map.like(within)).any():
+            detail = f"the region of {record.category or 'all images'} holds none of its pixels (`roi`)"
+            if not mark:
+                raise DataError(f"{record.file}: {detail}")
+            return _Image(kept._replace(problems=((Problem(OUTSIDE, str(record.file), detail),),)))
+        return _Image(kept, map, corners, len(corners), within, inside)
+
+    def _cut(
+        self, loaded: LoadedBatch, corners: Sequence[tuple[int, int]]
+    ) -> Iterable[tuple[tuple[int, int], dict[str, np.ndarray], int]]:
+        """Of each tile its corner, its views and its seed."""
+        if self.tiling is None:
+            views = {name: np.asarray(images)[0] for name, images in loaded.batch.images.items()}
+            return [(corner, views, int(loaded.batch.seed[0])) for corner in corners]
+        whole: Any = loaded.originals[0]
+        return map_threads(partial(_tile, whole, self.tiling, self.views), corners, self.workers)
 
     def _judge(self, tiles: _Tiles) -> None:
         """Sends a batch to the device, and takes the result of the one before."""
@@ -172,27 +203,46 @@ class TiledStream:
             image.stitched.add(corner, maps[row], None if scores is None else float(scores[row]))
             image.left -= 1
 
-    def _output(self, image: _Image, masks: Any, resolution: Resolution, progress: Any) -> Output:
-        from jaxad.inference.predictor import Output
+    def _output(self, image: _Image, masks: bool, resolution: Resolution, progress: Any) -> Output:
+        from jaxad.inference.predictor import Detail, Output
 
         if progress is not None:
             progress(1)
         if image.stitched is None:
             size = self.protocol.size
             return Output(np.zeros(1, np.float32), np.zeros((1, size, size), np.float32), image.loaded)
-        plain, score, loaded = image.stitched.map, image.stitched.score, image.loaded
-        inside = None if image.region is None else image.stitched.like(image.region)
-        if inside is not None and not inside.any():
-            (record,) = loaded.records
-            raise DataError(f"{record.file}: the region of {record.category or 'all'} holds none of its pixels (`roi`)")
+        plain, score, loaded, inside = image.stitched.map, image.stitched.score, image.loaded, image.inside
         map = large.smoothed(self.protocol, plain, inside)
         # What a detector makes of the whole image would be moved by what lies outside of the region.
         if score is None or inside is not None:
             score = large.image_score(self.protocol, map if self.protocol.score_smoothed else plain, inside)
-        if masks is not None:
-            (mask,) = loaded.masks
-            resize = image.stitched.like if resolution == "tile" else masks
-            mask, inside = (None if part is None else resize(part) for part in (mask, image.region))
-            map = map if resolution == "tile" else large.reduced(self.protocol, map)
+        details: tuple[Detail, ...] = ()
+        if masks:
+            (whole,) = loaded.masks
+            mask = None if whole is None else self._defect(whole, map.shape)
+            size = self.protocol.size, self.protocol.size
+            if resolution == "image" and map.shape != size:
+                details = (Detail(map, mask, inside),)
+                map = large.reduced(self.protocol, map)
+                mask = None if whole is None else self._defect(whole, size)
+                inside = None if image.region is None else large.mask_like(image.region, size)
             loaded = loaded._replace(masks=(mask,))
-        return Output(np.array([score], np.float32), map[None], loaded, None if inside is None else inside[None])
+        within = None if inside is None else inside[None]
+        return Output(np.array([score], np.float32), map[None], loaded, within, details)
+
+    def _defect(self, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The mask of an image at the size of a map, as the protocol resizes it."""
+        return self.protocol.resize_mask(mask, None if self.tiling is None else (shape[0], shape[1]))
+
+
+def _tile(
+    image: np.ndarray, tiling: Tiling, views: Mapping[str, View], corner: tuple[int, int]
+) -> tuple[tuple[int, int], dict[str, np.ndarray], int]:
+    tile = tiling.cut(image, corner)
+    return corner, {name: resize(tile, view) for name, view in views.items()}, pixel_hash(tile)
+
+
+@lru_cache(maxsize=4)
+def _within(region: Region, height: int, width: int) -> np.ndarray:
+    """As `Region.inside`; the images of a line have one size."""
+    return region.inside(height, width)

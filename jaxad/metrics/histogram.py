@@ -32,10 +32,11 @@ class ScoreHistogram:
 
     Args:
         resolution: how finely ranks are told apart.
+        exact: scores, repeats included, of which each is kept as it is; 4 resolution if that is more.
     """
 
-    def __init__(self, resolution: int = RESOLUTION):
-        self.resolution = resolution
+    def __init__(self, resolution: int = RESOLUTION, exact: int = 0):
+        self.resolution, self.exact = resolution, exact
         self.keys = np.empty(0, np.uint32)
         """Lowest key of each cell, uint32 [m] ascending; among equal ones the widest cell first."""
         self.shifts = np.empty(0, np.uint8)
@@ -44,7 +45,7 @@ class ScoreHistogram:
         """Mass of each cell, float64 [m]."""
         self.range: tuple[float, float] | None = None
         """Lowest and highest score seen, None before the first."""
-        self._compact_above = 4 * resolution
+        self._compact_above = max(4 * resolution, exact)
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +74,7 @@ class ScoreHistogram:
         keys = score_keys(scores)
         if mass is None:
             keys = np.sort(keys)
-            few = len(self.keys) + len(keys) <= 4 * self.resolution
+            few = len(self.keys) + len(keys) <= self._compact_above
             shifts = np.zeros(len(keys), np.uint8) if few else self._widened(keys)
             keys, shifts, mass = _grouped(keys & _kept_bits(shifts), shifts)
         else:
@@ -88,7 +89,7 @@ class ScoreHistogram:
         """The histogram of both data sets. Cells are united, not widened, so that merging is associative."""
         if other.resolution != self.resolution:
             raise ValueError(f"resolution differs: {self.resolution} and {other.resolution}; build both with the same")
-        whole = ScoreHistogram(self.resolution)
+        whole = ScoreHistogram(self.resolution, self.exact)
         for part in (self, other):
             whole._absorb(part.keys, part.shifts, part.mass, part.range)
         return whole
@@ -100,13 +101,14 @@ class ScoreHistogram:
             "shifts": self.shifts,
             "mass": self.mass,
             "resolution": np.array(self.resolution, np.int64),
+            "exact": np.array(self.exact, np.int64),
             "range": np.array(self.range if self.range is not None else (), np.float64),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> ScoreHistogram:
         """A histogram from the arrays of `to_arrays`."""
-        histogram = cls(int(arrays["resolution"]))
+        histogram = cls(int(arrays["resolution"]), int(arrays["exact"]))
         low_high = tuple(float(value) for value in arrays["range"])
         parts = np.asarray(arrays["keys"]), np.asarray(arrays["shifts"]), np.asarray(arrays["mass"])
         histogram._absorb(*parts, (low_high[0], low_high[1]) if low_high else None)

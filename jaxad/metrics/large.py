@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from jaxad.errors import ProtocolError
+from jaxad.metrics import processing
 from jaxad.metrics.protocols import Protocol
 
 
@@ -64,7 +65,8 @@ def _pooled(protocol: Protocol, map: np.ndarray) -> np.ndarray:
 
 def resized(protocol: Protocol, map: np.ndarray) -> np.ndarray:
     """The map [h w] of a whole image at the protocol's size, as the protocol resizes it, not smoothed."""
-    return np.asarray(protocol.resize_map(map[None])[0])
+    rows, columns = (processing.chain(protocol, length, smooth=False).astype(np.float32) for length in map.shape)
+    return rows @ map.astype(np.float32) @ columns.T
 
 
 def mask_like(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -19,6 +19,8 @@ from jaxad.metrics.regions import region_weights
 
 CHUNK = 1 << 19
 """Pixels counted at once: bounds the working memory of an update, whatever its batch size."""
+KEPT = 1 << 20
+"""Scores that are kept as they are where metrics look at single thresholds, which may split a cell."""
 WAITING = 1 << 18
 """Normal pixels kept back until they are worth counting together: single images are then as cheap as batches."""
 
@@ -41,13 +43,13 @@ class PixelScores:
     Args:
         filled_regions: whether region weights cover the holes of regions, as in WinCLIP.
         resolution: of the histograms; errors are of the order of its inverse.
+        exact: scores of each histogram that are kept as they are, as of `ScoreHistogram`.
     """
 
-    def __init__(self, filled_regions: bool = False, resolution: int = RESOLUTION):
+    def __init__(self, filled_regions: bool = False, resolution: int = RESOLUTION, exact: int = 0):
         self.filled_regions = filled_regions
-        self.anomalous, self.weights = ScoreHistogram(resolution), ScoreHistogram(resolution)
+        self._normal, self.anomalous, self.weights = (ScoreHistogram(resolution, exact) for _ in range(3))
         self.regions = 0
-        self._normal = ScoreHistogram(resolution)
         self._waiting: list[np.ndarray] = []
 
     @property

@@ -21,7 +21,7 @@ def process_maps(protocol: Protocol, maps: jax.typing.ArrayLike, *, smooth: bool
     maps = jnp.asarray(maps, jnp.float32)
     chex.assert_rank(maps, 3, custom_message="maps must be [b h w]")
     _, height, width = maps.shape
-    return operators.separable(_chain(protocol, height, smooth), _chain(protocol, width, smooth), maps)
+    return operators.separable(chain(protocol, height, smooth), chain(protocol, width, smooth), maps)
 
 
 def image_scores(protocol: Protocol, maps: jax.typing.ArrayLike) -> jax.Array:
@@ -38,8 +38,10 @@ def image_scores(protocol: Protocol, maps: jax.typing.ArrayLike) -> jax.Array:
     return maps.max(axis=(1, 2))
 
 
-def resize_mask(protocol: Protocol, mask: np.ndarray) -> np.ndarray:
-    """A mask bool [h w], or its gray values uint8 [h w], as bool [size size].
+def resize_mask(protocol: Protocol, mask: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """A mask bool [h w], or its gray values uint8 [h w], as bool [size size], or of another `shape`.
+
+    Another shape is that of a map of tiles, which knows no canvas.
 
     Raises:
         ProtocolError: the mask is neither.
@@ -48,18 +50,19 @@ def resize_mask(protocol: Protocol, mask: np.ndarray) -> np.ndarray:
         raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool or uint8 [h w]")
     if not protocol.gray_masks:
         mask = mask > 0
-    if protocol.canvas is not None:
+    size = shape or (protocol.size, protocol.size)
+    if protocol.canvas is not None and shape is None:
         side, kept = protocol.canvas
         edge = (side - kept) // 2
-        gray = _filtered(mask, side)[edge : edge + kept, edge : edge + kept]
-        return _picked(gray, protocol.size, 0.0) > 255 * protocol.mask_above
+        gray = _filtered(mask, (side, side))[edge : edge + kept, edge : edge + kept]
+        return _picked(gray, size, 0.0) > 255 * protocol.mask_above
     if protocol.mask_resize == "bilinear":
-        return _filtered(mask, protocol.size) > 255 * protocol.mask_above
-    return _picked(mask, protocol.size, 0.5 if protocol.mask_resize == "center" else 0.0)
+        return _filtered(mask, size) > 255 * protocol.mask_above
+    return _picked(mask, size, 0.5 if protocol.mask_resize == "center" else 0.0) > 0
 
 
 @lru_cache(maxsize=64)
-def _chain(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
+def chain(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
     """All that happens to `size` rows or columns of a map, as one matrix."""
     if protocol.canvas is None:
         matrix = bilinear(size, protocol.size, protocol.align_corners)
@@ -78,13 +81,13 @@ def _pooling(protocol: Protocol) -> np.ndarray:
     return operators.average_pool(protocol.size, protocol.pool, protocol.pool_repeats)
 
 
-def _filtered(mask: np.ndarray, size: int) -> np.ndarray:
-    """PIL's bilinear resizing of a mask, bool or gray values, uint8 [size size]."""
+def _filtered(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """PIL's bilinear resizing of a mask, bool or gray values, uint8 of that size."""
     gray = Image.fromarray(mask if mask.dtype == np.uint8 else mask.astype(np.uint8) * 255)
-    return np.asarray(gray.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(gray.resize((size[1], size[0]), Image.Resampling.BILINEAR))
 
 
-def _picked(image: np.ndarray, size: int, offset: float) -> np.ndarray:
+def _picked(image: np.ndarray, size: tuple[int, int], offset: float) -> np.ndarray:
     """Nearest neighbor: sample i comes from floor((i + offset) in / out)."""
-    rows, columns = (((np.arange(size) + offset) * n / size).astype(int) for n in image.shape)
+    rows, columns = (((np.arange(to) + offset) * n / to).astype(int) for n, to in zip(image.shape, size, strict=True))
     return image[np.ix_(rows, columns)]

@@ -106,19 +106,20 @@ class Protocol:
 
         return processing.image_scores(self, maps)
 
-    def resize_mask(self, mask: np.ndarray) -> np.ndarray:
+    def resize_mask(self, mask: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
         """A mask as bool [size size].
 
         Args:
             mask: bool [h w] at the mask file's own size, True on defects; or uint8 [h w], its gray values, of which
                 protocols without `gray_masks` only see whether they are above 0.
+            shape: (h, w) in place of (size, size), for maps that were put together of tiles.
 
         Raises:
             ProtocolError: the mask is neither.
         """
         from jaxad.metrics import processing
 
-        return processing.resize_mask(self, mask)
+        return processing.resize_mask(self, mask, shape)
 
     def image_label(self, label: int, mask: np.ndarray | None) -> int:
         """The label an image is evaluated under: 0 or 1.

@@ -41,6 +41,11 @@ class MetricRules:
     filled_regions: bool = False
     fpr_limit: float = 0.3
 
+    @property
+    def on_grid(self) -> bool:
+        """Whether a metric looks at a fixed grid of thresholds."""
+        return self.f1_steps is not None or self.aupro_grid is not None
+
 
 EXACT = MetricRules()
 """All thresholds, 8-connected regions, linear interpolation at the limit."""

@@ -12,15 +12,12 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
-from jaxad.inference.decisions import VERDICTS
 from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
-from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput
+from jaxad.inference.results import PICTURE, Case, Curves, Evaluation, PrototypeFigure, TsneInput
 from jaxad.io.pictures import encode_picture, shrink
-from jaxad.io.text import name_text
 from jaxad.report import charts
 from jaxad.report.images import panels
-from jaxad.types import Record
 
 _GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000
 _TSNE_PATCHES, _TSNE_HUES = 1500, 10
@@ -70,20 +67,19 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
     if not evaluation.cases:
         return None
     auroc = {name: metrics["image_auroc"] for name, metrics in report["classes"].items()}
-    names = dict.fromkeys(case.record.category for case in evaluation.cases)
+    names = dict.fromkeys(case.decision.category for case in evaluation.cases)
     names = sorted(names, key=lambda name: auroc[name] if auroc.get(name) is not None else 2.0)
     order = {"best": 0, "median": 1, "worst": 2}
     by_name = {
-        name: sorted((case for case in evaluation.cases if case.record.category == name), key=lambda c: order[c.rank])
+        name: sorted((case for case in evaluation.cases if case.decision.category == name), key=lambda c: order[c.rank])
         for name in names
     }
     scales = {name: evaluation.heat.get(name) or _scale(cases, evaluation, name) for name, cases in by_name.items()}
     shown: list[dict[str, Any]] = []
-    for side in (360, 256, 160, 112):
+    for side in (PICTURE, 256, 160, 112):
         shown, size = [], 0
         for name, cases in by_name.items():
-            limits = evaluation.thresholds.get(name), evaluation.pixel_thresholds.get(name)
-            cards = [_card(case, scales[name], side, *limits) for case in cases]
+            cards = [_card(case, scales[name], side, evaluation.pixel_thresholds.get(name)) for case in cases]
             size += sum(len(uri) for card in cards for uri in card["pictures"].values())
             if size > _GALLERY_BYTES:
                 break
@@ -94,40 +90,27 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
 
 
 def _scale(cases: Sequence[Case], evaluation: Evaluation, category: str) -> tuple[float, float]:
-    normal = [case.map.ravel() for case in cases if case.record.label == 0] or [case.map.ravel() for case in cases]
+    normal = [case.map.ravel() for case in cases if case.decision.label == 0] or [case.map.ravel() for case in cases]
     return heat_scale(evaluation.pixel_thresholds.get(category), np.concatenate(normal))
 
 
-def _card(
-    case: Case, scale: tuple[float, float], side: int, threshold: float | None, pixel: float | None
-) -> dict[str, Any]:
+def _card(case: Case, scale: tuple[float, float], side: int, pixel: float | None) -> dict[str, Any]:
     pictures = panels(case.image, case.mask, case.map, low=scale[0], high=scale[1], side=side, threshold=pixel)
-    verdict = None
-    if threshold is not None and case.record.label is not None:
-        verdict = VERDICTS[case.record.label, bool(case.score > threshold)]
     uris = {name: uri(picture, ".png" if name == "mask" else ".jpg") for name, picture in pictures.items()}
     height, width = pictures["input"].shape[:2]
-    return {
-        "case": case,
-        "pictures": uris,
-        "width": width,
-        "height": height,
-        "verdict": verdict,
-        "file": _name(case.record),
-        "threshold": threshold,
-    }
+    return {"rank": case.rank, "decision": case.decision, "pictures": uris, "width": width, "height": height}
 
 
 def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
     """Similarity maps on one color scale for each prototype and category, of as many images as the size limit allows.
 
     Returns:
-        [{`figure`, `input` picture, `maps` [(name, low, high, picture)], `file`}], pictures as data URIs.
+        [{`decision`, `input` picture, `maps` [(name, low, high, picture)]}], pictures as data URIs.
     """
     values: dict[tuple[str, str], list[np.ndarray]] = {}
     for figure in figures:
         for name, similarity in zip(figure.names, figure.maps, strict=True):
-            values.setdefault((figure.record.category, name), []).append(np.ravel(similarity))
+            values.setdefault((figure.decision.category, name), []).append(np.ravel(similarity))
     ranges = {key: np.quantile(np.concatenate(parts), (0.01, 0.99)) for key, parts in values.items()}
     shown, size = [], 0
     for figure in figures:
@@ -135,13 +118,13 @@ def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
         source = uri(image if figure.mask is None else contour(image, figure.mask), ".jpg")
         maps = []
         for name, similarity in zip(figure.names, figure.maps, strict=True):
-            low, high = map(float, ranges[figure.record.category, name])
+            low, high = map(float, ranges[figure.decision.category, name])
             picture = heat(fit_map(similarity, image.shape[:2]), low=low, high=high + 1e-6, palette="viridis")
             maps.append((name, low, high, uri(picture, ".jpg")))
         size += len(source) + sum(len(uri) for *_, uri in maps)
         if size > _PROTOTYPE_BYTES:
             break
-        shown.append({"figure": figure, "input": source, "maps": maps, "file": _name(figure.record)})
+        shown.append({"decision": figure.decision, "input": source, "maps": maps})
     return shown
 
 
@@ -193,10 +176,6 @@ def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
         return None
     nearest = NearestNeighbors(n_neighbors=1).fit(features).kneighbors(return_distance=False)[:, 0]
     return float((~anomalous[nearest])[anomalous].mean())
-
-
-def _name(record: Record) -> str:
-    return record.identity or name_text(record.file.name)
 
 
 def uri(picture: np.ndarray, suffix: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jaxad.inference.answer import FAINT
 from jaxad.inference.decisions import Decision, mistakes
+from jaxad.inference.maps import faint_limit
 from jaxad.inference.results import Evaluation
 from jaxad.io.pictures import shrink
 from jaxad.report.figures import uri
@@ -56,7 +56,7 @@ def _pictures(evaluation: Evaluation, wrong: Sequence[Decision]) -> dict[int, di
             limit = evaluation.pixel_thresholds.get(decision.category)
             if limit is not None and decision.verdict == "false alarm":
                 # There is always a place to look at, as in the box.
-                limit = min(limit, FAINT * float(shown.map.max()))
+                limit = faint_limit(shown.map, limit)
             both = marked(photo, shown.mask, shown.map, limit, width=2)
             own = {"photo": uri(photo, ".jpg"), "marked": uri(both, ".jpg")}
             if (size := size + sum(map(len, own.values()))) > BYTES:

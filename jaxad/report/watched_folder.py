@@ -15,12 +15,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxad.data.layout import photos
+from jaxad.data.layout import Photos, photos
 from jaxad.errors import ConfigError, Problem
 from jaxad.inference.answer import Answer
 from jaxad.inference.inspector import Inspector
@@ -48,6 +48,7 @@ class WatchedFolder:
         map_format: of raw maps.
         interval: as `INTERVAL`.
         patience: as `PATIENCE`.
+        told: called with what is left out of the folder and why, once for each of its folders and each reason.
 
     Raises:
         ConfigError: `out` holds other results, or lines that are damaged.
@@ -63,10 +64,12 @@ class WatchedFolder:
         map_format: Literal["npy", "tiff"] = "npy",
         interval: float = INTERVAL,
         patience: float = PATIENCE,
+        told: Callable[[str], object] = lambda text: None,
     ):
         self.folder, self.out, self._inspector = folder, out, inspector
         self._save, self._map_format = save, map_format
-        self._interval, self._patience = interval, patience
+        self._interval, self._patience, self._told = interval, patience, told
+        self._said: set[tuple[str, Path]] = set()
         # What was said last of a file counts: one that was noted as broken may have been judged since, or the reverse.
         self._done = {file: stamp for _, file, stamp in sorted([*_known(out / LINES), *_known(out / PROBLEMS)])}
         self._seen: dict[Path, tuple[str, float]] = {}
@@ -106,7 +109,9 @@ class WatchedFolder:
     def _complete(self) -> list[Path]:
         """Files that have come, stay the same, and were not judged."""
         now, seen, complete = time.monotonic(), {}, []
-        for file in photos(self.folder).files:
+        found = photos(self.folder)
+        self._tell(found)
+        for file in found.files:
             stamp = _stamp(file)
             if not stamp or self._done.get(name_text(file)) == stamp:
                 continue
@@ -118,6 +123,13 @@ class WatchedFolder:
         self._seen = seen
         self._failed = {file: stamp for file, stamp in self._failed.items() if file in seen}
         return complete
+
+    def _tell(self, found: Photos) -> None:
+        """Says what is left out, once."""
+        for reason, first in found.reasons():
+            if (reason, first.parent) not in self._said:
+                self._said.add((reason, first.parent))
+                self._told(f"{first.parent}: {reason} (such as {first.name})")
 
     def _judge(self, files: Sequence[Path]) -> Iterator[Answer | Problem]:
         size = self._inspector.batch_size

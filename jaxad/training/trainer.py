@@ -115,7 +115,6 @@ def fit(
     keep_programs()
     config = config or TrainConfig()
     config.check()
-    config = config.counted(len(source))
     if not len(source) and detector.inputs.needs_images:
         raise DataError(f"{source.name}: no normal training images")
     if tiles_per_image is not None and (tiling is None or tiles_per_image < 1):
@@ -123,6 +122,7 @@ def fit(
     if tiling is not None:
         source = TiledSource(source, tiling, per_image=tiles_per_image, seed=config.seed, workers=workers)
         provenance = {**(provenance or {}), "tiles": tiling.to_json() | {"per_image": tiles_per_image or "all"}}
+    config = config.counted(len(source))
     if features is not None and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
     if config.tensorboard:
@@ -188,6 +188,7 @@ def _fit(
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
             scores = read_decided(restored.folder).holdout if restored.meta["complete"] else None
         elif isinstance(detector, Trainable) and trains:
+            reporter.say(_length(config, source))
             detector, rate = train(detector, source, config, run, writer, meta, features)
         else:
             detector.learn_names(source)
@@ -206,6 +207,14 @@ def _fit(
             reporter.warn(threshold.warnings)
         writer.complete(final, threshold, scores, false_alarm)
     return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
+
+
+def _length(config: TrainConfig, source: Source) -> str:
+    """How long training will be, for the line before it begins."""
+    at_once, count = config.batch_size * config.accumulate, max(len(source), 1)
+    what = "images" if getattr(source, "tiling", None) is None else "tiles"
+    epochs = f"{config.last_step * at_once / count:.3g} epochs of {len(source):,} {what}"
+    return f"{config.last_step:,} steps of {at_once} {what}, {epochs}"
 
 
 def train(

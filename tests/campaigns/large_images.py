@@ -147,11 +147,13 @@ def measured(
         alarms[record.label].append(found.anomalous)
         scores.append((record.label, found.score))
         if (mask := dataset.test.mask(index)) is not None:
-            count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+            count, regions, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
             there += count - 1
             for region in range(1, count):
-                own = cv2.dilate((regions == region).astype(np.uint8), np.ones((15, 15))).astype(bool)
-                hit += bool((found.mask & own).any())
+                left, top, width, height = boxes[region, :4]
+                around = np.s_[max(top - 7, 0) : top + height + 7, max(left - 7, 0) : left + width + 7]
+                own = cv2.dilate((regions[around] == region).astype(np.uint8), np.ones((15, 15))).astype(bool)
+                hit += bool((found.mask[around] & own).any())
         said = f"{found.score:.4f}, limit {found.threshold:.4f}; {hit} of {there} defects so far"
         print(f"  {record.identity}: {said}", flush=True)
     seconds = (time.perf_counter() - began) / len(order)

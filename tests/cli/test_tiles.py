@@ -10,6 +10,7 @@ import pytest
 import jaxad as library
 from jaxad.data import Tiling
 from jaxad.errors import ConfigError
+from jaxad.io.progress import Reporter
 from jaxad.testing import make_parts
 from tests.cli.shell import BANK, jaxad
 
@@ -62,13 +63,17 @@ def test_other_tiles_are_another_run(tiled):
         jaxad(*words, *TILES)
 
 
-def test_a_trained_detector_learns_from_tiles_and_resumes(tmp_path):
+def test_a_trained_detector_learns_from_tiles_and_resumes(tmp_path, capsys):
     from jaxad.testing import toy_model, toy_training
 
     parts = library.data.load(f"folder:{make_parts(tmp_path / 'p', ('disc',), train=6, test=1, size=90)}")
     how = {"workdir": tmp_path / "run", "holdout": parts.holdout, "tiling": Tiling(56)}
-    run = library.fit(toy_model(), parts.train, toy_training(), **how)
-    again = library.fit(toy_model(), parts.train, toy_training(), **how)
+    run = library.fit(toy_model(), parts.train, toy_training(epochs=2), **how, reporter=Reporter())
+    # An epoch is one of tiles: four of each image, four at once.
+    assert library.restore(tmp_path / "run").meta["step"] == 2 * len(parts.train)
+    said = f"{2 * len(parts.train)} steps of 4 tiles, 2 epochs of {4 * len(parts.train)} tiles"
+    assert capsys.readouterr().err.count(said) == 1
+    again = library.fit(toy_model(), parts.train, toy_training(epochs=2), **how)
     assert run.model.tiling == again.model.tiling == Tiling(56)
     assert run.threshold == again.threshold
     assert run.threshold.limits["disc"].normals == len(parts.holdout)

@@ -10,7 +10,7 @@ from PIL import Image
 
 import jaxad
 from jaxad.data import Region
-from jaxad.data.region import EVERY, given_regions, read_region
+from jaxad.data.region import EVERY, given_regions, of_categories, read_region
 from jaxad.errors import DataError
 from jaxad.testing import make_parts
 
@@ -81,6 +81,14 @@ def test_a_region_without_a_pixel_is_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "roi.png")
     with pytest.raises(DataError, match=r"roi\.png.*black"):
         read_region(tmp_path / "roi.png")
+
+
+def test_regions_of_categories_that_are_not_there_are_all_named():
+    regions = given_regions(json.dumps({"botle": BOX, "cup": BOX, "Dose": BOX}))
+    with pytest.raises(DataError, match=r"(?s)'botle' is unknown \(did you mean bottle.*there are bottle, cup.*'Dose'"):
+        of_categories(regions, ("bottle", "cup"))
+    assert of_categories({EVERY: regions["cup"]}, ()) == {EVERY: regions["cup"]}
+    assert set(of_categories({"cup": regions["cup"]}, ("bottle", "cup"))) == {"cup"}
 
 
 def test_the_file_in_a_folder_is_of_its_category_and_no_image(tmp_path):

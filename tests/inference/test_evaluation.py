@@ -6,12 +6,17 @@ import pytest
 
 import jaxad
 from jaxad import metrics
-from jaxad.data import FolderSource
+from jaxad.data import FolderSource, Tiling
 from jaxad.errors import ConfigError, DataError, ProtocolError
 from jaxad.inference import evaluation
-from jaxad.inference.evaluation import figures, make_report, score
+from jaxad.inference.evaluation import make_report, score
+from jaxad.inference.figures import figures
 from jaxad.inference.predictor import Output, Predictor
+from jaxad.inference.threshold import Limits, Threshold
 from jaxad.report.schema import validate_report
+from jaxad.testing import make_parts
+from tests.data.counting import counted
+from tests.inference.test_tiled import Brightness
 from tests.oracles import image_metrics, pixel_metrics
 
 SEVEN = ("image_auroc", "image_ap", "image_f1max", "pixel_auroc", "pixel_ap", "pixel_f1max", "aupro")
@@ -130,6 +135,25 @@ def test_an_unknown_protocol_is_an_error(trained, parts):
         jaxad.evaluate(trained.model, parts, protocol="exact-257")
 
 
+@pytest.mark.parametrize("tiling", [None, Tiling(256)])
+def test_figures_decode_what_they_show_once_and_keep_it_small(tmp_path, tiling):
+    data = jaxad.data.load(f"folder:{make_parts(tmp_path, ('disc',), train=1, test=6, size=500)}")
+    rule = Threshold(0.1, "exact-256", {"": Limits(-1.0, 0.5, 0.0, 5)})
+    scored = score(Brightness(tiling=tiling), data.test, threshold=rule)
+    with counted(tmp_path) as counts:
+        shown = figures(scored)
+    decoded = sum(counts.decoded[str(record.file)] for record in data.test.records)
+    # One good and one defective image are explained besides, by another program.
+    explained = 2 if tiling is None else 0
+    assert decoded == len({case.decision.index for case in shown.cases} | set(shown.pictures)) + explained
+    for one in (*shown.cases, *shown.pictures.values()):
+        assert one.image.shape in ((360, 360, 3), (320, 320, 3))
+        assert max(one.map.shape) <= 360
+        assert one.mask is None or one.mask.shape == one.image.shape[:2]
+        assert one.image.base is None or one.image.base.nbytes < 500 * 500
+    assert all(values.base is None for kept in scored.normal_values.values() for values in kept)
+
+
 def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, report):
     scored = score(trained.model, parts, threshold=trained.threshold, batch_size=8)
     assert make_report(scored, parts)["mean"]["image_auroc"] == pytest.approx(report["mean"]["image_auroc"], abs=1e-6)
@@ -140,12 +164,13 @@ def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, repor
         for output in Predictor(trained.model, batch_size=8).stream(parts.test)
         for record, score, map in zip(output.loaded.records, output.scores, output.maps, strict=True)
     }
-    assert {case.record.category for case in shown.cases} == {"disc", "tile"}
+    assert {case.decision.category for case in shown.cases} == {"disc", "tile"}
     for case in shown.cases:
-        expected, map = predictions[case.record.identity]
-        assert case.score == pytest.approx(float(expected), rel=1e-5)
+        assert case.decision is scored.decisions[case.decision.index]
+        expected, map = predictions[case.decision.file]
+        assert case.decision.score == pytest.approx(float(expected), rel=1e-5)
         np.testing.assert_allclose(case.map, map, rtol=1e-4, atol=1e-4 * map.max())
         assert case.image.shape == (56, 56, 3)
-        assert (case.mask is not None) == bool(case.record.label)
+        assert (case.mask is not None) == bool(case.decision.label)
     assert shown.tsne is not None
     assert len(shown.prototypes) == 4

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxad.inference.maps import fit_map, heat_scale, hottest_box
+from jaxad.inference.maps import defect_box, fit_map, heat_scale, image_map
 
 
 def test_box_encloses_the_region_of_the_hottest_pixel():
@@ -13,14 +13,22 @@ def test_box_encloses_the_region_of_the_hottest_pixel():
     map[2:5, 3:9] = 2.0  # larger, but not the hottest
     map[10:14, 20:27] = 1.5
     map[12, 22] = 3.0
-    assert hottest_box(map, 1.0) == [20, 10, 27, 14]
-    assert hottest_box(map, 2.5) == [22, 12, 23, 13]
+    assert defect_box(map, 1.0) == (20, 10, 27, 14)
+    assert defect_box(map, 2.5) == (22, 12, 23, 13)
 
 
-def test_box_joins_diagonal_neighbors_and_needs_a_pixel_above_the_threshold():
+def test_box_joins_diagonal_neighbors_and_lies_around_what_is_hottest_where_nothing_passes_the_limit():
     map = np.eye(6, dtype=np.float32)
-    assert hottest_box(map, 0.5) == [0, 0, 6, 6]
-    assert hottest_box(map, 1.0) is None
+    assert defect_box(map, 0.5) == (0, 0, 6, 6)
+    map[:5, :5] *= 0.5
+    assert defect_box(map, 10.0) == (5, 5, 6, 6)
+    assert defect_box(0 * map, 10.0) is None
+
+
+def test_what_lies_outside_of_the_region_is_cut_from_the_map_at_the_size_of_the_image():
+    map, inside = np.array([[0.0, 4.0]]), np.array([[True, False]])
+    np.testing.assert_allclose(image_map(map, (1, 4), inside, 0.5), [[0, 1, 0, 0]])
+    np.testing.assert_allclose(image_map(map, (1, 4)), [[0, 1, 3, 4]])
 
 
 @given(offset=st.floats(-100, 100), spread=st.floats(1e-3, 1e3))
@@ -52,4 +60,4 @@ def test_fit_uses_half_pixel_centers():
 @pytest.mark.parametrize("map", [np.full((3, 3), np.nan), np.zeros((2, 3, 3)), np.zeros((0, 3))])
 def test_maps_that_are_not_finite_or_not_maps_are_refused(map):
     with pytest.raises(ValueError, match="must be"):
-        hottest_box(map, 0.5)
+        defect_box(map, 0.5)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxad.metrics.grids import aupro_grid, f1_grid
+from jaxad.metrics.grids import _above, aupro_grid, f1_grid
+from jaxad.metrics.pixels import PixelScores
 from jaxad.metrics.rules import AuproGrid
 from tests import oracles
 from tests.metrics import cases
@@ -44,6 +45,19 @@ def test_f1_of_a_grid_agrees_with_the_loop_over_thresholds(maps_and_masks, resol
     assert abs(measure.value - oracles.f1_ader(maps, masks)) <= measure.bound + 1e-7
     if resolution > 64:
         assert measure.bound < 1e-4
+
+
+def test_a_threshold_divides_a_cell_as_its_range():
+    scores = np.random.default_rng(0).random((100, 1, 40)).astype(np.float32)
+    pixels = PixelScores(resolution=16)
+    for map in scores:
+        pixels.add(map[None], [None])
+    for thresholds in (np.linspace(0.05, 0.75, 41), np.linspace(0.75, 0.05, 41)):
+        exact = (scores.ravel() > thresholds[:, None]).sum(axis=1)
+        least, likely, most = _above(pixels.normal, thresholds)
+        assert (least <= exact).all()
+        assert (exact <= most).all()
+        assert np.abs(likely - exact).max() < 0.5 * np.abs((least + most) / 2 - exact).max()
 
 
 def test_constant_maps_have_no_grid():

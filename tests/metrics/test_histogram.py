@@ -16,6 +16,20 @@ def histogram(*parts, resolution=16):
     return result
 
 
+def test_so_many_scores_as_are_asked_for_are_kept():
+    scores = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+    result = ScoreHistogram(16, exact=2 * len(scores))
+    for part in np.split(scores, 10):
+        result.add(part)
+    back = ScoreHistogram.from_arrays(result.to_arrays()).merge(ScoreHistogram(16))
+    back.add(scores)
+    for each in (result, back):
+        np.testing.assert_array_equal(each.lower, np.unique(scores))
+        np.testing.assert_array_equal(each.upper, np.unique(scores))
+    back.add(np.concatenate([scores + 0.1, scores + 0.2]))
+    assert back.shifts.any()
+
+
 @given(st.lists(finite, min_size=1, max_size=50))
 def test_keys_keep_the_order_and_invert(values):
     scores = np.array(sorted(values), np.float32)

@@ -99,17 +99,15 @@ def make_evaluation(categories: tuple[str, ...] = CATEGORIES) -> Evaluation:
         if defects:
             pixel = (line, np.sqrt(line)) if name == "bottle" else None
             curves[name] = Curves(image_roc=(line, np.sqrt(line)), image_pr=(line, 1 - line / 2), pixel_roc=pixel)
+    decisions = make_decisions(scores)
+    decided = {decision.file: decision for decision in decisions}
+    for name in categories:
         for rank, i in choose_cases(*scores[name]).items():
-            record = Record(
-                Path(f"{i}.png"), name, int(labels[i]), "cut" if labels[i] else "good", None, f"{name}/{i}.png"
-            )
+            decision = decided[f"{name}/{i}.png"]
             image, map = draw.integers(0, 256, (60, 80, 3), np.uint8), draw.random((16, 16))
-            mask = np.eye(60) if name == "bottle" and labels[i] else None
-            cases.append(Case(record, image, map, float(scores[name][0][i]), rank, mask))
-    record = Record(Path("p.png"), "bottle", 1, "cut", None, "bottle/p.png")
+            cases.append(Case(decision, image, map, rank, np.eye(60) if name == "bottle" and decision.label else None))
     maps = draw.random((3, 8, 8))
     features = draw.normal(size=(120, 16)).astype(np.float32)
-    decisions = make_decisions(scores)
     shown = Shown(cases[0].image, np.tri(16), np.eye(16))
     return Evaluation(
         curves=curves,
@@ -119,7 +117,7 @@ def make_evaluation(categories: tuple[str, ...] = CATEGORIES) -> Evaluation:
         threshold_note="Set on held-out normal images.",
         pixel_thresholds=dict.fromkeys(categories, 0.9),
         cases=cases,
-        prototypes=[PrototypeFigure(record, cases[0].image, maps, ["local 1", "local 2", "global 1"])],
+        prototypes=[PrototypeFigure(decisions[-1], cases[0].image, maps, ["local 1", "local 2", "global 1"])],
         decisions=decisions,
         baseline_decisions=decisions,
         pictures={decision.index: shown for wrong in mistakes(decisions).values() for decision in wrong},

@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from jaxad.errors import ReportError
-from jaxad.inference.decisions import COUNTS, counted
+from jaxad.inference.decisions import COUNTS, Decision, counted
 from jaxad.inference.results import Case, Evaluation, Shown
 from jaxad.report import mistakes
 from jaxad.report.page import write_report
-from jaxad.types import Record
 from tests.report.cases import NO_PIXEL, RULE, make_decisions, make_evaluation, make_report
 
 VOID = {"meta", "br", "img", "wbr", "link", "hr", "input"}
@@ -263,7 +262,7 @@ def test_a_page_of_very_many_noisy_pictures_stays_small_and_says_what_it_left_ou
     report["classes"]["part077"]["image_auroc"] = 0.5
     image, map = draw.integers(0, 256, (128, 128, 3), np.uint8), draw.random((32, 32))
     cases = [
-        Case(Record(Path("a.png"), name, 1, "cut", None, f"{name}/a.png"), image, map, 1.0, rank, np.eye(64))
+        Case(Decision(0, f"{name}/a.png", name, "cut", 1, 1.0), image, map, rank, np.eye(64))
         for name in report["classes"]
         for rank in ("best", "median", "worst")
     ]

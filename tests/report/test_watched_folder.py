@@ -16,6 +16,7 @@ from jaxad.io.locks import occupied
 from jaxad.report import watched_folder
 from jaxad.report.prediction_folder import PredictionFolder
 from jaxad.report.watched_folder import WatchedFolder
+from tests.data.counting import counted
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,35 @@ def test_categories_are_those_of_subfolders_and_own_pictures_are_not_judged(plac
     os.mkdir(place / "other")
     second = WatchedFolder(place / "drop", place / "other", inspector, interval=0)
     assert len(list(second.look())) == 3
+
+
+def test_what_is_left_out_is_said_once_and_nothing_is_decoded_twice(place, inspector, clock):
+    folder, said = place / "drop", []
+    for name in ("a.png", "cap_label.png", "b.png"):
+        drop(folder / name, len(name))
+    (folder / "cap_mask.png").write_bytes(drop(place / "elsewhere.png").read_bytes())
+    mask = Image.fromarray(np.eye(9, dtype=np.uint8) * 255)
+    for name in ("a_mask.png", "ground_truth/cut/0_mask.png", "ground_truth/cut/1_mask.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        mask.save(folder / name)
+    for name in ("a.txt", "b.txt", "README"):
+        (folder / name).write_text("no image")
+    drop(folder / "thumbs/a.png")
+    watched = WatchedFolder(folder, place / "out", inspector, interval=1, told=said.append)
+    with counted(folder) as counts:
+        assert judged(watched, clock) == []
+        first = sum(counts.decoded.values())
+        assert judged(watched, clock) == ["a.png", "b.png", "cap_label.png", "cap_mask.png"]
+        assert sum(counts.decoded.values()) == first + 4
+        assert judged(watched, clock) == judged(watched, clock) == []
+        assert sum(counts.decoded.values()) == first + 4
+    assert sorted(said) == [
+        f"{folder / 'ground_truth/cut'}: masks are left out (such as 0_mask.png)",
+        f"{folder}: files .txt are left out, as no images (such as a.txt)",
+        f"{folder}: files without an extension are left out, as no images (such as README)",
+        f"{folder}: folders of thumbnails or trash are left out (such as thumbs)",
+        f"{folder}: masks are left out (such as a_mask.png)",
+    ]
 
 
 def test_results_of_other_kinds_are_not_mixed(place, inspector, clock):

@@ -113,7 +113,9 @@ def test_pages_ask_nobody_else(port):
     assert "/inspect" in ask(port, None, "/openapi.json", "GET")[1]["paths"]
 
 
-def test_more_than_may_wait_is_refused_at_once(inspector, monkeypatch):
+@pytest.fixture
+def held(inspector, monkeypatch):
+    """Events: that the inspector has been asked, and, to be set, that it may answer."""
     entered, go = threading.Event(), threading.Event()
     real = inspector.outcomes
 
@@ -123,6 +125,11 @@ def test_more_than_may_wait_is_refused_at_once(inspector, monkeypatch):
         return real(source, **how)
 
     monkeypatch.setattr(inspector, "outcomes", slow)
+    return entered, go
+
+
+def test_more_than_may_wait_is_refused_at_once(inspector, held):
+    entered, go = held
     with serving(inspector, ServeSettings(waiting=3)) as (port, _), ThreadPoolExecutor(3) as pool:
         first = [pool.submit(ask, port, picture()) for _ in range(3)]
         entered.wait(60)
@@ -134,16 +141,8 @@ def test_more_than_may_wait_is_refused_at_once(inspector, monkeypatch):
         assert [future.result()[0] for future in first] == [200] * 3
 
 
-def test_what_was_accepted_is_answered_before_the_end_and_nothing_more_accepted(inspector, monkeypatch):
-    entered, go = threading.Event(), threading.Event()
-    real = inspector.outcomes
-
-    def slow(source, **how):
-        entered.set()
-        assert go.wait(60)
-        return real(source, **how)
-
-    monkeypatch.setattr(inspector, "outcomes", slow)
+def test_what_was_accepted_is_answered_before_the_end_and_nothing_more_accepted(inspector, held):
+    entered, go = held
     with ThreadPoolExecutor(2) as pool:
         with serving(inspector) as (port, server):
             accepted = pool.submit(ask, port, picture())

@@ -20,8 +20,8 @@ files and folders are read, but no folder is entered from within itself.
 
 from jaxad.data.layout.csv_table import read_csv
 from jaxad.data.layout.listing import Listing
-from jaxad.data.layout.photos import photos
+from jaxad.data.layout.photos import Photos, photos
 from jaxad.data.layout.scan import scan
 from jaxad.data.layout.words import FOUND, Names, word
 
-__all__ = ["FOUND", "Listing", "Names", "photos", "read_csv", "scan", "word"]
+__all__ = ["FOUND", "Listing", "Names", "Photos", "photos", "read_csv", "scan", "word"]

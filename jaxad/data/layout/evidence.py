@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from jaxad.data.decode import decode_levels
-from jaxad.data.files import read_file
+from jaxad.data.files import file_state, read_file
 from jaxad.data.layout.tree import Folder
 from jaxad.data.layout.words import CERTAIN_MASKS, folded, without_derived, without_mask, word
 from jaxad.errors import DataError
@@ -95,6 +96,13 @@ def holds_masks(folder: Folder) -> bool:
 def _looks_like_mask(file: Path) -> bool | None:
     """Whether a picture holds hardly more than black and white; None where it cannot be read."""
     try:
-        return is_binary(decode_levels(read_file(file), str(file)))
+        state = file_state(file)
+        return _is_binary_file(file, state) if state else None
     except DataError:
         return None
+
+
+@lru_cache(maxsize=4096)
+def _is_binary_file(file: Path, state: str) -> bool:
+    """Decodes a file once for each `file_state`: a watched folder is looked at twice a second."""
+    return is_binary(decode_levels(read_file(file), str(file)))

@@ -24,21 +24,40 @@ class Photos(NamedTuple):
         masks: pictures that mark defects, which are left out.
         copies: thumbnails and overlays of other images, by their names, which are left out.
         results: pictures that `jaxad predict` left there, which are left out.
+        kept: folders of thumbnails, previews and trash, which are left out.
+        others: files that are no images.
     """
 
     files: list[Path]
     masks: list[Path]
     copies: list[Path]
     results: list[Path]
+    kept: list[Path]
+    others: list[Path]
 
     def left_out(self) -> str:
-        """What was left out, in words; "" for nothing."""
-        found = {
+        """What images were left out, in words; "" for none."""
+        return ", ".join(f"{len(files)} {name} ({files[0]})" for name, files in self._images().items() if files)
+
+    def reasons(self) -> Iterator[tuple[str, Path]]:
+        """In words why something was left out, once for each folder and reason, and the first file or folder."""
+        groups: dict[tuple[str, Path], Path] = {}
+        for name, files in self._images().items():
+            for file in files:
+                groups.setdefault((f"{name} are left out", file.parent), file)
+        for folder in self.kept:
+            groups.setdefault(("folders of thumbnails or trash are left out", folder.parent), folder)
+        for file in self.others:
+            kind = f"files {file.suffix}" if file.suffix else "files without an extension"
+            groups.setdefault((f"{kind} are left out, as no images", file.parent), file)
+        yield from ((reason, first) for (reason, _), first in groups.items())
+
+    def _images(self) -> dict[str, list[Path]]:
+        return {
             "masks": self.masks,
             "thumbnails or overlays": self.copies,
             "pictures of earlier results": self.results,
         }
-        return ", ".join(f"{len(files)} {name} ({files[0]})" for name, files in found.items() if files)
 
 
 def photos(folder: Path) -> Photos:
@@ -49,7 +68,7 @@ def photos(folder: Path) -> Photos:
     Raises:
         DataError: a folder cannot be listed.
     """
-    found = Photos([], [], [], [])
+    found = Photos([], [], [], [], [], [])
     for below in _to_judge(read_tree(folder), found):
         copies = set(copies_of_others(below.images))
         # Of loose photos, black and white alone says nothing: names must.
@@ -66,7 +85,10 @@ def photos(folder: Path) -> Photos:
 def _to_judge(folder: Folder, found: Photos) -> Iterator[Folder]:
     """The folder and those below it that may hold images to judge; notes what the others hold."""
     yield folder
+    found.kept.extend(folder.kept)
     results = any(file.name == RESULTS for file in folder.others)
+    # Those of a folder of results are ours.
+    found.others.extend([] if results else folder.others)
     for child in folder.folders:
         if results and child.name in PICTURES:
             found.results.extend(child.all_images())

@@ -384,7 +384,8 @@ def test_a_step_on_windows_costs_what_images_of_that_size_do():
 
 def test_explanations_have_one_map_for_each_named_prototype(parts):
     model = toy_model()
-    shown = next(Predictor(model, batch_size=2).explain(parts.test, [0]))
+    shown, image = next(Predictor(model, batch_size=2).explain(parts.test, [0]))
+    np.testing.assert_array_equal(image, parts.test[0].image)
     assert shown.prototypes == ("local 1", "local 2", "local 3", "global 1", "global 2")
     chex.assert_shape([shown.before, shown.after, shown.similarity], [(4, 4, 32), (4, 4, 32), (5, 4, 4)])
     assert np.abs(shown.similarity).max() <= 1.0001

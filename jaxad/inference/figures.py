@@ -1,0 +1,179 @@
+"""What the page of an evaluation shows beyond report.json: curves, the gallery, mistakes, prototypes and patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxad import metrics
+from jaxad.inference.decisions import mistakes
+from jaxad.inference.evaluation import Scored
+from jaxad.inference.heat import fit_mask
+from jaxad.inference.maps import fit_map, heat_scale, kept_to
+from jaxad.inference.predictor import Detail
+from jaxad.inference.results import (
+    PICTURE,
+    Case,
+    Curves,
+    Evaluation,
+    PrototypeFigure,
+    Rank,
+    Shown,
+    TsneInput,
+    choose_cases,
+)
+from jaxad.inference.threshold import POOLED, Threshold
+from jaxad.io.pictures import shrink
+from jaxad.types import Source
+
+PICTURED = 60
+"""False alarms, and misses, that the page has pictures of at most."""
+SHOWN = 320
+"""Longer side of these pictures in pixels at most."""
+
+
+def figures(
+    scored: Scored,
+    *,
+    baseline: Scored | None = None,
+) -> Evaluation:
+    """What the HTML report shows beyond report.json; predicts the images of the gallery and the mistakes once more.
+
+    Args:
+        scored: a finished pass; its threshold is drawn into histograms and overlays.
+        baseline: a finished pass of the comparison detector.
+    """
+    threshold = scored.threshold
+    seen = [name for name, state in scored.classes.items() if len(state.labels)]
+    chosen = {
+        name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
+        for name in seen
+    }
+    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
+    wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
+    decided = {decision.index: decision for decision in scored.decisions}
+    cases, pictures = [], {}
+    shown = list(dict.fromkeys([*ranks, *wrong]))
+    for output in scored.predictor.stream(scored.source, indices=shown, originals=True):
+        for place, index in enumerate(output.loaded.indices):
+            image, mask = _original(scored.source, index, output.loaded.originals[place]), scored.source.mask(index)
+            detail = output.detail(place)._replace(mask=mask)
+            limit = None if threshold is None else threshold.of(decided[index].category).pixel
+            if index in ranks:
+                cases.append(Case(decided[index], rank=ranks[index], **_small(image, detail, limit, PICTURE)))
+            if index in wrong:
+                pictures[index] = Shown(**_small(image, detail, limit, SHOWN))
+    limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
+    heat = {}
+    for name in seen:
+        normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
+        if normal is not None or name in limits:
+            heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
+    prototypes, tsne = _explanations(scored, ranks)
+    return Evaluation(
+        system=scored.detector.title,
+        baseline="" if baseline is None else baseline.detector.title,
+        curves={name: _curves(scored.classes[name]) for name in seen},
+        baseline_curves={}
+        if baseline is None
+        else {n: _curves(s) for n, s in baseline.classes.items() if len(s.labels)},
+        scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
+        thresholds={name: limit.image for name, limit in limits.items()},
+        threshold_note="" if threshold is None else _threshold_note(threshold, seen),
+        heat=heat,
+        pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
+        cases=cases,
+        prototypes=prototypes,
+        tsne=tsne,
+        decisions=scored.decisions,
+        baseline_decisions=() if baseline is None else baseline.decisions,
+        pictures=pictures,
+        warnings=() if threshold is None else threshold.warnings,
+    )
+
+
+def _original(source: Source, index: int, image: np.ndarray | None) -> np.ndarray:
+    """The image that was decoded; with several hosts another one may have done that."""
+    return source[index].image if image is None else image
+
+
+def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) -> dict[str, Any]:
+    """Image, map and mask for a picture of so many pixels, with nothing to see outside of what is judged."""
+    image, map, mask = shrink(image, side), detail.map, detail.mask
+    size = image.shape[:2]
+    if detail.inside is not None:
+        map = kept_to(detail.inside, map, limit)
+        mask = None if mask is None else fit_mask(mask, size) & fit_mask(detail.inside, size)
+    map = fit_map(map, size) if max(map.shape) > side else map
+    mask = fit_mask(mask, size) if mask is not None and max(mask.shape) > side else mask
+    return {"image": image, "map": map, "mask": mask}
+
+
+def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[PrototypeFigure], TsneInput | None]:
+    """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
+    decided = {decision.index: decision for decision in scored.decisions}
+    pairs = []
+    for members in scored.indices.values():
+        defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]
+        pairs += defective[:1] + [i for i in members if decided[i].label == 0][:1]
+    prototypes, before, after, anomalous, categories = [], [], [], [], []
+    for index, (found, image) in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
+        decision, mask = decided[index], scored.source.mask(index)
+        if found.similarity is not None:
+            small = shrink(_original(scored.source, index, image), PICTURE)
+            outlined = None if mask is None else fit_mask(mask, small.shape[:2])
+            similarity = np.asarray(found.similarity)
+            prototypes.append(PrototypeFigure(decision, small, similarity, found.prototypes, outlined))
+        # Without a mask nobody can say which patches of a defective image are defective.
+        if found.before is None or found.after is None or (decision.label and mask is None):
+            continue
+        marked = _patch_labels(mask, (found.before.shape[0], found.before.shape[1]))
+        before.append(found.before.reshape(len(marked), -1))
+        after.append(found.after.reshape(len(marked), -1))
+        anomalous.append(marked)
+        categories += [decision.category] * len(marked)
+    if not before:
+        return prototypes, None
+    patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
+    return prototypes, patches
+
+
+def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
+    """Whether at least a quarter of each patch is marked, bool [n]."""
+    if mask is None:
+        return np.zeros(grid[0] * grid[1], bool)
+    rows = np.linspace(0, mask.shape[0], grid[0] + 1).astype(int)
+    columns = np.linspace(0, mask.shape[1], grid[1] + 1).astype(int)
+    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))[np.ix_(rows, columns)]
+    marked = sums[1:, 1:] - sums[:-1, 1:] - sums[1:, :-1] + sums[:-1, :-1]
+    areas = np.diff(rows)[:, None] * np.diff(columns)[None, :]
+    return (marked >= 0.25 * areas).ravel() & (marked.ravel() > 0)
+
+
+def _curves(state: metrics.ClassMetrics) -> Curves:
+    return Curves(**{name: (points[:, 0], points[:, 1]) for name, points in state.curves().items()})
+
+
+def _threshold_note(threshold: Threshold, seen: Sequence[str]) -> str:
+    """Where the thresholds come from, and what the smallest hold-out behind them vouches for."""
+    if threshold.value is not None:
+        return f"The threshold was set by hand to {threshold.value:g}."
+    chosen = [name for name in seen if not threshold.of(name).by_hand]
+    by_hand = ", ".join(name for name in seen if name not in chosen)
+    said = [
+        f"Thresholds come from {threshold.limits[POOLED].normals} normal hold-out images that training never saw: "
+        "conformal quantile at a false-alarm rate of "
+        f"{', '.join(f'{100 * rate:.3g}%' for rate in sorted({threshold.asked(name) or 0 for name in chosen}))} "
+        "per category."
+    ] * bool(chosen)
+    few = [name for name in chosen if threshold.supported(name) != threshold.asked(name)]
+    if few:
+        least = min(few, key=lambda name: threshold.of(name).normals)
+        number = threshold.of(least).normals
+        said.append(
+            f"The {number} hold-out images of {least} cannot support that: up to {100 / (number + 1):.3g}% "
+            f"(1/{number + 1}) of further good parts may be rejected."
+        )
+    return " ".join([*said, *([f"Set by hand: {by_hand}."] if by_hand else [])])
