@@ -88,7 +88,7 @@ class Row:
     """
 
     name: str
-    preset: CLIPFusionPreset = "clipfusion"
+    preset: CLIPFusionPreset = "default"
     shots: int = 1
     changes: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None

@@ -30,7 +30,7 @@ ROWS = (
     Row("CLIP-AC, 0-shot", "clip-ac", 0),
     Row("MaskCLIP, 0-shot", "maskclip", 0),
     *(Row(f"WinCLIP, {shots}-shot", "winclip", shots) for shots in (0, 1, 2, 4)),
-    *(Row(f"CLIPFusion, {shots}-shot", "clipfusion", shots) for shots in (0, 1, 2, 4)),
+    *(Row(f"CLIPFusion, {shots}-shot", shots=shots) for shots in (0, 1, 2, 4)),
 )
 
 PUBLISHED = {

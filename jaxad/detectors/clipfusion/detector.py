@@ -124,12 +124,12 @@ class CLIPFusion(Detector, Remembers):
         c, views, least = self.config, {}, 1
         # A patch of CLIP or a latent: what has fewer pixels than one of them shows the networks nothing, once enlarged.
         if self.patchclip:
-            views["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic")
+            views["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic", c.clip_resize == "crop")
             least = self.patchclip.size // self.patchclip.grid[0]
         if self.mapdiff:
             views["diffusion"] = View(c.image_size, c.image_size, "bilinear")
             least = max(least, c.image_size // self.mapdiff.grid[0])
-        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents)
+        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents, c.denoiser_input)
         return InputSpec(
             views,
             least_side=least,
@@ -163,7 +163,7 @@ class CLIPFusion(Detector, Remembers):
 
         Returns:
             Tokens are CLIP's patches [b n d], or the latents where there is no CLIP. Extras are the features of
-            `PatchCLIP`, and "latents" [b h w 4].
+            `PatchCLIP`, and "latents" [b h w 4], with "noise" of that shape where they are to be noised.
         """
         extras: dict[str, Array] = {}
         if self.mapdiff:
@@ -172,6 +172,8 @@ class CLIPFusion(Detector, Remembers):
             latents = self.mapdiff.latents(vae, batch.images["diffusion"], batch.seed)
             tokens, grid = latents.reshape(len(latents), -1, latents.shape[-1]), self.mapdiff.grid
             extras["latents"] = latents
+            if self.config.denoiser_input == "noised":
+                extras["noise"] = self.mapdiff.noise(latents, batch.seed)
         if self.patchclip:
             assert self.backbone.vision is not None
             extras |= self.patchclip.features(self.backbone.vision, batch.images["clip"])
@@ -256,9 +258,7 @@ class CLIPFusion(Detector, Remembers):
         if self.mapdiff:
             assert self.backbone.unet is not None
             banks = [bank[...] for bank in self.diffusion_banks] if vision else []
-            found["diffusion"] = self.mapdiff.terms(
-                self.backbone.unet, extras["latents"], texts, banks, texts["bank"], language
-            )
+            found["diffusion"] = self.mapdiff.terms(self.backbone.unet, extras, texts, banks, texts["bank"], language)
         # A model without banks has nothing to say where only references count.
         found = {model: both for model, both in found.items() if both[0]}
         return {model: both[0] for model, both in found.items()}, {model: both[1] for model, both in found.items()}
@@ -270,7 +270,7 @@ class CLIPFusion(Detector, Remembers):
         if self.mapdiff:
             assert self.backbone.unet is not None
             texts = self.reference[...][jnp.asarray(batch.category)]
-            found += self.mapdiff.references(self.backbone.unet, extras["latents"], texts)
+            found += self.mapdiff.references(self.backbone.unet, extras, texts)
         return [tokens.astype(jnp.float32) for tokens in found]
 
     def _banks(self, source: Source, progress: Progress | None) -> list[Memory]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,14 +38,17 @@ class PatchCLIP:
         self.config, self.depth = config, tower.depth
         self.size = config.clip_image_size or tower.image_size
         self.grid = (self.size // tower.patch, self.size // tower.patch)
-        self.blocks = tuple(block - 1 if block > 0 else tower.depth + block for block in config.clip_blocks)
+        self.blocks = tuple(_block_number(block, tower.depth) for block in config.clip_blocks)
         self.windows = config.windows if config.clip_map == "windows" else ()
         self.banks = [f"block {block}" for block in self.blocks] + [f"window {side}" for side in self.windows]
         self.problems = []
         if self.size % tower.patch:
             self.problems.append(f"clip_image_size = {self.size}: must be a multiple of the {tower.patch} px patch")
-        if strangers := [number for number in config.clip_blocks if not 1 <= abs(number) <= tower.depth]:
+        numbers = [number for number in config.clip_blocks if isinstance(number, int)]
+        if strangers := [number for number in numbers if not 1 <= abs(number) <= tower.depth]:
             self.problems.append(f"clip_blocks: CLIP has blocks 1 to {tower.depth}, not {strangers}")
+        if config.clip_block_path == "attended" and tower.depth - 1 in self.blocks:
+            self.problems.append('clip_blocks: the last block has none behind it, as clip_block_path "attended" needs')
         if config.vv_blocks is not None and config.vv_blocks > tower.depth:
             self.problems.append(f"vv_blocks = {config.vv_blocks}: CLIP has {tower.depth} blocks")
         if self.windows and max(self.windows) > self.grid[0]:
@@ -64,13 +68,12 @@ class PatchCLIP:
         pixels = tower.config.normalization(images)
         two_paths = "vv" in (config.clip_map, config.clip_block_path)
         vv_blocks = self.depth if config.vv_blocks is None else config.vv_blocks
-        output = tower(
-            pixels,
-            taps=set(self.blocks),
-            vv_blocks=vv_blocks if two_paths else 0,
-            tapped_path=config.clip_block_path,
-        )
-        found: dict[str, Any] = {f"block {block}": tower.patches(output.taps[block]) for block in self.blocks}
+        path = "vv" if config.clip_block_path == "vv" else "original"
+        output = tower(pixels, taps=set(self.blocks), vv_blocks=vv_blocks if two_paths else 0, tapped_path=path)
+        taps = output.taps
+        if config.clip_block_path == "attended":
+            taps = {block: tower.blocks[block + 1].attended(tokens) for block, tokens in taps.items()}
+        found: dict[str, Any] = {f"block {block}": tower.patches(taps[block]) for block in self.blocks}
         for side in self.windows:
             found[f"window {side}"] = window_embeddings(tower, pixels, maps.window_patches(self.grid, side))
         patches = value_patches(tower, pixels) if config.clip_map == "value" else output.patches
@@ -114,3 +117,10 @@ class PatchCLIP:
     def _resized(self, patches: jax.Array) -> jax.Array:
         """[b n] -> [b s s]."""
         return maps.resize(patches.reshape(-1, *self.grid), (self.config.output_size, self.config.output_size))
+
+
+def _block_number(block: int | float, depth: int) -> int:
+    """The number from 0 of a block that is named by number from 1 or -1, or by its share of the depth."""
+    if isinstance(block, float):
+        return math.ceil(block * depth) - 1
+    return block - 1 if block > 0 else depth + block

@@ -259,7 +259,11 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b n c] -> [b n c]."""
-        return self._feed_forward(x + self._scaled(self.attention(self.norm1(x))))
+        return self._feed_forward(self.attended(x))
+
+    def attended(self, x: jax.Array) -> jax.Array:
+        """The first half of the block, before its feed-forward layer: [b n c] -> [b n c]."""
+        return x + self._scaled(self.attention(self.norm1(x)))
 
     def two_paths(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Output [b n c] of the block, and what it adds to the second path [b n c]."""

@@ -73,7 +73,7 @@ def write_diffusion(folder: Path, channels: int = 9, pad: str = "!") -> Path:
     return folder
 
 
-def fusion_config(folder: Path, preset: str = "clipfusion", **changes: Any) -> CLIPFusionConfig:
+def fusion_config(folder: Path, preset: str = "default", **changes: Any) -> CLIPFusionConfig:
     """A preset on the networks that `write_clip` and `write_diffusion` put into folder/clip and folder/diffusion."""
     places = {"clip": str(folder / "clip"), "diffusion": str(folder / "diffusion")}
     # Presets that choose blocks of CLIP keep their choice.

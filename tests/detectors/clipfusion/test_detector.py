@@ -102,13 +102,13 @@ def test_taps_behind_and_before_the_upsampler(folder, networks, place, patches):
     half = CLIPFusion.create(fusion_config(folder, **FAST | changes), backbone=networks).mapdiff
     assert "mid_block.attentions.0" in half.sites
     latents, text, which = np.zeros((1, 8, 8, 4), np.float32), np.zeros((1, 77, 12), np.float32), np.zeros(1, int)
-    found = jax.eval_shape(lambda: half.references(networks.unet, latents, text))
+    found = jax.eval_shape(lambda: half.references(networks.unet, {"latents": latents}, text))
     # Two levels: only the first up-block has an upsampler.
     assert [tokens.shape for tokens in found] == [(1, patches, 16), (1, 64, 8)]
     texts = {"queries": text[:, None], "weights": np.ones((1, 1), np.float32)}
     texts |= {"places": np.ones((1, 1, 1), int), "used": np.ones((1, 1, 1), bool)}
     banks = [np.ones((1, *tokens.shape[1:]), np.float32) for tokens in found]
-    terms, _ = jax.eval_shape(lambda: half.terms(networks.unet, latents, texts, banks, which, True))
+    terms, _ = jax.eval_shape(lambda: half.terms(networks.unet, {"latents": latents}, texts, banks, which, True))
     assert terms["vision"].shape == terms["language"].shape == (1, 20, 20)
 
 
@@ -137,6 +137,9 @@ def test_checkpoint_holds_banks_and_texts_but_no_networks(folder, few, parts, tm
         ({"clip_image_size": 2}, "multiple of the 4 px patch"),
         ({"image_size": 9}, "image_size = 9"),
         ({"clip_blocks": (4,)}, "blocks 1 to 3"),
+        ({"clip_blocks": (1.5,)}, "shares of the depth"),
+        ({"clip_blocks": (2, -1), "clip_block_path": "attended"}, "the last block has none behind it"),
+        ({"attention_norm": "none", "attention_norm_of": "sites"}, "attention_norm_of = 'sites': needs"),
         ({"diffusion_taps": ((201, 3),)}, "up-blocks 0 to 1"),
         ({"attention_sides": (5,)}, "no such cross-attention"),
         ({"map_prompt": "a photo"}, r"map_prompt.*\[state\]"),

@@ -66,6 +66,7 @@ SETTINGS = {
     "published": {},
     "one block of two paths": {"vv_blocks": 1},
     "banks of the second path": {"clip_block_path": "vv"},
+    "banks of PromptAD": {"clip_block_path": "attended"},
     "one path": {"clip_map": "original"},
     "values": {"clip_map": "value"},
 }
@@ -88,10 +89,23 @@ def found(folder):
             "two paths": tower(pixels, taps=(1,), vv_blocks=DEPTH, tapped_path="vv"),
             "last block": tower(pixels, vv_blocks=1),
             "values": value_patches(tower, pixels),
+            "attended": tower.blocks[2].attended(tower(pixels, taps=(1,)).taps[1]),
         }
         return {name: each.features(tower, images) for name, each in halves.items()}, own
 
     return tower, *run(arrays, images)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "depth", "numbers"),
+    [((0.5, 0.75), 12, (5, 8)), ((6, 9), 12, (5, 8)), ((0.5, 0.75), 24, (11, 17)), ((0.5, 1.0, -1), 3, (1, 2, 2))],
+)
+def test_blocks_by_share_of_the_depth(found, folder, blocks, depth, numbers):
+    tower = dataclasses.replace(found[0].config, depth=depth)
+    config = fusion_config(folder, "patchclip", clip_blocks=blocks)
+    config.check()
+    assert PatchCLIP(config, tower).blocks == numbers
+    assert from_json(CLIPFusionConfig, to_json(config)) == config
 
 
 def half(folder, tower, **changes):
@@ -104,6 +118,7 @@ def test_settings_take_what_they_name(found):
         "published": own["two paths"].patches,
         "one block of two paths": own["last block"].patches,
         "banks of the second path": own["two paths"].patches,
+        "banks of PromptAD": own["two paths"].patches,
         "one path": own["one path"].patches,
         "values": own["values"],
     }
@@ -111,9 +126,10 @@ def test_settings_take_what_they_name(found):
         np.testing.assert_allclose(features[name]["patches"], expected, atol=1e-5, err_msg=name)
         path = "two paths" if name == "banks of the second path" else "one path"
         # From 1 in the settings, from 0 here; without the class token.
-        np.testing.assert_allclose(features[name]["block 1"], own[path].taps[1][:, 1:], atol=1e-5, err_msg=name)
+        taps = own["attended"] if name == "banks of PromptAD" else own[path].taps[1]
+        np.testing.assert_allclose(features[name]["block 1"], taps[:, 1:], atol=1e-5, err_msg=name)
     differing = [own["two paths"].patches, own["last block"].patches, own["one path"].patches, own["values"]]
-    differing += [own["one path"].taps[1][:, 1:, :8], own["two paths"].taps[1][:, 1:, :8]]
+    differing += [tokens[:, 1:, :8] for tokens in (own["one path"].taps[1], own["two paths"].taps[1], own["attended"])]
     apart = [np.abs(a - b).max() for i, a in enumerate(differing) for b in differing[:i]]
     assert min(apart) > 1e-2
 
