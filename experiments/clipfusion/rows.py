@@ -118,7 +118,7 @@ def run(
         Means over the seeds of each metric, 0..1, by data set and row.
     """
     chosen = [row for row in rows if options.shots is None or row.shots in options.shots]
-    runner, found = _Runner(options), {}
+    runner, found = Runner(options), {}
     print(f"{'data':16} {'row':28} {'':14} {head(METRICS)}")
     for data in options.data:
         benchmark = next((name for name in published if name in data), "mvtec_ad")
@@ -164,7 +164,7 @@ def over_seeds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-class _Runner:
+class Runner:
     """Networks and data that rows share, loaded when they are needed."""
 
     def __init__(self, options: RowOptions):
@@ -173,6 +173,7 @@ class _Runner:
         self._datasets: dict[tuple, DataSet] = {}
 
     def folder(self, data: str, row: Row) -> Path:
+        """Of the runs of a row."""
         return self._options.out / slug(data) / slug(row.name)
 
     def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
@@ -187,7 +188,7 @@ class _Runner:
         return reports
 
     def _report(self, data: str, row: Row, seed: int) -> dict[str, Any]:
-        options, config, dataset = self._options, row.config(self._options), self._dataset(data, row.category)
+        options, config, dataset = self._options, row.config(self._options), self.dataset(data, row.category)
         folder = self.folder(data, row) / f"seed-{seed}"
         lists = None if options.reference_lists is None else str(options.reference_lists)
         provenance = {"row": row.name, "shots": row.shots, "seed": seed, "reference_lists": lists}
@@ -222,7 +223,8 @@ class _Runner:
             self._networks = (wanted, load_networks(config))
         return self._networks[1]
 
-    def _dataset(self, data: str, category: str | None) -> DataSet:
+    def dataset(self, data: str, category: str | None = None) -> DataSet:
+        """The data set, of all categories that the options name or of one."""
         options = self._options
         if (data, category) not in self._datasets:
             categories = options.categories if category is None else (category,)

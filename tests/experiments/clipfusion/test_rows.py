@@ -143,13 +143,13 @@ def test_runs_that_are_kept_say_their_weights_and_those_of_two_are_not_mixed(par
     for seed, digit in enumerate("ab"):
         kept_report(options, row, parts.name, seed, f"clip={64 * digit}")
     with pytest.raises(ConfigError, match="different weights"):
-        rows._Runner(options).reports(parts.name, row)
+        rows.Runner(options).reports(parts.name, row)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2] for line in lines] == [
         f"kept from before; SHA-256 of its weights: clip={12 * digit}" for digit in "ab"
     ]
     alone = dataclasses.replace(options, seeds=(1,))
-    (report,) = rows._Runner(alone).reports(parts.name, row)
+    (report,) = rows.Runner(alone).reports(parts.name, row)
     assert report["config"]["weights"] == f"clip={64 * 'b'}"
 
 
