@@ -8,7 +8,7 @@ image -> CLIP: patches, class token ----- prompts, bank of references ----> lang
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -19,12 +19,14 @@ from flax import nnx
 from jaxad import parallel
 from jaxad.config import CLIPFusionConfig
 from jaxad.data.batches import batches
+from jaxad.data.class_names import ClassNames
 from jaxad.data.fit_options import ReferenceOptions
 from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, identity_of, register
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.mapdiff import MapDiff
 from jaxad.detectors.clipfusion.networks import (
     FusionNetworks,
+    Texts,
     compute_types,
     embed_texts,
     load_networks,
@@ -205,18 +207,41 @@ class CLIPFusion(Detector, Remembers):
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
         self.config.check_categories(categories)
         self.learn_names(source)
-        texts = embed_texts(self.config, categories)
+        self._learn_texts(embed_texts(self.config, categories))
+        # Without references too: those of an earlier call belong to other categories.
+        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
+        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
+        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
+        return self
+
+    def rename(self, categories: Sequence[str]) -> None:
+        """Takes other categories, whose names alone make its prompts; "object" is a name for anything.
+
+        Raises:
+            ConfigError: references, which belong to categories, or names that are no names.
+            WeightsError: the text towers cannot be found again.
+        """
+        if self.few_shot and self.config.per_category:
+            raise ConfigError(
+                f"classes = {' '.join(categories)}: this {self.name} has references of {', '.join(self.categories)}, "
+                "and needs some of every category; fit it on them, or with shots = 0, or with one bank for all "
+                "(per_category = False)"
+            )
+        try:
+            names = ClassNames(tuple(categories))
+        except DataError as error:
+            raise ConfigError(str(error)) from error
+        pinned = dataclasses.replace(self.config, **dict(self.backbone.pinned))
+        self._learn_texts(embed_texts(pinned, names.categories))
+        self.categories = names.categories
+
+    def _learn_texts(self, texts: Texts) -> None:
         if texts.clip is not None:
             self.clip_texts = Memory(jnp.asarray(texts.clip))
         if texts.states is not None:
             queries, places, used, weights, reference = map(jnp.asarray, texts.states)
             self.queries, self.places, self.used = Memory(queries), Memory(places), Memory(used)
             self.weights, self.reference = Memory(weights), Memory(reference)
-        # Without references too: those of an earlier call belong to other categories.
-        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
-        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
-        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
-        return self
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Eq. 4 and Eq. 9: maps [b s s] of side `output_size`, and scores [b]."""

@@ -1,12 +1,14 @@
 """CLIPFusion on tiny random networks: what its numbers must not depend on, its checkpoints, its errors."""
 
 import dataclasses
+import json
 import shutil
 from typing import get_args
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import jaxad
 from jaxad import cli
@@ -239,7 +241,6 @@ def test_every_category_needs_training_images(folder, tmp_path):
         (["--shots", "2", "--classes", "a"], r"--shots 2: .*--data"),
         ([], "--classes"),
         (["--classes", "a", "--categories", "b", "--data", "folder:x"], "the same"),
-        (["--shots", "1", "--data", "folder:x", "--reference-lists", "l"], r"lists l: .* give --holdout 0 \(now 0.1\)"),
         (["--classes", "a", "--holdout", "0", "--reference-lists", "l"], "lists l: not used with --shots 0"),
     ],
 )
@@ -309,3 +310,26 @@ def test_command_line(folder, tmp_path):
     restored = checkpoint.restore(tmp_path / "run")
     assert restored.detector.categories == ("disc", "tile")
     assert (restored.meta["data"]["shots"], restored.meta["protocol"]) == (0, "winclip")
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    words = ["predict", str(tmp_path / "photo.png"), "--checkpoint", str(tmp_path / "run"), "--out"]
+    with pytest.raises(ConfigError, match="knows disc, tile"):
+        cli.run(cli.parse([*words, str(tmp_path / "none")]))
+    cli.run(cli.parse([*words, str(tmp_path / "answers"), "--classes", "object"]))
+    (line,) = (tmp_path / "answers" / "predictions.jsonl").read_text().splitlines()
+    assert (json.loads(line)["category"], json.loads(line)["threshold"]) == ("object", None)
+
+
+def test_four_photos_are_enough_for_four_shots(folder, tmp_path, capsys):
+    data = make_parts(tmp_path / "data", ("disc",), train=4, test=0, size=12)
+    words = ["fit", "clipfusion", "--preset", "patchclip", "--model.clip", str(folder / "clip")]
+    words += ["--model.clip-blocks", "2", "--data", f"folder:{data}", "--workdir", str(tmp_path / "run")]
+    cli.run(cli.parse([*words, "--shots", "4"]))
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("hold-out: every normal image is remembered") == 1
+    assert "--category" not in said.out + said.err
+    restored = checkpoint.restore(tmp_path / "run")
+    assert restored.threshold is None
+    assert sorted(restored.meta["data"]["references"]["disc"]) == [
+        f"disc/train/good/{file.name}" for file in sorted((data / "disc/train/good").iterdir())
+    ]

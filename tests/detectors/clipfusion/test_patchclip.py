@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxad.config import CLIPFusionConfig, from_json, to_json
-from jaxad.data import ImageList
+from jaxad.data import ClassNames, ImageList
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.inference.prediction import answers
 from jaxad.inference.predictor import Predictor
 from jaxad.models.clip.dense import value_patches
@@ -235,3 +235,25 @@ def test_images_smaller_than_a_patch_are_named(model, references):
     stream = answers(Predictor(model), ImageList(pictures, "disc"), on_bad=problems.extend)
     assert [answer.file for answer in stream] == ["image-2"]
     assert [(p.file, p.kind) for p in problems] == [("image-0", "small image"), ("image-1", "small image")]
+
+
+def test_other_categories_are_judged_by_their_names_alone(model, references, images):
+    def zero(*names):
+        return CLIPFusion.create(model.config, backbone=model.backbone).remember(ClassNames(names))
+
+    renamed, expected = zero("disc", "tile"), zero("object")
+    renamed.rename(["object"])
+    assert renamed.categories == ("object",)
+    # Where there is only one, nobody has to name it.
+    unnamed = ImageList([images[0].image, images[3].image])
+    for mine, theirs in zip(judged(renamed, unnamed), judged(expected, unnamed), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ConfigError, match="references of disc, tile"):
+        model.rename(["object"])
+    with pytest.raises(ConfigError, match="needs one or more"):
+        renamed.rename([])
+    for_all = variant(model, references, per_category=False)
+    for_all.rename(["bolt", "object"])
+    assert for_all.few_shot
+    with pytest.raises(DataError, match="knows bolt, object"):
+        judged(for_all, unnamed)
