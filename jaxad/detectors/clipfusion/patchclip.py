@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxad.config import CLIPFusionConfig
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.models.clip.config import VisionConfig
-from jaxad.models.clip.dense import value_patches, window_embeddings
+from jaxad.models.clip.dense import text_relevance, value_patches, window_embeddings
 from jaxad.models.clip.towers import VisionTower
 from jaxad.types import Array
 
@@ -62,7 +62,8 @@ class PatchCLIP:
             images: uint8 [b size size 3].
 
         Returns:
-            "class" [b d] and "patches" [b n d] in the space shared with texts, and the features named in `banks`.
+            "class" [b d] and "patches" [b n d] in the space shared with texts, and the features named in `banks`; for
+            `clip_map` "relevance" also "pixels", what the tower sees.
         """
         config = self.config
         pixels = tower.config.normalization(images)
@@ -78,12 +79,17 @@ class PatchCLIP:
             found[f"window {side}"] = window_embeddings(tower, pixels, maps.window_patches(self.grid, side))
         patches = value_patches(tower, pixels) if config.clip_map == "value" else output.patches
         found |= {"class": output.embedding, "patches": patches}
+        if config.clip_map == "relevance":
+            found["pixels"] = pixels
         return found
 
-    def language(self, features: Mapping[str, Array], texts: Array, scale: Array) -> tuple[jax.Array, jax.Array]:
+    def language(
+        self, tower: VisionTower, features: Mapping[str, Array], texts: Array, scale: Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Map [b s s] and score [b] by prompts.
 
         Args:
+            tower: the image tower.
             features: from `features`.
             texts: [b 2 d], of unit length: normal, abnormal.
             scale: of the cosines, from the checkpoint; `config.temperature` goes before it.
@@ -95,6 +101,8 @@ class PatchCLIP:
         everywhere = jnp.broadcast_to(image, (len(image), self.grid[0] * self.grid[1]))
         if config.clip_map == "class":
             patches = everywhere
+        elif config.clip_map == "relevance":
+            patches = text_relevance(tower, features["pixels"], texts[:, 1])
         elif self.windows:
             found = (maps.abnormality(features[f"window {side}"], texts, scale) for side in self.windows)
             by_side = [

@@ -23,7 +23,7 @@ from jaxad.nn import module_state
 from jaxad.nn import precision as precision_of_networks
 from jaxad.nn.variables import Memory
 from jaxad.testing import make_parts
-from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
+from tests.detectors.clipfusion.made_checkpoints import BASELINES, fusion_config, write_clip, write_diffusion
 
 FAST = {"language_timesteps": (201,), "diffusion_taps": ((201, 1),), "states": ("crack", "hole")}
 """One call of the UNet."""
@@ -190,11 +190,11 @@ def test_bfloat16_is_near_float32(folder, few, parts):
     np.testing.assert_allclose(scores, exact_scores, rtol=0.03)
 
 
-@pytest.mark.parametrize("preset", ["maskclip", "winclip", "clip-ac"])
+@pytest.mark.parametrize("preset", BASELINES)
 def test_baselines_judge(folder, references, parts, preset):
     model = CLIPFusion.create(fusion_config(folder, preset))
     assert model.mapdiff is None
-    model.remember(references if preset == "winclip" else ClassNames(("disc", "tile")))
+    model.remember(references if preset.endswith("winclip") else ClassNames(("disc", "tile")))
     scores, maps = judged(model, parts.test, [0, 9])
     assert np.isfinite(maps).all()
     assert ((scores > 0) & (scores < 1)).all()

@@ -139,8 +139,8 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
     texts = np.random.default_rng(1).normal(size=(2, 2, 8)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
     told, asked = half(folder, tower, temperature=0.1), half(folder, tower)
-    map, score = told.language(features["published"], texts, jnp.float32(99))
-    map_of_ten, score_of_ten = asked.language(features["published"], texts, jnp.float32(10))
+    map, score = told.language(tower, features["published"], texts, jnp.float32(99))
+    map_of_ten, score_of_ten = asked.language(tower, features["published"], texts, jnp.float32(10))
     np.testing.assert_allclose(map, map_of_ten, rtol=1e-5)
     np.testing.assert_allclose(score, score_of_ten, rtol=1e-5)
     token = np.asarray(features["published"]["class"])
@@ -151,7 +151,7 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
 def test_class_token_says_the_same_everywhere(folder, found):
     tower, features, _ = found
     texts = np.eye(2, 8, dtype=np.float32)[None].repeat(2, 0)
-    map, score = half(folder, tower, clip_map="class").language(features["published"], texts, jnp.float32(5))
+    map, score = half(folder, tower, clip_map="class").language(tower, features["published"], texts, jnp.float32(5))
     np.testing.assert_allclose(map, np.broadcast_to(np.asarray(score)[:, None, None], map.shape), rtol=1e-5)
 
 
