@@ -140,6 +140,16 @@ class Detector(nnx.Module):
         self.depths = tuple(sorted(getattr(source, "depths", {}).items()))
         self.tiling = getattr(source, "tiling", None)
 
+    def rename(self, categories: Sequence[str]) -> None:
+        """Takes other categories than those that it was fitted on, of which only the names matter.
+
+        Raises:
+            ConfigError: it has learned its categories from images, as most detectors have.
+        """
+        raise ConfigError(
+            f"classes = {' '.join(categories)}: this {self.name} knows its categories by their images; fit it on them"
+        )
+
     @classmethod
     def create(cls, config: Any = None, *, key: Array) -> Self:
         """A new detector.

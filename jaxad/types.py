@@ -93,11 +93,13 @@ class View:
     Attributes:
         height, width: size in pixels; the image is resized to it without keeping its aspect ratio.
         interpolation: "bilinear" or "bicubic", antialiased as PIL does it.
+        crop: whether only the image's middle, as large as it can be in the view's aspect ratio, is seen.
     """
 
     height: int
     width: int
     interpolation: str = "bilinear"
+    crop: bool = False
 
 
 @struct.dataclass

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ class Row:
     """
 
     name: str
-    preset: CLIPFusionPreset = "clipfusion"
+    preset: CLIPFusionPreset = "default"
     shots: int = 1
     changes: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
@@ -104,7 +104,11 @@ class Row:
 
 
 def run(
-    options: RowOptions, rows: Sequence[Row], published: Published, spread: Published | None = None
+    options: RowOptions,
+    rows: Sequence[Row],
+    published: Published,
+    spread: Published | None = None,
+    beside: Published | None = None,
 ) -> dict[str, dict[str, Mean]]:
     """Runs each row on each data set and prints ours beside the published values.
 
@@ -113,12 +117,13 @@ def run(
         rows: in the order in which they are printed.
         published: the paper's means.
         spread: the paper's standard deviations.
+        beside: published rows that are not run here, printed behind the others.
 
     Returns:
         Means over the seeds of each metric, 0..1, by data set and row.
     """
     chosen = [row for row in rows if options.shots is None or row.shots in options.shots]
-    runner, found = _Runner(options), {}
+    runner, found = Runner(options), {}
     print(f"{'data':16} {'row':28} {'':14} {head(METRICS)}")
     for data in options.data:
         benchmark = next((name for name in published if name in data), "mvtec_ad")
@@ -133,15 +138,26 @@ def run(
                 _print("", "", "std", [merged["mean"]["std"][name] for name in METRICS])
             for title, values in (("published", published), ("published std", spread or {})):
                 if line := values.get(benchmark, {}).get(row.name):
-                    _print(benchmark, "", title, [None if value is None else value / 100 for value in line])
+                    _print_published(benchmark, "", title, line)
+        for name, line in (beside or {}).get(benchmark, {}).items():
+            _print_published(benchmark, name, "published", line)
     return found
 
 
 def of_images(published: Published, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
     """The classification columns of the published values of some rows."""
-    names = [row.name for row in rows]
+    return images_alone(published, [row.name for row in rows])
+
+
+def images_alone(published: Published, names: Iterable[str] | None = None) -> dict[str, dict[str, Values]]:
+    """The classification columns of the rows of those names, None for all that have some."""
+    wanted = None if names is None else set(names)
     return {
-        benchmark: {name: (*values[:2], None, None) for name, values in lines.items() if name in names}
+        benchmark: {
+            name: (*values[:2], None, None)
+            for name, values in lines.items()
+            if (values[0] is not None if wanted is None else name in wanted)
+        }
         for benchmark, lines in published.items()
     }
 
@@ -164,7 +180,7 @@ def over_seeds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-class _Runner:
+class Runner:
     """Networks and data that rows share, loaded when they are needed."""
 
     def __init__(self, options: RowOptions):
@@ -173,6 +189,7 @@ class _Runner:
         self._datasets: dict[tuple, DataSet] = {}
 
     def folder(self, data: str, row: Row) -> Path:
+        """Of the runs of a row."""
         return self._options.out / slug(data) / slug(row.name)
 
     def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
@@ -187,7 +204,7 @@ class _Runner:
         return reports
 
     def _report(self, data: str, row: Row, seed: int) -> dict[str, Any]:
-        options, config, dataset = self._options, row.config(self._options), self._dataset(data, row.category)
+        options, config, dataset = self._options, row.config(self._options), self.dataset(data, row.category)
         folder = self.folder(data, row) / f"seed-{seed}"
         lists = None if options.reference_lists is None else str(options.reference_lists)
         provenance = {"row": row.name, "shots": row.shots, "seed": seed, "reference_lists": lists}
@@ -222,7 +239,8 @@ class _Runner:
             self._networks = (wanted, load_networks(config))
         return self._networks[1]
 
-    def _dataset(self, data: str, category: str | None) -> DataSet:
+    def dataset(self, data: str, category: str | None = None) -> DataSet:
+        """The data set, of all categories that the options name or of one."""
         options = self._options
         if (data, category) not in self._datasets:
             categories = options.categories if category is None else (category,)
@@ -244,6 +262,10 @@ def _joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if len(results) > 1:
         joined["std"] = {name: combined(values, deviation) for name, values in columns.items()}
     return joined
+
+
+def _print_published(benchmark: str, row: str, title: str, values: Values) -> None:
+    _print(benchmark, row, title, [None if value is None else value / 100 for value in values])
 
 
 def _print(data: str, row: str, title: str, values: Sequence[float | None]) -> None:

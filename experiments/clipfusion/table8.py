@@ -14,13 +14,15 @@ from functools import partial
 import tyro
 
 from experiments.clipfusion import table12
-from experiments.clipfusion.rows import MVTecOptions, of_images, run
+from experiments.clipfusion.rows import MVTecOptions, images_alone, of_images, run
 
 ROWS = table12.ROWS[:1]
 
 PUBLISHED = of_images({"mvtec_ad": table12.PUBLISHED["mvtec_ad"]}, ROWS)
 
-main = partial(run, rows=ROWS, published=PUBLISHED)
+BESIDE = images_alone({"mvtec_ad": table12.BESIDE["mvtec_ad"]}, ["IIPAD, 1-shot"])
+
+main = partial(run, rows=ROWS, published=PUBLISHED, beside=BESIDE)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

@@ -40,7 +40,7 @@ from jaxad.types import Array, Batch
 Size = Literal["published", "one-pass", "tiny"]
 PROTOCOL = "winclip"
 PUBLISHED_MS = {
-    "clipfusion": {0: 783, 1: 1240, 2: 1269, 4: 1278},
+    "default": {0: 783, 1: 1240, 2: 1269, 4: 1278},
     "winclip": {0: 4782, 1: 9514, 2: 9633, 4: 9710},
 }
 """Table 7 by preset and shots: one image at a time on an A100 of 40 GB."""
@@ -72,7 +72,7 @@ class Shapes(NamedTuple):
 def clipfusion_benchmark(
     shots: Sequence[int] = (0, 1, 2, 4),
     *,
-    preset: CLIPFusionPreset = "clipfusion",
+    preset: CLIPFusionPreset = "default",
     size: Size = "published",
     dtype: Precision = "auto",
     batch: int = 1,
@@ -144,11 +144,11 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
         judgement = d.judge(d.encode(inputs), inputs, jax.random.split(jax.random.key(0), batch))
         return judgement.scores, metrics.protocol(PROTOCOL).postprocess(judgement.maps)[0]
 
-    def passes(d: CLIPFusion, latents: Array, texts: dict[str, Array]) -> Any:
+    def passes(d: CLIPFusion, images: dict[str, Array], texts: dict[str, Array]) -> Any:
         assert d.mapdiff is not None
         assert d.backbone.unet is not None
         banks = [bank[...] for bank in d.diffusion_banks] if few_shot else []
-        return d.mapdiff.states(d.backbone.unet, latents, texts, banks, texts["bank"], language)
+        return d.mapdiff.states(d.backbone.unet, images, texts, banks, texts["bank"], language)
 
     parts: dict[str, float] = {}
     if detector.patchclip:
@@ -158,6 +158,7 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
             lambda d, b: d.mapdiff.latents(d.backbone.vae, b.images["diffusion"], b.seed), inputs
         )
     searches = {"CLIP": 0.0, "diffusion": 0.0}
+    states = len(config.states) if config.vision_prompt == "states" else 1
     if few_shot:
         reference = jax.eval_shape(lambda a, b: module_state.merge(graphdef, a).reference_tokens(b), arrays, inputs)
         banks = [*detector.clip_banks, *detector.diffusion_banks]
@@ -168,11 +169,11 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
             if number < len(detector.clip_banks):
                 searches["CLIP"] += found
             else:
-                searches["diffusion"] += found * len(config.states)
+                searches["diffusion"] += found * states
     if detector.mapdiff:
         known = {} if unet is None else unet
         if few_shot not in known:
-            known[few_shot] = count(passes, features.extras["latents"], context.arrays) - searches["diffusion"]
+            known[few_shot] = count(passes, features.extras, context) - searches["diffusion"]
         parts["UNet"] = known[few_shot]
     parts["references"] = sum(searches.values())
     return {**parts, "other": count(whole, inputs) - sum(parts.values())}
@@ -180,7 +181,7 @@ def operations(detector: CLIPFusion, batch: int, unet: dict[bool, float] | None 
 
 def main(
     shots: tuple[int, ...] = (0, 1, 2, 4),
-    preset: CLIPFusionPreset = "clipfusion",
+    preset: CLIPFusionPreset = "default",
     size: Size = "published",
     dtype: Precision = "auto",
     batch_size: int = 1,

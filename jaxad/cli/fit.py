@@ -159,7 +159,8 @@ def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
         flags = [word for name, value in own.items() for word in (f"--{name.replace('_', '-')}", value)]
         out = ("--out", f"{command.workdir}-report", *protocol)
         return command_line("evaluate", *checkpoint, *command.data_flags(), *flags, *out)
-    category = ("--category", "NAME") if result.model.inputs.needs_category else ()
+    asked = result.model.inputs.needs_category and len(result.model.categories) > 1
+    category = ("--category", "NAME") if asked else ()
     return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
 
 

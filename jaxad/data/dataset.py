@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from jaxad.io.text import apart, file_name
 from jaxad.types import Record
 
 LICENSE_LENGTH = 4000
+
+Draw = Callable[[ImageSource], ImageSource]
+"""Takes some of the images of a source, as `ImageSource.per_class` does."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def load(
     config: DataConfig | None = None,
     cache: Path | str | None = None,
     verify: bool | None = None,
+    draw: Draw | None = None,
 ) -> DataSet:
     """Loads a data set and says everything that is wrong with it at once.
 
@@ -121,6 +125,8 @@ def load(
             there is none; False only lists the images. None decodes folders, which may change at any time, and where
             bad images are to be skipped, but trusts a prepared data set. The depth of a folder's 16-bit images is
             measured then, that of prepared ones always.
+        draw: takes the training images that a detector remembers, before any is held out; of the others it learns
+            nothing, so that the hold-out may be all of them. None trains on all that are not held out.
 
     Raises:
         DataError: an unknown name, a folder without categories or images, or, unless config.on_bad is "skip", any fatal
@@ -134,13 +140,13 @@ def load(
         raise ConfigError(f"{fields}: for folders and tables (folder:PATH, csv:FILE), {name} needs no names")
     if name == "demo":
         root = make_demo(Path(cache) if cache else cache_folder() / f"demo-{VERSION}")
-        return _load_files(name, scan(root, config.categories), config, verify)
+        return _load_files(name, scan(root, config.categories), config, verify, draw)
     if kind == "folder":
-        return _load_files(name, scan(expanded(path), config.categories, _names(config)), config, verify)
+        return _load_files(name, scan(expanded(path), config.categories, _names(config)), config, verify, draw)
     if kind == "csv":
-        return _load_files(name, read_csv(path, config.categories, _names(config)), config, verify)
+        return _load_files(name, read_csv(path, config.categories, _names(config)), config, verify, draw)
     if _is_prepared_name(name, data_dir):
-        return _load_prepared(name, data_dir, config, verify)
+        return _load_prepared(name, data_dir, config, verify, draw)
     there = ", ".join(prepared_names(data_dir))
     known = f"folder:PATH, csv:FILE or demo{f', or of the prepared ones {there}' if there else ''}"
     hint = f"; for that folder write folder:{name}" if Path(name).is_dir() else ""
@@ -159,21 +165,23 @@ def _names(config: DataConfig) -> Names:
     return Names(*(frozenset(map(word, names)) for names in given))
 
 
-def _load_files(name: str, listing: Listing, config: DataConfig, verify: bool | None) -> DataSet:
+def _load_files(name: str, listing: Listing, config: DataConfig, verify: bool | None, draw: Draw | None) -> DataSet:
     root = listing.root
     regions = {category: read_region(file) for category, file in listing.regions.items()}
     normal = FolderSource(f"{name}/train", (*listing.train, *listing.validation))
     test = FolderSource(f"{name}/test", listing.test)
-    data = _assemble(name, normal, frozenset(listing.validation), test, listing.problems, config, verify, root)
+    data = _assemble(name, normal, frozenset(listing.validation), test, listing.problems, config, verify, root, draw)
     folders = [root, *(root / file_name(category) for category in data.categories)]
     return replace(data, license=_license(folders), notes=read_notes(root), regions=regions)
 
 
-def _load_prepared(name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None) -> DataSet:
+def _load_prepared(
+    name: str, data_dir: Path | str | None, config: DataConfig, verify: bool | None, draw: Draw | None
+) -> DataSet:
     found = open_prepared(name, data_dir, categories=config.categories, workers=config.workers)
     if config.on_bad != "skip":
         verify = bool(verify)
-    data = _assemble(name, found.normal, found.validation, found.test, found.problems, config, verify, Path(name))
+    data = _assemble(name, found.normal, found.validation, found.test, found.problems, config, verify, Path(name), draw)
     return replace(data, license=_short(found.license))
 
 
@@ -186,6 +194,7 @@ def _assemble(
     config: DataConfig,
     verify: bool | None,
     root: Path,
+    draw: Draw | None,
 ) -> DataSet:
     """The data set of these images, the bad ones refused or left out and the hold-out taken from the normal ones."""
     found = Examination()
@@ -208,35 +217,60 @@ def _assemble(
     )
     if not normal.records and not test.records:
         raise DataError(f"{name}: no usable image", fatal)
-    held = _held_out(normal, validation, config)
-    train = normal.select(i for i in range(len(normal)) if i not in held)
+    drawn = None if draw is None else draw(_learnable(normal, validation, config))
+    held = _held_out(normal, validation, config, drawn)
+    train = normal.select(i for i in range(len(normal)) if i not in held) if drawn is None else drawn
     holdout = normal.select(sorted(held), f"{name}/holdout")
-    categories = tuple(sorted({*train.categories, *test.categories}))
+    categories = tuple(sorted({*normal.categories, *test.categories}))
     if config.holdout > 0:
-        problems += _small_holdouts(root, train, holdout, validation)
+        problems += _small_holdouts(root, normal, holdout, validation, drawn is not None)
     return DataSet(name, train, holdout, test, categories, problems=tuple(problems), images=found.images)
 
 
-def _held_out(normal: ImageSource, validation: frozenset[Record], config: DataConfig) -> set[int]:
-    """Which normal images are held out: a category's own validation images, else a share of its training images."""
+def _learnable(normal: ImageSource, validation: frozenset[Record], config: DataConfig) -> ImageSource:
+    """The normal images that may be learned from: without a hold-out, validation images are like others."""
+    apart = validation if config.holdout > 0 else frozenset[Record]()
+    return normal.select(index for index, record in enumerate(normal.records) if record not in apart)
+
+
+def _held_out(
+    normal: ImageSource, validation: frozenset[Record], config: DataConfig, drawn: ImageSource | None
+) -> set[int]:
+    """Which normal images are held out: a category's own validation images, else a share of its training images, and
+    of those that were not `drawn` where only these are learned from."""
     if config.holdout == 0:
         return set()
     own = {index for index, record in enumerate(normal.records) if record in validation}
     provided = {normal.records[index].category for index in own}
     others = [index for index, record in enumerate(normal.records) if record.category not in provided]
-    held = split_holdout(normal.select(others), config.holdout, workers=config.workers)[1]
+    if drawn is None:
+        held = split_holdout(normal.select(others), config.holdout, workers=config.workers)[1]
+    else:
+        # Copies of what is learned would pass for normal all too easily.
+        learned = {drawn.digest(index) for index in range(len(drawn))}
+        others = [index for index in others if normal.digest(index) not in learned] if learned else others
+        held = split_holdout(normal.select(others), config.holdout, most=1.0, workers=config.workers)[1]
     return own | {others[index] for index in held}
 
 
 def _small_holdouts(
-    root: Path, train: ImageSource, holdout: ImageSource, validation: frozenset[Record], enough: int = 5
+    root: Path,
+    normal: ImageSource,
+    holdout: ImageSource,
+    validation: frozenset[Record],
+    drawn: bool,
+    enough: int = 5,
 ) -> list[Problem]:
     held = Counter(record.category for record in holdout.records)
+    if drawn and normal.categories and not held:
+        detail = "every normal image is remembered, so that none is left to choose a threshold on; add more for one"
+        return [Problem("no hold-out", str(root), detail, fatal=False)]
     provided = {record.category for record in holdout.records if record in validation}
+    least = "no more are left" if drawn else "never more than half of them are held out"
     problems = []
-    for category in train.categories:
+    for category in normal.categories:
         if held[category] < enough:
-            why = "its validation images" if category in provided else "never more than half of them are held out"
+            why = "its validation images" if category in provided else least
             detail = f"{category} holds out {held[category]} images, not {enough}: {why}"
             problems.append(Problem("small hold-out", str(root), detail, fatal=False))
     return problems

@@ -14,8 +14,9 @@ from jaxad.config import DataConfig, bad_seed
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import caption_record, described
 from jaxad.data.class_names import ClassNames
-from jaxad.data.dataset import DataSet, load
+from jaxad.data.dataset import DataSet, Draw, load
 from jaxad.data.folder import FolderSource
+from jaxad.data.source import ImageSource
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
 from jaxad.io.text import typed
@@ -35,13 +36,13 @@ class FitData:
     folder: Path | None = None
     config: DataConfig = field(default_factory=DataConfig)
 
-    def load(self, **changes: Any) -> DataSet:
-        """The data set, with changes to `config`.
+    def load(self, draw: Draw | None = None, **changes: Any) -> DataSet:
+        """The data set, with changes to `config`; `draw` as of `jaxad.data.load`.
 
         Raises:
             DataError: no such data, or problems with it.
         """
-        return load(self.name, self.folder, config=dataclasses.replace(self.config, **changes))
+        return load(self.name, self.folder, config=dataclasses.replace(self.config, **changes), draw=draw)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,13 +122,14 @@ class ReferenceOptions(FitOptions):
     needs_data: ClassVar[bool] = False
 
     shots: int = 0
-    """Normal images of each category that are remembered; with 0 only the categories' names matter."""
+    """Normal images of each category that are remembered, chosen before any is held out; with 0 only the categories'
+    names matter."""
     seed: int = 0
     """Seed of the draw of these images; with --reference-lists the number of the run."""
     classes: tuple[str, ...] | None = None
     """Names of the categories; those of the data if not given."""
     reference_lists: Path | None = None
-    """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draw; needs --holdout 0."""
+    """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draw."""
 
     def __post_init__(self) -> None:
         if self.classes is not None:
@@ -152,31 +154,30 @@ class ReferenceOptions(FitOptions):
                 f"image_size = {config.image_size}: not used by {config.label}, which has no diffusion model; give "
                 f"clip_image_size = {config.image_size}"
             )
-        if self.reference_lists is not None:
-            if not self.shots:
-                found.append(f"reference_lists = {self.reference_lists}: not used with shots = 0")
-            if data.config.holdout > 0:
-                found.append(
-                    f"reference_lists = {self.reference_lists}: names images of the whole training part; give "
-                    f"holdout = 0 (now {data.config.holdout:g})"
-                )
+        if self.reference_lists is not None and not self.shots:
+            found.append(f"reference_lists = {self.reference_lists}: not used with shots = 0")
         return found
 
     def load(self, data: FitData, config: Any, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
         """The data with what is remembered as its training part, and what to record of the choice."""
         if data.name:
-            dataset = data.load(categories=self.categories(data.config.categories))
+            dataset = data.load(self._draw, categories=self.categories(data.config.categories))
         else:
             none = FolderSource("no images", ())
             dataset = DataSet("class names", none, none, none, self.classes or ())
         if self.shots:
             self._check_all_have_images(dataset, data.name)
-            chosen = dataset.train.per_class(self.shots, self.seed, lists=self.reference_lists)
         else:
-            chosen = ClassNames(dataset.categories)
+            dataset = dataclasses.replace(dataset, train=ClassNames(dataset.categories))
         lists = None if self.reference_lists is None else str(self.reference_lists)
-        record = {"shots": self.shots, "seed": self.seed, "reference_lists": lists}
-        return dataclasses.replace(dataset, train=chosen), record
+        names = {name: [] for name in dataset.categories}
+        for record in dataset.train.records:
+            names[record.category].append(record.identity or str(record.file))
+        return dataset, {"shots": self.shots, "seed": self.seed, "reference_lists": lists, "references": names}
+
+    def _draw(self, images: ImageSource) -> ImageSource:
+        """What is remembered of all normal images."""
+        return images.per_class(self.shots, self.seed, lists=self.reference_lists) if self.shots else images.select(())
 
     def _check_all_have_images(self, dataset: DataSet, name: str) -> None:
         if without := [category for category in dataset.categories if category not in dataset.train.categories]:

@@ -9,19 +9,21 @@ from jaxad.io.threads import map_threads
 
 
 def split_holdout(
-    source: ImageSource, share: float = 0.1, *, minimum: int = 5, workers: int | None = None
+    source: ImageSource, share: float = 0.1, *, minimum: int = 5, most: float = 0.5, workers: int | None = None
 ) -> tuple[list[int], list[int]]:
     """Splits normal images into those that train and those held out.
 
-    Of a category's n images max(share * n, minimum), rounded, are held out, but never more than half, so that a
-    category of one image trains on it and has no hold-out. They are the ones whose pixels hash lowest: the choice
-    depends on neither names, formats nor order nor other categories, is the same for a folder and for that folder
-    prepared, and copies of an image, in whatever format, stay on the same side (in training where they would not fit).
+    Of a category's n images max(share * n, minimum), rounded, are held out, but never more than a share of `most`: by
+    default half, so that a category of one image trains on it and has no hold-out. They are the ones whose pixels hash
+    lowest: the choice depends on neither names, formats nor order nor other categories, is the same for a folder and
+    for that folder prepared, and copies of an image, in whatever format, stay on the same side (in training where they
+    would not fit).
 
     Args:
         source: normal images.
         share: share to hold out, 0 to 1; 0 holds out nothing.
-        minimum: smallest number held out of a category, as far as half of it goes.
+        minimum: smallest number held out of a category, as far as `most` of it goes.
+        most: largest share of a category that is held out.
         workers: threads that decode images not examined before; None for one per CPU.
 
     Returns:
@@ -32,7 +34,7 @@ def split_holdout(
         digests = list(map_threads(source.digest, range(len(source)), workers))
         for category in source.categories:
             own = [index for index, record in enumerate(source.records) if record.category == category]
-            wanted = min(max(round(share * len(own)), minimum), len(own) // 2)
+            wanted = min(max(round(share * len(own)), minimum), int(most * len(own)))
             held.update(_lowest(own, digests, wanted))
     return [i for i in range(len(source)) if i not in held], sorted(held)
 

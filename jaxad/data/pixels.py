@@ -35,5 +35,13 @@ def resize(image: np.ndarray, view: View) -> np.ndarray:
         raise DataError(f"interpolation {view.interpolation!r} of a view: must be one of {', '.join(RESAMPLING)}")
     if image.shape[:2] == (view.height, view.width):
         return image
-    resized = Image.fromarray(image).resize((view.width, view.height), RESAMPLING[view.interpolation])
+    box = _middle(image.shape[0], image.shape[1], view) if view.crop else None
+    resized = Image.fromarray(image).resize((view.width, view.height), RESAMPLING[view.interpolation], box)
     return np.array(resized)
+
+
+def _middle(height: int, width: int, view: View) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of an image's middle in the aspect ratio of a view."""
+    scale = min(height / view.height, width / view.width)
+    left, top = max(width - scale * view.width, 0) / 2, max(height - scale * view.height, 0) / 2
+    return left, top, width - left, height - top

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ def describe(
 
 def _input(program: Program, one: Input) -> dict[str, Any]:
     view = program.detector.inputs.views.get(one.name)
-    size = view and {"height": view.height, "width": view.width, "interpolation": view.interpolation}
+    size = view and dataclasses.asdict(view)
     what = WHAT.get(one.name, "the image, RGB, resized as Pillow does it (antialiased)")
     return {"name": one.name, "dtype": one.dtype, "shape": ["b", *one.shape], "view": size, "what": what}
 

@@ -82,7 +82,11 @@ def view_of(pixels: np.ndarray, view: dict) -> np.ndarray:
     size = view["width"], view["height"]
     if pixels.shape[:2] == size[::-1]:
         return pixels
-    return np.array(Image.fromarray(pixels).resize(size, RESAMPLING[view["interpolation"]]))
+    height, width = pixels.shape[:2]
+    scale = min(height / size[1], width / size[0])
+    left, top = max(width - scale * size[0], 0) / 2, max(height - scale * size[1], 0) / 2
+    box = (left, top, width - left, height - top) if view["crop"] else None
+    return np.array(Image.fromarray(pixels).resize(size, RESAMPLING[view["interpolation"]], box))
 
 
 def inputs_of(images: list[np.ndarray], detector: dict, category: str) -> list[np.ndarray]:

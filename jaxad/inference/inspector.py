@@ -7,7 +7,7 @@ answer.verdict, answer.score, answer.threshold, answer.scaled, answer.box, answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,7 @@ def load(
     *,
     category: str = "",
     threshold: float | Threshold | None = None,
+    classes: Sequence[str] | None = None,
     backbone: str | None = None,
     batch_size: int | None = None,
     warm: bool = True,
@@ -172,16 +173,34 @@ def load(
         run: a workdir (its newest whole step), or one step's folder.
         category: what images show where a call does not say.
         threshold: image score above which an image is anomalous, or a whole rule, in place of the checkpoint's.
+        classes: names of categories in place of those of the checkpoint, whose threshold then goes, for detectors that
+            need no images of them (`Detector.rename`); "object" alone for anything.
         backbone: folder or id of the pretrained networks, where the checkpoint does not hold them.
         batch_size: as of `Inspector`.
         warm: whether to compile now; else the first call does.
 
     Raises:
         CheckpointError: missing or damaged.
-        ConfigError: an unknown category, or a threshold where the checkpoint has none.
+        ConfigError: an unknown category, a threshold where the checkpoint has none, or classes that need images.
     """
     restored = restore(run, backbone=backbone, pass_over=True)
+    if classes is not None:
+        restored = renamed(restored, classes)
     return of_checkpoint(restored, category=category, threshold=threshold, batch_size=batch_size, warm=warm)
+
+
+def renamed(restored: Restored, classes: Sequence[str]) -> Restored:
+    """A checkpoint whose detector judges other categories, by their names alone.
+
+    Raises:
+        ConfigError: classes that need images (`Detector.rename`).
+    """
+    known = ", ".join(restored.detector.categories)
+    restored.detector.rename(classes)
+    if restored.threshold is None:
+        return restored
+    note = f"the threshold is that of other categories ({known}), and left out"
+    return replace(restored, threshold=None, notes=(*restored.notes, note))
 
 
 def of_checkpoint(

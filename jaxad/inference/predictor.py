@@ -238,7 +238,9 @@ class Predictor:
 
     def _with_categories(self, loaded: LoadedBatch, mark: bool) -> LoadedBatch:
         known = {name: number for number, name in enumerate(self._detector.categories)}
-        numbers = [known.get(record.category, -1) for record in loaded.records]
+        # Where there is only one category, nobody has to name it.
+        unnamed = 0 if len(known) == 1 else -1
+        numbers = [known.get(record.category, -1 if record.category else unnamed) for record in loaded.records]
         if self._detector.inputs.needs_category and -1 in numbers:
             needs, knows = f"{self._detector.name} needs the category of every image", ", ".join(known)
             strangers = [r for r, number in zip(loaded.records, numbers, strict=True) if number < 0]

@@ -29,7 +29,7 @@ def test_operations_grow_with_references_alone():
 def test_networks_have_the_types_that_users_have_on_a_gpu(monkeypatch):
     monkeypatch.setattr(precision_of_networks, "target_platform", lambda: "gpu")
     for dtype, autoencoder in (("auto", "float32"), ("bfloat16", "bfloat16")):
-        config = bench_clipfusion.settings("clipfusion", "tiny", dtype)
+        config = bench_clipfusion.settings("default", "tiny", dtype)
         networks = bench_clipfusion.abstract_detector(config, "tiny", 0).backbone
         assert (networks.vae.dtype, networks.unet.dtype) == (autoencoder, "bfloat16")
 

@@ -15,7 +15,7 @@ DEFAULTS = {
     "models": {"networks": None, "dtype": "float32", "batch_size": 1},
     "clipfusion": {
         "shots": (0, 1, 2, 4),
-        "preset": "clipfusion",
+        "preset": "default",
         "size": "published",
         "dtype": "auto",
         "batch_size": 1,

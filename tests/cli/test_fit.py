@@ -182,12 +182,15 @@ def test_the_next_command_reads_the_same_images(detector, flag):
     source = shlex.split(f"--data mvtec_ad --data-dir 'my data' --on-bad skip {flag} 'metal nut' screw")
     command: Any = cli.parse(["fit", detector, "--workdir", "run", "--protocol", "diad", *source])
     record = Record(Path("a.png"), "screw")
-    for label, needs_category in ((0, False), (None, True), (None, False)):
+    two, one = ("metal nut", "screw"), ("screw",)
+    for label, needs_category, known in ((0, False, two), (None, True, two), (None, True, one), (None, False, two)):
         dataset: Any = SimpleNamespace(test=SimpleNamespace(records=[replace(record, label=label)]))
-        result: Any = SimpleNamespace(model=SimpleNamespace(inputs=SimpleNamespace(needs_category=needs_category)))
+        model = SimpleNamespace(inputs=SimpleNamespace(needs_category=needs_category), categories=known)
+        result: Any = SimpleNamespace(model=model)
         parsed: Any = cli.parse(shlex.split(next_command(command, dataset, result))[1:])
         if label is None:
-            assert parsed.category == ("NAME" if needs_category else "")
+            # Nobody has to name the only one.
+            assert parsed.category == ("NAME" if needs_category and known == two else "")
             assert parsed.checkpoint == Path("run")
         else:
             assert (parsed.data, parsed.data_dir, parsed.on_bad) == ("mvtec_ad", Path("my data"), "skip")

@@ -66,7 +66,7 @@ def test_names_alone_need_no_images():
     dataset, record = options.load(FitData(""), CLIPFusionConfig(), Reporter())
     assert (dataset.categories, dataset.train.categories) == (("nut", "screw"), ("nut", "screw"))
     assert (len(dataset.train), len(dataset.test)) == (0, 0)
-    assert record == {"shots": 0, "seed": 0, "reference_lists": None}
+    assert record == {"shots": 0, "seed": 0, "reference_lists": None, "references": {"nut": [], "screw": []}}
 
 
 def test_references_are_drawn_from_the_chosen_categories(folder):
@@ -74,6 +74,8 @@ def test_references_are_drawn_from_the_chosen_categories(folder):
     options = ReferenceOptions(shots=2, seed=3, classes=("disc",))
     dataset, record = options.load(data, CLIPFusionConfig(), Reporter())
     assert (dataset.categories, len(dataset.train), record["seed"]) == (("disc",), 2, 3)
+    assert record["references"] == {"disc": [r.identity for r in dataset.train.records]}
+    assert all(name.startswith("disc/train/good/") for name in record["references"]["disc"])
     assert options.categories(None) == ("disc",)
     assert options.categories(("tile",)) == ("tile",)
 
@@ -87,6 +89,38 @@ def test_every_category_needs_images_where_some_are_remembered(tmp_path):
         ReferenceOptions(shots=1).load(data, CLIPFusionConfig(), Reporter())
 
 
+@pytest.mark.parametrize(("shots", "held"), [(4, 0), (3, 1), (1, 3), (0, 4)])
+def test_shots_come_before_the_hold_out(folder, shots, held):
+    """Four photos of each category; nothing is learned of those that are not remembered."""
+    dataset, _ = ReferenceOptions(shots=shots).load(FitData(f"folder:{folder}"), CLIPFusionConfig(), Reporter())
+    assert [n["holdout"] for n in dataset.counts.values()] == [held, held]
+    assert len(dataset.train) == 2 * shots
+    assert not {r.file for r in dataset.train.records} & {r.file for r in dataset.holdout.records}
+    kinds = [problem.kind for problem in dataset.problems]
+    assert kinds == (["no hold-out"] if shots == 4 else ["small hold-out"] * 2)
+    # The draw is the same whatever is held out.
+    whole = FitData(f"folder:{folder}", config=DataConfig(holdout=0.0))
+    without, _ = ReferenceOptions(shots=shots).load(whole, CLIPFusionConfig(), Reporter())
+    assert without.train.records == dataset.train.records
+    assert without.problems == ()
+
+
+def test_copies_of_references_are_not_held_out(tmp_path):
+    make_parts(tmp_path, ("disc",), train=4, test=1, size=16)
+    first, *_ = sorted((tmp_path / "disc/train/good").iterdir())
+    copy = first.with_name("zz.png")
+    copy.write_bytes(first.read_bytes())
+    apart = 0
+    for seed in range(12):
+        options = ReferenceOptions(shots=2, seed=seed)
+        dataset, _ = options.load(FitData(f"folder:{tmp_path}"), CLIPFusionConfig(), Reporter())
+        remembered, held = ({record.file for record in part.records} for part in (dataset.train, dataset.holdout))
+        apart += len({first, copy} & remembered) == 1
+        assert not ({first, copy} & remembered and {first, copy} & held)
+        assert len(held) == (3 if not {first, copy} & remembered else 5 - len({first, copy} | remembered))
+    assert apart
+
+
 @pytest.mark.parametrize(
     ("options", "name", "names"),
     [
@@ -94,7 +128,6 @@ def test_every_category_needs_images_where_some_are_remembered(tmp_path):
         ({"shots": 2, "classes": ("a",)}, "", ["shots = 2", "data = NAME"]),
         ({}, "", ["classes: "]),
         ({"classes": ("a",)}, "demo", ["classes, categories"]),
-        ({"shots": 1, "reference_lists": Path("l")}, "demo", ["reference_lists = l", "holdout = 0"]),
         ({"classes": ("a",), "reference_lists": Path("l")}, "", ["reference_lists = l", "shots = 0"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import subprocess
 import sys
@@ -56,10 +57,9 @@ def test_images_are_decoded_hashed_and_resized_as_by_jaxad(files):
         pixels, wanted = runner.decode(file), own.decode_image(file)
         np.testing.assert_array_equal(pixels, wanted, err_msg=file.name)
         assert runner.seed_of(pixels) == pixels_of.pixel_hash(wanted)
-        for interpolation in ("bilinear", "bicubic"):
-            view = {"height": 30, "width": 56, "interpolation": interpolation}
+        for view in (View(30, 56, "bilinear"), View(30, 56, "bicubic"), View(30, 30, "bicubic", crop=True)):
             np.testing.assert_array_equal(
-                runner.view_of(pixels, view), pixels_of.resize(wanted, View(30, 56, interpolation))
+                runner.view_of(pixels, dataclasses.asdict(view)), pixels_of.resize(wanted, view)
             )
 
 
@@ -144,7 +144,7 @@ def test_the_description_says_all_that_is_needed(exported, trained):
     guide = (Path(__file__).parents[2] / "docs/guides/deploy.md").read_text()
     assert [name for name in record if f"| `{name}` |" not in guide] == []
     image, seed = record["inputs"]
-    assert image["view"] == {"height": 56, "width": 56, "interpolation": "bilinear"}
+    assert image["view"] == {"height": 56, "width": 56, "interpolation": "bilinear", "crop": False}
     assert (image["shape"], image["dtype"]) == (["b", 56, 56, 3], "uint8")
     assert (seed["name"], seed["shape"], seed["dtype"]) == ("seed", ["b"], "uint32")
     assert record["threshold"]["limits"]["tile"]["image"] == trained.threshold.of("tile").image

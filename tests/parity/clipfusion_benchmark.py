@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--size", choices=("published", "one-pass", "tiny"), default="published")
     options = parser.parse_args(arguments)
-    config, shapes = settings("clipfusion", options.size, "float32"), network_shapes(options.size)
+    config, shapes = settings("default", options.size, "float32"), network_shapes(options.size)
     print(f"{jax.devices()[0].device_kind}; torch threads: {torch.get_num_threads()}")
     print("| shots | jaxad s | torch s | jaxad / torch | largest memory so far, GB |")
     print("|---|---|---|---|---|")

@@ -8,7 +8,7 @@ image -> CLIP: patches, class token ----- prompts, bank of references ----> lang
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import jax
@@ -19,12 +19,14 @@ from flax import nnx
 from jaxad import parallel
 from jaxad.config import CLIPFusionConfig
 from jaxad.data.batches import batches
+from jaxad.data.class_names import ClassNames
 from jaxad.data.fit_options import ReferenceOptions
 from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, identity_of, register
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.mapdiff import MapDiff
 from jaxad.detectors.clipfusion.networks import (
     FusionNetworks,
+    Texts,
     compute_types,
     embed_texts,
     load_networks,
@@ -124,12 +126,12 @@ class CLIPFusion(Detector, Remembers):
         c, views, least = self.config, {}, 1
         # A patch of CLIP or a latent: what has fewer pixels than one of them shows the networks nothing, once enlarged.
         if self.patchclip:
-            views["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic")
+            views["clip"] = View(self.patchclip.size, self.patchclip.size, "bicubic", c.clip_resize == "crop")
             least = self.patchclip.size // self.patchclip.grid[0]
         if self.mapdiff:
             views["diffusion"] = View(c.image_size, c.image_size, "bilinear")
             least = max(least, c.image_size // self.mapdiff.grid[0])
-        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents)
+        settings = (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows, c.latents, c.denoiser_input)
         return InputSpec(
             views,
             least_side=least,
@@ -163,7 +165,7 @@ class CLIPFusion(Detector, Remembers):
 
         Returns:
             Tokens are CLIP's patches [b n d], or the latents where there is no CLIP. Extras are the features of
-            `PatchCLIP`, and "latents" [b h w 4].
+            `PatchCLIP`, and "latents" [b h w 4], with "noise" of that shape where they are to be noised.
         """
         extras: dict[str, Array] = {}
         if self.mapdiff:
@@ -172,6 +174,8 @@ class CLIPFusion(Detector, Remembers):
             latents = self.mapdiff.latents(vae, batch.images["diffusion"], batch.seed)
             tokens, grid = latents.reshape(len(latents), -1, latents.shape[-1]), self.mapdiff.grid
             extras["latents"] = latents
+            if self.config.denoiser_input == "noised":
+                extras["noise"] = self.mapdiff.noise(latents, batch.seed)
         if self.patchclip:
             assert self.backbone.vision is not None
             extras |= self.patchclip.features(self.backbone.vision, batch.images["clip"])
@@ -203,18 +207,41 @@ class CLIPFusion(Detector, Remembers):
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
         self.config.check_categories(categories)
         self.learn_names(source)
-        texts = embed_texts(self.config, categories)
+        self._learn_texts(embed_texts(self.config, categories))
+        # Without references too: those of an earlier call belong to other categories.
+        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
+        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
+        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
+        return self
+
+    def rename(self, categories: Sequence[str]) -> None:
+        """Takes other categories, whose names alone make its prompts; "object" is a name for anything.
+
+        Raises:
+            ConfigError: references, which belong to categories, or names that are no names.
+            WeightsError: the text towers cannot be found again.
+        """
+        if self.few_shot and self.config.per_category:
+            raise ConfigError(
+                f"classes = {' '.join(categories)}: this {self.name} has references of {', '.join(self.categories)}, "
+                "and needs some of every category; fit it on them, or with shots = 0, or with one bank for all "
+                "(per_category = False)"
+            )
+        try:
+            names = ClassNames(tuple(categories))
+        except DataError as error:
+            raise ConfigError(str(error)) from error
+        pinned = dataclasses.replace(self.config, **dict(self.backbone.pinned))
+        self._learn_texts(embed_texts(pinned, names.categories))
+        self.categories = names.categories
+
+    def _learn_texts(self, texts: Texts) -> None:
         if texts.clip is not None:
             self.clip_texts = Memory(jnp.asarray(texts.clip))
         if texts.states is not None:
             queries, places, used, weights, reference = map(jnp.asarray, texts.states)
             self.queries, self.places, self.used = Memory(queries), Memory(places), Memory(used)
             self.weights, self.reference = Memory(weights), Memory(reference)
-        # Without references too: those of an earlier call belong to other categories.
-        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
-        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
-        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
-        return self
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Eq. 4 and Eq. 9: maps [b s s] of side `output_size`, and scores [b]."""
@@ -246,9 +273,10 @@ class CLIPFusion(Detector, Remembers):
         if self.patchclip:
             found["clip"] = {}, {}
             if language:
-                assert self.backbone.logit_scale is not None
-                scale = self.backbone.logit_scale[...]
-                map, score = self.patchclip.language(extras, texts["clip_texts"], scale)
+                tower, scale = self.backbone.vision, self.backbone.logit_scale
+                assert tower is not None
+                assert scale is not None
+                map, score = self.patchclip.language(tower, extras, texts["clip_texts"], scale[...])
                 found["clip"][0]["language"], found["clip"][1]["language"] = map, score
             if vision and len(self.clip_banks):
                 map = self.patchclip.vision(extras, [bank[...] for bank in self.clip_banks], texts["bank"])
@@ -256,9 +284,7 @@ class CLIPFusion(Detector, Remembers):
         if self.mapdiff:
             assert self.backbone.unet is not None
             banks = [bank[...] for bank in self.diffusion_banks] if vision else []
-            found["diffusion"] = self.mapdiff.terms(
-                self.backbone.unet, extras["latents"], texts, banks, texts["bank"], language
-            )
+            found["diffusion"] = self.mapdiff.terms(self.backbone.unet, extras, texts, banks, texts["bank"], language)
         # A model without banks has nothing to say where only references count.
         found = {model: both for model, both in found.items() if both[0]}
         return {model: both[0] for model, both in found.items()}, {model: both[1] for model, both in found.items()}
@@ -270,7 +296,7 @@ class CLIPFusion(Detector, Remembers):
         if self.mapdiff:
             assert self.backbone.unet is not None
             texts = self.reference[...][jnp.asarray(batch.category)]
-            found += self.mapdiff.references(self.backbone.unet, extras["latents"], texts)
+            found += self.mapdiff.references(self.backbone.unet, extras, texts)
         return [tokens.astype(jnp.float32) for tokens in found]
 
     def _banks(self, source: Source, progress: Progress | None) -> list[Memory]:

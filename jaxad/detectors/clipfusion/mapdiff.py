@@ -1,6 +1,7 @@
 """MapDiff: what Stable Diffusion says of an image's parts by prompts and by references (arXiv 2506.11772).
 
-One pass of the UNet for each timestep and state of an image, all in one call or in chunks that fit the memory.
+One pass of the UNet for each timestep and state of an image that a map needs, in one call or in chunks that fit the
+memory.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import jax.numpy as jnp
 from jaxad.config import CLIPFusionConfig
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.patchclip import Terms
+from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
 from jaxad.models.stable_diffusion.autoencoder_kl import AutoencoderKL
 from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.stable_diffusion.unet import LAYERS, UNet
 from jaxad.nn.platforms import target_platform
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array
+
+_SCHEDULE = scaled_linear_schedule()
+"""Stable Diffusion's."""
 
 
 class _Call(NamedTuple):
@@ -64,7 +69,7 @@ class MapDiff:
         """Pairs of image and state in one call of the UNet, and images in one call of the autoencoder."""
         item = 2 if compute_dtype(self.config.precision) == "bfloat16" else 4
         passes = int(self.config.memory_gb * 1e9) // max(_pass_bytes(self._unet, self.grid, item), 1)
-        return max(passes // len(set(self.config.language_timesteps)), 1)
+        return max(passes // max(len(call.timesteps) for call in self._calls(True, True)), 1)
 
     def latents(self, vae: AutoencoderKL, images: Array, seed: Array) -> jax.Array:
         """Scaled latents float32 [b h w 4] of uint8 images, without noise; `seed` [b] of those that are sampled."""
@@ -78,10 +83,19 @@ class MapDiff:
         found = chunked(each, {"images": jnp.asarray(images), "seed": jnp.asarray(seed)}, self.at_once)
         return found * vae.config.scaling_factor
 
+    def noise(self, latents: Array, seed: Array) -> jax.Array:
+        """What latents [b h w 4] are noised with, drawn from `seed` [b]."""
+
+        def draw(seed: Array) -> jax.Array:
+            # Beside the key by which the latents themselves are sampled.
+            return jax.random.normal(jax.random.fold_in(jax.random.key(seed), 1), jnp.shape(latents)[1:])
+
+        return jax.vmap(draw)(jnp.asarray(seed))
+
     def terms(
         self,
         unet: UNet,
-        latents: Array,
+        images: Mapping[str, Array],
         texts: Mapping[str, Array],
         banks: Sequence[Array],
         which: Array,
@@ -91,7 +105,7 @@ class MapDiff:
 
         Args:
             unet: the network.
-            latents: [b h w 4], scaled.
+            images: "latents" [b h w 4], scaled, and "noise" of that shape where they are to be noised.
             texts: by the names in `StateTexts`, of each image's category: "queries" [b s k d] and so on.
             banks: of references [g k c] for each tap; empty without references.
             which: int [b], each image's bank.
@@ -103,16 +117,15 @@ class MapDiff:
         distances: list[jax.Array] = []
         if language or (banks and not own_prompt):
             searched = [] if own_prompt else banks
-            attention, again, distances = self.states(unet, latents, texts, searched, which, language)
+            attention, scaled, distances = self.states(unet, images, texts, searched, which, language)
             if language:
-                map = maps.normalized(attention if again is None else again, config.attention_norm)
+                map = maps.normalized(attention, config.attention_norm) if scaled is None else scaled
                 found["language"] = maps.resize(map, size)
-                scores["language"] = maps.concentration(maps.resize(attention, size))
+                focus = map if config.attention_score == "scaled" else attention
+                scores["language"] = maps.concentration(maps.resize(focus, size))
         if banks and own_prompt:
-            taps = self.references(unet, latents, texts["reference"])
-            distances = [
-                maps.reference_distance(tap, bank, which, config.chunk) for tap, bank in zip(taps, banks, strict=True)
-            ]
+            taps = self.references(unet, images, texts["reference"])
+            distances = self._distances(taps, banks, which)
         if distances:
             resized = [
                 maps.resize(distance.reshape(-1, *grid), size)
@@ -125,102 +138,137 @@ class MapDiff:
     def states(
         self,
         unet: UNet,
-        latents: Array,
+        images: Mapping[str, Array],
         texts: Mapping[str, Array],
         banks: Sequence[Array],
         which: Array,
         language: bool,
     ) -> tuple[jax.Array, jax.Array | None, list[jax.Array]]:
-        """The passes of all states of each image; arguments as of `terms`.
+        """The passes of all states of each image, or of those that are needed; arguments as of `terms`.
 
         Returns:
-            Attention [b h w] (zeros if not wanted), the same for Attend-and-Excite or None (see `state_attention`), and
+            Attention [b h w] (zeros if not wanted), the same in another scale or None (see `state_attention`), and
             distances to the references [b n] for each tap.
         """
-        config = self.config
-        again = language and config.attention_norm == "resoftmax"
-        weights = jnp.asarray(texts["weights"])
+        config, weights = self.config, jnp.asarray(texts["weights"])
         b, s = weights.shape
 
-        def each(pair: dict[str, jax.Array]) -> dict[str, Any]:
-            """Attention and distances of pairs of image and state [p ...]."""
-            probabilities, taps = self._run(unet, pair["latents"], pair["text"], language, bool(banks))
-            found: dict[str, Any] = {
-                "far": [
-                    maps.reference_distance(tap, bank, pair["which"], config.chunk)
-                    for tap, bank in zip(taps, banks, strict=True)
-                ]
+        def run(first: int, last: int, vision: bool, shares: jax.Array) -> dict[str, Any]:
+            """Means over some of the states: of attention by `weights`, of distances by `shares` [b s]."""
+
+            def each(pair: dict[str, jax.Array]) -> dict[str, Any]:
+                """Attention and distances of pairs of image and state [p ...]."""
+                probabilities, taps = self._run(unet, pair, pair["text"], language, vision)
+                found: dict[str, Any] = {"far": self._distances(taps, banks if vision else [], pair["which"])}
+                if language:
+                    found["attention"], found["scaled"] = maps.state_attention(
+                        probabilities,
+                        pair["places"],
+                        pair["used"],
+                        self.grid,
+                        config.subtokens,
+                        config.attention_norm,
+                        config.attention_norm_of,
+                    )
+                return found
+
+            own = {**_seen(images), "which": jnp.asarray(which)}
+            of_states = {"text": "queries", "places": "places", "used": "used"}
+            pairs = {name: jnp.repeat(array, last - first, axis=0) for name, array in own.items()}
+            for name, of in of_states.items():
+                part = jnp.asarray(texts[of])[:, first:last]
+                pairs[name] = part.reshape(-1, *part.shape[2:])
+            found = chunked(each, pairs, self.at_once)
+
+            def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
+                values = values.reshape(b, last - first, *values.shape[1:])
+                return jnp.einsum("bs,bs...->b...", weights[:, first:last], values, precision="highest")
+
+            return {
+                "far": [mean(distance, shares) for distance in found.pop("far")],
+                **{name: None if value is None else mean(value, weights) for name, value in found.items()},
             }
-            if language:
-                found["attention"], found["again"] = maps.state_attention(
-                    probabilities, pair["places"], pair["used"], self.grid, config.subtokens, again
-                )
-            return found
 
-        pairs = {
-            "latents": jnp.repeat(jnp.asarray(latents), s, axis=0),
-            "which": jnp.repeat(jnp.asarray(which), s, axis=0),
-            **{
-                name: jnp.asarray(texts[of]).reshape(b * s, *texts[of].shape[2:])
-                for name, of in (("text", "queries"), ("places", "places"), ("used", "used"))
-            },
-        }
-        found = chunked(each, pairs, self.at_once)
-
-        def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
-            return jnp.einsum("bs,bs...->b...", weights, values.reshape(b, s, *values.shape[1:]), precision="highest")
-
-        # What fills up a category's states is its last one again, so that the last row is always the last state.
-        last = jnp.zeros((b, s), jnp.float32).at[:, -1].set(1.0)
-        share = last if config.vision_prompt == "last-state" else weights
-        far = [mean(distance, share) for distance in found["far"]]
+        if banks and config.vision_prompt == "last-state":
+            # What fills up a category's states is its last one again, so that the last row is always the last state.
+            found = run(s - 1, s, True, jnp.ones_like(weights))
+            if language and s > 1:
+                others = run(0, s - 1, False, weights)
+                found |= {name: jax.tree.map(jnp.add, found[name], others[name]) for name in ("attention", "scaled")}
+        else:
+            found = run(0, s, bool(banks), weights)
         if not language:
-            return jnp.zeros((b, *self.grid), jnp.float32), None, far
-        return mean(found["attention"], weights), mean(found["again"], weights) if again else None, far
+            return jnp.zeros((b, *self.grid), jnp.float32), None, found["far"]
+        return found["attention"], found["scaled"], found["far"]
 
-    def references(self, unet: UNet, latents: Array, text: Array) -> list[jax.Array]:
+    def references(self, unet: UNet, images: Mapping[str, Array], text: Array) -> list[jax.Array]:
         """Features of each tap [b n c] with a prompt of its own for each image, [b k d], and no states."""
 
         def each(images: dict[str, jax.Array]) -> list[jax.Array]:
-            return self._run(unet, images["latents"], images["text"], False, True)[1]
+            return self._run(unet, images, images["text"], False, True)[1]
 
-        return chunked(each, {"latents": jnp.asarray(latents), "text": jnp.asarray(text)}, self.at_once)
+        return chunked(each, {**_seen(images), "text": jnp.asarray(text)}, self.at_once)
+
+    def _distances(self, taps: Sequence[Array], banks: Sequence[Array], which: Array) -> list[jax.Array]:
+        """Distances [b n] of each tap's features to the references."""
+        chunk = self.config.chunk
+        return [maps.reference_distance(tap, bank, which, chunk) for tap, bank in zip(taps, banks, strict=True)]
 
     def _run(
-        self, unet: UNet, latents: jax.Array, text: jax.Array, language: bool, vision: bool
+        self, unet: UNet, images: Mapping[str, jax.Array], text: jax.Array, language: bool, vision: bool
     ) -> tuple[dict[str, jax.Array], list[jax.Array]]:
         """Attention [b h w k] by site, averaged over timesteps, and features [b n c] by tap; no deeper than needed."""
-        attention, features = {}, {}
+        attention, features, b = {}, {}, len(text)
         for call in self._calls(language, vision):
             count = len(call.timesteps)
+            timesteps = jnp.repeat(jnp.array(call.timesteps), b)
+            several = {name: jnp.tile(array, (count, 1, 1, 1)) for name, array in _seen(images).items()}
             _, outputs, probabilities = unet(
-                jnp.tile(_inputs(latents, self.channels), (count, 1, 1, 1)),
-                jnp.repeat(jnp.array(call.timesteps), len(latents)),
+                self._inputs(several, timesteps),
+                timesteps,
                 jnp.tile(text, (count, 1, 1)),
                 taps=sorted({stage for _, _, stage in call.taps}),
                 attention_sites=call.sites,
                 output=False,
             )
             for site, found in probabilities.items():
-                attention[site] = found.reshape(count, len(latents), *found.shape[1:]).mean(0)
+                attention[site] = found.reshape(count, b, *found.shape[1:]).mean(0)
             for tap, number, stage in call.taps:
-                found = outputs[stage].reshape(count, len(latents), -1, outputs[stage].shape[-1])
+                found = outputs[stage].reshape(count, b, -1, outputs[stage].shape[-1])
                 features[tap] = found[number]
         return attention, [features[tap] for tap in sorted(features)]
 
+    def _inputs(self, images: Mapping[str, jax.Array], timesteps: jax.Array) -> jax.Array:
+        """What the UNet takes of latents [b h w 4] at timesteps [b]: for inpainting with an empty mask, [z, 0, z].
+
+        An empty mask hides nothing, so that the masked image is the image itself. With "noise", the first z is noised.
+        """
+        latents = noised = images["latents"]
+        if "noise" in images:
+            noised = add_noise(latents, images["noise"], _SCHEDULE.alpha_bar_at(timesteps))
+        if self.channels == latents.shape[-1]:
+            return noised
+        return jnp.concatenate([noised, jnp.zeros_like(latents[..., :1]), latents], axis=-1)
+
     def _calls(self, language: bool, vision: bool) -> list[_Call]:
-        """One call for the timesteps whose attention is wanted, one for each further stage where features are."""
-        taps = list(enumerate(self.config.diffusion_taps)) if vision else []
-        calls = []
-        if language:
-            steps = tuple(dict.fromkeys(self.config.language_timesteps))
-            own = tuple((tap, steps.index(t), self._stage(block)) for tap, (t, block) in taps if t in steps)
-            calls.append(_Call(steps, self.sites, own))
-            taps = [(tap, (t, block)) for tap, (t, block) in taps if t not in steps]
-        for block in sorted({block for _, (_, block) in taps}):
-            steps = tuple(dict.fromkeys(t for _, (t, other) in taps if other == block))
-            own = tuple((tap, steps.index(t), self._stage(block)) for tap, (t, other) in taps if other == block)
-            calls.append(_Call(steps, (), own))
+        """One call for the timesteps whose attention is wanted, and one for the further ones of each depth; none of
+        them twice."""
+        by_step: dict[int, list[tuple[int, int]]] = {}
+        for tap, (t, block) in enumerate(self.config.diffusion_taps if vision else ()):
+            by_step.setdefault(t, []).append((tap, block))
+
+        def call(steps: tuple[int, ...], sites: tuple[str, ...]) -> _Call:
+            return _Call(
+                steps,
+                sites,
+                tuple((tap, i, self._stage(block)) for i, t in enumerate(steps) for tap, block in by_step.get(t, ())),
+            )
+
+        first = tuple(dict.fromkeys(self.config.language_timesteps)) if language else ()
+        depths = {t: max(block for _, block in taps) for t, taps in by_step.items() if t not in first}
+        calls = [call(first, self.sites)] if language else []
+        for depth in sorted(set(depths.values())):
+            calls.append(call(tuple(t for t, deepest in depths.items() if deepest == depth), ()))
         return calls
 
     def _stage(self, block: int) -> str:
@@ -257,14 +305,9 @@ def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
     return jax.tree.map(join, jax.lax.map(function, jax.tree.map(split, arrays)))
 
 
-def _inputs(latents: jax.Array, channels: int) -> jax.Array:
-    """Latents as the UNet takes them: for inpainting with an empty mask, [z, 0, z].
-
-    An empty mask hides nothing, so that the masked image is the image itself.
-    """
-    if channels == latents.shape[-1]:
-        return latents
-    return jnp.concatenate([latents, jnp.zeros_like(latents[..., :1]), latents], axis=-1)
+def _seen(images: Mapping[str, Array]) -> dict[str, jax.Array]:
+    """What the UNet sees of images: latents, and noise where there is some."""
+    return {name: jnp.asarray(images[name]) for name in ("latents", "noise") if name in images}
 
 
 def _halved(grid: tuple[int, int], times: int) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from jaxad.memory.bank import nearest_distance
 from jaxad.memory.cosine import unit
 from jaxad.types import Array
 
+Norm = Literal["minmax", "max", "none", "resoftmax"]
+
 SMALL = 1e-6
 """Keeps quotients finite; far below every difference that matters in maps of 0 to 1."""
 
@@ -76,7 +78,8 @@ def state_attention(
     used: Array,
     size: tuple[int, int],
     subtokens: Literal["mean", "max", "last"],
-    resoftmax: bool,
+    norm: Norm = "none",
+    of: Literal["mean", "states", "sites"] = "mean",
 ) -> tuple[jax.Array, jax.Array | None]:
     """Cross-attention to a state, averaged over sites.
 
@@ -86,11 +89,13 @@ def state_attention(
         used: bool [b m], False for places that only fill up.
         size: rows and columns to which all sites are resized before they are averaged.
         subtokens: how the state's tokens are joined.
-        resoftmax: whether the second map is wanted.
+        norm: scale that the map is to have in Eq. 4.
+        of: what is scaled: the mean of the maps of all states, that of each, or that of each state and site.
 
     Returns:
-        float32 [b H W]; and the same after a softmax over 100 times the attention to all tokens but the first
-        (Attend-and-Excite, arXiv 2301.13826), or None.
+        float32 [b H W]; and the same in the scale of Eq. 4, where that has to come before the mean over states, or
+        None. For "resoftmax" it is after a softmax over 100 times the attention to all tokens but the first
+        (Attend-and-Excite, arXiv 2301.13826).
 
     Source: Eq. 6, which does not say how heads, layers and sub-tokens are joined: their means are taken.
     """
@@ -108,14 +113,19 @@ def state_attention(
 
     raw = averaged(lambda site: jnp.take_along_axis(site, jnp.asarray(places)[:, None, None, :], axis=-1))
     plain = _join(raw, used, subtokens)
-    if not resoftmax:
-        return plain, None
-    # The first token, which marks the start of the text, draws most of the attention.
-    every = averaged(lambda site: site[..., 1:])
-    return plain, joined(jax.nn.softmax(100 * every, axis=-1), jnp.asarray(places) - 1)
+    if norm == "resoftmax":
+        # The first token, which marks the start of the text, draws most of the attention.
+        every = averaged(lambda site: site[..., 1:])
+        return plain, joined(jax.nn.softmax(100 * every, axis=-1), jnp.asarray(places) - 1)
+    if of == "states":
+        return plain, normalized(plain, norm)
+    if of == "sites":
+        own = (joined(jnp.asarray(site, jnp.float32), places) for site in probabilities.values())
+        return plain, jnp.stack([normalized(resize(site, size), norm) for site in own]).mean(0)
+    return plain, None
 
 
-def normalized(maps: Array, kind: Literal["minmax", "max", "none", "resoftmax"]) -> jax.Array:
+def normalized(maps: Array, kind: Norm) -> jax.Array:
     """Attention maps [b h w] in the scale of Eq. 4, each image on its own.
 
     Raw attention lies far below the other maps, which run from 0 to 1, and would vanish beside them.

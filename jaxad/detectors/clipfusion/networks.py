@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from flax import nnx
 
 from jaxad.config import CLIPFusionConfig, Precision, to_json
 from jaxad.detectors.clipfusion.prompts import StateTexts, clip_embeddings, state_texts
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.clip.loading import load_clip, load_text_tower
 from jaxad.models.clip.tokenizer import CLIPTokenizer, load_tokenizer
 from jaxad.models.clip.towers import TextTower, VisionTower
@@ -38,6 +39,16 @@ from jaxad.types import Array
 LEVELS, CONTEXT = 4, 256
 """Of untrained networks: levels of UNet and autoencoder, as many as the published taps need; and most tokens of a text,
 each of which is a byte."""
+
+
+NEEDS = {
+    "clip": "must be a CLIP's weights in one file, or a folder or hub id that holds them with their config",
+    "diffusion": (
+        "must hold the subfolders unet, vae, text_encoder and tokenizer, as diffusers keeps them, or be one file of "
+        "all networks"
+    ),
+}
+"""What can be named as each model."""
 
 
 class FusionNetworks(nnx.Module):
@@ -139,8 +150,10 @@ def load_networks(config: CLIPFusionConfig, override: str | None = None, saved: 
     # What the user names now is taken as it is; all else as it was when it was saved.
     kept = {name: source for name, source in sources(config, saved).items() if named[name] == before[name]}
     where = named | kept
-    loaders = {"clip": _load_clip, "diffusion": _load_diffusion}
-    loaded = {name: loaders[name](source, config.precision) for name, source in where.items()}
+    loaders, loaded = {"clip": _load_clip, "diffusion": _load_diffusion}, {}
+    for name, source in where.items():
+        with _named(name, source, NEEDS[name]):
+            loaded[name] = loaders[name](source, config.precision)
     (vision, scale), (vae, unet) = (loaded[name].networks if name in loaded else (None, None) for name in loaders)
     return FusionNetworks(
         vision,
@@ -233,26 +246,27 @@ def _load_diffusion(source: str, precision: Precision) -> _Loaded:
 
 def _text(config: CLIPFusionConfig, model: str) -> tuple[TextTower, CLIPTokenizer]:
     """Text tower and tokenizer of a model."""
-    find = {"clip": _clip_text, "diffusion": _diffusion_text}[model]
-    return find(
-        getattr(config, model), getattr(config, f"{model}_tokenizer"), jnp.dtype(compute_dtype(config.precision))
-    )
-
-
-def _clip_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:
+    source, given = getattr(config, model), getattr(config, f"{model}_tokenizer")
+    dtype = jnp.dtype(compute_dtype(config.precision))
     if is_random(source):
-        return random_text_tower(source, dtype, context=CONTEXT, projected=True), ByteTokenizer(CONTEXT)
-    weights = find_weights(source, prefer="open_clip")
-    tower = load_text_tower(weights, dtype)
-    context, open_clip = tower.config.context, weights.has("visual.")
-    return tower, load_tokenizer(tokenizer or source, context=context, open_clip=open_clip)
+        return random_text_tower(source, dtype, context=CONTEXT, projected=model == "clip"), ByteTokenizer(CONTEXT)
+    with _named(model, source, NEEDS[model]):
+        weights = find_weights(source, prefer="open_clip") if model == "clip" else find_part(source, "text_encoder")
+        tower = load_text_tower(weights, dtype)
+    where: dict[str, Any] = {"filling": tower.config.filling}
+    if model == "clip":
+        where = {"open_clip": weights.has("visual.")}
+    with _named(f"{model}_tokenizer", given or source, "must hold vocab.json and merges.txt, or tokenizer.json"):
+        return tower, load_tokenizer(given or source, context=tower.config.context, **where)
 
 
-def _diffusion_text(source: str, tokenizer: str | None, dtype: Any) -> tuple[TextTower, CLIPTokenizer]:
-    if is_random(source):
-        return random_text_tower(source, dtype, context=CONTEXT), ByteTokenizer(CONTEXT)
-    tower = load_text_tower(find_part(source, "text_encoder"), dtype)
-    return tower, load_tokenizer(tokenizer or source, context=tower.config.context, filling=tower.config.filling)
+@contextmanager
+def _named(field: str, source: str, needs: str) -> Iterator[None]:
+    """WeightsErrors say which setting names the source, and what that must hold."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"{field} = {source}: {needs}; {error}") from error
 
 
 def _pinned(source: str, commit: str | None) -> str:

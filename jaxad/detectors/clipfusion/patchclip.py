@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxad.config import CLIPFusionConfig
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.models.clip.config import VisionConfig
-from jaxad.models.clip.dense import value_patches, window_embeddings
+from jaxad.models.clip.dense import text_relevance, value_patches, window_embeddings
 from jaxad.models.clip.towers import VisionTower
 from jaxad.types import Array
 
@@ -37,14 +38,17 @@ class PatchCLIP:
         self.config, self.depth = config, tower.depth
         self.size = config.clip_image_size or tower.image_size
         self.grid = (self.size // tower.patch, self.size // tower.patch)
-        self.blocks = tuple(block - 1 if block > 0 else tower.depth + block for block in config.clip_blocks)
+        self.blocks = tuple(_block_number(block, tower.depth) for block in config.clip_blocks)
         self.windows = config.windows if config.clip_map == "windows" else ()
         self.banks = [f"block {block}" for block in self.blocks] + [f"window {side}" for side in self.windows]
         self.problems = []
         if self.size % tower.patch:
             self.problems.append(f"clip_image_size = {self.size}: must be a multiple of the {tower.patch} px patch")
-        if strangers := [number for number in config.clip_blocks if not 1 <= abs(number) <= tower.depth]:
+        numbers = [number for number in config.clip_blocks if isinstance(number, int)]
+        if strangers := [number for number in numbers if not 1 <= abs(number) <= tower.depth]:
             self.problems.append(f"clip_blocks: CLIP has blocks 1 to {tower.depth}, not {strangers}")
+        if config.clip_block_path == "attended" and tower.depth - 1 in self.blocks:
+            self.problems.append('clip_blocks: the last block has none behind it, as clip_block_path "attended" needs')
         if config.vv_blocks is not None and config.vv_blocks > tower.depth:
             self.problems.append(f"vv_blocks = {config.vv_blocks}: CLIP has {tower.depth} blocks")
         if self.windows and max(self.windows) > self.grid[0]:
@@ -58,29 +62,34 @@ class PatchCLIP:
             images: uint8 [b size size 3].
 
         Returns:
-            "class" [b d] and "patches" [b n d] in the space shared with texts, and the features named in `banks`.
+            "class" [b d] and "patches" [b n d] in the space shared with texts, and the features named in `banks`; for
+            `clip_map` "relevance" also "pixels", what the tower sees.
         """
         config = self.config
         pixels = tower.config.normalization(images)
         two_paths = "vv" in (config.clip_map, config.clip_block_path)
         vv_blocks = self.depth if config.vv_blocks is None else config.vv_blocks
-        output = tower(
-            pixels,
-            taps=set(self.blocks),
-            vv_blocks=vv_blocks if two_paths else 0,
-            tapped_path=config.clip_block_path,
-        )
-        found: dict[str, Any] = {f"block {block}": tower.patches(output.taps[block]) for block in self.blocks}
+        path = "vv" if config.clip_block_path == "vv" else "original"
+        output = tower(pixels, taps=set(self.blocks), vv_blocks=vv_blocks if two_paths else 0, tapped_path=path)
+        taps = output.taps
+        if config.clip_block_path == "attended":
+            taps = {block: tower.blocks[block + 1].attended(tokens) for block, tokens in taps.items()}
+        found: dict[str, Any] = {f"block {block}": tower.patches(taps[block]) for block in self.blocks}
         for side in self.windows:
             found[f"window {side}"] = window_embeddings(tower, pixels, maps.window_patches(self.grid, side))
         patches = value_patches(tower, pixels) if config.clip_map == "value" else output.patches
         found |= {"class": output.embedding, "patches": patches}
+        if config.clip_map == "relevance":
+            found["pixels"] = pixels
         return found
 
-    def language(self, features: Mapping[str, Array], texts: Array, scale: Array) -> tuple[jax.Array, jax.Array]:
+    def language(
+        self, tower: VisionTower, features: Mapping[str, Array], texts: Array, scale: Array
+    ) -> tuple[jax.Array, jax.Array]:
         """Map [b s s] and score [b] by prompts.
 
         Args:
+            tower: the image tower.
             features: from `features`.
             texts: [b 2 d], of unit length: normal, abnormal.
             scale: of the cosines, from the checkpoint; `config.temperature` goes before it.
@@ -92,6 +101,8 @@ class PatchCLIP:
         everywhere = jnp.broadcast_to(image, (len(image), self.grid[0] * self.grid[1]))
         if config.clip_map == "class":
             patches = everywhere
+        elif config.clip_map == "relevance":
+            patches = text_relevance(tower, features["pixels"], texts[:, 1])
         elif self.windows:
             found = (maps.abnormality(features[f"window {side}"], texts, scale) for side in self.windows)
             by_side = [
@@ -114,3 +125,10 @@ class PatchCLIP:
     def _resized(self, patches: jax.Array) -> jax.Array:
         """[b n] -> [b s s]."""
         return maps.resize(patches.reshape(-1, *self.grid), (self.config.output_size, self.config.output_size))
+
+
+def _block_number(block: int | float, depth: int) -> int:
+    """The number from 0 of a block that is named by number from 1 or -1, or by its share of the depth."""
+    if isinstance(block, float):
+        return math.ceil(block * depth) - 1
+    return block - 1 if block > 0 else depth + block

@@ -43,6 +43,13 @@ TEMPLATES = (
 )
 """WinCLIP's compositional prompt ensemble (arXiv 2303.14814)."""
 
+ACCURATE_TEMPLATES = tuple(
+    template.replace("corrupted photo of a", "corrupted photo of the") + "."
+    for template in TEMPLATES
+    if template != "a cropped photo of a {}"
+)
+"""The same in Accurate-WinCLIP: as sentences, one of them missing and one there twice."""
+
 BATCH = 64
 """Texts that a tower takes at once."""
 
@@ -78,8 +85,9 @@ def clip_prompts(category: str, config: CLIPFusionConfig) -> tuple[list[str], li
             [config.clip_prompt.replace(STATE, state).replace(OBJECT, words)] for state in config.clip_states
         )
         return normal, abnormal
+    templates = TEMPLATES if config.prompt_mode == "winclip-ensemble" else ACCURATE_TEMPLATES
     normal, abnormal = (
-        [template.format(state.format(words)) for state in states for template in TEMPLATES]
+        [template.format(state.format(words)) for state in states for template in templates]
         for states in (NORMAL_STATES, ABNORMAL_STATES)
     )
     return normal, abnormal

@@ -259,12 +259,20 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b n c] -> [b n c]."""
-        return self._feed_forward(x + self._scaled(self.attention(self.norm1(x))))
+        return self._feed_forward(self.attended(x))
+
+    def attended(self, x: jax.Array) -> jax.Array:
+        """The first half of the block, before its feed-forward layer: [b n c] -> [b n c]."""
+        return x + self._scaled(self.attention(self.norm1(x)))
+
+    def after_attention(self, x: jax.Array, attention: jax.Array) -> jax.Array:
+        """Output of the block from its input and what its attention says [b n c]."""
+        return self._feed_forward(x + self._scaled(attention))
 
     def two_paths(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Output [b n c] of the block, and what it adds to the second path [b n c]."""
         original, vv = self.attention.two_paths(self.norm1(x))
-        return self._feed_forward(x + self._scaled(original)), self._scaled(vv)
+        return self.after_attention(x, original), self._scaled(vv)
 
     def _scaled(self, y: jax.Array) -> jax.Array:
         return self.scale1(y) if self.scale1 else y

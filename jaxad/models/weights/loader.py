@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,9 @@ FILES = (
     "diffusion_flax_model.msgpack",
 )
 """What weights are called in repositories, in the order of preference; shards have `NAME.index.json`."""
+VARIANTS = ("fp16", "bf16", "non_ema")
+"""What weights are kept as besides, in the order of preference behind all that are kept as they are: the `variant` of
+diffusers and transformers, as in model.fp16.safetensors."""
 _SHARDS, _SHOWN = 10_000, 50
 
 
@@ -145,9 +148,10 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
     """Pretrained weights in a local folder or file, or of a Hugging Face hub id.
 
     Args:
-        source: folder with config.json and weights, or their shards and index, under one of the names in `FILES`; one
-            weight file, or a zip archive around one; or a hub id such as "facebook/dinov2-small", or with a branch, tag
-            or commit "facebook/dinov2-small@REVISION". The hub's cache and HF_HUB_OFFLINE are respected.
+        source: folder with config.json and weights, or their shards and index, under one of the names in `FILES`, or
+            as one of the `VARIANTS`; one weight file, or a zip archive around one; or a hub id such as
+            "facebook/dinov2-small", or with a branch, tag or commit "facebook/dinov2-small@REVISION". The hub's cache
+            and HF_HUB_OFFLINE are respected.
         revision: branch, tag or commit on the hub; goes before that in `source`.
         subfolder: folder within the folder or repository, such as "unet" in those of Stable Diffusion.
         prefer: how the names of the files begin that go before all others, such as "open_clip" in repositories that
@@ -172,10 +176,10 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
     preprocessor_file = place.find("preprocessor_config.json")
     preprocessor = _read_json(preprocessor_file) if preprocessor_file else {}
     described_in = tuple(file for file in (config_file, preprocessor_file) if file)
-    for file_name in files:
+    for file_name, indexes in _names(files):
         if file := place.find(file_name):
             found, tensors = (file,), read_tensors(file)
-        elif index := place.find(f"{file_name}.index.json"):
+        elif index := next((index for name in indexes if (index := place.find(name))), None):
             found, tensors = _read_shards(place, index)
         else:
             continue
@@ -186,6 +190,17 @@ def find_weights(source: str | Path, revision: str | None = None, subfolder: str
                 check_published(place.repository, subfolder, found)
         return Weights(name, config, found, tensors, "", preprocessor, described_in, commit)
     raise WeightsError(f"{name}: {place.absent(f'{FILES[0]} or {FILES[0]}.index.json, or {others}')}")
+
+
+def _names(files: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each name that weights may have, and what the index of its shards may be called."""
+    yield from ((name, (f"{name}.index.json",)) for name in files)
+    for variant in VARIANTS:
+        for name in files:
+            stem, _, suffix = name.rpartition(".")
+            own = f"{stem}.{variant}.{suffix}"
+            # As diffusers and transformers write it now, as diffusers once did, and as other tools do.
+            yield own, (f"{name}.index.{variant}.json", f"{name}.{variant}.index.json", f"{own}.index.json")
 
 
 def read_tensors(file: Path) -> Mapping[str, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,17 @@ from jaxad.io.places import expanded
 
 _UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 """Raised by the hub's client where nothing answers; a class of its HTTP library, which depends on its version."""
+
+
+_WAITS = (1, 2)
+"""Seconds before the hub is asked again that did not answer; its client would try five times."""
+
+_SHOWN = 20
+
+_BUSY = (408, 429, 500, 502, 503, 504)
+"""Status of answers after which it is asked again."""
+
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".msgpack")
 
 
 class Place(Protocol):
@@ -79,13 +91,15 @@ class Folder:
             return None
 
     def absent(self, names: str) -> str:
-        if not self.path.is_dir():
-            return "no such folder"
+        absent = not self.path.is_dir()
         try:
-            there = sorted(file.name for file in self.path.iterdir() if file.suffix in (".pth", ".pt", ".ckpt"))
+            # Of a subfolder that is not there, what lies in its place.
+            lying = sorted((self.path.parent if absent else self.path).iterdir()) if self.path.parent.is_dir() else []
         except OSError as error:
             return f"the folder cannot be read ({error.strerror})"
-        return f"missing: {names}" + (f"; to load one of {', '.join(there)}, name the file itself" if there else "")
+        files = [file.name for file in lying if file.suffix in _SUFFIXES]
+        hint = f"; to load one of {', '.join(files[:_SHOWN])}, name the file itself" if files else ""
+        return (f"no such folder{hint}") if absent else f"missing: {names}{hint}"
 
 
 class Hub:
@@ -100,11 +114,26 @@ class Hub:
     @functools.cached_property
     def listing(self) -> frozenset[str] | None:
         """Names of all files; None where the hub cannot be reached, so that only the cache is asked."""
-        listed = functools.partial(huggingface_hub.list_repo_files, self.repository, revision=self.revision)
         try:
-            return frozenset(self._explained(listed, "the list of its files"))
+            return frozenset(self._explained(self._list, "the list of its files"))
         except (hub_errors.OfflineModeIsEnabled, _UNREACHABLE):
             return None
+
+    def _list(self) -> list[str]:
+        """Names of all files, asked for again after each of `_WAITS`."""
+
+        def ask() -> list[str]:
+            found = huggingface_hub.model_info(self.repository, revision=self.revision, timeout=10).siblings
+            return [file.rfilename for file in found or ()]
+
+        for seconds in _WAITS:
+            try:
+                return ask()
+            except _UNREACHABLE as error:
+                if isinstance(error, hub_errors.HfHubHTTPError) and error.response.status_code not in _BUSY:
+                    raise
+            time.sleep(seconds)
+        return ask()
 
     def find(self, name: str) -> Path | None:
         path = f"{self.subfolder}/{name}" if self.subfolder else name

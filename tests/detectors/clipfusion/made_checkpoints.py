@@ -32,6 +32,8 @@ CONFIG: dict[str, Any] = {
 }
 """Settings for these networks; "residue" is two tokens, as for the published ones, "crack" one."""
 
+BASELINES = ("clip-ac", "trans-mm", "maskclip", "winclip", "accurate-winclip")
+
 MERGES = (*clip_vocabulary.MERGES, "r e", "re s", "res i")
 
 
@@ -73,11 +75,11 @@ def write_diffusion(folder: Path, channels: int = 9, pad: str = "!") -> Path:
     return folder
 
 
-def fusion_config(folder: Path, preset: str = "clipfusion", **changes: Any) -> CLIPFusionConfig:
+def fusion_config(folder: Path, preset: str = "default", **changes: Any) -> CLIPFusionConfig:
     """A preset on the networks that `write_clip` and `write_diffusion` put into folder/clip and folder/diffusion."""
     places = {"clip": str(folder / "clip"), "diffusion": str(folder / "diffusion")}
     # Presets that choose blocks of CLIP keep their choice.
-    small = {k: v for k, v in CONFIG.items() if k != "clip_blocks" or preset not in ("clip-ac", "maskclip", "winclip")}
-    if preset in ("clip-ac", "maskclip"):
+    small = {k: v for k, v in CONFIG.items() if k != "clip_blocks" or preset not in BASELINES}
+    if preset in BASELINES and not preset.endswith("winclip"):
         small["clip_blocks"] = ()
     return CLIPFusionConfig.preset(preset, **{**small, **places, **changes})

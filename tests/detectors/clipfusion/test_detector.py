@@ -1,12 +1,14 @@
 """CLIPFusion on tiny random networks: what its numbers must not depend on, its checkpoints, its errors."""
 
 import dataclasses
+import json
 import shutil
 from typing import get_args
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import jaxad
 from jaxad import cli
@@ -21,7 +23,7 @@ from jaxad.nn import module_state
 from jaxad.nn import precision as precision_of_networks
 from jaxad.nn.variables import Memory
 from jaxad.testing import make_parts
-from tests.detectors.clipfusion.made_checkpoints import fusion_config, write_clip, write_diffusion
+from tests.detectors.clipfusion.made_checkpoints import BASELINES, fusion_config, write_clip, write_diffusion
 
 FAST = {"language_timesteps": (201,), "diffusion_taps": ((201, 1),), "states": ("crack", "hole")}
 """One call of the UNet."""
@@ -102,13 +104,13 @@ def test_taps_behind_and_before_the_upsampler(folder, networks, place, patches):
     half = CLIPFusion.create(fusion_config(folder, **FAST | changes), backbone=networks).mapdiff
     assert "mid_block.attentions.0" in half.sites
     latents, text, which = np.zeros((1, 8, 8, 4), np.float32), np.zeros((1, 77, 12), np.float32), np.zeros(1, int)
-    found = jax.eval_shape(lambda: half.references(networks.unet, latents, text))
+    found = jax.eval_shape(lambda: half.references(networks.unet, {"latents": latents}, text))
     # Two levels: only the first up-block has an upsampler.
     assert [tokens.shape for tokens in found] == [(1, patches, 16), (1, 64, 8)]
     texts = {"queries": text[:, None], "weights": np.ones((1, 1), np.float32)}
     texts |= {"places": np.ones((1, 1, 1), int), "used": np.ones((1, 1, 1), bool)}
     banks = [np.ones((1, *tokens.shape[1:]), np.float32) for tokens in found]
-    terms, _ = jax.eval_shape(lambda: half.terms(networks.unet, latents, texts, banks, which, True))
+    terms, _ = jax.eval_shape(lambda: half.terms(networks.unet, {"latents": latents}, texts, banks, which, True))
     assert terms["vision"].shape == terms["language"].shape == (1, 20, 20)
 
 
@@ -137,6 +139,9 @@ def test_checkpoint_holds_banks_and_texts_but_no_networks(folder, few, parts, tm
         ({"clip_image_size": 2}, "multiple of the 4 px patch"),
         ({"image_size": 9}, "image_size = 9"),
         ({"clip_blocks": (4,)}, "blocks 1 to 3"),
+        ({"clip_blocks": (1.5,)}, "shares of the depth"),
+        ({"clip_blocks": (2, -1), "clip_block_path": "attended"}, "the last block has none behind it"),
+        ({"attention_norm": "none", "attention_norm_of": "sites"}, "attention_norm_of = 'sites': needs"),
         ({"diffusion_taps": ((201, 3),)}, "up-blocks 0 to 1"),
         ({"attention_sides": (5,)}, "no such cross-attention"),
         ({"map_prompt": "a photo"}, r"map_prompt.*\[state\]"),
@@ -185,11 +190,11 @@ def test_bfloat16_is_near_float32(folder, few, parts):
     np.testing.assert_allclose(scores, exact_scores, rtol=0.03)
 
 
-@pytest.mark.parametrize("preset", ["maskclip", "winclip", "clip-ac"])
+@pytest.mark.parametrize("preset", BASELINES)
 def test_baselines_judge(folder, references, parts, preset):
     model = CLIPFusion.create(fusion_config(folder, preset))
     assert model.mapdiff is None
-    model.remember(references if preset == "winclip" else ClassNames(("disc", "tile")))
+    model.remember(references if preset.endswith("winclip") else ClassNames(("disc", "tile")))
     scores, maps = judged(model, parts.test, [0, 9])
     assert np.isfinite(maps).all()
     assert ((scores > 0) & (scores < 1)).all()
@@ -236,7 +241,6 @@ def test_every_category_needs_training_images(folder, tmp_path):
         (["--shots", "2", "--classes", "a"], r"--shots 2: .*--data"),
         ([], "--classes"),
         (["--classes", "a", "--categories", "b", "--data", "folder:x"], "the same"),
-        (["--shots", "1", "--data", "folder:x", "--reference-lists", "l"], r"lists l: .* give --holdout 0 \(now 0.1\)"),
         (["--classes", "a", "--holdout", "0", "--reference-lists", "l"], "lists l: not used with --shots 0"),
     ],
 )
@@ -306,3 +310,26 @@ def test_command_line(folder, tmp_path):
     restored = checkpoint.restore(tmp_path / "run")
     assert restored.detector.categories == ("disc", "tile")
     assert (restored.meta["data"]["shots"], restored.meta["protocol"]) == (0, "winclip")
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    words = ["predict", str(tmp_path / "photo.png"), "--checkpoint", str(tmp_path / "run"), "--out"]
+    with pytest.raises(ConfigError, match="knows disc, tile"):
+        cli.run(cli.parse([*words, str(tmp_path / "none")]))
+    cli.run(cli.parse([*words, str(tmp_path / "answers"), "--classes", "object"]))
+    (line,) = (tmp_path / "answers" / "predictions.jsonl").read_text().splitlines()
+    assert (json.loads(line)["category"], json.loads(line)["threshold"]) == ("object", None)
+
+
+def test_four_photos_are_enough_for_four_shots(folder, tmp_path, capsys):
+    data = make_parts(tmp_path / "data", ("disc",), train=4, test=0, size=12)
+    words = ["fit", "clipfusion", "--preset", "patchclip", "--model.clip", str(folder / "clip")]
+    words += ["--model.clip-blocks", "2", "--data", f"folder:{data}", "--workdir", str(tmp_path / "run")]
+    cli.run(cli.parse([*words, "--shots", "4"]))
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("hold-out: every normal image is remembered") == 1
+    assert "--category" not in said.out + said.err
+    restored = checkpoint.restore(tmp_path / "run")
+    assert restored.threshold is None
+    assert sorted(restored.meta["data"]["references"]["disc"]) == [
+        f"disc/train/good/{file.name}" for file in sorted((data / "disc/train/good").iterdir())
+    ]

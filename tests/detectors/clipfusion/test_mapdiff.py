@@ -4,6 +4,7 @@ The UNet here is a few lines, so that what it gives is known.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,7 @@ class UNetOfAFewLines:
         return None, {tap: features(latents, text) for tap in taps}, found
 
 
+SCOPES = ("states", "sites")
 PROMPTS, NORMS = ("states", "last-state", "reference"), ("minmax", "max", "none", "resoftmax")
 
 
@@ -70,14 +72,16 @@ def found():
     def terms(latents, texts, banks, **changes):
         half, unet = MapDiff(dataclasses.replace(CONFIG, **changes), AUTOENCODER, shape), UNetOfAFewLines()
         assert not half.problems
-        (name,) = changes.values()
-        asked[name] = unet.asked
-        return half.terms(unet, latents, texts, banks, jnp.arange(2), True)
+        terms = half.terms(unet, {"latents": latents}, texts, banks, jnp.arange(2), True)
+        asked[changes.get("vision_prompt")] = unet.asked
+        return terms
 
     @jax.jit
     def run(latents, texts, banks):
         by_prompt = {name: terms(latents, texts, banks, vision_prompt=name) for name in PROMPTS}
-        return by_prompt | {name: terms(latents, texts, [], attention_norm=name) for name in NORMS}
+        by_norm = {name: terms(latents, texts, [], attention_norm=name) for name in NORMS}
+        by_norm |= {f"of {name}": terms(latents, texts, [], attention_norm_of=name) for name in SCOPES}
+        return by_prompt | by_norm | {"scaled": terms(latents, texts, [], attention_score="scaled")}
 
     return run(LATENTS, TEXTS, BANKS), asked
 
@@ -103,8 +107,96 @@ def test_passes_whose_features_are_compared(found, prompt):
         np.testing.assert_allclose(by_modality["vision"][image], resized, atol=1e-5)
         assert float(scores["vision"][image]) == pytest.approx(resized.max(), rel=1e-4)
     # A pass for each of the two images and three states; of the prompt for references one more for each image.
-    passes = [(6, () if prompt == "reference" else ("up_blocks.1",), True)]
-    assert asked == passes + [(2, ("up_blocks.1",), False)] * (prompt == "reference")
+    tap = ("up_blocks.1",)
+    assert (
+        asked
+        == {
+            "states": [(6, tap, True)],
+            "last-state": [(2, tap, True), (4, (), True)],
+            "reference": [(6, (), True), (2, tap, False)],
+        }[prompt]
+    )
+
+
+TAPS = ((201, 1), (401, 1), (801, 1))
+PASSES = [
+    ("literal", {}, (4, 4 + 2, 3)),
+    # What the attention looks at is none of the passes that the features come from.
+    ("literal", {"language_timesteps": (601,)}, (4, 4 + 3, 3)),
+    ("literal", {"vision_prompt": "reference"}, (4, 4 + 3, 3)),
+    ("literal", {"vision_prompt": "states"}, (4, 4 + 8, 12)),
+    ("default", {}, (12, 12, 12)),
+    ("default", {"vision_prompt": "last-state"}, (12, 12, 3)),
+    # A further block of a timestep is a further look into the same pass.
+    ("literal", {"diffusion_taps": (*TAPS, (801, 0))}, (4, 4 + 2, 3)),
+    ("default", {"diffusion_taps": (*TAPS, (801, 0)), "language_timesteps": (1,)}, (4, 4 + 12, 12)),
+]
+
+
+@pytest.mark.parametrize(("preset", "changes", "passes"), PASSES)
+def test_passes_of_the_unet(preset, changes, passes):
+    """Of one image, without references, with them, and with them alone; the paper has four states."""
+    settings = {"models": ("diffusion",), "image_size": 16, "diffusion_taps": TAPS, "output_size": 12, **changes}
+    config = CLIPFusionConfig.preset(preset, **settings)
+    half = MapDiff(config, AUTOENCODER, dataclasses.replace(UNET, in_channels=4))
+    assert not half.problems
+    texts = {"queries": np.zeros((1, 4, TOKENS, 12)), "reference": np.zeros((1, TOKENS, 12))}
+    texts |= {"places": np.ones((1, 4, 1), int), "used": np.ones((1, 4, 1), bool), "weights": np.full((1, 4), 0.25)}
+    banks = [np.ones((1, 20, 3), np.float32)] * len(config.diffusion_taps)
+    counts = []
+    for references, language in (([], True), (banks, True), (banks, False)):
+        unet = UNetOfAFewLines()
+        images = {"latents": LATENTS[:1]}
+        run = partial(half.terms, unet, images, texts, references, np.zeros(1, int), language)
+        jax.eval_shape(run)
+        counts.append(sum(rows for rows, _, _ in unet.asked))
+    assert tuple(counts) == passes
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+@pytest.mark.parametrize("name", ["clean", "noised"])
+def test_noise_of_each_timestep_comes_onto_the_latents_alone(channels, name):
+    half = MapDiff(
+        dataclasses.replace(CONFIG, denoiser_input=name), AUTOENCODER, dataclasses.replace(UNET, in_channels=channels)
+    )
+    noise = np.asarray(half.noise(LATENTS, np.uint32([7, 8])))
+    np.testing.assert_array_equal(noise, half.noise(LATENTS[:, ::-1], np.uint32([7, 8])))
+    assert np.abs(noise[0] - noise[1]).max() > 1
+    assert 0.8 < noise.std() < 1.2
+    timesteps = jnp.array([201, 801])
+    images = {"latents": LATENTS} | ({"noise": noise} if name == "noised" else {})
+    found = np.asarray(half._inputs(images, timesteps))
+    beta = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    share = np.cumprod(1 - beta)[[201, 801]][:, None, None, None]
+    expected = LATENTS if name == "clean" else np.sqrt(share) * LATENTS + np.sqrt(1 - share) * noise
+    np.testing.assert_allclose(found[..., :4], expected, atol=1e-5)
+    assert found.shape[-1] == channels
+    if channels == 9:
+        assert not found[..., 4].any()
+        np.testing.assert_array_equal(found[..., 5:], LATENTS)
+
+
+def test_score_of_the_scaled_map(found):
+    """Less its minimum; the map of the other scores is the same."""
+    by_modality, scores = found[0]["scaled"]
+    np.testing.assert_allclose(by_modality["language"], found[0]["minmax"][0]["language"], atol=1e-6)
+    map = np.asarray(by_modality["language"])
+    np.testing.assert_allclose(scores["language"], 1 - np.median(map, axis=(1, 2)) / map.max((1, 2)), rtol=1e-4)
+    assert np.abs(scores["language"] - found[0]["minmax"][1]["language"]).min() > 0.05
+
+
+@pytest.mark.parametrize("of", SCOPES)
+def test_scaling_before_the_mean_over_states(found, of):
+    """With sites that are all alike, of each state and of each site of each state are the same."""
+    by_modality, scores = found[0][f"of {of}"]
+    for image, states in enumerate((2, 3)):
+        maps_of = [
+            np.asarray(attention(LATENTS[image : image + 1], TEXTS["queries"][image, state][None]))[0, ..., 2]
+            for state in range(states)
+        ]
+        expected = np.mean([(map - map.min()) / (map.max() - map.min()) for map in maps_of], axis=0)
+        np.testing.assert_allclose(by_modality["language"][image], maps.resize(expected[None], (12, 12))[0], atol=1e-4)
+    np.testing.assert_allclose(scores["language"], found[0]["minmax"][1]["language"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -48,7 +48,7 @@ def test_scales_of_attention():
 def test_attention_to_a_state_of_one_and_of_two_tokens(subtokens):
     sites = {"a": draw(2, 4, 4, 6), "b": draw(2, 2, 2, 6) / 2}
     places, used = np.array([[3, 3], [1, 2]]), np.array([[True, False], [True, True]])
-    plain, again = maps.state_attention(sites, places, used, (4, 4), subtokens, True)
+    plain, again = maps.state_attention(sites, places, used, (4, 4), subtokens, "resoftmax")
     mean = (sites["a"] + np.stack([np.asarray(maps.resize(sites["b"][..., k], (4, 4))) for k in range(6)], -1)) / 2
     np.testing.assert_allclose(plain[0], mean[0, ..., 3], rtol=1e-5)
     two = mean[1, ..., 1:3]
@@ -57,6 +57,26 @@ def test_attention_to_a_state_of_one_and_of_two_tokens(subtokens):
     # Attend-and-Excite: without the first token, times 100, softmax over what is left.
     shares = np.exp(100 * (mean[0, ..., 1:] - mean[0, ..., 1:].max(-1, keepdims=True)))
     np.testing.assert_allclose(again[0], (shares / shares.sum(-1, keepdims=True))[..., 2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["minmax", "max"])
+def test_scale_of_each_state_and_of_each_site(norm):
+    sites = {"a": draw(2, 4, 4, 6), "b": draw(2, 4, 4, 6) / 50}
+    places, used = np.array([[3], [1]]), np.ones((2, 1), bool)
+
+    def scaled(map):
+        return (map - map.min()) / np.ptp(map) if norm == "minmax" else map / map.max()
+
+    for row, place in enumerate((3, 1)):
+        a, b = (site[row, ..., place] for site in sites.values())
+        expected = {"mean": None, "states": scaled((a + b) / 2), "sites": (scaled(a) + scaled(b)) / 2}
+        for of, map in expected.items():
+            plain, found = maps.state_attention(sites, places, used, (4, 4), "mean", norm, of)
+            np.testing.assert_allclose(plain[row], (a + b) / 2, rtol=1e-5)
+            if map is None:
+                assert found is None
+            else:
+                np.testing.assert_allclose(found[row], map, rtol=1e-4, atol=1e-6)
 
 
 def test_fusion():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxad.config import CLIPFusionConfig, from_json, to_json
-from jaxad.data import ImageList
+from jaxad.data import ClassNames, ImageList
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
-from jaxad.errors import DataError
+from jaxad.errors import ConfigError, DataError
 from jaxad.inference.prediction import answers
 from jaxad.inference.predictor import Predictor
 from jaxad.models.clip.dense import value_patches
@@ -66,6 +66,7 @@ SETTINGS = {
     "published": {},
     "one block of two paths": {"vv_blocks": 1},
     "banks of the second path": {"clip_block_path": "vv"},
+    "banks of PromptAD": {"clip_block_path": "attended"},
     "one path": {"clip_map": "original"},
     "values": {"clip_map": "value"},
 }
@@ -88,10 +89,23 @@ def found(folder):
             "two paths": tower(pixels, taps=(1,), vv_blocks=DEPTH, tapped_path="vv"),
             "last block": tower(pixels, vv_blocks=1),
             "values": value_patches(tower, pixels),
+            "attended": tower.blocks[2].attended(tower(pixels, taps=(1,)).taps[1]),
         }
         return {name: each.features(tower, images) for name, each in halves.items()}, own
 
     return tower, *run(arrays, images)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "depth", "numbers"),
+    [((0.5, 0.75), 12, (5, 8)), ((6, 9), 12, (5, 8)), ((0.5, 0.75), 24, (11, 17)), ((0.5, 1.0, -1), 3, (1, 2, 2))],
+)
+def test_blocks_by_share_of_the_depth(found, folder, blocks, depth, numbers):
+    tower = dataclasses.replace(found[0].config, depth=depth)
+    config = fusion_config(folder, "patchclip", clip_blocks=blocks)
+    config.check()
+    assert PatchCLIP(config, tower).blocks == numbers
+    assert from_json(CLIPFusionConfig, to_json(config)) == config
 
 
 def half(folder, tower, **changes):
@@ -104,6 +118,7 @@ def test_settings_take_what_they_name(found):
         "published": own["two paths"].patches,
         "one block of two paths": own["last block"].patches,
         "banks of the second path": own["two paths"].patches,
+        "banks of PromptAD": own["two paths"].patches,
         "one path": own["one path"].patches,
         "values": own["values"],
     }
@@ -111,9 +126,10 @@ def test_settings_take_what_they_name(found):
         np.testing.assert_allclose(features[name]["patches"], expected, atol=1e-5, err_msg=name)
         path = "two paths" if name == "banks of the second path" else "one path"
         # From 1 in the settings, from 0 here; without the class token.
-        np.testing.assert_allclose(features[name]["block 1"], own[path].taps[1][:, 1:], atol=1e-5, err_msg=name)
+        taps = own["attended"] if name == "banks of PromptAD" else own[path].taps[1]
+        np.testing.assert_allclose(features[name]["block 1"], taps[:, 1:], atol=1e-5, err_msg=name)
     differing = [own["two paths"].patches, own["last block"].patches, own["one path"].patches, own["values"]]
-    differing += [own["one path"].taps[1][:, 1:, :8], own["two paths"].taps[1][:, 1:, :8]]
+    differing += [tokens[:, 1:, :8] for tokens in (own["one path"].taps[1], own["two paths"].taps[1], own["attended"])]
     apart = [np.abs(a - b).max() for i, a in enumerate(differing) for b in differing[:i]]
     assert min(apart) > 1e-2
 
@@ -123,8 +139,8 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
     texts = np.random.default_rng(1).normal(size=(2, 2, 8)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
     told, asked = half(folder, tower, temperature=0.1), half(folder, tower)
-    map, score = told.language(features["published"], texts, jnp.float32(99))
-    map_of_ten, score_of_ten = asked.language(features["published"], texts, jnp.float32(10))
+    map, score = told.language(tower, features["published"], texts, jnp.float32(99))
+    map_of_ten, score_of_ten = asked.language(tower, features["published"], texts, jnp.float32(10))
     np.testing.assert_allclose(map, map_of_ten, rtol=1e-5)
     np.testing.assert_allclose(score, score_of_ten, rtol=1e-5)
     token = np.asarray(features["published"]["class"])
@@ -135,7 +151,7 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
 def test_class_token_says_the_same_everywhere(folder, found):
     tower, features, _ = found
     texts = np.eye(2, 8, dtype=np.float32)[None].repeat(2, 0)
-    map, score = half(folder, tower, clip_map="class").language(features["published"], texts, jnp.float32(5))
+    map, score = half(folder, tower, clip_map="class").language(tower, features["published"], texts, jnp.float32(5))
     np.testing.assert_allclose(map, np.broadcast_to(np.asarray(score)[:, None, None], map.shape), rtol=1e-5)
 
 
@@ -219,3 +235,25 @@ def test_images_smaller_than_a_patch_are_named(model, references):
     stream = answers(Predictor(model), ImageList(pictures, "disc"), on_bad=problems.extend)
     assert [answer.file for answer in stream] == ["image-2"]
     assert [(p.file, p.kind) for p in problems] == [("image-0", "small image"), ("image-1", "small image")]
+
+
+def test_other_categories_are_judged_by_their_names_alone(model, references, images):
+    def zero(*names):
+        return CLIPFusion.create(model.config, backbone=model.backbone).remember(ClassNames(names))
+
+    renamed, expected = zero("disc", "tile"), zero("object")
+    renamed.rename(["object"])
+    assert renamed.categories == ("object",)
+    # Where there is only one, nobody has to name it.
+    unnamed = ImageList([images[0].image, images[3].image])
+    for mine, theirs in zip(judged(renamed, unnamed), judged(expected, unnamed), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ConfigError, match="references of disc, tile"):
+        model.rename(["object"])
+    with pytest.raises(ConfigError, match="needs one or more"):
+        renamed.rename([])
+    for_all = variant(model, references, per_category=False)
+    for_all.rename(["bolt", "object"])
+    assert for_all.few_shot
+    with pytest.raises(DataError, match="knows bolt, object"):
+        judged(for_all, unnamed)

@@ -66,6 +66,12 @@ def test_prompts_of_clip():
     assert (len(set(normal)), len(set(abnormal))) == (154, 88)
     assert "a photo of the bottle without defect for visual inspection" in normal
     assert "a jpeg corrupted photo of a bottle with flaw" in abnormal
+    normal, abnormal = clip_prompts("bottle", CLIPFusionConfig.preset("accurate-winclip"))
+    # 21 templates, of which one occurs twice.
+    assert (len(normal), len(set(normal)), len(abnormal)) == (147, 140, 84)
+    assert normal.count("a jpeg corrupted photo of the flawless bottle.") == 2
+    assert "a cropped photo of a bottle." not in normal
+    assert "a photo of a bottle without defect for visual inspection." in normal
 
 
 def test_directions_are_means_of_what_the_tower_says(vocabulary, tower):

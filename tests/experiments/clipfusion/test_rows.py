@@ -21,6 +21,7 @@ from experiments.clipfusion import (
     table11,
     table12,
     table13,
+    winclip,
 )
 from experiments.clipfusion.rows import METRICS, Row, RowOptions, over_seeds
 from experiments.rows import slug
@@ -43,6 +44,7 @@ TABLES = (
     table11,
     table12,
     table13,
+    winclip,
 )
 MAPDIFF = (table5, table6, table9, table10)
 """Tables on MapDiff alone, whose last row is its published setting."""
@@ -97,6 +99,23 @@ def test_tables_of_classification_are_those_of_the_paper():
     assert thirteen["visa"]["one for all, 4-shot"] == (88.3, 90.0, None, None)
 
 
+def test_published_rows_that_are_not_run_are_printed_behind_the_others(tmp_path, capsys, monkeypatch):
+    for table in (table1, table2, table8, table12, table13):
+        for benchmark, lines in table.BESIDE.items():
+            assert lines
+            assert not set(lines) & set(table.PUBLISHED[benchmark])
+            # Columns that one is published for are those of the others.
+            columns = {tuple(value is None for value in values) for values in lines.values()}
+            assert columns == {(False, False, *[table in (table2, table8, table13)] * 2)}
+    assert table12.BESIDE["visa"]["IIPAD, 2-shot"] == (86.7, 88.6, 97.2, 87.9)
+    assert table2.BESIDE["mvtec_ad"]["PatchCore, 4-shot"] == (88.8, 94.5, None, None)
+    monkeypatch.setattr(rows.Runner, "reports", lambda *_: [made_up_report(0, 0.9)])
+    rows.run(RowOptions(tmp_path, ("visa",)), table12.ROWS[:1], table12.PUBLISHED, beside=table12.BESIDE)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[-2] == ["visa", "IIPAD,", "2-shot", "published", "86.7", "88.6", "97.2", "87.9"]
+    assert [line[-5] for line in lines[1:3]] == ["ours", "published"]
+
+
 def test_last_rows_of_ablations_are_the_published_setting(tmp_path):
     options = RowOptions(tmp_path)
     assert table3.ROWS[-1].config(options) == table4.ROWS[-1].config(options)
@@ -143,13 +162,13 @@ def test_runs_that_are_kept_say_their_weights_and_those_of_two_are_not_mixed(par
     for seed, digit in enumerate("ab"):
         kept_report(options, row, parts.name, seed, f"clip={64 * digit}")
     with pytest.raises(ConfigError, match="different weights"):
-        rows._Runner(options).reports(parts.name, row)
+        rows.Runner(options).reports(parts.name, row)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2] for line in lines] == [
         f"kept from before; SHA-256 of its weights: clip={12 * digit}" for digit in "ab"
     ]
     alone = dataclasses.replace(options, seeds=(1,))
-    (report,) = rows._Runner(alone).reports(parts.name, row)
+    (report,) = rows.Runner(alone).reports(parts.name, row)
     assert report["config"]["weights"] == f"clip={64 * 'b'}"
 
 

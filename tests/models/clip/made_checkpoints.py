@@ -181,6 +181,39 @@ def value_forward(tensors: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndar
     return (_norm(weights, "vision_model.post_layernorm", x) @ weights["visual_projection.weight"].T)[:, 1:]
 
 
+def relevance_forward(tensors: dict[str, np.ndarray], tokens: np.ndarray, text: np.ndarray) -> np.ndarray:
+    """Trans-MM's relevance of the patches of one image, [n], from the first block's input [1+n c] and a text [d]: the
+    gradient by central differences, one entry of the attention after the other."""
+    weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+    n, heads, depth = len(tokens), HEADS, DEPTH["vision"]
+
+    def forward(changes: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Cosines [b] with changes [b depth heads n n] to the attention, and the attention [b heads n n]."""
+        o, found = np.tile(tokens, (len(changes), 1, 1)), []
+        for index in range(depth):
+            layer = f"vision_model.encoder.layers.{index}"
+            u = _norm(weights, f"{layer}.layer_norm1", o)
+            q, k, v = (
+                _linear(weights, f"{layer}.self_attn.{part}_proj", u).reshape(*u.shape[:2], heads, -1) for part in "qkv"
+            )
+            logits = np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(q.shape[-1])
+            shares = np.exp(logits - logits.max(-1, keepdims=True))
+            found.append(shares / shares.sum(-1, keepdims=True))
+            mixed = np.einsum("bhnm,bmhd->bnhd", found[-1] + changes[:, index], v).reshape(u.shape)
+            o = o + _linear(weights, f"{layer}.self_attn.out_proj", mixed)
+            o = o + _feed_forward(weights, layer, o)
+        pooled = _norm(weights, "vision_model.post_layernorm", o[:, 0]) @ weights["visual_projection.weight"].T
+        return pooled @ text / np.linalg.norm(pooled, axis=-1) / np.linalg.norm(text), found
+
+    relevance, attentions = np.eye(n), forward(np.zeros((1, depth, heads, n, n)))[1]
+    for index in range(depth):
+        changes = np.zeros((heads * n * n, depth, heads, n, n))
+        changes[:, index] = 1e-5 * np.eye(heads * n * n).reshape(-1, heads, n, n)
+        gradient = ((forward(changes)[0] - forward(-changes)[0]) / 2e-5).reshape(heads, n, n)
+        relevance = relevance + np.maximum(gradient * attentions[index][0], 0).mean(0) @ relevance
+    return relevance[0, 1:]
+
+
 def window_forward(tensors: dict[str, np.ndarray], tokens: np.ndarray, patches: list[int]) -> np.ndarray:
     """The class token in the space shared with texts, where the blocks see it and some of the patches alone."""
     weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}

@@ -5,7 +5,7 @@ import pytest
 
 from jaxad.errors import ConfigError
 from jaxad.models.clip.config import CLIPConfig, TextConfig
-from jaxad.models.clip.dense import value_patches, window_embeddings
+from jaxad.models.clip.dense import text_relevance, value_patches, window_embeddings
 from jaxad.models.clip.loading import load_clip
 from jaxad.models.clip.towers import abstract_clip, abstract_text_tower, abstract_vision_tower
 from jaxad.models.weights.loader import find_weights
@@ -19,6 +19,7 @@ from tests.models.clip.made_checkpoints import (
     SIDE,
     VOCABULARY,
     draw_clip,
+    relevance_forward,
     text_forward,
     value_forward,
     vision_forward,
@@ -182,6 +183,17 @@ def test_windows_and_values_equal_numpy_reference(model):
     for number, patches in enumerate(windows.tolist()):
         assert error(found[:, number], window_forward(draw_clip(), expected["embedded"], patches)) < 1e-5
     assert error(values, value_forward(draw_clip(), expected["o1"])) < 1e-5
+
+
+def test_relevance_of_patches_to_a_text_equals_that_by_differences(model):
+    graphdef, arrays = module_state.split(model.vision)
+    embedded = vision_forward(draw_clip(), IMAGES, expected_positions(), 0)["embedded"]
+    texts = np.random.default_rng(3).normal(size=(2, model.vision.config.projection))
+    with jax.default_matmul_precision("highest"):
+        call = jax.jit(lambda arrays, *given: text_relevance(module_state.merge(graphdef, arrays), *given))
+        found = call(arrays, IMAGES, texts.astype(np.float32))
+    for image in range(2):
+        assert error(found[image], relevance_forward(draw_clip(), embedded[image], texts[image])) < 1e-3
 
 
 @pytest.mark.parametrize("blocks", [(3,), (-1, 0)])

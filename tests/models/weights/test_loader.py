@@ -1,6 +1,8 @@
 import hashlib
 import json
 import shutil
+import time
+from types import SimpleNamespace
 from unittest import mock
 
 import flax.serialization
@@ -204,6 +206,34 @@ def test_shards_in_every_format(tmp_path, name):
     }
 
 
+@pytest.mark.parametrize("variant", loader.VARIANTS)
+@pytest.mark.parametrize("name", ["model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin"])
+def test_variants_in_one_file_and_in_shards(tmp_path, name, variant):
+    stem, suffix = name.rsplit(".", 1)
+    write_weights(tmp_path / f"{stem}.{variant}.{suffix}", {"w": np.full(2, 3, np.float16)})
+    found = find_weights(tmp_path)
+    assert [file.name for file in found.files] == [f"{stem}.{variant}.{suffix}"]
+    assert list(found.tensors["w"]) == [3, 3]
+    (tmp_path / f"{stem}.{variant}.{suffix}").unlink()
+    shard_name = f"{stem}.{variant}-00001-of-00001.{suffix}"
+    write_weights(tmp_path / shard_name, {"w": np.full(2, 4, np.float16)})
+    for index in (f"{name}.index.{variant}.json", f"{name}.{variant}.index.json"):
+        (tmp_path / index).write_text(json.dumps({"weight_map": {"w": shard_name}}))
+        assert list(find_weights(tmp_path).tensors["w"]) == [4, 4]
+        (tmp_path / index).unlink()
+    with pytest.raises(WeightsError, match="missing"):
+        find_weights(tmp_path)
+
+
+def test_weights_as_they_are_go_before_their_variants(tmp_path):
+    names = ["pytorch_model.bin", "model.fp16.safetensors", "model.bf16.safetensors", "model.non_ema.safetensors"]
+    for number, name in enumerate(names):
+        write_weights(tmp_path / name, {"w": np.full(1, number, np.float32)})
+    for number, name in enumerate(names):
+        assert find_weights(tmp_path).tensors["w"] == [number]
+        (tmp_path / name).unlink()
+
+
 def test_safetensors_go_before_other_formats(tmp_path):
     for number, name in enumerate(loader.FILES):
         write_weights(tmp_path / name, {"w": np.full(1, number, np.float32)})
@@ -215,7 +245,8 @@ def test_subfolder(tmp_path):
     weights = find_weights(tmp_path, subfolder="unet")
     assert weights.id == f"{tmp_path}/unet"
     assert weights.config["hidden_size"] == 24
-    with pytest.raises(WeightsError, match=f"{tmp_path}/vae: no such folder"):
+    (tmp_path / "sd.safetensors").touch()
+    with pytest.raises(WeightsError, match=f"{tmp_path}/vae: no such folder; to load one of sd.safetensors, name"):
         find_weights(tmp_path, subfolder="vae")
     with pytest.raises(WeightsError, match="is a file, and has no subfolder 'vae'"):
         find_weights(tmp_path / "unet" / "model.safetensors", subfolder="vae")
@@ -350,11 +381,17 @@ def test_files_that_are_published_must_be_those_that_are(folder, tmp_path, monke
 HUB_FILES = {"config.json", "unet/config.json", "unet/diffusion_pytorch_model.bin", "model.onnx", "flax_model.msgpack"}
 
 
+def listed(*names):
+    """What the hub says of a repository."""
+    return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in sorted(names)])
+
+
 @pytest.fixture
 def hub(monkeypatch):
     """The hub's client: what it lists and what it downloads can be set."""
-    listing, download = mock.Mock(return_value=sorted(HUB_FILES)), mock.Mock()
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", listing)
+    listing, download = mock.Mock(return_value=listed(*HUB_FILES)), mock.Mock()
+    monkeypatch.setattr(huggingface_hub, "model_info", listing)
+    monkeypatch.setattr(time, "sleep", mock.Mock())
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     return listing, download
 
@@ -377,7 +414,7 @@ def test_answers_of_the_hub_are_explained(hub, error, sign, asked):
 
 
 def test_repository_without_weights_is_explained(hub):
-    hub[0].return_value = ["README.md"]
+    hub[0].return_value = listed("README.md")
     with pytest.raises(WeightsError, match=r"some/net: missing in the repository: model\.safetensors or"):
         find_weights("some/net")
     assert not hub[1].called
@@ -403,13 +440,22 @@ def test_only_what_is_needed_is_downloaded(hub, tmp_path, subfolder, wanted):
     assert hub[0].call_count == 1
 
 
-def test_hub_that_does_not_answer_is_waited_for_once(hub):
+def test_hub_that_does_not_answer_is_asked_again_twice_and_then_no_more(hub):
     hub[0].side_effect = hub_errors.HTTPError("no connection")
     hub[1].side_effect = hub_errors.LocalEntryNotFoundError("not in the cache")
     with pytest.raises(WeightsError, match="cannot be reached"):
         find_weights("some/net")
-    assert hub[0].call_count == 1
+    assert hub[0].call_count == 3
+    assert [call.args for call in time.sleep.call_args_list] == [(1,), (2,)]
     assert {call.kwargs["local_files_only"] for call in hub[1].call_args_list} == {True}
+
+
+@pytest.mark.parametrize(("status", "times"), [(503, 3), (429, 3), (404, 1), (403, 1)])
+def test_hub_that_is_busy_is_asked_again(hub, status, times):
+    hub[0].side_effect = hub_errors.HfHubHTTPError("no", response=mock.MagicMock(status_code=status))
+    with pytest.raises(WeightsError, match="could not be downloaded"):
+        find_weights("some/net")
+    assert hub[0].call_count == times
 
 
 @pytest.mark.real
