@@ -98,7 +98,7 @@ def on_categories(first: np.ndarray, second: np.ndarray, *, resamples: int, seed
     def mean(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
         return np.mean(a - b, axis=axis)
 
-    how: Any = {"n_resamples": resamples, "vectorized": True, "random_state": rng}
+    how = _how(resamples, rng, len(first))
     drawn = stats.bootstrap((first, second), mean, paired=True, method="percentile", **how)
     test = stats.permutation_test((first, second), mean, permutation_type="samples", **how)
     return Difference(value, **_interval(drawn.bootstrap_distribution), permutation_p=float(test.pvalue))
@@ -166,6 +166,12 @@ def _within(ranks: np.ndarray, critical: float) -> tuple[tuple[int, ...], ...]:
     return tuple(groups)
 
 
+def _how(resamples: int, rng: np.random.Generator, size: int) -> dict[str, Any]:
+    """Arguments of scipy's resampling, of data with so many observations."""
+    batch = max(1, _CELLS // size)
+    return {"n_resamples": resamples, "vectorized": True, "batch": batch, "random_state": rng}
+
+
 def _balanced(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both methods' scores [s n] with the same number of rows, each row of one as often as the others."""
     rows = math.lcm(len(first), len(second))
@@ -198,15 +204,7 @@ def _bootstrap(
         return found if drawn[0].ndim > 1 else found[0]
 
     images = sum(len(pair.labels) for pair in pairs)
-    drawn = stats.bootstrap(
-        places,
-        statistic,
-        n_resamples=resamples,
-        method="percentile",
-        vectorized=True,
-        batch=max(1, _CELLS // images),
-        random_state=rng,
-    )
+    drawn = stats.bootstrap(places, statistic, method="percentile", **_how(resamples, rng, images))
     return _interval(drawn.bootstrap_distribution)
 
 
@@ -247,13 +245,6 @@ def _exchange_images(
         found = np.asarray(total) / len(pairs)
         return found if first.ndim > 1 else found[0]
 
-    found = stats.permutation_test(
-        (np.zeros(images), np.ones(images)),
-        statistic,
-        permutation_type="samples",
-        n_resamples=resamples,
-        vectorized=True,
-        batch=max(1, _CELLS // images),
-        random_state=rng,
-    )
+    roles = (np.zeros(images), np.ones(images))
+    found = stats.permutation_test(roles, statistic, permutation_type="samples", **_how(resamples, rng, images))
     return float(found.pvalue)

@@ -105,7 +105,7 @@ DEMSAR = np.array(
         [0.798, 0.569, 0.967, 0.657, 0.898, 0.931, 0.685, 0.625, 0.875, 1.000, 0.962, 0.669, 0.975, 0.970],
     ]
 )
-"""AUC of four trees on 14 data sets: Demšar, JMLR 7 (2006), Table 6; 0.9751 ranks before a value that it rounds alike."""
+"""AUC of four trees on 14 data sets: Demšar, JMLR 7 (2006), Table 6; 0.9751 ranks before its like in the next row."""
 
 
 def test_ranks_as_published():
