@@ -52,6 +52,8 @@ from .models.family import register_backbone as register_backbone
 from .report.comparison.comparison import Comparison as Comparison
 from .report.comparison.comparison import compare as compare
 from .report.page import write_report as write_report
+from .training.sweep import Sweep as Sweep
+from .training.sweep import sweep as sweep
 from .training.trainer import Run as Run
 from .training.trainer import fit as fit
 from .types import Batch as Batch

@@ -20,7 +20,7 @@ FORMATS = ("svg", "pdf")
 POINTS = 500
 """Points of a curve at most."""
 # The same figure is the same file, whenever it was drawn; text stays text.
-_STYLE: dict[str, Any] = {"svg.hashsalt": "jaxad", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 8}
+_STYLE: Any = {"svg.hashsalt": "jaxad", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 8}
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
