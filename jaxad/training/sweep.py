@@ -34,12 +34,12 @@ class Sweep(Generic[R]):
     """What came of the runs, by name.
 
     Attributes:
-        done: what the work of each returned; None of those that were left out because they had their result.
+        done: what the work of each returned; of `sweep` None for those that had their result before.
         elsewhere: those that another process is at, and what is known of it.
         failed: those whose work raised an error.
     """
 
-    done: dict[str, R | None] = field(default_factory=dict)
+    done: dict[str, R] = field(default_factory=dict)
     elsewhere: dict[str, str] = field(default_factory=dict)
     failed: dict[str, Exception] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ def sweep(
     *,
     result: str = "",
     reporter: Reporter | None = None,
-) -> Sweep[R]:
+) -> Sweep[R | None]:
     """Does the same work under each of some settings, in a folder of its own: `root`/NAME.
 
     The setting of each is kept beside its folder, in NAME.json, without what changes no result, and another one under

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 
 from jaxad.config import TrainConfig
 from jaxad.errors import DataError, JaxadError, ReportError
-from jaxad.inference.steps import FOLDER
+from jaxad.inference.steps import FOLDER, number_order
 from jaxad.io.json_files import LIST, json_text, read_object
 from jaxad.metrics import IMAGE_METRICS, protocol, protocol_names
 from jaxad.metrics.resampling import resampled
@@ -152,7 +151,7 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
     is_run = FOLDER in names and (folder / "config.json").is_file()
     if depth:
         # In the order of their numbers, not of their letters: seed-2 comes before seed-10.
-        for name in sorted(set(names) - {FOLDER, "features"}, key=_numbers):
+        for name in sorted(set(names) - {FOLDER, "features"}, key=number_order):
             found += _below(folder / name, depth - 1)
     yield from found or ([folder] if is_run else [])
 
@@ -161,10 +160,6 @@ def _beside(place: Path, run: Path) -> Path | None:
     """The report of a run that holds none, None where there is none."""
     reports = (Path(f"{run}-report"), Path(f"{place}-report") / run.relative_to(place))
     return next((folder / REPORT for folder in reports if (folder / REPORT).is_file()), None)
-
-
-def _numbers(name: str) -> list[Any]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _read(file: Path) -> Result:
