@@ -18,7 +18,6 @@ from typing import Any
 from jaxad.config import to_json
 from jaxad.config.fields import read_fields, unknown_name
 from jaxad.errors import ConfigError, JaxadError
-from jaxad.io.json_files import read_object
 from jaxad.io.untrusted import path_fault, told
 
 KEYS = ("system", "preset", "config", "train", "protocol", "false_alarm", "data", "weights")
@@ -72,6 +71,9 @@ def read_runs(file: Path, detector: str | None, command: type) -> dict[str, Give
     Raises:
         ConfigError: no such file, or everything that is wrong in it, each with its key and what to do.
     """
+    # It needs numpy, which `jaxad --help` does without.
+    from jaxad.io.json_files import read_object
+
     values = _of_python(file) if file.suffix == ".py" else {"": read_object(file, error=ConfigError)}
     problems, runs = [], {}
     for name, one in values.items():
