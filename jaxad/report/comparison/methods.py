@@ -122,9 +122,12 @@ def _twice(groups: Sequence[Sequence[Result]]) -> list[str]:
 
 
 def _other_images(results: Sequence[Result], common: Sequence[str]) -> list[str]:
-    problems = []
+    problems, first = [], results[0]
+    for other in results[1:]:
+        mine, theirs = (one.report["data"].get("sha256", {}).get("test") for one in (first, other))
+        if mine and theirs and mine != theirs and first.classes.keys() == other.classes.keys():
+            problems.append(f"{other.file}: its test images have other pixels than those of {first.file}")
     for category in common:
-        first = results[0]
         for other in results[1:]:
             if said := _difference(first, other, category):
                 problems.append(f"{other.file}: {category}: {said} in {first.file}; evaluate both on the same images")

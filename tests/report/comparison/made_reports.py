@@ -26,6 +26,7 @@ def write_made(
     under: str = "exact-256",
     system: str = "toy",
     config: Mapping[str, Any] | None = None,
+    pixels: str = "aa",
 ) -> Path:
     """Writes report.json and images.csv of a detector whose anomalous images score higher by `skill`.
 
@@ -48,7 +49,7 @@ def write_made(
         "protocol": under,
         "config": {"system": system, "model": {"depth": 1}, "train": None if seed is None else {"seed": seed}},
         "environment": {"versions": {}, "device": "CPU", "seconds": 1.0, "images_per_second": None},
-        "data": {"source": "folder:parts", "counts": {}, "licence": None, "bad_files": []},
+        "data": {"source": "folder:parts", "counts": {}, "licence": None, "bad_files": [], "sha256": {"test": pixels}},
         "mean": summarize(classes),
         "classes": classes,
     }

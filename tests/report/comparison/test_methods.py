@@ -76,6 +76,13 @@ def test_labels_must_be_the_same(tmp_path):
     assert file.exists()
 
 
+def test_images_of_the_same_names_must_have_the_same_pixels(tmp_path):
+    write_made(tmp_path / "a", 2.0)
+    write_made(tmp_path / "b", 1.0, pixels="bb")
+    with pytest.raises(DataError, match=r"b/report.json: its test images have other pixels than those of .*a/report"):
+        grouped(read(tmp_path))
+
+
 def test_nothing_in_common(tmp_path):
     write_made(tmp_path / "a", 2.0, categories=("nut",))
     write_made(tmp_path / "b", 1.0, categories=("bolt",))
