@@ -80,7 +80,7 @@ SPREAD = {
 }
 """Standard deviations over five seeds; 0 without references."""
 
-main = partial(run, rows=ROWS, published=PUBLISHED, spread=SPREAD)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 1", spread=SPREAD)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

@@ -20,7 +20,7 @@ ROWS = table12.ROWS
 
 PUBLISHED = of_images(table12.PUBLISHED, ROWS)
 
-main = partial(run, rows=ROWS, published=PUBLISHED)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 13")
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

@@ -22,7 +22,7 @@ PUBLISHED = of_images(table1.PUBLISHED, ROWS)
 
 SPREAD = of_images(table1.SPREAD, ROWS)
 
-main = partial(run, rows=ROWS, published=PUBLISHED, spread=SPREAD)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 2", spread=SPREAD)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 
