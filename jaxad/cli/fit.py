@@ -133,12 +133,19 @@ class Fit(FitCommand):
         reporter = Reporter(quiet=not parallel.is_main_process())
         # Before anything that takes time, so that a second run on the same workdir is refused at once.
         with in_use(self.workdir):
-            dataset, own = self.options.load(self.fit_data(), self.settings(), reporter)
+            dataset, own = self.loaded(reporter)
             result = self.fit_on(dataset, own, reporter)
         reporter.say(f"next: {next_command(self, dataset, result)}")
 
+    def loaded(self, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
+        """The data, which are shown, and what the options record of them."""
+        dataset, own = self.options.load(self.fit_data(), self.settings(), reporter)
+        reporter.say(dataset.summary())
+        reporter.warn([str(problem) for problem in dataset.problems])
+        return dataset, own
+
     def fit_on(self, dataset: DataSet, own: Mapping[str, Any], reporter: Reporter) -> Run:
-        """Fits on the data that `options` loaded, with what they record of them."""
+        """Fits on data that were `loaded`."""
         import jax
 
         from jaxad import parallel
@@ -146,8 +153,6 @@ class Fit(FitCommand):
         from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
-        reporter.say(dataset.summary())
-        reporter.warn([str(problem) for problem in dataset.problems])
         if self.train is not None and len(dataset.train):
             reporter.say(_length_of(self.train, len(dataset.train)))
         seed, regions = self.train.seed if self.train else 0, self.regions()

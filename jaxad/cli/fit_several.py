@@ -53,7 +53,12 @@ class FitSeveral(Command):
 
     def problems(self) -> list[str]:
         """What cannot work; what is said of all runs once."""
-        problems = [line for seed in self.seeds for line in bad_seed("seeds", seed)]
+        from jaxad.inference.steps import is_run
+
+        problems = (
+            [f"workdir = {self.workdir}: is that of one run; give another for several"] if is_run(self.workdir) else []
+        )
+        problems += [line for seed in self.seeds for line in bad_seed("seeds", seed)]
         if len(set(self.seeds)) < len(self.seeds):
             problems.append(f"seeds = {' '.join(map(str, self.seeds))}: each must be another one")
         problems += [
@@ -82,8 +87,8 @@ class FitSeveral(Command):
 
         def work(name: str) -> None:
             command = self.runs[name]
-            reporter.say(f"{name}:")
             dataset, own = loaded.of(command)
+            reporter.say(f"{name}:")
             command.fit_on(dataset, own, reporter)
 
         swept = spread(self.workdir, tuple(self.runs), work, reporter)
@@ -110,11 +115,10 @@ class _Loaded:
         self._reporter, self._last = reporter, (None, None)
 
     def of(self, command: Fit) -> Any:
-        """What the options of a command load."""
-        config = command.settings()
-        wanted = (command.options, command.fit_data(), _with(config, "seed", 0))
+        """What a command loads."""
+        wanted = (command.options, command.fit_data(), _with(command.settings(), "seed", 0))
         if self._last[0] != wanted:
-            self._last = (wanted, command.options.load(command.fit_data(), config, self._reporter))
+            self._last = (wanted, command.loaded(self._reporter))
         return self._last[1]
 
 

@@ -228,3 +228,9 @@ def test_impossible_seeds_and_settings_are_refused_together(data, tmp_path, caps
     assert "--seeds -2: must be 0 to" in said
     assert said.count("--model.neighbors 0: must be at least 1") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_no_folder_of_runs(seeds, data, capsys):
+    workdir = seeds / "seed-3"
+    said = failure(capsys, "fit", "patch-bank", "--data", data, "--workdir", workdir, *BANK, "--seeds", 1, 2)
+    assert f"--workdir {workdir}: is that of one run" in said

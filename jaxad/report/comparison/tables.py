@@ -210,7 +210,8 @@ def _highest(values: Sequence[float | None]) -> float | None:
 
 
 def _points(value: float) -> str:
-    return f"{100 * value:+.{DIGITS}f}"
+    # No negative zero.
+    return f"{round(100 * value, DIGITS) + 0.0:+.{DIGITS}f}"
 
 
 def _title(metric: str) -> str:

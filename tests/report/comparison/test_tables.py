@@ -8,12 +8,14 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 
 from jaxad.report.comparison.comparison import compare
 from jaxad.report.comparison.files import write_comparison
 from jaxad.report.comparison.latex import escaped
+from jaxad.report.comparison.significance import Difference
 from jaxad.report.comparison.tables import Number, Table, by_category, differences, markdown, overview, tables
 from tests.report.comparison.made_reports import write_made
 
@@ -46,6 +48,15 @@ def test_rows_are_methods_or_categories_and_the_best_is_marked(found):
     assert [row[0] for row in by.rows] == [*ODD, "mean"]
     assert by.rows[-1][1:] == (best, *(Number(method.mean("image_auroc")) for method in found.methods[1:]))
     assert {row[2] for row in differences(found, categories=False).rows} == {"mean"}
+
+
+def test_points_have_a_sign_and_nothing_has_none_below_zero(found):
+    def shown(value):
+        contrast = replace(found.contrasts[0], difference=Difference(value), holm_p=None)
+        return differences(replace(found, contrasts=(contrast,))).rows[0][3:]
+
+    assert shown(-0.0001) == ("+0.0", "-", "-", "-")
+    assert shown(-0.0123)[0] == "-1.2"
 
 
 def test_markdown_has_a_cell_for_each_head():
