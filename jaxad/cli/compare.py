@@ -42,6 +42,9 @@ class Compare(Command):
     """Name of the method that the others are tested against; the first one if not given."""
     protocol: str | None = None
     """Take reports of this protocol alone, where there are several."""
+    published: tuple[Path, ...] = ()
+    """JSON files of published rows to show besides, as `python -m experiments.published` writes them; those of other
+    data sets, categories or protocols are left out."""
     resamples: int = 2000
     """Draws of each bootstrap and each permutation test."""
     seed: int = 0
@@ -55,6 +58,7 @@ class Compare(Command):
         from jaxad.io.locks import occupied
         from jaxad.io.progress import Reporter
         from jaxad.report.comparison.comparison import compare
+        from jaxad.report.published import read_published
 
         problems = [] if self.reports else ["reports: none given; name folders that `jaxad evaluate --out` has written"]
         problems += bad_seed("seed", self.seed) + ([] if self.out is None else no_folder(self, "out"))
@@ -73,8 +77,10 @@ class Compare(Command):
                 progress(100 * number // total - done)
                 done = 100 * number // total
 
+            rows = [row for file in self.published for row in read_published(file)]
             chosen = ("names", "metrics", "reference", "protocol", "resamples", "seed")
-            found = compare(self.reports, **{name: getattr(self, name) for name in chosen}, progress=advance)
+            how = {name: getattr(self, name) for name in chosen}
+            found = compare(self.reports, **how, published=rows, progress=advance)
         _print(found)
         if self.out is not None:
             with occupied(self.out, "out"):

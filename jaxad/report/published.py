@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from jaxad.data.registry import datasets
 from jaxad.errors import ConfigError, ReportError
+from jaxad.io.json_files import SETTINGS, read_json
 from jaxad.metrics import METRICS
 
 KEY = "published"
 """Where the `config` of a report has them."""
+_FORM = "needs source, data, protocol, row, and values by metric as shares of 1"
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,37 @@ def published_in(report: Mapping[str, Any]) -> Published | None:
         ReportError: it has another form.
     """
     given = report["config"].get(KEY)
-    if given is None:
+    if given is not None and (found := _row(given)) is None:
+        raise ReportError(f"config.{KEY}: {_FORM}")
+    return None if given is None else found
+
+
+def read_published(file: Path) -> list[Published]:
+    """The rows of a JSON file, a list of what `Published.to_json` gives.
+
+    Raises:
+        ReportError: no such file, or entries of another form, which are all named.
+    """
+    content = read_json(file, size=SETTINGS, error=lambda kind, where, said: ReportError(f"{where}: {kind}: {said}"))
+    if not isinstance(content, list):
+        raise ReportError(f"{file}: must be a list of published rows")
+    rows = [_row(entry) for entry in content]
+    if wrong := [str(place) for place, row in enumerate(rows) if row is None]:
+        raise ReportError(f"{file}: entry {', '.join(wrong)}: {_FORM}")
+    return [row for row in rows if row is not None]
+
+
+def _row(given: Any) -> Published | None:
+    """A row from its JSON values, None where they are none."""
+    names = {field.name for field in fields(Published)}
+    if not isinstance(given, dict) or not {"source", "data", "protocol", "values"} <= given.keys() <= names:
         return None
-    try:
-        found = Published(**given)
-        texts = (found.source, found.data, found.protocol, found.row)
-        if all(isinstance(text, str) for text in texts) and all(
-            name in METRICS and isinstance(value, float | int) for name, value in found.values.items()
-        ):
-            return found
-    except (TypeError, AttributeError):
-        pass
-    raise ReportError(f"config.{KEY}: needs source, data, protocol, row, and values by metric in 0..1")
+    found = Published(**given)
+    texts = all(isinstance(text, str) for text in (found.source, found.data, found.protocol, found.row))
+    shares = isinstance(found.values, dict) and all(
+        name in METRICS and isinstance(value, float | int) and -1 <= value <= 1 for name, value in found.values.items()
+    )
+    return found if texts and shares else None
 
 
 def _other_data(data: str, report: Mapping[str, Any]) -> str:

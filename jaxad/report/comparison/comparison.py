@@ -31,6 +31,7 @@ class Comparison:
         contrasts: of every other method with it.
         rankings: by metric, of three or more methods.
         published: by method, the published values that its results may be compared with.
+        others: published rows of other methods, on the same images and under the same protocol.
         notes: what is missing, and why published values were left out.
         resamples: of each test.
     """
@@ -41,6 +42,7 @@ class Comparison:
     contrasts: tuple[Contrast, ...]
     rankings: dict[str, Ranking]
     published: dict[str, Published]
+    others: tuple[Published, ...]
     notes: tuple[str, ...]
     resamples: int
 
@@ -68,6 +70,7 @@ class Comparison:
                 metric: {**asdict(found), "ranks": found.ranks.tolist()} for metric, found in self.rankings.items()
             },
             "published": {name: row.to_json() for name, row in self.published.items()},
+            "others": [row.to_json() for row in self.others],
             "notes": list(self.notes),
         }
 
@@ -79,6 +82,7 @@ def compare(
     metrics: Sequence[str] | None = None,
     reference: str | None = None,
     protocol: str | None = None,
+    published: Sequence[Published] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -91,6 +95,7 @@ def compare(
         metrics: those to compare, of `jaxad.metrics.METRICS`; all that are defined if not given.
         reference: name of the method that the others are tested against; the first one if not given.
         protocol: take reports of this protocol alone.
+        published: rows to show besides, those that are of the same images and protocol.
         resamples: draws of each bootstrap and each permutation test; at least 100.
         seed: of these draws.
         progress: called with the number of tests done and of all.
@@ -120,7 +125,8 @@ def compare(
     shown = tuple(
         name for name in metrics or METRICS if any(value is not None for m in methods for value in m.values(name))
     )
-    published, left_out = _published(methods)
+    beside, left_out = _published(methods)
+    others, not_fit = _others(published, methods)
     found, untested = contrasts(methods, chosen, shown, resamples=resamples, seed=seed, progress=progress)
     return Comparison(
         tuple(methods),
@@ -128,8 +134,9 @@ def compare(
         chosen,
         tuple(found),
         {metric: found for metric in shown if (found := _ranking(methods, metric)) is not None},
-        published,
-        (*bare, *notes, *untested, *left_out),
+        beside,
+        tuple(others),
+        (*bare, *notes, *untested, *left_out, *not_fit),
         resamples,
     )
 
@@ -155,6 +162,15 @@ def _published(methods: Sequence[Method]) -> tuple[dict[str, Published], list[st
         elif rows:
             found[method.name] = rows[0][0]
     return found, notes
+
+
+def _others(published: Sequence[Published], methods: Sequence[Method]) -> tuple[list[Published], list[str]]:
+    """The published rows that fit, and why others do not, once for each source and data set."""
+    first = methods[0].results[0].report
+    first = {**first, "classes": {name: first["classes"][name] for name in methods[0].categories}}
+    reasons = [(row, row.misfit(first)) for row in published]
+    notes = [f"{row.source}, {row.data}: left out: {said}" for row, said in reasons if said]
+    return [row for row, said in reasons if not said], list(dict.fromkeys(notes))
 
 
 def _method_json(method: Method, metrics: Sequence[str]) -> dict[str, Any]:

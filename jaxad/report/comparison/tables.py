@@ -83,6 +83,9 @@ def overview(comparison: Comparison) -> Table:
         if method.name in comparison.published:
             row = comparison.published[method.name]
             rows.append((f"  {row.source}", "", *(Number(row.values.get(metric)) for metric in metrics)))
+    for row in comparison.others:
+        cells = [Number(row.values.get(metric)) for metric in metrics]
+        rows.append((f"{row.row} ({row.source})" if row.row else row.source, "", *cells))
     seeds = ", and deviation over seeds" if any(len(method.seeds) > 1 for method in comparison.methods) else ""
     count = len(comparison.categories)
     title = f"Mean over {count} categor{'y' if count == 1 else 'ies'}{seeds}, under {comparison.protocol}, in percent"
