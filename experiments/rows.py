@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import jaxad
+from experiments.records import Printed, misfit
 
 Mean = dict[str, float | None]
 """Metrics, 0..1, by name; None where one is undefined."""
@@ -35,24 +36,41 @@ class Lines:
     """Prints the rows of a table, ours beside the published ones.
 
     Args:
-        metrics: the columns.
-        published: percent in the order of `metrics`, by row.
+        printed: the published table.
         width: of the rows' names, in characters.
     """
 
-    def __init__(self, metrics: Sequence[str], published: Mapping[str, Sequence[float]], *, width: int):
-        self._metrics, self._published, self._width = metrics, published, width
-        print(f"{'row':{width}} {'':10} " + head(metrics))
+    def __init__(self, printed: Printed, *, width: int):
+        self._metrics, self._printed, self._width = printed.metrics, printed, width
+        print(f"{'row':{width}} {'':10} " + head(printed.metrics))
 
-    def show(self, name: str, means: Sequence[Mapping[str, float | None]]) -> Mean:
-        """Prints a row from the metrics of each seed; returns their means."""
+    def show(
+        self,
+        name: str,
+        means: Sequence[Mapping[str, float | None]],
+        *,
+        data: str = "",
+        reports: Sequence[Mapping[str, Any]] = (),
+    ) -> Mean:
+        """Prints a row from the metrics of each seed; returns their means.
+
+        Args:
+            name: of the row.
+            means: of each seed.
+            data: the data set that the published row is of; that of the table if not given.
+            reports: that the means are of. Published values are left out, and it is said why, where these are of
+                another data set, of other categories, or under another protocol.
+        """
         columns = {metric: [one[metric] for one in means] for metric in self._metrics}
         mean = {metric: combined(values, np.mean) for metric, values in columns.items()}
         self._line(name, "ours", list(mean.values()))
         if len(means) > 1:
             self._line("", "std", [combined(values, deviation) for values in columns.values()])
-        if name in self._published:
-            self._line("", "published", [value / 100 for value in self._published[name]])
+        if (published := self._printed.row(name, data)) is not None:
+            if said := misfit(published, reports):
+                print(f"{'':{self._width}} {'published':10} left out: {said}", flush=True)
+            else:
+                self._line("", "published", [published.values.get(metric) for metric in self._metrics])
         return mean
 
     def _line(self, name: str, title: str, values: Sequence[float | None]) -> None:

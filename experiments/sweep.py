@@ -1,4 +1,4 @@
-"""What sweeps of inference settings share: one checkpoint is evaluated under each of them, nothing is trained.
+"""What sweeps of inference settings share: one checkpoint is evaluated under each of them, and each is kept.
 
 Not an experiment itself; `dpdiff/figure6.py` and `vlmdiff/sampling.py` use it.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jaxad
-from experiments.rows import DataOptions, Mean
+from experiments.records import keep, run_record
+from experiments.rows import DataOptions, Mean, slug
 from jaxad.inference.evaluation import Scored, score
 from jaxad.io.progress import Reporter
-from jaxad.metrics import summarize
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,13 @@ class SweepOptions(DataOptions):
     """A workdir or one step's folder."""
     data: str
     """Prepared data set, `folder:PATH` of categories in MVTec layout, or `demo`."""
+    out: Path | None = None
+    """Folder of the records, one for each setting; beside the checkpoint, with `-sweep` behind its name, if not
+    given."""
 
 
 def sweep(
-    checkpoint: Path,
+    options: SweepOptions,
     test: jaxad.data.ImageSource,
     settings: Iterable[Mapping[str, Any]],
     reporter: Reporter,
@@ -37,7 +40,7 @@ def sweep(
     """Evaluates a checkpoint under one setting after the other.
 
     Args:
-        checkpoint: a workdir or one step's folder.
+        options: checkpoint, and the folder of the records.
         test: labeled images.
         settings: the fields of the detector's config that each setting changes.
         reporter: shows progress.
@@ -46,8 +49,11 @@ def sweep(
     Yields:
         For each setting what was scored, and the means over the categories of its metrics.
     """
+    out = options.out or Path(f"{options.checkpoint}-sweep")
     for setting in settings:
-        detector = jaxad.restore(checkpoint, **setting).detector
+        restored = jaxad.restore(options.checkpoint, **setting)
         with reporter.images(" ".join(map(str, setting.values())), len(test)) as progress:
-            scored = score(detector, test, progress=progress, **scoring)
-        yield scored, summarize(scored.results())
+            scored = score(restored.detector, test, progress=progress, **scoring)
+        name = " ".join(f"{field} {value}" for field, value in setting.items())
+        report = keep(out / slug(name), scored, test, provenance={"row": name, **run_record(restored.meta)})
+        yield scored, report["mean"]

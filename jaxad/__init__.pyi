@@ -49,7 +49,11 @@ from .inference.predictor import Predictor as Predictor
 from .inference.threshold import Threshold as Threshold
 from .metrics import register_protocol as register_protocol
 from .models.family import register_backbone as register_backbone
+from .report.comparison.comparison import Comparison as Comparison
+from .report.comparison.comparison import compare as compare
 from .report.page import write_report as write_report
+from .training.sweep import Sweep as Sweep
+from .training.sweep import sweep as sweep
 from .training.trainer import Run as Run
 from .training.trainer import fit as fit
 from .types import Batch as Batch

@@ -21,6 +21,10 @@ class ConfigError(JaxadError, ValueError):
     """A configuration value is impossible or contradicts another; the message names the field."""
 
 
+class InUseError(ConfigError):
+    """A folder is written by another process or thread; the message says by which."""
+
+
 class CheckpointError(JaxadError):
     """A checkpoint or workdir is missing, damaged, of another detector or of a newer format."""
 

@@ -14,7 +14,20 @@ from jaxad.models.weights import embedded
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = ("demo", "onnx", "coco", "internlm2", "serve", "test", "docs", "notebooks", "dev", "parity", "browser")
+EXTRAS = (
+    "demo",
+    "onnx",
+    "figures",
+    "coco",
+    "internlm2",
+    "serve",
+    "test",
+    "docs",
+    "notebooks",
+    "dev",
+    "parity",
+    "browser",
+)
 """Those that CI installs, and the one for the tests in a browser."""
 LINES = [line for line in (ROOT / ".ci/constraints.txt").read_text().splitlines() if not line.startswith("#")]
 PINNED = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in LINES)}

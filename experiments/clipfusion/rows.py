@@ -2,10 +2,10 @@
 
 Not an experiment itself; `table1.py` and its neighbors say which rows there are and what was published.
 
-Each run leaves report.json and report.html under --out/DATA/ROW/seed-N, and the means and standard deviations over the
-seeds under --out/DATA/ROW. A run whose report is there with the same settings is not repeated; since the networks'
-files may have changed in the meantime, the hashes of the weights that it was made with are printed. The paper's tables
-14 to 21, by category, are the `classes` of the reports of `table1.py`. With a compilation cache
+Each run leaves report.json, report.html and images.csv under --out/DATA/ROW/seed-N, and the means and standard
+deviations over the seeds under --out/DATA/ROW. A run whose report is there with the same settings is not repeated;
+since the networks' files may have changed in the meantime, the hashes of the weights that it was made with are printed.
+The paper's tables 14 to 21, by category, are the `classes` of the reports of `table1.py`. With a compilation cache
 (JAX_COMPILATION_CACHE_DIR) a program is compiled once for all seeds.
 """
 
@@ -21,21 +21,25 @@ from typing import Any
 import numpy as np
 
 import jaxad
+from experiments.records import Printed, keep, misfit
 from experiments.rows import DataOptions, Mean, combined, deviation, head, percent, slug
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
 from jaxad.data import DataSet
 from jaxad.detectors.clipfusion.networks import FusionNetworks, load_networks, sources
 from jaxad.errors import ConfigError
-from jaxad.inference.evaluation import make_report, score
+from jaxad.inference.evaluation import score
 from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS as REPORTED
 from jaxad.report.page import write_report
+from jaxad.report.published import Published
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 """Columns, macro means over the categories: classification (AUROC, AUPR), segmentation (AUROC, AUPRO)."""
 
+PROTOCOL = "winclip"
+
 Values = tuple[float | None, ...]
-Published = Mapping[str, Mapping[str, Values]]
+Tables = Mapping[str, Mapping[str, Values]]
 """By benchmark and row, percent in the order of `METRICS`; None where the paper says nothing."""
 
 
@@ -62,7 +66,7 @@ class RowOptions(DataOptions):
     """Draws of the references; rows without references run once."""
     reference_lists: Path | None = None
     """Folder of published choices, CATEGORY/selected_samples_per_run.txt, in place of the draws; seeds number them."""
-    protocol: str = "winclip"
+    protocol: str = PROTOCOL
     """Evaluation protocol."""
     batch_size: int = 8
     """Images at once."""
@@ -106,9 +110,10 @@ class Row:
 def run(
     options: RowOptions,
     rows: Sequence[Row],
-    published: Published,
-    spread: Published | None = None,
-    beside: Published | None = None,
+    published: Tables,
+    source: str,
+    spread: Tables | None = None,
+    beside: Tables | None = None,
 ) -> dict[str, dict[str, Mean]]:
     """Runs each row on each data set and prints ours beside the published values.
 
@@ -116,6 +121,7 @@ def run(
         options: of the command line.
         rows: in the order in which they are printed.
         published: the paper's means.
+        source: the table.
         spread: the paper's standard deviations.
         beside: published rows that are not run here, printed behind the others.
 
@@ -127,15 +133,20 @@ def run(
     print(f"{'data':16} {'row':28} {'':14} {head(METRICS)}")
     for data in options.data:
         benchmark = next((name for name in published if name in data), "mvtec_ad")
+        printed = Printed(f"CLIPFusion, {source}", PROTOCOL, METRICS, published.get(benchmark, {}), benchmark)
         found[data] = {}
         for row in chosen:
-            reports = runner.reports(data, row)
+            known = printed.row(row.name, "/".join(part for part in (benchmark, row.category) if part))
+            reports = runner.reports(data, row, known)
             merged = over_seeds(reports)
             write_report(runner.folder(data, row), merged)
             found[data][row.name] = {name: merged["mean"][name] for name in METRICS}
             _print(data, row.name, "ours", [merged["mean"][name] for name in METRICS])
             if len(reports) > 1:
                 _print("", "", "std", [merged["mean"]["std"][name] for name in METRICS])
+            if known is not None and (said := misfit(known, reports)):
+                print(f"{benchmark:16} {'':28} {'published':14} left out: {said}", flush=True)
+                continue
             for title, values in (("published", published), ("published std", spread or {})):
                 if line := values.get(benchmark, {}).get(row.name):
                     _print_published(benchmark, "", title, line)
@@ -144,12 +155,12 @@ def run(
     return found
 
 
-def of_images(published: Published, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
+def of_images(published: Tables, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
     """The classification columns of the published values of some rows."""
     return images_alone(published, [row.name for row in rows])
 
 
-def images_alone(published: Published, names: Iterable[str] | None = None) -> dict[str, dict[str, Values]]:
+def images_alone(published: Tables, names: Iterable[str] | None = None) -> dict[str, dict[str, Values]]:
     """The classification columns of the rows of those names, None for all that have some."""
     wanted = None if names is None else set(names)
     return {
@@ -192,10 +203,10 @@ class Runner:
         """Of the runs of a row."""
         return self._options.out / slug(data) / slug(row.name)
 
-    def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
+    def reports(self, data: str, row: Row, published: Published | None = None) -> list[dict[str, Any]]:
         """One for each seed, taken from earlier runs where their settings are the same."""
         seeds = self._options.seeds if row.shots else self._options.seeds[:1]
-        reports = [self._report(data, row, seed) for seed in seeds]
+        reports = [self._report(data, row, seed, published) for seed in seeds]
         if len({report["config"]["weights"] for report in reports}) > 1:
             raise ConfigError(
                 f"{self.folder(data, row)}: the seeds were run with different weights, see `weights` in their "
@@ -203,7 +214,7 @@ class Runner:
             )
         return reports
 
-    def _report(self, data: str, row: Row, seed: int) -> dict[str, Any]:
+    def _report(self, data: str, row: Row, seed: int, published: Published | None) -> dict[str, Any]:
         options, config, dataset = self._options, row.config(self._options), self.dataset(data, row.category)
         folder = self.folder(data, row) / f"seed-{seed}"
         lists = None if options.reference_lists is None else str(options.reference_lists)
@@ -227,9 +238,8 @@ class Runner:
             scored = score(
                 detector, dataset, protocol=options.protocol, batch_size=options.batch_size, progress=progress
             )
-        report = make_report(scored, dataset, provenance={**provenance, "weights": networks.sha256})
-        write_report(folder, report)
-        return report
+        provenance |= {"preset": row.preset, "weights": networks.sha256}
+        return keep(folder, scored, dataset, published=published, provenance=provenance)
 
     def _loaded(self, config: CLIPFusionConfig) -> FusionNetworks:
         wanted = (sources(config), config.precision)

@@ -110,7 +110,7 @@ BESIDE = {
 }
 """Published rows that are not run here."""
 
-main = partial(run, rows=ROWS, published=PUBLISHED, spread=SPREAD, beside=BESIDE)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 1", spread=SPREAD, beside=BESIDE)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

@@ -46,7 +46,7 @@ BESIDE = {
 }
 """Published rows that are not run here."""
 
-main = partial(run, rows=ROWS, published=PUBLISHED, beside=BESIDE)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 12", beside=BESIDE)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

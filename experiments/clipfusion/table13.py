@@ -22,7 +22,7 @@ PUBLISHED = of_images(table12.PUBLISHED, ROWS)
 
 BESIDE = images_alone(table12.BESIDE)
 
-main = partial(run, rows=ROWS, published=PUBLISHED, beside=BESIDE)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 13", beside=BESIDE)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

@@ -24,7 +24,7 @@ SPREAD = of_images(table1.SPREAD, ROWS)
 
 BESIDE = images_alone(table1.BESIDE)
 
-main = partial(run, rows=ROWS, published=PUBLISHED, spread=SPREAD, beside=BESIDE)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 2", spread=SPREAD, beside=BESIDE)
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

@@ -33,7 +33,7 @@ PUBLISHED = {
     },
 }
 
-main = partial(run, rows=ROWS, published=PUBLISHED)
+main = partial(run, rows=ROWS, published=PUBLISHED, source="Table 9")
 """Runs each row and prints ours beside the published one; returns the means by data set and row."""
 
 

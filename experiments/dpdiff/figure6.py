@@ -54,7 +54,7 @@ def main(options: Figure6) -> list[tuple[dict[str, Any], Mean]]:
     names = ("start_timestep", "sampling_steps", "draws", "residual")
     grid = itertools.product(known, options.steps, options.draws, options.residuals)
     settings: list[dict[str, Any]] = [dict(zip(names, values, strict=True)) for values in grid]
-    results = sweep(options.checkpoint, test, settings, reporter, features=features)
+    results = sweep(options, test, settings, reporter, features=features)
     for setting, (_, mean) in zip(settings, results, strict=True):
         start, steps, draws, residual = setting.values()
         numbers = f"{start:4} {steps:5} {draws:5} {residual:>8} {steps * draws:11}"

@@ -13,13 +13,18 @@ from typing import Any, Literal
 import jax
 
 import jaxad
+from experiments.records import Printed, keep, run_record
 from experiments.rows import DataOptions, Lines, Mean, slug
 from jaxad.features import FeatureCache
+from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.evaluation import score
 from jaxad.io.progress import Reporter
-from jaxad.metrics import METRICS, summarize
+from jaxad.metrics import METRICS
 from jaxad.models.backbone import load_backbone
 from jaxad.nn.precision import compute_dtype
+
+PROTOCOL = "exact-256"
+"""The paper names no protocol; all thresholds, at the size that the field compares at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +58,23 @@ class RowOptions(RunOptions):
 class Table:
     """Trains and evaluates rows and prints ours beside the published ones.
 
-    Columns are `jaxad.metrics.METRICS`, macro means over the categories; published values stand in this order.
+    Columns are `jaxad.metrics.METRICS`, macro means over the categories; published values stand in this order. Records
+    lie in the folder `reports` of --out.
+
+    Args:
+        options: of the command line.
+        published: percent by row.
+        source: table that they are from.
+        data: data set that they are of.
 
     Attributes:
         config, train: settings of a row that changes nothing.
         rows: mean over the seeds of each metric, 0..1, by row.
     """
 
-    def __init__(self, options: RowOptions, published: Mapping[str, Sequence[float]]):
+    def __init__(
+        self, options: RowOptions, published: Mapping[str, Sequence[float]], source: str, data: str = "mvtec_ad"
+    ):
         given = {"backbone": options.backbone, "image_size": options.image_size}
         changes = {name: value for name, value in given.items() if value is not None}
         self.config = jaxad.DPDiffConfig.preset(options.preset, **changes)
@@ -72,7 +86,8 @@ class Table:
         self._reporter = Reporter()
         self._backbone: tuple[Any, Any] = (None, None)
         self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
-        self._lines = Lines(METRICS, published, width=28)
+        self._printed = Printed(f"DPDiff-AD, {source}", PROTOCOL, METRICS, published, data)
+        self._lines = Lines(self._printed, width=28)
 
     def row(
         self, name: str, *, run: str = "", train: dict | None = None, restored: dict | None = None, **changes: Any
@@ -88,7 +103,7 @@ class Table:
         """
         folder = self._options.out / slug(run or name)
         config = replace(self.config, **changes)
-        means = []
+        reports = []
         for seed in self._options.seeds:
             training = replace(self.train, **(train or {}), seed=seed)
             detector = jaxad.DPDiff.create(config, key=jax.random.key(seed), backbone=self._loaded(config))
@@ -99,14 +114,18 @@ class Table:
                 self._dataset.train,
                 training,
                 workdir=workdir,
+                provenance={"preset": self._options.preset, "holdout": self._options.holdout},
                 features=features["train"],
                 reporter=self._reporter,
             )
             judging = jaxad.restore(workdir, **restored).detector if restored else trained.model
             with self._reporter.images(name, len(self._dataset.test)) as progress:
                 scored = score(judging, self._dataset.test, features=features["test"], progress=progress)
-            means.append(summarize(scored.results()))
-        self.rows[name] = self._lines.show(name, means)
+            provenance = {"row": name, "preset": self._options.preset, **run_record(read_meta(workdir))}
+            kept = self._options.out / "reports" / slug(name) / f"seed-{seed}"
+            published = self._printed.row(name)
+            reports.append(keep(kept, scored, self._dataset, published=published, provenance=provenance))
+        self.rows[name] = self._lines.show(name, [report["mean"] for report in reports], reports=reports)
 
     def _loaded(self, config: jaxad.DPDiffConfig):
         wanted = (config.backbone, compute_dtype(config.precision))

@@ -45,7 +45,7 @@ def main(options: Benchmarks) -> dict[str, Mean]:
     for name in options.benchmarks:
         steps = options.steps or (100_000 if name.startswith("real_iad") else 40_000)
         changes = {"data": name, "out": options.out / name.replace("/", "-"), "steps": steps}
-        table = Table(RowOptions(**{**shared, **changes}), PUBLISHED)
+        table = Table(RowOptions(**{**shared, **changes}), PUBLISHED, "Tables 1 to 3", name)
         table.row(name)
         rows |= table.rows
     return rows

@@ -31,7 +31,7 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each row and prints ours beside the published one; returns the means by row."""
-    table = Table(options, PUBLISHED)
+    table = Table(options, PUBLISHED, "Table 5")
     alone = {"score": "prototype"}
     table.row("diffusion", local_prototypes=0, global_prototypes=0)
     table.row("diffusion, local", global_prototypes=0)

@@ -40,7 +40,7 @@ class Training(RowOptions):
 
 def main(options: Training) -> dict[str, Mean]:
     """Runs every setting and prints its means; returns them by row."""
-    table = Table(options, {})
+    table = Table(options, {}, "training settings")
     for name in options.rows:
         table.row(name, **ROWS[name])
     return table.rows

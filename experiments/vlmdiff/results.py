@@ -28,7 +28,7 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each benchmark and prints ours beside the published values; returns the means by benchmark."""
-    table = Table(options, PUBLISHED, COLUMNS)
+    table = Table(options, PUBLISHED, "results of its README", COLUMNS)
     for data in options.data or PUBLISHED:
         if data != "coco_ad":
             table.row(data, data)

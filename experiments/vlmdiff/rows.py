@@ -17,10 +17,12 @@ import jax
 import numpy as np
 
 import jaxad
+from experiments.records import Printed, keep, run_record
 from experiments.rows import DataOptions, Lines, Mean, combined, slug
 from experiments.vlmdiff.caption_rows import described
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.errors import ConfigError
+from jaxad.inference.evaluation import score
 from jaxad.io.progress import Reporter
 from jaxad.models.convnets.lpips import holds_lpips
 from jaxad.models.stable_diffusion.checkpoints import find_part
@@ -88,21 +90,30 @@ class RowOptions(DataOptions):
 
 
 class Table:
-    """Trains and evaluates rows and prints ours beside the published ones.
+    """Trains and evaluates rows and prints ours beside the published ones; records lie in --out/reports.
+
+    Args:
+        options: of the command line.
+        published: percent by row, in the order of `metrics`.
+        source: table that they are from.
+        metrics: the columns.
 
     Attributes:
         rows: mean over the seeds of each metric, 0..1, by row.
         reports: contents of report.json by row, one for each seed.
     """
 
-    def __init__(self, options: RowOptions, published: Mapping[str, Sequence[float]], metrics=METRICS):
+    def __init__(
+        self, options: RowOptions, published: Mapping[str, Sequence[float]], source: str = "", metrics=METRICS
+    ):
         self.rows: dict[str, Mean] = {}
         self.reports: dict[str, list[dict[str, Any]]] = {}
         self._options, self._metrics = options, metrics
         self._reporter = Reporter()
         self._datasets: dict[str, jaxad.data.DataSet] = {}
         self._autoencoders: dict[tuple[str, DetectorName], str] = {}
-        self._lines = Lines(metrics, published, width=32)
+        self._printed = Printed(f"VLMDiff, {source}", PROTOCOL, metrics, published)
+        self._lines = Lines(self._printed, width=32)
 
     def row(
         self, name: str, data: str, *, detector: DetectorName = "vlmdiff", epochs: int | None = None, vlm: str = ""
@@ -146,7 +157,7 @@ class Table:
                 jaxad.VLMDiffConfig.training(options.preset, steps=steps, seed=seed),
                 workdir=workdir,
                 protocol=PROTOCOL,
-                provenance=provenance,
+                provenance={**provenance, "preset": options.preset, "holdout": 0.0},
                 reporter=self._reporter,
             )
             workdirs.append(workdir)
@@ -184,15 +195,17 @@ class Table:
                 test, record = self._described(data, vlm or options.vlm, "test")
                 dataset, captions = dataclasses.replace(dataset, test=test), {"test_captions": record}
             with self._reporter.images(name, len(dataset.test)) as progress:
-                provenance = {**{part: restored.meta[part] for part in ("train", "data", "step")}, **captions}
-                report = jaxad.evaluate(detector, dataset, protocol=PROTOCOL, provenance=provenance, progress=progress)
-            jaxad.write_report(options.out / "reports" / slug(name) / f"seed-{seed}", report)
-            self.reports[name].append(report)
-        return self.show(name, [report["mean"] for report in self.reports[name]])
+                scored = score(detector, dataset, protocol=PROTOCOL, progress=progress)
+            provenance = {"row": name, "preset": options.preset, **run_record(restored.meta), **captions}
+            kept = options.out / "reports" / slug(name) / f"seed-{seed}"
+            published = self._printed.row(name, data)
+            self.reports[name].append(keep(kept, scored, dataset, published=published, provenance=provenance))
+        means = [report["mean"] for report in self.reports[name]]
+        return self.show(name, means, data=data, reports=self.reports[name])
 
-    def show(self, name: str, means: Sequence[Mapping[str, float | None]]) -> Mean:
-        """Prints a row, ours beside the published one, from the means of each seed."""
-        self.rows[name] = self._lines.show(name, means)
+    def show(self, name: str, means: Sequence[Mapping[str, float | None]], **about: Any) -> Mean:
+        """Prints a row, ours beside the published one, from the means of each seed; `about` as `Lines.show` has it."""
+        self.rows[name] = self._lines.show(name, means, **about)
         return self.rows[name]
 
     def average(self, name: str, rows: Sequence[str]) -> Mean:

@@ -63,7 +63,7 @@ def main(options: Sampling) -> list[Row]:
     grid = itertools.product(options.timesteps, options.steps)
     settings = [{"start_timestep": start, "sampling_steps": steps} for start, steps in grid]
     scoring = {"protocol": PROTOCOL, "batch_size": options.batch_size}
-    results = sweep(options.checkpoint, test, settings, reporter, **scoring)
+    results = sweep(options, test, settings, reporter, **scoring)
     for setting, (scored, mean) in zip(settings, results, strict=True):
         rate = scored.images / scored.seconds if scored.images else None
         speed = "-" if rate is None else f"{rate:.2f}"

@@ -43,7 +43,7 @@ def main(options: RowOptions) -> dict[str, Mean]:
     """
     if options.captions is None:
         raise ConfigError("--captions: Table 11 compares captions; name the folder that holds those of every captioner")
-    table = Table(options, PUBLISHED)
+    table = Table(options, PUBLISHED, "Table 11")
     captioners = [(data, name, vlm) for data in options.data or DATA for name, vlm in CAPTIONERS.items()]
     folders = [find(options.captions, data, vlm, "train") for data, _, vlm in captioners]
     for (data, name, vlm), folder in zip(captioners, folders, strict=True):

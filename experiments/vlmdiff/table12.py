@@ -25,7 +25,7 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Evaluates both ways and prints our difference beside the published one; returns the means by row."""
-    table = Table(options, PUBLISHED)
+    table = Table(options, PUBLISHED, "Table 12")
     for data in options.data or DATA:
         workdirs = table.train(data)
         table.evaluate(f"{data}, no text", data, workdirs)

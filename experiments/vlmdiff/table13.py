@@ -57,7 +57,7 @@ class Table13(RowOptions):
 
 def main(options: Table13) -> dict[str, Mean]:
     """Evaluates each network and prints ours beside the published values; returns the means by row."""
-    table = Table(options, PUBLISHED)
+    table = Table(options, PUBLISHED, "Table 13")
     rows = {name: name for name in options.networks} or {**NETWORKS, "DINO R50": options.dino_resnet50}
     for data in options.data or (DATA,):
         workdirs = table.train(data)

@@ -34,7 +34,7 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each split and prints ours beside the published values; returns the means by row."""
-    table = Table(options, PUBLISHED)
+    table = Table(options, PUBLISHED, "Table 14")
     splits = {data: data for data in options.data} or SPLITS
     for detector in options.detectors:
         names = {f"{split}, {TITLES[detector]}": data for split, data in splits.items()}

@@ -13,7 +13,7 @@ in the paper.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,8 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
     },
 }
 """By detector and category; "mean" is the tables' average."""
+MEANS = {DATA: PUBLISHED["VLMDiff"]["mean"], f"{DATA}, DiAD": PUBLISHED["DiAD"]["mean"]}
+"""The rows that are trained."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def main(options: Table15) -> dict[str, dict[str, Mean]]:
         return {"vlmdiff": show(options, "vlmdiff", [read(options.report)])}
     rows = {}
     for data in options.data or (DATA,):
-        table = Table(options, {})
+        table = Table(options, MEANS, "Tables 15 and 16")
         for detector in options.detectors:
             name = f"{data}, {TITLES[detector]}" if detector != "vlmdiff" else data
             table.row(name, data, detector=detector)
@@ -121,11 +123,17 @@ def main(options: Table15) -> dict[str, dict[str, Mean]]:
 def show(options: RowOptions, detector: DetectorName, reports: Sequence[dict[str, Any]]) -> dict[str, Mean]:
     """Prints the categories of some reports, one for each seed, and their mean; returns them by category."""
     print(f"\n{TITLES[detector]}, category by category")
-    table = Table(options, PUBLISHED[TITLES[detector]])
+    table = Table(options, PUBLISHED[TITLES[detector]], "Tables 15 and 16")
     for category in reports[0]["classes"]:
-        table.show(category, [report["classes"][category] for report in reports])
-    table.show("mean", [report["mean"] for report in reports])
+        of_category = {"data": f"{DATA}/{category}", "reports": [only(report, category) for report in reports]}
+        table.show(category, [report["classes"][category] for report in reports], **of_category)
+    table.show("mean", [report["mean"] for report in reports], data=DATA, reports=reports)
     return table.rows
+
+
+def only(report: Mapping[str, Any], category: str) -> dict[str, Any]:
+    """A report of one of its categories."""
+    return {**report, "classes": {category: report["classes"][category]}}
 
 
 def read(file: Path) -> dict[str, Any]:

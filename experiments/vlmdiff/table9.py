@@ -33,7 +33,7 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each length and prints ours beside the published values; returns the means by row."""
-    table = Table(options, PUBLISHED)
+    table = Table(options, PUBLISHED, "Tables 9 and 10")
     for data in options.data or DATA:
         for detector in options.detectors:
             for epochs in (SHORT_EPOCHS, EPOCHS):

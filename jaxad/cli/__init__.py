@@ -25,6 +25,7 @@ COMMANDS = {
     "demo": "Demo",
     "fit": "Fit",
     "evaluate": "Evaluate",
+    "compare": "Compare",
     "predict": "Predict",
     "threshold": "ChooseThreshold",
     "serve": "Serve",

@@ -11,6 +11,7 @@ import tyro
 from jaxad.cli._command import Command
 from jaxad.cli._flags import flag
 from jaxad.config import DataConfig
+from jaxad.config.training import NAMES
 
 if TYPE_CHECKING:
     from jaxad.data import DataSet
@@ -50,8 +51,7 @@ class DataCommand(Command):
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """What the flags say of names of folders."""
-        fields = ("good_names", "test_good_names", "defect_names", "mask_names")
-        return {field: getattr(self, field) for field in fields}
+        return {field: getattr(self, field) for field in NAMES}
 
     def load(self, *, verify: bool | None = None) -> DataSet:
         """The data set, as `jaxad.data.load` gives it.

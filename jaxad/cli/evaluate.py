@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -35,9 +35,9 @@ class Evaluate(WorkCommand):
     words: ClassVar[str] = "evaluate"
 
     checkpoint: Path
-    """A workdir (its newest step) or one step's folder."""
+    """A workdir (its newest step), one step's folder, or a folder of workdirs such as `jaxad fit --seeds` makes."""
     out: Path
-    """Folder of the report."""
+    """Folder of the report; of a folder of workdirs, that of reports in folders of the same names."""
     protocol: str = EXACT
     """How maps, masks and scores are made comparable; results of different protocols are not."""
     resolution: Literal["image", "tile"] = "image"
@@ -73,9 +73,16 @@ class Evaluate(WorkCommand):
 
     def run(self) -> None:
         """Evaluates, writes the report, prints its table."""
+        from jaxad.inference.steps import runs_below
+
         raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
-        with occupied(self.out, "out"):
-            self._evaluate()
+        runs = runs_below(self.checkpoint)
+        for run in runs:
+            show(f"{run}:")
+            replace(self, checkpoint=run, out=self.out / run.relative_to(self.checkpoint)).run()
+        if not runs:
+            with occupied(self.out, "out"):
+                self._evaluate()
 
     def _evaluate(self) -> None:
         from jaxad.cli._captions import described_test

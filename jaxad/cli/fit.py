@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
@@ -13,7 +14,8 @@ from jaxad.cli._choosing import choose, first_lines
 from jaxad.cli._command import command_line, raise_problems
 from jaxad.cli._data import skipped
 from jaxad.cli._fitting import FitCommand
-from jaxad.cli._reading import one_of, read, read_one
+from jaxad.cli._reading import one_of, read, read_one, usage_error
+from jaxad.cli._run_file import IMAGES, Given, file_in, read_runs
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError, DataError
 
@@ -35,6 +37,12 @@ class Fit(FitCommand):
 
     detector: str
     """Registered name of the detector."""
+    config: Annotated[Path | None, tyro.conf.DisallowNone] = None
+    """Settings from a file, which flags override: the config.json of a run, or a Python file with a function `config()`
+    that returns the like; with `configs()`, a config by name, each is fitted in a folder of --workdir."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.DisallowNone] = ()
+    """Fit once with each of these seeds, in the folders seed-N of --workdir; runs that are finished are left out, and
+    those that another process is at."""
     false_alarm: float = 0.01
     """Share of normal images allowed above the threshold."""
     protocol: str
@@ -53,14 +61,27 @@ class Fit(FitCommand):
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Any:
-        """As for other commands; the first word says what to fit, and is the only detector to be imported."""
+        """As for other commands; the first word says what to fit, unless a file does, and is the only detector to be
+        imported. Several seeds, and a file of several runs, give a command of its own."""
         from jaxad.cli.fit_autoencoder import FitAutoencoder
+        from jaxad.cli.fit_several import FitSeveral
 
         prog = f"jaxad {cls.words}"
-        name = choose(words, _Fitted(), prog=prog, description=first_lines(cls))
-        if name == AUTOENCODER:
-            return FitAutoencoder.parse(words[1:])
-        return _read_fit(cls, _Fitted().get(name), words[1:], f"{prog} {name}")
+        file = file_in(words)
+        if file is None or words[:1] == [AUTOENCODER]:
+            name = choose(words, _Fitted(), prog=prog, description=first_lines(cls))
+            if name == AUTOENCODER:
+                return FitAutoencoder.parse(words[1:])
+            command = _read_fit(cls, Given(_Fitted().get(name)), words[1:], f"{prog} {name}")
+            return FitSeveral.of({"": command}) if command.seeds else command
+        named = None if not words or words[0].startswith("-") else choose(words, _Fitted(), prog=prog, description="")
+        rest = words if named is None else words[1:]
+        runs = {
+            name: _read_fit(cls, given, rest, f"{prog} {given.detector.name}")
+            for name, given in read_runs(file, named, cls).items()
+        }
+        single = runs.get("")
+        return FitSeveral.of(runs) if single is None or single.seeds else single
 
     @property
     def chosen_categories(self) -> tuple[str, ...] | None:
@@ -78,15 +99,9 @@ class Fit(FitCommand):
 
         return None if self.tile is None else Tiling(self.tile, self.overlap)
 
-    def run(self) -> None:
-        """Fits, and says what to do next."""
-        from jaxad import parallel
-        from jaxad.data.region import given_regions
-        from jaxad.io.progress import Reporter
-        from jaxad.training.run_folder import in_use
-
-        config, data = self.settings(), self.fit_data()
-        problems = self.problems()
+    def problems(self) -> list[str]:
+        """What cannot work."""
+        problems = super().problems()
         if not 0 < self.false_alarm < 1:
             problems.append(f"false_alarm = {self.false_alarm}: must lie between 0 and 1")
         try:
@@ -96,18 +111,41 @@ class Fit(FitCommand):
         if self.tiles_per_image is not None and (self.tile is None or self.tiles_per_image < 1):
             problems.append(f"tiles_per_image = {self.tiles_per_image}: must be at least 1, and needs tile = 448")
         try:
-            regions = None if self.roi is None else given_regions(self.roi)
+            self.regions()
         except DataError as error:
-            regions = None
             problems.append(str(error))
-        raise_problems([*problems, *self.options.problems(config, data)])
+        return [*problems, *self.options.problems(self.settings(), self.fit_data())]
 
+    def regions(self) -> Mapping[str, Region] | None:
+        """The regions that are given, None where there are none. Raises DataError where there is no such file."""
+        from jaxad.data.region import given_regions
+
+        return None if self.roi is None else given_regions(self.roi)
+
+    def run(self) -> None:
+        """Fits, and says what to do next."""
+        from jaxad import parallel
+        from jaxad.io.progress import Reporter
+        from jaxad.training.run_folder import in_use
+
+        raise_problems(self.problems())
         parallel.start_processes()
+        reporter = Reporter(quiet=not parallel.is_main_process())
         # Before anything that takes time, so that a second run on the same workdir is refused at once.
         with in_use(self.workdir):
-            self._fit(config, data, regions, Reporter(quiet=not parallel.is_main_process()))
+            dataset, own = self.loaded(reporter)
+            result = self.fit_on(dataset, own, reporter)
+        reporter.say(f"next: {next_command(self, dataset, result)}")
 
-    def _fit(self, config: Any, data: FitData, regions: Mapping[str, Region] | None, reporter: Reporter) -> None:
+    def loaded(self, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
+        """The data, which are shown, and what the options record of them."""
+        dataset, own = self.options.load(self.fit_data(), self.settings(), reporter)
+        reporter.say(dataset.summary())
+        reporter.warn([str(problem) for problem in dataset.problems])
+        return dataset, own
+
+    def fit_on(self, dataset: DataSet, own: Mapping[str, Any], reporter: Reporter) -> Run:
+        """Fits on data that were `loaded`."""
         import jax
 
         from jaxad import parallel
@@ -116,28 +154,17 @@ class Fit(FitCommand):
         from jaxad.io.text import visible
         from jaxad.training.trainer import fit
 
-        dataset, own = self.options.load(data, config, reporter)
-        reporter.say(dataset.summary())
-        reporter.warn([str(problem) for problem in dataset.problems])
-        names = {field: list(given) for field, given in self.names().items() if given}
-        provenance = {
-            **own,
-            "holdout": self.holdout,
-            "names": names,
-            "preset": self.preset,
-            "skipped": skipped(dataset),
-        }
-        seed = self.train.seed if self.train else 0
-        regions = dataset.regions if regions is None else of_categories(regions, dataset.categories)
+        seed, given = self.train.seed if self.train else 0, self.regions()
+        regions = dataset.regions if given is None else of_categories(given, dataset.categories)
         result = fit(
-            _Fitted().get(self.detector).create(config, key=jax.random.key(seed)),
+            _Fitted().get(self.detector).create(self.settings(), key=jax.random.key(seed)),
             dataset.train,
             self.train,
             workdir=self.workdir,
             holdout=dataset.holdout,
             false_alarm=self.false_alarm,
             protocol=self.protocol,
-            provenance=provenance,
+            provenance={**self._asked(), **own, "skipped": skipped(dataset)},
             tiling=self.tiling(),
             tiles_per_image=self.tiles_per_image,
             regions=regions,
@@ -147,7 +174,19 @@ class Fit(FitCommand):
         if result.threshold is not None and parallel.is_main_process():
             print_threshold(result.threshold)
         reporter.say(f"{visible(result.workdir)}: done in {result.seconds:.0f} s")
-        reporter.say(f"next: {next_command(self, dataset, result)}")
+        return result
+
+    def _asked(self) -> dict[str, Any]:
+        """Flags that say which images these are, for config.json: with them, it is a file for --config."""
+        asked: dict[str, Any] = {"preset": self.preset, "holdout": self.holdout}
+        for part, names in ((self, IMAGES), (self.options, [f.name for f in dataclasses.fields(self.options)])):
+            defaults = {f.name: f.default for f in dataclasses.fields(part)}
+            given = {name: getattr(part, name) for name in names if getattr(part, name) != defaults[name]}
+            # Tiles are recorded with what became of them.
+            asked |= {
+                name: value for name, value in given.items() if name not in ("tile", "overlap", "tiles_per_image")
+            }
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()}
 
 
 def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
@@ -181,27 +220,42 @@ class _Fitted:
         return FitAutoencoder if name == AUTOENCODER else detectors.get(name)
 
 
-def _read_fit(cls: type[Fit], detector: Any, words: Sequence[str], prog: str) -> Fit:
-    """The command with the flags that a detector's class has."""
+def _read_fit(cls: type[Fit], given: Given, words: Sequence[str], prog: str) -> Fit:
+    """The command with the flags that a detector's class has; what a file gives takes the place of their defaults."""
     from jaxad.data.fit_options import FitOptions
     from jaxad.detector import Trainable
     from jaxad.metrics.protocols import protocol_names
 
+    detector = given.detector
     config, options = detector.config_class, detector.fit_options or FitOptions
     presets = config.presets()
-    preset = read_one("preset", presets, words, prog=prog)
+    whole = {field.name for field in dataclasses.fields(config)} <= given.model.keys()
+    if whole and any(word.partition("=")[0] == "--preset" for word in words):
+        usage_error(prog, "--preset changes nothing: the file of --config gives every setting; leave it out")
+    preset = read_one("preset", presets, words, prog=prog, default=given.preset)
     types = {
         "preset": one_of(presets),
         "protocol": one_of(protocol_names()),
         "model": config,
         "options": Annotated[options, tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone, tyro.conf.arg(name="")],
     }
-    defaults = {"preset": preset, "protocol": detector.protocol, "model": config.preset(preset), "options": options()}
+    defaults = {
+        "protocol": detector.protocol,
+        **given.flags,
+        "preset": preset,
+        "model": dataclasses.replace(config.preset(preset), **given.model),
+        "options": options(**given.options),
+    }
     fixed: dict[str, Any] = {"detector": detector.name}
     if not options.needs_data:
-        defaults["data"] = ""
+        defaults.setdefault("data", "")
     if issubclass(detector, Trainable):
-        types["train"], defaults["train"] = TrainConfig, _training(config, preset)
+        usual = _training(config, preset)
+        types["train"] = TrainConfig
+        train = dataclasses.replace(usual, **given.train)
+        # A file that gives two alternatives is refused, as the flags are.
+        both = len(given.train.keys() & set(TrainConfig.ALTERNATIVES)) > 1
+        defaults["train"] = train if both else train.instead_of(usual)
     else:
         fixed["train"] = None
     if "image_size" not in {field.name for field in dataclasses.fields(config)}:

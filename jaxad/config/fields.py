@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from jaxad.errors import ConfigError
@@ -115,14 +116,14 @@ def from_json(cls: type[C], values: dict[str, Any]) -> C:
     Raises:
         ConfigError: unknown field names or values of the wrong type, all listed at once.
     """
-    given, problems = _read(cls, values)
+    given, problems = read_fields(cls, values)
     raise_problems(cls.__name__, problems)
     return cls(**given)
 
 
 def check_types(config: Any) -> None:
     """Raises ConfigError listing every value that has the wrong type or is not one of the choices."""
-    _, problems = _read(type(config), to_json(config))
+    _, problems = read_fields(type(config), to_json(config))
     # JSON has lists for tuples; a list in a config would differ from its own round trip and could not be hashed.
     values = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
     problems += [f"{name} = {value!r}: must be a tuple, not a list" for name, value in values if _holds_list(value)]
@@ -133,11 +134,11 @@ def _holds_list(value: Any) -> bool:
     return isinstance(value, list) or (isinstance(value, tuple) and any(map(_holds_list, value)))
 
 
-def _read(cls: type, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values as the types of their fields, and what is wrong with the others."""
+def read_fields(cls: type, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """JSON values of fields of a dataclass as the types of these fields, and a line for each that is wrong."""
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
-    problems = [_unknown(name, cls.__name__, known) for name in values if name not in known]
+    problems = [unknown_name(name, cls.__name__, known) for name in values if name not in known]
     given = {}
     for name in (name for name in known if name in values):
         try:
@@ -147,7 +148,8 @@ def _read(cls: type, values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]
     return given, problems
 
 
-def _unknown(name: str, owner: str, known: list[str]) -> str:
+def unknown_name(name: str, owner: str, known: Sequence[str]) -> str:
+    """The line that something has no field of a name, with the nearest that it has."""
     near = difflib.get_close_matches(name, known, n=1)
     return f"{name}: no such field in {owner}" + (f"; did you mean {near[0]}?" if near else "")
 
@@ -186,6 +188,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return from_json(hint, value)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise TypeError(f"must be of type {hint.__name__}")
     return value

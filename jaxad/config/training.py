@@ -207,6 +207,10 @@ class TrainConfig(Config):
         return problems
 
 
+NAMES = ("good_names", "test_good_names", "defect_names", "mask_names")
+"""Fields of `DataConfig` that say what folders mean."""
+
+
 @dataclass(frozen=True)
 class DataConfig(Config):
     """Which images are used, and which of them are kept out of training."""
@@ -236,8 +240,7 @@ class DataConfig(Config):
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
         """The names given, by field; only those fields that have some."""
-        fields = ("good_names", "test_good_names", "defect_names", "mask_names")
-        return {field: getattr(self, field) for field in fields if getattr(self, field)}
+        return {field: getattr(self, field) for field in NAMES if getattr(self, field)}
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

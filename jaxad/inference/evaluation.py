@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -46,6 +48,7 @@ class Scored:
     def __init__(self, detector: Detector, source: Source, predictor: Predictor, threshold: Threshold | None = None):
         self.detector, self.source, self.predictor, self.threshold = detector, source, predictor, threshold
         self.decisions: list[Decision] = []
+        self._content: list[str] = []
         self.protocol = predictor.protocol
         self.classes = {name: self.protocol.class_metrics() for name in source.categories}
         self.indices: dict[str, list[int]] = {name: [] for name in source.categories}
@@ -58,6 +61,8 @@ class Scored:
         """Counts a batch that has its masks."""
         loaded = output.loaded
         images = zip(loaded.records, loaded.indices, loaded.masks, loaded.sizes, strict=True)
+        hashes = loaded.batch.seed[: len(loaded.records)]
+        self._content += [f"{r.category}\0{r.label} {h:08x}" for r, h in zip(loaded.records, hashes, strict=True)]
         for place, (record, index, mask, size) in enumerate(images):
             map, score, label = output.maps[place], float(output.scores[place]), int(record.label or 0)
             inside = None if output.inside is None else output.inside[place]
@@ -82,6 +87,13 @@ class Scored:
             values = map.ravel() if inside is None else map[inside]
             if label == 0 and len(values) and len(self.normal_values[record.category]) < 50:
                 self.normal_values[record.category].append(values[:: 1 + len(values) // SAMPLED].copy())
+
+    @property
+    def content_hash(self) -> str | None:
+        """SHA-256 of the images' pixels, labels and categories, in whatever order; None where other hosts saw some."""
+        if jax.process_count() > 1:
+            return None
+        return hashlib.sha256("\n".join(sorted(self._content)).encode()).hexdigest()
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Metrics by category, those without test images left out."""
@@ -196,8 +208,9 @@ def make_report(
             "device": f"{jax.devices()[0].device_kind} x{jax.device_count()} ({platform.machine()})",
             "seconds": scored.seconds,
             "images_per_second": rate,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
-        "data": _describe(source),
+        "data": _describe(source) | {"sha256": {"test": scored.content_hash}},
         "mean": metrics.summarize(classes),
         "classes": classes,
         "notes": list(scored.detector.notes),

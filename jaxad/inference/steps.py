@@ -9,6 +9,7 @@ choose between that and an error: an older model in place of a finished one shou
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -201,6 +202,24 @@ def step_folders(checkpoint: Path | str) -> list[Path]:
     if not (folders := numbered(root)):
         raise CheckpointError(f"{root}: no step was completed; run `jaxad fit` again with the same workdir to go on")
     return folders
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Workdirs of runs in a folder that is no run itself, in the order of their numbers; those of a run are none."""
+    if is_run(folder):
+        return []
+    inner = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: number_order(path.name))
+    return [run for path in inner for run in ([path] if is_run(path) else runs_below(path))]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is the workdir of a run that has saved steps, or a step itself."""
+    return any((folder / name).exists() for name in (FOLDER, COMPLETE, MANIFEST))
+
+
+def number_order(name: str) -> list[tuple[int, str]]:
+    """Sorts names in the order of their numbers, not of their digits: seed-2 comes before seed-10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def numbered(root: Path) -> list[Path]:

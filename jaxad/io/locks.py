@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, InUseError
 
 LOCK = ".lock"
 """Name of the file, which other code must not take for content."""
@@ -58,8 +58,8 @@ def occupied(folder: Path | str, name: str, *, within: Sequence[str] = ()) -> It
         The folder.
 
     Raises:
-        ConfigError: another process, which is named, or another thread uses it; it cannot be made or written; its disk
-            is full.
+        InUseError: another process, which is named, or another thread uses it.
+        ConfigError: it cannot be made or written; its disk is full.
     """
     folder = Path(folder)
     made = _make(folder, name)
@@ -83,13 +83,14 @@ def locked(file: Path, what: str, *, patience: int = PATIENCE) -> Iterator[None]
         patience: times that it is asked for, 0.02 seconds apart.
 
     Raises:
-        ConfigError: another process or thread holds it, or it cannot be written.
+        InUseError: another process or thread holds it.
+        ConfigError: it cannot be written.
     """
     key, me = file.parent.resolve() / file.name, threading.get_ident()
     with _guard:
         owner, depth = _held.get(key, (me, 0))
         if owner != me:
-            raise ConfigError(f"{what}: another thread of this process uses it; wait for its end, or give another")
+            raise InUseError(f"{what}: another thread of this process uses it; wait for its end, or give another")
         if not depth:
             descriptor = _acquire(key, what, patience)
         _held[key] = (me, depth + 1)
@@ -231,14 +232,14 @@ def _me() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
-def _taken(what: str, descriptor: int) -> ConfigError:
+def _taken(what: str, descriptor: int) -> InUseError:
     try:
         me = json.loads(os.read(descriptor, 4096))
         holder = f"process {me['pid']} on {me['host']}, since {me['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         # Locked, and about to be written; or by somebody else.
         holder = "which does not say who it is"
-    return ConfigError(f"{what}: another process uses it ({holder}); wait for its end, or give another")
+    return InUseError(f"{what}: another process uses it ({holder}); wait for its end, or give another")
 
 
 def _make(folder: Path, name: str) -> list[Path]:

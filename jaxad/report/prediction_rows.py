@@ -13,6 +13,8 @@ from jaxad.io.text import name_text
 
 COLUMNS = ("file", "category", "verdict", "score", "threshold", "scaled", "box", "model", "problem")
 """Of the table."""
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet would compute."""
 
 
 def problem_row(problem: Problem) -> dict[str, str]:
@@ -44,4 +46,9 @@ def problem_cells(problem: Problem) -> dict[str, Any]:
 
 def text_cell(value: Any) -> Any:
     """The value of a cell, with an apostrophe before a text that a spreadsheet would take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
+def plain_text(cell: str) -> str:
+    """The inverse of `text_cell`, of a text."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULAS) else cell

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from jaxad import data
 from jaxad.config import DataConfig
+from jaxad.config.training import NAMES
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import described
 from jaxad.data.depth import common_depths
@@ -112,7 +113,7 @@ def origins(step: Step) -> list[Origin]:
     first = {
         "source": str(known.get("source", "")).removesuffix("/train"),
         "categories": step.meta["categories"],
-        "names": known.get("names") or {},
+        "names": {name: known[name] for name in NAMES if name in known},
         "captions": (known.get("captions") or {}).get("source") or "",
         "holdout": known.get("holdout", 0.0),
         "sha256": (known.get("sha256") or {}).get("images", ""),

@@ -44,6 +44,7 @@ from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.vit.config import ViTConfig
 from jaxad.models.weights.loader import find_weights, read_tensors
 from jaxad.nn.normalization import IMAGENET, Normalization
+from jaxad.report.comparison.comparison import compare
 from jaxad.report.schema import validate_report
 from tests.campaigns.list_readers import read_user_list, user_lists
 from tests.models.captioner import made_checkpoints as internvl
@@ -53,6 +54,7 @@ from tests.models.stable_diffusion.made_checkpoints import AUTOENCODER, UNET
 from tests.models.vit.made_checkpoints import write_dinov2
 from tests.models.weights.torch_files import Storage, tensor, tensor_of, write_torch
 from tests.report.cases import make_report
+from tests.report.comparison.made_reports import write_made
 from tests.tfds_builders.real_iad_layout import Writer, write_list
 from tests.tfds_builders.test_coco_ad import ELEPHANT, PERSON, Coco, crowd, thing
 from tests.tfds_builders.test_visa import HEAD, ROWS
@@ -373,6 +375,15 @@ def _verify(file: Path) -> None:
         raise DataError("; ".join(damaged))
 
 
+def _reports(folder: Path) -> list[Path]:
+    write_made(folder, 1.0)
+    return [folder / "report.json", folder / "images.csv"]
+
+
+def _compare(file: Path) -> None:
+    compare([file.parent], metrics=["image_auroc"], resamples=100)
+
+
 READERS = (
     Reader("safetensors", _safetensors, _weights),
     Reader("torch, zip and legacy", _torch, _weights, 20),
@@ -390,5 +401,6 @@ READERS = (
     Reader("feature caches (.npy)", _npy, _read_npy, 5),
     Reader("what runs leave", _run, _verify),
     Reader("report.json", _report, lambda file: validate_report(read_object(file, error=DataError)), 1),
+    Reader("reports to compare", _reports, _compare, 2),
     Reader("prepared data sets", _prepared, _read_prepared, 1),
 )

@@ -1,4 +1,5 @@
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_a_source_is_evaluated_like_the_data_set_it_belongs_to(report, trained, 
         for name in SEVEN:
             assert values[name] == pytest.approx(report["classes"][category][name], abs=1e-4)
     assert alone["data"]["counts"]["disc"] == {"test_normal": 4, "test_anomalous": 4}
+    assert datetime.fromisoformat(alone["environment"]["date"]) <= datetime.now(UTC)
+
+
+def test_the_report_says_which_images_by_their_content(report, trained, parts):
+    def content(source):
+        return jaxad.evaluate(trained.model, source)["data"]["sha256"]["test"]
+
+    # Not their order.
+    backwards = parts.test.select(range(len(parts.test) - 1, -1, -1))
+    assert content(backwards) == report["data"]["sha256"]["test"]
+    others = parts.test.select([1, *range(1, len(parts.test))])
+    assert content(others) != report["data"]["sha256"]["test"]
 
 
 def test_undefined_metrics_are_null_with_a_reason_and_left_out_of_the_mean(report, trained, parts):
@@ -111,7 +124,8 @@ def test_the_speed_is_that_of_the_batches_after_the_second(trained, parts, monke
             records = [source.records[index] for index in indices]
             maps = np.random.default_rng(first).random((len(indices), 256, 256), np.float32)
             none = [None] * len(indices)
-            loaded = SimpleNamespace(records=records, indices=indices, masks=none, sizes=none)
+            batch = SimpleNamespace(seed=np.zeros(5, np.uint32))
+            loaded = SimpleNamespace(records=records, indices=indices, masks=none, sizes=none, batch=batch)
             yield Output(maps.max((1, 2)), maps, loaded)
 
     monkeypatch.setattr(Predictor, "stream", stream)

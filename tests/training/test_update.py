@@ -349,7 +349,7 @@ def test_names_and_captions_of_the_data_are_recorded_and_used_again(tmp_path, al
     (parts / "disc/train/good").rename(parts / "disc/train/prima")
     names = {"good_names": ["prima"]}
     data = jaxad.data.load(f"folder:{parts}", config=DataConfig(good_names=("prima",)))
-    provenance = {"holdout": 0.1, "names": names}
+    provenance = {"holdout": 0.1, **names}
     jaxad.fit(padim(), data.train, workdir=tmp_path / "run", holdout=data.holdout, provenance=provenance)
     with pytest.raises(ConfigError, match="padim learns from none"):
         update(tmp_path / "run", Origin(f"folder:{parts}", captions="x.json"))

@@ -9,12 +9,13 @@ import pytest
 from experiments.dpdiff import table3, table5, table6, table7, table8, table9
 from experiments.dpdiff.rows import Table
 from jaxad.metrics import METRICS
+from jaxad.report.comparison.comparison import compare
 from tests.experiments.dpdiff.toy_rows import toy_rows
 
 
 @pytest.mark.slow
 def test_rows_change_what_they_say(parts, tmp_path, capsys):
-    table = Table(toy_rows(parts, tmp_path, seeds=(0, 1)), {"other blocks": range(8)})
+    table = Table(toy_rows(parts, tmp_path, seeds=(0, 1)), {"other blocks": range(8)}, "Table 8")
     table.row("other blocks", blocks=(1, 2), local_prototypes=0, global_prototypes=0, depth=1)
     table.row("other rate", train={"learning_rate": 1e-5}, local_prototypes=0, global_prototypes=0, depth=1)
     for seed in (0, 1):
@@ -23,8 +24,15 @@ def test_rows_change_what_they_say(parts, tmp_path, capsys):
         assert blocks["config"]["blocks"] == [1, 2]
         assert rate["config"]["blocks"] == "middle"
         assert (blocks["train"]["seed"], rate["train"]["learning_rate"]) == (seed, 1e-5)
-    names = [line.split()[-9] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert names == ["ours", "std", "published", "ours", "std"]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line[29:39].strip() for line in lines] == ["ours", "std", "published", "ours", "std"]
+    assert "left out: for the 15 categories of mvtec_ad, of which" in lines[2]
+    found = compare([tmp_path / "reports"], resamples=100, metrics=("image_auroc",))
+    assert [(method.name, method.seeds) for method in found.methods] == [
+        ("other-blocks", ("0", "1")),
+        ("other-rate", ("0", "1")),
+    ]
+    assert "published values of DPDiff-AD, Table 8 left out" in " ".join(found.notes)
 
 
 @pytest.mark.parametrize("table", [table3, table5, table6, table7, table8, table9])

@@ -13,6 +13,7 @@ import tyro
 
 import jaxad
 from experiments.vlmdiff import results, sampling, table9, table11, table12, table13, table14, table15
+from experiments.vlmdiff import rows as vlmdiff_rows
 from experiments.vlmdiff.rows import COCO_SPLITS, METRICS, RowOptions, Table, check_lpips
 from jaxad.config import VLMDiffConfig
 from jaxad.data.captions.writing import write_captions
@@ -135,19 +136,19 @@ def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch)
     folder = write_captions(tmp_path, name, "internvl3-8b-hf", "pd", "train", ids, lambda done: texts[done:])
     captioned(tmp_path, parts, "test", "with a hole", name, "internvl3-8b-hf")
     detector = SimpleNamespace(inputs=SimpleNamespace(captions="always"))
-    restored = SimpleNamespace(detector=detector, meta={"train": None, "data": {}, "step": 1})
+    restored = SimpleNamespace(detector=detector, meta={"train": None, "data": {}, "step": 1, "pretrained": ""})
     monkeypatch.setattr(jaxad.VLMDiff, "create", lambda config, key: detector)
     monkeypatch.setattr(jaxad, "fit", lambda *_, provenance, **__: trained.append(provenance))
     monkeypatch.setattr(jaxad, "restore", lambda workdir: restored)
     report = {"mean": dict.fromkeys(METRICS, 0.5)}
-    monkeypatch.setattr(jaxad, "evaluate", lambda *_, provenance, **__: evaluated.append(provenance) or report)
-    monkeypatch.setattr(jaxad, "write_report", lambda *_: None)
+    monkeypatch.setattr(vlmdiff_rows, "score", lambda *_, **__: None)
+    monkeypatch.setattr(vlmdiff_rows, "keep", lambda *_, provenance, **__: evaluated.append(provenance) or report)
     options = RowOptions(
         out=tmp_path / "runs", captions=tmp_path, preset="small", autoencoder="pretrained", seeds=(1, 2)
     )
     Table(options, {}).row("all", parts.name)
     record = {"vlm": "internvl", "source": str(folder), "images": 24, "missing": 1}
-    assert trained == [{"captions": record}] * 2
+    assert trained == [{"captions": record, "preset": "small", "holdout": 0.0}] * 2
     tested = {**record, "images": len(parts.test), "missing": 0}
     assert [provenance["test_captions"] for provenance in evaluated] == [tested] * 2
 
@@ -178,6 +179,7 @@ def test_tables_share_autoencoder_and_runs(parts, options, capsys):
     data, out = parts.name, options["out"]
     texts = table12.main(RowOptions(**options))
     (folder,) = [child for child in out.iterdir() if child.name != "reports"]
+    assert len(list(out.glob("reports/*/seed-1/images.csv"))) == 2
     assert {child.name for child in folder.iterdir()} == {"autoencoder", "vlmdiff-internvl-2-steps"}
     workdir = folder / "vlmdiff-internvl-2-steps" / "seed-1"
     config = json.loads((workdir / "config.json").read_text())
@@ -198,7 +200,8 @@ def test_tables_share_autoencoder_and_runs(parts, options, capsys):
     assert capsys.readouterr().err.count("nothing to train") == 2
     assert compared[f"{data}, random:32x1"] != texts[f"{data}, no text"]
 
-    (row,) = sampling.main(sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=4))
+    swept = sampling.Sampling(workdir, data, timesteps=(100,), steps=(2,), batch_size=4, out=out / "sweep")
+    (row,) = sampling.main(swept)
     assert (row.start_timestep, row.sampling_steps) == (100, 2)
     assert (row.images_per_second or 0) > 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["t", "steps"], ["100", "2"]]
