@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from jaxad.inference.decisions import VERDICTS
 from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, TsneInput
-from jaxad.io.pictures import encode_picture, shrink
+from jaxad.io.pictures import data_uri, shrink
 from jaxad.io.text import name_text
 from jaxad.report import charts
 from jaxad.report.images import panels
@@ -200,6 +199,5 @@ def _name(record: Record) -> str:
 
 
 def uri(picture: np.ndarray, suffix: str) -> str:
-    """A picture uint8 [h w 3] as a data URI, ".png" or ".jpg"."""
-    kind = {".png": "png", ".jpg": "jpeg"}[suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(encode_picture(picture, suffix, quality=80)).decode()}"
+    """A picture uint8 [h w 3] of the page as a data URI, ".png" or ".jpg"."""
+    return data_uri(picture, suffix, quality=80)
