@@ -113,7 +113,7 @@ def test_predict_leaves_bad_images_out_on_request(work, odd_images, tmp_path, ca
     # Scores but for rounding, as batches are others.
     pairs = zip(before.splitlines(), lines.splitlines(), strict=True)
     for old, new in ((json.loads(old), json.loads(new)) for old, new in pairs):
-        assert new == old | {"score": pytest.approx(old["score"], abs=1e-5)}
+        assert new == old | {name: pytest.approx(old[name], abs=1e-5) for name in ("score", "scaled")}
     assert "of 4 images are anomalous" in (said := capsys.readouterr()).out
     assert "2 of 6 images cannot be used" in said.err.replace("\n", " ")
     problems = [json.loads(line) for line in (tmp_path / "out/problems.jsonl").read_text().splitlines()]
