@@ -103,9 +103,9 @@ class Predict(Command):
     def _judge(self) -> None:
         from jaxad.cli._captions import takes_captions
         from jaxad.data import ImageList
-        from jaxad.data.batches import padded_size
         from jaxad.inference import checkpoint
         from jaxad.inference.inspector import of_checkpoint, renamed
+        from jaxad.inference.prediction import at_once
         from jaxad.io.progress import Reporter
         from jaxad.io.text import typed
 
@@ -122,8 +122,7 @@ class Predict(Command):
         source, batch_size = None, self.batch_size
         if self.watch is None:
             source = ImageList(list(self.images), category, known=detector.categories)
-            # Of tiles there are many more than images.
-            batch_size = padded_size(len(source), batch_size or 16) if detector.tiling is None else batch_size or 16
+            batch_size = at_once(detector, len(source), batch_size)
         inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
         reporter.warn(inspector.notes)
         if source is None:

@@ -17,6 +17,7 @@ from PIL import Image
 from jaxad.data.decode import decode_mask
 from jaxad.errors import DataError
 from jaxad.io.json_files import SETTINGS, parse_json
+from jaxad.io.pictures import by_centers
 from jaxad.io.places import expanded
 from jaxad.io.text import typed
 from jaxad.io.untrusted import bytes_of
@@ -47,12 +48,7 @@ class Region:
     def inside(self, height: int, width: int) -> np.ndarray:
         """Whether each pixel of an image of that size lies in the region, by its center: bool [height width]."""
         if self.mask:
-            picture = _decoded(self.mask)
-            rows, columns = (
-                ((np.arange(to) + 0.5) * length / to).astype(int)
-                for to, length in zip((height, width), picture.shape, strict=True)
-            )
-            return picture[np.ix_(rows, columns)]
+            return by_centers(_decoded(self.mask), (height, width))
         found = np.zeros((height, width), bool)
         across, down = self.size or (width, height)
         x, y = (np.arange(width) + 0.5) * across / width, (np.arange(height) + 0.5) * down / height

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from jaxad.data.layout.photos import LINES
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.rechoose import no_scores, read_decided
 from jaxad.inference.threshold import Threshold
 from jaxad.io.json_files import parse_json
 
-LINES = "predictions.jsonl"
 SURE = 0.01
 """Probability below which a difference is taken for one, over all categories together."""
 FEW = 20

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from jaxad.io.pictures import by_centers
+
 FAINT = 0.8
 """Share of its highest pixel above which the hottest region of a faint anomaly is drawn."""
 
@@ -88,8 +90,5 @@ def finite_map(map: np.ndarray) -> np.ndarray:
 
 def kept_to(inside: np.ndarray, map: np.ndarray, limit: float | None) -> np.ndarray:
     """The map [h w] of a region, `inside` bool [h' w'], with nothing above the limit outside."""
-    rows, columns = (
-        ((np.arange(to) + 0.5) * length / to).astype(int) for to, length in zip(map.shape, inside.shape, strict=True)
-    )
     lowest = map.min() if limit is None else min(float(map.min()), limit)
-    return np.where(inside[np.ix_(rows, columns)], map, np.float32(lowest))
+    return np.where(by_centers(inside, (map.shape[0], map.shape[1])), map, np.float32(lowest))

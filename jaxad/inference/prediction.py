@@ -21,6 +21,22 @@ if TYPE_CHECKING:
 OnBad = Callable[[Sequence[Problem]], None]
 
 
+AT_ONCE = 16
+"""Images of a batch where all are there already."""
+
+
+def at_once(detector: Detector, images: int, batch_size: int | None = None) -> int:
+    """The batch size for so many images: no larger than they need, of which it is filled up to a power of two.
+
+    Args:
+        detector: of tiles, of which there are many more than images, or of whole images.
+        images: their number.
+        batch_size: the largest; None for `AT_ONCE`.
+    """
+    batch_size = batch_size or AT_ONCE
+    return padded_size(images, batch_size) if detector.tiling is None else batch_size
+
+
 def predict(
     detector: Detector,
     images: Any,
@@ -28,7 +44,7 @@ def predict(
     threshold: Threshold | None = None,
     category: str = "",
     protocol: str | None = None,
-    batch_size: int = 16,
+    batch_size: int = AT_ONCE,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Answer]:
@@ -53,9 +69,7 @@ def predict(
     """
     source = images if isinstance(images, ImageList) else ImageList(images, category, known=detector.categories)
     name = protocol_of(threshold, protocol)
-    # Of tiles there are many more than images.
-    at_once = padded_size(len(source), batch_size) if detector.tiling is None else batch_size
-    predictor = Predictor(detector, name, batch_size=at_once)
+    predictor = Predictor(detector, name, batch_size=at_once(detector, len(source), batch_size))
     return list(answers(predictor, source, threshold=threshold, workers=workers, progress=progress))
 
 

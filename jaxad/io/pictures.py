@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import cv2
@@ -32,3 +33,17 @@ def encode_picture(picture: np.ndarray, suffix: str, *, quality: int = 85) -> by
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, name, **options)
     return buffer.getvalue()
+
+
+def data_uri(picture: np.ndarray, suffix: str, *, quality: int = 85) -> str:
+    """The picture as a `data:` URI; arguments as of `encode_picture`."""
+    kind = {".png": "png"}.get(suffix.lower(), "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(encode_picture(picture, suffix, quality=quality)).decode()}"
+
+
+def by_centers(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """An array [h w] at another size, by the element under each center."""
+    rows, columns = (
+        ((np.arange(to) + 0.5) * length / to).astype(int) for to, length in zip(shape, array.shape, strict=True)
+    )
+    return array[np.ix_(rows, columns)]

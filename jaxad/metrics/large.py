@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from jaxad.errors import ProtocolError
+from jaxad.io.pictures import by_centers
 from jaxad.metrics import processing
 from jaxad.metrics.protocols import Protocol
 
@@ -77,10 +78,7 @@ def mask_like(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if mask.ndim != 2 or mask.dtype != bool:
         raise ProtocolError(f"mask of shape {mask.shape} and type {mask.dtype}: must be bool [h w]")
-    rows, columns = (
-        ((np.arange(to) + 0.5) * length / to).astype(int) for to, length in zip(shape, mask.shape, strict=True)
-    )
-    return mask[np.ix_(rows, columns)]
+    return by_centers(mask, shape)
 
 
 def reduced(protocol: Protocol, map: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import PICTURE, Case, Curves, Evaluation, PrototypeFigure, TsneInput
-from jaxad.io.pictures import encode_picture, shrink
+from jaxad.io.pictures import data_uri, shrink
 from jaxad.report import charts
 from jaxad.report.images import panels
 
@@ -179,6 +178,5 @@ def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
 
 
 def uri(picture: np.ndarray, suffix: str) -> str:
-    """A picture uint8 [h w 3] as a data URI, ".png" or ".jpg"."""
-    kind = {".png": "png", ".jpg": "jpeg"}[suffix]
-    return f"data:image/{kind};base64,{base64.b64encode(encode_picture(picture, suffix, quality=80)).decode()}"
+    """A picture uint8 [h w 3] of the page as a data URI, ".png" or ".jpg"."""
+    return data_uri(picture, suffix, quality=80)

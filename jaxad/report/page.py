@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from jaxad.inference.heat import heat
@@ -19,6 +17,7 @@ from jaxad.io.text import visible
 from jaxad.metrics import LABELS
 from jaxad.report import figures, image_list, mistakes, operating, summary
 from jaxad.report.schema import validate_report
+from jaxad.report.templates import rendered
 
 
 def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Evaluation | None = None) -> Path:
@@ -47,36 +46,36 @@ def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Eva
 
 
 def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
-    template = importlib.resources.files("jaxad.report").joinpath("template.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = summary.percent
     baseline = report.get("baseline")
     detector = evaluation.system or report["config"].get("system") or "Anomaly detector"
     decided = summary.decisions(report)
     thresholds = {name: row["threshold"] for name, row in report.get("decisions", {}).get("categories", {}).items()}
-    return environment.from_string(template, {"labels": LABELS}).render(
-        report=report,
-        evaluation=evaluation,
-        detector=detector,
-        notes=[*notes_of(report), *report["data"].get("notes", [])],
-        baseline=(evaluation.baseline or baseline.get("config", {}).get("system") or "baseline") if baseline else None,
-        verdict=summary.verdict(report, decided),
-        tiles=summary.tiles(report, decided),
-        table=summary.table(report),
-        decided=decided,
-        others=summary.decisions(baseline) if baseline else None,
-        mistakes=mistakes.sections(evaluation),
-        alternatives=operating.alternatives(evaluation.decisions, thresholds) if evaluation.decisions else [],
-        slider=operating.slider(evaluation.decisions, thresholds),
-        curves=figures.curves(report, evaluation),
-        gallery=figures.gallery(report, evaluation),
-        stops=[f"rgb({r} {g} {b})" for r, g, b in heat(np.linspace(0, 1, 9)[None], low=0, high=1)[0]],
-        prototypes=figures.prototypes(evaluation.prototypes),
-        tsne=figures.tsne(evaluation.tsne),
-        count_names=list(dict.fromkeys(name for counts in report["data"]["counts"].values() for name in counts)),
-        settings=_settings(report["config"]),
-        baseline_settings=_settings(baseline.get("config", {})) if baseline else [],
-    )
+    named = evaluation.baseline or (baseline or {}).get("config", {}).get("system") or "baseline"
+    values = {
+        "report": report,
+        "evaluation": evaluation,
+        "detector": detector,
+        "notes": [*notes_of(report), *report["data"].get("notes", [])],
+        "baseline": named if baseline else None,
+        "verdict": summary.verdict(report, decided),
+        "tiles": summary.tiles(report, decided),
+        "table": summary.table(report),
+        "decided": decided,
+        "others": summary.decisions(baseline) if baseline else None,
+        "mistakes": mistakes.sections(evaluation),
+        "alternatives": operating.alternatives(evaluation.decisions, thresholds) if evaluation.decisions else [],
+        "slider": operating.slider(evaluation.decisions, thresholds),
+        "curves": figures.curves(report, evaluation),
+        "gallery": figures.gallery(report, evaluation),
+        "stops": [f"rgb({r} {g} {b})" for r, g, b in heat(np.linspace(0, 1, 9)[None], low=0, high=1)[0]],
+        "prototypes": figures.prototypes(evaluation.prototypes),
+        "tsne": figures.tsne(evaluation.tsne),
+        "count_names": list(dict.fromkeys(name for counts in report["data"]["counts"].values() for name in counts)),
+        "settings": _settings(report["config"]),
+        "baseline_settings": _settings(baseline.get("config", {})) if baseline else [],
+    }
+    how: dict[str, Any] = {"filters": {"percent": summary.percent}, "globals": {"labels": LABELS}}
+    return rendered("jaxad.report", "template.html", values, **how)
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

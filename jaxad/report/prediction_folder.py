@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from jaxad.data.layout.photos import KINDS, LINES
 from jaxad.errors import ConfigError, Problem
 from jaxad.inference.answer import Answer
 from jaxad.io.atomic import write_whole
@@ -40,14 +41,7 @@ from jaxad.report.images import save_map, save_mask
 from jaxad.report.prediction_page import Worst
 from jaxad.report.prediction_rows import answer_cells, problem_cells, problem_row, table_line
 
-KINDS = ("overlay", "map", "mask")
-LINES, PROBLEMS, TABLE, PAGE, MODEL = (
-    "predictions.jsonl",
-    "problems.jsonl",
-    "predictions.csv",
-    "index.html",
-    "model.json",
-)
+PROBLEMS, TABLE, PAGE, MODEL = "problems.jsonl", "predictions.csv", "index.html", "model.json"
 STAMP = "stamp"
 JUDGED = "judged"
 """The key that lines of a watched folder (`jaxad.report.watched_folder`) have and others have not."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import heapq
-import importlib.resources
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-
 from jaxad.inference.answer import Answer
-from jaxad.io.pictures import encode_picture, shrink
+from jaxad.io.pictures import data_uri, shrink
 from jaxad.io.text import name_text, visible
+from jaxad.report.templates import rendered
 
 LISTED = 1000
 """Images with a thumbnail on the page, and problems in its table."""
@@ -62,21 +59,18 @@ class Worst:
             model: which one judged (`Restored.identity`).
             problems: `file`, `kind` and `detail` of what was not judged.
         """
-        template = importlib.resources.files("jaxad.report").joinpath("prediction_page.html").read_text("utf-8")
-        environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        text = environment.from_string(template).render(
-            rows=[row for _, _, row in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)],
-            judged=self._judged,
-            anomalous=self._anomalous,
-            model=model,
-            problems=problems[:LISTED],
-            left_out=len({problem["file"] for problem in problems}),
-        )
-        return visible(text, lines=True)
+        values = {
+            "rows": [row for _, _, row in sorted(self._heap, key=lambda entry: entry[:2], reverse=True)],
+            "judged": self._judged,
+            "anomalous": self._anomalous,
+            "model": model,
+            "problems": problems[:LISTED],
+            "left_out": len({problem["file"] for problem in problems}),
+        }
+        return visible(rendered("jaxad.report", "prediction_page.html", values), lines=True)
 
 
 def _row(answer: Answer, link: str) -> dict[str, Any]:
-    thumbnail = base64.b64encode(encode_picture(shrink(answer.overlay, SIDE), ".jpg", quality=70)).decode()
     return {
         "file": name_text(answer.file),
         "category": answer.category,
@@ -85,5 +79,5 @@ def _row(answer: Answer, link: str) -> dict[str, Any]:
         "threshold": answer.threshold,
         "scaled": answer.scaled,
         "link": quote(link),
-        "thumbnail": f"data:image/jpeg;base64,{thumbnail}",
+        "thumbnail": data_uri(shrink(answer.overlay, SIDE), ".jpg", quality=70),
     }

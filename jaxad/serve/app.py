@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
-import importlib.resources
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
 
-import jinja2
 from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -24,8 +21,9 @@ from jaxad.errors import ConfigError
 from jaxad.inference.answer import Answer
 from jaxad.inference.inspector import Inspector
 from jaxad.io.foreign import explained
-from jaxad.io.pictures import encode_picture
+from jaxad.io.pictures import data_uri
 from jaxad.io.threads import cpus
+from jaxad.report.templates import rendered
 from jaxad.serve.batcher import Batcher
 from jaxad.serve.numbers import Numbers
 from jaxad.serve.settings import ServeSettings
@@ -177,21 +175,14 @@ class Service:
 def _content(answer: Answer, overlay: bool, mask: bool) -> dict[str, Any]:
     content = answer.to_json()
     if overlay:
-        content["overlay"] = _data_uri(encode_picture(answer.overlay, ".jpg"), "image/jpeg")
+        content["overlay"] = data_uri(answer.overlay, ".jpg")
     if mask:
-        picture = None if answer.mask is None else encode_picture(answer.mask.astype("uint8") * 255, ".png")
-        content["mask"] = None if picture is None else _data_uri(picture, "image/png")
+        content["mask"] = None if answer.mask is None else data_uri(answer.mask.astype("uint8") * 255, ".png")
     return content
 
 
-def _data_uri(picture: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(picture).decode()}"
-
-
 def _html(name: str, **values: Any) -> HTMLResponse:
-    template = importlib.resources.files("jaxad.serve").joinpath(name).read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return HTMLResponse(environment.from_string(template).render(**values), headers=PAGE_HEADERS)
+    return HTMLResponse(rendered("jaxad.serve", name, values), headers=PAGE_HEADERS)
 
 
 async def _in_words(request: Request, error: Any) -> JSONResponse:

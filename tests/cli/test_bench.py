@@ -109,7 +109,7 @@ def test_a_benchmark_is_found_by_its_name(monkeypatch, capsys, refused):
         """
         print(f"{size} {batch_size}")
 
-    monkeypatch.setattr(benchmarks, "_entries", {**benchmarks._entries, "mine": main})
+    monkeypatch.setitem(benchmarks._entries, "mine", main)
     cli.run(cli.parse(["bench", "mine", "--size", "tiny", "--batch-size", "3"]))
     assert capsys.readouterr().out == "tiny 3\n"
     assert "did you mean mine?" in refused("bench", "mien")

@@ -139,8 +139,9 @@ def installed(tmp_path, monkeypatch):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: grayness\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[jaxad.detectors]\ngray = grayness:Gray\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(detectors, "_entries", dict(detectors._entries))
     yield tmp_path
+    # All others stay: their modules would not be imported again.
+    detectors._entries.pop("gray", None)
     sys.modules.pop("grayness", None)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from jaxad.data.tiles import Tiling
 from jaxad.inference.answer import Answer
 from jaxad.inference.heat import overlay
 from jaxad.inference.maps import heat_scale
+from jaxad.inference.prediction import at_once
 from jaxad.inference.threshold import Limits, Threshold
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
@@ -77,3 +80,10 @@ def test_lines_hold_names_that_terminals_can_show(name):
     found = Answer(str(Path(name)), "", 1.0, IMAGE, None, "", np.zeros((2, 2), np.float32))
     assert "\\x" in found.to_json()["file"]
     assert found.to_json()["model"] is None
+
+
+def test_no_batch_is_larger_than_the_images_need():
+    whole, tiled = (SimpleNamespace(tiling=tiling) for tiling in (None, Tiling(64)))
+    assert [at_once(whole, images) for images in (1, 3, 40)] == [1, 4, 16]
+    assert at_once(whole, 40, 3) == 3
+    assert at_once(tiled, 1) == 16

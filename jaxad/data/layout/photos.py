@@ -10,9 +10,9 @@ from jaxad.data.layout.evidence import are_masks, copies_of_others, masks_beside
 from jaxad.data.layout.tree import Folder, is_image, read_tree
 from jaxad.data.layout.words import role
 
-RESULTS = "predictions.jsonl"
+LINES = "predictions.jsonl"
 """The file by which a folder of results is known."""
-PICTURES = ("overlay", "map", "mask")
+KINDS = ("overlay", "map", "mask")
 """Folders in it that are results too."""
 
 
@@ -86,11 +86,11 @@ def _to_judge(folder: Folder, found: Photos) -> Iterator[Folder]:
     """The folder and those below it that may hold images to judge; notes what the others hold."""
     yield folder
     found.kept.extend(folder.kept)
-    results = any(file.name == RESULTS for file in folder.others)
+    results = any(file.name == LINES for file in folder.others)
     # Those of a folder of results are ours.
     found.others.extend([] if results else folder.others)
     for child in folder.folders:
-        if results and child.name in PICTURES:
+        if results and child.name in KINDS:
             found.results.extend(child.all_images())
         elif role(child.name).part == "masks" and are_masks(child):
             found.masks.extend(child.all_images())
