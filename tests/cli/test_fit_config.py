@@ -230,6 +230,14 @@ def test_impossible_seeds_and_settings_are_refused_together(data, tmp_path, caps
     assert not (tmp_path / "run").exists()
 
 
+def test_data_that_are_not_there_are_no_failure_of_each_run(tmp_path, capsys):
+    words = ("--data", f"folder:{tmp_path}/none", "--workdir", tmp_path / "run", *BANK)
+    said = failure(capsys, "fit", "patch-bank", *words, "--seeds", 1, 2)
+    assert said.count("no such folder") == 1
+    assert "runs are done" not in said
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_no_folder_of_runs(seeds, data, capsys):
     workdir = seeds / "seed-3"
     said = failure(capsys, "fit", "patch-bank", "--data", data, "--workdir", workdir, *BANK, "--seeds", 1, 2)
