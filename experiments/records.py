@@ -42,7 +42,8 @@ class Printed:
         """What was published for a row on a data set; None where nothing was."""
         if (values := self.rows.get(name)) is None:
             return None
-        known = {metric: value / 100 for metric, value in zip(self.metrics, values, strict=True) if value is not None}
+        shares = zip(self.metrics, values, strict=True)
+        known = {metric: round(value / 100, 6) for metric, value in shares if value is not None}
         return Published(self.source, data or self.data, self.protocol, known, name)
 
 

@@ -17,7 +17,7 @@ import experiments
 
 ROOT = Path(__file__).parents[1]
 MODULES = [module for module in pkgutil.walk_packages(experiments.__path__, "experiments.") if not module.ispkg]
-EXPERIMENTS = [module.name for module in MODULES if not module.name.endswith(("rows", "sweep"))]
+EXPERIMENTS = [module.name for module in MODULES if not module.name.endswith(("rows", "sweep", "records"))]
 
 
 @pytest.fixture(scope="module")

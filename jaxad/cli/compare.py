@@ -87,13 +87,15 @@ class Compare(Command):
                 self._write(found, self.out)
 
     def _write(self, found: Comparison, folder: Path) -> None:
+        from jaxad.cli._terminal import width
         from jaxad.io.text import visible
         from jaxad.report.comparison.files import write_comparison
 
         written = write_comparison(found, folder, figures=self.curves)
         drawn = [path for path in written if path.suffix in (".svg", ".pdf")]
         tables = ", ".join(path.name for path in written[1:] if path not in drawn)
-        show(f"see {visible(written[0])}; beside it {tables}{f' and {len(drawn)} figures' if drawn else ''}")
+        show(f"see {visible(written[0])}")
+        show(textwrap.fill(f"beside it {tables}{f' and {len(drawn)} figures' if drawn else ''}", width()))
 
 
 def _print(found: Comparison) -> None:

@@ -84,6 +84,8 @@ class FitSeveral(Command):
         parallel.start_processes()
         reporter = Reporter(quiet=not parallel.is_main_process())
         loaded = _Loaded(reporter)
+        # Data that cannot be used are no failure of single runs.
+        loaded.of(next(iter(self.runs.values())))
 
         def work(name: str) -> None:
             command = self.runs[name]

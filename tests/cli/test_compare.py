@@ -46,7 +46,9 @@ def test_more_methods_than_fit_stand_below_each_other(runs, capsys):
 
 def test_files_are_written_and_figures_where_asked(runs, tmp_path, capsys):
     jaxad("compare", runs, "--resamples", 100, "--metrics", "image_auroc", "--out", tmp_path / "c", "--curves")
-    assert f"see {tmp_path / 'c' / 'compare.md'}; beside it compare.json" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"see {tmp_path / 'c' / 'compare.md'}\nbeside it compare.json" in said
+    assert "6 figures" in " ".join(said.split())
     written = {path.name for path in (tmp_path / "c").iterdir()}
     tables = {"compare.json", "compare.md", "results.csv", "tests.csv", "tables.tex", "document.tex"}
     curves = {

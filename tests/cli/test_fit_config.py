@@ -92,8 +92,8 @@ def test_everything_wrong_in_a_file_is_named_at_once(tmp_path, capsys):
     file = tmp_path / "mine.json"
     wrong = {
         "system": "dpdiff",
-        "preset": "smal",
-        "confg": {},
+        "preset": "tiny",
+        "configs": {},
         "config": {"depht": 3, "draws": "many"},
         "train": {"steps": 1.5},
         "protocol": "exact",
@@ -106,14 +106,14 @@ def test_everything_wrong_in_a_file_is_named_at_once(tmp_path, capsys):
     assert "system = 'dpdiff': the command names patch-bank" in said
     said = failure(capsys, "fit", "--config", file, "--workdir", tmp_path / "run", "--data", "demo")
     for part in (
-        "confg: no such field in a config; did you mean config?",
+        "configs: no such field in a config; did you mean config?",
         "config.depht: no such field in DPDiffConfig; did you mean depth?",
         "config.draws = 'many': must be of type int",
         "train.steps = 1.5: must be of type int",
         "data.holdot: no such field in data; did you mean holdout?",
         "data.categories = 'tile': must be a list",
         "data.shots: no such field in data",
-        "preset = 'smal': must be one of paper, small",
+        "preset = 'tiny': must be one of paper, small",
         "protocol = 'exact': must be one of exact-256",
         "false_alarm = 'low': must be of type float",
     ):
@@ -227,6 +227,14 @@ def test_impossible_seeds_and_settings_are_refused_together(data, tmp_path, caps
     assert "--seeds 1 1 -2: each must be another one" in said
     assert "--seeds -2: must be 0 to" in said
     assert said.count("--model.neighbors 0: must be at least 1") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_are_not_there_are_no_failure_of_each_run(tmp_path, capsys):
+    words = ("--data", f"folder:{tmp_path}/none", "--workdir", tmp_path / "run", *BANK)
+    said = failure(capsys, "fit", "patch-bank", *words, "--seeds", 1, 2)
+    assert said.count("no such folder") == 1
+    assert "runs are done" not in said
     assert not (tmp_path / "run").exists()
 
 

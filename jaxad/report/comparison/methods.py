@@ -90,6 +90,8 @@ def grouped(results: Sequence[Result], names: Sequence[str] = ()) -> tuple[list[
     problems = [*_protocols(results), *_twice(parts), *_other_images(results, common)]
     if names and len(names) != len(parts):
         problems.append(f"names = {' '.join(names)}: {len(names)} names, but there are {len(parts)} methods")
+    if len(set(names)) < len(names):
+        problems.append(f"names = {' '.join(names)}: each must be another one")
     if not common:
         problems.append("the reports have no category in common; give reports on the same data set")
     if problems:

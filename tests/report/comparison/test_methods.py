@@ -48,6 +48,8 @@ def test_names_are_given_or_what_paths_and_settings_have_of_their_own(tmp_path):
     assert [method.name for method in grouped(read(*twins))[0]] == ["y depth 1", "y depth 2"]
     with pytest.raises(DataError, match="names = one: 1 names, but there are 3 methods"):
         grouped(read(*folders), ("one",))
+    with pytest.raises(DataError, match="names = a b a: each must be another one"):
+        grouped(read(*folders), ("a", "b", "a"))
 
 
 def test_what_does_not_compare_is_refused_with_all_reasons(tmp_path):
