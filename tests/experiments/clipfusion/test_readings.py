@@ -100,8 +100,8 @@ def test_account_by_cell_and_by_reading():
 
 
 def test_what_there_is_not_is_named_at_once(options, tmp_path):
-    with pytest.raises(ConfigError, match=r"readings = litteral: .*literal[\s\S]*tables = 7: there are 3, 4"):
-        readings.main(ReadingOptions(tmp_path, readings=("default", "litteral"), tables=(3, 7)))
+    with pytest.raises(ConfigError, match=r"readings = verbatim: .*literal[\s\S]*tables = 7: there are 3, 4"):
+        readings.main(ReadingOptions(tmp_path, readings=("default", "verbatim"), tables=(3, 7)))
 
 
 class MadeUpRunner:
