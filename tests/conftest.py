@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 # Toy programs compile for seconds and run for milliseconds: optimize little, and compile each program once a session.
-# Without fusion emitters compilation takes a quarter less. XLA ends where it does not know a flag, as later ones may not.
+# Without fusion emitters compilation takes a quarter less. XLA ends at a flag that it does not know, as later ones may.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
