@@ -16,11 +16,17 @@ _PUBLISHED: dict[str, Any] = {
     "accumulate": 4,
     "learning_rate": 1e-5,
     "weight_decay": 0.01,
-    "sampling": "size",
     "seed": 1,
     "checkpoint_every": 1_900,
 }
-_SMALL: dict[str, Any] = {"steps": 600, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 20, "clip_norm": 1.0}
+_SMALL: dict[str, Any] = {
+    "steps": 600,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "warmup_steps": 20,
+    "clip_norm": 1.0,
+    "sampling": "even",
+}
 
 
 @dataclass(frozen=True)
