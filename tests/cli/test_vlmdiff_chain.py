@@ -106,7 +106,7 @@ def test_captions_at_test_time(outputs, monkeypatch):
     evaluate = [*words["evaluate"], "--out", "always", "--override", "captions=always"]
     run([*evaluate, "--captions", captions])
     recorded = json.loads(Path("always/report.json").read_text())["config"]["test_captions"]
-    assert recorded == {"source": captions, "images": 4, "missing": 0}
+    assert recorded == {"source": captions, "kind": "internvl2-8b, pd", "images": 4, "missing": 0}
 
 
 def test_another_network_compares(outputs, monkeypatch, capsys):
