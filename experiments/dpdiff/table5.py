@@ -14,6 +14,8 @@ Each row is a run of its own below --out, resumed if it was interrupted; rows wi
 
 from __future__ import annotations
 
+from typing import Any
+
 import tyro
 
 from experiments.dpdiff.rows import Mean, RowOptions, Table
@@ -31,7 +33,7 @@ PUBLISHED = {
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each row and prints ours beside the published one; returns the means by row."""
     table = Table(options, PUBLISHED, "Table 5")
-    alone = {"denoiser": "none", "score": "prototype", "precondition": "none"}
+    alone: dict[str, Any] = {"denoiser": "none", "score": "prototype", "precondition": "none"}
     table.row("local prototypes alone", global_prototypes=0, **alone)
     table.row("global prototypes alone", local_prototypes=0, **alone)
     table.row("diffusion", local_prototypes=0, global_prototypes=0)

@@ -120,19 +120,19 @@ class Predict(Command):
         detector = restored.detector
         reporter.warn(judge_in(restored, regions, detector.categories))
         category = typed(self.category, detector.categories)
-        source, captions, batch_size = None, {}, self.batch_size
+        source, batch_size = None, self.batch_size
         if self.watch is None:
             source = ImageList(list(self.images), category, known=detector.categories)
-            captions = described_photos(source, self.captions, detector, reporter)
             # Of tiles there are many more than images.
             batch_size = padded_size(len(source), batch_size or 16) if detector.tiling is None else batch_size or 16
+        inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
+        reporter.warn(inspector.notes)
+        captions = {} if source is None else described_photos(source, self.captions, detector, reporter)
         unlike = unlike_the_threshold(restored.meta, detector, captions)
         if unlike and self.threshold is None and restored.threshold is not None:
             raise ConfigError(
                 f"captions: the threshold does not hold, {unlike}; give --captions of that kind, or --threshold"
             )
-        inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
-        reporter.warn(inspector.notes)
         if source is None:
             self._watch(inspector, reporter)
         else:

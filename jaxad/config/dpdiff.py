@@ -240,7 +240,8 @@ class DPDiffConfig(FrozenFeatures):
     residual: Literal["squared", "cosine"] = setting("squared", source="paper", decision="dpdiff-residual")
     """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
     score: Literal["reconstruction", "prototype"] = setting("reconstruction", source="paper")
-    """Anomaly map from the reconstruction, or 1 - cosine to the nearest prototype, for which no denoiser is needed."""
+    """Anomaly map from the reconstruction, or 1 - cosine to the nearest prototype (rows 1 and 2 of the paper's Table
+    5)."""
     remat: bool = setting(
         False, source="jaxad", reason="the published size fits in memory; results do not depend on it"
     )

@@ -9,7 +9,7 @@ from jaxad.data.captions.attach import Captions, with_captions
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
-from jaxad.types import Record
+from jaxad.types import Record, Source
 
 
 def described(source: ImageSource, captions: Captions | None) -> ImageSource:
@@ -22,7 +22,7 @@ def described(source: ImageSource, captions: Captions | None) -> ImageSource:
 
 
 def caption_record(
-    source: ImageSource,
+    source: Source,
     captions: Captions | None,
     split: Literal["train", "test"],
     reporter: Reporter,
