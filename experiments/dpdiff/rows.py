@@ -25,6 +25,8 @@ from jaxad.nn.precision import compute_dtype
 
 PROTOCOL = "exact-256"
 """The paper names no protocol; all thresholds, at the size that the field compares at."""
+REPORTS = "reports"
+"""Folder of the records; those under another protocol lie in one of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,9 @@ class RunOptions(DataOptions):
     """Side of the square input in pixels; the preset's if not given."""
     holdout: float = 0.0
     """Share of normal images kept out of training; 0 in the paper."""
+    protocol: Literal["exact-256", "dpdiff"] = PROTOCOL
+    """Evaluation: maps smoothed and compared at 256 px, as the field does, or not smoothed at 448 px, as Eq. 24 is
+    written. Runs are the same for both, so that the second only evaluates."""
     seeds: tuple[int, ...] = (0,)
     """Each row is trained once for each of them; more than one gives mean and standard deviation."""
 
@@ -59,7 +64,7 @@ class Table:
     """Trains and evaluates rows and prints ours beside the published ones.
 
     Columns are `jaxad.metrics.METRICS`, macro means over the categories; published values stand in this order. Records
-    lie in the folder `reports` of --out.
+    lie in the folder `reports` of --out, of another protocol in `reports-PROTOCOL`.
 
     Args:
         options: of the command line.
@@ -84,24 +89,21 @@ class Table:
         self._options = options
         self._dataset = options.load(options.data, holdout=options.holdout)
         self._reporter = Reporter()
+        self._reports = REPORTS if options.protocol == PROTOCOL else f"{REPORTS}-{options.protocol}"
         self._backbone: tuple[Any, Any] = (None, None)
         self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
-        self._printed = Printed(f"DPDiff-AD, {source}", PROTOCOL, METRICS, published, data)
+        self._printed = Printed(f"DPDiff-AD, {source}", options.protocol, METRICS, published, data)
         self._lines = Lines(self._printed, width=28)
 
-    def row(
-        self, name: str, *, run: str = "", train: dict | None = None, restored: dict | None = None, **changes: Any
-    ) -> None:
+    def row(self, name: str, *, train: dict | None = None, **changes: Any) -> None:
         """Trains (or resumes) one row for each seed, evaluates and prints it.
 
         Args:
             name: of the row, as in the published table.
-            run: name of the row whose training this one shares; its own if not given.
             train: fields of TrainConfig that differ.
-            restored: fields of DPDiffConfig that differ at inference only.
             changes: fields of DPDiffConfig that differ.
         """
-        folder = self._options.out / slug(run or name)
+        folder = self._options.out / slug(name)
         config = replace(self.config, **changes)
         reports = []
         for seed in self._options.seeds:
@@ -118,11 +120,16 @@ class Table:
                 features=features["train"],
                 reporter=self._reporter,
             )
-            judging = jaxad.restore(workdir, **restored).detector if restored else trained.model
             with self._reporter.images(name, len(self._dataset.test)) as progress:
-                scored = score(judging, self._dataset.test, features=features["test"], progress=progress)
+                scored = score(
+                    trained.model,
+                    self._dataset.test,
+                    protocol=self._options.protocol,
+                    features=features["test"],
+                    progress=progress,
+                )
             provenance = {"row": name, "preset": self._options.preset, **run_record(read_meta(workdir))}
-            kept = self._options.out / "reports" / slug(name) / f"seed-{seed}"
+            kept = self._options.out / self._reports / slug(name) / f"seed-{seed}"
             published = self._printed.row(name)
             reports.append(keep(kept, scored, self._dataset, published=published, provenance=provenance))
         self.rows[name] = self._lines.show(name, [report["mean"] for report in reports], reports=reports)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -16,7 +16,9 @@ from jaxad.errors import ConfigError
 from jaxad.io.locks import require_writable
 
 if TYPE_CHECKING:
+    from jaxad.io.progress import Reporter
     from jaxad.models.captioner.hugging_face import Captioner
+    from jaxad.types import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,9 @@ class Caption(WorkCommand):
     transformers."""
     out: Path
     """Where the folder `DATA_captions_MODEL_PROMPT` is made; chosen categories and splits have folders of their own."""
-    prompt: str = "pd"
-    """A published prompt: pd (describe), pa (look for defects) or coco; or a text of your own."""
+    prompt: Annotated[str | None, tyro.conf.DisallowNone] = None
+    """A published prompt: pd (describe), pa (look for defects) or coco; or a text of your own. If not given coco for
+    COCO-AD, all prepared splits of which are described at once, and pd for other data."""
     split: Literal["train", "test"] = "train"
     """Training images, all of them normal, or test images."""
     max_new_tokens: int = 1024
@@ -58,16 +61,15 @@ class Caption(WorkCommand):
         from jaxad.io.text import visible
 
         raise_problems(below_one(self, "batch_size", "max_new_tokens", "workers", "fsdp"))
-        prompt = captioning.prompt_text(self.prompt)
+        asked = captioning.published_prompt(self.data) if self.prompt is None else self.prompt
+        prompt = captioning.prompt_text(asked)
         if not prompt.strip():
             raise ConfigError("prompt: is empty; give pd, pa, coco or a text")
         require_writable(expanded(self.out), "out")
         parallel.start_processes()
         shard = self._shard()
         reporter = Reporter()
-        dataset = self.load()
-        reporter.warn([str(problem) for problem in dataset.problems])
-        source = getattr(dataset, self.split)
+        source = self._source(reporter)
         first, end = captioning.shard_bounds(len(source), self.batch_size, shard[1])[shard[0] : shard[0] + 2]
         with reporter.images("caption", end - first) as progress:
             found = captioning.caption(
@@ -76,7 +78,7 @@ class Caption(WorkCommand):
                 out_dir=self.out,
                 data=self.data,
                 model=self.model,
-                prompt=self.prompt,
+                prompt=asked,
                 split=self.split,
                 max_new_tokens=self.max_new_tokens,
                 categories=self.categories,
@@ -100,6 +102,22 @@ class Caption(WorkCommand):
         else:
             rest = ("--checkpoint", "runs/vlmdiff", "--protocol", "diad", "--out", "runs/vlmdiff-report")
             show(f"for a detector that takes captions at test time: {command_line('evaluate', *own, *rest)}")
+
+    def _source(self, reporter: Reporter) -> Source:
+        """The images to describe: of a data set whose splits overlap those of all that are prepared, each once."""
+        from jaxad.data.joined import union
+        from jaxad.data.prepared import prepared_configs
+        from jaxad.detectors.vlmdiff.captioning import family, is_numbered
+
+        configs = prepared_configs(family(self.data), self.data_dir) if is_numbered(self.data) else ()
+        datasets = [replace(self, data=config).load() for config in configs] or [self.load()]
+        reporter.warn(list(dict.fromkeys(str(problem) for dataset in datasets for problem in dataset.problems)))
+        parts = [getattr(dataset, self.split) for dataset in datasets]
+        if len(parts) == 1:
+            return parts[0]
+        joined = union(parts, self.data)
+        reporter.say(f"{len(joined)} {self.split} images of {', '.join(configs)}, each once")
+        return joined
 
     def _captioner(self, prompt: str) -> Captioner:
         from jaxad.detectors.vlmdiff import internvl

@@ -85,7 +85,7 @@ class Evaluate(WorkCommand):
                 self._evaluate()
 
     def _evaluate(self) -> None:
-        from jaxad.cli._captions import described_test
+        from jaxad.cli._captions import described_test, unlike_the_threshold
         from jaxad.cli._metrics_table import print_metrics
         from jaxad.cli._overrides import overrides
         from jaxad.cli._threshold_table import print_decisions
@@ -124,6 +124,10 @@ class Evaluate(WorkCommand):
         detectors = [restored.detector, *([other.detector] if other else [])]
         _check_categories(detectors, test.categories, reporter)
         test, captions = described_test(test, self.captions, detectors, reporter)
+        unlike = unlike_the_threshold(restored.meta, restored.detector, captions.get("test_captions", {}))
+        if unlike and threshold is not None and self.threshold is None:
+            reporter.warn([f"threshold left out: {unlike}"])
+            threshold = None
 
         def scored(restored: Restored, what: str, threshold: Threshold | None) -> Scored:
             how: dict[str, Any] = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}

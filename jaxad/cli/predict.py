@@ -29,10 +29,7 @@ Save = Literal["overlay", "map", "mask"]
 
 @dataclass(frozen=True)
 class Predict(Command):
-    """Judge images with a checkpoint: predictions.jsonl and pictures.
-
-    Images have no captions here; for a vlmdiff that takes captions at test time, "" stands for them.
-    """
+    """Judge images with a checkpoint: predictions.jsonl and pictures."""
 
     words: ClassVar[str] = "predict"
 
@@ -59,6 +56,10 @@ class Predict(Command):
     """Image score above which an image is anomalous, in place of the checkpoint's; outlines and colors stay its own."""
     roi: Annotated[str | None, tyro.conf.DisallowNone] = None
     """Part of the images that is judged, as of `jaxad fit --roi`; what the run recorded if not given."""
+    captions: Annotated[Path | None, tyro.conf.DisallowNone] = None
+    """Captions of the images in the published layout, a folder or file as `jaxad caption --split test` writes it, for a
+    vlmdiff that takes captions at test time. They must be of the captioner and the prompt of the captions that its
+    threshold was measured with."""
     save: Annotated[tuple[Save | Path, ...], tyro.conf.arg(metavar="{overlay,map,mask}...")] = ("overlay",)
     """Pictures to write for every image, at its own size; paths behind them are images."""
     map_format: Literal["npy", "tiff"] = "npy"
@@ -89,6 +90,8 @@ class Predict(Command):
             usage_error(prog, "no images given; name image files, or folders of them")
         if images and command.watch is not None:
             usage_error(prog, f"--watch {command.watch} takes no images besides; give its folder alone")
+        if command.captions is not None and command.watch is not None:
+            usage_error(prog, f"--watch {command.watch}: images to come have no captions; leave --captions out")
         return dataclasses.replace(command, images=images, save=kinds)
 
     def run(self) -> None:
@@ -101,7 +104,7 @@ class Predict(Command):
             self._judge()
 
     def _judge(self) -> None:
-        from jaxad.cli._captions import takes_captions
+        from jaxad.cli._captions import described_photos, unlike_the_threshold
         from jaxad.data import ImageList
         from jaxad.inference import checkpoint
         from jaxad.inference.inspector import of_checkpoint, renamed
@@ -116,8 +119,6 @@ class Predict(Command):
             restored = renamed(restored, tuple(map(typed, self.classes)))
         detector = restored.detector
         reporter.warn(judge_in(restored, regions, detector.categories))
-        if takes_captions(detector):
-            reporter.warn(['this detector takes captions at test time; predict has none, and "" stands for them'])
         category = typed(self.category, detector.categories)
         source, batch_size = None, self.batch_size
         if self.watch is None:
@@ -125,6 +126,12 @@ class Predict(Command):
             batch_size = at_once(detector, len(source), batch_size)
         inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
         reporter.warn(inspector.notes)
+        captions = {} if source is None else described_photos(source, self.captions, detector, reporter)
+        unlike = unlike_the_threshold(restored.meta, detector, captions)
+        if unlike and self.threshold is None and restored.threshold is not None:
+            raise ConfigError(
+                f"captions: the threshold does not hold, {unlike}; give --captions of that kind, or --threshold"
+            )
         if source is None:
             self._watch(inspector, reporter)
         else:

@@ -47,6 +47,9 @@ class ChooseThreshold(Command):
     on, whatever the files are called now, the normal images that it has not learned, and none of the test."""
     data_dir: Annotated[Path | None, tyro.conf.DisallowNone] = None
     """Folder of prepared data sets; TFDS_DATA_DIR or ~/tensorflow_datasets if not given."""
+    captions: Annotated[Path | None, tyro.conf.DisallowNone] = None
+    """With --data, captions of its normal images as `jaxad fit --captions` takes them, for a vlmdiff that takes
+    captions at test time; of the captioner and the prompt that it was fitted with."""
     on_bad: Literal["stop", "skip"] = "stop"
     """What to do about unusable images of --data: stop before any work, or leave them out."""
     backbone: Annotated[str | None, tyro.conf.DisallowNone] = None
@@ -69,6 +72,8 @@ class ChooseThreshold(Command):
             problems.append(f"value = {self.value}: must be a number")
         if self.false_alarm is not None and self.value is not None:
             problems.append("false_alarm, value: are two ways to choose; give one of them")
+        if self.captions is not None and self.data is None:
+            problems.append(f"captions = {self.captions}: are of images of --data, which is not given")
         raise_problems(problems)
         with ExitStack() as stack:
             if (workdir := self._workdir()) is not None:
@@ -106,7 +111,7 @@ class ChooseThreshold(Command):
         show(f"kept in {visible(decided.step.folder)}")
 
     def _measured(self, decided: Decided, reporter: Reporter) -> HoldoutScores:
-        from jaxad.cli._captions import takes_captions
+        from jaxad.cli._captions import described_normal
         from jaxad.inference import checkpoint
         from jaxad.inference.holdout_scores import joined, measure_holdout
 
@@ -114,9 +119,8 @@ class ChooseThreshold(Command):
         if restored.folder != decided.step.folder:
             raise CheckpointError(f"{decided.step.folder}: is damaged; run the same `jaxad fit` again to mend the run")
         reporter.warn(restored.notes)
-        if takes_captions(restored.detector):
-            reporter.warn(['this detector takes captions at test time; "" stands for them'])
         parts = self._normal(restored.meta, restored.detector.categories, reporter)
+        parts = described_normal(parts, self.captions, restored.meta, restored.detector, reporter)
         counts = Counter(record.category for part in parts for record in part.records)
         reporter.say("normal images: " + ", ".join(f"{name} {number}" for name, number in counts.items()))
         with reporter.images("threshold", sum(map(len, parts))) as progress:

@@ -21,7 +21,7 @@ TRAINING: Mapping[str, Any] = {
     "weight_decay": 1e-4,
 }
 """What both take for every preset."""
-PAPER_TRAINING: Mapping[str, Any] = {**TRAINING, "warmup_steps": 100, "sampling": "size"}
+PAPER_TRAINING: Mapping[str, Any] = {**TRAINING, "warmup_steps": 100}
 SHORT_TRAINING: Mapping[str, Any] = {**TRAINING, **SMALL_TRAINING, "learning_rate": 2e-3}
 
 

@@ -161,8 +161,9 @@ class DPDiffConfig(FrozenFeatures):
     """What the network's output is added to: nothing, or the prediction of the best linear denoiser of the training
     features, so that training starts from it."""
 
-    denoiser: Literal["dit", "unet", "uvit"] = setting("dit", source="paper")
-    """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9)."""
+    denoiser: Literal["dit", "unet", "uvit", "none"] = setting("dit", source="paper")
+    """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9), or none, which trains
+    prototypes alone (rows 1 and 2 of Table 5)."""
     width: int | None = setting(
         None,
         source="jaxad",
@@ -272,7 +273,12 @@ class DPDiffConfig(FrozenFeatures):
                 problems.append(f"levels = {self.levels}: needs one or more different timesteps from 0")
             if self.score == "prototype":
                 problems.append('levels: no features are noised for score = "prototype"; use "reconstruction"')
-        if self.denoiser != "dit" and not self.self_attention:
+        if self.denoiser == "none":
+            if self.score != "prototype":
+                problems.append(f'denoiser = "none": score = "{self.score}" needs one; use "prototype"')
+            if self.precondition != "none":
+                problems.append(f'denoiser = "none": precondition = "{self.precondition}" needs one; use "none"')
+        elif self.denoiser != "dit" and not self.self_attention:
             problems.append(f'self_attention = False: the denoiser "{self.denoiser}" always has it; use "dit"')
         if self.denoiser == "unet" and self.tokens is not None:
             problems.append(f'tokens = {self.tokens}: a U-Net needs the whole grid; use "dit" or "uvit", or None')

@@ -47,7 +47,7 @@ class FirstStageConfig(Config):
         decision="vlmdiff-pixel-range",
     )
     """Range of images: normalized by ImageNet's mean and deviation, which VLMDiff's second stage expects, or -1 to 1,
-    as Stable Diffusion takes them."""
+    as Stable Diffusion takes them. The folder's config.json records it."""
     scaling_factor: Literal["auto", "kept", "measured"] = setting(
         "auto",
         source="jaxad",

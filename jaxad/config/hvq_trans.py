@@ -26,7 +26,7 @@ class HVQTransConfig(FeatureTransformer):
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "entries", "transport")
     PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
     TRAININGS: ClassVar = {
-        "paper": {**_TRAINING, "steps": 226_800, "batch_size": 16, "learning_rate": 1e-4, "sampling": "size"},
+        "paper": {**_TRAINING, "steps": 226_800, "batch_size": 16, "learning_rate": 1e-4},
         "small": {**_TRAINING, **SMALL_TRAINING, "learning_rate": 1e-3},
     }
 

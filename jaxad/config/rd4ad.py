@@ -23,7 +23,7 @@ class RD4ADConfig(TrainedFeatures):
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "embedding_depth", "depths")
     PRESETS: ClassVar = {"paper": {}, "small": {"backbone": "embedded", "embedding_depth": 1, "depths": (1, 1, 1)}}
     TRAININGS: ClassVar = {
-        "paper": {"steps": 45_400, "batch_size": 16, "learning_rate": 5e-3, "sampling": "size"},
+        "paper": {"steps": 45_400, "batch_size": 16, "learning_rate": 5e-3},
         "small": {**SMALL_TRAINING, "learning_rate": 2e-3, "clip_norm": 1.0},
     }
 

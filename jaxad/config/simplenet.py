@@ -23,7 +23,7 @@ class SimpleNetConfig(TrainedFeatures):
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "noise", "hidden")
     PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
     TRAININGS: ClassVar = {
-        "paper": {"steps": 72_600, "batch_size": 8, "learning_rate": 2e-4, "weight_decay": 1e-5, "sampling": "size"},
+        "paper": {"steps": 72_600, "batch_size": 8, "learning_rate": 2e-4, "weight_decay": 1e-5},
         "small": {**SMALL_TRAINING, "learning_rate": 1e-3, "weight_decay": 1e-5},
     }
 

@@ -49,6 +49,7 @@ SMALL_TRAINING: Mapping[str, Any] = {
     "batch_size": 16,
     "warmup_steps": 50,
     "schedule": "cosine",
+    "sampling": "even",
     "checkpoint_every": 250,
 }
 """What the trainings of the presets "small" have in common."""
@@ -140,12 +141,13 @@ class TrainConfig(Config):
     )
     """Decay of a moving average of the parameters, which is then what is evaluated; None for none."""
     sampling: Literal["even", "size"] = setting(
-        "even",
+        "size",
         source="jaxad",
-        reason="the paper is silent; small categories are then learned as well as large ones",
+        reason="the papers name no balance, so all images are shuffled together",
         decision="dpdiff-optimizer",
     )
-    """Categories drawn equally often, or in proportion to their number of images."""
+    """Categories drawn in proportion to their number of images, or equally often, so that small ones are learned as
+    well as large ones."""
     seed: int = setting(0, source="jaxad", reason="the paper gives none")
     """Seed of parameters, order and noise."""
     log_every: int = setting(10, source="jaxad", reason="results do not depend on it")

@@ -24,7 +24,7 @@ class UniADConfig(FeatureTransformer):
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "jitter", "neighborhood")
     PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
     TRAININGS: ClassVar = {
-        "paper": {**_TRAINING, "steps": 56_700, "batch_size": 64, "learning_rate": 1e-4, "sampling": "size"},
+        "paper": {**_TRAINING, "steps": 56_700, "batch_size": 64, "learning_rate": 1e-4},
         "small": {**_TRAINING, **SMALL_TRAINING, "learning_rate": 1e-3},
     }
 

@@ -23,7 +23,7 @@ class ViTADConfig(TrainedFeatures):
     MAIN: ClassVar = ("backbone", "blocks", "neck", "image_size", "depth")
     PRESETS: ClassVar = {"paper": {}, "small": {"backbone": "embedded"}}
     TRAININGS: ClassVar = {
-        "paper": {"steps": 45_400, "batch_size": 8, "learning_rate": 1e-4, "weight_decay": 1e-4, "sampling": "size"},
+        "paper": {"steps": 45_400, "batch_size": 8, "learning_rate": 1e-4, "weight_decay": 1e-4},
         "small": {**SMALL_TRAINING, "learning_rate": 1e-3, "weight_decay": 1e-4, "clip_norm": 1.0},
     }
 

@@ -16,11 +16,17 @@ _PUBLISHED: dict[str, Any] = {
     "accumulate": 4,
     "learning_rate": 1e-5,
     "weight_decay": 0.01,
-    "sampling": "size",
     "seed": 1,
     "checkpoint_every": 1_900,
 }
-_SMALL: dict[str, Any] = {"steps": 600, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 20, "clip_norm": 1.0}
+_SMALL: dict[str, Any] = {
+    "steps": 600,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "warmup_steps": 20,
+    "clip_norm": 1.0,
+    "sampling": "even",
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,8 @@ class VLMDiffConfig(Config):
         reason="it feeds the autoencoder ImageNet-normalized images; an autoencoder that was not finetuned needs -1..1",
         decision="vlmdiff-pixel-range",
     )
-    """Range of the autoencoder's images: normalized by ImageNet's mean and deviation, or -1 to 1; "auto" is the former
+    """Range of the autoencoder's images: normalized by ImageNet's mean and deviation, or -1 to 1; "auto" is what
+    the config.json of a finetuned autoencoder records, which no other value may contradict; without a record the former
     for a finetuned autoencoder and that of `checkpoint`, the latter for Stable Diffusion's own."""
     tokenizer: str | None = setting(None, source="jaxad", reason="a Stable Diffusion is published with its tokenizer")
     """Folder or id of the tokenizer; None for that of `stable_diffusion`, of a single file CLIP's."""

@@ -101,7 +101,7 @@ class CaptionOptions(FitOptions):
                 ]
             )
         if config.captions == "never" or (config.captions == "train" and config.trained):
-            return dataset, {"captions": {"source": None, "images": 0, "missing": 0}}
+            return dataset, {"captions": {"source": None, "kind": "", "images": 0, "missing": 0}}
         captions = None if self.captions is None else Captions.load(self.captions, "train")
         train, holdout = (described(part, captions) for part in (dataset.train, dataset.holdout))
         record = caption_record(train, captions, "train", reporter, besides=holdout.records)

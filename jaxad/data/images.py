@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ class ImageList:
         other = copy.copy(self)
         other.depths = dict(depths)
         return other
+
+    def describe(self, captions: Sequence[str]) -> None:
+        """Gives each image its caption."""
+        self.records = [replace(record, caption=text) for record, text in zip(self.records, captions, strict=True)]
 
     def mask(self, index: int) -> None:
         """Loose images have no masks."""

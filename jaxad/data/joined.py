@@ -8,10 +8,20 @@ from itertools import accumulate
 
 import numpy as np
 
-from jaxad.data.source import gray_mask_of, size_of
+from jaxad.data.source import ImageSource, gray_mask_of, size_of
 from jaxad.data.tiles import Tiling
 from jaxad.errors import DataError
 from jaxad.types import Record, Sample, Source
+
+
+def union(parts: Sequence[ImageSource], name: str) -> JoinedSource:
+    """The images of several sources, each once: those of the first, then what the next ones add to them."""
+    known: set[str] = set()
+    chosen = []
+    for part in parts:
+        chosen.append(part.select(i for i, record in enumerate(part.records) if record.identity not in known))
+        known.update(record.identity for record in part.records)
+    return JoinedSource(chosen, name)
 
 
 class JoinedSource:

@@ -128,6 +128,12 @@ def prepared_names(data_dir: str | Path | None = None) -> tuple[str, ...]:
     return tuple(name for name in folders if _configs(root / name))
 
 
+def prepared_configs(dataset: str, data_dir: str | Path | None = None) -> tuple[str, ...]:
+    """Names, DATA_SET/CONFIG, of all that is prepared of a data set."""
+    folder = data_folder(data_dir) / dataset
+    return tuple(f"{dataset}/{config}" for config in _configs(folder)) if folder.is_dir() else ()
+
+
 def open_prepared(
     name: str,
     data_dir: str | Path | None = None,

@@ -182,6 +182,12 @@ _OWN = (
         pool=16,
     ),
     Protocol(
+        name="dpdiff",
+        description="DPDiff-AD as its paper is written: 448 px, no smoothing; masks and metrics as in exact-448",
+        size=448,
+        pool=16,
+    ),
+    Protocol(
         name="diad",
         description="DiAD, VLMDiff: 256 px, Gaussian 5 px, gray masks > 0, AUROC flipped below 0.5, AUPRO of 200 steps",
         size=256,

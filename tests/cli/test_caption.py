@@ -1,7 +1,10 @@
 """`jaxad caption` from its command line; the tests of what it calls do the work itself."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from jaxad.data.captions.attach import Captions
 from jaxad.detectors.vlmdiff import captioning
 from jaxad.testing import make_parts
 from tests.cli.shell import failure, jaxad
@@ -29,3 +32,31 @@ def test_caption(data, tmp_path, monkeypatch, capsys):
     assert "2 captions are empty: disc/train/good/001.png, disc/train/good/002.png" in output.err
     assert "50 there, 1024 now" in failure(capsys, *words)
     assert "--batch-size 0: must be at least 1" in failure(capsys, *words, "--batch-size", 0)
+
+
+def test_the_splits_of_coco_ad_are_described_at_once(parts, tmp_path, monkeypatch, capsys):
+    """Each image once, whichever split is named, by COCO's own prompt."""
+    discs = parts.train.select(i for i, record in enumerate(parts.train.records) if record.category == "disc")
+    splits = {"coco_ad/all": discs.select(range(3)), "coco_ad/all-split_1": discs.select(range(1, 5))}
+
+    def load(command):
+        return SimpleNamespace(train=splits[command.data], problems=())
+
+    asked = []
+
+    def made_up(model, prompt, *, max_new_tokens):
+        asked.append(prompt)
+        return lambda images: [f"mean {image.mean()}" for image in images]
+
+    monkeypatch.setattr("jaxad.models.captioner.hugging_face.HuggingFaceCaptioner", made_up)
+    monkeypatch.setattr("jaxad.data.prepared.prepared_configs", lambda name, _: tuple(splits))
+    monkeypatch.setattr("jaxad.cli.caption.Caption.load", load)
+    for split in ("coco_ad", "coco_ad/all-split_1"):
+        jaxad("caption", "--data", split, "--model", "org/VLM", "--out", tmp_path)
+    assert asked == [captioning.PROMPTS["coco"]]
+    assert capsys.readouterr().out.count("5 captions") == 2
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == "coco_ad_captions_vlm_coco"
+    for source in splits.values():
+        texts = Captions.load(folder).attach([record.identity for record in source.records]).texts
+        assert texts == tuple(f"mean {source[index].image.mean()}" for index in range(len(source)))

@@ -141,3 +141,11 @@ def test_checkpoints_of_other_detectors_and_formats(work, tmp_path, capsys, chan
 def test_errors_are_of_the_documented_classes(work, tmp_path):
     with pytest.raises(CheckpointError):
         jaxad("evaluate", "--checkpoint", work / "nowhere", "--data", f"folder:{work}/missing", "--out", tmp_path)
+
+
+def test_a_threshold_of_other_captions_is_left_out(work, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxad.cli._captions.unlike_the_threshold", lambda *_: "it is of another kind")
+    words = ("evaluate", "--checkpoint", work / "bank", "--data", f"folder:{work}/my parts", "--categories", "tile")
+    jaxad(*words, "--out", tmp_path)
+    assert "threshold left out: it is of another kind" in capsys.readouterr().err.replace("\n", " ")
+    assert json.loads((tmp_path / "report.json").read_text())["config"]["threshold"] is None

@@ -257,3 +257,14 @@ def test_predict_that_is_misspelled(refused):
 def test_a_misspelled_kind_of_picture_is_answered(capsys, tmp_path):
     words = ("predict", tmp_path, "--checkpoint", "run", "--out", "out", "--save", "overlya")
     assert "did you mean --save overlay?" in failure(capsys, *words)
+
+
+def test_captions_of_another_kind_than_the_thresholds_are_refused(work, odd_images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxad.cli._captions.unlike_the_threshold", lambda *_: "it is of another kind")
+    words = ("predict", odd_images / "a", "--checkpoint", work / "my run", "--out", tmp_path / "out")
+    assert "the threshold does not hold, it is of another kind" in failure(capsys, *words)
+    jaxad(*words, "--threshold", 1)
+    with pytest.raises(SystemExit):
+        jaxad("predict", "--watch", odd_images, *words[2:], "--captions", tmp_path)
+    assert "leave --captions out" in capsys.readouterr().err
+    assert "takes no captions at test time" in failure(capsys, *words, "--captions", tmp_path)

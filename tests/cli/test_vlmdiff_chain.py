@@ -9,6 +9,7 @@ import pytest
 
 from jaxad import cli, data, restore
 from jaxad.detectors.vlmdiff.sgn import abstract_sgn
+from jaxad.errors import ConfigError
 from jaxad.models.clip.towers import abstract_text_tower
 from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
 from jaxad.models.stable_diffusion.unet import abstract_unet
@@ -106,7 +107,37 @@ def test_captions_at_test_time(outputs, monkeypatch):
     evaluate = [*words["evaluate"], "--out", "always", "--override", "captions=always"]
     run([*evaluate, "--captions", captions])
     recorded = json.loads(Path("always/report.json").read_text())["config"]["test_captions"]
-    assert recorded == {"source": captions, "images": 4, "missing": 0}
+    assert recorded == {"source": captions, "kind": "internvl2-8b, pd", "images": 4, "missing": 0}
+
+
+def test_a_threshold_holds_for_captions_as_those_of_its_hold_out(outputs, monkeypatch):
+    """A detector that takes captions at test time, its photos with captions and without."""
+    words = section()
+    monkeypatch.chdir(outputs)
+    fit = [*words["fit vlmdiff"], *REDUCED["fit vlmdiff"].split(), "--model.captions", "always"]
+    fit[fit.index("--workdir") + 1] = "runs/always"
+    run(fit)
+    run([*words["caption"], "--split", "test"])
+    captions = ["--captions", fit[fit.index("--captions") + 1]]
+    photos = ["predict", "parts/disc/test", "--checkpoint", "runs/always", "--out"]
+    run([*photos, "described", *captions])
+    with pytest.raises(ConfigError, match="captions of internvl2-8b, pd, and here are none"):
+        run([*photos, "bare"])
+    run([*photos, "bare", "--threshold", "0.5"])
+    with_captions, without = (
+        [json.loads(line) for line in (outputs / folder / "predictions.jsonl").read_text().splitlines()]
+        for folder in ("described", "bare")
+    )
+    assert all(line["threshold"] is not None for line in with_captions)
+    assert any(one["score"] != other["score"] for one, other in zip(with_captions, without, strict=True))
+    with pytest.raises(ConfigError, match="cannot be chosen anew"):
+        run(["threshold", "--checkpoint", "runs/always", "--data", "folder:parts"])
+    evaluate = ["evaluate", "--checkpoint", "runs/always", "--data", "folder:parts", "--protocol", "diad", "--out"]
+    found = []
+    for given in (captions, []):
+        run([*evaluate, "report", *given])
+        found.append(json.loads(Path("report/report.json").read_text())["config"]["threshold"] is not None)
+    assert found == [True, False]
 
 
 def test_another_network_compares(outputs, monkeypatch, capsys):

@@ -68,6 +68,7 @@ def test_an_unknown_field_is_answered_with_the_nearest_name():
         (DPDiffConfig(levels=(100, 1000), sampling_steps=200), "levels sampling_steps 100 1000"),
         (DPDiffConfig(levels=(), depth=0), "levels depth"),
         (DPDiffConfig(tokens=0), "tokens"),
+        (DPDiffConfig(denoiser="none", precondition="linear"), "denoiser score precondition"),
         (DPDiffConfig(tokens=256, denoiser="unet"), "tokens"),
         (DPDiffConfig(levels=(90, 90), score="prototype"), "levels score different"),
         (DPDiffConfig.preset("small", levels=(100, 400)), "levels train_timesteps"),
@@ -106,7 +107,9 @@ def test_presets():
     assert (paper.local_prototypes, paper.global_prototypes, paper.image_size) == (8, 2, 448)
     assert (paper.local_weight, paper.global_weight, paper.sampling_steps) == (0.2, 0.001, 3)
     assert (paper.residual, paper.draws, paper.start_timestep) == ("squared", 1, 250)
-    assert (TrainConfig().learning_rate, TrainConfig().batch_size) == (1e-4, 32)
+    train = TrainConfig.preset("paper")
+    assert (train.learning_rate, train.batch_size, train.sampling) == (1e-4, 32, "size")
+    assert TrainConfig.preset("small").sampling == VLMDiffConfig.training("small").sampling == "even"
     assert DPDiffConfig.preset("small", depth=7).depth == 7
     for preset in (DPDiffConfig.preset, VLMDiffConfig.training):
         with pytest.raises(ConfigError, match=r"large.*paper, (diad, )?small"):

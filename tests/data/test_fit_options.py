@@ -36,13 +36,13 @@ def test_the_threshold_of_a_finished_checkpoint_comes_with_a_warning(folder, sai
     data = FitData(f"folder:{folder}")
     finished = VLMDiffConfig(checkpoint="authors.ckpt", trained=True)
     _, record = CaptionOptions().load(data, finished, Reporter())
-    assert record == {"captions": {"source": None, "images": 0, "missing": 0}}
+    assert record == {"captions": {"source": None, "kind": "", "images": 0, "missing": 0}}
     (warning,) = said
     assert "authors may have trained on" in warning
     said.clear()
     dataset, record = CaptionOptions().load(data, VLMDiffConfig(checkpoint="authors.ckpt"), Reporter())
     missing = len(dataset.train)
-    assert record == {"captions": {"source": None, "images": missing, "missing": missing}}
+    assert record == {"captions": {"source": None, "kind": "", "images": missing, "missing": missing}}
     assert len(said) == 1
 
 

@@ -53,7 +53,12 @@ def test_maps_are_resized_then_smoothed_as_scipy_does(name, size, aligned, sigma
     np.testing.assert_allclose(protocol(name).process_map(maps), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["exact-256", "exact-448", "ader"])
+def test_equation_24_has_no_smoothing(maps):
+    processed, _ = protocol("dpdiff").postprocess(maps)
+    np.testing.assert_allclose(processed, [bilinear(m, 448, False) for m in maps.astype(np.float64)], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["exact-256", "exact-448", "dpdiff", "ader"])
 def test_score_is_the_maximum_of_sixteen_by_sixteen_means(name, maps):
     processed, scores = protocol(name).postprocess(maps)
     np.testing.assert_allclose(scores, [pooled(m, 16).max() for m in np.asarray(processed)], rtol=1e-5)

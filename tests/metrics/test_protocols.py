@@ -17,7 +17,7 @@ from jaxad.report.schema import validate_report
 from tests import oracles
 from tests.metrics import cases
 
-OURS = ("exact-256", "exact-448", "diad", "ader", "dinomaly", "winclip")
+OURS = ("exact-256", "exact-448", "dpdiff", "diad", "ader", "dinomaly", "winclip")
 MINE = Protocol("mine", "64 px, Gaussian 2 px, the highest pixel", size=64, smoothing=Smoothing(2.0, 8))
 
 
@@ -39,7 +39,7 @@ def test_names_and_descriptions():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ProtocolError, match=r"dinomali.*dinomaly.*exact-256, exact-448, diad"):
+    with pytest.raises(ProtocolError, match=r"dinomali.*dinomaly.*exact-256, exact-448, dpdiff"):
         protocol("dinomali")
 
 
@@ -115,6 +115,7 @@ def test_grids_have_the_published_number_of_thresholds():
     assert steps == {
         "exact-256": None,
         "exact-448": None,
+        "dpdiff": None,
         "diad": 200,
         "ader": 100,
         "dinomaly": 200,

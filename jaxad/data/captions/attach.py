@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxad.data.captions.files import read_captions
+from jaxad.data.captions.files import kind_of, read_captions
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError, Problem
 from jaxad.io.places import expanded
@@ -29,12 +30,14 @@ class Captions:
         ids: image of each text: a path, or with `numbered` a COCO image number of twelve digits.
         texts: the captions.
         numbered: whether ids are image numbers.
+        kind: captioner and prompt, "" where the names of files do not tell; captions of other kinds are other inputs.
     """
 
     source: str
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     numbered: bool = False
+    kind: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,7 +57,7 @@ class Captions:
                 gaps or overlap, lists of unequal length.
         """
         path = expanded(path)
-        return cls(str(path), *read_captions(path, split))
+        return cls(str(path), *read_captions(path, split), kind=kind_of(path))
 
     def check(self, ids: Sequence[str]) -> list[Problem]:
         """Compares with the images of a data set.
@@ -104,7 +107,16 @@ class Captions:
             raise DataError(f"{self.source}: the captions do not fit the data set:", fatal)
         root = self._root({self._key(image): image for image in ids})
         texts = (self._index.get(root + self._key(image), "") for image in ids)
-        return Captions(self.source, tuple(ids), tuple(texts))
+        return Captions(self.source, tuple(ids), tuple(texts), kind=self.kind)
+
+    def of_files(self, files: Iterable[Path]) -> list[str]:
+        """The captions of image files that belong to no data set; "" for files without one.
+
+        A file has the caption whose label ends its whole path, the longest such label; or that of its number.
+        """
+        if self.numbered:
+            return [self._index.get(self._key(file.as_posix()), "") for file in files]
+        return [next((self._index[end] for end in _ends(file) if end in self._index), "") for file in files]
 
     @cached_property
     def _index(self) -> dict[str, str]:
@@ -128,6 +140,14 @@ class Captions:
         if len(every) > LISTED:
             problems.append(Problem(kind, self.source, f"and {len(every) - LISTED} more", fatal))
         return problems
+
+
+def _ends(file: Path) -> Iterable[str]:
+    """A file's absolute path, and its ends, the longest first; its name alone could be that of another."""
+    path = Path(os.path.abspath(file))
+    yield path.as_posix()
+    for start in range(1, len(path.parts) - 1):
+        yield "/".join(path.parts[start:])
 
 
 def with_captions(source: ImageSource, captions: Captions) -> ImageSource:

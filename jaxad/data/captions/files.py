@@ -21,6 +21,8 @@ from jaxad.io.problems import Problems
 
 SHARD = re.compile(r"(?P<stem>.+?)_(?P<start>\d+)_(?P<end>\d+)")
 _PEOPLE = re.compile(r"captions_(train|val)2017\.json")
+_FOLDER = re.compile(r".+_captions_(?P<vlm>[^_]+)_(?P<prompt>[^_]+)")
+_COCO = re.compile(r"captions_(train|val)2017_(?P<vlm>.+)\.json")
 
 
 class CaptionList(NamedTuple):
@@ -38,6 +40,14 @@ def read_captions(path: Path, split: str) -> CaptionList:
     if path.name.startswith(("train_captions_", "test_captions_")):
         return joined(path, [Part(path)])
     return _coco(path)
+
+
+def kind_of(path: Path) -> str:
+    """Captioner and prompt, such as "internvl2-8b, pd", by the published names; "" where these do not tell."""
+    if (match := _COCO.fullmatch(path.name)) is not None:
+        return f"{match['vlm']}, coco"
+    match = _FOLDER.fullmatch((path.parent if path.suffix == ".json" else path).absolute().name)
+    return "" if match is None else f"{match['vlm']}, {match['prompt']}"
 
 
 class Part(NamedTuple):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jaxad.data.captions.attach import Captions, with_captions
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
-from jaxad.types import Record
+from jaxad.types import Record, Source
 
 
 def described(source: ImageSource, captions: Captions | None) -> ImageSource:
@@ -22,7 +22,7 @@ def described(source: ImageSource, captions: Captions | None) -> ImageSource:
 
 
 def caption_record(
-    source: ImageSource,
+    source: Source,
     captions: Captions | None,
     split: Literal["train", "test"],
     reporter: Reporter,
@@ -39,7 +39,7 @@ def caption_record(
         besides: images of the same part that `source` lacks, such as its hold-out.
 
     Returns:
-        "source" (None for captions stored with the images), "images", "missing".
+        "source" (None for captions stored with the images), "kind" of `Captions`, "images", "missing".
 
     Raises:
         DataError: captions were given, but none of the images has one.
@@ -54,4 +54,25 @@ def caption_record(
         surplus = captions.surplus([record.identity for record in (*source.records, *besides)])
         if surplus:
             reporter.warn([f"{len(surplus)} captions are of no {split} image here, the first of {surplus[0]}"])
-    return {"source": None if captions is None else captions.source, "images": len(source), "missing": missing}
+    known = {"source": None, "kind": ""} if captions is None else {"source": captions.source, "kind": captions.kind}
+    return {**known, "images": len(source), "missing": missing}
+
+
+def other_kind(measured: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Why a threshold does not hold for images with captions of another kind; "" where it does, or nobody can tell.
+
+    Args:
+        measured: what `caption_record` says of the images that the run was fitted on, as its hold-out has them.
+        now: the same of the images that are to be judged.
+    """
+    theirs, mine = (_described(record) for record in (measured, now))
+    if bool(theirs) == bool(mine) and (theirs == mine or not (measured.get("kind") and now.get("kind"))):
+        return ""
+    return f"it was measured with {theirs or 'no captions'}, and here are {mine or 'none'}"
+
+
+def _described(record: Mapping[str, Any]) -> str:
+    """What captions a record is of; "" for none."""
+    if record.get("missing", 0) >= record.get("images", 0):
+        return ""
+    return f"captions of {record['kind']}" if record.get("kind") else "captions of an unknown kind"

@@ -34,8 +34,8 @@ def denoiser_width(config: DPDiffConfig, channels: int) -> int:
 
 def make_denoiser(
     config: DPDiffConfig, channels: int, grid: tuple[int, int], *, dtype: Any, rngs: nnx.Rngs
-) -> PrototypeDiT | PrototypeUNet | PrototypeUViT:
-    """A new denoiser: tokens [b n c], prototypes [b k c] or None, t [b] -> [b n c].
+) -> PrototypeDiT | PrototypeUNet | PrototypeUViT | None:
+    """A new denoiser: tokens [b n c], prototypes [b k c] or None, t [b] -> [b n c]. None where there is to be none.
 
     Args:
         config: architecture, width, heads, depth, whether there are prototypes, whether activations are kept.
@@ -44,6 +44,8 @@ def make_denoiser(
         dtype: compute type.
         rngs: keys of the parameters.
     """
+    if config.denoiser == "none":
+        return None
     shared: dict[str, Any] = {
         "width": denoiser_width(config, channels),
         "heads": denoiser_heads(config, channels),

@@ -87,8 +87,9 @@ class DPDiff(StandardizedDetector, Trainable):
             problems.append(f"blocks = {self.blocks}: their number must be a multiple of groups = {config.groups}")
         heads = {
             "prototype_heads": (config.prototype_heads or 1, channels),
-            "heads": (denoiser_heads(config, channels), denoiser_width(config, channels)),
         }
+        if config.denoiser != "none":
+            heads["heads"] = denoiser_heads(config, channels), denoiser_width(config, channels)
         for name, (number, width) in heads.items():
             if width % number:
                 problems.append(f"{name} = {number}: must divide the width {width}")
@@ -134,8 +135,8 @@ class DPDiff(StandardizedDetector, Trainable):
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
 
         Each image draws its t uniformly from `config.train_timesteps`; prototypes and tokens share it. L_diff is the
-        mean over images, tokens and channels of the squared error of the predicted noise, or of v. With `config.tokens`
-        all of it is that of a window of each image.
+        mean over images, tokens and channels of the squared error of the predicted noise, or of v; it is left out
+        where there is no denoiser. With `config.tokens` all of it is that of a window of each image.
         """
         config = self.config
         tokens, places = features.tokens, None
@@ -145,11 +146,14 @@ class DPDiff(StandardizedDetector, Trainable):
             tokens = jnp.take_along_axis(jnp.asarray(tokens), places[..., None], axis=1)
         x = self._standardize(tokens)
         chex.assert_shape(x, (None, None, self.channels), custom_message="features.tokens must be [b n c]")
+        arrays = self._prototypes(x)
+        prototype_loss, terms = self._prototype_loss(x, arrays)
+        if self.denoiser is None:
+            return prototype_loss, terms
         keys = jax.random.split(key, 3)
         t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, dtype=jnp.int32)
         alpha_bar = self._schedule.alpha_bar_at(t)
         noise = jax.random.normal(keys[1], x.shape, jnp.float32)
-        arrays = self._prototypes(x)
         prototypes = _concatenate(arrays)
         if prototypes is not None:
             if config.detach_prototypes:
@@ -157,8 +161,13 @@ class DPDiff(StandardizedDetector, Trainable):
             prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
         output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar, places)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
-        total = jnp.square(output - target).mean()
-        terms: dict[str, Array] = {"diffusion": total}
+        diffusion = jnp.square(output - target).mean()
+        return diffusion + prototype_loss, {"diffusion": diffusion, **terms}
+
+    def _prototype_loss(self, x: Array, arrays: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+        """lambda_1 L_local + lambda_2 L_global of standardized tokens [b n c] and their clean prototypes."""
+        config, total = self.config, jnp.zeros((), jnp.float32)
+        terms: dict[str, Array] = {}
         if "local" in arrays:
             terms["local"] = local_loss(x, arrays["local"])
             total = total + config.local_weight * terms["local"]

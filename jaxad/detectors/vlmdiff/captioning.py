@@ -101,7 +101,7 @@ def caption(
         raise DataError(f"{data}: no {split} images to caption")
     ids = [record.identity for record in source.records]
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
-    numbered = data.partition("/")[0] in NUMBERED
+    numbered = is_numbered(data)
     settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
     place, what = expanded(out_dir) / f"{name}_captions_{vlm}_{short}", f"out_dir = {out_dir}"
     number, shards = shard
@@ -162,6 +162,21 @@ def _batches(images: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
+def family(data: str) -> str:
+    """Name of a prepared data set without that of its config."""
+    return data.partition("/")[0]
+
+
+def is_numbered(data: str) -> bool:
+    """Whether a data set's images are COCO's, of which its configs are overlapping choices."""
+    return family(data) in NUMBERED
+
+
+def published_prompt(data: str) -> str:
+    """The prompt by which a data set's captions were published."""
+    return "coco" if is_numbered(data) else "pd"
+
+
 def prompt_text(prompt: str) -> str:
     """What is asked: one of the published prompts by its name, or the text itself."""
     return PROMPTS.get(prompt, prompt)
@@ -181,13 +196,12 @@ def model_name(model: str) -> str:
 def data_name(data: str, categories: Sequence[str] | None = None) -> str:
     """How folders name a data set: that of its folder, or name and config joined by "_", then the chosen categories.
 
-    Every split of COCO-AD has a folder of its own, such as coco_ad_all-split_1 beside coco_ad, which is split 0. The
-    authors caption all of COCO once; such a file serves every split: its captions go by image number.
+    The splits of COCO-AD are captioned once for all of them, as the authors do: captions go by image number.
     """
     if data.startswith("folder:"):
         name = expanded(data.removeprefix("folder:")).resolve().name
     else:
-        name = data.replace("/", "_")
+        name = family(data) if is_numbered(data) else data.replace("/", "_")
     if not categories:
         return name
     chosen = "-".join(sorted(set(categories)))

@@ -297,9 +297,11 @@ class VLMDiff(Detector, Trainable):
     @property
     def _symmetric(self) -> bool:
         """Whether the autoencoder takes images from -1 to 1."""
-        if self.config.pixels == "auto":
-            return self.config.autoencoder is None and self.config.checkpoint is None
-        return self.config.pixels == "symmetric"
+        pixels = self.config.pixels
+        if pixels == "auto":
+            own = self.config.autoencoder is None and self.config.checkpoint is None
+            pixels = self.autoencoder.config.pixels or ("symmetric" if own else "imagenet")
+        return pixels == "symmetric"
 
     @property
     def _schedule(self):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxad.config import VLMDiffConfig, from_json, to_json
+from jaxad.errors import ConfigError
 from jaxad.models.clip.config import TextConfig
 from jaxad.models.clip.loading import load_text_tower
 from jaxad.models.clip.tokenizer import DEFAULT, load_tokenizer
@@ -25,6 +26,7 @@ from jaxad.models.stable_diffusion.untrained import (
     random_text_tower,
     random_unet,
 )
+from jaxad.models.weights.loader import Weights
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def load_networks(config: VLMDiffConfig, dtype: Any) -> Networks:
 
     Raises:
         WeightsError: some cannot be found, or do not fit.
-        ConfigError: a malformed "random:" name.
+        ConfigError: a malformed "random:" name, or an autoencoder that was finetuned on other pixels than `config`'s.
     """
     source = config.stable_diffusion
     if is_random(source):
@@ -72,7 +74,19 @@ def load_networks(config: VLMDiffConfig, dtype: Any) -> Networks:
     if is_random(first):
         return Networks(unet, random_autoencoder(first, dtype), text, (first, text_identity))
     vae = find_part(first, "vae")
-    return Networks(unet, load_autoencoder(vae, dtype), text, (vae.sha256, text_identity))
+    autoencoder = load_autoencoder(vae, dtype)
+    _check_pixels(config.pixels, autoencoder.config.pixels, vae)
+    return Networks(unet, autoencoder, text, (vae.sha256, text_identity))
+
+
+def _check_pixels(asked: str, recorded: str | None, vae: Weights) -> None:
+    """Raises ConfigError where an autoencoder was finetuned on another range of pixels than it is to be fed."""
+    if recorded is None or asked in ("auto", recorded):
+        return
+    raise ConfigError(
+        f"{vae.described_in[0]}: pixels = {recorded}: the autoencoder was finetuned on that range, and is to be fed "
+        f"pixels = {asked}; take pixels = auto, which is the range recorded, or finetune one with pixels = {asked}"
+    )
 
 
 def abstract_networks(structure: Mapping[str, Any], config: VLMDiffConfig, dtype: Any) -> Networks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jaxad.errors import WeightsError
 from jaxad.models.weights.config_fields import DEPTH, LEVELS, ConfigFields, is_size, shown
@@ -135,6 +135,8 @@ class AutoencoderConfig:
     norm_num_groups: int = 32
     scaling_factor: float = 0.18215
     """What latents are multiplied by before a UNet sees them, and divided by before they are decoded."""
+    pixels: Literal["imagenet", "symmetric"] | None = None
+    """Range of images that jaxad finetuned it on, as `FirstStageConfig.pixels`; None where nothing says so."""
 
     @classmethod
     def from_diffusers(cls, config: Mapping[str, Any]) -> AutoencoderConfig:
@@ -149,6 +151,7 @@ class AutoencoderConfig:
         c.one_of(**{name: (needed,) for name, needed in _AUTOENCODER_FIXED.items()})
         c.sizes("in_channels", "out_channels", "latent_channels")
         c.numbers("scaling_factor")
+        c.one_of(pixels=(None, "imagenet", "symmetric"))
         types = {"down_block_types": {"DownEncoderBlock2D": True}, "up_block_types": {"UpDecoderBlock2D": True}}
         _check_levels(c, **types)
         c.stop()
@@ -160,11 +163,14 @@ class AutoencoderConfig:
             layers_per_block=c["layers_per_block"],
             norm_num_groups=c["norm_num_groups"],
             scaling_factor=c["scaling_factor"],
+            pixels=c["pixels"],
         )
 
     def to_diffusers(self) -> dict[str, Any]:
         """The config.json by which diffusers makes the same network."""
         levels = len(self.block_out_channels)
+        # A key that diffusers does not know; it says so and goes on.
+        pixels = {} if self.pixels is None else {"pixels": self.pixels}
         return {
             "_class_name": "AutoencoderKL",
             "in_channels": self.in_channels,
@@ -176,6 +182,7 @@ class AutoencoderConfig:
             "layers_per_block": self.layers_per_block,
             "norm_num_groups": self.norm_num_groups,
             "scaling_factor": self.scaling_factor,
+            **pixels,
         }
 
 
@@ -237,6 +244,7 @@ _AUTOENCODER_DEFAULTS: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",),
     "norm_num_groups": 32,
     "scaling_factor": 0.18215,
+    "pixels": None,
 }
 _AUTOENCODER_FIXED: dict[str, Any] = {
     "act_fn": "silu",

@@ -153,9 +153,10 @@ def _fit(
 
         def export(state: TrainState) -> AutoencoderKL:
             autoencoder = trainer.autoencoder(state)
+            known: dict[str, Any] = {"pixels": config.pixels}
             if config.measures_scale:
-                factor = measured_scale(autoencoder, source, config, workers)
-                autoencoder.config = dataclasses.replace(autoencoder.config, scaling_factor=factor)
+                known["scaling_factor"] = measured_scale(autoencoder, source, config, workers)
+            autoencoder.config = dataclasses.replace(autoencoder.config, **known)
             _export(autoencoder, workdir / FOLDER)
             return autoencoder
 

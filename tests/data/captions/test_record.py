@@ -22,7 +22,7 @@ def test_record_of_training_captions(parts, tmp_path, said):
     folder = write_captions(tmp_path, "parts", "vlm", "pd", "train", ids, lambda start: ["a disc"] * (len(ids) - start))
     captions = Captions.load(folder)
     train = described(parts.train, captions)
-    recorded = {"source": str(folder), "images": len(train), "missing": 0}
+    recorded = {"source": str(folder), "kind": "vlm, pd", "images": len(train), "missing": 0}
     assert caption_record(train, captions, "train", Reporter(), besides=holdout) == recorded
     # Those of the hold-out are not too many.
     assert said == ["1 captions are of no train image here, the first of tile/train/good/zzz.png"]

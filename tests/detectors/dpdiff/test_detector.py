@@ -48,6 +48,7 @@ SWITCHES = {
         "tokens": 7,
     },
     "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
+    "prototypes alone": {"denoiser": "none", "score": "prototype", "heads": 5, "width": 7, "tokens": 7},
     "detached": {
         "detach_prototypes": True,
         "groups": 2,
@@ -87,11 +88,24 @@ def test_every_switch_trains_and_predicts(switches):
 
     arrays, terms, maps = train_and_predict(arrays, jax.random.split(jax.random.key(0), 4))
     assert all(np.isfinite(array).all() for array in (*arrays.values(), *terms.values(), maps))
-    assert 0.5 < terms["diffusion"] < 2
+    assert "diffusion" not in terms if model.denoiser is None else 0.5 < terms["diffusion"] < 2
     assert ("local" in terms) == (model.config.local_prototypes > 0)
     assert ("global" in terms) == (model.config.global_prototypes > 0)
     assert maps.shape == (4, 4, 4)
     assert maps.std() > 0
+
+
+def test_without_a_denoiser_the_prototypes_learn_what_they_do_beside_one():
+    alone, beside = toy_model(denoiser="none", score="prototype"), toy_model(score="prototype")
+    few = module_state.split(alone)[1]
+    assert few.keys() == {path for path in module_state.split(beside)[1] if not path.startswith("denoiser/")}
+    graphdef, arrays = module_state.split(beside)
+    beside = module_state.merge(graphdef, arrays | few)
+    (total, terms), (whole, others) = (model.loss(tokens(model), jax.random.key(0)) for model in (alone, beside))
+    assert terms == {name: value for name, value in others.items() if name != "diffusion"}
+    np.testing.assert_allclose(total, whole - others["diffusion"], rtol=1e-5)
+    config = alone.config
+    np.testing.assert_allclose(total, config.local_weight * terms["local"] + config.global_weight * terms["global"])
 
 
 def perturbed(model, scale=0.1):

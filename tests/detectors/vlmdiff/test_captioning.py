@@ -18,6 +18,7 @@ from jaxad.detectors.vlmdiff.captioning import (
     model_name,
     prompt_name,
     prompt_text,
+    published_prompt,
     shard_bounds,
 )
 from jaxad.errors import ConfigError, DataError
@@ -147,8 +148,8 @@ def test_names_of_folders():
     assert model_name("/models/blip2_1_2") == "blip2-1-2"
     assert data_name("folder:/data/my parts/") == "my parts"
     assert data_name("mvtec_ad/bottle") == "mvtec_ad_bottle"
-    splits = [data_name(split) for split in COCO_SPLITS]
-    assert splits == ["coco_ad", "coco_ad_all-split_1", "coco_ad_all-split_2", "coco_ad_all-split_3"]
+    assert {data_name(split) for split in COCO_SPLITS} == {"coco_ad"}
+    assert [published_prompt(data) for data in (*COCO_SPLITS, "visa", "folder:coco_ad")] == ["coco"] * 4 + ["pd"] * 2
     assert data_name("mvtec_ad", ("bottle",)) == "mvtec_ad_bottle"
     assert data_name("mvtec_ad", ("cable", "bottle")) == "mvtec_ad_bottle-cable"
     many = [data_name("mvtec_ad", [f"category{number}" for number in range(first, 15)]) for first in range(2)]
@@ -195,7 +196,7 @@ def test_a_batch_that_was_interrupted_is_described_whole_again(parts, tmp_path):
 
 
 def test_image_numbers_as_labels(parts, tmp_path):
-    """COCO's labels are numbers; every split has its own folder, and another split's can be read from it by number."""
+    """COCO's labels are numbers; all splits have one folder, and that of another captioner's run serves any of them."""
     records = tuple(
         dataclasses.replace(record, identity=f"train2017/{number:012d}.jpg")
         for number, record in enumerate(parts.train.records)
@@ -203,9 +204,11 @@ def test_image_numbers_as_labels(parts, tmp_path):
     source = parts.train.select(range(len(records)))
     object.__setattr__(source, "records", records)
     found = caption(source, Fake(), **settings(tmp_path, data="coco_ad/all-split_1", prompt="coco"))
-    assert found.folder.name == "coco_ad_all-split_1_captions_some-vlm-8b_coco"
-    labels = json.loads((found.folder / "train_labels_coco_ad_all-split_1_some-vlm-8b.json").read_text())
-    other = caption(source.select(range(4, 0, -1)), Fake(), **settings(tmp_path, data="coco_ad", prompt="coco"))
+    assert found.folder.name == "coco_ad_captions_some-vlm-8b_coco"
+    labels = json.loads((found.folder / "train_labels_coco_ad_some-vlm-8b.json").read_text())
+    other = caption(
+        source.select(range(4, 0, -1)), Fake(), **settings(tmp_path / "other", data="coco_ad", prompt="coco")
+    )
     assert other.folder.name == "coco_ad_captions_some-vlm-8b_coco"
     assert other.captions.texts == found.captions.texts[4:0:-1]
     assert Captions.load(found.folder).attach(other.captions.ids).texts == other.captions.texts

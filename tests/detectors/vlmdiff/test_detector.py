@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -276,6 +277,22 @@ def test_pixels_are_those_that_the_autoencoder_was_trained_on(pipeline, monkeypa
     np.testing.assert_allclose(tokens, expected, atol=1e-5)
     mean, std = (np.array(values).reshape(1, 1, 1, 3) for values in (IMAGENET.mean, IMAGENET.std))
     np.testing.assert_allclose(redrawn, ((np.asarray(decoded) + 1) / 2 - mean) / std, atol=1e-4)
+
+
+@pytest.mark.parametrize(("recorded", "other"), [("imagenet", "symmetric"), ("symmetric", "imagenet")])
+def test_pixels_are_those_that_the_folder_of_a_finetuned_autoencoder_records(pipeline, tmp_path, recorded, other):
+    shutil.copytree(Path(pipeline) / "vae", tmp_path / "finetuned")
+    file = tmp_path / "finetuned/config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pixels": recorded}))
+    model = create(pipeline, autoencoder=str(file.parent))
+    assert model._symmetric == (recorded == "symmetric")
+    restored = jaxad.VLMDiff.abstract(model.config, model.pretrained.record)
+    assert restored._symmetric == model._symmetric
+    create(pipeline, autoencoder=str(file.parent), pixels=recorded)
+    with pytest.raises(ConfigError) as caught:
+        create(pipeline, autoencoder=str(file.parent), pixels=other)
+    for part in (f"{file}: pixels = {recorded}", f"pixels = {other}", "pixels = auto"):
+        assert part in str(caught.value)
 
 
 def test_dino_resizes_positions_as_its_authors_do_under_any_name(pipeline, tmp_path):

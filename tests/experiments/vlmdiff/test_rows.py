@@ -147,7 +147,7 @@ def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch)
         out=tmp_path / "runs", captions=tmp_path, preset="small", autoencoder="pretrained", seeds=(1, 2)
     )
     Table(options, {}).row("all", parts.name)
-    record = {"vlm": "internvl", "source": str(folder), "images": 24, "missing": 1}
+    record = {"vlm": "internvl", "source": str(folder), "kind": "internvl3-8b-hf, pd", "images": 24, "missing": 1}
     assert trained == [{"captions": record, "preset": "small", "holdout": 0.0}] * 2
     tested = {**record, "images": len(parts.test), "missing": 0}
     assert [provenance["test_captions"] for provenance in evaluated] == [tested] * 2

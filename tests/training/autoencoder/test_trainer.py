@@ -179,6 +179,8 @@ def test_lpips_is_named_where_it_is_missing(start, tmp_path):
 def test_measured_scaling_factor_makes_unit_deviation(undisturbed, parts, start):
     """And the next stage finds it in the folder; the published one is kept unless it is asked for."""
     assert undisturbed[0].autoencoder.config.scaling_factor == 0.18215
+    assert load_autoencoder(undisturbed[0].folder).config == undisturbed[0].autoencoder.config
+    assert undisturbed[0].autoencoder.config.pixels == "imagenet"
     config = FirstStageConfig(source=start, **CONFIG)
     factor = measured_scale(undisturbed[0].autoencoder, parts.train, config)
     images = evenly_chosen(parts.train, config, 256, 2)
