@@ -22,7 +22,7 @@ from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
 from jaxad.detectors.dpdiff.levels import patch_residuals, residual_means
 from jaxad.diffusion.layers import linear, plain_norm
-from jaxad.diffusion.retrieval import Known, RetrievalDenoiser
+from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.diffusion.wiener import WienerFilter
@@ -81,7 +81,7 @@ class DPDiff(StandardizedDetector, Trainable):
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
         self.linear = WienerFilter(channels) if config.precondition == "linear" else None
         retrieves = config.precondition == "retrieval"
-        self.nearby = RetrievalDenoiser(channels, config.memory, config.retrieved, dtype=dtype) if retrieves else None
+        self.nearby = RetrievalDenoiser(channels, config.retrieved, dtype=dtype) if retrieves else None
         self.guide = linear(channels, channels, dtype=dtype, rngs=rngs) if retrieves else None
         self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
 
@@ -121,13 +121,14 @@ class DPDiff(StandardizedDetector, Trainable):
         """
         if self.linear is not None:
             return self._prepare_linear(self.linear, features)
-        if self.nearby is not None:
-            # The features are needed twice and may come only once; they are kept as a cache keeps them.
-            features = [Features(np.asarray(batch.tokens, np.float16), batch.grid) for batch in features]
+        sample = Sample(self.config.memory) if self.nearby is not None else None
+        stream = features if sample is None else sample.passing(features)
         if self.config.standardize == "channel":
-            self._measure(features)
-        if self.nearby is not None:
-            self.nearby.fit(self._standardize(batch.tokens) for batch in features)
+            self._measure(stream)
+        if self.nearby is not None and sample is not None:
+            for _ in stream:
+                pass
+            self.nearby.fit(sample, self._standardize)
 
     def _prepare_linear(self, wiener: WienerFilter, features: Iterable[Features]) -> None:
         """The same statistics, and the linear denoiser of standardized tokens, from one pass."""
@@ -311,7 +312,10 @@ class DPDiff(StandardizedDetector, Trainable):
 
     def _known(self, features: Features) -> Known | None:
         """The remembered patches that each image is denoised by; None where there are none."""
-        return None if self.nearby is None else self.nearby.retrieve(self._standardize(features.tokens))
+        return None if self.nearby is None else self.nearby.retrieve(self._center(features))
+
+    def _center(self, features: Features) -> jax.Array:
+        return self._standardize(jnp.asarray(features.tokens, jnp.float32).mean(1, keepdims=True))[:, 0]
 
     def _predict(
         self,
