@@ -33,14 +33,6 @@ class RetrievalConfig(FrozenFeatures):
     """Most patches remembered, equally many of every training image."""
     retrieved: int = setting(4096, source="jaxad", reason=_ALIKE, decision="dpdiff-retrieval")
     """Remembered patches that an image is compared with, those of the images most like it."""
-    clusters: int = setting(
-        64,
-        source="jaxad",
-        reason="what is alike in all images finds defects that resemble a rare normal patch",
-        decision="dpdiff-retrieval",
-    )
-    """Centers of clusters of all patches, by which patches are denoised a second time; the map is the geometric mean of
-    both residuals. 0 leaves them out."""
     image_score: Literal["protocol", "excess"] = setting(
         "excess",
         source="jaxad",
@@ -52,7 +44,7 @@ class RetrievalConfig(FrozenFeatures):
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
-        problems = super().problems() + at_least(self, 0, ("start_timestep", "clusters"))
+        problems = super().problems() + at_least(self, 0, ("start_timestep",))
         problems += at_least(self, 1, ("memory", "retrieved"))
         if self.start_timestep > 999:
             problems.append(f"start_timestep = {self.start_timestep}: must be at most 999")

@@ -11,14 +11,12 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from jaxad.config import RetrievalConfig
 from jaxad.detector import register
 from jaxad.detectors._remembering import RememberingDetector
 from jaxad.detectors._standardized import StandardizedDetector
-from jaxad.diffusion.clusters import ClusterDenoiser
 from jaxad.diffusion.retrieval import RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
 from jaxad.memory.cosine import cosine
@@ -27,12 +25,6 @@ from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source
 
-LEAST = 1e-6
-"""Residuals below this are rounding."""
-SAMPLE = 40_000
-"""Remembered patches that clusters are found in."""
-SEEN = 150
-"""Timestep whose noise hides patches of one cluster from each other."""
 NOISIEST = 399
 """Timestep whose noise decides which normal patches are alike: the last one that DPDiff-AD's preset "small" visits."""
 SCORE = protocol("exact-256")
@@ -54,18 +46,12 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
         super().__init__(config, backbone, rngs=rngs)
         dtype = compute_dtype(config.precision)
         self.denoiser = RetrievalDenoiser(self.channels, config.retrieved, dtype=dtype)
-        self.clusters = ClusterDenoiser(self.channels, config.clusters) if config.clusters else None
 
     def _learn(self, stream: Iterator[Features], source: Source) -> None:
         """Patches of every image, and what the others leave of them."""
         sample = Sample(self.config.memory)
         self._measure(sample.passing(stream))
         self.denoiser.fit(sample, self._standardize)
-        if self.clusters is not None:
-            noise = 1 / self._alpha_bar(SEEN) - 1
-            rows = np.asarray(self.denoiser.patches[...]).reshape(-1, self.channels)
-            chosen = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
-            self.clusters.fit(np.asarray(self.denoiser.unrotate(rows[chosen])), noise)
         if self.config.image_score == "excess":
             self.denoiser.learn_own_residuals(self._alpha_bar(self.config.start_timestep), self._residual)
 
@@ -80,10 +66,6 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
         if known is not None and known.residuals is not None:
             expected = self.denoiser.expected_residual(x, self._alpha_bar(NOISIEST), known)
             scores = SCORE.postprocess(maps - expected.reshape(maps.shape))[1]
-        if self.clusters is not None:
-            typical = self._residual(x, self.clusters(jnp.sqrt(alpha_bar) * x, alpha_bar)).reshape(maps.shape)
-            # Of two residuals of unlike sizes the geometric mean needs no weights.
-            maps = jnp.sqrt(jnp.maximum(maps, LEAST) * jnp.maximum(typical, LEAST))
         before, after = (patches.reshape(len(x), *features.grid, -1) for patches in (x, reconstruction))
         return Judgement(maps, scores, Explanation(before, after))
 
