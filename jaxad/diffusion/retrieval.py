@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.diffusion.empirical import EmpiricalDenoiser
-from jaxad.memory.cosine import unit
 from jaxad.nn.variables import Memory
 from jaxad.types import Array, Features
 
@@ -102,7 +101,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         """Remembers a sample of images, whose tokens [... n c] `standardize` brings to the scale of those denoised."""
         raw, centers, places = sample.arrays()
         self.places.set_value(jnp.asarray(places))
-        self.descriptors.set_value(unit(standardize(centers[:, None])[:, 0]))
+        self.descriptors.set_value(_direction(standardize(centers[:, None])[:, 0]))
         patches = np.concatenate([np.asarray(standardize(x[None].astype(np.float32)), np.float16) for x in raw])
         self.set_covariance(self._spread(patches, np.random.default_rng(0)))
         for image in patches:
@@ -155,7 +154,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
 
         None before it is fitted.
         """
-        return self._known(unit(centers)) if self.patches.filled else None
+        return self._known(_direction(centers)) if self.patches.filled else None
 
     def _known(self, descriptors: Array) -> Known:
         found = _most_similar(descriptors, self.descriptors[...], self._images(self.patches[...]))
@@ -177,6 +176,12 @@ class RetrievalDenoiser(EmpiricalDenoiser):
     def __call__(self, x_t: Array, alpha_bar: Array, known: Known | None) -> jax.Array:
         """The best guess of the clean tokens: float32 [b n c]; arguments as of `guess`, with what `retrieve` gave."""
         return self.guess(x_t, alpha_bar, None if known is None else known.patches)
+
+
+def _direction(centers: Array) -> jax.Array:
+    """What images are compared by: their mean tokens [b c] at unit length."""
+    centers = jnp.asarray(centers, jnp.float32)
+    return centers / jnp.maximum(jnp.linalg.norm(centers, axis=-1, keepdims=True), 1e-12)
 
 
 @partial(jax.jit, static_argnums=2)
