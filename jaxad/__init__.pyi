@@ -11,6 +11,7 @@ from .config import LinearConfig as LinearConfig
 from .config import PaDiMConfig as PaDiMConfig
 from .config import PatchBankConfig as PatchBankConfig
 from .config import RD4ADConfig as RD4ADConfig
+from .config import RetrievalConfig as RetrievalConfig
 from .config import SimpleNetConfig as SimpleNetConfig
 from .config import TrainConfig as TrainConfig
 from .config import UniADConfig as UniADConfig
@@ -32,6 +33,7 @@ from .detectors.linear import LinearDenoiser as LinearDenoiser
 from .detectors.padim import PaDiM as PaDiM
 from .detectors.patch_bank import PatchBank as PatchBank
 from .detectors.rd4ad import RD4AD as RD4AD
+from .detectors.retrieval import RetrievalDetector as RetrievalDetector
 from .detectors.simplenet import SimpleNet as SimpleNet
 from .detectors.uniad import UniAD as UniAD
 from .detectors.vitad import ViTAD as ViTAD

@@ -25,6 +25,7 @@ from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
 from jaxad.config.rd4ad import RD4ADConfig as RD4ADConfig
 from jaxad.config.reference import SettingRow as SettingRow
 from jaxad.config.reference import provenance as provenance
+from jaxad.config.retrieval import RetrievalConfig as RetrievalConfig
 from jaxad.config.simplenet import SimpleNetConfig as SimpleNetConfig
 from jaxad.config.training import DataConfig as DataConfig
 from jaxad.config.training import TrainConfig as TrainConfig

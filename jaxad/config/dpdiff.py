@@ -152,14 +152,28 @@ class DPDiffConfig(FrozenFeatures):
     pixels do. None for all of them."""
     prediction: Literal["epsilon", "v"] = setting("epsilon", source="paper")
     """What the denoiser's last layer outputs, and what the loss is on: the noise, or the velocity v."""
-    precondition: Literal["none", "linear"] = setting(
+    precondition: Literal["none", "linear", "retrieval"] = setting(
         "none",
         source="jaxad",
-        reason="published is the network alone; the linear denoiser is known before training, and hard to learn",
+        reason="published is the network alone; a denoiser in closed form is known before training, and hard to learn",
         decision="dpdiff-preconditioning",
     )
-    """What the network's output is added to: nothing, or the prediction of the best linear denoiser of the training
-    features, so that training starts from it."""
+    """What the network's output is added to, so that training starts from it: nothing, or the prediction of a denoiser
+    in closed form, the best linear one of all training features, or the best one given the most similar images."""
+    memory: int = setting(
+        100_000,
+        source="jaxad",
+        reason="bounds the checkpoint, to 77 MB at 384 channels; what is found in it takes no longer to compare with",
+        decision="dpdiff-retrieval",
+    )
+    """Most patches that retrieval remembers, equally many of every training image."""
+    retrieved: int = setting(
+        4096,
+        source="jaxad",
+        reason="a fifth of what the patch bank compares with",
+        decision="dpdiff-retrieval",
+    )
+    """Remembered patches that an image is compared with, those of the images most like it."""
 
     denoiser: Literal["dit", "unet", "uvit", "none"] = setting("dit", source="paper")
     """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9), or none, which trains
@@ -242,6 +256,14 @@ class DPDiffConfig(FrozenFeatures):
     score: Literal["reconstruction", "prototype"] = setting("reconstruction", source="paper")
     """Anomaly map from the reconstruction, or 1 - cosine to the nearest prototype (rows 1 and 2 of the paper's Table
     5)."""
+    image_score: Literal["protocol", "excess"] = setting(
+        "protocol",
+        source="paper",
+        reason="the maximum of the pooled map; some normal patches are harder to restore than others",
+        decision="dpdiff-image-score",
+    )
+    """Image score: what the protocol takes from the map, or from what exceeds the residuals of the remembered normal
+    patches that are most alike."""
     remat: bool = setting(
         False, source="jaxad", reason="the published size fits in memory; results do not depend on it"
     )
@@ -250,6 +272,8 @@ class DPDiffConfig(FrozenFeatures):
     def settled(self) -> tuple[str, ...]:
         """All that residuals depend on, where their means are measured."""
         inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
+        if self.image_score == "excess" and not self.levels:
+            return ("start_timestep", *inference)
         return inference if self.levels else ()
 
     def problems(self) -> list[str]:
@@ -258,6 +282,7 @@ class DPDiffConfig(FrozenFeatures):
         problems = super().problems() + at_least(self, 0, least)
         positive = ("prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
         problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws", "tokens"))
+        problems += at_least(self, 1, ("memory", "retrieved"))
         low, high = self.train_timesteps
         if not 0 <= low < high <= self.timesteps:
             problems.append(f"train_timesteps = {low, high}: needs 0 <= low < high <= timesteps = {self.timesteps}")
@@ -273,6 +298,8 @@ class DPDiffConfig(FrozenFeatures):
                 problems.append(f"levels = {self.levels}: needs one or more different timesteps from 0")
             if self.score == "prototype":
                 problems.append('levels: no features are noised for score = "prototype"; use "reconstruction"')
+        if self.image_score == "excess" and self.precondition != "retrieval":
+            problems.append(f'image_score = "excess": precondition = "{self.precondition}" must be "retrieval"')
         if self.denoiser == "none":
             if self.score != "prototype":
                 problems.append(f'denoiser = "none": score = "{self.score}" needs one; use "prototype"')

@@ -41,6 +41,9 @@ def zoo(name: str, source: Any, folder: Path) -> Any:
             return jaxad.PatchBank.create(jaxad.PatchBankConfig(**FLAT, per_category=True)).remember(source)
         case "linear":
             return jaxad.LinearDenoiser.create(jaxad.LinearConfig(**FLAT)).remember(source)
+        case "retrieval":
+            config = jaxad.RetrievalConfig(**FLAT, memory=100, retrieved=20)
+            return jaxad.RetrievalDetector.create(config).remember(source)
         case "padim":
             return jaxad.PaDiM.create(jaxad.PaDiMConfig(**FLAT, dimensions=8)).remember(source)
         case "dinomaly":

@@ -39,6 +39,7 @@ _TRANSFORMER = {"width": 16, "heads": 2, "hidden": 32}
 
 PEERS = {
     "linear": Peer(jaxad.LinearDenoiser, {}, None, 0.9),
+    "retrieval": Peer(jaxad.RetrievalDetector, {"memory": 200, "retrieved": 40}, None, 0.9),
     "padim": Peer(jaxad.PaDiM, {"dimensions": 8}, None, 0.9),
     "patch-bank": Peer(jaxad.PatchBank, {"bank_size": 100}, None, 0.9),
     "dinomaly": Peer(jaxad.Dinomaly, {"depth": 4, "heads": 2}, _training(**_ADAMW), 0.7),

@@ -20,8 +20,9 @@ from jaxad.config import DPDiffConfig
 from jaxad.detector import InputSpec, Trainable, register
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
-from jaxad.detectors.dpdiff.levels import residual_means
-from jaxad.diffusion.layers import plain_norm
+from jaxad.detectors.dpdiff.levels import patch_residuals, residual_means
+from jaxad.diffusion.layers import linear, plain_norm
+from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
 from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.diffusion.wiener import WienerFilter
@@ -29,6 +30,7 @@ from jaxad.diffusion.window import random_windows, window_shape
 from jaxad.memory.cosine import cosine
 from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
+from jaxad.metrics import protocol
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import ViT
 from jaxad.nn.attention import attention_heads
@@ -38,6 +40,8 @@ from jaxad.types import Array, Batch, Explanation, Features, Judgement
 
 Context = dict[str, Array]
 """What a reconstruction is conditioned on."""
+SCORE = protocol("exact-256")
+"""The way from an excess of residuals to an image score, whatever the protocol."""
 
 
 @register
@@ -76,6 +80,9 @@ class DPDiff(StandardizedDetector, Trainable):
         self.global_ = extractor(config.global_prototypes)
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
         self.linear = WienerFilter(channels) if config.precondition == "linear" else None
+        retrieves = config.precondition == "retrieval"
+        self.nearby = RetrievalDenoiser(channels, config.retrieved, dtype=dtype) if retrieves else None
+        self.guide = linear(channels, channels, dtype=dtype, rngs=rngs) if retrieves else None
         self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
 
     def misfits(self) -> list[str]:
@@ -115,21 +122,35 @@ class DPDiff(StandardizedDetector, Trainable):
         """
         if self.linear is not None:
             return self._prepare_linear(self.linear, features)
+        sample = Sample(self.config.memory) if self.nearby is not None else None
+        stream = features if sample is None else sample.passing(features)
         if self.config.standardize == "channel":
-            self._measure(features)
+            self._measure(stream)
+        if self.nearby is not None and sample is not None:
+            for _ in stream:
+                pass
+            self.nearby.fit(sample, self._standardize)
 
-    def _prepare_linear(self, linear: WienerFilter, features: Iterable[Features]) -> None:
+    def _prepare_linear(self, wiener: WienerFilter, features: Iterable[Features]) -> None:
         """The same statistics, and the linear denoiser of standardized tokens, from one pass."""
         if self.config.standardize == "channel":
-            return linear.fit(np.zeros(self.channels), self._measure_correlations(features))
+            return wiener.fit(np.zeros(self.channels), self._measure_correlations(features))
         stream = (self._standardize(batch.tokens).reshape(-1, 1, self.channels) for batch in features)
         _, mean, covariance = moments(stream, 1, self.channels)
-        return linear.fit(mean[0], covariance[0])
+        return wiener.fit(mean[0], covariance[0])
 
     def finish(self, features: Iterable[Features]) -> None:
-        """The mean residual of the training features at each of `config.levels`; until then all count as they are."""
+        """The mean residual of the training features at each of `config.levels`; until then all count as they are.
+
+        And the residuals of the remembered patches, for image scores; until then these are the protocol's.
+        """
+        excess = self.config.image_score == "excess"
+        if excess and self.level_means is not None:
+            features = [Features(np.asarray(batch.tokens, np.float16), batch.grid) for batch in features]
         if self.level_means is not None:
             self.level_means[...] = jnp.asarray(residual_means(self, features))
+        if excess and self.nearby is not None:
+            self.nearby.learn_residuals(patch_residuals(self, features))
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).
@@ -138,7 +159,7 @@ class DPDiff(StandardizedDetector, Trainable):
         mean over images, tokens and channels of the squared error of the predicted noise, or of v; it is left out
         where there is no denoiser. With `config.tokens` all of it is that of a window of each image.
         """
-        config = self.config
+        config, known = self.config, self._known(features)
         tokens, places = features.tokens, None
         if config.tokens is not None:
             shape = window_shape(config.tokens, self.grid)
@@ -159,7 +180,7 @@ class DPDiff(StandardizedDetector, Trainable):
             if config.detach_prototypes:
                 prototypes = jax.lax.stop_gradient(prototypes)
             prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
-        output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar, places)
+        output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar, known, places)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
         diffusion = jnp.square(output - target).mean()
         return diffusion + prototype_loss, {"diffusion": diffusion, **terms}
@@ -181,13 +202,26 @@ class DPDiff(StandardizedDetector, Trainable):
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Prototypes of the image, its reconstruction, and the residual of the two, or that over several levels."""
         context = self.context(features)
+        maps, reconstruction = self.residual(features, context, keys)
+        explanation = self.explain(features, context, reconstruction)
+        return Judgement(maps, self.image_scores(features, maps), explanation)
+
+    def residual(self, features: Features, context: Context, keys: Array) -> tuple[jax.Array, Features | None]:
+        """The anomaly map [b h w], and the reconstruction that it comes from, or the mean of those of all levels."""
         if self.level_means is None:
             reconstruction = self.reconstruct(features, context, keys)
-            judgement = self.score(features, reconstruction, context)
-        else:
-            reconstruction, residuals = self.level_residuals(features, context, keys)
-            judgement = Judgement((residuals / self.level_means[...][None, None, None]).mean(-1))
-        return dataclasses.replace(judgement, explanation=self.explain(features, context, reconstruction))
+            return jnp.asarray(self.score(features, reconstruction, context).maps), reconstruction
+        reconstruction, residuals = self.level_residuals(features, context, keys)
+        return (residuals / self.level_means[...][None, None, None]).mean(-1), reconstruction
+
+    def image_scores(self, features: Features, maps: jax.Array) -> jax.Array | None:
+        """How far an image's residuals exceed those of normal patches like its own, [b]; None for the protocol's."""
+        known = self._known(features) if self.config.image_score == "excess" else None
+        if self.nearby is None or known is None or known.residuals is None:
+            return None
+        alpha_bar = self._schedule.alpha_bar[self.config.train_timesteps[1] - 1]
+        expected = self.nearby.expected_residual(self._standardize(features.tokens), alpha_bar, known)
+        return SCORE.postprocess(maps - expected.reshape(maps.shape))[1]
 
     def level_residuals(self, features: Features, context: Context, keys: Array) -> tuple[Features, jax.Array]:
         """The mean of the reconstructions from each of `config.levels`, and the residual of each: [b h w l].
@@ -228,11 +262,12 @@ class DPDiff(StandardizedDetector, Trainable):
         chex.assert_shape(keys, (len(x),), custom_message="keys must be [b]")
 
         level = self.config.start_timestep if start is None else start
+        known = self._known(features)
 
         def one_draw(total, inputs):
             draw, sign = inputs
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
-            return total + self._denoise(x, prototypes, own, level, sign), None
+            return total + self._denoise(x, prototypes, known, own, level, sign), None
 
         draws, signs = jnp.arange(self.config.draws), None
         if self.config.antithetic:
@@ -284,15 +319,38 @@ class DPDiff(StandardizedDetector, Trainable):
         extractors = {"local": self.local, "global": self.global_}
         return {name: extract(x) for name, extract in extractors.items() if extract is not None}
 
+    def _known(self, features: Features) -> Known | None:
+        """The remembered patches that each image is denoised by; None where there are none."""
+        return None if self.nearby is None else self.nearby.retrieve(self._center(features))
+
+    def _center(self, features: Features) -> jax.Array:
+        return self._standardize(jnp.asarray(features.tokens, jnp.float32).mean(1, keepdims=True))[:, 0]
+
     def _predict(
-        self, x_t: Array, prototypes: Array | None, t: Array, alpha_bar: Array, places: Array | None = None
+        self,
+        x_t: Array,
+        prototypes: Array | None,
+        t: Array,
+        alpha_bar: Array,
+        known: Known | None,
+        places: Array | None = None,
     ) -> jax.Array:
-        """Noise or v [b n c] as `config.prediction` says: the denoiser's output, added to the linear denoiser's."""
+        """Noise or v [b n c] as `config.prediction` says: the denoiser's output, added to that in closed form."""
         denoiser: Any = self.denoiser
-        output = denoiser(x_t, prototypes, t) if places is None else denoiser(x_t, prototypes, t, places)
+        where = () if places is None else (places,)
+        if self.nearby is not None and self.guide is not None:
+            # The denoiser sees the guess that it mends.
+            guess = self.nearby(x_t, alpha_bar, known)
+            signal, scale = jnp.sqrt(alpha_bar).reshape(-1, 1, 1), jnp.sqrt(1 - alpha_bar).reshape(-1, 1, 1)
+            noise = (x_t - signal * guess) / scale
+            known_part = noise if self.config.prediction == "epsilon" else velocity(guess, noise, alpha_bar)
+            return known_part + denoiser(x_t + self.guide(guess), prototypes, t, *where)
+        output = denoiser(x_t, prototypes, t, *where)
         return output if self.linear is None else output + self.linear(x_t, alpha_bar, self.config.prediction)
 
-    def _denoise(self, x: Array, prototypes: Array | None, keys: Array, start: int, sign: Array | None) -> jax.Array:
+    def _denoise(
+        self, x: Array, prototypes: Array | None, known: Known | None, keys: Array, start: int, sign: Array | None
+    ) -> jax.Array:
         """One reconstruction [b n c] from timestep `start`.
 
         `sign`, 1 or -1, multiplies noise wherever it is drawn; None for 1.
@@ -313,7 +371,7 @@ class DPDiff(StandardizedDetector, Trainable):
                 fresh = config.noise == "fresh"
                 draw = jax.vmap(jax.random.fold_in, (0, None))(prototype_keys, s) if fresh else prototype_keys
                 noisy = add_noise(prototypes, noise(draw, prototypes), alpha_bar)
-            output = self._predict(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]), alpha_bar)
+            output = self._predict(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]), alpha_bar, known)
             return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
 
         if config.sampler == "ddpm":

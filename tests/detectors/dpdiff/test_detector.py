@@ -10,10 +10,13 @@ from flax import nnx
 
 import jaxad
 from jaxad import parallel
-from jaxad.detectors.dpdiff.levels import residual_means
+from jaxad.detectors.dpdiff.levels import patch_residuals, residual_means
+from jaxad.diffusion.samplers import normal_per_image
+from jaxad.diffusion.schedule import add_noise
 from jaxad.errors import CheckpointError, ConfigError
 from jaxad.features import Encoder
 from jaxad.inference.predictor import Predictor
+from jaxad.metrics import protocol
 from jaxad.models.backbone import load_backbone
 from jaxad.nn import module_state
 from jaxad.testing import check_detector, toy_model, toy_training
@@ -46,6 +49,7 @@ SWITCHES = {
         "start_timestep": 2,
         "width": 48,
         "tokens": 7,
+        "precondition": "retrieval",
     },
     "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
     "prototypes alone": {"denoiser": "none", "score": "prototype", "heads": 5, "width": 7, "tokens": 7},
@@ -339,6 +343,80 @@ def test_the_linear_denoiser_is_resumed_and_restored(parts, tmp_path):
     assert np.asarray(whole.linear.variances[...]).std() > 0.1
     assert_bit_equal(resumed, whole)
     assert_bit_equal(jaxad.restore(tmp_path / "whole").detector, whole)
+
+
+def remembering(**changes):
+    """A model that remembers 24 images, and their features; they are of no standard scale."""
+    settings = {"precondition": "retrieval", "memory": 200, "retrieved": 24, "sampling_steps": 1, "antithetic": True}
+    model = toy_model(**settings | {"start_timestep": 100} | changes)
+    features = low_rank(model, images=24)
+    features = Features(features.tokens.astype(np.float16), features.grid)
+    model.prepare(Features(features.tokens[start : start + 9], features.grid) for start in (0, 9, 18))
+    return model, features
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_training_begins_with_the_denoiser_by_retrieval(prediction):
+    model, features = remembering(prediction=prediction, train_timesteps=(100, 101))
+    x, a = np.asarray(model._standardize(features.tokens)), np.float32(model._schedule.alpha_bar[100])
+    np.testing.assert_allclose(x.reshape(-1, model.channels).std(0), 1, rtol=1e-2)
+    known = model.nearby.retrieve(x.mean(1))
+    keys = jax.random.split(jax.random.key(0), len(x))
+    noise = normal_per_image(jax.vmap(lambda k: jax.random.split(jax.random.fold_in(k, 0), 3))(keys)[:, 0], x.shape[1:])
+    expected = sum(model.nearby(add_noise(x, sign * noise, a), a, known) for sign in (1, -1)) / 2
+    reconstruction = model.reconstruct(features, model.context(features), keys)
+    np.testing.assert_allclose(reconstruction.tokens, expected, atol=2e-3)
+    # What the loss is of, in either parametrization, is the error of this guess.
+    error = np.square(model.nearby(add_noise(x, noise, a), a, known) - x).mean()
+    scale = a / (1 - a) if prediction == "epsilon" else 1 / (1 - a)
+    assert model.loss(features, jax.random.key(0))[1]["diffusion"] == pytest.approx(error * scale, rel=0.1)
+
+
+def test_the_denoiser_sees_the_guess_that_it_mends():
+    model, features = remembering()
+    graphdef, arrays = perturbed(model)
+    with_guide, without = (
+        module_state.merge(graphdef, arrays | {"guide/kernel": scale * arrays["guide/kernel"]}).loss(
+            features, jax.random.key(0)
+        )[1]["diffusion"]
+        for scale in (1, 0)
+    )
+    assert abs(with_guide - without) > 1e-3
+
+
+def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike():
+    model, features = remembering(image_score="excess")
+    keys = jax.random.split(jax.random.key(0), len(features.tokens))
+    batch = Batch({}, np.zeros(24, np.uint32), np.ones(24, bool))
+    assert model.judge(features, batch, keys).scores is None
+    model.finish(Features(features.tokens[start : start + 9], features.grid) for start in (0, 9, 18))
+    residuals = patch_residuals(model, [features])
+    np.testing.assert_allclose(
+        model.nearby.residuals[...], np.take_along_axis(residuals, np.asarray(model.nearby.places[...]), 1), rtol=1e-2
+    )
+    x = model._standardize(features.tokens)
+    expected = model.nearby.expected_residual(x, model._schedule.alpha_bar[999], model.nearby.retrieve(x.mean(1)))
+    judgement = model.judge(features, batch, keys)
+    excess = np.asarray(judgement.maps) - np.asarray(expected).reshape(-1, *model.grid)
+    np.testing.assert_allclose(judgement.scores, protocol("exact-256").postprocess(excess)[1], rtol=1e-3)
+    assert 0.5 < expected.mean() / residuals.mean() < 1.5
+
+
+def test_what_is_remembered_is_resumed_and_restored(parts, tmp_path):
+    settings = {"precondition": "retrieval", "memory": 300, "retrieved": 32, "image_score": "excess"}
+
+    def fit(workdir):
+        training = toy_training(steps=4, checkpoint_every=2, schedule="constant")
+        return jaxad.fit(toy_model(**settings), parts.train, training, workdir=tmp_path / workdir)
+
+    whole = fit("whole").model
+    fit("stopped")
+    shutil.rmtree(tmp_path / "stopped" / "checkpoints" / "4")
+    assert whole.nearby.residuals.filled
+    assert_bit_equal(fit("stopped").model, whole)
+    assert_bit_equal(jaxad.restore(tmp_path / "whole").detector, whole)
+    with pytest.raises(CheckpointError, match="start_timestep"):
+        jaxad.restore(tmp_path / "whole", start_timestep=20)
 
 
 def test_levels_count_alike_however_large_their_residuals_are():

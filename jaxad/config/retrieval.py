@@ -1,0 +1,55 @@
+"""Settings of the denoiser by retrieval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxad.config.fields import at_least, setting
+from jaxad.config.frozen_features import SMALL, FrozenFeatures
+
+_ALIKE = "as DPDiff-AD has it, so that the two differ in the denoiser alone"
+
+
+@dataclass(frozen=True)
+class RetrievalConfig(FrozenFeatures):
+    """The denoiser by retrieval: what DPDiff-AD with that preconditioning is before its network is trained.
+
+    The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
+    """
+
+    MAIN: ClassVar = ("backbone", "blocks", "image_size", "start_timestep", "residual", "image_score")
+    PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
+
+    start_timestep: int = setting(
+        100, source="jaxad", reason="at 250 pixels are found less well", decision="dpdiff-retrieval"
+    )
+    """Timestep t, of 1000, whose noise patches are told apart through."""
+    residual: Literal["squared", "cosine"] = setting(
+        "cosine", source="jaxad", reason="as DPDiff-AD's preset small has it", decision="dpdiff-residual"
+    )
+    """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
+    memory: int = setting(100_000, source="jaxad", reason=_ALIKE, decision="dpdiff-retrieval")
+    """Most patches remembered, equally many of every training image."""
+    retrieved: int = setting(4096, source="jaxad", reason=_ALIKE, decision="dpdiff-retrieval")
+    """Remembered patches that an image is compared with, those of the images most like it."""
+    image_score: Literal["protocol", "excess"] = setting(
+        "excess",
+        source="jaxad",
+        reason="some normal patches are harder to restore than others",
+        decision="dpdiff-image-score",
+    )
+    """Image score: what the protocol takes from the map, or from what exceeds the residuals of the remembered normal
+    patches that are most alike."""
+
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work."""
+        problems = super().problems() + at_least(self, 0, ("start_timestep",))
+        problems += at_least(self, 1, ("memory", "retrieved"))
+        if self.start_timestep > 999:
+            problems.append(f"start_timestep = {self.start_timestep}: must be at most 999")
+        return problems
+
+    def settled(self) -> tuple[str, ...]:
+        """All that the remembered residuals depend on."""
+        return ("start_timestep", "residual") if self.image_score == "excess" else ()

@@ -1,0 +1,85 @@
+"""The best denoiser of vectors that are drawn about known ones, in closed form.
+
+x0 ~ 1/k sum_j N(m_j, C), one C about all of the m_1 ... m_k, and x_t = sqrt(abar) x0 + sqrt(1 - abar) eps make
+the best guess of x0
+
+    x0^ = m + sqrt(abar) C (abar C + (1 - abar) I)^-1 (x_t - sqrt(abar) m)        m = sum_j r_j m_j
+    r ~ softmax of log N(x_t; sqrt(abar) m_j, abar C + (1 - abar) I)
+
+With little noise and C = 0 it is the nearest m, as in a memory bank; with one m it is the Wiener filter.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxad.nn.variables import Statistic
+from jaxad.types import Array
+
+
+class EmpiricalDenoiser(nnx.Module):
+    """The denoiser in the eigenvectors of C, where C is one variance for each direction. Until C is set it is I.
+
+    Args:
+        channels: width c of the vectors.
+        dtype: compute type of the two products with known vectors.
+    """
+
+    def __init__(self, channels: int, *, dtype=jnp.float32):
+        self.dtype = dtype
+        self.directions = Statistic(jnp.eye(channels, dtype=jnp.float32))
+        self.variances = Statistic(jnp.ones(channels, jnp.float32))
+
+    def set_covariance(self, covariance: Array) -> None:
+        """Takes C [c c], in one eigendecomposition, in float64 on the host."""
+        variances, directions = np.linalg.eigh(np.asarray(covariance, np.float64))
+        self.directions[...] = jnp.asarray(directions, jnp.float32)
+        self.variances[...] = jnp.asarray(variances.clip(0), jnp.float32)
+
+    def rotate(self, x: Array) -> jax.Array:
+        """Vectors [... c] in the eigenvectors of C."""
+        return jnp.matmul(x, self.directions[...], precision="highest")
+
+    def unrotate(self, x: Array) -> jax.Array:
+        """Vectors [... c] of which `rotate` makes x."""
+        return jnp.matmul(jnp.asarray(x, jnp.float32), self.directions[...].T, precision="highest")
+
+    def guess(self, x_t: Array, alpha_bar: Array, known: Array | None) -> jax.Array:
+        """The best guess of the clean vectors: float32 [b n c].
+
+        Args:
+            x_t: noisy vectors [b n c].
+            alpha_bar: of their noise level, [b] or a scalar.
+            known: the m of each image, rotated [b k c]; None for one of zeros.
+        """
+        chex.assert_shape(x_t, (None, None, len(self.variances)), custom_message="x_t must be [b n c]")
+        signal, total = self._level(len(x_t), alpha_bar)
+        x = self.rotate(x_t)
+        mean = jnp.zeros_like(x)
+        if known is not None:
+            known = jnp.asarray(known, self.dtype)
+            weights = self._weights(x, known, signal, total).astype(self.dtype)
+            mean = jnp.einsum("bnk,bkc->bnc", weights, known, preferred_element_type=jnp.float32)
+        return self.unrotate(mean + (x - signal * mean) * signal * self.variances[...][None, None] / total)
+
+    def weights(self, x_t: Array, alpha_bar: Array, known: Array) -> jax.Array:
+        """How likely each of the known vectors [b k c] is what noisy ones [b n c] come from: r, float32 [b n k]."""
+        return self._weights(self.rotate(x_t), jnp.asarray(known, self.dtype), *self._level(len(x_t), alpha_bar))
+
+    def _level(self, images: int, alpha_bar: Array) -> tuple[jax.Array, jax.Array]:
+        """sqrt(abar) [b 1 1], and the variances of the noisy vectors about a known one [b 1 c]."""
+        alpha_bar = jnp.broadcast_to(jnp.asarray(alpha_bar, jnp.float32).reshape(-1, 1, 1), (images, 1, 1))
+        return jnp.sqrt(alpha_bar), alpha_bar * self.variances[...][None, None] + 1 - alpha_bar
+
+    def _weights(self, x: jax.Array, known: jax.Array, signal: jax.Array, total: jax.Array) -> jax.Array:
+        """The softmax of -|x - signal m|^2 / 2 in the metric of the noisy vectors."""
+        product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+        far = product("bkc,bc->bk", jnp.square(known.astype(jnp.float32)), (jnp.square(signal) / total)[:, 0])
+        logits = product("bnc,bkc->bnk", (signal * x / total).astype(self.dtype), known)
+        return jax.nn.softmax(logits - far[:, None] / 2, axis=-1)

@@ -1,0 +1,70 @@
+import jax
+import numpy as np
+import pytest
+
+import jaxad
+from jaxad.diffusion.schedule import linear_schedule
+from jaxad.features import FeatureCache
+from jaxad.metrics import protocol
+from jaxad.testing import check_detector
+from jaxad.types import Features
+from tests.detectors import peers
+
+detector = peers.PEERS["retrieval"].make
+
+
+def tokens(images, kinds=4, seed=0):
+    """Images of several kinds in turn, [b n c] with large means and unequal scales."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(9)
+    places, scale = fixed.normal(size=(kinds, 1, 32)), fixed.uniform(0.1, 20, 32)
+    x = places[np.arange(images) % kinds] + 0.05 * rng.normal(size=(images, 16, 32))
+    return ((x + 3 * fixed.normal(size=32)) * scale).astype(np.float32)
+
+
+def fitted(parts, **changes):
+    cache = FeatureCache(Features(tokens(len(parts.train)), (4, 4)), "")
+    return detector(**{"memory": 1000, "retrieved": 64, "residual": "squared"} | changes).remember(
+        parts.train, features=cache
+    )
+
+
+def judged(model, x):
+    return model.judge(Features(x, (4, 4)), None, jax.random.split(jax.random.key(0), len(x)))
+
+
+def test_a_patch_of_another_kind_of_image_is_strange(parts):
+    model, x = fitted(parts), tokens(8, seed=1)
+    mixed = x.copy()
+    mixed[1, 6] = x[2, 6]
+    normal, found = judged(model, x).maps, judged(model, mixed).maps
+    assert np.argmax(found[1]) == 6
+    assert found[1].max() > 10 * normal.max()
+
+
+def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike(parts):
+    x = tokens(8, seed=1)
+    # One kind of image is less alike in itself: all of its residuals are large.
+    known = tokens(len(parts.train))
+    rough = 1 + 2 * (np.arange(len(known)) % 4 == 3)
+    known += rough[:, None, None] * np.random.default_rng(5).normal(size=known.shape).astype(np.float32)
+    x += np.resize(rough, 8)[:, None, None] * np.random.default_rng(6).normal(size=x.shape).astype(np.float32)
+    cache = FeatureCache(Features(known, (4, 4)), "")
+    model = detector(memory=1000, retrieved=64, residual="squared").remember(parts.train, features=cache)
+    judgement = judged(model, x)
+    scores = np.asarray(protocol("exact-256").postprocess(judgement.maps)[1])
+    assert scores[3] > 2 * scores[0]
+    standard = model._standardize(x)
+    known = model.denoiser.retrieve(standard.mean(1))
+    expected = model.denoiser.expected_residual(standard, linear_schedule().alpha_bar[399], known)
+    excess = np.asarray(judgement.maps) - np.asarray(expected).reshape(-1, 4, 4)
+    np.testing.assert_allclose(judgement.scores, protocol("exact-256").postprocess(excess)[1], rtol=1e-2)
+    assert judgement.scores[3] - judgement.scores[0] < 0.6 * (scores[3] - scores[0])
+    plain = detector(image_score="protocol").remember(parts.train, features=cache)
+    assert judged(plain, x).scores is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"residual": "squared", "image_score": "protocol"}])
+def test_it_keeps_to_the_interface_and_finds_defects(parts, changes):
+    model = detector(**changes).remember(parts.train)
+    check_detector(model, parts.test)
+    assert jaxad.evaluate(model, parts.test)["mean"]["image_auroc"] > 0.9
