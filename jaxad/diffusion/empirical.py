@@ -50,7 +50,7 @@ class EmpiricalDenoiser(nnx.Module):
         """Vectors [... c] of which `rotate` makes x."""
         return jnp.matmul(jnp.asarray(x, jnp.float32), self.directions[...].T, precision="highest")
 
-    def guess(self, x_t: Array, alpha_bar: Array, known: Array | None) -> jax.Array:
+    def guess(self, x_t: Array, alpha_bar: Array | float, known: Array | None) -> jax.Array:
         """The best guess of the clean vectors: float32 [b n c].
 
         Args:
@@ -68,11 +68,11 @@ class EmpiricalDenoiser(nnx.Module):
             mean = jnp.einsum("bnk,bkc->bnc", weights, known, preferred_element_type=jnp.float32)
         return self.unrotate(mean + (x - signal * mean) * signal * self.variances[...][None, None] / total)
 
-    def weights(self, x_t: Array, alpha_bar: Array, known: Array) -> jax.Array:
+    def weights(self, x_t: Array, alpha_bar: Array | float, known: Array) -> jax.Array:
         """How likely each of the known vectors [b k c] is what noisy ones [b n c] come from: r, float32 [b n k]."""
         return self._weights(self.rotate(x_t), jnp.asarray(known, self.dtype), *self._level(len(x_t), alpha_bar))
 
-    def _level(self, images: int, alpha_bar: Array) -> tuple[jax.Array, jax.Array]:
+    def _level(self, images: int, alpha_bar: Array | float) -> tuple[jax.Array, jax.Array]:
         """sqrt(abar) [b 1 1], and the variances of the noisy vectors about a known one [b 1 c]."""
         alpha_bar = jnp.broadcast_to(jnp.asarray(alpha_bar, jnp.float32).reshape(-1, 1, 1), (images, 1, 1))
         return jnp.sqrt(alpha_bar), alpha_bar * self.variances[...][None, None] + 1 - alpha_bar

@@ -128,7 +128,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         """Remembers what is left of each patch by a denoiser: [i n] of all patches of the images it was fitted to."""
         self.residuals.set_value(jnp.take_along_axis(jnp.asarray(residuals, jnp.float32), self.places[...], 1))
 
-    def learn_own_residuals(self, alpha_bar: float, residual: Callable[[Array, Array], Array]) -> None:
+    def learn_own_residuals(self, alpha_bar: Array | float, residual: Callable[[Array, Array], Array]) -> None:
         """The same of this denoiser, of each remembered patch by those of other images.
 
         Args:
@@ -137,7 +137,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         """
 
         @jax.jit
-        def of_images(denoiser: RetrievalDenoiser, numbers: Array) -> jax.Array:
+        def of_images(denoiser: RetrievalDenoiser, numbers: Array) -> Array:
             x = denoiser.unrotate(denoiser.patches[...][numbers])
             known = denoiser._known(denoiser.descriptors[...][numbers])
             return residual(x, denoiser(jnp.sqrt(jnp.float32(alpha_bar)) * x, jnp.float32(alpha_bar), known))
@@ -161,7 +161,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         patches = self.patches[...][found].reshape(len(found), -1, self.patches.shape[-1])
         return Known(patches, self.residuals[...][found].reshape(len(found), -1) if self.residuals.filled else None)
 
-    def expected_residual(self, x: Array, alpha_bar: Array, known: Known) -> jax.Array:
+    def expected_residual(self, x: Array, alpha_bar: Array | float, known: Known) -> jax.Array:
         """What is left of normal patches that noise makes clean ones x [b n c] indistinguishable from: [b n].
 
         Args:
@@ -173,7 +173,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         weights = self.weights(jnp.sqrt(jnp.float32(alpha_bar)) * x, alpha_bar, known.patches)
         return jnp.einsum("bnk,bk->bn", weights, known.residuals)
 
-    def __call__(self, x_t: Array, alpha_bar: Array, known: Known | None) -> jax.Array:
+    def __call__(self, x_t: Array, alpha_bar: Array | float, known: Known | None) -> jax.Array:
         """The best guess of the clean tokens: float32 [b n c]; arguments as of `guess`, with what `retrieve` gave."""
         return self.guess(x_t, alpha_bar, None if known is None else known.patches)
 

@@ -4,7 +4,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import multivariate_normal
 
-from jaxad.diffusion.retrieval import RetrievalDenoiser, Sample
+from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
 from jaxad.types import Features
 
@@ -33,6 +33,13 @@ def covariance(denoiser):
     return directions * variances @ directions.T
 
 
+def retrieved(denoiser, x) -> Known:
+    """What images [b n c] are compared with."""
+    known = denoiser.retrieve(x.mean(1))
+    assert known is not None
+    return known
+
+
 def unrotated(denoiser, known):
     return np.asarray(known, np.float32) @ np.asarray(denoiser.directions[...]).T
 
@@ -40,7 +47,7 @@ def unrotated(denoiser, known):
 def test_its_guess_is_the_posterior_mean_at_every_level():
     denoiser, alpha_bar = fitted(), linear_schedule().alpha_bar[list(TIMESTEPS)]
     x_t = np.random.default_rng(1).normal(size=(3, 7, 5)).astype(np.float32) * 3
-    known = denoiser.retrieve(images(3, seed=1).mean(1))
+    known = retrieved(denoiser, images(3, seed=1))
     found = denoiser(x_t, jnp.asarray(alpha_bar, jnp.float32), known)
     for a, noisy, clean, means in zip(alpha_bar, x_t, found, unrotated(denoiser, known.patches), strict=True):
         spread = a * covariance(denoiser) + (1 - a) * np.eye(5)
@@ -53,7 +60,7 @@ def test_its_guess_is_the_posterior_mean_at_every_level():
 
 def test_an_image_is_compared_with_those_most_like_it_and_never_with_a_copy():
     denoiser, x = fitted(), images()
-    known = unrotated(denoiser, denoiser.retrieve(x[4:5].mean(1)).patches)[0]
+    known = unrotated(denoiser, retrieved(denoiser, x[4:5]).patches)[0]
     # The others of its kind are 1, 7 and 10, and three images are looked at.
     expected = np.concatenate([x[1], x[7], x[10]])
     assert known.shape == expected.shape
@@ -93,11 +100,11 @@ def test_unfitted_it_takes_patches_for_white_noise():
 def test_its_own_residuals_are_those_of_patches_without_their_image():
     denoiser, x, a = fitted(), images(), linear_schedule().alpha_bar[100]
     denoiser.learn_own_residuals(a, lambda x, restored: jnp.square(restored - x).sum(-1))
-    known = denoiser.retrieve(x.mean(1))
+    known = retrieved(denoiser, x)
     restored = denoiser(np.float32(a**0.5) * x, np.float32(a), known)
     expected = np.take_along_axis(np.square(restored - x).sum(-1), np.asarray(denoiser.places[...]), 1)
     np.testing.assert_allclose(denoiser.residuals[...], expected, rtol=0.1, atol=2e-3)
     weights = np.asarray(denoiser.weights(np.float32(a**0.5) * x, np.float32(a), known.patches))
-    found = denoiser.expected_residual(x, a, denoiser.retrieve(x.mean(1)))
-    again = denoiser.retrieve(x.mean(1)).residuals
+    found = denoiser.expected_residual(x, a, retrieved(denoiser, x))
+    again = np.asarray(retrieved(denoiser, x).residuals)
     np.testing.assert_allclose(found, np.einsum("bnk,bk->bn", weights, again), rtol=1e-4)
