@@ -127,7 +127,7 @@ class _Loaded:
 def _seeds(command: Fit) -> list[str]:
     """The parts of a command that have a seed."""
     parts = {name: getattr(command, name) for name in ("model", "train", "options")}
-    return [name for name, part in parts.items() if part is not None and hasattr(part, "seed")]
+    return [name for name, settings in parts.items() if settings is not None and hasattr(settings, "seed")]
 
 
 def _seeded(command: Fit, seed: int) -> Fit:
