@@ -123,7 +123,7 @@ def run(
         published: the paper's means.
         source: the table.
         spread: the paper's standard deviations.
-        beside: published rows that are not run here, printed behind the others.
+        beside: published rows that are not run here, printed behind the others where some published row is.
 
     Returns:
         Means over the seeds of each metric, 0..1, by data set and row.
@@ -134,7 +134,7 @@ def run(
     for data in options.data:
         benchmark = next((name for name in published if name in data), "mvtec_ad")
         printed = Printed(f"CLIPFusion, {source}", PROTOCOL, METRICS, published.get(benchmark, {}), benchmark)
-        found[data] = {}
+        found[data], fits = {}, False
         for row in chosen:
             known = printed.row(row.name, "/".join(part for part in (benchmark, row.category) if part))
             reports = runner.reports(data, row, known)
@@ -147,10 +147,11 @@ def run(
             if known is not None and (said := misfit(known, reports)):
                 print(f"{benchmark:16} {'':28} {'published':14} left out: {said}", flush=True)
                 continue
+            fits = fits or known is not None
             for title, values in (("published", published), ("published std", spread or {})):
                 if line := values.get(benchmark, {}).get(row.name):
                     _print_published(benchmark, "", title, line)
-        for name, line in (beside or {}).get(benchmark, {}).items():
+        for name, line in (beside or {}).get(benchmark, {}).items() if fits else ():
             _print_published(benchmark, name, "published", line)
     return found
 

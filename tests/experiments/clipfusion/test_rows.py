@@ -110,8 +110,16 @@ def test_published_rows_that_are_not_run_are_printed_behind_the_others(tmp_path,
     assert table12.BESIDE["visa"]["IIPAD, 2-shot"] == (86.7, 88.6, 97.2, 87.9)
     assert table2.BESIDE["mvtec_ad"]["PatchCore, 4-shot"] == (88.8, 94.5, None, None)
     monkeypatch.setattr(rows.Runner, "reports", lambda *_: [made_up_report(0, 0.9)])
-    rows.run(RowOptions(tmp_path, ("visa",)), table12.ROWS[:1], table12.PUBLISHED, "Table 12", beside=table12.BESIDE)
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    def printed():
+        options = RowOptions(tmp_path, ("visa",))
+        rows.run(options, table12.ROWS[:1], table12.PUBLISHED, "Table 12", beside=table12.BESIDE)
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    other = printed()
+    assert (len(other), other[-1][:4]) == (3, ["visa", "published", "left", "out:"])
+    monkeypatch.setattr(rows, "misfit", lambda *_: "")
+    lines = printed()
     assert lines[-2] == ["visa", "IIPAD,", "2-shot", "published", "86.7", "88.6", "97.2", "87.9"]
     assert [line[-5] for line in lines[1:3]] == ["ours", "published"]
 
