@@ -49,6 +49,7 @@ SWITCHES = {
         "start_timestep": 2,
         "width": 48,
         "tokens": 7,
+        "prediction": "v",
         "precondition": "retrieval",
     },
     "prototype similarity": {"score": "prototype", "train_timesteps": (10, 100), "self_attention": False},
