@@ -19,7 +19,7 @@ from jaxad.config import to_json
 from jaxad.config.fields import read_fields, unknown_name
 from jaxad.config.training import NAMES
 from jaxad.errors import ConfigError, JaxadError
-from jaxad.io.untrusted import path_fault, told
+from jaxad.io.untrusted import nested_names, path_fault, told
 
 KEYS = ("system", "preset", "config", "train", "protocol", "false_alarm", "data", "weights")
 """Detector, preset of what is not given, settings of detector and training, protocol and false-alarm rate of the
@@ -98,6 +98,8 @@ def _of_python(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: configs() returns {_kind(values)}; it must return {{name: config}}, one or more")
     if wrong := [f"{n!r} ({fault})" for n in values if (fault := "no text" if not isinstance(n, str) else _fault(n))]:
         raise ConfigError(f"{file}: configs(): names become folders, which these cannot: {', '.join(wrong)}")
+    if nested := nested_names(values):
+        raise ConfigError(f"{file}: configs(): names lie in the folders of others: {', '.join(nested)}")
     return dict(values)
 
 

@@ -14,7 +14,7 @@ from jaxad.cli._data import WorkCommand
 from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
 from jaxad.cli._region import judge_in, regions_of
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import CheckpointError, ConfigError, DataError, JaxadError
 from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
@@ -77,9 +77,15 @@ class Evaluate(WorkCommand):
 
         raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
         runs = runs_below(self.checkpoint)
+        failed = []
         for run in runs:
             show(f"{run}:")
-            replace(self, checkpoint=run, out=self.out / run.relative_to(self.checkpoint)).run()
+            try:
+                replace(self, checkpoint=run, out=self.out / run.relative_to(self.checkpoint)).run()
+            except JaxadError as error:
+                failed.append(f"{run}: {error}")
+        if failed:
+            raise CheckpointError("\n  ".join([f"{len(failed)} of {len(runs)} runs could not be evaluated:", *failed]))
         if not runs:
             with occupied(self.out, "out"):
                 self._evaluate()
@@ -124,10 +130,15 @@ class Evaluate(WorkCommand):
         detectors = [restored.detector, *([other.detector] if other else [])]
         _check_categories(detectors, test.categories, reporter)
         test, captions = described_test(test, self.captions, detectors, reporter)
-        unlike = unlike_the_threshold(restored.meta, restored.detector, captions.get("test_captions", {}))
-        if unlike and threshold is not None and self.threshold is None:
-            reporter.warn([f"threshold left out: {unlike}"])
-            threshold = None
+
+        def fitting(restored: Restored, threshold: Threshold | None, what: str) -> Threshold | None:
+            unlike = unlike_the_threshold(restored.meta, restored.detector, captions.get("test_captions", {}))
+            if unlike and threshold is not None:
+                reporter.warn([f"{what} left out: {unlike}"])
+            return None if unlike else threshold
+
+        if self.threshold is None:
+            threshold = fitting(restored, threshold, "threshold")
 
         def scored(restored: Restored, what: str, threshold: Threshold | None) -> Scored:
             how: dict[str, Any] = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
@@ -136,9 +147,10 @@ class Evaluate(WorkCommand):
                 return score(restored.detector, test, threshold=threshold, **how, progress=progress)
 
         mine = scored(restored, "evaluate", threshold)
-        theirs = (
-            None if other is None else scored(other, "baseline", self._valid(other.threshold, "baseline", reporter))
-        )
+        theirs = None
+        if other is not None:
+            rule = fitting(other, self._valid(other.threshold, "baseline", reporter), "baseline's threshold")
+            theirs = scored(other, "baseline", rule)
         recorded = {name: restored.meta[name] for name in ("train", "data", "step")}
         report = make_report(
             mine,

@@ -191,16 +191,21 @@ class Fit(FitCommand):
 
 def next_command(command: Fit, dataset: DataSet, result: Run) -> str:
     """The command to run after a fit: evaluation where there are labels, else prediction."""
-    checkpoint = ("--checkpoint", command.workdir)
     if any(record.label is not None for record in dataset.test.records):
-        protocol = ("--protocol", command.protocol) if command.protocol != "exact-256" else ()
-        own = command.options.evaluation(command.settings())
-        flags = [word for name, value in own.items() for word in (f"--{name.replace('_', '-')}", value)]
-        out = ("--out", f"{command.workdir}-report", *protocol)
-        return command_line("evaluate", *checkpoint, *command.data_flags(), *flags, *out)
+        return evaluation_command(command, command.workdir)
+    checkpoint = ("--checkpoint", command.workdir)
     asked = result.model.inputs.needs_category and len(result.model.categories) > 1
     category = ("--category", "NAME") if asked else ()
     return command_line("predict", "IMAGE_OR_FOLDER", *checkpoint, "--out", f"{command.workdir}-predictions", *category)
+
+
+def evaluation_command(command: Fit, workdir: Path) -> str:
+    """The command that evaluates what a fit has left in a workdir, or several in folders below it."""
+    protocol = ("--protocol", command.protocol) if command.protocol != "exact-256" else ()
+    own = command.options.evaluation(command.settings())
+    flags = [word for name, value in own.items() for word in (f"--{name.replace('_', '-')}", value)]
+    where = ("--checkpoint", workdir, *command.data_flags(), *flags, "--out", f"{workdir}-report")
+    return command_line("evaluate", *where, *protocol)
 
 
 class _Fitted:

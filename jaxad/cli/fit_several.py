@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from jaxad.cli._command import Command, command_line, raise_problems
+from jaxad.cli._command import Command, raise_problems
 from jaxad.cli._flags import with_flags
 from jaxad.config import bad_seed
 from jaxad.errors import TrainingError
@@ -104,10 +104,9 @@ class FitSeveral(Command):
         reporter.say(f"next: {self._next()}")
 
     def _next(self) -> str:
-        first = next(iter(self.runs.values()))
-        protocol = ("--protocol", first.protocol) if first.protocol != "exact-256" else ()
-        where = ("--checkpoint", self.workdir, *first.data_flags(), "--out", f"{self.workdir}-report", *protocol)
-        return command_line("evaluate", *where)
+        from jaxad.cli.fit import evaluation_command
+
+        return evaluation_command(next(iter(self.runs.values())), self.workdir)
 
 
 class _Loaded:

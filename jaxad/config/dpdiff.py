@@ -270,11 +270,12 @@ class DPDiffConfig(FrozenFeatures):
     """Compute the denoiser's activations again for the gradient instead of keeping them: less memory, more time."""
 
     def settled(self) -> tuple[str, ...]:
-        """All that residuals depend on, where their means are measured."""
+        """All that what is remembered depends on: residuals of normal patches, and the patches themselves."""
+        excess = self.image_score == "excess"
         inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
-        if self.image_score == "excess" and not self.levels:
-            return ("start_timestep", *inference)
-        return inference if self.levels else ()
+        found = ("image_score", "memory", "retrieved") if self.precondition == "retrieval" else ()
+        own = ("score", *(() if self.levels else ("start_timestep",))) if excess else ()
+        return (*(inference if self.levels or excess else ()), *own, *found)
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work, or not beside the others."""

@@ -51,5 +51,6 @@ class RetrievalConfig(FrozenFeatures):
         return problems
 
     def settled(self) -> tuple[str, ...]:
-        """All that the remembered residuals depend on."""
-        return ("start_timestep", "residual") if self.image_score == "excess" else ()
+        """All that what is remembered depends on."""
+        own = ("start_timestep", "residual") if self.image_score == "excess" else ()
+        return (*own, "image_score", "memory", "retrieved")

@@ -86,5 +86,5 @@ def _positions(entries: Sequence[str], stems: Sequence[str]) -> list[int]:
         if len(numbers) == len(entries) and max(numbers) < len(stems):
             return numbers
     if strangers:
-        raise ValueError(f"no normal training images {', '.join(strangers)} (held out? load with holdout = 0)")
+        raise ValueError(f"no normal training images {', '.join(strangers)}")
     return [places[entry] for entry in entries]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.diffusion.empirical import EmpiricalDenoiser
+from jaxad.errors import TrainingError
 from jaxad.nn.variables import Memory
 from jaxad.types import Array, Features
 
@@ -102,6 +103,8 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         raw, centers, places = sample.arrays()
         self.places.set_value(jnp.asarray(places))
         self.descriptors.set_value(_direction(standardize(centers[:, None])[:, 0]))
+        if (np.asarray(self.descriptors[...] @ self.descriptors[...][0]) > SAME).all():
+            raise TrainingError(f"{len(raw)} normal images: are one image or copies of it; give two different ones")
         patches = np.concatenate([np.asarray(standardize(x[None].astype(np.float32)), np.float16) for x in raw])
         self.set_covariance(self._spread(patches, np.random.default_rng(0)))
         for image in patches:
@@ -124,12 +127,8 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         images, share = patches.shape[:2]
         return max(min(-(-self.retrieved // share), images - 1), 1)
 
-    def learn_residuals(self, residuals: Array) -> None:
-        """Remembers what is left of each patch by a denoiser: [i n] of all patches of the images it was fitted to."""
-        self.residuals.set_value(jnp.take_along_axis(jnp.asarray(residuals, jnp.float32), self.places[...], 1))
-
     def learn_own_residuals(self, alpha_bar: Array | float, residual: Callable[[Array, Array], Array]) -> None:
-        """The same of this denoiser, of each remembered patch by those of other images.
+        """Remembers what this denoiser leaves of each patch that it remembers, by those of other images.
 
         Args:
             alpha_bar: of the noise level, whose noise is left out.
@@ -169,7 +168,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
             alpha_bar: of that noise, a scalar.
             known: what `retrieve` gave for the images, residuals among it.
         """
-        assert known.residuals is not None, "learn_residuals comes first"
+        assert known.residuals is not None, "residuals are learned first"
         weights = self.weights(jnp.sqrt(jnp.float32(alpha_bar)) * x, alpha_bar, known.patches)
         return jnp.einsum("bnk,bk->bn", weights, known.residuals)
 
@@ -186,9 +185,13 @@ def _direction(centers: Array) -> jax.Array:
 
 @partial(jax.jit, static_argnums=2)
 def _most_similar(descriptors: Array, known: Array, images: int) -> jax.Array:
-    """The numbers of so many known images [m c], those most like each image [b c] but no copies: int32 [b images]."""
+    """The numbers of so many known images [m c], those most like each image [b c] but no copies: int32 [b images].
+
+    Where there are fewer, the first one repeats.
+    """
     cosines = jnp.matmul(descriptors, jnp.asarray(known).T, precision="highest")
-    return jax.lax.top_k(jnp.where(cosines > SAME, -2.0, cosines), images)[1]
+    likeness, found = jax.lax.top_k(jnp.where(cosines > SAME, -2.0, cosines), images)
+    return jnp.where(likeness < -1.5, found[:, :1], found)
 
 
 @jax.jit

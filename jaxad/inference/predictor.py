@@ -165,7 +165,7 @@ class Predictor:
             tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions, workers)
             # The loader makes views of whole images, and hands on those of which tiles are to be cut.
             how = {"originals": originals or tiling is not None, "on_unreadable": on_unreadable}
-            how |= {"views": views if tiling is None else {}, "seeds": tiling is None}
+            how["views"] = views if tiling is None else {}
             if masks:
                 how |= {"masks": _whole, "gray_masks": self.protocol.gray_masks}
             one_by_one = self._batches(source, indices, workers, tiled=True, **how)

@@ -35,6 +35,8 @@ from jaxad.io.places import check_storable
 FORMAT = 3
 FOLDER = "checkpoints"
 COMPLETE = "complete.json"
+DEPTH = 6
+"""Folders below a given one that are looked through for runs."""
 META, TRAINING = "meta/metadata", "training"
 T = TypeVar("T")
 
@@ -204,12 +206,16 @@ def step_folders(checkpoint: Path | str) -> list[Path]:
     return folders
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """Workdirs of runs in a folder that is no run itself, in the order of their numbers; those of a run are none."""
-    if is_run(folder):
+def runs_below(folder: Path, depth: int = DEPTH) -> list[Path]:
+    """Workdirs of runs in a folder that is no run itself, in the order of their numbers; those of a run are none.
+
+    Links are not followed, as what they lead to has another place.
+    """
+    if is_run(folder) or not depth:
         return []
-    inner = sorted((path for path in folder.glob("*") if path.is_dir()), key=lambda path: number_order(path.name))
-    return [run for path in inner for run in ([path] if is_run(path) else runs_below(path))]
+    inner = [path for path in folder.glob("[!.]*") if path.is_dir() and not path.is_symlink()]
+    inner.sort(key=lambda path: number_order(path.name))
+    return [run for path in inner for run in ([path] if is_run(path) else runs_below(path, depth - 1))]
 
 
 def is_run(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -103,6 +103,12 @@ def beginning_of(file: Path, count: int, error: MakeError) -> bytes:
         with file.open("rb") as stream:
             # As much memory is taken as is asked for, however small the file.
             return stream.read(min(count, status.st_size + 1))
+
+
+def nested_names(names: Iterable[str]) -> list[str]:
+    """Those of some names of folders, which may have slashes, that lie in the folder of another one."""
+    names = set(names)
+    return sorted(name for name in names if any(name.startswith(f"{other}/") for other in names))
 
 
 def path_fault(path: str) -> str:

@@ -46,9 +46,9 @@ def problem_cells(problem: Problem) -> dict[str, Any]:
 
 def text_cell(value: Any) -> Any:
     """The value of a cell, with an apostrophe before a text that a spreadsheet would take for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+    return f"'{value}" if isinstance(value, str) and value.lstrip("'").startswith(_FORMULAS) else value
 
 
 def plain_text(cell: str) -> str:
     """The inverse of `text_cell`, of a text."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULAS) else cell
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULAS) else cell

@@ -22,7 +22,7 @@ from jaxad.io.json_files import json_text, read_object
 from jaxad.io.locks import LOCK, is_free
 from jaxad.io.progress import Reporter
 from jaxad.io.text import visible
-from jaxad.io.untrusted import path_fault
+from jaxad.io.untrusted import nested_names, path_fault
 from jaxad.training.run_folder import in_use
 
 S = TypeVar("S")
@@ -72,6 +72,7 @@ def sweep(
     root, reporter = Path(root), reporter or Reporter(quiet=True)
     texts = {name: json_text(_plain(setting), indent=2) + "\n" for name, setting in settings.items()}
     problems = [f"{name!r}: {fault}" for name in settings if (fault := path_fault(name) or (not name and "no name"))]
+    problems += [f"{name!r}: lies in the folder of another one" for name in nested_names(settings)]
     if not problems:
         problems = [line for name, text in texts.items() for line in _changed(root / f"{name}.json", text)]
     if problems:

@@ -18,7 +18,7 @@ from jaxad import parallel
 from jaxad.config import TrainConfig, from_json
 from jaxad.data import JoinedSource
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.record import caption_record
+from jaxad.data.captions.record import caption_record, other_kind
 from jaxad.data.fit_options import ReferenceOptions
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import CheckpointError, ConfigError, DataError
@@ -242,7 +242,10 @@ class _Update:
             raise DataError(f"{self.origin.source}: no normal images that the run does not know")
         if self._takes_captions:
             captions = Captions.load(self.origin.captions, "train") if self.origin.captions else None
-            caption_record(fresh, captions, "train", reporter, besides=(*learned.records, *held.records))
+            record = caption_record(fresh, captions, "train", reporter, besides=(*learned.records, *held.records))
+            measured = self.decided.step.meta["data"].get("captions")
+            if measured is not None and (unlike := other_kind(measured, record)):
+                raise ConfigError(f"captions: the threshold would hold for none, {unlike}; give captions of that kind")
         return fresh, kept
 
     def _at_depths(self, source: Any) -> Any:
@@ -261,7 +264,9 @@ class _Update:
         if test is not None:
             workers = self.place.workers
             new = (digests(source, workers=workers) for source in (self.learned, self.held))
-            rest = without(test, set().union(*self.digests, *new), workers=workers)
+            kept = self.decided.holdout
+            held = () if kept is None else map(bytes.fromhex, kept.digests)
+            rest = without(test, set().union(held, *self.digests, *new), workers=workers)
             if copies := len(test) - len(rest):
                 self.place.reporter.say(f"{copies} of {len(test)} test images are known, and left out")
             sets["test"] = rest

@@ -132,6 +132,7 @@ def test_everything_wrong_in_a_file_is_named_at_once(tmp_path, capsys):
         ("def config():\n    return {'system': 'dpdif'}\n", "did you mean dpdiff?"),
         ("def config():\n    return {'system': 'padim', 'train': {}}\n", "train: padim is not trained; leave it out"),
         ("def configs():\n    return {'../a': {}, 3: {}}\n", "'../a' (a path out of the folder), 3 (no text)"),
+        ("def configs():\n    return {'a': {}, 'a/b': {}}\n", "names lie in the folders of others: a/b"),
         ("def configs():\n    return {'a': {'system': 'padim', 'x': 1}}\n", "a: x: no such field in a config"),
     ],
 )

@@ -6,6 +6,7 @@ from scipy.stats import multivariate_normal
 
 from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
+from jaxad.errors import TrainingError
 from jaxad.types import Features
 
 TIMESTEPS = (20, 250, 700)
@@ -108,3 +109,21 @@ def test_its_own_residuals_are_those_of_patches_without_their_image():
     found = denoiser.expected_residual(x, a, retrieved(denoiser, x))
     again = np.asarray(retrieved(denoiser, x).residuals)
     np.testing.assert_allclose(found, np.einsum("bnk,bk->bn", weights, again), rtol=1e-4)
+
+
+def test_where_images_are_few_the_most_similar_one_repeats_in_place_of_the_image_itself():
+    denoiser, sample = RetrievalDenoiser(5, 30), Sample(1000)
+    two = images(2, kinds=2)
+    x = np.concatenate([two[:1], two[:1], two[1:]])
+    assert len([*sample.passing([Features(x, (2, 5))])]) == 1
+    denoiser.fit(sample, np.asarray)
+    found = unrotated(denoiser, retrieved(denoiser, x[:1]).patches)[0]
+    distance = np.abs(found[:, None] - x[2][None]).max(-1).min(1)
+    assert distance.max() < 0.02
+
+
+def test_copies_of_one_image_are_refused():
+    sample = Sample(1000)
+    assert len([*sample.passing([Features(np.repeat(images(1), 3, 0), (2, 5))])]) == 1
+    with pytest.raises(TrainingError, match="3 normal images: are one image or copies of it"):
+        RetrievalDenoiser(5, 30).fit(sample, np.asarray)

@@ -83,6 +83,12 @@ def test_the_report_says_which_images_by_their_content(report, trained, parts):
     assert content(others) != report["data"]["sha256"]["test"]
 
 
+def test_tiles_make_no_other_images_of_them(report, trained, parts, monkeypatch):
+    monkeypatch.setattr(trained.model, "tiling", Tiling(28, 0.25))
+    tiled = jaxad.evaluate(trained.model, parts.test)["data"]["sha256"]["test"]
+    assert tiled == report["data"]["sha256"]["test"]
+
+
 def test_undefined_metrics_are_null_with_a_reason_and_left_out_of_the_mean(report, trained, parts):
     records = [
         replace(r, mask=None) if r.category == "disc" else r

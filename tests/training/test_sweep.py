@@ -41,6 +41,8 @@ def test_another_setting_of_the_same_name_is_refused_before_any_work(tmp_path):
     assert "x: [1, 2] there, [1, 3] now" in str(error.value)
     with pytest.raises(ConfigError, match=r"'\.\./a': a path out of the folder"):
         sweep(tmp_path, {"../a": 1}, lambda *one: work.append(one))
+    with pytest.raises(ConfigError, match="'a/b': lies in the folder of another one"):
+        sweep(tmp_path / "more", {"a": 1, "a/b": 2, "ab": 3}, lambda *one: work.append(one))
     assert work == []
 
 

@@ -231,6 +231,7 @@ class CLIPFusion(Detector, Remembers):
             names = ClassNames(tuple(categories))
         except DataError as error:
             raise ConfigError(str(error)) from error
+        self.config.check_categories(names.categories)
         pinned = dataclasses.replace(self.config, **dict(self.backbone.pinned))
         self._learn_texts(embed_texts(pinned, names.categories))
         self.categories = names.categories

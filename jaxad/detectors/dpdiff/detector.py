@@ -20,7 +20,7 @@ from jaxad.config import DPDiffConfig
 from jaxad.detector import InputSpec, Trainable, register
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
-from jaxad.detectors.dpdiff.levels import patch_residuals, residual_means
+from jaxad.detectors.dpdiff.levels import normal_residuals
 from jaxad.diffusion.layers import linear, plain_norm
 from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
@@ -144,13 +144,14 @@ class DPDiff(StandardizedDetector, Trainable):
 
         And the residuals of the remembered patches, for image scores; until then these are the protocol's.
         """
-        excess = self.config.image_score == "excess"
-        if excess and self.level_means is not None:
-            features = [Features(np.asarray(batch.tokens, np.float16), batch.grid) for batch in features]
+        remembering = self.nearby if self.config.image_score == "excess" else None
+        if self.level_means is None and remembering is None:
+            return
+        means, kept = normal_residuals(self, features, None if remembering is None else remembering.places[...])
         if self.level_means is not None:
-            self.level_means[...] = jnp.asarray(residual_means(self, features))
-        if excess and self.nearby is not None:
-            self.nearby.learn_residuals(patch_residuals(self, features))
+            self.level_means[...] = jnp.asarray(means)
+        if remembering is not None and kept is not None:
+            remembering.residuals.set_value(jnp.asarray((kept / (1 if self.level_means is None else means)).mean(-1)))
 
     def loss(self, features: Features, key: Array) -> tuple[Array, dict[str, Array]]:
         """L_diff + lambda_1 L_local + lambda_2 L_global on tokens [b n c] (Eq. 18 and 19).

@@ -18,29 +18,45 @@ if TYPE_CHECKING:
     from jaxad.detectors.dpdiff.detector import DPDiff
 
 
-def residual_means(detector: DPDiff, features: Iterable[Features]) -> np.ndarray:
-    """Mean residual at each of `config.levels` over all patches of a stream of features: float32 [l]."""
-
-    def image_means(model: DPDiff, given: Features, keys: Array) -> jax.Array:
-        return model.level_residuals(given, model.context(given), keys)[1].mean((1, 2))
-
-    found = np.concatenate([*_over(detector, features, image_means)])
-    return np.asarray(found.mean(0, dtype=np.float64), np.float32)
+BATCH = 16
+"""Images judged at once: bounds memory only."""
 
 
-def patch_residuals(detector: DPDiff, features: Iterable[Features]) -> np.ndarray:
-    """The residual of every patch of a stream of features, as the anomaly map has it: float32 [i n]."""
+def normal_residuals(
+    detector: DPDiff, features: Iterable[Features], places: Array | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What the residuals of a stream of features are, at each of `config.levels`, or at the one there is, in one pass.
 
-    def image_maps(model: DPDiff, given: Features, keys: Array) -> jax.Array:
-        return model.residual(given, model.context(given), keys)[0].reshape(len(given.tokens), -1)
+    Args:
+        detector: trained.
+        features: of normal images.
+        places: numbers of some patches of each image int [i p].
 
-    return np.concatenate([*_over(detector, features, image_maps)])
+    Returns:
+        The mean over all patches float32 [l], and the residuals at `places` float32 [i p l], None without.
+    """
+
+    def of_images(model: DPDiff, given: Features, keys: Array) -> jax.Array:
+        context = model.context(given)
+        if model.level_means is None:
+            found = model.residual(given, context, keys)[0][..., None]
+        else:
+            found = model.level_residuals(given, context, keys)[1]
+        return found.reshape(len(found), -1, found.shape[-1])
+
+    total, seen, kept = 0.0, 0, []
+    for found in _over(detector, features, of_images):
+        total = total + found.mean(1, dtype=np.float64).sum(0)
+        if places is not None:
+            kept.append(np.take_along_axis(found, np.asarray(places[seen : seen + len(found)])[..., None], 1))
+        seen += len(found)
+    return np.asarray(total / max(seen, 1), np.float32), np.concatenate(kept) if kept else None
 
 
 def _over(
     detector: DPDiff, features: Iterable[Features], of_images: Callable[[DPDiff, Features, Array], jax.Array]
 ) -> Iterator[np.ndarray]:
-    """What a function of the detector, features and keys gives for each image of a stream, in batches [b ...].
+    """What a function of the detector, features and keys gives for the images of a stream, at most `BATCH` at once.
 
     The noise of image i is drawn from i, so that it is always the same.
     """
@@ -55,12 +71,11 @@ def _over(
         return of_images(merged, Features(tokens, detector.grid), keys)
 
     program = jax.jit(parallel.on_mesh(found, mesh))
-    seen, rows = 0, 0
+    # A smaller last batch is filled up, so that one program serves all.
+    seen, rows = 0, BATCH + -BATCH % mesh.size
     for batch in features:
-        tokens = np.asarray(batch.tokens, np.float32)
-        # A smaller last batch is filled up, so that one program serves all.
-        rows = rows or len(tokens) + -len(tokens) % mesh.size
-        padded = np.pad(tokens, ((0, rows - len(tokens)), (0, 0), (0, 0)))
-        seeds = np.arange(seen, seen + rows, dtype=np.uint32)
-        yield parallel.to_host(program(arrays, *parallel.shard_batch((padded, seeds), mesh)))[: len(tokens)]
-        seen += len(tokens)
+        for part in np.split(np.asarray(batch.tokens), range(rows, len(batch.tokens), rows)):
+            tokens = np.pad(part.astype(np.float32), ((0, rows - len(part)), (0, 0), (0, 0)))
+            seeds = np.arange(seen, seen + rows, dtype=np.uint32)
+            yield parallel.to_host(program(arrays, *parallel.shard_batch((tokens, seeds), mesh)))[: len(part)]
+            seen += len(part)

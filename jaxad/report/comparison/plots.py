@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,11 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
     written = []
     with matplotlib.rc_context(_STYLE):
+        taken: Counter[str] = Counter()
         for category in comparison.categories:
             if (figure := curves(comparison, category)) is not None:
-                written += _write(figure, folder, f"curves-{slug(category)}")
+                taken[name := f"curves-{slug(category)}"] += 1
+                written += _write(figure, folder, name if taken[name] == 1 else f"{name}-{taken[name]}")
         names = [method.name for method in comparison.methods]
         for metric, found in comparison.rankings.items():
             written += _write(ranks(found, names), folder, f"ranks-{metric}")

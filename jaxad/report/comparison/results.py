@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxad.config import TrainConfig
 from jaxad.errors import DataError, JaxadError, ReportError
-from jaxad.inference.steps import FOLDER, number_order
+from jaxad.inference.steps import DEPTH, FOLDER, number_order
 from jaxad.io.json_files import LIST, json_text, read_object
 from jaxad.metrics import IMAGE_METRICS, protocol, protocol_names
 from jaxad.metrics.resampling import resampled
@@ -22,8 +22,6 @@ from jaxad.report.image_list import NAME, ImageScores, read_scores
 from jaxad.report.schema import validate_report
 
 REPORT = "report.json"
-DEPTH = 6
-"""Folders below a given one that are looked through."""
 _NOISE = ("threshold", "published", "seed")
 """What a report says of how it was made that makes no other method; thresholds change no metric."""
 
@@ -77,6 +75,8 @@ class Result:
             drawn = data.get("shots") or data.get("tiles", {}).get("per_image", "all") != "all"
             kept = ("shots", "reference_lists", "tiles", *(() if drawn else ("sha256",)))
             config["data"] = {name: data[name] for name in kept if name in data}
+        if isinstance(captions := config.get("test_captions"), dict):
+            config["test_captions"] = {name: captions.get(name) for name in ("kind", "missing")}
         return config
 
     @property

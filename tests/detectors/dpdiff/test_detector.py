@@ -10,7 +10,7 @@ from flax import nnx
 
 import jaxad
 from jaxad import parallel
-from jaxad.detectors.dpdiff.levels import patch_residuals, residual_means
+from jaxad.detectors.dpdiff.levels import normal_residuals
 from jaxad.diffusion.samplers import normal_per_image
 from jaxad.diffusion.schedule import add_noise
 from jaxad.errors import CheckpointError, ConfigError
@@ -391,16 +391,14 @@ def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike():
     batch = Batch({}, np.zeros(24, np.uint32), np.ones(24, bool))
     assert model.judge(features, batch, keys).scores is None
     model.finish(Features(features.tokens[start : start + 9], features.grid) for start in (0, 9, 18))
-    residuals = patch_residuals(model, [features])
-    np.testing.assert_allclose(
-        model.nearby.residuals[...], np.take_along_axis(residuals, np.asarray(model.nearby.places[...]), 1), rtol=1e-2
-    )
+    means, kept = normal_residuals(model, [features], model.nearby.places[...])
+    np.testing.assert_allclose(model.nearby.residuals[...], kept[..., 0], rtol=1e-2)
     x = model._standardize(features.tokens)
     expected = model.nearby.expected_residual(x, model._schedule.alpha_bar[999], model.nearby.retrieve(x.mean(1)))
     judgement = model.judge(features, batch, keys)
     excess = np.asarray(judgement.maps) - np.asarray(expected).reshape(-1, *model.grid)
     np.testing.assert_allclose(judgement.scores, protocol("exact-256").postprocess(excess)[1], rtol=1e-3)
-    assert 0.5 < expected.mean() / residuals.mean() < 1.5
+    assert 0.5 < expected.mean() / means[0] < 1.5
 
 
 def test_what_is_remembered_is_resumed_and_restored(parts, tmp_path):
@@ -442,7 +440,7 @@ def test_means_of_levels_are_measured_at_the_end_and_hold_for_their_settings(par
     means = np.asarray(run.model.level_means[...])
     assert (means != 1).all()
     stream = Encoder(run.model, batch_size=8).stream(parts.train)
-    np.testing.assert_allclose(residual_means(run.model, (batch for batch, _ in stream)), means, rtol=1e-2)
+    np.testing.assert_allclose(normal_residuals(run.model, (batch for batch, _ in stream))[0], means, rtol=1e-2)
     assert_bit_equal(jaxad.restore(tmp_path / "run").detector, run.model)
     with pytest.raises(CheckpointError, match=r"draws, levels"):
         jaxad.restore(tmp_path / "run", levels=(50, 100), draws=2, start_timestep=30)
