@@ -142,12 +142,7 @@ def test_every_preset_has_a_training(name, paper):
     assert tuple(getattr(training, field) or 0.0 for field in fields) == paper
     assert tuple(config.TRAININGS) == config.presets() == ("paper", "small")
     small = config.training("small", steps=100)
-    assert (small.steps, small.batch_size, small.schedule, small.sampling) == (
-        100,
-        16,
-        "cosine",
-        TrainConfig().sampling,
-    )
+    assert (small.steps, small.batch_size, small.schedule, small.sampling) == (100, 16, "cosine", "even")
     for each in (*map(config.preset, config.presets()), training, small):
         each.check()
     with pytest.raises(ConfigError, match="large"):
