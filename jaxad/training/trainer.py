@@ -38,7 +38,7 @@ from jaxad.io.progress import Reporter
 from jaxad.io.signals import held
 from jaxad.io.text import visible
 from jaxad.nn import module_state
-from jaxad.nn.variables import Fixed, Frozen
+from jaxad.nn.variables import Fixed, Frozen, Memory
 from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
@@ -299,6 +299,11 @@ def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, lates
         config.check()
         check_divides(config, run.mesh)
     needs, auto, memory = partial(step_bytes, detector, mesh=run.mesh), config.micro_batch == "auto", 0
+    if auto and any(isinstance(node, Memory) for _, node in nnx.iter_graph(detector)):
+        raise ConfigError(
+            'micro_batch = "auto": how much this detector remembers shows when it is trained, and its step cannot be '
+            "planned before; give the number of images, e.g. 8"
+        )
     if auto:
         # Of the process that has least, so that all try, and take, the same.
         memory = parallel.least(memory_of(run.mesh) >> 20) << 20

@@ -401,6 +401,12 @@ def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike():
     assert 0.5 < expected.mean() / means[0] < 1.5
 
 
+def test_no_micro_batch_is_planned_before_it_is_known_what_is_remembered(parts, tmp_path):
+    training = toy_training(micro_batch="auto")
+    with pytest.raises(ConfigError, match='micro_batch = "auto": how much this detector remembers'):
+        jaxad.fit(toy_model(precondition="retrieval"), parts.train, training, workdir=tmp_path / "run")
+
+
 def test_what_is_remembered_is_resumed_and_restored(parts, tmp_path):
     settings = {"precondition": "retrieval", "memory": 300, "retrieved": 32, "image_score": "excess"}
 
