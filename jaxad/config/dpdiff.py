@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jaxad.config.fields import Blocks, at_least, setting
-from jaxad.config.frozen_features import SMALL, FrozenFeatures
+from jaxad.config.frozen_features import SMALL
+from jaxad.config.retrieved_patches import RetrievedPatches
 
 
 @dataclass(frozen=True)
-class DPDiffConfig(FrozenFeatures):
+class DPDiffConfig(RetrievedPatches):
     """DPDiff-AD: dual prototypes, prototype-conditioned diffusion, residual maps (arXiv 2605.24402).
 
     The preset "paper" is the published setting. "small" is for CPUs, demos and tests; it learns and detects more in few
@@ -160,20 +161,6 @@ class DPDiffConfig(FrozenFeatures):
     )
     """What the network's output is added to, so that training starts from it: nothing, or the prediction of a denoiser
     in closed form, the best linear one of all training features, or the best one given the most similar images."""
-    memory: int = setting(
-        100_000,
-        source="jaxad",
-        reason="bounds the checkpoint, to 77 MB at 384 channels; what is found in it takes no longer to compare with",
-        decision="dpdiff-retrieval",
-    )
-    """Most patches that retrieval remembers, equally many of every training image."""
-    retrieved: int = setting(
-        4096,
-        source="jaxad",
-        reason="a fifth of what the patch bank compares with",
-        decision="dpdiff-retrieval",
-    )
-    """Remembered patches that an image is compared with, those of the images most like it."""
 
     denoiser: Literal["dit", "unet", "uvit", "none"] = setting("dit", source="paper")
     """Architecture of the denoiser: DiT, U-Net or U-ViT (the last two for the paper's Table 9), or none, which trains
@@ -283,7 +270,6 @@ class DPDiffConfig(FrozenFeatures):
         problems = super().problems() + at_least(self, 0, least)
         positive = ("prototype_heads", "prototype_mlp_ratio", "sinkhorn_iterations", "timesteps", "heads")
         problems += at_least(self, 1, (*positive, "width", "depth", "mlp_ratio", "sampling_steps", "draws", "tokens"))
-        problems += at_least(self, 1, ("memory", "retrieved"))
         low, high = self.train_timesteps
         if not 0 <= low < high <= self.timesteps:
             problems.append(f"train_timesteps = {low, high}: needs 0 <= low < high <= timesteps = {self.timesteps}")

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from jaxad.config.fields import at_least, setting
-from jaxad.config.frozen_features import SMALL, FrozenFeatures
-
-_ALIKE = "as DPDiff-AD has it, so that the two differ in the denoiser alone"
+from jaxad.config.frozen_features import SMALL
+from jaxad.config.retrieved_patches import RetrievedPatches
 
 
 @dataclass(frozen=True)
-class RetrievalConfig(FrozenFeatures):
+class RetrievalConfig(RetrievedPatches):
     """The denoiser by retrieval: what DPDiff-AD with that preconditioning is before its network is trained.
 
     The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
@@ -29,10 +28,6 @@ class RetrievalConfig(FrozenFeatures):
         "cosine", source="jaxad", reason="as DPDiff-AD's preset small has it", decision="dpdiff-residual"
     )
     """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
-    memory: int = setting(100_000, source="jaxad", reason=_ALIKE, decision="dpdiff-retrieval")
-    """Most patches remembered, equally many of every training image."""
-    retrieved: int = setting(4096, source="jaxad", reason=_ALIKE, decision="dpdiff-retrieval")
-    """Remembered patches that an image is compared with, those of the images most like it."""
     image_score: Literal["protocol", "excess"] = setting(
         "excess",
         source="jaxad",
@@ -45,7 +40,6 @@ class RetrievalConfig(FrozenFeatures):
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
         problems = super().problems() + at_least(self, 0, ("start_timestep",))
-        problems += at_least(self, 1, ("memory", "retrieved"))
         if self.start_timestep > 999:
             problems.append(f"start_timestep = {self.start_timestep}: must be at most 999")
         return problems

@@ -244,8 +244,9 @@ class _Update:
             captions = Captions.load(self.origin.captions, "train") if self.origin.captions else None
             record = caption_record(fresh, captions, "train", reporter, besides=(*learned.records, *held.records))
             measured = self.decided.step.meta["data"].get("captions")
-            if measured is not None and (unlike := other_kind(measured, record)):
-                raise ConfigError(f"captions: the threshold would hold for none, {unlike}; give captions of that kind")
+            always = self.detector.inputs.captions == "always"
+            if always and measured is not None and (unlike := other_kind(measured, record)):
+                raise ConfigError(f"captions: the threshold does not hold, {unlike}; give --captions of that kind")
         return fresh, kept
 
     def _at_depths(self, source: Any) -> Any:

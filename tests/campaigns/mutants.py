@@ -47,7 +47,19 @@ def caught(mutant: Mutant, tree: Path) -> Outcome:
     text = file.read_text()
     file.write_text(mutated(text, mutant))
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-x", "-m", "not browser", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "0",
+        "-q",
+        "-x",
+        "-m",
+        "not browser and not latex",
+        "-p",
+        "no:cacheprovider",
+    ]
     try:
         run = subprocess.run([*command, *mutant.tests], cwd=tree, env=environment, capture_output=True, text=True)
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -106,7 +105,7 @@ def test_latex_is_well_formed(folder, found):
     assert faults(text.replace(r"\bottomrule", r"a & b \\", 1))
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@pytest.mark.latex
 def test_latex_compiles(folder):
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)

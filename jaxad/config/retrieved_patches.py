@@ -1,0 +1,32 @@
+"""What detectors that retrieve patches of similar normal images have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxad.config.fields import at_least, setting
+from jaxad.config.frozen_features import FrozenFeatures
+
+
+@dataclass(frozen=True)
+class RetrievedPatches(FrozenFeatures):
+    """The memory that patches are retrieved from. Base of the settings of these detectors."""
+
+    memory: int = setting(
+        100_000,
+        source="jaxad",
+        reason="bounds the checkpoint, to 77 MB at 384 channels; what is found in it takes no longer to compare with",
+        decision="dpdiff-retrieval",
+    )
+    """Patches that retrieval remembers at most, equally many of every training image, and one at least."""
+    retrieved: int = setting(
+        4096,
+        source="jaxad",
+        reason="a fifth of what the patch bank compares with",
+        decision="dpdiff-retrieval",
+    )
+    """Remembered patches that an image is compared with, those of the images most like it."""
+
+    def problems(self) -> list[str]:
+        """A line for each field that cannot work."""
+        return super().problems() + at_least(self, 1, ("memory", "retrieved"))
