@@ -77,20 +77,34 @@ class Evaluate(WorkCommand):
 
         raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
         runs = runs_below(self.checkpoint)
-        failed = []
+        if not runs:
+            self._evaluate_alone(None)
+            return
+        # Several runs are judged on the same images, which are looked at once.
+        dataset, failed = self._loaded(), []
         for run in runs:
             show(f"{run}:")
             try:
-                replace(self, checkpoint=run, out=self.out / run.relative_to(self.checkpoint)).run()
+                replace(self, checkpoint=run, out=self.out / run.relative_to(self.checkpoint))._evaluate_alone(dataset)
             except JaxadError as error:
                 failed.append(f"{run}: {error}")
         if failed:
             raise CheckpointError("\n  ".join([f"{len(failed)} of {len(runs)} runs could not be evaluated:", *failed]))
-        if not runs:
-            with occupied(self.out, "out"):
-                self._evaluate()
 
-    def _evaluate(self) -> None:
+    def _loaded(self) -> DataSet:
+        """The data, which are shown."""
+        from jaxad.io.progress import Reporter
+
+        dataset, reporter = self.load(), Reporter()
+        reporter.say(dataset.summary())
+        reporter.warn([str(problem) for problem in dataset.problems])
+        return dataset
+
+    def _evaluate_alone(self, dataset: DataSet | None) -> None:
+        with occupied(self.out, "out"):
+            self._evaluate(dataset)
+
+    def _evaluate(self, dataset: DataSet | None) -> None:
         from jaxad.cli._captions import described_test, unlike_the_threshold
         from jaxad.cli._metrics_table import print_metrics
         from jaxad.cli._overrides import overrides
@@ -117,15 +131,13 @@ class Evaluate(WorkCommand):
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
             reporter.warn(other.notes)
-        dataset = self.load()
+        dataset = self._loaded() if dataset is None else dataset
         known = tuple(dict.fromkeys([*restored.detector.categories, *dataset.categories]))
         reporter.warn(judge_in(restored, regions, known))
         if other is not None:
             # The two compare on the same pixels.
             same_regions = dict(restored.detector.regions)
             reporter.warn(judge_in(other, same_regions, [*known, *same_regions], "baseline, "))
-        reporter.say(dataset.summary())
-        reporter.warn([str(problem) for problem in dataset.problems])
         test = _labeled(dataset)
         detectors = [restored.detector, *([other.detector] if other else [])]
         _check_categories(detectors, test.categories, reporter)

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.detector import InputSpec, PatchDetector, Trainable
-from jaxad.memory.cosine import cosine
 from jaxad.metrics import protocol
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import ViT
 from jaxad.nn.attention import attention_heads
+from jaxad.nn.cosine import cosine
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
 
 SCORE = dataclasses.replace(protocol("dinomaly"), canvas=None)

@@ -48,5 +48,9 @@ class StandardizedDetector(PatchDetector):
         mean, std = self.channel_mean[...][None, None], self.channel_std[...][None, None]
         return (jnp.asarray(tokens, jnp.float32) - mean) / std
 
+    def _center(self, tokens: Array) -> jax.Array:
+        """The mean token of each image, standardized: [b n c] -> [b c]."""
+        return self._standardize(jnp.asarray(tokens, jnp.float32).mean(1, keepdims=True))[:, 0]
+
     def _unstandardize(self, x: Array) -> jax.Array:
         return jnp.asarray(x) * self.channel_std[...][None, None] + self.channel_mean[...][None, None]

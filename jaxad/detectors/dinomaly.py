@@ -16,10 +16,10 @@ from flax import nnx
 from jaxad.config import DinomalyConfig
 from jaxad.detector import register
 from jaxad.detectors._cosine import GroupDetector
-from jaxad.memory.cosine import cosine
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import group_means
 from jaxad.nn.activations import gelu
+from jaxad.nn.cosine import cosine
 from jaxad.nn.dropout import Dropout
 from jaxad.nn.precision import Linear, compute_dtype
 from jaxad.types import Array, Features

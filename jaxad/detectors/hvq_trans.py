@@ -19,8 +19,8 @@ from jaxad.config import HVQTransConfig
 from jaxad.detector import register
 from jaxad.detectors._transformer import Layer, TransformerDetector
 from jaxad.memory.bank import Reservoir
-from jaxad.memory.cosine import cosines
 from jaxad.models.backbone import Backbone
+from jaxad.nn.cosine import cosines
 from jaxad.nn.dropout import Dropout
 from jaxad.types import Array, Batch, Features, Judgement
 

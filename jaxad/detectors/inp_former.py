@@ -17,11 +17,11 @@ from flax import nnx
 from jaxad.config import INPFormerConfig
 from jaxad.detector import register
 from jaxad.detectors._cosine import GroupDetector
-from jaxad.memory.cosine import cosine, cosines
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import group_means
 from jaxad.nn.activations import gelu
+from jaxad.nn.cosine import cosine, cosines
 from jaxad.nn.precision import Linear, compute_dtype
 from jaxad.types import Array, Batch, Features, Judgement
 

@@ -21,8 +21,8 @@ from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.diffusion.samplers import normal_per_image
 from jaxad.diffusion.schedule import add_noise, linear_schedule
 from jaxad.diffusion.wiener import WienerFilter
-from jaxad.memory.cosine import cosine
 from jaxad.models.backbone import Backbone
+from jaxad.nn.cosine import cosine
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source
 
 

@@ -19,16 +19,13 @@ from jaxad.detectors._remembering import RememberingDetector
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.diffusion.retrieval import RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
-from jaxad.memory.cosine import cosine
-from jaxad.metrics import protocol
 from jaxad.models.backbone import Backbone
+from jaxad.nn.cosine import cosine
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source
 
 NOISIEST = 399
 """Timestep whose noise decides which normal patches are alike: the last one that DPDiff-AD's preset "small" visits."""
-SCORE = protocol("exact-256")
-"""The way from an excess of residuals to an image score, whatever the protocol."""
 
 
 @register
@@ -59,13 +56,10 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
         """Residual of every patch on the token grid, as DPDiff-AD measures it."""
         tokens = jnp.asarray(self._tokens(features), jnp.float32)
         x, alpha_bar = self._standardize(tokens), jnp.float32(self._alpha_bar(self.config.start_timestep))
-        known = self.denoiser.retrieve(self._standardize(tokens.mean(1, keepdims=True))[:, 0])
+        known = self.denoiser.retrieve(self._center(tokens))
         reconstruction = self.denoiser(jnp.sqrt(alpha_bar) * x, alpha_bar, known)
         maps = self._residual(x, reconstruction).reshape(-1, *features.grid)
-        scores = None
-        if known is not None and known.residuals is not None:
-            expected = self.denoiser.expected_residual(x, self._alpha_bar(NOISIEST), known)
-            scores = SCORE.postprocess(maps - expected.reshape(maps.shape))[1]
+        scores = self.denoiser.image_scores(x, maps, self._alpha_bar(NOISIEST), known)
         before, after = (patches.reshape(len(x), *features.grid, -1) for patches in (x, reconstruction))
         return Judgement(maps, scores, Explanation(before, after))
 

@@ -16,15 +16,13 @@ from functools import partial
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
-from jaxad.nn.variables import Statistic
+from jaxad.diffusion.covariance import Covariance
 from jaxad.types import Array
 
 
-class EmpiricalDenoiser(nnx.Module):
-    """The denoiser in the eigenvectors of C, where C is one variance for each direction. Until C is set it is I.
+class EmpiricalDenoiser(Covariance):
+    """The denoiser in the eigenvectors of C, where C is one variance for each direction.
 
     Args:
         channels: width c of the vectors.
@@ -32,23 +30,8 @@ class EmpiricalDenoiser(nnx.Module):
     """
 
     def __init__(self, channels: int, *, dtype=jnp.float32):
+        super().__init__(channels)
         self.dtype = dtype
-        self.directions = Statistic(jnp.eye(channels, dtype=jnp.float32))
-        self.variances = Statistic(jnp.ones(channels, jnp.float32))
-
-    def set_covariance(self, covariance: Array) -> None:
-        """Takes C [c c], in one eigendecomposition, in float64 on the host."""
-        variances, directions = np.linalg.eigh(np.asarray(covariance, np.float64))
-        self.directions[...] = jnp.asarray(directions, jnp.float32)
-        self.variances[...] = jnp.asarray(variances.clip(0), jnp.float32)
-
-    def rotate(self, x: Array) -> jax.Array:
-        """Vectors [... c] in the eigenvectors of C."""
-        return jnp.matmul(x, self.directions[...], precision="highest")
-
-    def unrotate(self, x: Array) -> jax.Array:
-        """Vectors [... c] of which `rotate` makes x."""
-        return jnp.matmul(jnp.asarray(x, jnp.float32), self.directions[...].T, precision="highest")
 
     def guess(self, x_t: Array, alpha_bar: Array | float, known: Array | None) -> jax.Array:
         """The best guess of the clean vectors: float32 [b n c].

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxad.diffusion.empirical import EmpiricalDenoiser
-from jaxad.errors import TrainingError
+from jaxad.errors import DataError
+from jaxad.metrics import protocol
+from jaxad.nn import module_state
+from jaxad.nn.cosine import unit
 from jaxad.nn.variables import Memory
 from jaxad.types import Array, Features
 
@@ -23,6 +26,8 @@ SAME = 1 - 1e-5
 """Images whose mean patches have a cosine above this are copies of each other."""
 BATCH = 16
 """Images whose residuals are taken at once: bounds memory only."""
+SCORE = protocol("exact-256")
+"""The way from an excess of residuals to an image score, whatever the protocol."""
 SAMPLED = 128
 """Images whose patches are compared with those of others to find C."""
 
@@ -99,16 +104,27 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         self.places, self.residuals = Memory.empty(), Memory.empty()
 
     def fit(self, sample: Sample, standardize: Callable[[Array], Array]) -> None:
-        """Remembers a sample of images, whose tokens [... n c] `standardize` brings to the scale of those denoised."""
-        raw, centers, places = sample.arrays()
+        """Remembers a sample of images.
+
+        Args:
+            sample: filled.
+            standardize: brings tokens [b n c] to the scale of those that are denoised.
+
+        Raises:
+            DataError: it holds one image, or copies of one.
+        """
+        patches, centers, places = sample.arrays()
+        self.residuals.set_value(jnp.zeros(1, jnp.float32))
         self.places.set_value(jnp.asarray(places))
-        self.descriptors.set_value(_direction(standardize(centers[:, None])[:, 0]))
+        self.descriptors.set_value(unit(standardize(centers[:, None])[:, 0]))
         if (np.asarray(self.descriptors[...] @ self.descriptors[...][0]) > SAME).all():
-            raise TrainingError(f"{len(raw)} normal images: are one image or copies of it; give two different ones")
-        patches = np.concatenate([np.asarray(standardize(x[None].astype(np.float32)), np.float16) for x in raw])
-        self.set_covariance(self._spread(patches, np.random.default_rng(0)))
+            raise DataError(f"{len(patches)} normal images: are one image or copies of it; give two different ones")
         for image in patches:
-            image[...] = np.asarray(self.rotate(image.astype(np.float32)))
+            image[...] = np.asarray(standardize(image[None].astype(np.float32)))[0]
+        self.set_covariance(self._spread(patches, np.random.default_rng(0)))
+        directions = np.asarray(self.directions[...])
+        for image in patches:
+            image[...] = image.astype(np.float32) @ directions
         self.patches.set_value(jnp.asarray(patches))
 
     def _spread(self, patches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -135,30 +151,47 @@ class RetrievalDenoiser(EmpiricalDenoiser):
             residual: of standardized tokens and their reconstructions [b n c], [b n].
         """
 
-        @jax.jit
-        def of_images(denoiser: RetrievalDenoiser, numbers: Array) -> Array:
-            x = denoiser.unrotate(denoiser.patches[...][numbers])
-            known = denoiser._known(denoiser.descriptors[...][numbers])
-            return residual(x, denoiser(jnp.sqrt(jnp.float32(alpha_bar)) * x, jnp.float32(alpha_bar), known))
+        graphdef, arrays = module_state.split(self)
 
-        self.residuals.set_value(jnp.zeros(1, jnp.float32))
-        images = len(self.patches)
-        # The last numbers repeat, so that one program serves all.
-        groups = np.minimum(np.arange(0, images, BATCH)[:, None] + np.arange(BATCH)[None], images - 1)
-        found = np.concatenate([np.asarray(of_images(self, group)) for group in groups])
-        self.residuals.set_value(jnp.asarray(found[:images]))
+        def of_all(arrays: Any, numbers: Array) -> jax.Array:
+            denoiser: RetrievalDenoiser = module_state.merge(graphdef, arrays)
+            level = jnp.float32(alpha_bar)
+
+            def of_image(number: Array) -> jax.Array:
+                x = denoiser.unrotate(denoiser.patches[...][number][None])
+                known = denoiser._known(denoiser.descriptors[...][number][None])
+                return residual(x, denoiser(jnp.sqrt(level) * x, level, known))[0]
+
+            return jax.lax.map(of_image, numbers, batch_size=BATCH)
+
+        self.residuals.set_value(jax.jit(of_all)(arrays, jnp.arange(len(self.patches))))
 
     def retrieve(self, centers: Array) -> Known | None:
         """What images are compared with, given the mean of all tokens of each, standardized [b c].
 
         None before it is fitted.
         """
-        return self._known(_direction(centers)) if self.patches.filled else None
+        return self._known(unit(centers)) if self.patches.filled else None
 
     def _known(self, descriptors: Array) -> Known:
         found = _most_similar(descriptors, self.descriptors[...], self._images(self.patches[...]))
         patches = self.patches[...][found].reshape(len(found), -1, self.patches.shape[-1])
         return Known(patches, self.residuals[...][found].reshape(len(found), -1) if self.residuals.filled else None)
+
+    def image_scores(self, x: Array, maps: Array, alpha_bar: Array | float, known: Known | None) -> jax.Array | None:
+        """How far an image's residuals exceed those that are expected: image scores [b] in the way of `exact-256`.
+
+        None where the residuals of the known patches are not there.
+
+        Args:
+            x: clean tokens [b n c].
+            maps: their residuals [b h w], of n places.
+            alpha_bar: of the noise of `expected_residual`, a scalar.
+            known: what `retrieve` gave for the images.
+        """
+        if known is None or known.residuals is None:
+            return None
+        return SCORE.postprocess(maps - self.expected_residual(x, alpha_bar, known).reshape(maps.shape))[1]
 
     def expected_residual(self, x: Array, alpha_bar: Array | float, known: Known) -> jax.Array:
         """What is left of normal patches that noise makes clean ones x [b n c] indistinguishable from: [b n].
@@ -168,19 +201,12 @@ class RetrievalDenoiser(EmpiricalDenoiser):
             alpha_bar: of that noise, a scalar.
             known: what `retrieve` gave for the images, residuals among it.
         """
-        assert known.residuals is not None, "residuals are learned first"
         weights = self.weights(jnp.sqrt(jnp.float32(alpha_bar)) * x, alpha_bar, known.patches)
-        return jnp.einsum("bnk,bk->bn", weights, known.residuals)
+        return jnp.einsum("bnk,bk->bn", weights, jnp.asarray(known.residuals))
 
     def __call__(self, x_t: Array, alpha_bar: Array | float, known: Known | None) -> jax.Array:
         """The best guess of the clean tokens: float32 [b n c]; arguments as of `guess`, with what `retrieve` gave."""
         return self.guess(x_t, alpha_bar, None if known is None else known.patches)
-
-
-def _direction(centers: Array) -> jax.Array:
-    """What images are compared by: their mean tokens [b c] at unit length."""
-    centers = jnp.asarray(centers, jnp.float32)
-    return centers / jnp.maximum(jnp.linalg.norm(centers, axis=-1, keepdims=True), 1e-12)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -68,6 +68,13 @@ def epsilon_from_velocity(v: Array, x_t: Array, alpha_bar: Array) -> jax.Array:
     return jnp.sqrt(alpha_bar) * v + jnp.sqrt(1 - alpha_bar) * x_t
 
 
+def epsilon_from_clean(x: Array, x_t: Array, alpha_bar: Array) -> jax.Array:
+    """The noise [b ...] that a guess `x` of x_0 and the noisy `x_t` [b ...] imply; `alpha_bar` [b] or a scalar."""
+    chex.assert_equal_shape([x, x_t], custom_message="x and x_t must have the same shape [b ...]")
+    alpha_bar = _align(alpha_bar, x_t)
+    return (x_t - jnp.sqrt(alpha_bar) * x) / jnp.sqrt(1 - alpha_bar)
+
+
 def _align(alpha_bar: Array, x: Array) -> jax.Array:
     """alpha_bar with as many axes as x, so that row i scales image i."""
     alpha_bar = jnp.asarray(alpha_bar)

@@ -9,20 +9,18 @@ In directions that vary much x_t is kept, in all others it is drawn to the mean.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Literal
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
 
+from jaxad.diffusion.covariance import Covariance
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array
 
 
-class WienerFilter(nnx.Module):
+class WienerFilter(Covariance):
     """The filter in the eigenvectors of C, where it is one gain for each: two products of width c at any t.
 
     Until it is fitted, m is 0 and C the identity.
@@ -32,16 +30,13 @@ class WienerFilter(nnx.Module):
     """
 
     def __init__(self, channels: int):
+        super().__init__(channels)
         self.mean = Statistic(jnp.zeros(channels, jnp.float32))
-        self.directions = Statistic(jnp.eye(channels, dtype=jnp.float32))
-        self.variances = Statistic(jnp.ones(channels, jnp.float32))
 
     def fit(self, mean: Array, covariance: Array) -> None:
-        """Takes mean [c] and covariance [c c] of the vectors, in one eigendecomposition, in float64 on the host."""
-        variances, directions = np.linalg.eigh(np.asarray(covariance, np.float64))
+        """Takes mean [c] and covariance [c c] of the vectors."""
         self.mean[...] = jnp.asarray(mean, jnp.float32)
-        self.directions[...] = jnp.asarray(directions, jnp.float32)
-        self.variances[...] = jnp.asarray(variances.clip(0), jnp.float32)
+        self.set_covariance(covariance)
 
     def __call__(self, x_t: Array, alpha_bar: Array, target: Literal["x0", "epsilon", "v"] = "x0") -> jax.Array:
         """The best linear guess of the clean vectors, or the noise or velocity that it implies: float32 [b n c].
@@ -60,6 +55,5 @@ class WienerFilter(nnx.Module):
             "epsilon": (noise, jnp.zeros_like(mean)),
             "v": (signal * noise * (1 - variances), -noise * mean),
         }[target]
-        product = partial(jnp.matmul, precision="highest")
-        coordinates = product(x_t - signal * mean, self.directions[...])
-        return offset + product(coordinates * (gain / (alpha_bar * variances + 1 - alpha_bar)), self.directions[...].T)
+        coordinates = self.rotate(x_t - signal * mean)
+        return offset + self.unrotate(coordinates * (gain / (alpha_bar * variances + 1 - alpha_bar)))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxad.inference.maps import defect_box, image_map, kept_to
+from jaxad.inference.maps import defect_box, image_map
 from jaxad.inference.threshold import Threshold
 from jaxad.io.text import name_text
 from jaxad.types import Record
@@ -91,7 +91,7 @@ def decide(
     anomalous = score > limits.image
     if anomalous and size is not None:
         box = defect_box(image_map(map, size, inside, limits.pixel), limits.pixel)
-    above, overlap = (map if inside is None else kept_to(inside, map, limits.pixel)) > limits.pixel, None
+    above, overlap = (map > limits.pixel) & (True if inside is None else inside), None
     if label and mask is not None and (union := int((above | mask).sum())):
         overlap = int((above & mask).sum()) / union
     scaled, verdict = threshold.scaled(score, record.category), VERDICTS[label, anomalous]

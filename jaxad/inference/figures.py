@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxad import metrics
-from jaxad.inference.decisions import mistakes
+from jaxad.inference.decisions import Decision, mistakes
 from jaxad.inference.evaluation import Scored
 from jaxad.inference.heat import fit_mask
 from jaxad.inference.maps import fit_map, heat_scale, kept_to
@@ -71,7 +71,7 @@ def figures(
         normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
         if normal is not None or name in limits:
             heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
-    prototypes, tsne = _explanations(scored, ranks)
+    prototypes, tsne = _explanations(scored, ranks, decided)
     return Evaluation(
         system=scored.detector.title,
         baseline="" if baseline is None else baseline.detector.title,
@@ -111,9 +111,10 @@ def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) ->
     return {"image": image, "map": map, "mask": mask}
 
 
-def _explanations(scored: Scored, ranks: Mapping[int, Any]) -> tuple[list[PrototypeFigure], TsneInput | None]:
+def _explanations(
+    scored: Scored, ranks: Mapping[int, Rank], decided: Mapping[int, Decision]
+) -> tuple[list[PrototypeFigure], TsneInput | None]:
     """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
-    decided = {decision.index: decision for decision in scored.decisions}
     pairs = []
     for members in scored.indices.values():
         defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]

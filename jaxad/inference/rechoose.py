@@ -109,12 +109,11 @@ def chosen_like(rule: Threshold, holdout: HoldoutScores) -> Threshold:
         holdout: the scores, of all its categories.
     """
     chosen = choose_limits(holdout, false_alarm=rule.false_alarm)
-    limits = {}
-    for name in chosen.limits:
-        like = rule.of(name)
-        value = like.image if like.by_hand else None
-        own = choose_limits(holdout, false_alarm=like.asked or rule.false_alarm, value=value).limits[name]
-        limits[name] = replace(own, asked=like.asked)
+    like = {name: rule.of(name) for name in chosen.limits}
+    how = {n: (limit.asked or rule.false_alarm, limit.image if limit.by_hand else None) for n, limit in like.items()}
+    # Few rates and values are set, for many categories: each is chosen for all at once.
+    found = {one: choose_limits(holdout, false_alarm=one[0], value=one[1]).limits for one in set(how.values())}
+    limits = {name: replace(found[one][name], asked=like[name].asked) for name, one in how.items()}
     return warned(replace(chosen, limits=limits))
 
 

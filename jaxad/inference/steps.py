@@ -213,9 +213,13 @@ def runs_below(folder: Path, depth: int = DEPTH) -> list[Path]:
     """
     if is_run(folder) or not depth:
         return []
+    return [run for path in folders_in(folder) for run in ([path] if is_run(path) else runs_below(path, depth - 1))]
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, neither links nor hidden ones, in the order of their numbers."""
     inner = [path for path in folder.glob("[!.]*") if path.is_dir() and not path.is_symlink()]
-    inner.sort(key=lambda path: number_order(path.name))
-    return [run for path in inner for run in ([path] if is_run(path) else runs_below(path, depth - 1))]
+    return sorted(inner, key=lambda path: number_order(path.name))
 
 
 def is_run(folder: Path) -> bool:

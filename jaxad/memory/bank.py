@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxad.memory.cosine import unit
+from jaxad.nn.cosine import unit
 from jaxad.types import Array
 
 Distance = Literal["cosine", "euclidean"]

@@ -10,8 +10,8 @@ from ott.geometry import geometry
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 
-from jaxad.memory.cosine import cosines
 from jaxad.nn.attention import attention
+from jaxad.nn.cosine import cosines
 from jaxad.nn.precision import Linear
 from jaxad.types import Array
 

@@ -43,8 +43,9 @@ from jaxad.report.prediction_rows import answer_cells, problem_cells, problem_ro
 
 PROBLEMS, TABLE, PAGE, MODEL = "problems.jsonl", "predictions.csv", "index.html", "model.json"
 STAMP = "stamp"
-JUDGED = "judged"
 """The key that lines of a watched folder (`jaxad.report.watched_folder`) have and others have not."""
+JUDGED = "judged"
+"""The key of the time at which such a line was written."""
 PREFIX = ".predict-"
 """Of hidden folders of results that are not complete."""
 WRITERS = 2

@@ -129,8 +129,7 @@ def _changed(file: Path, text: str) -> list[str]:
         return []
     old, new = read_object(file, error=ConfigError), json.loads(text)
     names = [name for name in dict.fromkeys((*old, *new)) if old.get(name) != new.get(name)]
-    said = [f"{file}: {name}: {old.get(name)!r} there, {new.get(name)!r} now; give it another name" for name in names]
-    return said
+    return [f"{file}: {name}: {old.get(name)!r} there, {new.get(name)!r} now; give it another name" for name in names]
 
 
 def _plain(value: Any) -> Any:

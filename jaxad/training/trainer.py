@@ -298,18 +298,17 @@ def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, lates
         config = dataclasses.replace(config, micro_batch=recorded)
         config.check()
         check_divides(config, run.mesh)
-    needs, auto, memory = partial(step_bytes, detector, mesh=run.mesh), config.micro_batch == "auto", 0
-    if auto and any(isinstance(node, Memory) for _, node in nnx.iter_graph(detector)):
+    plan = partial(resolved, config, partial(step_bytes, detector, mesh=run.mesh), devices=run.mesh.size)
+    if config.micro_batch != "auto":
+        return plan(memory=0)
+    if any(isinstance(node, Memory) for _, node in nnx.iter_graph(detector)):
         raise ConfigError(
             'micro_batch = "auto": how much this detector remembers shows when it is trained, and its step cannot be '
             "planned before; give the number of images, e.g. 8"
         )
-    if auto:
-        # Of the process that has least, so that all try, and take, the same.
-        memory = parallel.least(memory_of(run.mesh) >> 20) << 20
-    found = resolved(config, needs, devices=run.mesh.size, memory=memory)
-    if auto:
-        run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
+    # Of the process that has least, so that all try, and take, the same.
+    found = plan(memory=parallel.least(memory_of(run.mesh) >> 20) << 20)
+    run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
     return found
 
 

@@ -6,7 +6,7 @@ from scipy.stats import multivariate_normal
 
 from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
-from jaxad.errors import TrainingError
+from jaxad.errors import DataError
 from jaxad.types import Features
 
 TIMESTEPS = (20, 250, 700)
@@ -125,5 +125,5 @@ def test_where_images_are_few_the_most_similar_one_repeats_in_place_of_the_image
 def test_copies_of_one_image_are_refused():
     sample = Sample(1000)
     assert len([*sample.passing([Features(np.repeat(images(1), 3, 0), (2, 5))])]) == 1
-    with pytest.raises(TrainingError, match="3 normal images: are one image or copies of it"):
+    with pytest.raises(DataError, match="3 normal images: are one image or copies of it"):
         RetrievalDenoiser(5, 30).fit(sample, np.asarray)

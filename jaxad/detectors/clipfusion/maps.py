@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.memory.bank import nearest_distance
-from jaxad.memory.cosine import unit
+from jaxad.nn.cosine import unit
 from jaxad.types import Array
 
 Norm = Literal["minmax", "max", "none", "resoftmax"]

@@ -7,6 +7,7 @@ x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^       
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -24,24 +25,21 @@ from jaxad.detectors.dpdiff.levels import normal_residuals
 from jaxad.diffusion.layers import linear, plain_norm
 from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.samplers import ddim, ddim_timesteps, ddpm, normal_per_image
-from jaxad.diffusion.schedule import add_noise, epsilon_from_velocity, linear_schedule, velocity
+from jaxad.diffusion.schedule import add_noise, epsilon_from_clean, epsilon_from_velocity, linear_schedule, velocity
 from jaxad.diffusion.wiener import WienerFilter
 from jaxad.diffusion.window import random_windows, window_shape
-from jaxad.memory.cosine import cosine
 from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
-from jaxad.metrics import protocol
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import ViT
 from jaxad.nn.attention import attention_heads
+from jaxad.nn.cosine import cosine
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
 
 Context = dict[str, Array]
 """What a reconstruction is conditioned on."""
-SCORE = protocol("exact-256")
-"""The way from an excess of residuals to an image score, whatever the protocol."""
 
 
 @register
@@ -126,9 +124,9 @@ class DPDiff(StandardizedDetector, Trainable):
         stream = features if sample is None else sample.passing(features)
         if self.config.standardize == "channel":
             self._measure(stream)
+        elif sample is not None:
+            deque(stream, maxlen=0)
         if self.nearby is not None and sample is not None:
-            for _ in stream:
-                pass
             self.nearby.fit(sample, self._standardize)
 
     def _prepare_linear(self, wiener: WienerFilter, features: Iterable[Features]) -> None:
@@ -208,7 +206,13 @@ class DPDiff(StandardizedDetector, Trainable):
         return Judgement(maps, self.image_scores(features, maps), explanation)
 
     def residual(self, features: Features, context: Context, keys: Array) -> tuple[jax.Array, Features | None]:
-        """The anomaly map [b h w], and the reconstruction that it comes from, or the mean of those of all levels."""
+        """The anomaly map [b h w], and the reconstruction that it comes from, or the mean of those of all levels.
+
+        Args:
+            features: tokens [b n c].
+            context: their prototypes.
+            keys: PRNG keys [b].
+        """
         if self.level_means is None:
             reconstruction = self.reconstruct(features, context, keys)
             return jnp.asarray(self.score(features, reconstruction, context).maps), reconstruction
@@ -216,13 +220,17 @@ class DPDiff(StandardizedDetector, Trainable):
         return (residuals / self.level_means[...][None, None, None]).mean(-1), reconstruction
 
     def image_scores(self, features: Features, maps: jax.Array) -> jax.Array | None:
-        """How far an image's residuals exceed those of normal patches like its own, [b]; None for the protocol's."""
-        known = self._known(features) if self.config.image_score == "excess" else None
-        if self.nearby is None or known is None or known.residuals is None:
+        """How far an image's residuals exceed those of normal patches like its own, [b]; None for the protocol's.
+
+        Args:
+            features: tokens [b n c].
+            maps: their residuals [b h w].
+        """
+        if self.nearby is None or self.config.image_score != "excess":
             return None
         alpha_bar = self._schedule.alpha_bar[self.config.train_timesteps[1] - 1]
-        expected = self.nearby.expected_residual(self._standardize(features.tokens), alpha_bar, known)
-        return SCORE.postprocess(maps - expected.reshape(maps.shape))[1]
+        x, known = self._standardize(features.tokens), self._known(features)
+        return self.nearby.image_scores(x, maps, alpha_bar, known)
 
     def level_residuals(self, features: Features, context: Context, keys: Array) -> tuple[Features, jax.Array]:
         """The mean of the reconstructions from each of `config.levels`, and the residual of each: [b h w l].
@@ -322,10 +330,7 @@ class DPDiff(StandardizedDetector, Trainable):
 
     def _known(self, features: Features) -> Known | None:
         """The remembered patches that each image is denoised by; None where there are none."""
-        return None if self.nearby is None else self.nearby.retrieve(self._center(features))
-
-    def _center(self, features: Features) -> jax.Array:
-        return self._standardize(jnp.asarray(features.tokens, jnp.float32).mean(1, keepdims=True))[:, 0]
+        return None if self.nearby is None else self.nearby.retrieve(self._center(features.tokens))
 
     def _predict(
         self,
@@ -342,8 +347,7 @@ class DPDiff(StandardizedDetector, Trainable):
         if self.nearby is not None and self.guide is not None:
             # The denoiser sees the guess that it mends.
             guess = self.nearby(x_t, alpha_bar, known)
-            signal, scale = jnp.sqrt(alpha_bar).reshape(-1, 1, 1), jnp.sqrt(1 - alpha_bar).reshape(-1, 1, 1)
-            noise = (x_t - signal * guess) / scale
+            noise = epsilon_from_clean(guess, x_t, alpha_bar)
             known_part = noise if self.config.prediction == "epsilon" else velocity(guess, noise, alpha_bar)
             return known_part + denoiser(x_t + self.guide(guess), prototypes, t, *where)
         output = denoiser(x_t, prototypes, t, *where)

@@ -27,12 +27,12 @@ from jaxad.diffusion.samplers import ddim, ldm_timesteps, normal_per_image
 from jaxad.diffusion.schedule import add_noise, scaled_linear_schedule
 from jaxad.errors import ConfigError
 from jaxad.io.program_cache import keep_programs
-from jaxad.memory.cosine import cosine
 from jaxad.models.backbone import Backbone, backbone_from_config, load_backbone
 from jaxad.models.convnets.convolution import ConvNet
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
+from jaxad.nn.cosine import cosine
 from jaxad.nn.normalization import IMAGENET, INCEPTION
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.resize import bilinear, resize_bilinear

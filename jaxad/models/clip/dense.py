@@ -40,10 +40,7 @@ def value_patches(tower: VisionTower, images: Array) -> jax.Array:
     for block in list(tower.blocks)[:-1]:
         x = block(x)
     own = last.attention.out(last.attention.value(last.norm1(x)))
-    x = x + (last.scale1(own) if last.scale1 else own)
-    mixed = last.mlp(last.norm2(x))
-    x = x + (last.scale2(mixed) if last.scale2 else mixed)
-    return tower.projection(tower.norm(tower.patches(x)))
+    return tower.projection(tower.norm(tower.patches(last.after_attention(x, own))))
 
 
 def text_relevance(tower: VisionTower, images: Array, texts: Array) -> jax.Array:
@@ -75,11 +72,12 @@ def text_relevance(tower: VisionTower, images: Array, texts: Array) -> jax.Array
         return (cosines / jnp.linalg.norm(embedding, axis=-1) / jnp.linalg.norm(texts, axis=-1)).sum(), found
 
     gradients, attentions = jax.grad(agreement, has_aux=True)([jnp.zeros(shape, jnp.float32) for _ in tower.blocks])
-    relevance = jnp.broadcast_to(jnp.eye(n), (b, n, n))
-    for gradient, attention in zip(gradients, attentions, strict=True):
+    # The class token's row of the product over all blocks needs its factors from the last one on, and vectors alone.
+    relevance = jnp.zeros((b, n), jnp.float32).at[:, 0].set(1.0)
+    for gradient, attention in zip(reversed(gradients), reversed(attentions), strict=True):
         counted = jnp.maximum(gradient * attention, 0).mean(axis=1)
-        relevance = relevance + jnp.matmul(counted, relevance, precision="highest")
-    return relevance[:, 0, 1:]
+        relevance = relevance + jnp.einsum("bn,bnm->bm", relevance, counted, precision="highest")
+    return relevance[:, 1:]
 
 
 def _attention_of(block: Block, x: jax.Array) -> jax.Array:

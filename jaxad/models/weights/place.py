@@ -99,7 +99,7 @@ class Folder:
             return f"the folder cannot be read ({error.strerror})"
         files = [file.name for file in lying if file.suffix in _SUFFIXES]
         hint = f"; to load one of {', '.join(files[:_SHOWN])}, name the file itself" if files else ""
-        return (f"no such folder{hint}") if absent else f"missing: {names}{hint}"
+        return f"no such folder{hint}" if absent else f"missing: {names}{hint}"
 
 
 class Hub:

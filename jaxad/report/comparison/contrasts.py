@@ -56,11 +56,11 @@ def contrasts(
     ]
     found = []
     for number, (metric, category, method) in enumerate(jobs):
-        if progress is not None:
-            progress(number, len(jobs))
         pairs, tested = ("images", _on_images) if metric in IMAGE_METRICS else ("categories", _on_categories)
         if (difference := tested(method, base, metric, category, how)) is not None:
             found.append(Contrast(method.name, metric, category, pairs, difference))
+        if progress is not None:
+            progress(number + 1, len(jobs))
     fewest = 2.0 ** (1 - len(base.categories))
     if others and fewest > 1 - LEVEL and any(contrast.pairs == "categories" for contrast in found):
         notes.append(

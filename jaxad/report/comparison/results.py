@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,7 @@ import numpy as np
 
 from jaxad.config import TrainConfig
 from jaxad.errors import DataError, JaxadError, ReportError
-from jaxad.inference.steps import DEPTH, FOLDER, number_order
+from jaxad.inference.steps import DEPTH, FOLDER, folders_in, is_run
 from jaxad.io.json_files import LIST, json_text, read_object
 from jaxad.metrics import IMAGE_METRICS, protocol, protocol_names
 from jaxad.metrics.resampling import resampled
@@ -104,7 +103,7 @@ def find_reports(places: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     runs: dict[Path, None] = {}
     empty = []
     for place in places:
-        found = [place] if place.is_file() else list(_below(place, DEPTH))
+        found = [place] if place.is_file() else _below(place, DEPTH)
         if not found:
             what = "holds no report.json and no run" if place.is_dir() else "does not exist"
             empty.append(f"{place}: {what}; give folders that `jaxad evaluate --out` wrote, or runs with such a report")
@@ -142,18 +141,12 @@ def read_results(files: Sequence[Path], *, only: str | None = None) -> list[Resu
     return results
 
 
-def _below(folder: Path, depth: int) -> Iterator[Path]:
+def _below(folder: Path, depth: int) -> list[Path]:
     """Reports in a folder, and runs without one."""
-    if not folder.is_dir():
-        return
     found = [folder / REPORT] if (folder / REPORT).is_file() else []
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    is_run = FOLDER in names and (folder / "config.json").is_file()
-    if depth:
-        # In the order of their numbers, not of their letters: seed-2 comes before seed-10.
-        for name in sorted(set(names) - {FOLDER, "features"}, key=number_order):
-            found += _below(folder / name, depth - 1)
-    yield from found or ([folder] if is_run else [])
+    for inner in folders_in(folder) if depth else ():
+        found += [] if inner.name in (FOLDER, "features") else _below(inner, depth - 1)
+    return found or ([folder] if is_run(folder) else [])
 
 
 def _beside(place: Path, run: Path) -> Path | None:

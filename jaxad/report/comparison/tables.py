@@ -103,18 +103,17 @@ def by_category(comparison: Comparison, metric: str) -> Table:
     return Table(metric, f"{_title(metric)} by category, in percent", ("category", *names), tuple(rows), ruled=True)
 
 
-def differences(comparison: Comparison, *, metrics: Sequence[str] | None = None, categories: bool = True) -> Table:
+def differences(comparison: Comparison, *, categories: bool = True) -> Table:
     """Every method less the reference, with interval and p-values.
 
     Args:
         comparison: of the methods.
-        metrics: those to show; all if not given.
         categories: whether to show single categories besides the mean.
     """
     mean = apart("mean", comparison.categories)
     rows = []
     for contrast in comparison.contrasts:
-        if (metrics and contrast.metric not in metrics) or (contrast.category != MEAN and not categories):
+        if contrast.category != MEAN and not categories:
             continue
         found = contrast.difference
         interval = "-" if found.low is None or found.high is None else f"{_points(found.low)} to {_points(found.high)}"

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxad.memory.cosine import cosine, cosines, unit
+from jaxad.nn.cosine import cosine, cosines, unit
 
 
 def test_cosine_and_unit_agree_with_float64_and_take_zeros():
