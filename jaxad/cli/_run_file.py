@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxad.cli._reading import one_of
 from jaxad.config import to_json
 from jaxad.config.fields import read_fields, unknown_name
 from jaxad.config.training import NAMES
@@ -133,7 +134,7 @@ def _read(values: Any, detector: str | None, command: type) -> tuple[Any, list[s
     if detector not in (None, system):
         problems.append(f"system = {system!r}: the command names {detector}; leave that out, or give another file")
     try:
-        cls = detectors.get(system if isinstance(system, str) else str(system))
+        cls = detectors.get(str(system))
     except ConfigError as error:
         hint = "system: is missing; name a detector there or before --config" if system is None else f"system: {error}"
         return None, [*problems, hint]
@@ -151,14 +152,7 @@ def _read(values: Any, detector: str | None, command: type) -> tuple[Any, list[s
         _typed(command), {name: values[name] for name in ("protocol", "false_alarm") if name in values}
     )
     given = Given(cls, preset, model, training, {**flags, **top}, options)
-    return given, [*problems, *wrong, *more, *others, *tops, *_protocol(values.get("protocol"))]
-
-
-def _protocol(name: Any) -> list[str]:
-    from jaxad.metrics.protocols import protocol_names
-
-    known = name is None or name in protocol_names()
-    return [] if known else [f"protocol = {name!r}: must be one of {', '.join(protocol_names())}"]
+    return given, [*problems, *wrong, *more, *others, *tops]
 
 
 def _settings(cls: Any, values: Any, key: str) -> tuple[dict[str, Any], list[str]]:
@@ -209,7 +203,9 @@ def _recorded(values: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
 
 def _typed(command: type) -> type:
     """A dataclass of the flags of a file, with the types of the command's."""
-    hints = typing.get_type_hints(command)
+    from jaxad.metrics.protocols import protocol_names
+
+    hints = typing.get_type_hints(command) | {"protocol": one_of(protocol_names())}
     names = (*IMAGES, "protocol", "false_alarm")
     return dataclasses.make_dataclass("Flags", [(name, hints[name]) for name in names])
 

@@ -12,7 +12,7 @@ from jaxad.config import DataConfig
 from jaxad.data.demo.dataset import VERSION, make_demo, read_notes
 from jaxad.data.doctor import Examination, examine
 from jaxad.data.folder import FolderSource
-from jaxad.data.holdout import split_holdout
+from jaxad.data.holdout import digests, split_holdout
 from jaxad.data.layout import Listing, Names, read_csv, scan, word
 from jaxad.data.prepared import open_prepared, prepared_names
 from jaxad.data.region import Region, read_region
@@ -247,8 +247,9 @@ def _held_out(
         held = split_holdout(normal.select(others), config.holdout, workers=config.workers)[1]
     else:
         # Copies of what is learned would pass for normal all too easily.
-        learned = {drawn.digest(index) for index in range(len(drawn))}
-        others = [index for index in others if normal.digest(index) not in learned] if learned else others
+        learned = set(digests(drawn, workers=config.workers))
+        known = digests(normal.select(others), workers=config.workers) if learned else []
+        others = [index for index, one in zip(others, known, strict=True) if one not in learned] if learned else others
         held = split_holdout(normal.select(others), config.holdout, most=1.0, workers=config.workers)[1]
     return own | {others[index] for index in held}
 

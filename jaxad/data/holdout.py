@@ -6,6 +6,12 @@ from itertools import groupby
 
 from jaxad.data.source import ImageSource
 from jaxad.io.threads import map_threads
+from jaxad.types import Source
+
+
+def digests(source: Source, *, workers: int | None = None) -> list[bytes]:
+    """The digest of every image of a source, in its order; those examined before are not decoded again."""
+    return list(map_threads(source.digest, range(len(source)), workers))
 
 
 def split_holdout(

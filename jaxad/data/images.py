@@ -102,7 +102,7 @@ class ImageList:
         return other
 
     def describe(self, captions: Sequence[str]) -> None:
-        """Gives each image its caption."""
+        """Gives each image its caption, "" for none. Raises ValueError where their numbers differ."""
         self.records = [replace(record, caption=text) for record, text in zip(self.records, captions, strict=True)]
 
     def mask(self, index: int) -> None:

@@ -71,6 +71,7 @@ def epsilon_from_velocity(v: Array, x_t: Array, alpha_bar: Array) -> jax.Array:
 def epsilon_from_clean(x: Array, x_t: Array, alpha_bar: Array) -> jax.Array:
     """The noise [b ...] that a guess `x` of x_0 and the noisy `x_t` [b ...] imply; `alpha_bar` [b] or a scalar."""
     chex.assert_equal_shape([x, x_t], custom_message="x and x_t must have the same shape [b ...]")
+    x_t = jnp.asarray(x_t)
     alpha_bar = _align(alpha_bar, x_t)
     return (x_t - jnp.sqrt(alpha_bar) * x) / jnp.sqrt(1 - alpha_bar)
 

@@ -36,8 +36,8 @@ def encode_picture(picture: np.ndarray, suffix: str, *, quality: int = 85) -> by
 
 
 def data_uri(picture: np.ndarray, suffix: str, *, quality: int = 85) -> str:
-    """The picture as a `data:` URI; arguments as of `encode_picture`."""
-    kind = {".png": "png"}.get(suffix.lower(), "jpeg")
+    """The picture uint8 [h w] or [h w 3] as a `data:` URI; arguments and errors as of `encode_picture`."""
+    kind = "png" if suffix.lower() == ".png" else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(encode_picture(picture, suffix, quality=quality)).decode()}"
 
 

@@ -63,7 +63,15 @@ def resize_mask(protocol: Protocol, mask: np.ndarray, shape: tuple[int, int] | N
 
 @lru_cache(maxsize=64)
 def chain(protocol: Protocol, size: int, smooth: bool) -> np.ndarray:
-    """All that happens to `size` rows or columns of a map, as one matrix."""
+    """All that happens to `size` rows or columns of a map, as one matrix [size of the result, size].
+
+    It is kept: do not write to it.
+
+    Args:
+        protocol: says what happens.
+        size: of the map.
+        smooth: whether the protocol's smoothing belongs to it.
+    """
     if protocol.canvas is None:
         matrix = bilinear(size, protocol.size, protocol.align_corners)
     else:

@@ -28,6 +28,9 @@ def resampled(
 
     Returns:
         float64 [r], 0..1; not a number where a resample has images of one label alone.
+
+    Raises:
+        KeyError: another metric.
     """
     order = np.argsort(-scores, kind="stable")
     begins = np.flatnonzero(np.concatenate([[True], np.diff(scores[order]) != 0]))

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import parallel
+from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import set_aside, write_whole
@@ -22,14 +23,8 @@ from jaxad.io.digests import DamageError, read_object
 from jaxad.io.locks import LOCK, occupied, require_room
 from jaxad.io.places import check_storable
 from jaxad.io.progress import Reporter
-from jaxad.io.threads import map_threads
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Source
-
-
-def digests(source: Source, *, workers: int | None = None) -> list[bytes]:
-    """The digest of every image of a source, in its order; those examined before are not decoded again."""
-    return list(map_threads(source.digest, range(len(source)), workers))
 
 
 def content_hash(

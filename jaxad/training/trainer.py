@@ -20,6 +20,7 @@ from flax import nnx
 from jaxad import parallel
 from jaxad.config import TrainConfig, to_json
 from jaxad.data.batches import padded_size
+from jaxad.data.holdout import digests
 from jaxad.data.region import Region
 from jaxad.data.sampling import TrainingOrder
 from jaxad.data.tiles import TiledSource, Tiling
@@ -43,7 +44,7 @@ from jaxad.training.feeding import batches_of
 from jaxad.training.log import summary_writer
 from jaxad.training.loop import run_steps
 from jaxad.training.micro_batch import SHARE, check_divides, memory_of, resolved
-from jaxad.training.run_folder import Place, claim, content_hash, digests, in_use, require_room_for_steps
+from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Features, Source
 

@@ -20,6 +20,7 @@ from jaxad.data import JoinedSource
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import caption_record, other_kind
 from jaxad.data.fit_options import ReferenceOptions
+from jaxad.data.holdout import digests
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import extras_of
@@ -32,7 +33,7 @@ from jaxad.inference.rechoose import Decided, asked_rate, chosen_like, read_deci
 from jaxad.inference.steps import FOLDER, TRAINING, set_aside_damaged
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
-from jaxad.training.run_folder import Place, content_hash, digests, in_use
+from jaxad.training.run_folder import Place, content_hash, in_use
 from jaxad.training.trainer import train
 from jaxad.training.versions import Origin, load_again, load_normal, origins, publish, scratch, without
 from jaxad.types import Source

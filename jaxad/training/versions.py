@@ -20,10 +20,11 @@ from jaxad.config.training import NAMES
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import described
 from jaxad.data.depth import common_depths
+from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, DataError, JaxadError
 from jaxad.inference.steps import FOLDER, Step, newest, open_step
 from jaxad.io.atomic import set_aside
-from jaxad.training.run_folder import digests, in_use
+from jaxad.training.run_folder import in_use
 
 SCRATCH = "update"
 

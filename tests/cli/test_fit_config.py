@@ -114,7 +114,7 @@ def test_everything_wrong_in_a_file_is_named_at_once(tmp_path, capsys):
         "data.categories = 'tile': must be a list",
         "data.shots: no such field in data",
         "preset = 'tiny': must be one of paper, small",
-        "protocol = 'exact': must be one of exact-256",
+        "protocol = 'exact': must be one of 'exact-256', 'exact-448'",
         "false_alarm = 'low': must be of type float",
     ):
         assert part in said

@@ -53,6 +53,7 @@ class Comparison:
 
     @property
     def protocol(self) -> str:
+        """Name of the protocol, which all reports have."""
         return self.methods[0].results[0].protocol
 
     def to_json(self) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Method:
 
     @property
     def seeds(self) -> tuple[str, ...]:
+        """The seed of each result, as its report has it."""
         return tuple(result.seed for result in self.results)
 
     def values(self, metric: str, category: str = MEAN) -> list[float | None]:

@@ -57,7 +57,12 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
 
 
 def curves(comparison: Comparison, category: str) -> Figure | None:
-    """ROC and precision-recall curves of image scores; None where no report has scores, or they have one label."""
+    """ROC and precision-recall curves of image scores; None where no report has scores, or they have one label.
+
+    Args:
+        comparison: of the methods, each of one color.
+        category: whose images.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5, 2.9), layout="constrained")
@@ -84,7 +89,12 @@ def curves(comparison: Comparison, category: str) -> Figure | None:
 
 
 def ranks(found: Ranking, names: list[str]) -> Figure:
-    """The critical-difference diagram (Demšar, JMLR 7, 2006): bars join methods that are not told apart."""
+    """The critical-difference diagram (Demšar, JMLR 7, 2006): bars join methods that are not told apart.
+
+    Args:
+        found: ranks by one metric.
+        names: of the methods, in the order of `found.ranks`.
+    """
     from matplotlib.figure import Figure
 
     order = sorted(range(len(names)), key=lambda place: found.ranks[place])

@@ -46,6 +46,7 @@ class Result:
 
     @property
     def protocol(self) -> str:
+        """Name of the protocol."""
         return self.report["protocol"]
 
     @property
