@@ -1,8 +1,8 @@
 """Does a test fail where the method is wrong? `python -m tests.campaigns.mutants [--only NAME...]`.
 
-Every mutant is one wrong line in a copy of the tree; the tests that are to catch it run there. Prints a table, which
-docs/reliability/mutants.md keeps; exits with 1 where a mutant lives. A mutant whose line is not found is an error: the
-line has moved, and the list must follow it.
+Every mutant is one wrong line in a copy of the tree; the tests that are to catch it run there, slow ones left out.
+Prints a table for each part, which docs/reliability/mutants.md keeps; exits with 1 where a mutant lives. A mutant whose
+line is not found is an error: the line has moved, and the list must follow it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.campaigns.mutant_list import MUTANTS, Mutant
+from tests.campaigns.mutant_lists import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
+MARKS = "not slow and not real and not topology and not beam and not browser and not latex"
+"""The default tests, and those of the files named that compare with torch."""
 TREE = ("jaxad", "tests", "experiments", "tfds_builders", "docs", "pyproject.toml", "README.md")
 
 
@@ -47,21 +49,10 @@ def caught(mutant: Mutant, tree: Path) -> Outcome:
     text = file.read_text()
     file.write_text(mutated(text, mutant))
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-n",
-        "0",
-        "-q",
-        "-x",
-        "-m",
-        "not browser and not latex",
-        "-p",
-        "no:cacheprovider",
-    ]
+    options = ["-n", "0", "-q", "-x", "-m", MARKS, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *mutant.tests]
     try:
-        run = subprocess.run([*command, *mutant.tests], cwd=tree, env=environment, capture_output=True, text=True)
+        run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     finally:
         file.write_text(text)
     if run.returncode not in (0, 1):
@@ -72,13 +63,18 @@ def caught(mutant: Mutant, tree: Path) -> Outcome:
     return Outcome(mutant, tuple(failed))
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
-    """Markdown."""
-    rows = ["| part | mutant | first test that fails |", "|---|---|---|"]
+def tables(outcomes: Iterable[Outcome]) -> str:
+    """Markdown: a table for each part."""
+    rows: dict[str, list[str]] = {}
     for mutant, failed in outcomes:
-        test = f"`{failed[0].removeprefix('tests/')}`" if failed else "**none**"
-        rows.append(f"| {mutant.part} | {mutant.name} | {test} |")
-    return "\n".join(rows)
+        before, after = (_shown(test) for test in (mutant.before, failed[0] if failed else ""))
+        rows.setdefault(mutant.part, []).append(f"| {mutant.name} | {before} | {after} |")
+    head = ["| mutant | caught before by | caught now by |", "|---|---|---|"]
+    return "\n\n".join("\n".join([f"## {part}", "", *head, *own]) for part, own in rows.items())
+
+
+def _shown(test: str) -> str:
+    return f"`{test.removeprefix('tests/')}`" if test else "**none**"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for mutant in chosen:
             outcomes.append(caught(mutant, tree))
             print(f"{mutant.part}: {mutant.name}: {' '.join(outcomes[-1].failed) or 'lives'}", flush=True)
-    print(table(outcomes))
+    print(tables(outcomes))
     return int(any(not outcome.failed for outcome in outcomes))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns import mutants
-from tests.campaigns.mutant_list import MUTANTS, Mutant
+from tests.campaigns.mutant_lists import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,11 +34,11 @@ def test_what_tests_see_is_told_from_what_they_do_not(tmp_path):
     (tmp_path / "test_half.py").write_text("from jaxad.half import half\n\ndef test_it():\n    assert half(0) == 0\n")
     found = []
     for wrong in ("y = x + 2", "y = x / 3"):
-        mutant = Mutant("a", wrong, "jaxad/half.py", "y = x / 2", wrong, ("test_half.py",))
+        mutant = Mutant("a", wrong, "jaxad/half.py", "y = x / 2", wrong, ("test_half.py",), before="tests/b.py::c")
         found.append(mutants.caught(mutant, tmp_path))
     assert [outcome.failed for outcome in found] == [("test_half.py::test_it",), ()]
     assert "y = x / 2" in file.read_text()
-    assert mutants.table(found).splitlines()[2:] == [
-        "| a | y = x + 2 | `test_half.py::test_it` |",
-        "| a | y = x / 3 | **none** |",
+    assert mutants.tables(found).splitlines()[4:] == [
+        "| y = x + 2 | `b.py::c` | `test_half.py::test_it` |",
+        "| y = x / 3 | `b.py::c` | **none** |",
     ]

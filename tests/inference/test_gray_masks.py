@@ -54,7 +54,8 @@ def test_codes_are_resized_as_they_are(trained, tmp_path, code):
     for name in ("image_auroc", "pixel_auroc"):
         expected[name] = max(expected[name], 1 - expected[name])
     assert report["n_anomalous"] == labels.sum()
-    assert {name: report[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    # Of 655,360 pixels, batches of another size may move some past a threshold.
+    assert {name: report[name] for name in expected} == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("region", [None, Region.from_json({"box": [0, 0, SIDE, SIDE]})])

@@ -153,6 +153,28 @@ def test_passes_of_the_unet(preset, changes, passes):
     assert tuple(counts) == passes
 
 
+def test_each_tap_sees_its_timestep_and_attention_is_the_mean_over_timesteps():
+    """Of two images; the last tap is of a timestep whose attention is not wanted."""
+    steps, taps = (201, 401, 801), ((401, 1), (201, 1), (601, 1))
+    config = dataclasses.replace(CONFIG, language_timesteps=steps, diffusion_taps=taps)
+    half = MapDiff(config, AUTOENCODER, dataclasses.replace(UNET, in_channels=4))
+
+    def at(latents, timesteps):
+        return latents[..., :2] * jnp.asarray(timesteps, jnp.float32)[:, None, None, None]
+
+    def unet(latents, timesteps, text, *, taps, attention_sites, output):
+        seen = at(latents, timesteps)
+        return None, dict.fromkeys(taps, seen), dict.fromkeys(attention_sites, seen)
+
+    text = TEXTS["reference"]
+    attention, features = half._run(unet, {"latents": LATENTS}, text, language=True, vision=True)
+    assert set(attention) == set(half.sites)
+    for found in attention.values():
+        np.testing.assert_allclose(found, at(LATENTS, [np.mean(steps)] * 2), rtol=1e-5)
+    for (t, _), found in zip(taps, features, strict=True):
+        np.testing.assert_allclose(found, np.reshape(at(LATENTS, [t] * 2), (2, GRID * GRID, 2)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [4, 9])
 @pytest.mark.parametrize("name", ["clean", "noised"])
 def test_noise_of_each_timestep_comes_onto_the_latents_alone(channels, name):

@@ -79,6 +79,20 @@ def test_scale_of_each_state_and_of_each_site(norm):
                 np.testing.assert_allclose(found[row], map, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(7, 9), (2, 3)])
+def test_maps_are_resized_with_half_pixel_centers(size):
+    found, expected = draw(2, 4, 5), []
+    for map in found:
+        for axis, new in enumerate(size):
+            old = np.arange(map.shape[axis])
+            places = np.clip((np.arange(new) + 0.5) * len(old) / new - 0.5, 0, len(old) - 1)
+            map = np.apply_along_axis(lambda values, at=places, of=old: np.interp(at, of, values), axis, map)
+        expected.append(map)
+    np.testing.assert_allclose(maps.resize(found, size), expected, rtol=1e-5)
+    channels = np.stack([found, 1 - found], axis=-1)
+    np.testing.assert_allclose(maps._resize_channels(jnp.asarray(channels), size)[..., 0], expected, rtol=1e-5)
+
+
 def test_fusion():
     terms = {
         "clip": {"language": np.float32([1]), "vision": np.float32([3])},

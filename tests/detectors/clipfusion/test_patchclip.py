@@ -148,6 +148,25 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
     np.testing.assert_allclose(score, np.exp(logits[:, 1]) / np.exp(logits).sum(1), rtol=1e-4)
 
 
+def test_cosines_are_scaled_by_the_exponential_that_the_checkpoint_holds(model):
+    assert float(model.backbone.logit_scale[...]) == pytest.approx(np.exp(3.0))
+
+
+def test_distances_of_several_blocks_are_averaged(folder, found):
+    tower = found[0]
+    two = half(folder, tower, clip_blocks=(1, 2), output_size=SIDE // PATCH)
+    generator = np.random.default_rng(2)
+    tokens = {name: generator.normal(size=(2, 9, 4)).astype(np.float32) for name in two.banks}
+    banks = [generator.normal(size=(2, 5, 4)).astype(np.float32) for _ in two.banks]
+    banks = [bank / np.linalg.norm(bank, axis=-1, keepdims=True) for bank in banks]
+    expected = np.zeros((2, 9))
+    for seen, bank in zip(tokens.values(), banks, strict=True):
+        cosines = np.einsum("bnc,bkc->bnk", seen / np.linalg.norm(seen, axis=-1, keepdims=True), bank[::-1])
+        expected += 0.25 * (1 - cosines.max(-1))
+    map = two.vision(tokens, banks, np.array([1, 0]))
+    np.testing.assert_allclose(map, expected.reshape(2, 3, 3), atol=1e-5)
+
+
 def test_class_token_says_the_same_everywhere(folder, found):
     tower, features, _ = found
     texts = np.eye(2, 8, dtype=np.float32)[None].repeat(2, 0)

@@ -1,13 +1,15 @@
 """The SGN on a small random Stable Diffusion, and its shape at full size."""
 
+import dataclasses
 import itertools
 import math
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from jaxad.detectors.vlmdiff.sgn import abstract_sgn, controlled_noise, make_sgn
+from jaxad.detectors.vlmdiff.sgn import Fusion, abstract_sgn, controlled_noise, make_sgn
 from jaxad.errors import ConfigError
 from jaxad.models.stable_diffusion.config import UNetConfig
 from jaxad.models.stable_diffusion.unet import abstract_unet
@@ -61,6 +63,66 @@ def test_once_all_weights_have_moved_the_image_speaks(unet, compiled):
     assert all(np.abs(array).mean() > 0.01 for array in (middle, *controls))
     assert np.abs(first - without).max() > 0.1
     assert np.abs(first - run(arrays, latents, image + 1)[2]).max() > 1e-3
+
+
+def moved(start, where):
+    """All arrays of an SGN, those by random steps for whose paths `where` says so."""
+    generator = np.random.default_rng(1)
+    steps = {path: 0.3 * generator.normal(size=array.shape).astype(np.float32) for path, array in start.items()}
+    return {path: array + steps[path] if where(path) else array for path, array in start.items()}
+
+
+LAST = ("zero_convs/", "middle_zero_conv/")
+
+
+def test_only_through_its_zero_convolutions_does_it_reach_the_unet(unet, compiled):
+    """Not by its hint, nor by the time embedding that it learns beside the UNet's."""
+    run, latents, image = compiled
+    start = module_state.split(make_sgn(unet, 2, jax.random.key(0)))[1]
+    _, without, controlled = run(moved(start, lambda path: not path.startswith(LAST)), latents, image)
+    np.testing.assert_allclose(controlled, without, atol=2e-6)
+    for own in LAST:
+        _, without, controlled = run(moved(start, lambda path, own=own: path.startswith(own)), latents, image)
+        assert np.abs(controlled - without).max() > 0.01, own
+
+
+def test_fusion_is_the_published_sum_of_normalized_halves():
+    """With kernels of their center alone, a convolution of stride 2 takes every second pixel."""
+    generator = np.random.default_rng(0)
+    fusion = module_state.abstract(lambda rngs: Fusion([2, 3], [4, 4], dtype=np.float32, rngs=rngs))
+    graphdef, arrays = module_state.split(fusion)
+    centers = {path: generator.normal(size=array.shape[2:]).astype(np.float32) for path, array in arrays.items()}
+    kernels = {path: np.pad(center[None, None], ((1, 1), (1, 1), (0, 0), (0, 0))) for path, center in centers.items()}
+    above = [generator.normal(size=(2, 6, 4, width)).astype(np.float32) for width in (2, 3)]
+    lowest = [generator.normal(size=(2, 3, 2, 4)).astype(np.float32) for _ in range(2)]
+    found = jax.jit(lambda kernels, *given: module_state.merge(graphdef, kernels)(*given))(kernels, above, lowest)
+
+    def silu(x):
+        return x / (1 + np.exp(-x))
+
+    for number, y in enumerate(lowest):
+        for source, x in enumerate(above):
+            halved = x[:, ::2, ::2] @ centers[f"convs/{number}/{source}/kernel"]
+            halved = halved - halved.mean((1, 2), keepdims=True)
+            y = y + silu(halved / np.sqrt(np.square(halved).mean((1, 2), keepdims=True) + 1e-5))
+        np.testing.assert_allclose(found[number], silu(y), atol=1e-5)
+
+
+def test_the_level_above_the_lowest_is_fused_with_it():
+    """Of three levels: the widths of the others do not fit."""
+    config = dataclasses.replace(
+        UNET,
+        block_out_channels=(8, 16, 32),
+        down_attention=(True, False, False),
+        up_attention=(False, False, True),
+        heads=(2, 2, 2),
+    )
+    graphdef, arrays = module_state.split(abstract_sgn(config, 2))
+    shapes = ((1, 8, 8, 4), (1,), (1, 5, config.cross_attention_dim), (1, 8, 8, 8))
+    given = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    run = partial(jax.eval_shape, lambda arrays, *given: module_state.merge(graphdef, arrays)(*given))
+    middle, controls = run(arrays, *given)
+    assert [middle.shape, *(control.shape for control in controls)] == [(1, 2, 2, 32), (1, 2, 2, 16), (1, 2, 2, 32)]
 
 
 def test_only_the_hint_encoder_is_drawn(unet):

@@ -1,0 +1,162 @@
+"""Wrong lines of CLIPFusion."""
+
+from __future__ import annotations
+
+from tests.campaigns.mutant_lists.mutant import Mutant
+
+_PART, _ROOM = "CLIPFusion", "jaxad/detectors/clipfusion"
+_DETECTOR, _MAPDIFF, _MAPS = (f"{_ROOM}/{name}.py" for name in ("detector", "mapdiff", "maps"))
+_CONFIG = "jaxad/config/clipfusion.py"
+_METHOD = ("tests/detectors/clipfusion/test_method.py",)
+_MAPDIFF_TESTS = ("tests/detectors/clipfusion/test_mapdiff.py",)
+_PATCHCLIP_TESTS = ("tests/detectors/clipfusion/test_patchclip.py",)
+_MAPS_TESTS = ("tests/detectors/clipfusion/test_maps.py",)
+_PROMPTS_TESTS = ("tests/detectors/clipfusion/test_prompts.py",)
+
+MUTANTS = (
+    Mutant(
+        _PART,
+        "the map has alpha of the score, 0.75",
+        _DETECTOR,
+        "maps.fuse(terms, config.map_weight, config.fusion)",
+        "maps.fuse(terms, config.score_weight, config.fusion)",
+        _METHOD,
+    ),
+    Mutant(
+        _PART,
+        "alpha weighs the diffusion model",
+        _MAPS,
+        '{"clip": weight, "diffusion": 1 - weight}',
+        '{"clip": 1 - weight, "diffusion": weight}',
+        _MAPS_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "CLIP's score by references is the mean of its map, not the maximum",
+        _DETECTOR,
+        'found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.max((1, 2))',
+        'found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.mean((1, 2))',
+        _METHOD,
+    ),
+    Mutant(
+        _PART,
+        "references pass the UNet with the prompt of the first state, not of a perfect object",
+        _DETECTOR,
+        "texts = self.reference[...][jnp.asarray(batch.category)]",
+        "texts = self.queries[...][jnp.asarray(batch.category)][:, 0]",
+        _METHOD,
+    ),
+    Mutant(
+        _PART,
+        "all images are compared with the references of the first category",
+        _DETECTOR,
+        '"bank": category if self.config.per_category else jnp.zeros_like(category)',
+        '"bank": jnp.zeros_like(category)',
+        _PATCHCLIP_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "images for CLIP are resized bilinearly",
+        _DETECTOR,
+        'View(self.patchclip.size, self.patchclip.size, "bicubic", c.clip_resize == "crop")',
+        'View(self.patchclip.size, self.patchclip.size, "bilinear", c.clip_resize == "crop")',
+        _METHOD,
+    ),
+    Mutant(
+        _PART,
+        "the features of each tap come from the first timestep",
+        _MAPDIFF,
+        "features[tap] = found[number]",
+        "features[tap] = found[0]",
+        _MAPDIFF_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "the attention is that of the first timestep, not the mean over all",
+        _MAPDIFF,
+        "attention[site] = found.reshape(count, b, *found.shape[1:]).mean(0)",
+        "attention[site] = found.reshape(count, b, *found.shape[1:])[0]",
+        _MAPDIFF_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "timesteps and images of a call are in other orders",
+        _MAPDIFF,
+        "timesteps = jnp.repeat(jnp.array(call.timesteps), b)",
+        "timesteps = jnp.tile(jnp.array(call.timesteps), b)",
+        _MAPDIFF_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "the score by attention is that of the scaled map",
+        _MAPDIFF,
+        'focus = map if config.attention_score == "scaled" else attention',
+        "focus = map",
+        _MAPDIFF_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "the masked image of the inpainting UNet is empty",
+        _MAPDIFF,
+        "jnp.concatenate([noised, jnp.zeros_like(latents[..., :1]), latents], axis=-1)",
+        "jnp.concatenate([noised, jnp.zeros_like(latents[..., :1]), jnp.zeros_like(latents)], axis=-1)",
+        _MAPDIFF_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "attention is scaled over the batch, not over each image",
+        _MAPS,
+        "high = maps.max((1, 2), keepdims=True)",
+        "high = maps.max(keepdims=True)",
+        _MAPS_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "maps are resized with aligned corners",
+        _MAPS,
+        "centers = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)",
+        "centers = np.arange(new) * ((old - 1) / max(new - 1, 1))",
+        _MAPS_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "blocks of CLIP are joined by their largest distance, not by the mean",
+        f"{_ROOM}/patchclip.py",
+        "jnp.stack(distances).mean(0)",
+        "jnp.stack(distances).max(0)",
+        _PATCHCLIP_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "cosines are multiplied by the logarithm of CLIP's scale",
+        f"{_ROOM}/networks.py",
+        "return _Loaded((clip.vision, clip.scale()), *_account([weights]))",
+        "return _Loaded((clip.vision, clip.logit_scale[...]), *_account([weights]))",
+        ("tests/detectors/clipfusion/test_networks.py",),
+    ),
+    Mutant(
+        _PART,
+        "embeddings of an ensemble are normalized before their mean",
+        f"{_ROOM}/prompts.py",
+        'embeddings = _run(tower, ids, "embedding")\n',
+        'embeddings = _run(tower, ids, "embedding")\n'
+        "    embeddings = embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)\n",
+        _PROMPTS_TESTS,
+    ),
+    Mutant(
+        _PART,
+        "early timesteps go with coarse blocks, late ones with fine ones",
+        _CONFIG,
+        "setting(((201, 3), (401, 2), (801, 1)), ",
+        "setting(((201, 1), (401, 2), (801, 3)), ",
+        _METHOD,
+    ),
+    Mutant(
+        _PART,
+        "the alphas of map and score are exchanged",
+        _CONFIG,
+        'map_weight: float = setting(0.25, source="paper")',
+        'map_weight: float = setting(0.75, source="paper")',
+        _METHOD,
+    ),
+)
