@@ -19,7 +19,6 @@ from jaxad.inference.inspector import Inspector
 from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.threshold import Limits, Threshold
-from jaxad.metrics.classes import ClassMetrics
 from jaxad.metrics.large import mask_like
 from jaxad.report.figures import gallery
 from jaxad.report.watched_folder import WatchedFolder
@@ -85,21 +84,6 @@ def test_predictions_mark_and_box_nothing_outside(tiling):
     assert (x0, y0) >= (15, 7)
     assert x1 <= 57
     assert y1 <= 49
-
-
-def test_pixels_outside_enter_no_metric_and_defects_end_there():
-    rng = np.random.default_rng(1)
-    maps, masks = rng.random((3, 20, 20)).astype(np.float32), rng.random((3, 20, 20)) > 0.8
-    masks[2] = False
-    inside = [np.zeros((20, 20), bool) for _ in range(3)]
-    for part in inside:
-        part[:, :12] = True
-    labels, scores = [1, 1, 0], [0.5, 0.6, 0.1]
-    with_region, cropped = ClassMetrics(), ClassMetrics()
-    with_region.update(scores, labels, maps, masks, inside=inside)
-    cropped.update(scores, labels, maps[:, :, :12], masks[:, :, :12])
-    for name, value in cropped.result().items():
-        assert with_region.result()[name] == pytest.approx(value), name
 
 
 def test_evaluation_leaves_out_what_lies_outside(parts):

@@ -107,16 +107,6 @@ def test_an_image_of_one_tile_is_judged_as_a_whole_image_is(name):
     np.testing.assert_allclose(tiled.scores, whole.scores, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", protocol_names())
-def test_smoothing_and_scores_are_those_of_the_compiled_protocol(name):
-    """With maps of the protocol's own size, which it does not resize."""
-    wanted = protocol(name)
-    map = np.random.default_rng(2).random((wanted.size, wanted.size)).astype(np.float32)
-    if wanted.canvas is None:
-        np.testing.assert_allclose(large.smoothed(wanted, map), wanted.process_map(map[None])[0], atol=1e-5)
-    np.testing.assert_allclose(large.image_score(wanted, map), wanted.image_score(map[None])[0], rtol=1e-5)
-
-
 def test_the_score_is_that_of_the_whole_map_or_the_highest_of_the_tiles():
     image = smooth(200, 150)
     from_map, own = (map_of(Brightness(step=4, scores=scores), image) for scores in (False, True))

@@ -175,6 +175,13 @@ def test_curves(images):
     assert collected((scores, np.zeros_like(labels))).curves() == {}
 
 
+def test_mean_counts_every_category_alike(images):
+    few, many = collected(tuple(column[:4] for column in images)).result(), collected(images).result()
+    assert few["image_auroc"] != many["image_auroc"]
+    mean = summarize({"few": few, "many": many})
+    assert mean == pytest.approx({name: (few[name] + many[name]) / 2 for name in METRICS})
+
+
 def test_mean_leaves_undefined_categories_out(images):
     scores, labels, maps, _ = images
     whole = collected(images).result()
@@ -185,6 +192,21 @@ def test_mean_leaves_undefined_categories_out(images):
     assert mean["image_auroc"] == pytest.approx((whole["image_auroc"] + half["image_auroc"]) / 2)
     assert summarize({"b": half})["mad"] is None
     assert summarize({})["image_ap"] is None
+
+
+def test_pixels_outside_enter_no_metric_and_defects_end_there():
+    rng = np.random.default_rng(1)
+    maps, masks = rng.random((3, 20, 20)).astype(np.float32), rng.random((3, 20, 20)) > 0.8
+    masks[2] = False
+    inside = [np.zeros((20, 20), bool) for _ in range(3)]
+    for part in inside:
+        part[:, :12] = True
+    labels, scores = [1, 1, 0], [0.5, 0.6, 0.1]
+    with_region, cropped = ClassMetrics(), ClassMetrics()
+    with_region.update(scores, labels, maps, masks, inside=inside)
+    cropped.update(scores, labels, maps[:, :, :12], masks[:, :, :12])
+    for name, value in cropped.result().items():
+        assert with_region.result()[name] == pytest.approx(value), name
 
 
 def test_state_is_small_when_there_are_many_categories():

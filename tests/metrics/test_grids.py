@@ -60,6 +60,31 @@ def test_a_threshold_divides_a_cell_as_its_range():
         assert np.abs(likely - exact).max() < 0.5 * np.abs((least + most) / 2 - exact).max()
 
 
+def test_scores_equal_to_a_threshold_are_not_above_it():
+    """Whole numbers from 0 to 20 at 20 and 21 thresholds, which are whole numbers too."""
+    random = np.random.default_rng(0)
+    masks = random.random((4, 12, 12)) < 0.3
+    maps = np.clip(np.round(random.normal(8, 3, masks.shape) + 6 * masks), 1, 19).astype(np.float32)
+    maps[0, 0, :2] = 0, 20
+    pixels = collect(maps, masks)
+    assert f1_grid(pixels, 21) == pytest.approx((oracles.f1_ader(maps, masks), 0), abs=1e-7)
+    assert aupro_grid(pixels, AuproGrid(20)) == pytest.approx((oracles.aupro_diad(maps, masks, 20), 0), abs=1e-9)
+
+
+@pytest.mark.parametrize("at_limit", [True, False])
+def test_a_threshold_at_the_limit_itself_counts_where_it_is_told_to(at_limit):
+    """Ten normal pixels, of which three are above the threshold."""
+    maps = np.float32([[[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 3, 9, 10]]])
+    masks = np.arange(13).reshape(maps.shape) >= 10
+    grid = AuproGrid(10, from_top=True, at_limit=at_limit, rescale="range")
+    measure = aupro_grid(collect(maps, masks), grid)
+    kept = [oracles.overlap(maps, masks, 10 - step) for step in range(10)]
+    assert 0.3 in [fpr for fpr, _ in kept]
+    fpr, pro = np.array([point for point in kept if point[0] < 0.3 or (at_limit and point[0] == 0.3)]).T
+    assert measure is not None
+    assert measure.value == pytest.approx(np.trapezoid(pro, fpr) / fpr.max(), abs=1e-9)
+
+
 def test_constant_maps_have_no_grid():
     masks = cases.masks(2)
     pixels = collect(np.ones(masks.shape, np.float32), masks)

@@ -94,6 +94,25 @@ def test_merging_equals_one_pass_in_any_order():
         assert value == pytest.approx(measure(merged[1])[metric].value, abs=1e-14)
 
 
+def test_overlap_with_filled_holes_may_exceed_1():
+    """By the loop over all thresholds and regions; without a scale it would end at 1."""
+    masks = cases.masks(2, side=24)
+    masks[0] = False
+    masks[0, 4:18, 4:18] = True
+    masks[0, 8:14, 8:14] = False
+    maps = np.round(3 * cases.maps("normal", masks))
+    points = [(0.0, 0.0)]
+    for threshold in np.unique(maps)[::-1]:
+        points.append(oracles.overlap_filled(maps, masks, threshold - 0.5))
+    fpr, pro = np.array(points).T
+    assert pro[-1] > 1
+    below = fpr < 0.3
+    ends = np.interp(0.3, [fpr[below][-1], fpr[~below][0]], [pro[below][-1], pro[~below][0]])
+    expected = np.trapezoid(np.append(pro[below], ends), np.append(fpr[below], 0.3)) / 0.3
+    found = collect(maps.astype(np.float32), masks, filled_regions=True).measure_regions(aupro)
+    assert found.value == pytest.approx(expected, abs=1e-9)
+
+
 def test_perfect_and_inverted_maps():
     masks = cases.masks(6)
     noise = np.random.default_rng(0).random(masks.shape).astype(np.float32)

@@ -97,8 +97,10 @@ def test_masks():
     mask[600:800, 400:600] = True
     gray = Image.fromarray(mask.astype(np.uint8) * 255)
     shrunk = np.asarray(gray.resize((256, 256), Image.Resampling.BILINEAR))
-    center = np.asarray(gray.resize((256, 256), Image.Resampling.NEAREST)) > 0
-    np.testing.assert_array_equal(protocol("exact-256").resize_mask(mask), center)
+    for name in ("exact-256", "exact-448", "dpdiff"):
+        size = protocol(name).size
+        center = np.asarray(gray.resize((size, size), Image.Resampling.NEAREST)) > 0
+        np.testing.assert_array_equal(protocol(name).resize_mask(mask), center)
     np.testing.assert_array_equal(protocol("diad").resize_mask(mask), shrunk > 0)
     np.testing.assert_array_equal(protocol("ader").resize_mask(mask), shrunk / 255 > 0.5)
     assert protocol("diad").resize_mask(mask).sum() > mask.mean() * 256**2 > protocol("ader").resize_mask(mask).sum()
@@ -107,6 +109,14 @@ def test_masks():
     large = np.asarray(gray.resize((448, 448), Image.Resampling.BILINEAR))[28:420, 28:420] > 0
     index = np.arange(256) * 392 // 256
     np.testing.assert_array_equal(protocol("dinomaly").resize_mask(mask), large[np.ix_(index, index)])
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_gray_values_of_masks_count_under_diad_alone(name):
+    codes = np.zeros((1000, 700), np.uint8)
+    codes[100:103, 50:300] = codes[600:800, 400:600] = 1
+    of_codes, of_mask = (protocol(name).resize_mask(mask) for mask in (codes, codes > 0))
+    assert np.array_equal(of_codes, of_mask) == (name != "diad")
 
 
 def test_maps_and_masks_stay_in_register():

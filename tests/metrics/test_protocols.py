@@ -77,6 +77,13 @@ def test_a_tiny_defect_makes_the_image_normal_under_ader_only():
     assert protocol("ader").image_label(1, None) == 1
 
 
+def test_a_defect_at_the_edge_is_one_though_dinomaly_crops_it_away():
+    mask = np.zeros((448, 448), bool)
+    mask[:20, :20] = True
+    assert not protocol("dinomaly").resize_mask(mask).any()
+    assert [one.image_label(1, one.resize_mask(mask)) for one in map(protocol, OURS)] == [1] * len(OURS)
+
+
 def small(name: str, steps: int) -> Protocol:
     """A protocol with a coarser grid, so that the loops of the oracles end soon."""
     one = protocol(name)
@@ -97,7 +104,11 @@ def small(name: str, steps: int) -> Protocol:
 )
 def test_metrics_of_published_protocols_agree_with_slow_oracles(name, aupro):
     masks = cases.masks(6, side=64)
+    # A ring; and normal pixels at the highest score, so that no threshold below it has FPR 0.
+    masks[0, 10:40, 10:40] = True
+    masks[0, 16:34, 16:34] = False
     maps = np.stack([ndimage.gaussian_filter(m, 2) for m in cases.maps("normal", masks)])
+    maps[1, :10] = maps.max()
     labels = masks.any(axis=(1, 2)).astype(int)
     metrics = small(name, 40).class_metrics()
     metrics.update(maps.max(axis=(1, 2)), labels, maps, masks)
@@ -108,6 +119,20 @@ def test_metrics_of_published_protocols_agree_with_slow_oracles(name, aupro):
     )
     assert result["pixel_auroc"] == pytest.approx(exact["pixel_auroc"], abs=1e-4)
     assert result["pixel_ap"] == pytest.approx(exact["pixel_ap"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_auroc_is_flipped_under_diad_alone(name):
+    masks = cases.masks(6, side=64)
+    maps, labels = cases.maps("inverted", masks), masks.any(axis=(1, 2)).astype(int)
+    metrics = protocol(name).class_metrics()
+    metrics.update(-np.arange(6) * labels, labels, maps, masks)
+    result = metrics.result()
+    below = oracles.pixel_metrics(maps, masks)["pixel_auroc"]
+    assert below < 0.3
+    image = 1 / 6
+    expected = (1 - image, 1 - below) if name == "diad" else (image, below)
+    assert (result["image_auroc"], result["pixel_auroc"]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_grids_have_the_published_number_of_thresholds():
