@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from jaxad.errors import WeightsError
@@ -166,7 +167,7 @@ class Hub:
     def _snapshots(self) -> list[str]:
         """Commits of which the local cache has files."""
         name = f"models--{self.repository.replace('/', '--')}"
-        folder = Path(huggingface_hub.constants.HF_HUB_CACHE) / name / "snapshots"
+        folder = Path(constants.HF_HUB_CACHE) / name / "snapshots"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
     @property
@@ -176,7 +177,7 @@ class Hub:
         cached = self._snapshots
         if self.revision is None:
             name = f"models--{self.repository.replace('/', '--')}"
-            newest = Path(huggingface_hub.constants.HF_HUB_CACHE) / name / "refs" / "main"
+            newest = Path(constants.HF_HUB_CACHE) / name / "refs" / "main"
             return cached[0] if len(cached) == 1 and not newest.exists() else None
         begun = [commit for commit in cached if commit.startswith(self.revision)]
         is_hash = re.fullmatch("[0-9a-f]{7,40}", self.revision)
