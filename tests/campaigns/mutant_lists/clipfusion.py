@@ -52,7 +52,7 @@ MUTANTS = (
         _DETECTOR,
         '"bank": category if self.config.per_category else jnp.zeros_like(category)',
         '"bank": jnp.zeros_like(category)',
-        _PATCHCLIP_TESTS,
+        _METHOD,
     ),
     Mutant(
         _PART,
@@ -132,7 +132,7 @@ MUTANTS = (
         f"{_ROOM}/networks.py",
         "return _Loaded((clip.vision, clip.scale()), *_account([weights]))",
         "return _Loaded((clip.vision, clip.logit_scale[...]), *_account([weights]))",
-        ("tests/detectors/clipfusion/test_networks.py",),
+        _PATCHCLIP_TESTS,
     ),
     Mutant(
         _PART,

@@ -75,6 +75,14 @@ def test_references_are_seen_with_the_prompt_of_a_perfect_object(model, monkeypa
     np.testing.assert_allclose(found, perfect[[1, 0, 1]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("per_category", [True, False])
+def test_images_are_compared_with_references_of_their_category_or_of_all(model, monkeypatch, per_category):
+    monkeypatch.setattr(model, "categories", ("bolt", "nut"))
+    monkeypatch.setattr(model, "config", dataclasses.replace(model.config, per_category=per_category))
+    batch = Batch({}, np.zeros(3, np.uint32), np.ones(3, bool), np.array([1, 0, 1]))
+    np.testing.assert_array_equal(model.context(batch)["bank"], [1, 0, 1] if per_category else [0, 0, 0])
+
+
 def test_images_are_resized_bicubically_for_clip_and_bilinearly_for_the_diffusion_model(model):
     assert model.inputs.views == {"clip": View(12, 12, "bicubic"), "diffusion": View(16, 16, "bilinear")}
 
