@@ -73,7 +73,9 @@ def tables(outcomes: Iterable[Outcome]) -> str:
     return "\n\n".join("\n".join([f"## {part}", "", *head, *own]) for part, own in rows.items())
 
 
-def _shown(test: str) -> str:
+def _shown(test: str | None) -> str:
+    if test is None:
+        return "not noted"
     return f"`{test.removeprefix('tests/')}`" if test else "**none**"
 
 

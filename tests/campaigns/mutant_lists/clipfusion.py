@@ -21,6 +21,7 @@ MUTANTS = (
         "maps.fuse(terms, config.map_weight, config.fusion)",
         "maps.fuse(terms, config.score_weight, config.fusion)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -29,6 +30,7 @@ MUTANTS = (
         '{"clip": weight, "diffusion": 1 - weight}',
         '{"clip": 1 - weight, "diffusion": weight}',
         _MAPS_TESTS,
+        before="tests/detectors/clipfusion/test_maps.py::test_fusion",
     ),
     Mutant(
         _PART,
@@ -37,6 +39,7 @@ MUTANTS = (
         'found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.max((1, 2))',
         'found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.mean((1, 2))',
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -45,6 +48,7 @@ MUTANTS = (
         "texts = self.reference[...][jnp.asarray(batch.category)]",
         "texts = self.queries[...][jnp.asarray(batch.category)][:, 0]",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -53,6 +57,7 @@ MUTANTS = (
         '"bank": category if self.config.per_category else jnp.zeros_like(category)',
         '"bank": jnp.zeros_like(category)',
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -61,6 +66,7 @@ MUTANTS = (
         'View(self.patchclip.size, self.patchclip.size, "bicubic", c.clip_resize == "crop")',
         'View(self.patchclip.size, self.patchclip.size, "bilinear", c.clip_resize == "crop")',
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -69,6 +75,7 @@ MUTANTS = (
         "features[tap] = found[number]",
         "features[tap] = found[0]",
         _MAPDIFF_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -77,6 +84,7 @@ MUTANTS = (
         "attention[site] = found.reshape(count, b, *found.shape[1:]).mean(0)",
         "attention[site] = found.reshape(count, b, *found.shape[1:])[0]",
         _MAPDIFF_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -85,6 +93,7 @@ MUTANTS = (
         "timesteps = jnp.repeat(jnp.array(call.timesteps), b)",
         "timesteps = jnp.tile(jnp.array(call.timesteps), b)",
         _MAPDIFF_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -93,6 +102,7 @@ MUTANTS = (
         'focus = map if config.attention_score == "scaled" else attention',
         "focus = map",
         _MAPDIFF_TESTS,
+        before="tests/detectors/clipfusion/test_mapdiff.py::test_score_of_the_scaled_map",
     ),
     Mutant(
         _PART,
@@ -101,6 +111,7 @@ MUTANTS = (
         "jnp.concatenate([noised, jnp.zeros_like(latents[..., :1]), latents], axis=-1)",
         "jnp.concatenate([noised, jnp.zeros_like(latents[..., :1]), jnp.zeros_like(latents)], axis=-1)",
         _MAPDIFF_TESTS,
+        before="tests/detectors/clipfusion/test_mapdiff.py::test_noise_of_each_timestep_comes_onto_the_latents_alone[clean-9]",
     ),
     Mutant(
         _PART,
@@ -109,6 +120,7 @@ MUTANTS = (
         "high = maps.max((1, 2), keepdims=True)",
         "high = maps.max(keepdims=True)",
         _MAPS_TESTS,
+        before="tests/detectors/clipfusion/test_maps.py::test_scales_of_attention",
     ),
     Mutant(
         _PART,
@@ -117,6 +129,7 @@ MUTANTS = (
         "centers = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)",
         "centers = np.arange(new) * ((old - 1) / max(new - 1, 1))",
         _MAPS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -125,6 +138,7 @@ MUTANTS = (
         "jnp.stack(distances).mean(0)",
         "jnp.stack(distances).max(0)",
         _PATCHCLIP_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -133,6 +147,7 @@ MUTANTS = (
         "return _Loaded((clip.vision, clip.scale()), *_account([weights]))",
         "return _Loaded((clip.vision, clip.logit_scale[...]), *_account([weights]))",
         _PATCHCLIP_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -142,6 +157,7 @@ MUTANTS = (
         'embeddings = _run(tower, ids, "embedding")\n'
         "    embeddings = embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True)\n",
         _PROMPTS_TESTS,
+        before="tests/detectors/clipfusion/test_prompts.py::test_directions_are_means_of_what_the_tower_says",
     ),
     Mutant(
         _PART,
@@ -150,6 +166,7 @@ MUTANTS = (
         "setting(((201, 3), (401, 2), (801, 1)), ",
         "setting(((201, 1), (401, 2), (801, 3)), ",
         _METHOD,
+        before="tests/experiments/clipfusion/test_readings.py::test_rows_that_a_reading_cannot_change_are_shared",
     ),
     Mutant(
         _PART,
@@ -158,5 +175,6 @@ MUTANTS = (
         'map_weight: float = setting(0.25, source="paper")',
         'map_weight: float = setting(0.75, source="paper")',
         _METHOD,
+        before="tests/experiments/clipfusion/test_readings.py::test_readings_are_settings_that_work_and_all_differ",
     ),
 )

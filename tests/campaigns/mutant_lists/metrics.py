@@ -19,6 +19,7 @@ MUTANTS = (
         "steps.positives @ (below + steps.negatives / 2)",
         "steps.positives @ (below + steps.negatives)",
         _CURVES_TESTS,
+        before="tests/metrics/test_curves.py::test_image_metrics_equal_scikit_learn_with_ties",
     ),
     Mutant(
         _PART,
@@ -27,6 +28,7 @@ MUTANTS = (
         "tp, fp = np.cumsum(steps.positives)[found], np.cumsum(steps.negatives)[found]",
         "tp, fp = np.cumsum(steps.positives)[found], (np.cumsum(steps.negatives) - steps.negatives)[found]",
         _CURVES_TESTS,
+        before="tests/metrics/test_curves.py::test_image_metrics_equal_scikit_learn_with_ties",
     ),
     Mutant(
         _PART,
@@ -35,6 +37,7 @@ MUTANTS = (
         "    width = np.clip(limit - fpr[:-1], 0, np.diff(fpr))\n",
         "    width = np.where(fpr[1:] <= limit, np.diff(fpr), 0.0)\n",
         _PIXELS_TESTS,
+        before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
         _PART,
@@ -43,6 +46,7 @@ MUTANTS = (
         "fpr_limit: float = 0.3",
         "fpr_limit: float = 1.0",
         _CLASSES_TESTS,
+        before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
         _PART,
@@ -51,6 +55,7 @@ MUTANTS = (
         "mask.astype(np.uint8), connectivity=8",
         "mask.astype(np.uint8), connectivity=4",
         (f"{_TESTS}/test_regions.py",),
+        before="tests/metrics/test_regions.py::test_weights_are_one_over_the_area_of_eight_connected_regions[0]",
     ),
     Mutant(
         _PART,
@@ -59,6 +64,7 @@ MUTANTS = (
         "            weights.append(weight[weight > 0])\n            self.regions += regions\n",
         "            weights.append(weight[weight > 0] / regions)\n            self.regions += 1\n",
         _PIXELS_TESTS,
+        before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
         _PART,
@@ -67,6 +73,7 @@ MUTANTS = (
         "normal.append(scores[~mask])",
         "normal.append(scores[:0])",
         _PIXELS_TESTS,
+        before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
         _PART,
@@ -75,6 +82,7 @@ MUTANTS = (
         "scale = float(self.weights.mass.sum()) / self.regions",
         "scale = 1.0",
         _PIXELS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -83,6 +91,7 @@ MUTANTS = (
         "mask = np.zeros(map.shape, bool) if mask is None else mask & part",
         "mask = np.zeros(map.shape, bool) if mask is None else mask",
         _PIXELS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -91,6 +100,7 @@ MUTANTS = (
         "self._wait(map[part & ~mask])",
         "self._wait(map[~mask])",
         _PIXELS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -99,6 +109,7 @@ MUTANTS = (
         'np.searchsorted(scores[order], thresholds, side="right")',
         'np.searchsorted(scores[order], thresholds, side="left")',
         _GRIDS_TESTS,
+        before="tests/metrics/test_grids.py::test_aupro_of_a_grid_agrees_with_the_loop_over_thresholds_and_regions[normal-8192]",
     ),
     Mutant(
         _PART,
@@ -107,6 +118,7 @@ MUTANTS = (
         "(fpr <= limit if grid.at_limit else fpr < limit)",
         "(fpr < limit)",
         _GRIDS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -115,16 +127,20 @@ MUTANTS = (
         "np.linspace(0, 1, steps) * (high - low)",
         "np.linspace(0, 1, steps, endpoint=False) * (high - low)",
         _GRIDS_TESTS,
+        before="tests/metrics/test_grids.py::test_f1_of_a_grid_agrees_with_the_loop_over_thresholds[normal-8192]",
     ),
     Mutant(
         _PART,
         "the mean over categories is weighted by their images",
         f"{_ROOM}/classes.py",
         "    return {name: mean(result[name] for result in classes.values()) for name in METRICS}",
-        "    def repeated(name: str) -> list[float | None]:\n"
-        '        return [r[name] for r in classes.values() for _ in range(r["n_normal"] + r["n_anomalous"])]\n\n'
-        "    return {name: mean(repeated(name)) for name in METRICS}",
+        "    def weighted(name: str) -> float | None:\n"
+        "        known = [result for result in classes.values() if result[name] is not None]\n"
+        '        images = [result["n_normal"] + result["n_anomalous"] for result in known]\n'
+        "        return float(np.average([result[name] for result in known], weights=images)) if known else None\n\n"
+        "    return {name: weighted(name) for name in METRICS}",
         _CLASSES_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -134,5 +150,6 @@ MUTANTS = (
         "    whole = [result for result in classes.values() if None not in [result[name] for name in METRICS]]\n"
         "    return {name: mean(result[name] for result in whole) for name in METRICS}",
         _CLASSES_TESTS,
+        before="tests/inference/test_evaluation.py::test_undefined_metrics_are_null_with_a_reason_and_left_out_of_the_mean",
     ),
 )

@@ -15,7 +15,8 @@ class Mutant(NamedTuple):
         right: what stands there, once.
         wrong: what takes its place.
         tests: what to run.
-        before: the first test that failed when the mutant was first tried, "" where all passed.
+        before: the default test that failed when the mutant was first tried, "" where all passed, None where that was
+            not noted.
     """
 
     part: str
@@ -24,4 +25,4 @@ class Mutant(NamedTuple):
     right: str
     wrong: str
     tests: tuple[str, ...]
-    before: str = ""
+    before: str | None = None

@@ -17,6 +17,7 @@ MUTANTS = (
         "        size=448,\n        smoothing=_gaussian(4.0),\n",
         '        size=448,\n        mask_resize="floor",\n        smoothing=_gaussian(4.0),\n',
         _PROCESSING_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -24,7 +25,8 @@ MUTANTS = (
         _PROTOCOLS,
         "        mask_above=0.5,\n",
         "        mask_above=0.5,\n        gray_masks=True,\n",
-        _PROTOCOLS_TESTS,
+        _PROCESSING_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -33,6 +35,7 @@ MUTANTS = (
         "        mask_above=0.5,\n",
         "",
         _PROCESSING_TESTS,
+        before="tests/metrics/test_processing.py::test_masks",
     ),
     Mutant(
         _PART,
@@ -41,6 +44,7 @@ MUTANTS = (
         "        mask_above=0.5,\n        label_from_mask=True,\n",
         "        mask_above=0.5,\n",
         _PROTOCOLS_TESTS,
+        before="tests/metrics/test_protocols.py::test_a_tiny_defect_makes_the_image_normal_under_ader_only",
     ),
     Mutant(
         _PART,
@@ -49,6 +53,7 @@ MUTANTS = (
         'aupro_grid=AuproGrid(100, rescale="range")',
         "aupro_grid=AuproGrid(100)",
         _PROTOCOLS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -57,6 +62,7 @@ MUTANTS = (
         "rules=MetricRules(flip_auroc=True, aupro_grid=AuproGrid(200))",
         "rules=MetricRules(aupro_grid=AuproGrid(200))",
         _PROTOCOLS_TESTS,
+        before="tests/inference/test_gray_masks.py::test_codes_are_resized_as_they_are[1]",
     ),
     Mutant(
         _PART,
@@ -65,6 +71,7 @@ MUTANTS = (
         "smoothing=_gaussian(5.0)",
         "smoothing=_gaussian(4.0)",
         _PROCESSING_TESTS,
+        before="tests/metrics/test_processing.py::test_maps_are_resized_then_smoothed_as_scipy_does[diad-256-True-5]",
     ),
     Mutant(
         _PART,
@@ -73,6 +80,7 @@ MUTANTS = (
         "        top_share=0.01,\n",
         "        top_share=0.01,\n        label_from_mask=True,\n",
         _PROTOCOLS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -81,6 +89,7 @@ MUTANTS = (
         'Smoothing(4.0, 2, "zero")',
         "Smoothing(4.0, 2)",
         _PROCESSING_TESTS,
+        before="tests/metrics/test_processing.py::test_dinomaly_crops_shrinks_blurs_and_scores_the_top_percent",
     ),
     Mutant(
         _PART,
@@ -89,6 +98,7 @@ MUTANTS = (
         ', rescale="range"), filled_regions=True\n',
         ', rescale="range")\n',
         _PROTOCOLS_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -97,6 +107,7 @@ MUTANTS = (
         "        score_smoothed=False,\n",
         "",
         _PROCESSING_TESTS,
+        before="tests/metrics/test_processing.py::test_winclip_scores_the_unsmoothed_map",
     ),
     Mutant(
         _PART,
@@ -105,6 +116,7 @@ MUTANTS = (
         "return Smoothing(sigma, int(4 * sigma + 0.5))",
         "return Smoothing(sigma, int(3 * sigma + 0.5))",
         _PROCESSING_TESTS,
+        before="tests/metrics/test_processing.py::test_maps_are_resized_then_smoothed_as_scipy_does[exact-256-256-False-4]",
     ),
     Mutant(
         _PART,
@@ -113,6 +125,7 @@ MUTANTS = (
         "border = cv2.BORDER_REFLECT if",
         "border = cv2.BORDER_REFLECT_101 if",
         _LARGE_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -121,6 +134,7 @@ MUTANTS = (
         "most = min(max(1, int(protocol.size**2 * protocol.top_share)), map.size)",
         "most = max(1, int(map.size * protocol.top_share))",
         _LARGE_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -129,6 +143,7 @@ MUTANTS = (
         "map = means[: map.shape[0] - height + 1, : map.shape[1] - width + 1]",
         "map = means",
         _LARGE_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -137,6 +152,7 @@ MUTANTS = (
         "interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR",
         "interpolation=cv2.INTER_LINEAR",
         _LARGE_TESTS,
+        before="",
     ),
     Mutant(
         _PART,
@@ -145,5 +161,6 @@ MUTANTS = (
         "np.where(inside, map, 0)) / np.where(inside, share, 1)",
         "map)",
         _LARGE_TESTS,
+        before="",
     ),
 )

@@ -15,6 +15,7 @@ MUTANTS = (
         "return self.autoencoder.config.scaling_factor * Moments(mean, logvar)",
         "return Moments(mean, logvar)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -23,6 +24,7 @@ MUTANTS = (
         "self.autoencoder.decode(clean / self.autoencoder.config.scaling_factor)",
         "self.autoencoder.decode(clean)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -31,6 +33,7 @@ MUTANTS = (
         "Moments(mean, logvar).sample(jnp.asarray(keys))",
         "mean",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -39,6 +42,7 @@ MUTANTS = (
         "posterior_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)",
         "posterior_keys, noise_keys = keys, keys",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -47,6 +51,7 @@ MUTANTS = (
         "t = jax.random.randint(t_key, z.shape[:1], 0, len(self._schedule), jnp.int32)",
         "t = jnp.broadcast_to(jax.random.randint(t_key, (), 0, len(self._schedule), jnp.int32), z.shape[:1])",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -55,6 +60,7 @@ MUTANTS = (
         'hint = self.sgn.hint(IMAGENET(features.extras["image"]))\n        predicted',
         'hint = self.sgn.hint(INCEPTION(features.extras["image"]))\n        predicted',
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -63,6 +69,7 @@ MUTANTS = (
         "return scaled_linear_schedule()",
         "return scaled_linear_schedule(beta_start=1e-4, beta_end=0.02)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -71,6 +78,7 @@ MUTANTS = (
         "schedule.alpha_bar_at(jnp.int32(config.start_timestep))",
         "schedule.alpha_bar_at(jnp.int32(ldm_timesteps(config.start_timestep, config.sampling_steps)[0]))",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -80,6 +88,7 @@ MUTANTS = (
         "steps = config.sampling_steps\n"
         "        timesteps = tuple(config.start_timestep * (steps - i) // steps for i in range(steps))",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -88,6 +97,7 @@ MUTANTS = (
         "timesteps, last=float(schedule.alpha_bar[0])",
         "timesteps",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -96,6 +106,7 @@ MUTANTS = (
         "return without + config.guidance * (given - without)",
         "return given + config.guidance * (without - given)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -104,6 +115,7 @@ MUTANTS = (
         "hint = jnp.concatenate([hint, hint])",
         "hint = jnp.concatenate([jnp.zeros_like(hint), hint])",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -112,6 +124,7 @@ MUTANTS = (
         'features.grid, {"image": image})',
         'features.grid, {"image": jnp.clip(image, -1, 1)})',
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -120,6 +133,7 @@ MUTANTS = (
         "image = IMAGENET(INCEPTION.inverse(decoded)) if self._symmetric else decoded",
         "image = decoded",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -128,6 +142,7 @@ MUTANTS = (
         "jnp.asarray(bilinear(n, size, True), jnp.float32)",
         "jnp.asarray(bilinear(n, size), jnp.float32)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -136,6 +151,7 @@ MUTANTS = (
         'total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns, precision="highest")',
         'total = (total if map is not maps[0] else 1) * jnp.einsum("ih,bhw,jw->bij", rows, map, columns)',
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -144,6 +160,7 @@ MUTANTS = (
         "(self.unet.time_embedding, self.unet.conv_in, self.unet.down_blocks, self.unet.mid_block)",
         "(self.unet.time_embedding, self.unet.conv_in, self.unet.mid_block)",
         _METHOD,
+        before="",
     ),
     Mutant(
         _PART,
@@ -152,6 +169,7 @@ MUTANTS = (
         "x, skips = unet.encode(latents, temb, context)",
         "x, skips = unet.encode(latents, temb, context, hint)",
         _GUIDANCE,
+        before="",
     ),
     Mutant(
         _PART,
@@ -160,6 +178,7 @@ MUTANTS = (
         "temb = unet.time_embedding(timesteps)",
         "temb = sgn.trunk.time_embedding(timesteps)",
         _GUIDANCE,
+        before="",
     ),
     Mutant(
         _PART,
@@ -168,6 +187,7 @@ MUTANTS = (
         "return unet.decode(x + middle, ",
         "return unet.decode(x, ",
         _GUIDANCE,
+        before="",
     ),
     Mutant(
         _PART,
@@ -176,6 +196,7 @@ MUTANTS = (
         "self.fusion(outputs[-2 * n : -n], outputs[-n:])",
         "self.fusion(outputs[:n], outputs[-n:])",
         _GUIDANCE,
+        before="",
     ),
     Mutant(
         _PART,
@@ -186,6 +207,7 @@ MUTANTS = (
         "    centered = high - high.mean((0, 1, 2), keepdims=True)\n"
         "    return (centered * jax.lax.rsqrt(jnp.square(centered).mean((0, 1, 2), keepdims=True) + eps))",
         _GUIDANCE,
+        before="",
     ),
     Mutant(
         _PART,
@@ -194,5 +216,6 @@ MUTANTS = (
         "fused.append(nnx.silu(y))",
         "fused.append(y)",
         _GUIDANCE,
+        before="",
     ),
 )

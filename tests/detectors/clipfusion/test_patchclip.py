@@ -10,6 +10,7 @@ import pytest
 from jaxad.config import CLIPFusionConfig, from_json, to_json
 from jaxad.data import ClassNames, ImageList
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
+from jaxad.detectors.clipfusion.networks import load_networks
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
 from jaxad.inference.prediction import answers
@@ -148,8 +149,9 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
     np.testing.assert_allclose(score, np.exp(logits[:, 1]) / np.exp(logits).sum(1), rtol=1e-4)
 
 
-def test_cosines_are_scaled_by_the_exponential_that_the_checkpoint_holds(model):
-    assert float(model.backbone.logit_scale[...]) == pytest.approx(np.exp(3.0))
+def test_cosines_are_scaled_by_the_exponential_of_what_the_checkpoint_holds(folder):
+    networks = load_networks(fusion_config(folder, "patchclip"))
+    assert float(networks.logit_scale[...]) == pytest.approx(np.exp(3.0))
 
 
 def test_distances_of_several_blocks_are_averaged(folder, found):
