@@ -36,7 +36,7 @@ MUTANTS = (
         _CURVES,
         "    width = np.clip(limit - fpr[:-1], 0, np.diff(fpr))\n",
         "    width = np.where(fpr[1:] <= limit, np.diff(fpr), 0.0)\n",
-        _PIXELS_TESTS,
+        _CLASSES_TESTS,
         before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
@@ -63,7 +63,7 @@ MUTANTS = (
         _PIXELS,
         "            weights.append(weight[weight > 0])\n            self.regions += regions\n",
         "            weights.append(weight[weight > 0] / regions)\n            self.regions += 1\n",
-        _PIXELS_TESTS,
+        _CLASSES_TESTS,
         before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
@@ -72,7 +72,7 @@ MUTANTS = (
         _PIXELS,
         "normal.append(scores[~mask])",
         "normal.append(scores[:0])",
-        _PIXELS_TESTS,
+        _CLASSES_TESTS,
         before="tests/metrics/test_classes.py::test_all_metrics_agree_with_the_oracles",
     ),
     Mutant(
@@ -90,7 +90,7 @@ MUTANTS = (
         _PIXELS,
         "mask = np.zeros(map.shape, bool) if mask is None else mask & part",
         "mask = np.zeros(map.shape, bool) if mask is None else mask",
-        _PIXELS_TESTS,
+        _CLASSES_TESTS,
         before="",
     ),
     Mutant(
@@ -99,7 +99,7 @@ MUTANTS = (
         _PIXELS,
         "self._wait(map[part & ~mask])",
         "self._wait(map[~mask])",
-        _PIXELS_TESTS,
+        _CLASSES_TESTS,
         before="",
     ),
     Mutant(
