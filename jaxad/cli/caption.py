@@ -26,7 +26,7 @@ class Caption(WorkCommand):
     """Describe images by a vision-language model, in the layout of VLMDiff's published captions.
 
     InternVL 2 to 3 runs in JAX. Other models run in torch (extra `caption`). Run the same command again to go on after
-    an interruption.
+    an interruption, or to describe what has come to the data since; no image is described twice.
     """
 
     words: ClassVar[str] = "caption"
@@ -70,23 +70,21 @@ class Caption(WorkCommand):
         shard = self._shard()
         reporter = Reporter()
         source = self._source(reporter)
-        first, end = captioning.shard_bounds(len(source), self.batch_size, shard[1])[shard[0] : shard[0] + 2]
-        with reporter.images("caption", end - first) as progress:
-            found = captioning.caption(
-                source,
-                lambda: self._captioner(prompt),
-                out_dir=self.out,
-                data=self.data,
-                model=self.model,
-                prompt=asked,
-                split=self.split,
-                max_new_tokens=self.max_new_tokens,
-                categories=self.categories,
-                batch_size=self.batch_size,
-                workers=self.workers,
-                progress=progress,
-                shard=shard,
-            )
+        found = captioning.caption(
+            source,
+            lambda: self._captioner(prompt),
+            out_dir=self.out,
+            data=self.data,
+            model=self.model,
+            prompt=asked,
+            split=self.split,
+            max_new_tokens=self.max_new_tokens,
+            categories=self.categories,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            reporter=reporter,
+            shard=shard,
+        )
         if found.captions is None:
             show(f"{visible(found.folder)}: shard {shard[0]}/{shard[1]} is done; others are not yet")
             return

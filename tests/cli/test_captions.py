@@ -25,7 +25,7 @@ def said(monkeypatch):
 
 
 def written(folder, ids, split="test"):
-    return write_captions(folder, "parts", "vlm", "pd", split, ids, lambda start: ["a disc"] * (len(ids) - start))
+    return write_captions(folder, "parts", "vlm", "pd", split, ids, lambda images: ["a disc"] * len(images))
 
 
 def test_captions_of_test_images_are_attached_and_missing_ones_counted(parts, tmp_path, said):
@@ -56,10 +56,7 @@ def test_lists_in_another_order_give_every_image_its_own(parts, tmp_path):
     images = [record.identity for record in parts.test.records]
     own = {image: f"number {place}" for place, image in enumerate(images)}
 
-    def texts(start):
-        return list(own.values())[::-1][start:]
-
-    shuffled = write_captions(tmp_path, "parts", "vlm", "pd", "test", images[::-1], texts)
+    shuffled = write_captions(tmp_path, "parts", "vlm", "pd", "test", images[::-1], lambda given: map(own.get, given))
     found, _ = described_test(parts.test, shuffled, [detector("always")], Reporter())
     assert {record.identity: record.caption for record in found.records} == own
 
@@ -78,7 +75,7 @@ def test_photos_have_the_captions_whose_labels_end_their_paths(tmp_path, said):
     for name in names:
         (tmp_path / "in" / name).parent.mkdir(parents=True)
         (tmp_path / "in" / name).touch()
-    folder = write_captions(tmp_path, "parts", "vlm", "pd", "test", labels, lambda start: labels[start:])
+    folder = write_captions(tmp_path, "parts", "vlm", "pd", "test", labels, lambda images: images)
     # Below the folder that is given, two images have one name, and the third has that of a tile.
     photos = ImageList([tmp_path / "in/disc/test/blot", *(tmp_path / "in" / name for name in names[1:])])
     recorded = described_photos(photos, folder, detector("always"), Reporter())
@@ -132,7 +129,10 @@ def test_a_threshold_is_measured_anew_with_captions_of_its_own_kind(parts, tmp_p
     [
         ("mvtec_ad_captions_internvl2-8b_pd", "internvl2-8b, pd"),
         ("coco_ad_captions_vlm_coco/test_captions_coco_ad_vlm.json", "vlm, coco"),
-        ("annotations/captions_val2017_internvl.json", "internvl, coco"),
+        # The authors' short names, and their folder for COCO, whose prompt is always the same.
+        ("annotations/captions_val2017_internvl.json", "internvl2-8b, coco"),
+        ("coco_captions_deepseekvl_pd", "deepseek-vl-1.3b-chat, coco"),
+        ("realiad_captions_blip_pa", "blip2-flan-t5-xxl, pa"),
         ("annotations/captions_val2017.json", ""),
         ("texts", ""),
     ],

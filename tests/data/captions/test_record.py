@@ -19,7 +19,7 @@ def test_record_of_training_captions(parts, tmp_path, said):
     holdout = parts.holdout.records
     ids = sorted(record.identity for record in (*parts.train.records, *holdout))
     ids.append("tile/train/good/zzz.png")
-    folder = write_captions(tmp_path, "parts", "vlm", "pd", "train", ids, lambda start: ["a disc"] * (len(ids) - start))
+    folder = write_captions(tmp_path, "parts", "vlm", "pd", "train", ids, lambda images: ["a disc"] * len(images))
     captions = Captions.load(folder)
     train = described(parts.train, captions)
     recorded = {"source": str(folder), "kind": "vlm, pd", "images": len(train), "missing": 0}
