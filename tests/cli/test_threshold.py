@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxad.data.captions.writing import write_captions
 from jaxad.inference import checkpoint
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.rechoose import read_decided, rechoose
@@ -178,3 +179,14 @@ def test_evaluate_refuses_a_threshold_without_measured_limits(parts, tmp_path, c
     assert "run `jaxad threshold --checkpoint" in failure(capsys, *choose, "--false-alarm", "0.1")
     # All of its images were fitted on.
     assert "was not fitted on" in failure(capsys, *choose, "--data", f"folder:{parts}")
+
+
+def test_captions_are_looked_at_before_networks_are_loaded(run, parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxad.inference.checkpoint.restore", lambda *_, **__: pytest.fail("networks are loaded"))
+    words = ("threshold", "--checkpoint", run, "--data", f"folder:{parts}", "--captions", tmp_path)
+    said = failure(capsys, *words)
+    assert "takes no captions at test time" in said
+    assert "no file train_captions_" in said, "both at once"
+    monkeypatch.setattr("jaxad.cli._captions.are_taken", lambda config: True)
+    folder = write_captions(tmp_path, "parts", "vlm", "pd", "train", ["screw/0.png"], lambda images: ["a screw"])
+    assert "has a caption there" in failure(capsys, *words[:-1], folder)
