@@ -92,8 +92,7 @@ class Caption(WorkCommand):
             more = f" and {len(found.empty) - 5} more" if len(found.empty) > 5 else ""
             reporter.warn([f"{len(found.empty)} captions are empty: {', '.join(found.empty[:5])}{more}"])
         length = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
-        made = f"{len(found.captions)} captions of {length:.0f} words on average, in the data set's order"
-        show(f"{visible(found.folder)}: {made}")
+        show(f"{visible(found.folder)}: {len(found.captions)} captions of {length:.0f} words on average")
         own = (*self.data_flags(), "--captions", found.folder)
         if self.split == "train":
             show(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxad import cli, data, restore
+from jaxad import cli, data, load, restore
 from jaxad.errors import ConfigError
 from jaxad.testing import make_parts
 from jaxad.training.run_folder import content_hash
@@ -123,6 +123,13 @@ def test_a_threshold_holds_for_captions_as_those_of_its_hold_out(outputs, monkey
     )
     assert all(line["threshold"] is not None for line in with_captions)
     assert any(one["score"] != other["score"] for one, other in zip(with_captions, without, strict=True))
+    said = []
+    inspector = load("runs/always", told=said.append)
+    for line, given in ((with_captions[0], "a disc"), (without[0], None), (without[0], "")):
+        assert inspector(line["file"], captions=given).score == pytest.approx(line["score"], rel=1e-4)
+    (text,) = said
+    assert "1 of 1 images have no caption" in text
+    assert "captions of internvl2-8b, pd, and here are none" in text
     with pytest.raises(ConfigError, match="cannot be chosen anew"):
         run(["threshold", "--checkpoint", "runs/always", "--data", "folder:parts"])
     evaluate = ["evaluate", "--checkpoint", "runs/always", "--data", "folder:parts", "--protocol", "diad", "--out"]

@@ -105,27 +105,27 @@ def caption(
     ids = [record.identity for record in source.records]
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
     files = CaptionFiles.of(out_dir, name, vlm, short, split, numbered=is_numbered(data))
-    place, what = files.folder, f"out_dir = {out_dir}"
+    folder, what = files.folder, f"out_dir = {out_dir}"
     number, shards = shard
     patience = {"patience": PATIENCE} if shards > 1 else {}
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # Splits are captioned beside each other, but have their settings in common.
-    with locked(place / LOCK, what, **patience):
-        _claim(place, {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens})
-    whole, own = place / f".{split}{LOCK}", place / f".{split}-{number}-of-{shards}{LOCK}"
+    with locked(folder / LOCK, what, **patience):
+        _claim(folder, {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens})
+    whole, own = folder / f".{split}{LOCK}", folder / f".{split}-{number}-of-{shards}{LOCK}"
     with ExitStack() as stack:
         with locked(whole, what, **patience):
             # From here on, nobody takes the journals for strays.
             stack.enter_context(locked(own, what))
             strays = files.strays(ids, shard_bounds(len(files.lacking(ids)), batch_size, shards))
-            for other in set(place.glob(f".{split}-*-of-*{LOCK}")) - {own}:
+            for other in set(folder.glob(f".{split}-*-of-*{LOCK}")) - {own}:
                 if strays or not other.name.endswith(f"-of-{shards}{LOCK}"):
                     require_free(other, what)
             if strays:
                 files.gather(())
             lacking = files.lacking(ids)
-        if known := len(ids) - len(lacking):
-            reporter.say(f"{known} of {len(ids)} {split} images have a caption already")
+        if have := len(ids) - len(lacking):
+            reporter.say(f"{have} of {len(ids)} {split} images have a caption already")
         bounds = shard_bounds(len(lacking), batch_size, shards)
         first, end = bounds[number : number + 2]
         places = {image: place for place, image in enumerate(ids)}
@@ -149,10 +149,10 @@ def caption(
             files.write(share, texts, (first, end) if shards > 1 else None)
     with locked(whole, what, **patience):
         if not files.gather(lacking):
-            return Captioned(place, None, ())
-    captions = Captions.load(place, split).attach(ids)
+            return Captioned(folder, None, ())
+    captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
-    return Captioned(place, captions, empty)
+    return Captioned(folder, captions, empty)
 
 
 def shard_bounds(images: int, batch_size: int, shards: int) -> tuple[int, ...]:
