@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from jaxad.data.captions.writing import write_captions
+from jaxad.errors import DataError
 from jaxad.inference import checkpoint
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.rechoose import read_decided, rechoose
@@ -62,7 +63,7 @@ def test_the_threshold_of_500_scores_is_chosen_anew_in_seconds_and_nothing_else_
     assert f"{limit:.5g}" in result.stdout
 
 
-def test_no_network_is_built_unless_there_are_other_images(run, monkeypatch, capsys):
+def test_no_network_is_built_unless_there_are_other_images(run, parts, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint, "restore", lambda *a, **k: 1 / 0)
     jaxad("threshold", "--checkpoint", run, "--value", "0.5")
     assert read_decided(run).threshold.value == 0.5
@@ -71,8 +72,10 @@ def test_no_network_is_built_unless_there_are_other_images(run, monkeypatch, cap
     jaxad("threshold", "--checkpoint", run)
     assert (run / END).read_bytes() == before
     assert "set to 0.5" in capsys.readouterr().out
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DataError, match="no such folder"):
         jaxad("threshold", "--checkpoint", run, "--data", "folder:x")
+    with pytest.raises(ZeroDivisionError):
+        jaxad("threshold", "--checkpoint", run, "--data", f"folder:{parts}")
 
 
 def test_the_bound_shown_falls_with_the_images_that_are_given(run, parts, tmp_path, capsys):
