@@ -21,7 +21,7 @@ def attach_captions(categories: Sequence[Category], path: Path) -> tuple[list[Ca
 
     Args:
         categories: all that is to be prepared.
-        path: a folder or file as `jaxad.data.Captions.load` takes it. Of a file of training captions, that of the test
+        path: a folder or file as `Captions.load` takes it. Of a file of training captions, that of the test
             images is taken from beside it if it is there.
 
     Returns:

@@ -68,7 +68,9 @@ def locate(
             return
         archives = _archives_in(folders[0])
         if not archives:
-            raise DataError(f"{folders[0]}: not {data_set.title}. {data_set.how_to_obtain}")
+            above = folders[0].absolute().parent
+            hint = f"; give the folder that it lies in, {above}, which is" if data_set.is_root(above) else ""
+            raise DataError(f"{folders[0]}: not {data_set.title}{hint}. {data_set.how_to_obtain}")
         base = folders[0]
     else:
         archives = list(sources)

@@ -71,16 +71,13 @@ def read_known(cls: type[C], words: Sequence[str], *, prog: str) -> tuple[C, lis
     return found, rest
 
 
-def read_one(name: str, choices: Sequence[str], words: Sequence[str], *, prog: str, default: str | None = None) -> str:
-    """What the words say of a flag on which the defaults of others depend, such as a preset; else its default, which
-    is the first choice if not given.
+def read_one(name: str, kind: Any, words: Sequence[str], *, prog: str, default: Any) -> Any:
+    """What the words say of one flag of that type on which the others depend, such as a preset; else its default.
 
     Raises:
-        SystemExit: it has no value, or none of the choices (2); what to say has been printed.
+        SystemExit: it has no value, or none of its type (2); what to say has been printed.
     """
-    alone = dataclasses.make_dataclass(
-        "Alone", [(name, one_of(choices), dataclasses.field(default=default or choices[0]))]
-    )
+    alone = dataclasses.make_dataclass("Alone", [(name, kind, dataclasses.field(default=default))])
     return getattr(_parsed(alone, words, prog=prog, return_unknown_args=True, add_help=False)[0], name)
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import runpy
 import traceback
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,6 @@ class Given:
     train: Mapping[str, Any] = field(default_factory=dict)
     flags: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def file_in(words: Sequence[str]) -> Path | None:
-    """The file that the words give with --config, None where they give none."""
-    found = None
-    for place, word in enumerate(words):
-        if word == "--config" and place + 1 < len(words):
-            found = words[place + 1]
-        elif word.startswith("--config="):
-            found = word.removeprefix("--config=")
-    return None if found is None else Path(found)
 
 
 def read_runs(file: Path, detector: str | None, command: type) -> dict[str, Given]:

@@ -26,7 +26,7 @@ class Caption(WorkCommand):
     """Describe images by a vision-language model, in the layout of VLMDiff's published captions.
 
     InternVL 2 to 3 runs in JAX. Other models run in torch (extra `caption`). Run the same command again to go on after
-    an interruption.
+    an interruption, or to describe what has come to the data since; no image is described twice.
     """
 
     words: ClassVar[str] = "caption"
@@ -70,23 +70,21 @@ class Caption(WorkCommand):
         shard = self._shard()
         reporter = Reporter()
         source = self._source(reporter)
-        first, end = captioning.shard_bounds(len(source), self.batch_size, shard[1])[shard[0] : shard[0] + 2]
-        with reporter.images("caption", end - first) as progress:
-            found = captioning.caption(
-                source,
-                lambda: self._captioner(prompt),
-                out_dir=self.out,
-                data=self.data,
-                model=self.model,
-                prompt=asked,
-                split=self.split,
-                max_new_tokens=self.max_new_tokens,
-                categories=self.categories,
-                batch_size=self.batch_size,
-                workers=self.workers,
-                progress=progress,
-                shard=shard,
-            )
+        found = captioning.caption(
+            source,
+            lambda: self._captioner(prompt),
+            out_dir=self.out,
+            data=self.data,
+            model=self.model,
+            prompt=asked,
+            split=self.split,
+            max_new_tokens=self.max_new_tokens,
+            categories=self.categories,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            reporter=reporter,
+            shard=shard,
+        )
         if found.captions is None:
             show(f"{visible(found.folder)}: shard {shard[0]}/{shard[1]} is done; others are not yet")
             return
@@ -94,8 +92,7 @@ class Caption(WorkCommand):
             more = f" and {len(found.empty) - 5} more" if len(found.empty) > 5 else ""
             reporter.warn([f"{len(found.empty)} captions are empty: {', '.join(found.empty[:5])}{more}"])
         length = sum(len(text.split()) for text in found.captions.texts) / len(found.captions)
-        made = f"{len(found.captions)} captions of {length:.0f} words on average, in the data set's order"
-        show(f"{visible(found.folder)}: {made}")
+        show(f"{visible(found.folder)}: {len(found.captions)} captions of {length:.0f} words on average")
         own = (*self.data_flags(), "--captions", found.folder)
         if self.split == "train":
             show(f"next: {command_line('fit', 'vlmdiff', *own, '--workdir', 'runs/vlmdiff')}")

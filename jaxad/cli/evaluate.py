@@ -105,7 +105,7 @@ class Evaluate(WorkCommand):
             self._evaluate(dataset)
 
     def _evaluate(self, dataset: DataSet | None) -> None:
-        from jaxad.cli._captions import described_test, unlike_the_threshold
+        from jaxad.cli._captions import described_test, read_given, unlike_the_threshold
         from jaxad.cli._metrics_table import print_metrics
         from jaxad.cli._overrides import overrides
         from jaxad.cli._threshold_table import print_decisions
@@ -119,6 +119,7 @@ class Evaluate(WorkCommand):
 
         regions = regions_of(self.roi)
         reporter = Reporter()
+        given = read_given(self.captions, "test")
         changes = overrides(self.override, checkpoint.read_config(self.checkpoint)) if self.override else {}
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True, **changes)
         reporter.warn(restored.notes)
@@ -141,7 +142,7 @@ class Evaluate(WorkCommand):
         test = _labeled(dataset)
         detectors = [restored.detector, *([other.detector] if other else [])]
         _check_categories(detectors, test.categories, reporter)
-        test, captions = described_test(test, self.captions, detectors, reporter)
+        test, captions = described_test(test, given, detectors, reporter)
 
         def fitting(restored: Restored, threshold: Threshold | None, what: str) -> Threshold | None:
             unlike = unlike_the_threshold(restored.meta, restored.detector, captions.get("test_captions", {}))

@@ -15,7 +15,7 @@ from jaxad.cli._command import command_line, raise_problems
 from jaxad.cli._data import skipped
 from jaxad.cli._fitting import FitCommand
 from jaxad.cli._reading import one_of, read, read_one, usage_error
-from jaxad.cli._run_file import IMAGES, Given, file_in, read_runs
+from jaxad.cli._run_file import IMAGES, Given, read_runs
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError, DataError
 
@@ -67,7 +67,8 @@ class Fit(FitCommand):
         from jaxad.cli.fit_several import FitSeveral
 
         prog = f"jaxad {cls.words}"
-        file = file_in(words)
+        given = Annotated[Path | None, tyro.conf.DisallowNone]
+        file = read_one("config", given, words, prog=prog, default=None)
         if file is None or words[:1] == [AUTOENCODER]:
             name = choose(words, _Fitted(), prog=prog, description=first_lines(cls))
             if name == AUTOENCODER:
@@ -237,7 +238,7 @@ def _read_fit(cls: type[Fit], given: Given, words: Sequence[str], prog: str) -> 
     whole = {field.name for field in dataclasses.fields(config)} <= given.model.keys()
     if whole and any(word.partition("=")[0] == "--preset" for word in words):
         usage_error(prog, "--preset changes nothing: the file of --config gives every setting; leave it out")
-    preset = read_one("preset", presets, words, prog=prog, default=given.preset)
+    preset = read_one("preset", one_of(presets), words, prog=prog, default=given.preset or presets[0])
     types = {
         "preset": one_of(presets),
         "protocol": one_of(protocol_names()),

@@ -33,7 +33,7 @@ class FitAutoencoder(FitCommand):
     def parse(cls, words: Sequence[str]) -> Self:
         """As for other commands."""
         prog, presets = f"jaxad {cls.words}", FirstStageConfig.presets()
-        preset = read_one("preset", presets, words, prog=prog)
+        preset = read_one("preset", one_of(presets), words, prog=prog, default=presets[0])
         train = FirstStageTrainConfig.preset(preset)
         defaults = {"preset": preset, "model": FirstStageConfig.preset(preset), "train": train}
         command = read(cls, words, prog=prog, types={"preset": one_of(presets)}, defaults=defaults)

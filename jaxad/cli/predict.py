@@ -21,6 +21,7 @@ from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
     from jaxad.data import ImageList
+    from jaxad.data.captions.attach import Captions
     from jaxad.inference.inspector import Inspector
     from jaxad.io.progress import Reporter
 
@@ -104,7 +105,7 @@ class Predict(Command):
             self._judge()
 
     def _judge(self) -> None:
-        from jaxad.cli._captions import described_photos, unlike_the_threshold
+        from jaxad.cli._captions import described_photos, unfit, unlike_the_threshold
         from jaxad.data import ImageList
         from jaxad.inference import checkpoint
         from jaxad.inference.inspector import of_checkpoint, renamed
@@ -114,6 +115,7 @@ class Predict(Command):
 
         regions = regions_of(self.roi)
         reporter = Reporter()
+        given = self._given_captions(reporter)
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone, pass_over=True)
         if self.classes is not None:
             restored = renamed(restored, tuple(map(typed, self.classes)))
@@ -124,18 +126,34 @@ class Predict(Command):
         if self.watch is None:
             source = ImageList(list(self.images), category, known=detector.categories)
             batch_size = at_once(detector, len(source), batch_size)
-        inspector = of_checkpoint(restored, category=category, threshold=self.threshold, batch_size=batch_size)
+        how: dict[str, Any] = {"category": category, "threshold": self.threshold, "batch_size": batch_size}
+        # What is to be said of the captions of images that are there already was said.
+        how["told"] = (lambda text: reporter.warn([text])) if source is None else (lambda text: None)
+        inspector = of_checkpoint(restored, **how)
         reporter.warn(inspector.notes)
-        captions = {} if source is None else described_photos(source, self.captions, detector, reporter)
+        captions = {} if source is None else described_photos(source, given)
         unlike = unlike_the_threshold(restored.meta, detector, captions)
         if unlike and self.threshold is None and restored.threshold is not None:
-            raise ConfigError(
-                f"captions: the threshold does not hold, {unlike}; give --captions of that kind, or --threshold"
-            )
+            raise unfit(unlike)
         if source is None:
             self._watch(inspector, reporter)
         else:
             self._judge_once(inspector, source, reporter)
+
+    def _given_captions(self, reporter: Reporter) -> Captions | None:
+        """The captions that are given, checked before networks are loaded."""
+        from jaxad.cli._captions import are_taken, check_photos, read_given
+        from jaxad.data import ImageList
+        from jaxad.inference import checkpoint
+
+        config = checkpoint.read_config(self.checkpoint)
+        captions = read_given(self.captions, "test", config)
+        if self.watch is None and are_taken(config):
+            meta = checkpoint.read_meta(self.checkpoint)
+            # Another network takes the threshold away.
+            decides = self.threshold is None and self.backbone is None and meta["threshold"] is not None
+            check_photos(ImageList(list(self.images)), captions, meta, reporter, decides=decides)
+        return captions
 
     def _watch(self, inspector: Inspector, reporter: Reporter) -> None:
         from jaxad.inference.answer import Answer

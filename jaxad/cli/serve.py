@@ -83,6 +83,7 @@ class Serve(Command):
                 threshold=self.threshold,
                 backbone=self.backbone,
                 batch_size=self.batch_size,
+                told=lambda text: reporter.warn([f"{text}; a request gives one as ?caption=TEXT"]),
             )
             reporter.warn(inspector.notes)
             server = Server(inspector, settings, token)

@@ -111,16 +111,19 @@ class ChooseThreshold(Command):
         show(f"kept in {visible(decided.step.folder)}")
 
     def _measured(self, decided: Decided, reporter: Reporter) -> HoldoutScores:
-        from jaxad.cli._captions import described_normal
+        from jaxad.cli._captions import described_normal, read_given
         from jaxad.inference import checkpoint
         from jaxad.inference.holdout_scores import joined, measure_holdout
 
+        # What files can be wrong about is found before networks are loaded.
+        config, meta = checkpoint.read_config(self.checkpoint), decided.step.meta
+        captions = read_given(self.captions, "train", config)
+        parts = self._normal(meta, meta["categories"], reporter)
+        parts = described_normal(parts, captions, meta, config, reporter)
         restored = checkpoint.restore(self.checkpoint, backbone=self.backbone)
         if restored.folder != decided.step.folder:
             raise CheckpointError(f"{decided.step.folder}: is damaged; run the same `jaxad fit` again to mend the run")
         reporter.warn(restored.notes)
-        parts = self._normal(restored.meta, restored.detector.categories, reporter)
-        parts = described_normal(parts, self.captions, restored.meta, restored.detector, reporter)
         counts = Counter(record.category for part in parts for record in part.records)
         reporter.say("normal images: " + ", ".join(f"{name} {number}" for name, number in counts.items()))
         with reporter.images("threshold", sum(map(len, parts))) as progress:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from jaxad.config import DataConfig, bad_seed
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.record import caption_record, described
+from jaxad.data.captions.record import caption_record, described, record_of
 from jaxad.data.class_names import ClassNames
 from jaxad.data.dataset import DataSet, Draw, load
 from jaxad.data.folder import FolderSource
@@ -101,7 +101,7 @@ class CaptionOptions(FitOptions):
                 ]
             )
         if config.captions == "never" or (config.captions == "train" and config.trained):
-            return dataset, {"captions": {"source": None, "kind": "", "images": 0, "missing": 0}}
+            return dataset, {"captions": record_of(None, ())}
         captions = None if self.captions is None else Captions.load(self.captions, "train")
         train, holdout = (described(part, captions) for part in (dataset.train, dataset.holdout))
         record = caption_record(train, captions, "train", reporter, besides=holdout.records)

@@ -24,6 +24,7 @@ from jaxad.inference.checkpoint import Restored, restore
 from jaxad.inference.prediction import OnBad, answers, outcomes, protocol_of
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.threshold import Threshold, overridden
+from jaxad.inference.uncaptioned import Told, Uncaptioned, describe
 from jaxad.types import Source
 
 PER_ACCELERATOR = 8
@@ -43,6 +44,8 @@ class Inspector:
         batch_size: images that are judged at once; None for `PER_ACCELERATOR` on each GPU or TPU, one on each CPU.
         mesh: devices; None for all.
         restored: the checkpoint that the detector is of, for its identity.
+        told: called once where images have no caption and the detector is conditioned by them; None for a Python
+            warning.
 
     Attributes:
         detector, threshold, category: as given.
@@ -66,6 +69,7 @@ class Inspector:
         batch_size: int | None = None,
         mesh: Mesh | None = None,
         restored: Restored | None = None,
+        told: Told | None = None,
     ):
         self.detector, self.threshold = detector, threshold
         self.category = self.known_category(category)
@@ -75,6 +79,10 @@ class Inspector:
         if threshold is None:
             how = "run fit with --holdout above 0 to its end"
             self.notes += (f"the checkpoint has no threshold ({how}): scores only, no decisions",)
+        measured = None
+        if restored is not None and threshold is not None and threshold.value is None:
+            measured = restored.meta.get("data", {}).get("captions")
+        self._uncaptioned = Uncaptioned(detector, measured, told)
         name = protocol_of(threshold, protocol)
         mesh = mesh or parallel.make_mesh()
         on_cpu = mesh.devices.flat[0].platform == "cpu"
@@ -87,13 +95,21 @@ class Inspector:
         self._predictor.warm(self.category)
         return self
 
-    def __call__(self, images: Any, *, category: str | None = None, workers: int | None = None) -> Any:
+    def __call__(
+        self,
+        images: Any,
+        *,
+        category: str | None = None,
+        captions: str | Sequence[str] | None = None,
+        workers: int | None = None,
+    ) -> Any:
         """Judges an image, or several.
 
         Args:
             images: path of a file or a folder, PIL image, uint8 array [h w 3] or [h w], or a list of these.
             category: what they show; None takes the inspector's, else that of the subfolder of a category's name in
                 which an image lies, else the only one that the detector knows.
+            captions: texts of the images, one for each, for a detector that they condition; None where there are none.
             workers: threads that decode several images; None for one per CPU.
 
         Returns:
@@ -101,11 +117,13 @@ class Inspector:
 
         Raises:
             DataError: no images, or some that cannot be used; lists all of them.
-            ConfigError: a category that the detector does not know.
+            ConfigError: a category that the detector does not know, or captions that it does not take.
         """
         folder = isinstance(images, str | Path) and Path(images).is_dir()
         one = not folder and (isinstance(images, str | Path | Image.Image) or hasattr(images, "__array_interface__"))
         source = self.source(images, category)
+        if captions is not None:
+            describe(source, captions, self.detector)
         # Threads for a single image would take longer to start than it to decode.
         found = list(self.stream(source, workers=workers if len(source) > 1 else 0))
         return found[0] if one else found
@@ -126,11 +144,13 @@ class Inspector:
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Answer]:
         """Judges images one by one in memory that does not grow; as `jaxad.inference.prediction.answers`."""
+        self._uncaptioned.look(source)
         how: dict[str, Any] = {"workers": workers, "on_bad": on_bad, "progress": progress}
         return answers(self._predictor, source, threshold=self.threshold, model=self.model, **how)
 
     def outcomes(self, source: Source, *, workers: int | None = 0) -> list[Answer | tuple[Problem, ...]]:
         """For each image, in order, its answer, or what is wrong with it; `workers` as of a call."""
+        self._uncaptioned.look(source)
         found = outcomes(self._predictor, source, threshold=self.threshold, model=self.model, workers=workers)
         return [outcome for _, outcome in found]
 
@@ -166,6 +186,7 @@ def load(
     backbone: str | None = None,
     batch_size: int | None = None,
     warm: bool = True,
+    told: Told | None = None,
 ) -> Inspector:
     """Loads a checkpoint to be asked often.
 
@@ -178,6 +199,7 @@ def load(
         backbone: folder or id of the pretrained networks, where the checkpoint does not hold them.
         batch_size: as of `Inspector`.
         warm: whether to compile now; else the first call does.
+        told: as of `Inspector`.
 
     Raises:
         CheckpointError: missing or damaged.
@@ -186,7 +208,8 @@ def load(
     restored = restore(run, backbone=backbone, pass_over=True)
     if classes is not None:
         restored = renamed(restored, classes)
-    return of_checkpoint(restored, category=category, threshold=threshold, batch_size=batch_size, warm=warm)
+    how: dict[str, Any] = {"category": category, "threshold": threshold, "batch_size": batch_size}
+    return of_checkpoint(restored, **how, warm=warm, told=told)
 
 
 def renamed(restored: Restored, classes: Sequence[str]) -> Restored:
@@ -210,6 +233,7 @@ def of_checkpoint(
     threshold: float | Threshold | None = None,
     batch_size: int | None = None,
     warm: bool = False,
+    told: Told | None = None,
 ) -> Inspector:
     """The inspector of a checkpoint that is read already; arguments and errors as of `load`."""
     protocol = restored.meta.get("protocol")
@@ -224,5 +248,6 @@ def of_checkpoint(
         category=category,
         batch_size=batch_size,
         restored=restored,
+        told=told,
     )
     return inspector.warm() if warm else inspector

@@ -12,6 +12,7 @@ from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.inference.answer import Answer
 from jaxad.inference.maps import finite_map
 from jaxad.inference.predictor import Predictor
+from jaxad.inference.uncaptioned import Uncaptioned, describe
 from jaxad.io.problems import problems_of
 from jaxad.types import Source
 
@@ -44,6 +45,7 @@ def predict(
     threshold: Threshold | None = None,
     category: str = "",
     protocol: str | None = None,
+    captions: str | Sequence[str] | None = None,
     batch_size: int = AT_ONCE,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -57,6 +59,7 @@ def predict(
         category: which category all images show, where it matters for the threshold or the detector; without it those
             in subfolders named as categories of the detector show these.
         protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
+        captions: texts of the images, one for each, for a detector that they condition; None where there are none.
         batch_size: images at once, at most; fewer images are filled up to a power of two.
         workers, progress: as in `Predictor.stream`.
 
@@ -65,9 +68,12 @@ def predict(
 
     Raises:
         DataError: no images, or some that cannot be read; lists all of them.
-        ConfigError: a protocol other than the threshold's.
+        ConfigError: a protocol other than the threshold's, or captions that the detector does not take.
     """
     source = images if isinstance(images, ImageList) else ImageList(images, category, known=detector.categories)
+    if captions is not None:
+        describe(source, captions, detector)
+    Uncaptioned(detector).look(source)
     name = protocol_of(threshold, protocol)
     predictor = Predictor(detector, name, batch_size=at_once(detector, len(source), batch_size))
     return list(answers(predictor, source, threshold=threshold, workers=workers, progress=progress))

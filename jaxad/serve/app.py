@@ -30,6 +30,8 @@ from jaxad.serve.settings import ServeSettings
 from jaxad.serve.uploads import Budget, check_head, decoded, pixels_of, refusal, uploaded
 
 AGAIN = {"Retry-After": "1"}
+CAPTION = 4096
+"""Characters that a caption may have; the text tower sees the first 77 tokens."""
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; img-src data: blob:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; frame-ancestors 'none'",
@@ -98,17 +100,21 @@ class Service:
         request: Request,
         category: Annotated[str, Query(description="What the image shows, where the run knows several.")] = "",
         name: Annotated[str, Query(description="What the answer calls the image.", max_length=1024)] = "",
+        caption: Annotated[
+            str, Query(description="What the image shows, for a run that captions condition.", max_length=CAPTION)
+        ] = "",
         overlay: Annotated[bool, Query(description="Whether to send the image under its heat, a JPEG.")] = False,
         mask: Annotated[bool, Query(description="Whether to send the mask, a PNG of 0 and 255.")] = False,
     ) -> JSONResponse:
         begun, status = time.monotonic(), 500
         try:
             category = self._category(category)
+            self._check_caption(caption)
             check_head(request, self._settings)
             self._accept()
             try:
                 content = partial(_content, overlay=overlay, mask=mask)
-                verdict, line = await self._judged(request, name, category, content)
+                verdict, line = await self._judged(request, name, category, caption, content)
             finally:
                 self.answered += 1
                 self.numbers.waiting.set(self.accepted - self.answered)
@@ -128,6 +134,10 @@ class Service:
         except ConfigError as error:
             raise HTTPException(422, str(error)) from error
 
+    def _check_caption(self, caption: str) -> None:
+        if caption and self._inspector.detector.inputs.captions != "always":
+            raise HTTPException(422, "caption: this run takes none; leave it out")
+
     def _accept(self) -> None:
         """Takes a request on, or refuses it before it costs anything."""
         if self.draining:
@@ -138,7 +148,12 @@ class Service:
         self.numbers.waiting.set(self.accepted - self.answered)
 
     async def _judged(
-        self, request: Request, name: str, category: str, content: Callable[[Answer], dict[str, Any]]
+        self,
+        request: Request,
+        name: str,
+        category: str,
+        caption: str,
+        content: Callable[[Answer], dict[str, Any]],
     ) -> tuple[str, dict[str, Any]]:
         """The verdict, and what is made of the answer while its pixels still count as held."""
         async with uploaded(request, self._settings, self._bytes) as upload:
@@ -146,7 +161,7 @@ class Service:
             pixels = await self._run(pixels_of, encoded, self._settings)
             async with self._pixels.taken(pixels):
                 image = await self._run(decoded, encoded, name, depth_of(category, self._depths))
-                outcome = await asyncio.wrap_future(self._batcher.submit(image, name, category))
+                outcome = await asyncio.wrap_future(self._batcher.submit(image, name, category, caption))
                 if not isinstance(outcome, Answer):
                     raise refusal(outcome)
                 return outcome.verdict, await self._run(content, outcome)

@@ -27,12 +27,14 @@ class Job(NamedTuple):
         image: uint8 [h w 3].
         name: what its answer calls it.
         category: what it shows, "" where unknown.
+        caption: what a text says of it, "" for none.
         outcome: its answer, or what is wrong with it.
     """
 
     image: np.ndarray
     name: str
     category: str
+    caption: str
     outcome: Future[Outcome]
 
 
@@ -52,9 +54,9 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, image: np.ndarray, name: str, category: str) -> Future[Outcome]:
+    def submit(self, image: np.ndarray, name: str, category: str, caption: str = "") -> Future[Outcome]:
         """Has an image uint8 [h w 3] judged; the future raises what the detector raises."""
-        job = Job(image, name, category, Future())
+        job = Job(image, name, category, caption, Future())
         self._jobs.put(job)
         return job.outcome
 
@@ -105,7 +107,7 @@ class _Images:
 
     def __init__(self, jobs: Sequence[Job]):
         self._jobs = jobs
-        self.records = [Record(Path(job.name), job.category, identity=job.name) for job in jobs]
+        self.records = [Record(Path(job.name), job.category, identity=job.name, caption=job.caption) for job in jobs]
         self.categories = tuple(dict.fromkeys(job.category for job in jobs))
 
     def __len__(self) -> int:

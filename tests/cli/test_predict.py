@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxad import cli
 from jaxad.cli.predict import Predict
+from jaxad.data.captions.writing import write_captions
 from tests.cli.shell import failure, jaxad
 from tests.data.counting import counted
 
@@ -257,6 +258,25 @@ def test_predict_that_is_misspelled(refused):
 def test_a_misspelled_kind_of_picture_is_answered(capsys, tmp_path):
     words = ("predict", tmp_path, "--checkpoint", "run", "--out", "out", "--save", "overlya")
     assert "did you mean --save overlay?" in failure(capsys, *words)
+
+
+def test_captions_are_looked_at_before_networks_are_loaded(work, odd_images, tmp_path, monkeypatch, capsys):
+    def too_late(*_, **__):
+        pytest.fail("networks are loaded")
+
+    monkeypatch.setattr("jaxad.inference.checkpoint.restore", too_late)
+    words = ("predict", odd_images, "--checkpoint", work / "my run", "--out", tmp_path / "out", "--captions", tmp_path)
+    said = failure(capsys, *words)
+    assert "takes no captions at test time" in said
+    assert "no file test_captions_" in said, "both at once"
+    monkeypatch.setattr("jaxad.cli._captions.are_taken", lambda config: True)
+    assert "takes no captions" not in failure(capsys, *words)
+    folder = write_captions(tmp_path, "parts", "vlm", "pd", "test", ["c/1.png"], lambda images: ["a disc"])
+    assert "no image has a caption there" in failure(capsys, *words[:-1], folder)
+    write_captions(tmp_path, "parts", "vlm", "pd", "test", ["a/1.png"], lambda images: ["a disc"])
+    with pytest.raises(pytest.fail.Exception, match="networks are loaded"):
+        jaxad(*words[:-1], folder)
+    assert "3 of 4 images have no caption" in capsys.readouterr().err
 
 
 def test_captions_of_another_kind_than_the_thresholds_are_refused(work, odd_images, tmp_path, monkeypatch, capsys):

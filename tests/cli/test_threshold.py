@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxad.data.captions.writing import write_captions
+from jaxad.errors import DataError
 from jaxad.inference import checkpoint
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.rechoose import read_decided, rechoose
@@ -61,7 +63,7 @@ def test_the_threshold_of_500_scores_is_chosen_anew_in_seconds_and_nothing_else_
     assert f"{limit:.5g}" in result.stdout
 
 
-def test_no_network_is_built_unless_there_are_other_images(run, monkeypatch, capsys):
+def test_no_network_is_built_unless_there_are_other_images(run, parts, monkeypatch, capsys):
     monkeypatch.setattr(checkpoint, "restore", lambda *a, **k: 1 / 0)
     jaxad("threshold", "--checkpoint", run, "--value", "0.5")
     assert read_decided(run).threshold.value == 0.5
@@ -70,8 +72,10 @@ def test_no_network_is_built_unless_there_are_other_images(run, monkeypatch, cap
     jaxad("threshold", "--checkpoint", run)
     assert (run / END).read_bytes() == before
     assert "set to 0.5" in capsys.readouterr().out
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(DataError, match="no such folder"):
         jaxad("threshold", "--checkpoint", run, "--data", "folder:x")
+    with pytest.raises(ZeroDivisionError):
+        jaxad("threshold", "--checkpoint", run, "--data", f"folder:{parts}")
 
 
 def test_the_bound_shown_falls_with_the_images_that_are_given(run, parts, tmp_path, capsys):
@@ -178,3 +182,14 @@ def test_evaluate_refuses_a_threshold_without_measured_limits(parts, tmp_path, c
     assert "run `jaxad threshold --checkpoint" in failure(capsys, *choose, "--false-alarm", "0.1")
     # All of its images were fitted on.
     assert "was not fitted on" in failure(capsys, *choose, "--data", f"folder:{parts}")
+
+
+def test_captions_are_looked_at_before_networks_are_loaded(run, parts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxad.inference.checkpoint.restore", lambda *_, **__: pytest.fail("networks are loaded"))
+    words = ("threshold", "--checkpoint", run, "--data", f"folder:{parts}", "--captions", tmp_path)
+    said = failure(capsys, *words)
+    assert "takes no captions at test time" in said
+    assert "no file train_captions_" in said, "both at once"
+    monkeypatch.setattr("jaxad.cli._captions.are_taken", lambda config: True)
+    folder = write_captions(tmp_path, "parts", "vlm", "pd", "train", ["screw/0.png"], lambda images: ["a screw"])
+    assert "has a caption there" in failure(capsys, *words[:-1], folder)

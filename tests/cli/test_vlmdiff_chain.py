@@ -7,17 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jaxad import cli, data, restore
-from jaxad.detectors.vlmdiff.sgn import abstract_sgn
+from jaxad import cli, data, load, restore
 from jaxad.errors import ConfigError
-from jaxad.models.clip.towers import abstract_text_tower
-from jaxad.models.stable_diffusion.autoencoder_kl import abstract_autoencoder
-from jaxad.models.stable_diffusion.unet import abstract_unet
 from jaxad.testing import make_parts
 from jaxad.training.run_folder import content_hash
-from tests.detectors.vlmdiff.test_published import TEXT, UNET, VAE, state_dict, write
+from tests.detectors.vlmdiff.made_checkpoints import networks_of, state_dict, write
 from tests.models.clip.vocabulary import write_tokenizer
-from tests.models.stable_diffusion.made_checkpoints import randomized
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +47,7 @@ def outputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
     make_parts(folder / "parts", ("disc",), train=8, test=2)
     write_tokenizer(folder / "tokenizer")
-    networks = {"unet": abstract_unet(UNET), "autoencoder": abstract_autoencoder(VAE), "sgn": abstract_sgn(UNET, 2)}
-    networks["text"] = abstract_text_tower(TEXT)
-    built = state_dict({name: randomized(network) for name, network in networks.items()})
+    built = state_dict(networks_of())
     start = {name: tensor for name, tensor in built.items() if not name.startswith("control_model.")}
     write(folder / "v1-5-pruned.ckpt", start)
     with pytest.MonkeyPatch.context() as patch:
@@ -130,6 +123,13 @@ def test_a_threshold_holds_for_captions_as_those_of_its_hold_out(outputs, monkey
     )
     assert all(line["threshold"] is not None for line in with_captions)
     assert any(one["score"] != other["score"] for one, other in zip(with_captions, without, strict=True))
+    said = []
+    inspector = load("runs/always", told=said.append)
+    for line, given in ((with_captions[0], "a disc"), (without[0], None), (without[0], "")):
+        assert inspector(line["file"], captions=given).score == pytest.approx(line["score"], rel=1e-4)
+    (text,) = said
+    assert "1 of 1 images have no caption" in text
+    assert "captions of internvl2-8b, pd, and here are none" in text
     with pytest.raises(ConfigError, match="cannot be chosen anew"):
         run(["threshold", "--checkpoint", "runs/always", "--data", "folder:parts"])
     evaluate = ["evaluate", "--checkpoint", "runs/always", "--data", "folder:parts", "--protocol", "diad", "--out"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 import jaxad
 from jaxad.errors import ConfigError, DataError
 from jaxad.inference.inspector import Inspector
+from jaxad.inference.threshold import overridden
 from jaxad.testing import make_parts
 from tests.compilations import counted
 
@@ -111,3 +113,44 @@ def test_answers_say_which_checkpoint_judged(inspector, trained, files):
     assert inspector(files[0]).model == identity["sha256"][:12] != ""
     older = sorted((Path(trained.workdir) / "checkpoints").iterdir(), key=lambda step: int(step.name))[0]
     assert jaxad.restore(older).sha256 != restored.sha256
+
+
+@pytest.fixture
+def conditioned(trained, monkeypatch):
+    """The detector, as if captions conditioned it."""
+    inputs = dataclasses.replace(trained.model.inputs, captions="always")
+    monkeypatch.setattr(type(trained.model), "inputs", inputs)
+    return trained.model
+
+
+def test_missing_captions_are_said_once(conditioned, files):
+    said = []
+    inspector = Inspector(conditioned, batch_size=2, told=said.append)
+    inspector(files[:2], captions=["a disc", "another"])
+    inspector(files[0], captions="a disc")
+    assert said == []
+    inspector(files[:3], captions=["a disc", "", "a disc"])
+    inspector(files[0])
+    assert said == [f'1 of 3 images have no caption ({files[1]}); "" stands for it']
+    with pytest.raises(ConfigError, match="captions: 1 for 2 images"):
+        inspector(files[:2], captions="a disc")
+    with pytest.warns(UserWarning, match=r'1 of 1 images have no caption; "" stands for it; give them with captions'):
+        jaxad.predict(conditioned, files[0])
+    jaxad.predict(conditioned, files[0], captions="a disc")
+
+
+def test_a_threshold_that_was_measured_with_captions_is_said_not_to_hold(conditioned, trained, files):
+    restored = jaxad.restore(trained.workdir)
+    captions = {"source": "captions", "kind": "vlm, pd", "images": 3, "missing": 0}
+    restored = dataclasses.replace(restored, meta={**restored.meta, "data": {"captions": captions}})
+    by_hand = dataclasses.replace(restored, threshold=overridden(restored.threshold, 0.5))
+    said = []
+    for run in (restored, by_hand):
+        Inspector(conditioned, run.threshold, restored=run, told=said.append)(files[0])
+    end = "the threshold does not hold, it was measured with captions of vlm, pd, and here are none"
+    assert [text.partition("stands for it")[2] for text in said] == [f"; {end}", ""]
+
+
+def test_detectors_without_captions_want_none(inspector, files):
+    with pytest.raises(ConfigError, match="captions: this dpdiff takes none"):
+        inspector(files[0], captions="a disc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import threading
@@ -81,6 +82,7 @@ def test_concurrent_requests_share_batches_and_compile_nothing(inspector):
         (picture()[:200], "/inspect", {}, 422, "truncated image"),
         (picture(), "/inspect?category=bolt", {}, 422, "knows disc, tile"),
         (picture(), "/inspect?overlay=maybe", {}, 422, "overlay = maybe"),
+        (picture(), "/inspect?caption=a%20disc", {}, 422, "caption: this run takes none"),
         (b"{}", "/inspect", {"Content_Type": "application/json"}, 415, "content type application/json"),
         (picture(), "/inspect", {"Content_Type": "multipart/form-data"}, 400, "form cannot be read"),
         (b"--xx--\r\n", "/inspect", {"Content_Type": "multipart/form-data; boundary=xx"}, 400, "no file"),
@@ -155,6 +157,22 @@ def test_what_was_accepted_is_answered_before_the_end_and_nothing_more_accepted(
             )
             threading.Timer(1.5, go.set).start()
         assert accepted.result()[0] == 200
+
+
+def test_a_caption_comes_with_its_image(inspector, monkeypatch):
+    inputs = dataclasses.replace(inspector.detector.inputs, captions="always")
+    monkeypatch.setattr(type(inspector.detector), "inputs", inputs)
+    judge, seen = inspector.outcomes, []
+
+    def seeing(source, **how):
+        seen.extend(record.caption for record in source.records)
+        return judge(source, **how)
+
+    monkeypatch.setattr(inspector, "outcomes", seeing)
+    with serving(inspector) as (port, _):
+        for query in ("?caption=a%20dark%20disc", ""):
+            assert ask(port, picture(), f"/inspect{query}")[0] == 200
+    assert seen == ["a dark disc", ""]
 
 
 def test_a_failure_of_the_detector_is_no_end(inspector, monkeypatch):

@@ -79,11 +79,24 @@ def test_the_tree_of_vlmdiff(root):
     listed = [sample.image_id for sample in list_samples(root, "audiojack", **STANDARD)]
     (root / "realiad_1024").rename(root / "real_iad")
     (root / "realiad_jsons").rename(root / "real_iad_jsons")
-    assert BENCHMARK.is_root(root)
-    for resolution in ("px1024", "px256"):
-        samples = list_samples(root, "audiojack", resolution=resolution, protocol="multi_view")
-        assert [sample.image_id for sample in samples] == listed
-        assert all(sample.image.is_file() for sample in samples)
+    for nested in (True, False):
+        if not nested:
+            # As their README shows it, where their code has one folder more.
+            for file in (root / "real_iad_jsons" / "realiad_jsons").iterdir():
+                file.rename(root / "real_iad_jsons" / file.name)
+            (root / "real_iad_jsons" / "realiad_jsons").rmdir()
+        assert BENCHMARK.is_root(root)
+        for resolution in ("px1024", "px256"):
+            samples = list_samples(root, "audiojack", resolution=resolution, protocol="multi_view")
+            assert [sample.image_id for sample in samples] == listed
+            assert all(sample.image.is_file() for sample in samples)
+
+
+def test_the_folder_of_the_images_alone_names_that_above(root, jaxad):
+    """What the authors' commands call the data's path."""
+    (root / "realiad_1024").rename(root / "real_iad")
+    with pytest.raises(DataError, match=rf"real_iad: not Real-IAD; give the folder that it lies in, {root}, which is"):
+        jaxad("real_iad", "--source", root / "real_iad", "--partial")
 
 
 def test_images_of_another_size_name_the_option(root):

@@ -5,6 +5,8 @@ realiad_{256,512,1024,raw}/<category>/NG/<code>/S0001/<category>_0001_NG_<code>_
 realiad_jsons[/realiad_jsons]/<category>.json                          the standard protocol, all views
 realiad_jsons[/realiad_jsons]_sv/<category>.json                       view C1 alone
 realiad_jsons[/realiad_jsons]_fuiad_{0.0,0.1,0.2,0.4}/<category>.json  defective images among those for training
+
+The tree of VLMDiff's authors has the images in real_iad/ and the lists in real_iad_jsons[/realiad_jsons]/.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ CATEGORIES = (
 RESOLUTION = Option("resolution", ("px1024", "px512", "px256", "raw"), "which of the official sizes of the images")
 IMAGES = ("realiad_1024", "realiad_512", "realiad_256", "realiad_raw")
 """Folders of the images, one for each size."""
-ANY_SIZE = "real_iad"
-"""Where VLMDiff's code has the images, of whichever size, with the lists in `real_iad_jsons/` beside it."""
+ANY_SIZE, ITS_LISTS = "real_iad", "real_iad_jsons"
+"""Where VLMDiff's code has the images, of whichever size, and the lists."""
 PROTOCOL = Option(
     "protocol",
     ("multi_view", "single_view", "noisy_0", "noisy_10", "noisy_20", "noisy_40"),
@@ -65,7 +67,8 @@ LISTS = {
     "noisy_20": "realiad_jsons_fuiad_0.2",
     "noisy_40": "realiad_jsons_fuiad_0.4",
 }
-"""Folder of a protocol's lists, in `realiad_jsons/` (as the archive nests them), `real_iad_jsons/` or beside them."""
+"""Folder of a protocol's lists, in `realiad_jsons/` (as the archive nests them), `real_iad_jsons/` or beside them.
+Those of the standard protocol may also lie in `real_iad_jsons/` itself."""
 
 
 def list_samples(root: Path, category: str, *, resolution: str, protocol: str) -> list[Sample]:
@@ -96,7 +99,8 @@ def totals(*, resolution: str, protocol: str) -> Counts:
 
 
 def _list_folders(protocol: str) -> list[str]:
-    return [f"realiad_jsons/{LISTS[protocol]}", f"real_iad_jsons/{LISTS[protocol]}", LISTS[protocol]]
+    own = LISTS[protocol]
+    return [f"realiad_jsons/{own}", f"{ITS_LISTS}/{own}", own, *([ITS_LISTS] if protocol == "multi_view" else [])]
 
 
 def _images(root: Path, resolution: str) -> Path:

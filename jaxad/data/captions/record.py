@@ -11,6 +11,9 @@ from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
 from jaxad.types import Record, Source
 
+NAMED = 5
+"""Images without caption that are named; the others are counted."""
+
 
 def described(source: ImageSource, captions: Captions | None) -> ImageSource:
     """The images with these captions; with those stored with them where `captions` is None.
@@ -39,30 +42,54 @@ def caption_record(
         besides: images of the same part that `source` lacks, such as its hold-out.
 
     Returns:
-        "source" (None for captions stored with the images), "kind" of `Captions`, "images", "missing".
+        What `record_of` does.
 
     Raises:
         DataError: captions were given, but none of the images has one.
     """
-    missing = sum(not record.caption for record in source.records)
+    found = record_of(captions, source.records)
+    missing = found["missing"]
     if captions is not None and missing and missing == len(source):
         begin = captions.unlike([record.identity for record in source.records])
         raise DataError(f"{captions.source}: none of the {missing} {split} images has a caption there; {begin}")
     if missing:
-        reporter.warn([f'{missing} of {len(source)} {split} images have no caption; "" stands for it'])
+        reporter.warn([lacking(source.records, f"{split} images")])
     if captions is not None:
         surplus = captions.surplus([record.identity for record in (*source.records, *besides)])
         if surplus:
             reporter.warn([f"{len(surplus)} captions are of no {split} image here, the first of {surplus[0]}"])
+    return found
+
+
+def record_of(captions: Captions | None, records: Sequence[Record]) -> dict[str, Any]:
+    """What is recorded of the captions of images, JSON-ready.
+
+    Args:
+        captions: what describes them; None for captions stored with them, or for none.
+        records: the images, described.
+
+    Returns:
+        "source" (None for captions stored with the images), "kind" of `Captions`, "images", "missing".
+    """
     known = {"source": None, "kind": ""} if captions is None else {"source": captions.source, "kind": captions.kind}
-    return {**known, "images": len(source), "missing": missing}
+    return {**known, "images": len(records), "missing": sum(not record.caption for record in records)}
+
+
+def lacking(records: Sequence[Record], what: str = "images") -> str:
+    """Says how many of some images have no caption, and where some have one which have none; "" where all have one."""
+    without = [record.identity or str(record.file) for record in records if not record.caption]
+    if not without:
+        return ""
+    more = f" and {len(without) - NAMED} more" if len(without) > NAMED else ""
+    which = f" ({', '.join(without[:NAMED])}{more})" if len(without) < len(records) else ""
+    return f'{len(without)} of {len(records)} {what} have no caption{which}; "" stands for it'
 
 
 def other_kind(measured: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Why a threshold does not hold for images with captions of another kind; "" where it does, or nobody can tell.
 
     Args:
-        measured: what `caption_record` says of the images that the run was fitted on, as its hold-out has them.
+        measured: what `record_of` says of the images that the run was fitted on, as its hold-out has them.
         now: the same of the images that are to be judged.
     """
     theirs, mine = (_described(record) for record in (measured, now))

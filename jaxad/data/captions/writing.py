@@ -1,19 +1,31 @@
-"""Captions written in the published layout, all by one process or in parts by several; each can be interrupted."""
+"""Captions written in the published layout, by one process or a share each by several; each can be interrupted.
+
+    {split}_captions_{dset}_{vlm}.json, {split}_labels_{dset}_{vlm}.json      all captions, and their images
+    {split}_captions_{dset}_{vlm}[_{start}_{end}].journal                     a line for each caption as it comes
+
+Further images of the data set are added at the end: none is described twice, and no caption is lost.
+"""
 
 from __future__ import annotations
 
+import glob
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jaxad.data.captions.files import SHARD, Part, images_of, joined
+from jaxad.data.captions.files import SHARD, Part, read_lists
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
-from jaxad.io.json_files import LIST, Faults, parse_json, read_json
+from jaxad.io.json_files import LIST, Faults, parse_json
 from jaxad.io.places import expanded
 from jaxad.io.untrusted import bytes_of
+
+Texts = Callable[[Sequence[str]], Iterable[str]]
+"""Given images, yields their captions in that order."""
 
 
 def write_captions(
@@ -23,174 +35,206 @@ def write_captions(
     prompt: str,
     split: str,
     ids: Sequence[str],
-    texts: Callable[[int], Iterable[str]],
+    texts: Texts,
     *,
     numbered: bool = False,
-    cuts: Sequence[int] = (),
-    part: int = 0,
 ) -> Path:
-    """Writes captions in the published layout; can be interrupted at any time and goes on where it stopped.
-
-    Every text is kept in a journal as soon as it is there; the two lists are written from it when all are. Several
-    processes may write a part each, as files that are published in parts; see `join_captions`.
+    """Writes captions in one process; can be interrupted at any time and goes on where it stopped.
 
     Args:
-        out_dir: where the folder `{dataset}_captions_{vlm}_{prompt}` is made.
-        dataset: name of the data set.
-        vlm: short name of the captioner, e.g. "internvl".
-        prompt: "pd" or "pa".
-        split: "train" or "test".
-        ids: paths of the images, relative to the data set.
-        texts: given how many captions there are already, yields the captions of `ids` from there on; of a part, given
-            the place of the first that it lacks, those from there on up to its end.
-        numbered: labels are image numbers, as published for COCO.
-        cuts: places among `ids`, in order, at which another part begins; none for one whole.
-        part: which part to write, counted from 0.
+        out_dir, dataset, vlm, prompt, split, numbered: as of `CaptionFiles.of`.
+        ids: paths of the images, relative to the data set. Those that have a caption there are left alone.
+        texts: called with the others, in their order, if there are any.
 
     Returns:
         The folder, for `Captions.load`.
 
     Raises:
-        DataError: the folder holds captions of other images or other parts, or `texts` ends too early.
+        DataError: damaged files, or `texts` ends too early or late.
     """
-    whole = _whole(out_dir, dataset, vlm, prompt, split)
-    labels = _labels(ids, numbered)
-    whole.captions.parent.mkdir(parents=True, exist_ok=True)
-    parts = _cut(whole, len(ids), cuts)
-    if not whole.captions.exists():
-        _refuse_others(whole, parts)
-        mine = parts[part]
-        start, end = mine.start or 0, len(ids) if mine.end is None else mine.end
-        _write_part(mine, ids[start:end], labels[start:end], lambda done: texts(start + done))
-    elif read_json(whole.labels) != labels:
-        raise DataError(f"{whole.captions}: holds captions of other images; give another folder")
-    whole.journal.unlink(missing_ok=True)
-    return whole.captions.parent
+    files = CaptionFiles.of(out_dir, dataset, vlm, prompt, split, numbered=numbered)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    if files.strays(ids):
+        files.gather(())
+    lacking = files.lacking(ids)
+    files.write(lacking, texts)
+    files.gather(lacking)
+    return files.folder
 
 
-def join_captions(
-    out_dir: str | Path,
-    dataset: str,
-    vlm: str,
-    prompt: str,
-    split: str,
-    ids: Sequence[str],
-    *,
-    numbered: bool = False,
-    cuts: Sequence[int] = (),
-) -> bool:
-    """Makes one whole of the parts that `write_captions` wrote with these arguments, as soon as all are there.
+@dataclass(frozen=True)
+class CaptionFiles:
+    """Where the captions of one split are written.
 
-    Only one process at a time may do this.
-
-    Returns:
-        Whether the whole is there.
-
-    Raises:
-        DataError: a part is damaged, or of other images.
+    Attributes:
+        lists: the file of all captions, beside which that of their images lies.
+        numbered: labels are image numbers, as published for COCO.
     """
-    whole = _whole(out_dir, dataset, vlm, prompt, split)
-    parts = [part for part in _cut(whole, len(ids), cuts) if part != whole]
-    if not whole.captions.exists():
-        if not all(part.captions.exists() for part in parts):
+
+    lists: Part
+    numbered: bool = False
+
+    @classmethod
+    def of(
+        cls, out_dir: str | Path, dataset: str, vlm: str, prompt: str, split: str, *, numbered: bool = False
+    ) -> CaptionFiles:
+        """The files of a captioner.
+
+        Args:
+            out_dir: where the folder `{dataset}_captions_{vlm}_{prompt}` lies.
+            dataset: name of the data set.
+            vlm: short name of the captioner, e.g. "internvl".
+            prompt: "pd" or "pa".
+            split: "train" or "test".
+            numbered: as of the class.
+
+        Raises:
+            DataError: names that such files cannot have.
+        """
+        folder = expanded(out_dir) / f"{dataset}_captions_{vlm}_{prompt}"
+        file = folder / f"{split}_captions_{dataset}_{vlm}.json"
+        if folder.parent != expanded(out_dir) or SHARD.fullmatch(file.stem):
+            raise DataError(f"captioner {vlm!r}: needs a short name without / and without two numbers at its end")
+        return cls(Part(file), numbered)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of all splits."""
+        return self.lists.captions.parent
+
+    def lacking(self, ids: Sequence[str]) -> list[str]:
+        """The images, among `ids` and in their order, whose caption is not in the lists.
+
+        Raises:
+            DataError: damaged lists, or lists in parts, which are somebody else's.
+        """
+        known = self._listed()
+        return [image for image in ids if self._key(image) not in known]
+
+    def strays(self, ids: Sequence[str], bounds: Sequence[int] = ()) -> list[Path]:
+        """Journals that are none of the shares of what is lacking, because they were begun for other images or shares.
+
+        Their captions are as good as any: `gather` takes them into the lists.
+
+        Args:
+            ids: all images.
+            bounds: places among those that are lacking at which shares begin, and the end; none for one share of all.
+        """
+        lacking = self.lacking(ids)
+        shares = [*pairwise(bounds)] if len(bounds) > 2 else [None]
+        expected = {self._journal(share): lacking[slice(*share or (None,))] for share in shares}
+        return [
+            journal
+            for journal, entries in self._journals().items()
+            if (begun := [image for image, _ in entries]) != expected.get(journal, [])[: len(begun)]
+            or journal not in expected
+        ]
+
+    def write(self, images: Sequence[str], texts: Texts, share: tuple[int, int] | None = None) -> None:
+        """Keeps the captions of images in a journal, each as soon as it is there; those that it has are left alone.
+
+        Args:
+            images: those of a share.
+            texts: called with the images that the journal lacks, if there are any.
+            share: places of the first and behind the last of them among all that are lacking; None for all.
+
+        Raises:
+            DataError: the journal is of other images, or `texts` ends too early or late.
+        """
+        journal = self._journal(share)
+        done, sound = _entries(journal)
+        if [image for image, _ in done] != list(images[: len(done)]):
+            raise DataError(f"{journal}: holds captions of other images; remove it or give another folder")
+        rest = images[len(done) :]
+        if not rest:
+            return
+        with journal.open("a", encoding="utf-8") as lines:
+            # A last line that was cut off goes.
+            lines.truncate(sound)
+            count = 0
+            for text in texts(rest):
+                if count == len(rest):
+                    # Captions that did not start where they should stand beside the wrong images.
+                    lines.truncate(sound)
+                    raise DataError(f"{journal}: more captions than the {len(rest)} images that lack one; dropped")
+                lines.write(json.dumps([rest[count], text]) + "\n")
+                lines.flush()
+                count += 1
+        if count < len(rest):
+            made = len(done) + count
+            raise DataError(f"{journal}: {made} captions for {len(images)} images; call again for the others")
+
+    def gather(self, wanted: Sequence[str]) -> bool:
+        """Takes the captions of all journals into the lists, once those have all that is wanted.
+
+        Only one process at a time may do this, and none while journals are written.
+
+        Returns:
+            Whether all of `wanted` have a caption.
+        """
+        journals = self._journals()
+        texts = {self._key(image): text for entries in journals.values() for image, text in entries}
+        if any(self._key(image) not in texts for image in self.lacking(wanted)):
             return False
-        found = joined(whole.captions.parent, parts)
-        labels = _labels(ids, numbered)
-        if list(found.ids) != images_of(labels, Faults(whole.labels))[0]:
-            raise DataError(f"{whole.captions.parent}: its parts are of other images; remove them")
-        _write_lists(whole, labels, list(found.texts))
-    for part in parts:
-        # The labels last: captions without them cannot be read.
-        part.captions.unlink(missing_ok=True)
-        part.labels.unlink(missing_ok=True)
-    return True
+        known = self._listed()
+        if new := {key: text for key, text in texts.items() if key not in known}:
+            self._write_lists({**known, **new})
+        for journal in journals:
+            journal.unlink()
+        return True
+
+    def _key(self, image: str) -> str:
+        if not self.numbered:
+            return image
+        number = PurePosixPath(image).stem
+        if not number.isdecimal():
+            raise DataError(f"{image}: is called by no COCO image number")
+        return number.zfill(12)
+
+    def _listed(self) -> dict[str, str]:
+        """The captions in the lists, by image."""
+        if parts := [file.name for file in self._parts(".json") if file != self.lists.captions]:
+            raise DataError(
+                f"{self.folder}: holds {', '.join(parts)}, which are written in one file here; give another folder"
+            )
+        if not self.lists.captions.exists():
+            return {}
+        # Where writing was interrupted between the two, the labels are ahead.
+        found = read_lists(self.lists, ahead=True)
+        return dict(zip(found.ids, found.texts, strict=True))
+
+    def _write_lists(self, texts: Mapping[str, str]) -> None:
+        labels = [[str(int(key))] if self.numbered else key for key in texts]
+        # The captions come last: where they are, the labels are too.
+        write_whole(self.lists.labels, json.dumps(labels))
+        write_whole(self.lists.captions, json.dumps(list(texts.values())))
+
+    def _journal(self, share: tuple[int, int] | None) -> Path:
+        file = self.lists.captions
+        return file.with_name(f"{file.stem}.journal" if share is None else f"{file.stem}_{share[0]}_{share[1]}.journal")
+
+    def _journals(self) -> dict[Path, list[tuple[str, str]]]:
+        """Images and captions in all journals of the split."""
+        return {file: _entries(file)[0] for file in self._parts(".journal")}
+
+    def _parts(self, suffix: str) -> list[Path]:
+        """Files of the split, whole or in parts."""
+        stem = self.lists.captions.stem
+        found = sorted(self.folder.glob(f"{glob.escape(stem)}*{suffix}"))
+        part = re.compile(rf"{re.escape(stem)}(_\d+_\d+)?")
+        return [file for file in found if part.fullmatch(file.stem)]
 
 
-def _whole(out_dir: str | Path, dataset: str, vlm: str, prompt: str, split: str) -> Part:
-    """Where all captions of a split lie."""
-    folder = expanded(out_dir) / f"{dataset}_captions_{vlm}_{prompt}"
-    captions_file = folder / f"{split}_captions_{dataset}_{vlm}.json"
-    if folder.parent != expanded(out_dir) or SHARD.fullmatch(captions_file.stem):
-        raise DataError(f"captioner {vlm!r}: needs a short name without / and without two numbers at its end")
-    return Part(captions_file)
-
-
-def _labels(ids: Sequence[str], numbered: bool) -> list[Any]:
-    return [[str(int(PurePosixPath(image).stem))] if numbered else image for image in ids]
-
-
-def _cut(whole: Part, count: int, cuts: Sequence[int]) -> list[Part]:
-    """The parts of so many captions, in order; the whole itself where it is not cut."""
-    if not cuts:
-        return [whole]
-    file = whole.captions
-    return [
-        Part(file.with_name(f"{file.stem}_{start}_{end}.json"), start, end)
-        for start, end in pairwise((0, *cuts, count))
-    ]
-
-
-def _refuse_others(whole: Part, parts: Sequence[Part]) -> None:
-    """Raises DataError where captions were begun in other parts."""
-    ours = {file for part in parts for file in (part.captions, part.journal)}
-    stem = whole.captions.stem
-    begun = {file for suffix in (".json", ".journal") for file in whole.captions.parent.glob(f"{stem}*{suffix}")}
-    others = sorted(
-        file.name
-        for file in begun - ours
-        if file.stem == stem or ((match := SHARD.fullmatch(file.stem)) and match["stem"] == stem)
-    )
-    if others:
-        raise DataError(
-            f"{whole.captions.parent}: holds {', '.join(others)}; go on with as many shards and images at once as "
-            "before, or give another folder"
-        )
-
-
-def _write_part(part: Part, ids: Sequence[str], labels: Sequence[Any], texts: Callable[[int], Iterable[str]]) -> None:
-    """Writes captions that can be interrupted; `texts` is given how many there are already."""
-    if part.captions.exists():
-        if read_json(part.labels) != labels:
-            raise DataError(f"{part.captions}: holds captions of other images; give another folder")
-        return
-    journal = part.journal
-    done = _resume(journal, ids)
-    with journal.open("a", encoding="utf-8") as lines:
-        sound = lines.tell()
-        for text in texts(len(done)) if len(done) < len(ids) else ():
-            if len(done) == len(ids):
-                # Captions that did not start where they should stand beside the wrong images.
-                lines.truncate(sound)
-                raise DataError(f"{journal}: more captions than the {len(ids)} images; those of this call are dropped")
-            lines.write(json.dumps([ids[len(done)], text]) + "\n")
-            lines.flush()
-            done.append(text)
-    if len(done) < len(ids):
-        raise DataError(f"{journal}: {len(done)} captions for {len(ids)} images; call again for the others")
-    _write_lists(part, labels, done)
-    journal.unlink()
-
-
-def _write_lists(part: Part, labels: Sequence[Any], texts: Sequence[str]) -> None:
-    # The captions come last: where they are, the labels are too.
-    write_whole(part.labels, json.dumps(labels))
-    write_whole(part.captions, json.dumps(texts))
-
-
-def _resume(journal: Path, ids: Sequence[str]) -> list[str]:
-    """The captions in a journal; a last line that was cut off is dropped from it."""
+def _entries(journal: Path) -> tuple[list[tuple[str, str]], int]:
+    """Images and captions in a journal, and where its last whole line ends; another process may be writing the next."""
     if not journal.exists():
-        return []
+        return [], 0
     content = bytes_of(journal, LIST.bytes, lambda said: DataError(f"{journal}: {said}"))
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        write_whole(journal, whole)
-    entries = [parse_json(line, journal) for line in whole.split(b"\n")[:-1]]
+    end = content.rfind(b"\n") + 1
+    entries: list[Any] = [parse_json(line, journal) for line in content[:end].split(b"\n")[:-1]]
     faults = Faults(journal)
     for place, entry in enumerate(entries):
         if not isinstance(entry, list) or len(entry) != 2 or not all(isinstance(part, str) for part in entry):
             faults.add(f"line {place + 1}", "must be a list of an image and its caption")
     faults.stop()
-    if [image for image, _ in entries] != list(ids[: len(entries)]):
-        raise DataError(f"{journal}: holds captions of other images; remove it or give another folder")
-    return [text for _, text in entries]
+    return [(image, text) for image, text in entries], end

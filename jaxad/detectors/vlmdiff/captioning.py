@@ -7,17 +7,19 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.writing import join_captions, write_captions
-from jaxad.errors import ConfigError, DataError
+from jaxad.data.captions.writing import CaptionFiles
+from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import read_object
-from jaxad.io.locks import LOCK, locked
+from jaxad.io.locks import LOCK, locked, require_free
 from jaxad.io.places import expanded
+from jaxad.io.progress import Reporter
 from jaxad.io.threads import map_threads
 from jaxad.models.captioner.hugging_face import Captioner
 from jaxad.types import Source
@@ -69,13 +71,13 @@ def caption(
     categories: Sequence[str] | None = None,
     batch_size: int = 8,
     workers: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    reporter: Reporter | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Captioned:
-    """Captions every image of a source in the published layout; goes on where an earlier call stopped.
+    """Captions the images of a source in the published layout; goes on where an earlier call stopped.
 
-    Batches are the same however the images are divided over shards and wherever a call stopped, so that captions are,
-    too.
+    Images that have a caption there are left alone, so that captions grow with the data set. Batches are the same
+    however the others are divided over shards and wherever a call stopped, so that captions are, too.
 
     Args:
         source: the images.
@@ -89,70 +91,73 @@ def caption(
         categories: those that `source` was restricted to, None for all; each choice has a folder of its own.
         batch_size: images described at once.
         workers: threads that decode images; None for one per CPU.
-        progress: called with the number of images done since the last call, at first those of earlier calls.
+        reporter: shows progress; None is silent.
         shard: number of this share of the images, from 0, and how many shares there are. Whoever comes last joins them.
 
     Raises:
-        ConfigError: another process writes the same captions, or there are fewer batches than shards.
-        DataError: no images, the folder holds captions made otherwise or of other images, or the finished captions do
-            not fit the data set.
+        ConfigError: another process writes the same captions.
+        DataError: no images, the folder holds captions made otherwise, or the finished captions do not fit the data
+            set.
     """
     if not len(source):
         raise DataError(f"{data}: no {split} images to caption")
+    reporter = reporter or Reporter(quiet=True)
     ids = [record.identity for record in source.records]
     name, vlm, short = data_name(data, categories), model_name(model), prompt_name(prompt)
-    numbered = is_numbered(data)
-    settings = {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens}
-    place, what = expanded(out_dir) / f"{name}_captions_{vlm}_{short}", f"out_dir = {out_dir}"
+    files = CaptionFiles.of(out_dir, name, vlm, short, split, numbered=is_numbered(data))
+    folder, what = files.folder, f"out_dir = {out_dir}"
     number, shards = shard
-    bounds = shard_bounds(len(ids), batch_size, shards)
-    files = {"numbered": numbered, "cuts": bounds[1:-1]}
     patience = {"patience": PATIENCE} if shards > 1 else {}
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     # Splits are captioned beside each other, but have their settings in common.
-    with locked(place / LOCK, what, **patience):
-        _claim(place, settings)
-
-    def texts(start: int) -> Iterator[str]:
+    with locked(folder / LOCK, what, **patience):
+        _claim(folder, {"model": model, "prompt": prompt_text(prompt), "max_new_tokens": max_new_tokens})
+    whole, own = folder / f".{split}{LOCK}", folder / f".{split}-{number}-of-{shards}{LOCK}"
+    with ExitStack() as stack:
+        with locked(whole, what, **patience):
+            # From here on, nobody takes the journals for strays.
+            stack.enter_context(locked(own, what))
+            strays = files.strays(ids, shard_bounds(len(files.lacking(ids)), batch_size, shards))
+            for other in set(folder.glob(f".{split}-*-of-*{LOCK}")) - {own}:
+                if strays or not other.name.endswith(f"-of-{shards}{LOCK}"):
+                    require_free(other, what)
+            if strays:
+                files.gather(())
+            lacking = files.lacking(ids)
+        if have := len(ids) - len(lacking):
+            reporter.say(f"{have} of {len(ids)} {split} images have a caption already")
+        bounds = shard_bounds(len(lacking), batch_size, shards)
         first, end = bounds[number : number + 2]
-        known = (start - first) % batch_size
-        if progress is not None:
-            progress(start - first)
-        describe = captioner()
-        images = map_threads(lambda index: source[index].image, range(start - known, end), workers)
-        for batch in _batches(images, batch_size):
-            answers = describe(batch)
-            if len(answers) != len(batch):
-                raise DataError(f"{model}: {len(answers)} captions for {len(batch)} images")
-            yield from answers[known:]
-            if progress is not None:
-                progress(len(batch) - known)
-            known = 0
+        places = {image: place for place, image in enumerate(ids)}
+        share = lacking[first:end]
+        with reporter.images("caption", len(share)) as progress:
 
-    own = f".{split}{LOCK}" if shards == 1 else f".{split}-{number}-of-{shards}{LOCK}"
-    with locked(place / own, what):
-        folder = write_captions(out_dir, name, vlm, short, split, ids, texts, part=number, **files)
-    if shards > 1:
-        with locked(place / f".{split}{LOCK}", what, **patience):
-            if not join_captions(out_dir, name, vlm, short, split, ids, **files):
-                return Captioned(folder, None, ())
+            def texts(images: Sequence[str]) -> Iterator[str]:
+                done = len(share) - len(images)
+                known = done % batch_size
+                progress(done)
+                describe = captioner()
+                waiting = (places[image] for image in share[done - known :])
+                for batch in _batches(map_threads(lambda place: source[place].image, waiting, workers), batch_size):
+                    answers = describe(batch)
+                    if len(answers) != len(batch):
+                        raise DataError(f"{model}: {len(answers)} captions for {len(batch)} images")
+                    yield from answers[known:]
+                    progress(len(batch) - known)
+                    known = 0
+
+            files.write(share, texts, (first, end) if shards > 1 else None)
+    with locked(whole, what, **patience):
+        if not files.gather(lacking):
+            return Captioned(folder, None, ())
     captions = Captions.load(folder, split).attach(ids)
     empty = tuple(image for image, text in zip(captions.ids, captions.texts, strict=True) if not text)
     return Captioned(folder, captions, empty)
 
 
 def shard_bounds(images: int, batch_size: int, shards: int) -> tuple[int, ...]:
-    """Places at which the shards of so many images begin, in whole batches, and the end.
-
-    Raises:
-        ConfigError: there are fewer batches than shards.
-    """
+    """Places at which the shards of so many images begin, in whole batches, and the end; some may be empty."""
     batches = -(-images // batch_size)
-    if 0 < batches < shards:
-        raise ConfigError(
-            f"shard: {images} images are {batches} batches of {batch_size}, too few for {shards} shards; give fewer "
-            "shards or a smaller batch_size"
-        )
     return tuple(min(batches * number // shards * batch_size, images) for number in range(shards + 1))
 
 
@@ -221,4 +226,6 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
             listing = "\n  ".join([f"{folder} holds captions made otherwise; use another folder:", *differing])
             raise DataError(listing)
         return
+    if any(folder.glob("*_captions_*.json")):
+        raise DataError(f"{folder} holds captions, and no {SETTINGS} that says how they were made; use another folder")
     write_whole(file, json.dumps(settings, indent=2) + "\n")

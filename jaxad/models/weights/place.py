@@ -16,6 +16,7 @@ from huggingface_hub import errors as hub_errors
 
 from jaxad.errors import WeightsError
 from jaxad.io.places import expanded
+from jaxad.models.weights.packed import ENDS
 
 _UNREACHABLE = hub_errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
 """Raised by the hub's client where nothing answers; a class of its HTTP library, which depends on its version."""
@@ -29,7 +30,7 @@ _SHOWN = 20
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Status of answers after which it is asked again."""
 
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".msgpack")
+_SUFFIXES = (*ENDS, ".msgpack")
 
 
 class Place(Protocol):

@@ -23,7 +23,21 @@ from jaxad.detectors.vlmdiff.captioning import (
 )
 from jaxad.errors import ConfigError, DataError
 from jaxad.io.locks import LOCK, locked
+from jaxad.io.progress import Reporter
 from jaxad.models.captioner.hugging_face import HuggingFaceCaptioner
+
+
+class Counting(Reporter):
+    """Keeps how many images a bar is over, and how many were added to it at once."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.total, self.counted = 0, []
+
+    @contextmanager
+    def images(self, what, total, **_):
+        self.total = total
+        yield self.counted.append
 
 
 class Fake:
@@ -48,11 +62,11 @@ def settings(tmp_path, **changes):
 
 
 def test_every_image_has_the_caption_of_its_pixels(parts, tmp_path):
-    fake, counted = Fake(), []
-    found = caption(parts.train, fake, batch_size=4, progress=counted.append, **settings(tmp_path))
+    fake, reporter = Fake(), Counting()
+    found = caption(parts.train, fake, batch_size=4, reporter=reporter, **settings(tmp_path))
     assert found.folder == tmp_path / "parts_captions_some-vlm-8b_pd"
     assert fake.batches == [4, 4, 4, 2]
-    assert sum(counted) == len(parts.train) == 14
+    assert sum(reporter.counted) == reporter.total == len(parts.train) == 14
     means = [parts.train[index].image.mean() for index in range(len(parts.train))]
     assert found.captions.texts == tuple(f"56 x 56, mean {mean:.3f}" for mean in means)
     labels = json.loads((found.folder / "train_labels_parts_some-vlm-8b.json").read_text())
@@ -80,8 +94,6 @@ def test_captions_made_otherwise_do_not_mix(parts, tmp_path):
         caption(parts.train, Fake(), max_new_tokens=9, **first)
     with pytest.raises(DataError, match=r"model: 'org/Some_VLM-8B' there, 'other/some_vlm-8b' now"):
         caption(parts.train, Fake(), **{**first, "model": "other/some_vlm-8b"})
-    with pytest.raises(DataError, match="captions of other images"):
-        caption(parts.train.select(range(3)), Fake(), **first)
     other = caption(parts.train, Fake(), **{**first, "prompt": "Whose is this?"})
     assert other.folder.parent == tmp_path
     assert len(list(tmp_path.iterdir())) == 2
@@ -90,7 +102,7 @@ def test_captions_made_otherwise_do_not_mix(parts, tmp_path):
 def test_settings_are_claimed_by_one_process_at_a_time(parts, tmp_path):
     folder = caption(parts.train, Fake(), **settings(tmp_path)).folder
     # Another split is being captioned: that is no reason to wait.
-    with held_by_another(folder / ".test.lock"):
+    with held_by_another(folder / ".test-0-of-1.lock"):
         caption(parts.train, Fake(), **settings(tmp_path))
     with held_by_another(folder / LOCK), pytest.raises(ConfigError, match="out_dir"):
         caption(parts.train, Fake(), **settings(tmp_path))
@@ -107,6 +119,28 @@ def held_by_another(lock):
 def test_a_captioner_that_loses_images_is_refused(parts, tmp_path):
     with pytest.raises(DataError, match="1 captions for 8 images"):
         caption(parts.train, lambda: lambda images: ["one"], **settings(tmp_path))
+
+
+def test_what_has_come_to_a_data_set_is_described_and_nothing_else(parts, tmp_path):
+    """As where another split of COCO-AD is prepared later."""
+    caption(parts.train.select(range(3, 8)), Fake(), **settings(tmp_path))
+    rest, reporter = Fake(), Counting()
+    grown = caption(parts.train, rest, batch_size=4, reporter=reporter, **settings(tmp_path))
+    assert rest.batches == [4, 4, 1]
+    assert sum(reporter.counted) == reporter.total == 9
+    whole = caption(parts.train, Fake(), **settings(tmp_path / "other"))
+    assert grown.captions == dataclasses.replace(whole.captions, source=grown.captions.source)
+    none = Fake()
+    assert len(caption(parts.train.select(range(5)), none, **settings(tmp_path)).captions) == 5
+    assert none.made == 0
+    assert len(Captions.load(grown.folder)) == 14
+
+
+def test_captions_that_do_not_say_how_they_were_made_are_left_alone(parts, tmp_path):
+    folder = caption(parts.train, Fake(), **settings(tmp_path)).folder
+    (folder / "captioner.json").unlink()
+    with pytest.raises(DataError, match=r"no captioner\.json"):
+        caption(parts.test, Fake(), split="test", **settings(tmp_path))
 
 
 def test_empty_captions_are_named(parts, tmp_path):
@@ -157,21 +191,20 @@ def test_names_of_folders():
     assert many[0] != many[1]
 
 
-def test_shards_are_whole_batches(parts, tmp_path):
+def test_shards_are_whole_batches():
     assert shard_bounds(14, 4, 2) == (0, 8, 14)
     assert shard_bounds(14, 4, 1) == (0, 14)
     assert shard_bounds(0, 4, 1) == (0, 0)
     assert shard_bounds(9, 2, 3) == (0, 2, 6, 9)
-    with pytest.raises(ConfigError, match="14 images are 4 batches of 4, too few for 5 shards"):
-        caption(parts.train, Fake(), batch_size=4, shard=(4, 5), **settings(tmp_path))
+    assert shard_bounds(5, 4, 3) == (0, 0, 4, 5)
 
 
 def test_shards_are_described_beside_each_other_and_joined_by_the_last(parts, tmp_path):
     whole = caption(parts.train, Fake(), batch_size=4, **settings(tmp_path / "one"))
-    second, counted = Fake(), []
+    second, reporter = Fake(), Counting()
     options = {"batch_size": 4, **settings(tmp_path / "two")}
-    found = caption(parts.train, second, shard=(1, 2), progress=counted.append, **options)
-    assert (second.batches, sum(counted), found.captions) == ([4, 2], 6, None)
+    found = caption(parts.train, second, shard=(1, 2), reporter=reporter, **options)
+    assert (second.batches, sum(reporter.counted), found.captions) == ([4, 2], 6, None)
     first = Fake()
     with held_by_another(found.folder / ".train-1-of-2.lock"):
         found = caption(parts.train, first, shard=(0, 2), **options)
@@ -182,15 +215,30 @@ def test_shards_are_described_beside_each_other_and_joined_by_the_last(parts, tm
         caption(parts.train, first, shard=(0, 2), **{**options, "prompt": PROMPTS["pd"], "model": "other/some_vlm-8b"})
 
 
+def test_shards_of_another_number_keep_what_was_described(parts, tmp_path):
+    """But not while those of the first number are at work."""
+    options = {"batch_size": 4, **settings(tmp_path)}
+    folder = caption(parts.train, Fake(), shard=(1, 2), **options).folder
+    with held_by_another(folder / ".train-0-of-2.lock"), pytest.raises(ConfigError, match="out_dir"):
+        caption(parts.train, Fake(), shard=(0, 4), **options)
+    batches = []
+    for number in range(4):
+        fake = Fake()
+        found = caption(parts.train, fake, shard=(number, 4), **options)
+        batches.append(fake.batches)
+    assert batches == [[], [4], [], [4]]
+    assert len(found.captions) == 14
+
+
 def test_a_batch_that_was_interrupted_is_described_whole_again(parts, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         caption(parts.train, Fake(fails_after=2), batch_size=4, **settings(tmp_path))
     journal = next(tmp_path.rglob("*.journal"))
     journal.write_text("".join(journal.read_text().splitlines(keepends=True)[:6]))
-    rest, counted = Fake(), []
-    found = caption(parts.train, rest, batch_size=4, progress=counted.append, **settings(tmp_path))
+    rest, reporter = Fake(), Counting()
+    found = caption(parts.train, rest, batch_size=4, reporter=reporter, **settings(tmp_path))
     assert rest.batches == [4, 4, 2]
-    assert counted == [6, 2, 4, 2]
+    assert reporter.counted == [6, 2, 4, 2]
     whole = caption(parts.train, Fake(), batch_size=4, **settings(tmp_path / "other"))
     assert found.captions.texts == whole.captions.texts
 

@@ -82,7 +82,7 @@ def workdir(pipeline, described, tmp_path_factory):
     captioned = [record for record in described.records if record.caption]
     texts = [record.caption for record in captioned]
     captions = write_captions(
-        folder, "parts", "toy", "pd", "train", [record.identity for record in captioned], lambda done: texts[done:]
+        folder, "parts", "toy", "pd", "train", [record.identity for record in captioned], lambda images: texts
     )
     flags = {f"--model.{name}": getattr(config(pipeline), name) for name in ("stable_diffusion", *TOY)}
     flags |= {f"--train.{name}": getattr(TRAIN, name) for name in CHANGED}

@@ -133,7 +133,7 @@ def test_rows_record_how_many_captions_are_missing(parts, tmp_path, monkeypatch)
     name, trained, evaluated = Path(parts.name).name, [], []
     ids = sorted(record.identity for record in (*parts.train.records, *parts.holdout.records))
     texts = ["a disc", "", *["a disc"] * (len(ids) - 2)]
-    folder = write_captions(tmp_path, name, "internvl3-8b-hf", "pd", "train", ids, lambda done: texts[done:])
+    folder = write_captions(tmp_path, name, "internvl3-8b-hf", "pd", "train", ids, lambda images: texts)
     captioned(tmp_path, parts, "test", "with a hole", name, "internvl3-8b-hf")
     detector = SimpleNamespace(inputs=SimpleNamespace(captions="always"))
     restored = SimpleNamespace(detector=detector, meta={"train": None, "data": {}, "step": 1, "pretrained": ""})
