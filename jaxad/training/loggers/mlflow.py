@@ -1,0 +1,54 @@
+"""MLflow: in the folder `mlflow` of the run, or where MLFLOW_TRACKING_URI says."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from jaxad.io.atomic import write_whole
+from jaxad.training.logger import LoggedRun, register_logger
+
+
+@register_logger
+class MLflow:
+    """A run of MLflow's client; a resumed run goes on in it."""
+
+    name = "mlflow"
+    package = extra = "mlflow"
+
+    def __init__(self, run: LoggedRun):
+        from mlflow import MlflowClient  # type: ignore[import-not-found]
+
+        folder = run.workdir.absolute() / "mlflow"
+        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", folder.as_uri()))
+        file = folder / "run-id"
+        if not file.is_file():
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "jaxad")
+            known = self._client.get_experiment_by_name(name)
+            experiment = self._client.create_experiment(name) if known is None else known.experiment_id
+            made = self._client.create_run(experiment, run_name=run.workdir.name)
+            write_whole(file, made.info.run_id)
+            for key, value in _flat(run.settings):
+                self._client.log_param(made.info.run_id, key, value)
+        self._id = file.read_text("utf-8")
+        self._client.update_run(self._id, status="RUNNING")
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """A metric for each value."""
+        from mlflow.entities import Metric  # type: ignore[import-not-found]
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+
+    def close(self) -> None:
+        """Marks the run as ended."""
+        self._client.set_terminated(self._id)
+
+
+def _flat(values: Mapping, at: str = "") -> list[tuple[str, object]]:
+    """Settings as pairs of a dotted name and a plain value."""
+    pairs = []
+    for name, value in values.items():
+        pairs += _flat(value, f"{at}{name}.") if isinstance(value, Mapping) else [(f"{at}{name}", value)]
+    return pairs
