@@ -17,6 +17,10 @@ from jaxad.io.untrusted import told
 from jaxad.training.logger import LoggedRun, Loggers
 
 METRICS = "metrics.csv"
+PARTS = ("holdout", "test")
+"""Parts of the data that are evaluated on the way."""
+COUNTS = ("images", "of")
+"""Columns of evaluations that say how many images were scored, and of how many."""
 
 Warn = Callable[[Sequence[str]], None]
 
@@ -152,6 +156,34 @@ class RunLog:
         except OSError as error:
             self._failed.add(table)
             self._warn([f"{self._run.workdir}: no more rows can be written ({told(error)}); the training goes on"])
+
+
+def read_evaluations(workdir: Path, last: int) -> dict[str, dict[str, Any]]:
+    """What a run has noted of itself on the way, for reports.
+
+    Args:
+        workdir: of the run.
+        last: the last step that counts.
+
+    Returns:
+        By part of the data, "holdout" or "test": "images" that were scored at the last time, "of" how many there are,
+        and columns of the table, "steps" and "values" {name: one for each step, None where it is undefined}.
+
+    Raises:
+        ValueError, KeyError, csv.Error, OSError: as `read_metrics`.
+    """
+    found = {}
+    for part in PARTS:
+        file = workdir / evaluations_file(part)
+        rows = [row for row in read_metrics(file) if int(row["step"]) <= last] if file.is_file() else []
+        if not rows:
+            continue
+        counts = {name: int(float(rows[-1][name])) for name in COUNTS if rows[-1].get(name)}
+        names = [name for name in rows[0] if name not in ("step", "seconds", *COUNTS)]
+        columns = {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
+        values = {name: column for name, column in columns.items() if any(value is not None for value in column)}
+        found[part] = {**counts, "steps": [int(row["step"]) for row in rows], "values": values}
+    return found
 
 
 def rounded(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -145,8 +145,8 @@ def _differences(
     data, weights, config = (_object(theirs, part) for part in ("data", "weights", "config"))
     if data.get("sha256") == mine["data"]["sha256"]:
         theirs["data"] = mine["data"]
-    if _object(theirs, "from").get("sha256") == _object(mine, "from").get("sha256"):
-        theirs["from"] = mine.get("from")
+    for settings in (theirs, mine):
+        settings["from"] = {"sha256": _object(settings, "from").get("sha256")}
     for name, identity in _object(mine, "weights").items():
         if weights.get(name) == identity and name in mine["config"]:
             config[name] = mine["config"][name]

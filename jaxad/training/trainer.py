@@ -300,8 +300,8 @@ def _train(
     """Statistics, then steps, all saved -> (detector to evaluate, images per second)."""
     resumed = writer.latest or 0
     # Statistics come before step 0, so that a resumed run and a fresh one compute the same. Those of a last step are of
-    # what was trained: to go on from it is to go on from before they were taken.
-    if resumed and read_meta(run.workdir)["train"]["steps"] != resumed:
+    # what was trained: a run that gets more steps goes on from before they were taken, an update keeps them.
+    if resumed and ("update" in meta or read_meta(run.workdir)["train"]["steps"] != resumed):
         writer.restore_statistics(resumed, detector)
     else:
         detector.prepare(features.stream())
