@@ -178,12 +178,18 @@ def read_evaluations(workdir: Path, last: int) -> dict[str, dict[str, Any]]:
         rows = [row for row in read_metrics(file) if int(row["step"]) <= last] if file.is_file() else []
         if not rows:
             continue
-        counts = {name: int(float(rows[-1][name])) for name in COUNTS if rows[-1].get(name)}
+        counts = {name: int(_number(rows[-1][name])) for name in COUNTS if rows[-1].get(name)}
         names = [name for name in rows[0] if name not in ("step", "seconds", *COUNTS)]
-        columns = {name: [float(row[name]) if row[name] else None for row in rows] for name in names}
+        columns = {name: [_number(row[name]) if row[name] else None for row in rows] for name in names}
         values = {name: column for name, column in columns.items() if any(value is not None for value in column)}
         found[part] = {**counts, "steps": [int(row["step"]) for row in rows], "values": values}
     return found
+
+
+def _number(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text!r} is no finite number")
+    return number
 
 
 def rounded(values: Mapping[str, float | None]) -> dict[str, float]:

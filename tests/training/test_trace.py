@@ -42,17 +42,10 @@ class Told(Counter):
         return super().step(state, batch, key)
 
 
-@pytest.mark.parametrize(
-    ("asked", "start", "expected"),
-    [
-        ((3, 5), 0, [2, 5]),
-        ((3, 5), 3, [3, 5]),
-        ((3, 12), 0, [2, 12]),
-        ((1, 1), 0, [0, 1]),
-        ((3, 5), 5, []),
-        (None, 0, []),
-    ],
-)
+CASES = [((3, 5), 0, [2, 5]), ((3, 5), 3, [3, 5]), ((3, 12), 0, [2, 12]), ((1, 1), 0, [0, 1])]
+
+
+@pytest.mark.parametrize(("asked", "start", "expected"), [*CASES, ((3, 5), 5, []), (None, 0, [])])
 def test_whole_steps_are_traced(calls, tmp_path, asked, start, expected):
     Told.steps = start
     settings = {"steps": 12, "key": jax.random.key(0), "log_every": 3, "save_every": 4}
@@ -64,10 +57,10 @@ def test_whole_steps_are_traced(calls, tmp_path, asked, start, expected):
 
 
 def test_a_training_that_ends_early_leaves_a_whole_trace(calls, tmp_path):
-    Told.steps = 0
-    with pytest.raises(ZeroDivisionError), Trace((1, 9), tmp_path) as tracing:
-        tracing.begin(1, np.zeros(1))
-        raise ZeroDivisionError
+    Told.steps, settings = 0, {"steps": 12, "key": jax.random.key(0), "log_every": 3, "save_every": 4}
+    nothing = {"on_log": lambda *_: 1 / 0, "on_save": lambda *_: None}
+    with Trace((1, 9), tmp_path) as tracing, pytest.raises(ZeroDivisionError):
+        train_loop(Told(), 0, float, start=0, **settings, **nothing, trace=tracing)
     assert [call[0] for call in calls] == ["start", "stop"]
 
 

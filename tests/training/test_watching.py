@@ -32,11 +32,8 @@ def test_images_are_evenly_chosen_from_categories_and_kinds():
     records = [*few, *many, *defects]
     chosen = evenly(records, 13)
     assert chosen == sorted(set(chosen))
-    assert [sum(lower <= place < upper for place in chosen) for lower, upper in ((0, 3), (3, 43), (43, 63))] == [
-        3,
-        5,
-        5,
-    ]
+    bounds = ((0, 3), (3, 43), (43, 63))
+    assert [sum(lower <= place < upper for place in chosen) for lower, upper in bounds] == [3, 5, 5]
     # From one end to the other.
     assert {3, 42, 43, 62} < set(chosen)
     assert evenly(records, 100) == list(range(63))
@@ -92,6 +89,7 @@ def test_the_last_scores_are_those_of_the_trained_detector(parts, seen):
     assert float(last["score_median"]) == pytest.approx(np.median(scores), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_every_evaluation_once(parts, seen, tmp_path):
     run = shutil.copytree(seen.workdir, tmp_path / "run")
     shutil.rmtree(run / "checkpoints/12")
@@ -125,6 +123,7 @@ class Told(Reporter):
         self.warned += texts
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_on_the_way_costs_no_step(parts, trained, tmp_path, monkeypatch):
     calls = []
     original = watching.measure_holdout
@@ -151,6 +150,7 @@ def test_one_that_fails_before_the_first_step_is_an_error(parts, tmp_path, monke
         jaxad.fit(toy_model(), parts.train, toy_training(eval_every=5), workdir=tmp_path / "run", holdout=parts.holdout)
 
 
+@pytest.mark.slow
 def test_a_signal_cuts_an_evaluation_short_and_the_resumed_run_makes_up_for_it(parts, seen, tmp_path, monkeypatch):
     calls, original = [], watching.measure_holdout
 
