@@ -1,9 +1,9 @@
 """Loggers: what gets the rows of a training besides metrics.csv, found by name.
 
-    @register_logger
+    @jaxad.register_logger
     class Printed:
         name = "printed"
-        package = extra = ""
+        packages, extra = (), ""
 
         def __init__(self, run): ...
         def write(self, step, values): print(step, values)
@@ -49,12 +49,12 @@ class Logger(Protocol):
 
     Attributes:
         name: by which it is asked for.
-        package: what it imports, "" for nothing.
-        extra: of jaxad, which installs that; "" of a logger of another package.
+        packages: what it imports, by the names of the modules.
+        extra: of jaxad, which installs these; "" of a logger of another package.
     """
 
     name: ClassVar[str]
-    package: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
 
     def __init__(self, run: LoggedRun) -> None: ...
@@ -77,15 +77,21 @@ register_logger = registrar(loggers)
 
 def check_loggers(names: Sequence[str]) -> None:
     """Raises ConfigError, in one line, for loggers that are unknown, or whose packages are not installed."""
-    missing = []
+    problems = []
     for logger in map(loggers.get, names):
-        try:
-            importlib.import_module(logger.package) if logger.package else None
-        except ImportError:
-            extra = f"jaxad[{logger.extra}]" if logger.extra else logger.package
-            missing.append(f"{logger.name} needs the package {logger.package} (pip install '{extra}')")
-    if missing:
-        raise ConfigError(f"loggers = {' '.join(names)}: {', '.join(missing)}")
+        if missing := " ".join(name for name in logger.packages if not _is_there(name)):
+            install = f"pip install 'jaxad[{logger.extra}]'" if logger.extra else f"pip install {missing}"
+            problems.append(f"{logger.name} needs {missing} ({install})")
+    if problems:
+        raise ConfigError(f"loggers = {' '.join(names)}: {', '.join(problems)}")
+
+
+def _is_there(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
 
 
 class Loggers:

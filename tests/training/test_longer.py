@@ -108,7 +108,7 @@ class Killer:
     """A logger that sends the process a signal when it gets the row of a step."""
 
     name = "killer"
-    package = extra = ""
+    packages, extra = (), ""
     step, number = 0, signal.SIGTERM
 
     def __init__(self, run):

@@ -99,6 +99,20 @@ def test_a_resumed_run_has_every_evaluation_once(parts, seen, tmp_path):
     assert mine == theirs
 
 
+def test_a_table_that_is_not_what_was_written_is_no_curve(tmp_path):
+    assert read_evaluations(tmp_path, 9) == {}
+    head, good = "step,seconds,images,of,image_auroc,aupro", "0,1.5,4,8,0.5,"
+    for row, expected in (("2,2.5,4,8,0.75,", [0.5, 0.75]), ("12,2.5,4,8,0.75,", [0.5]), ("2,2.5,4", [0.5])):
+        (tmp_path / "evaluations-test.csv").write_text("\n".join([head, good, row, ""]))
+        found = read_evaluations(tmp_path, 9)["test"]
+        assert found["values"] == {"image_auroc": expected}
+        assert (found["images"], found["of"]) == (4, 8)
+    for row in ("2,2.5,4,8,nan,", "-1,2.5,4,8,0.5,", "x,2.5,4,8,0.5,", "2,2.5,inf,8,0.5,", "2,2.5,4,8,0.5,,,"):
+        (tmp_path / "evaluations-test.csv").write_text("\n".join([head, good, row, ""]))
+        with pytest.raises(ValueError, match=r"\w"):
+            read_evaluations(tmp_path, 9)
+
+
 @pytest.mark.slow
 def test_test_images_give_the_metrics_and_change_nothing_either(parts, trained, tmp_path):
     config = toy_training(eval_every=6, eval_on="test", eval_images=100)

@@ -1,10 +1,12 @@
-"""MLflow: in the folder `mlflow` of the run, or where MLFLOW_TRACKING_URI says."""
+"""MLflow: in the database `mlflow/mlflow.db` of the run, or where MLFLOW_TRACKING_URI says."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from jaxad.io.atomic import write_whole
 from jaxad.training.logger import LoggedRun, register_logger
@@ -15,24 +17,34 @@ class MLflow:
     """A run of MLflow's client; a resumed run goes on in it."""
 
     name = "mlflow"
-    package = extra = "mlflow"
+    packages, extra = ("mlflow", "sqlalchemy", "alembic"), "mlflow"
 
     def __init__(self, run: LoggedRun):
         from mlflow import MlflowClient  # type: ignore[import-not-found]
+        from sqlalchemy import URL  # type: ignore[import-not-found]
 
+        # It tells of every table that it makes.
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         folder = run.workdir.absolute() / "mlflow"
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", folder.as_uri()))
+        folder.mkdir(exist_ok=True)
+        database = URL.create("sqlite", database=str(folder / "mlflow.db")).render_as_string()
+        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", database))
         file = folder / "run-id"
         if not file.is_file():
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "jaxad")
             known = self._client.get_experiment_by_name(name)
-            experiment = self._client.create_experiment(name) if known is None else known.experiment_id
+            experiment = self._experiment(name, folder) if known is None else known.experiment_id
             made = self._client.create_run(experiment, run_name=run.workdir.name)
             write_whole(file, made.info.run_id)
             for key, value in _flat(run.settings):
                 self._client.log_param(made.info.run_id, key, value)
         self._id = file.read_text("utf-8")
         self._client.update_run(self._id, status="RUNNING")
+
+    def _experiment(self, name: str, folder: Path) -> str:
+        """A new experiment; one in the run's folder keeps its artifacts there too, and not where the process stands."""
+        own = None if "MLFLOW_TRACKING_URI" in os.environ else (folder / "artifacts").as_uri()
+        return self._client.create_experiment(name, artifact_location=own)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """A metric for each value."""

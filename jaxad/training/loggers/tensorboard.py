@@ -12,7 +12,7 @@ class TensorBoard:
     """Scalars by tensorboardX. Rows that come once more take the place of those before."""
 
     name = "tensorboard"
-    package, extra = "tensorboardX", "tensorboard"
+    packages, extra = ("tensorboardX",), "tensorboard"
 
     def __init__(self, run: LoggedRun):
         from tensorboardX import SummaryWriter  # type: ignore[import-not-found]

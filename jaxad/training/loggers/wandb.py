@@ -20,7 +20,7 @@ class WandB:
     """
 
     name = "wandb"
-    package = extra = "wandb"
+    packages, extra = ("wandb",), "wandb"
 
     def __init__(self, run: LoggedRun):
         # By name: this file has the name of the package.
@@ -30,6 +30,7 @@ class WandB:
             write_whole(file, secrets.token_hex(4))
         quiet = {"console": "off", "silent": True, "disable_git": True, "save_code": False}
         private = {"x_disable_stats": True, "x_disable_meta": True, "x_disable_machine_info": True}
+        private["x_save_requirements"] = False
         self._run = wandb.init(
             id=file.read_text("utf-8"),
             resume="allow",
