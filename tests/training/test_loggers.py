@@ -15,7 +15,11 @@ import jaxad
 from jaxad.testing import toy_model, toy_training
 from jaxad.training.log import evaluations_file
 
-pytestmark = pytest.mark.loggers
+pytestmark = [
+    pytest.mark.loggers,
+    # MLflow's tables ask SQLAlchemy 2.1 for a way of loading that is on its way out.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"),
+]
 
 NAMES = ("tensorboard", "wandb", "mlflow")
 LEFT_OUT = ("step", "seconds")
