@@ -11,6 +11,11 @@ from pathlib import Path
 from jaxad.io.atomic import write_whole
 from jaxad.training.logger import LoggedRun, register_logger
 
+PARAMETERS = ("system", "protocol", "false_alarm", "config", "train")
+"""Settings that become parameters of the run; what else is recorded has names that MLflow may not take."""
+LONGEST = 6000
+"""Characters that MLflow takes of a value."""
+
 
 @register_logger
 class MLflow:
@@ -36,8 +41,8 @@ class MLflow:
             experiment = self._experiment(name, folder) if known is None else known.experiment_id
             made = self._client.create_run(experiment, run_name=run.workdir.name)
             write_whole(file, made.info.run_id)
-            for key, value in _flat(run.settings):
-                self._client.log_param(made.info.run_id, key, value)
+            for key, value in _flat({name: run.settings[name] for name in PARAMETERS if name in run.settings}):
+                self._client.log_param(made.info.run_id, key, str(value)[:LONGEST])
         self._id = file.read_text("utf-8")
         self._client.update_run(self._id, status="RUNNING")
 
