@@ -193,8 +193,9 @@ def _number(text: str) -> float:
 
 
 def rounded(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The values that there are, with the digits that stand in the table."""
-    return {name: float(f"{value:.6g}") for name, value in values.items() if value is not None}
+    """The values that there are, with the digits that stand in the table; whole numbers as they are."""
+    known = {name: value for name, value in values.items() if value is not None}
+    return {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in known.items()}
 
 
 def read_metrics(file: Path) -> list[dict[str, str]]:
