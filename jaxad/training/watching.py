@@ -56,14 +56,14 @@ def watched(config: TrainConfig, holdout: Source | None, test: Source | None) ->
     if config.eval_every is None:
         return None
     source = holdout if config.eval_on == "holdout" else test
-    labeled = [i for i, record in enumerate(source.records) if record.label is not None] if source is not None else []
-    usable = labeled if config.eval_on == "test" else list(range(len(source) if source is not None else 0))
+    records = () if source is None else source.records
+    usable = [i for i, record in enumerate(records) if config.eval_on == "holdout" or record.label is not None]
     if source is None or not usable:
         kinds = {"holdout": "of a hold-out; give holdout = 0.1, or eval_on = test", "test": "with labels to test on"}
         raise ConfigError(f"eval_every = {config.eval_every}: there are no images {kinds[config.eval_on]}")
     # A source of another package that cannot be divided is taken whole.
     select = getattr(source, "select", None)
-    places = evenly([source.records[index] for index in usable], config.eval_images)
+    places = evenly([records[index] for index in usable], config.eval_images)
     return Watched(source if select is None else select([usable[place] for place in places]), len(usable))
 
 
