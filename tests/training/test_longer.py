@@ -122,6 +122,16 @@ class Killer:
         pass
 
 
+@pytest.fixture
+def heeded():
+    """Signals that a job in the background may have been told to ignore."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_at_a_random_step_loses_at_most_that_step(parts, trained, tmp_path, monkeypatch, number):
     monkeypatch.setitem(loggers._entries, "killer", Killer)
