@@ -54,6 +54,9 @@ from .models.family import register_backbone as register_backbone
 from .report.comparison.comparison import Comparison as Comparison
 from .report.comparison.comparison import compare as compare
 from .report.page import write_report as write_report
+from .training.logger import LoggedRun as LoggedRun
+from .training.logger import Logger as Logger
+from .training.logger import register_logger as register_logger
 from .training.sweep import Sweep as Sweep
 from .training.sweep import sweep as sweep
 from .training.trainer import Run as Run

@@ -20,6 +20,7 @@ from jaxad.errors import ConfigError
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.testing import MODEL, TRAINING, toy_model
+from jaxad.training.log import read_evaluations
 from tests.training.test_trainer import rows
 
 
@@ -130,6 +131,20 @@ def test_two_processes_train_and_predict_like_one(data, one_device, tmp_path, fs
     resumed = np.load(tmp_path / "two" / "out.npz")
     assert {name for name in before if not np.array_equal(resumed[name], before[name])} == set()
     assert [int(row["step"]) for row in rows(tmp_path / "two" / "run")] == list(range(1, 7))
+
+
+@pytest.mark.slow
+def test_two_processes_are_watched_as_one_is(data, one_device, tmp_path):
+    train = SHORT | {"eval_every": 4, "eval_images": 6}
+    finish(start(tmp_path / "one", data, devices=1, train=train))
+    finish(*start_two(tmp_path / "two", data, train=train | {"fsdp": 2}))
+    watched, expected = (np.load(folder / "out.npz") for folder in (tmp_path / "one", one_device))
+    changed = {name for name in expected.files if not np.array_equal(watched[name], expected[name])}
+    assert changed <= {"decoded"}
+    one, two = (read_evaluations(tmp_path / name / "run", 6)["holdout"] for name in ("one", "two"))
+    assert one["steps"] == two["steps"] == [0, 4, 6]
+    for name, values in one["values"].items():
+        assert two["values"][name] == pytest.approx(values, rel=1e-3)
 
 
 def disturbed(folder, data, number, who):

@@ -27,8 +27,11 @@ EXTRAS = (
     "dev",
     "parity",
     "browser",
+    "tensorboard",
+    "wandb",
+    "mlflow",
 )
-"""Those that CI installs, and the one for the tests in a browser."""
+"""Those that CI installs, the one for the tests in a browser, and those for the tests of loggers."""
 LINES = [line for line in (ROOT / ".ci/constraints.txt").read_text().splitlines() if not line.startswith("#")]
 PINNED = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in LINES)}
 

@@ -22,9 +22,10 @@ from jaxad.config.training import NAMES
 from jaxad.errors import ConfigError, JaxadError
 from jaxad.io.untrusted import nested_names, path_fault, told
 
-KEYS = ("system", "preset", "config", "train", "protocol", "false_alarm", "data", "weights")
+KEYS = ("system", "preset", "config", "train", "protocol", "false_alarm", "data", "from", "weights")
 """Detector, preset of what is not given, settings of detector and training, protocol and false-alarm rate of the
-threshold, images; the hashes of the weights are those that the run had, and are not asked for again."""
+threshold, images, the run of a warm start, by its path or as a run records it; the hashes of the weights are those that
+the run had, and are not asked for again."""
 IMAGES = (
     *("data", "data_dir", "categories", *NAMES, "on_bad"),
     *("holdout", "tile", "overlap", "tiles_per_image", "roi"),
@@ -137,11 +138,22 @@ def _read(values: Any, detector: str | None, command: type) -> tuple[Any, list[s
     preset = values.get("preset", flags.pop("preset", None))
     if preset is not None and preset not in presets:
         others.append(f"preset = {preset!r}: must be one of {', '.join(presets)}")
+    begin, faulty = _begun(values.get("from"))
     top, tops = read_fields(
         _typed(command), {name: values[name] for name in ("protocol", "false_alarm") if name in values}
     )
-    given = Given(cls, preset, model, training, {**flags, **top}, options)
-    return given, [*problems, *wrong, *more, *others, *tops]
+    given = Given(cls, preset, model, training, {**flags, **begin, **top}, options)
+    return given, [*problems, *wrong, *more, *others, *faulty, *tops]
+
+
+def _begun(value: Any) -> tuple[dict[str, Any], list[str]]:
+    """The run of a warm start, as a flag of the command."""
+    run = value.get("run") if isinstance(value, Mapping) else value
+    if value is None:
+        return {}, []
+    if not isinstance(run, str | Path):
+        return {}, [f"from: is {_kind(value)}; must be the folder of a run, or null"]
+    return {"warm_start": Path(run)}, []
 
 
 def _settings(cls: Any, values: Any, key: str) -> tuple[dict[str, Any], list[str]]:

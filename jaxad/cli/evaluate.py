@@ -165,12 +165,16 @@ class Evaluate(WorkCommand):
             rule = fitting(other, self._valid(other.threshold, "baseline", reporter), "baseline's threshold")
             theirs = scored(other, "baseline", rule)
         recorded = {name: restored.meta[name] for name in ("train", "data", "step")}
+        if origin := restored.meta.get("from"):
+            recorded["from"] = origin
         report = make_report(
             mine,
             dataset,
             baseline=None if theirs is None else make_report(theirs, dataset),
             provenance={**recorded, "backbone": restored.meta["pretrained"], **captions},
         )
+        if training := _on_the_way(restored, reporter):
+            report["training"] = training
         page = write_report(self.out, report, evaluation=figures(mine, baseline=theirs))
         print_metrics(report)
         if threshold is not None:
@@ -184,6 +188,22 @@ class Evaluate(WorkCommand):
         whose = "threshold" if what == "threshold" else f"threshold of the {what}"
         reporter.warn([f"{whose} left out: it was measured under {threshold.protocol}, not {self.protocol}"])
         return None
+
+
+def _on_the_way(restored: Restored, reporter: Reporter) -> dict[str, Any]:
+    """What the run has noted of itself while it was trained; nothing of a step that was taken out of its run."""
+    import csv
+
+    from jaxad.inference.steps import FOLDER
+    from jaxad.training.log import read_evaluations
+
+    if restored.folder.parent.name != FOLDER:
+        return {}
+    try:
+        return read_evaluations(restored.folder.parents[1], restored.meta["step"])
+    except (ValueError, KeyError, csv.Error, OSError) as error:
+        reporter.warn([f"{restored.folder.parents[1]}: its evaluations are left out, they cannot be read: {error}"])
+        return {}
 
 
 def _labeled(dataset: DataSet) -> ImageSource:

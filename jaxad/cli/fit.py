@@ -43,6 +43,9 @@ class Fit(FitCommand):
     seeds: Annotated[tuple[int, ...], tyro.conf.DisallowNone] = ()
     """Fit once with each of these seeds, in the folders seed-N of --workdir; runs that are finished are left out, and
     those that another process is at."""
+    warm_start: Annotated[Path | None, tyro.conf.arg(name="from"), tyro.conf.DisallowNone] = None
+    """Run, or one step of it, with whose trained parameters this one begins, in place of random ones; the model must
+    have the same."""
     false_alarm: float = 0.01
     """Share of normal images allowed above the threshold."""
     protocol: str
@@ -109,6 +112,9 @@ class Fit(FitCommand):
             self.tiling()
         except ConfigError as error:
             problems.append(str(error))
+        asked = {"from": self.warm_start, "profile": self.profile}
+        if self.train is None and (given := [name for name, value in asked.items() if value is not None]):
+            problems.append(f"--{', --'.join(given)}: {self.detector} is not trained; leave that out")
         if self.tiles_per_image is not None and (self.tile is None or self.tiles_per_image < 1):
             problems.append(f"tiles_per_image = {self.tiles_per_image}: must be at least 1, and needs tile = 448")
         try:
@@ -163,12 +169,15 @@ class Fit(FitCommand):
             self.train,
             workdir=self.workdir,
             holdout=dataset.holdout,
+            test=dataset.test,
             false_alarm=self.false_alarm,
             protocol=self.protocol,
             provenance={**self._asked(), **own, "skipped": skipped(dataset)},
             tiling=self.tiling(),
             tiles_per_image=self.tiles_per_image,
             regions=regions,
+            warm_start=self.warm_start,
+            profile=self.traced(),
             workers=self.workers,
             reporter=reporter,
         )

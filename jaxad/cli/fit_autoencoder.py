@@ -63,6 +63,8 @@ class FitAutoencoder(FitCommand):
             config,
             self.train,
             workdir=self.workdir,
+            holdout=dataset.holdout,
+            profile=self.traced(),
             provenance={"holdout": self.holdout, "preset": self.preset, "skipped": skipped(dataset)},
             workers=self.workers,
             reporter=reporter,

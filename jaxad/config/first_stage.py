@@ -5,7 +5,7 @@ The settings are those of VLMDiff's published code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from jaxad.config.fields import Config, at_least, setting
@@ -112,7 +112,7 @@ class FirstStageTrainConfig(Config):
     The preset "paper" is the published training, "small" a short one for CPUs.
     """
 
-    RESOURCES: ClassVar = ("log_every", "checkpoint_every", "keep_checkpoints", "fsdp", "tensorboard")
+    RESOURCES: ClassVar = ("log_every", "checkpoint_every", "keep_checkpoints", "fsdp", "loggers", "eval_every")
     ALTERNATIVES: ClassVar = ("epochs", "steps")
     MAIN: ClassVar = ("epochs", "steps", "batch_size", "accumulate", "learning_rate", "fsdp")
     PRESETS: ClassVar = {
@@ -150,8 +150,12 @@ class FirstStageTrainConfig(Config):
     """Newest checkpoints kept."""
     fsdp: int = setting(1, source="jaxad", reason="the networks fit on one device")
     """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
-    tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
-    """Also write TensorBoard events (needs the package tensorboardX)."""
+    loggers: tuple[str, ...] = setting((), source="jaxad", reason="metrics.csv needs no further package")
+    """What also gets the rows of metrics.csv and of evaluations: tensorboard, wandb (offline) or mlflow, which are
+    extras of jaxad, or a logger of another package."""
+    eval_every: int | None = setting(None, source="jaxad", reason="results do not depend on it")
+    """Steps between reconstructions of a few images of the hold-out, whose mean absolute error is noted, before the
+    first step and after the last one too; None for none."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -171,10 +175,14 @@ class FirstStageTrainConfig(Config):
         """Optimizer steps of a run on so many images."""
         return counted_steps(self, images)
 
+    def counted(self, images: int) -> FirstStageTrainConfig:
+        """The same in steps alone."""
+        return replace(self, steps=self.steps_for(images), epochs=None)
+
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
         counts = ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints")
-        problems = length_problems(self) + at_least(self, 1, (*counts, "fsdp"))
+        problems = length_problems(self) + at_least(self, 1, (*counts, "fsdp", "eval_every"))
         if not self.rate > 0:
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0, or None")
         if not all(0 <= beta < 1 for beta in self.betas):

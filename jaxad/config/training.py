@@ -71,7 +71,10 @@ class TrainConfig(Config):
         "cache_limit_gb",
         "device_share",
         "fsdp",
-        "tensorboard",
+        "loggers",
+        "eval_every",
+        "eval_images",
+        "eval_on",
     )
     ALTERNATIVES: ClassVar = ("steps", "epochs")
     MAIN: ClassVar = (
@@ -83,6 +86,7 @@ class TrainConfig(Config):
         "learning_rate",
         "seed",
         "checkpoint_every",
+        "eval_every",
         "fsdp",
     )
     PRESETS: ClassVar = {
@@ -120,6 +124,10 @@ class TrainConfig(Config):
         "constant", source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
     )
     """Learning rate after the warm-up: constant, or cosine to `final_rate` at the last step."""
+    schedule_steps: int | None = setting(
+        None, source="jaxad", reason="a cosine ends with the training unless more steps are to follow"
+    )
+    """Step at which the cosine ends; None for the last one. With a number, a finished run may go on with more steps."""
     final_rate: float = setting(
         0.0, source="jaxad", reason="the paper mentions no schedule", decision="dpdiff-optimizer"
     )
@@ -167,8 +175,17 @@ class TrainConfig(Config):
     the host, and 0 leaves them there."""
     fsdp: int = setting(1, source="jaxad", reason="every published network fits on one device")
     """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
-    tensorboard: bool = setting(False, source="jaxad", reason="needs a further package")
-    """Also write TensorBoard events (needs the package tensorboardX)."""
+    loggers: tuple[str, ...] = setting((), source="jaxad", reason="metrics.csv needs no further package")
+    """What also gets the rows of metrics.csv and of evaluations: tensorboard, wandb (offline) or mlflow, which are
+    extras of jaxad, or a logger of another package."""
+    eval_every: int | None = setting(None, source="jaxad", reason="results do not depend on it")
+    """Steps between evaluations while training, before the first step and after the last one too; None for none."""
+    eval_images: int = setting(64, source="jaxad", reason="few enough to be judged in seconds, enough for a curve")
+    """Images of an evaluation at most, evenly chosen from all categories, and from normal and anomalous ones."""
+    eval_on: Literal["holdout", "test"] = setting(
+        "holdout", source="jaxad", reason="a training that is steered by test images has seen them"
+    )
+    """Which images: normal ones of the hold-out, for their loss and scores, or test images, for the metrics."""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
@@ -180,6 +197,11 @@ class TrainConfig(Config):
         assert self.steps is not None, "the images are not known yet over which `counted` counts epochs"
         return self.steps
 
+    @property
+    def schedule_end(self) -> int:
+        """The step at which the schedule ends; of a config in steps."""
+        return self.last_step if self.schedule_steps is None else self.schedule_steps
+
     def counted(self, images: int) -> TrainConfig:
         """The same in steps alone: those of `epochs` over so many images, the last of which may be short of a whole."""
         return replace(self, steps=counted_steps(self, images), epochs=None)
@@ -190,6 +212,7 @@ class TrainConfig(Config):
         problems += at_least(
             self, 1, ("batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints", "fsdp")
         )
+        problems += at_least(self, 1, ("eval_every", "eval_images", "schedule_steps"))
         images = self.batch_size * self.accumulate
         if isinstance(self.micro_batch, int) and (self.micro_batch < 1 or images % self.micro_batch):
             problems.append(
@@ -202,11 +225,23 @@ class TrainConfig(Config):
             problems.append(f"learning_rate = {self.learning_rate}: must be above 0")
         if not 0 <= self.final_rate <= 1:
             problems.append(f"final_rate = {self.final_rate}: must lie between 0 and 1")
+        problems += self._schedule_problems()
         if self.clip_norm is not None and not self.clip_norm > 0:
             problems.append(f"clip_norm = {self.clip_norm}: must be above 0, or None")
         if self.ema is not None and not 0 < self.ema < 1:
             problems.append(f"ema = {self.ema}: must lie between 0 and 1, or be None")
         return problems
+
+    def _schedule_problems(self) -> list[str]:
+        """What cannot be the end of a schedule."""
+        end = self.schedule_steps
+        if end is None:
+            return []
+        if self.schedule != "cosine":
+            return [f"schedule_steps = {end}: a constant schedule has no end; leave it out"]
+        if self.steps is not None and self.steps > end and self.final_rate == 0:
+            return [f"schedule_steps = {end}: the {self.steps} steps go on at a rate of 0; give a final_rate"]
+        return []
 
 
 NAMES = ("good_names", "test_good_names", "defect_names", "mask_names")

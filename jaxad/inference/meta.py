@@ -35,6 +35,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "learned": list,
     "tiling": (dict, None),
     "regions": dict,
+    "from": (dict, None),
 }
 _PRETRAINED: Mapping[str, Any] = {
     "attribute": str,

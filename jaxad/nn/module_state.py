@@ -80,6 +80,13 @@ def merge(graphdef: nnx.GraphDef, arrays: Mapping[str, Any]) -> Any:
     return nnx.merge(graphdef, nnx.State(nested))
 
 
+def refill(module: nnx.Module, arrays: Mapping[str, Any]) -> None:
+    """Gives the variables of a module that `arrays` names by their paths these values, in place."""
+    variables = {"/".join(map(str, path)): node for path, node in nnx.iter_graph(module)}
+    for path, array in arrays.items():
+        variables[path].set_value(array)
+
+
 def select(arrays: Mapping[str, Any], prefixes: tuple[str, ...]) -> tuple[FlatState, FlatState]:
     """Divide a flat state into the entries below one of `prefixes` and the rest."""
     below = {path: array for path, array in arrays.items() if path.startswith(tuple(f"{p}/" for p in prefixes))}

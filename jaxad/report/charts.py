@@ -60,6 +60,38 @@ def unit_chart(lines: Sequence[Line], x_label: str, y_label: str, *, diagonal: b
     return _svg(parts, f"{y_label} over {x_label}: {', '.join(line.name for line in lines)}")
 
 
+def step_chart(steps: np.ndarray, lines: Sequence[Line], y_label: str) -> Markup:
+    """Values over optimizer steps [m]; the `x` of a line are its steps, and `y` may be of any size.
+
+    Args:
+        steps: of all values, at least one.
+        lines: the curves.
+        y_label: what the values are.
+    """
+    values = np.concatenate([np.asarray(line.y, np.float64) for line in lines])
+    low, high = float(values.min()), float(values.max())
+    margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
+    x, y = _axes(0, max(float(steps[-1]), 1.0), low - margin, high + margin)
+    parts = [
+        _grid_x(x, (0, float(steps[-1]) / 2, max(float(steps[-1]), 1.0)), lambda step: f"{step:,.0f}"),
+        _grid_y(y, sorted({low, high}), _significant),
+        _labels("step", y_label),
+    ]
+    for line in lines:
+        at, to = x(line.x), y(line.y)
+        dots = Markup("").join(
+            Markup('<circle class="point {}" cx="{}" cy="{}" r="1.8"><title>{}</title></circle>').format(
+                line.style, _px(px), _px(py), f"{line.name} {_significant(value)} after step {step:,.0f}"
+            )
+            for px, py, step, value in zip(at, to, line.x, line.y, strict=True)
+        )
+        shape = Markup('<path class="line {}" d="{}"><title>{}</title></path>').format(
+            line.style, _path(at, to), line.name
+        )
+        parts += [shape, dots if len(at) <= POINTS else Markup("")]
+    return _svg(parts, f"{y_label} over steps: {', '.join(line.name for line in lines)}")
+
+
 def score_chart(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> Markup:
     """Histogram of image scores [m]: anomalous images (label 1) above the axis, normal ones below it.
 

@@ -18,6 +18,16 @@ from jaxad.io.pictures import data_uri, shrink
 from jaxad.report import charts
 from jaxad.report.images import panels
 
+_ON_THE_WAY: Sequence[tuple[str, bool, Mapping[str, tuple[str, str]]]] = (
+    ("metric", True, {"image_auroc": ("image", "image AUROC"), "pixel_ap": ("pixel", "pixel AP")}),
+    ("loss", False, {"loss": ("image", "loss")}),
+    (
+        "image score",
+        False,
+        {"score_median": ("image", "median"), "score_p95": ("image base", "95%"), "score_max": ("pixel", "highest")},
+    ),
+)
+"""Charts of a training: label of the values, whether they are shares, and style and title of the columns."""
 _GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000
 _TSNE_PATCHES, _TSNE_HUES = 1500, 10
 
@@ -54,6 +64,33 @@ def curves(report: Mapping[str, Any], evaluation: Evaluation) -> list[dict[str, 
             figures.append({"kind": "scores", "svg": chart, "area": {}})
         if figures:
             sections.append({"category": category, "figures": figures})
+    return sections
+
+
+def training(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the run was worth on the way, from `training` of a report.
+
+    Returns:
+        For each part of the data that was scored: `part` "holdout" or "test", how many `images` `of` how many, and
+        `figures` [{`svg`, `lines` [(style, name, last value)], `share` whether values are shares of 1}].
+    """
+    sections = []
+    for part, found in report.get("training", {}).items():
+        steps, figures = np.array(found["steps"], np.float64), []
+        for label, share, names in _ON_THE_WAY:
+            lines = []
+            for name, (style, title) in names.items():
+                column = found["values"].get(name, [])
+                known = np.array([value is not None for value in column], bool)
+                if known.any():
+                    values = np.array([value for value in column if value is not None])
+                    lines.append(charts.Line(steps[known], values, style, title))
+            if lines:
+                last = [(line.style, line.name, float(line.y[-1])) for line in lines]
+                figures.append({"svg": charts.step_chart(steps, lines, label), "lines": last, "share": share})
+        counts = {name: found.get(name) for name in ("images", "of")}
+        if figures:
+            sections.append({"part": part, **counts, "figures": figures})
     return sections
 
 

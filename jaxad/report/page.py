@@ -66,6 +66,7 @@ def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
         "alternatives": operating.alternatives(evaluation.decisions, thresholds) if evaluation.decisions else [],
         "slider": operating.slider(evaluation.decisions, thresholds),
         "curves": figures.curves(report, evaluation),
+        "training": figures.training(report),
         "gallery": figures.gallery(report, evaluation),
         "stops": [f"rgb({r} {g} {b})" for r, g, b in heat(np.linspace(0, 1, 9)[None], low=0, high=1)[0]],
         "prototypes": figures.prototypes(evaluation.prototypes),

@@ -26,8 +26,8 @@ def validate_report(report: Mapping[str, Any]) -> None:
     `pixel_error_bound` {metric: largest effect of binning} in a class, `baseline` {`mean`, `classes`, and any of the
     others}, `decisions` {`total` {`found`, `missed`, `false_alarms`, `passed`}, `categories` {category: the same,
     `threshold`, `holdout`, `false_alarm`, `supported`, `defects` {defect: {`found`, `missed`}}}}
-    (`jaxad.inference.decisions.counted`). Further keys are allowed. Every value must be one of JSON's, every number
-    finite.
+    (`jaxad.inference.decisions.counted`), `training` {"holdout" or "test": {`steps`, `values` {name: one for each
+    step}}}, evaluations on the way. Further keys are allowed. Every value must be one of JSON's, every number finite.
 
     Raises:
         ReportError: lists everything that is missing, of the wrong type or out of range, each with its path.
@@ -115,6 +115,7 @@ def _message(error: ValidationError) -> str:
 _DEFINED = "must be left out where the metric is not null"
 _TEXT, _NUMBER, _COUNT = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 _TEXTS, _MAYBE_NUMBER = {"type": "array", "items": _TEXT}, {"type": ["number", "null"]}
+_COLUMN = {"type": "array", "items": _MAYBE_NUMBER}
 # Rounding may carry a metric past its ends.
 _SHARE = _MAYBE_NUMBER | {"minimum": -1e-9, "maximum": 1 + 1e-9}
 _METRICS = dict.fromkeys(METRICS, _SHARE) | {"std": _object(others=_MAYBE_NUMBER), "undefined": _object(others=_TEXT)}
@@ -155,6 +156,8 @@ def _report() -> Schema:
         environment=("versions", "device", "seconds", "images_per_second"),
         data=("source", "counts", "licence", "bad_files"),
     )
+    columns = {"steps": {"type": "array", "items": _COUNT}, "values": _object(others=_COLUMN)}
+    report["properties"]["training"] = _object(others=_object(*columns, **columns, images=_COUNT, of=_COUNT))
     report["properties"]["baseline"] = _run() | {"type": ["object", "null"]}
     return report | {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": {"anything": _ANYTHING}}
 

@@ -1,21 +1,25 @@
-"""The loop of optimizer steps, for detectors and all else that trains: batches ahead, metrics, progress, saving."""
+"""The loop of optimizer steps, for detectors and all else that trains: batches ahead, rows, progress, saving."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from jaxad import parallel
 from jaxad.config import FirstStageTrainConfig, TrainConfig
 from jaxad.errors import TrainingError
 from jaxad.io import signals
-from jaxad.io.progress import Reporter
-from jaxad.training.log import MetricsLog
-from jaxad.training.run_folder import Speed
+from jaxad.io.untrusted import told
+from jaxad.training.log import RunLog
+from jaxad.training.logger import LoggedRun
+from jaxad.training.run_folder import Place, Speed
+from jaxad.training.trace import Trace
 
 BatchAt = Callable[[int], Any]
 """The batch of a step counted from 0; a pure function of the step, asked for in order."""
@@ -29,6 +33,36 @@ class Trainer(Protocol):
         ...
 
 
+class CutShortError(Exception):
+    """An evaluation makes way for the end that a signal asks for; the resumed run has it again."""
+
+
+def cut_short(_: int = 0) -> None:
+    """Raises `CutShortError` where a signal has come; several processes, which would have to agree, go on."""
+    if signals.asked() is not None and jax.process_count() == 1:
+        raise CutShortError
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """What is computed of the state on the way.
+
+    Attributes:
+        part: of the data, "holdout" or "test", by which the table is called.
+        every: steps between two of them.
+        values: of a state, by name; None for one that is undefined. It changes nothing of the state, and calls
+            `cut_short` on its way.
+    """
+
+    part: str
+    every: int
+    values: Callable[[Any], Mapping[str, float | None]]
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether there is one after so many steps of a training of `steps`."""
+        return step % self.every == 0 or step == steps
+
+
 def run_steps(
     trainer: Trainer,
     state: Any,
@@ -37,21 +71,23 @@ def run_steps(
     *,
     resumed: int,
     steps: int,
-    workdir: Path,
+    place: Place,
+    settings: Mapping[str, Any],
     on_save: Callable[[int, Any], object],
     columns: Callable[[int], Mapping[str, float]] = lambda step: {},
-    reporter: Reporter,
+    evaluations: Evaluations | None = None,
 ) -> tuple[Any, float | None]:
-    """`train_loop` with a progress bar and metrics.csv in `workdir`.
+    """`train_loop` with progress, the tables of `place.workdir`, loggers, and a trace where one is asked for.
 
     Args:
         trainer, state, batch_at, steps: as in `train_loop`.
-        config: seed, intervals, images of a step.
+        config: seed, intervals, images of a step, loggers.
         resumed: steps done before.
-        workdir: folder of the run.
+        place: folder of the run, who shows progress, which steps are traced.
+        settings: JSON values of config.json, for loggers.
         on_save: called every `config.checkpoint_every` steps, but not after the last.
         columns: further values for the row of a step in metrics.csv.
-        reporter: shows progress.
+        evaluations: what is computed on the way.
 
     Returns:
         The state after `steps` steps, and images per second, None where too few steps were logged to tell.
@@ -60,17 +96,37 @@ def run_steps(
         TrainingError: a term of the loss is not finite.
         Stopped: a signal asked for it; the step at hand is done and saved.
     """
-    speed = Speed(resumed, config.batch_size * config.accumulate)
-    tensorboard = workdir if config.tensorboard else None
-    log = MetricsLog(workdir / "metrics.csv", resumed, tensorboard, reporter.warn)
+    speed, reporter = Speed(resumed, config.batch_size * config.accumulate), place.reporter
+    run = LoggedRun(place.workdir, settings, resumed)
+    log = RunLog(run, config.loggers, None if evaluations is None else evaluations.part, reporter.warn)
 
     def on_log(step: int, metrics: dict[str, float]) -> None:
         rate = speed(step)
-        row = {**columns(step), **metrics, "images_per_second": rate if math.isfinite(rate) else None}
-        log.write(step, row)
-        bar(step, metrics, rate)
+        log.metrics(step, {**columns(step), **metrics, "images_per_second": rate if math.isfinite(rate) else None})
 
-    with reporter.steps("train", steps, resumed) as bar, log:
+    def evaluate(step: int, state: Any) -> None:
+        assert evaluations is not None
+        log.evaluation(step, evaluations.values(state))
+
+    def on_evaluation(step: int, state: Any) -> None:
+        try:
+            evaluate(step, state)
+        except CutShortError:
+            pass
+        except Exception as error:
+            # Of several processes the others would wait for this one.
+            if jax.process_count() > 1:
+                raise
+            reporter.warn([f"no evaluation after step {step} ({told(error)}); the training goes on"])
+
+    if place.profile is not None and place.profile[0] <= resumed:
+        first, last = place.profile
+        reporter.warn([f"steps {first} to {last} are to be traced, but {resumed} are done already"])
+    with log, Trace(place.profile, place.workdir) as trace, reporter.steps("train", steps, resumed) as progress:
+        if evaluations is not None and evaluations.due(resumed, steps) and log.lacks_evaluation(resumed):
+            # Before anything is to be lost, so that an evaluation that cannot be is an error.
+            with suppress(CutShortError):
+                evaluate(resumed, state)
         state = train_loop(
             trainer,
             state,
@@ -82,8 +138,34 @@ def run_steps(
             on_log=on_log,
             save_every=config.checkpoint_every,
             on_save=on_save,
+            on_evaluation=None if evaluations is None else on_evaluation,
+            evaluates=lambda step: evaluations is not None and evaluations.due(step, steps),
+            progress=progress,
+            trace=trace,
         )
     return state, speed.rate
+
+
+class _Unseen:
+    """Progress that nobody sees."""
+
+    def due(self) -> bool:
+        return False
+
+    def __call__(self, step: int, loss: float | None) -> None:
+        pass
+
+
+class Progress(Protocol):
+    """Who shows progress (`jaxad.io.progress.StepCounter`)."""
+
+    def due(self) -> bool:
+        """Whether it is time to show something."""
+        ...
+
+    def __call__(self, step: int, loss: float | None) -> None:
+        """Steps done, and the loss of the last one."""
+        ...
 
 
 def train_loop(
@@ -98,6 +180,10 @@ def train_loop(
     on_log: Callable[[int, dict[str, float]], None],
     save_every: int,
     on_save: Callable[[int, Any], object],
+    on_evaluation: Callable[[int, Any], None] | None = None,
+    evaluates: Callable[[int], bool] = lambda step: False,
+    progress: Progress | None = None,
+    trace: Trace | None = None,
 ) -> Any:
     """Steps from `start` to `steps`; the next batch is made while the device works.
 
@@ -106,34 +192,54 @@ def train_loop(
         state: as after `start` steps.
         batch_at: makes the batches.
         key: each step folds in its number, so that a resumed run draws the same noise.
-        on_log: called with the number of steps done and their metrics; this and saving alone wait for the device.
+        on_log: called with the number of steps done and their metrics. This, saving, evaluations and progress that is
+            due wait for the device.
         on_save: called every `save_every` steps and where a signal asks to stop, but not after the last.
+        on_evaluation: called after the steps that `evaluates` names, logged and saved before, but for one at which a
+            signal asks to stop; it must leave the state as it is.
+        progress: shown when it is due, and after the last step.
+        trace: told of every step.
 
     Returns:
         The state after `steps` steps.
 
     Raises:
-        TrainingError: a metric of a step that is logged or saved is not finite; such a step is neither.
+        TrainingError: a metric of a step that is logged, saved or evaluated is not finite; it is none of these then.
         Stopped: a signal asked for it (`jaxad.io.signals`); the step at hand is done and saved.
         LostProcessError: another process of a run on several hosts has died.
     """
+    progress = progress or _Unseen()
     with signals.held(), parallel.with_others():
         upcoming = batch_at(start) if start < steps else None
         for step in range(start, steps):
-            state, metrics = trainer.step(state, upcoming, jax.random.fold_in(key, step))
             done = step + 1
-            # While the device works at the step. Not in a thread: processes must begin their programs in one order.
-            upcoming, failure = _attempted(batch_at, done) if done < steps else (None, None)
+            if trace is not None:
+                trace.begin(done, state)
+            with jax.profiler.StepTraceAnnotation("train", step_num=done):
+                state, metrics = trainer.step(state, upcoming, jax.random.fold_in(key, step))
+                # While the device works at the step. Not in a thread: processes must begin their programs in one order.
+                upcoming, failure = _attempted(batch_at, done) if done < steps else (None, None)
+            if trace is not None:
+                trace.end(done, state)
             stop = parallel.agreed_stop(done, signals.asked()) if done < steps else None
             logs, saves = done % log_every == 0 or done == steps, done % save_every == 0 and done < steps
             saves = saves or stop is not None
-            if logs or saves:
+            looks = on_evaluation is not None and evaluates(done) and stop is None
+            if logs or saves or looks:
                 values = {name: float(value) for name, value in parallel.to_host(metrics).items()}
                 _check_finite(done, values)
                 if logs:
                     on_log(done, values)
                 if saves:
                     on_save(done, state)
+                if looks and on_evaluation is not None:
+                    on_evaluation(done, state)
+                    # A signal cuts an evaluation short, so that the step at hand is this one.
+                    stop = signals.asked() if done < steps and jax.process_count() == 1 else None
+                    if stop is not None and not saves:
+                        on_save(done, state)
+            if done == steps or progress.due():
+                progress(done, _own_loss(metrics))
             if stop is not None:
                 raise signals.stopped(stop)
             if failure is not None:
@@ -147,6 +253,13 @@ def _attempted(batch_at: BatchAt, step: int) -> tuple[Any, Exception | None]:
         return batch_at(step), None
     except Exception as error:
         return None, error
+
+
+def _own_loss(metrics: Mapping[str, Any]) -> float | None:
+    """The loss as this process has it, without asking the others, who may not look at the same step."""
+    loss = metrics.get("loss")
+    own = loss.addressable_data(0) if isinstance(loss, jax.Array) else loss
+    return None if own is None else float(np.asarray(own))
 
 
 def _check_finite(step: int, values: Mapping[str, float]) -> None:

@@ -19,7 +19,7 @@ def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, C
     """The optimizer as configured, and its learning rate as a function of the step."""
     after = optax.constant_schedule(config.learning_rate)
     if config.schedule == "cosine":
-        decay_steps = max(config.last_step - config.warmup_steps, 1)
+        decay_steps = max(config.schedule_end - config.warmup_steps, 1)
         after = optax.cosine_decay_schedule(config.learning_rate, decay_steps, config.final_rate)
     warmup = optax.linear_schedule(0.0, config.learning_rate, max(config.warmup_steps, 1))
     rate = optax.join_schedules([warmup, after], [config.warmup_steps])

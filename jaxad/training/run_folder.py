@@ -26,6 +26,14 @@ from jaxad.io.progress import Reporter
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Source
 
+_REASONS = {
+    "train.schedule_steps": " (the cosine's last step: with another one every rate is; a new run may begin with the "
+    "parameters of this one, by a warm start)",
+    "adversary": " (whether the run is long enough for a discriminator, which is there from the beginning)",
+    "from.sha256": " (the warm start's step: name its folder where its run has gone on)",
+}
+"""Why some settings make another run, where that is not plain."""
+
 
 def content_hash(
     source: Source, annotations: Mapping[str, np.ndarray] | None = None, *, workers: int | None = None
@@ -57,8 +65,9 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
     Args:
         workdir: the run's folder, made if need be.
         settings: JSON-ready values that a resumed run must share with the one it resumes. Of "data" only "sha256",
-            {part: `content_hash`}, has to be the same; all else there says where the images are from. Settings of
-            "config" that "weights" names are compared by the identities there, however they are spelled.
+            {part: `content_hash`}, has to be the same; all else there says where the images are from, as with "from",
+            the run of a warm start. Settings of "config" that "weights" names are compared by the identities there,
+            however they are spelled. "train" may have more steps, where its schedule is the same with them.
         resources: names of the settings in "config" and "train" that do not have to be the same.
 
     Returns:
@@ -85,14 +94,15 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
     theirs = written if recorded is None else recorded
     if theirs is None and workdir.exists() and any(path.name != LOCK for path in workdir.iterdir()):
         raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new workdir")
-    if theirs is not None and (differences := _differences(theirs, mine, resources)):
+    differences = [] if theirs is None else _differences(theirs, mine, resources) + _taken_back(steps, mine)
+    if differences:
         listing = "\n".join(f"  {line}" for line in differences)
         raise CheckpointError(f"{workdir} holds another run; use a new workdir, or the same settings:\n{listing}")
     parallel.wait_for_others("workdir checked")
 
     def write() -> None:
         others = written is None or _differences(written, mine, resources)
-        if written is None or others or written.get("false_alarm") != mine.get("false_alarm"):
+        if written is None or others or _changing(written) != _changing(mine):
             if file.is_dir():
                 set_aside(file, "config-damaged.json")
             write_whole(file, json.dumps(mine, indent=2))
@@ -102,6 +112,19 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
 
     _by_main(workdir, write)
     return told
+
+
+def _changing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be another with every call for a run, and is recorded."""
+    return {"false_alarm": settings.get("false_alarm"), "steps": _object(settings, "train").get("steps")}
+
+
+def _taken_back(steps: Path, mine: Mapping[str, Any]) -> list[str]:
+    """A line where fewer steps are asked for than were done."""
+    asked, done = _object(mine, "train").get("steps"), numbered(steps)
+    if asked is None or not done or asked >= int(done[0].name):
+        return []
+    return [f"train.steps: {done[0].name} are done there, {asked} now; steps are not taken back"]
 
 
 def _recorded(workdir: Path, mine: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -122,10 +145,13 @@ def _differences(
     data, weights, config = (_object(theirs, part) for part in ("data", "weights", "config"))
     if data.get("sha256") == mine["data"]["sha256"]:
         theirs["data"] = mine["data"]
+    for settings in (theirs, mine):
+        settings["from"] = {"sha256": _object(settings, "from").get("sha256")}
     for name, identity in _object(mine, "weights").items():
         if weights.get(name) == identity and name in mine["config"]:
             config[name] = mine["config"][name]
-    return [f"{key}: {old!r} there, {new!r} now" for key, old, new in _leaves("", theirs, mine) if old != new]
+    changed = ((key, old, new) for key, old, new in _leaves("", theirs, mine) if old != new)
+    return [f"{key}: {old!r} there, {new!r} now{_REASONS.get(key, '')}" for key, old, new in changed]
 
 
 def _object(settings: Mapping[str, Any], part: str) -> dict[str, Any]:
@@ -143,7 +169,11 @@ def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str
     for part, names in resources.items():
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}
-    config = _object(copy, "config")
+    train, config = _object(copy, "train"), _object(copy, "config")
+    # More steps are the same run going on, but for a schedule that ends with the last one.
+    steps = train.pop("steps", None)
+    if train.get("schedule") == "cosine":
+        train["schedule_steps"] = train.get("schedule_steps") or steps
     if config.get("precision") == "auto" and compute_dtype("auto") == "float32":
         config["precision"] = "float32"
     return copy
@@ -194,12 +224,14 @@ class Place:
         mesh: its devices.
         workers: threads that decode images; None for one per CPU.
         reporter: shows progress.
+        profile: first and last step to trace, counted from 1; None for none.
     """
 
     workdir: Path
     mesh: Mesh
     workers: int | None
     reporter: Reporter
+    profile: tuple[int, int] | None = None
 
 
 class Speed:

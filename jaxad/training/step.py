@@ -58,6 +58,7 @@ class DetectorTrainer:
         self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)
         outputs = (self._sharding, parallel.replicated(mesh))
         self._step = jax.jit(parallel.on_mesh(self._widened_step, mesh), donate_argnums=0, out_shardings=outputs)
+        self._loss = jax.jit(parallel.on_mesh(self._evaluated_loss, mesh), out_shardings=parallel.replicated(mesh))
 
     def init(self) -> TrainState:
         """State before the first step, on the mesh."""
@@ -74,6 +75,16 @@ class DetectorTrainer:
             key: of the step.
         """
         return self._step(state, self._read, parallel.shard_batch(batch, self._mesh), key)
+
+    def loss(self, state: TrainState, batch: Any, key: jax.Array) -> float:
+        """The loss of a batch with the parameters to evaluate, which trains nothing.
+
+        Args:
+            state, batch, key: as of `step`; the state stays as it is.
+        """
+        params = state.params if state.ema is None else state.ema
+        batch = parallel.shard_batch(batch, self._mesh)
+        return float(parallel.to_host(self._loss(params, self._read, batch, key, state.step)))
 
     def trace(self, batch: Any) -> jax.stages.Traced:
         """The step for a batch of such shapes, not yet compiled: for accounts of what it takes, and runs nothing."""
@@ -118,12 +129,17 @@ class DetectorTrainer:
         batch = jax.tree.map(lambda array: array.astype(jnp.float32) if array.dtype == half else array, batch)
         return self._compiled_step(state, fixed, batch, key)
 
-    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
+    def _evaluated_loss(self, params: Any, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array, step: jax.Array):
+        return self._loss_at(params, fixed, batch, key, step)[0]
+
+    def _loss_at(self, params: Any, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array, step: jax.Array):
         # The loss sees features, never images: what makes them stays out of the step.
         absent = {path: jnp.zeros((0,), jnp.float32) for path in self._frozen}
+        return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss_at(batch, key, step)
 
+    def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], batch: Any, key: jax.Array):
         def loss(params, batch, key):
-            return module_state.merge(self._graphdef, {**absent, **fixed, **params}).loss_at(batch, key, state.step)
+            return self._loss_at(params, fixed, batch, key, state.step)
 
         differentiate = partial(jax.value_and_grad(loss, has_aux=True), state.params)
         if self._config.accumulate > 1:

@@ -41,11 +41,14 @@ from jaxad.io.text import visible
 from jaxad.nn import module_state
 from jaxad.nn.variables import Fixed, Frozen, Memory
 from jaxad.training.feeding import batches_of
-from jaxad.training.log import summary_writer
+from jaxad.training.logger import check_loggers
 from jaxad.training.loop import run_steps
 from jaxad.training.micro_batch import SHARE, check_divides, memory_of, resolved
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
+from jaxad.training.trace import check_range
+from jaxad.training.warm_start import begin_from
+from jaxad.training.watching import Watched, evaluations, watched
 from jaxad.types import Features, Source
 
 ENCODED = 32
@@ -70,6 +73,7 @@ def fit(
     *,
     workdir: Path | str,
     holdout: Source | None = None,
+    test: Source | None = None,
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
@@ -77,6 +81,8 @@ def fit(
     tiling: Tiling | None = None,
     tiles_per_image: int | None = None,
     regions: Mapping[str, Region] | None = None,
+    warm_start: Path | str | None = None,
+    profile: tuple[int, int] | None = None,
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
@@ -84,17 +90,21 @@ def fit(
 
     A workdir with checkpoints of the same run, on the same images wherever they lie, is resumed; the result is
     bit-equal to an undisturbed run on the same devices. A workdir of a finished run is only loaded; with another
-    `false_alarm` its threshold is chosen anew from the scores of the hold-out that are kept with it. One process, or
-    group of processes, at a time works on it. Within `jaxad.io.signals.listening`, as on the command line, a signal to
-    end finishes the step at hand, saves it, and raises `Stopped`.
+    `false_alarm` its threshold is chosen anew from the scores of the hold-out that are kept with it, and with more
+    steps it goes on as if these had been asked for from the beginning, unless its schedule ended with the fewer steps
+    (`TrainConfig.schedule_steps`). One process, or group of processes, at a time works on it. Within
+    `jaxad.io.signals.listening`, as on the command line, a signal to end finishes the step at hand, saves it, and
+    raises `Stopped`.
 
     Args:
         detector: as created; its parameters are those of step 0. It keeps them, but in the host's memory, so that no
             device holds any array twice; the trained detector is `Run.model`.
         source: normal images to train on.
         config: how to train; None for the published setting.
-        workdir: folder of the run: config.json, metrics.csv, checkpoints/, features/ when cached on disk.
+        workdir: folder of the run: config.json, metrics.csv, evaluations-PART.csv, checkpoints/, features/ when cached
+            on disk.
         holdout: normal images that are not in `source`, for the threshold; None or empty chooses none.
+        test: labeled images, which are looked at on the way where `config.eval_on` says so, and not used otherwise.
         false_alarm: rate at which normal images may exceed the threshold; another one makes no other run.
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
@@ -104,12 +114,16 @@ def fit(
         regions: by category, "" for all others, the part of images to which scores and maps are kept, for the threshold
             and wherever the detector is used; it learns from whole images.
         tiles_per_image: tiles to learn from of each image, drawn by the seed of `config`; None for all.
+        warm_start: workdir or step of another run, whose trained parameters the detector takes in place of its own, to
+            be those of step 0; all else, statistics and optimizer too, begins anew.
+        profile: first and last step, counted from 1, that jax.profiler traces into the folder `profile` of the workdir.
         workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
     Raises:
         DataError: no images, or images that cannot be read.
-        CheckpointError: the workdir holds a different run, all settings listed that differ; or a step cannot be saved.
+        CheckpointError: the workdir holds a different run, all settings listed that differ; or a step cannot be saved;
+            or the parameters of `warm_start` are others than the detector's, all listed.
         ConfigError: impossible settings; or the workdir is in use, cannot be written, or has no room for checkpoints.
         TrainingError: the loss, or scores of the hold-out, are not finite.
     """
@@ -124,19 +138,38 @@ def fit(
         source = TiledSource(source, tiling, per_image=tiles_per_image, seed=config.seed, workers=workers)
         provenance = {**(provenance or {}), "tiles": tiling.to_json() | {"per_image": tiles_per_image or "all"}}
     config = config.counted(len(source))
+    config.check()
     if features is not None and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
-    if config.tensorboard:
-        summary_writer()
+    trains = isinstance(detector, Trainable) and detector.trains
+    _check_asked(detector, config if trains else None, warm_start, profile)
+    watch = watched(config, holdout, test) if trains else None
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
-    run = Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter)
+    run = Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter, profile)
     detector.regions = tuple(sorted((regions or {}).items(), key=lambda item: item[0]))
     if detector.regions:
         recorded = {name or "all": region.to_json() for name, region in detector.regions}
         provenance = {**(provenance or {}), "regions": recorded}
+    origin = None if warm_start is None else begin_from(detector, warm_start)
     with in_use(run.workdir):
-        return _fit(detector, source, config, run, holdout, false_alarm, protocol, provenance, features)
+        return _fit(detector, source, config, run, holdout, watch, false_alarm, protocol, provenance, features, origin)
+
+
+def _check_asked(
+    detector: Detector, config: TrainConfig | None, warm_start: Path | str | None, profile: tuple[int, int] | None
+) -> None:
+    """Raises ConfigError for what is asked of a training that there is none of, None as `config`, or that is too short.
+
+    Loggers whose packages are missing are named here, before any work.
+    """
+    if config is None:
+        asked = {"warm start": warm_start, "profile": profile}
+        if names := [name for name, value in asked.items() if value is not None]:
+            raise ConfigError(f"{' and '.join(names)}: {detector.name} is not trained; leave that out")
+        return
+    check_loggers(config.loggers)
+    check_range(profile, config.last_step)
 
 
 def _fit(
@@ -145,10 +178,12 @@ def _fit(
     config: TrainConfig,
     run: Place,
     holdout: Source | None,
+    watch: Watched | None,
     false_alarm: float,
     protocol: str,
     provenance: Mapping[str, Any] | None,
     features: FeatureCache | None,
+    origin: Mapping[str, Any] | None,
 ) -> Run:
     """As `fit`, in a workdir that is this process's alone."""
     workers, reporter = run.workers, run.reporter
@@ -170,6 +205,7 @@ def _fit(
         "protocol": protocol,
         "false_alarm": false_alarm,
         "weights": detector.weight_hashes,
+        "from": origin,
     }
     resources = {"train": config.RESOURCES, "config": getattr(detector.config, "RESOURCES", ())}
     settings = {"system": detector.name, "config": to_json(detector.config), **meta}
@@ -190,7 +226,7 @@ def _fit(
             scores = read_decided(restored.folder).holdout if restored.meta["complete"] else None
         elif isinstance(detector, Trainable) and trains:
             reporter.say(_length(config, source))
-            detector, rate = train(detector, source, config, run, writer, meta, features)
+            detector, rate = train(detector, source, config, run, writer, meta, features, watch)
         else:
             detector.learn_names(source)
             if isinstance(detector, Remembers):
@@ -226,6 +262,7 @@ def train(
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
     features: FeatureCache | None = None,
+    watch: Watched | None = None,
 ) -> tuple[Detector, float | None]:
     """Trains from the newest step that is there, or from the beginning, to `config.steps`, and saves the last step.
 
@@ -237,6 +274,7 @@ def train(
         writer: of the run's checkpoints.
         meta: JSON values to keep with every step.
         features: of all images, where they are computed already.
+        watch: images that are scored on the way.
 
     Returns:
         The detector to evaluate, and images per second.
@@ -245,7 +283,8 @@ def train(
     config = _with_micro_batch(detector, config, run, writer.latest)
     _move_to_host(detector)
     cached = features or _features(detector, source, config, run)
-    return _train(detector, source, cached, config, run, writer, {**meta, "micro_batch": config.batch_size})
+    meta = {**meta, "micro_batch": config.batch_size}
+    return _train(detector, source, cached, config, run, writer, meta, watch)
 
 
 def _train(
@@ -256,11 +295,13 @@ def _train(
     run: Place,
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
+    watch: Watched | None,
 ) -> tuple[Detector, float | None]:
     """Statistics, then steps, all saved -> (detector to evaluate, images per second)."""
     resumed = writer.latest or 0
-    # Statistics come before step 0, so that a resumed run and a fresh one compute the same.
-    if resumed:
+    # Statistics come before step 0, so that a resumed run and a fresh one compute the same. Those of a last step are of
+    # what was trained: a run that gets more steps goes on from before they were taken, an update keeps them.
+    if resumed and ("update" in meta or read_meta(run.workdir)["train"]["steps"] != resumed):
         writer.restore_statistics(resumed, detector)
     else:
         detector.prepare(features.stream())
@@ -271,6 +312,9 @@ def _train(
         run.reporter.say(f"resuming {visible(run.workdir)} after step {resumed}")
     else:
         state = trainer.init()
+    settings = {"system": detector.name, "config": to_json(detector.config), **meta}
+    # Digests of all images are no business of a logger.
+    settings.pop("learned", None)
     # Steps that are done and not saved are lost by a signal.
     with held():
         state, rate = run_steps(
@@ -280,10 +324,11 @@ def _train(
             config,
             resumed=resumed,
             steps=config.last_step,
-            workdir=run.workdir,
+            place=run,
+            settings=settings,
             on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
             columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
-            reporter=run.reporter,
+            evaluations=watch and evaluations(detector, trainer, watch, meta["protocol"], config, run),
         )
         graphdef, arrays = module_state.split(trainer.detector(state))
         trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))

@@ -294,7 +294,9 @@ class _Update:
         """Goes on from the last step, of which the scratch folder has the same files."""
         step = self.decided.step
         shutil.copytree(step.folder, self.scratch / FOLDER / str(step.number), copy_function=_linked)
-        config: TrainConfig = dataclasses.replace(from_json(TrainConfig, step.meta["train"]), steps=number)
+        # The schedule goes to the new last step; what watched the run does not watch the scratch folder.
+        changes: dict[str, Any] = {"steps": number, "schedule_steps": None, "loggers": (), "eval_every": None}
+        config: TrainConfig = dataclasses.replace(from_json(TrainConfig, step.meta["train"]), **changes)
         source = JoinedSource([self.old[0], self.learned])  # type: ignore[index]
         meta = {**self._meta(), "train": {**step.meta["train"], "steps": number}}
         run = dataclasses.replace(self.place, workdir=self.scratch, mesh=parallel.make_mesh(config.fsdp))

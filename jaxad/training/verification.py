@@ -11,7 +11,7 @@ from jaxad.errors import CheckpointError
 from jaxad.inference.steps import FOLDER, check_named, numbered, open_step, step_folders
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, read_object
 from jaxad.io.locks import LOCK, require_free
-from jaxad.training.log import read_metrics
+from jaxad.training.log import METRICS, PARTS, evaluations_file, read_metrics
 
 CONFIG = "config.json"
 
@@ -56,7 +56,8 @@ def verify(run: Path | str) -> list[Finding]:
     parts: list[tuple[Path, Callable[[Path], str]]] = [(step, _step) for step in numbered(folder / FOLDER)]
     if (folder / "features").is_dir():
         parts.append((folder / "features", _cache))
-    parts += [(folder / CONFIG, _config), (folder / "metrics.csv", _metrics)]
+    parts += [(folder / CONFIG, _config), (folder / METRICS, _metrics)]
+    parts += [(file, _metrics) for file in map(folder.joinpath, map(evaluations_file, PARTS)) if file.exists()]
     notes = [] if numbered(folder / FOLDER) else [Finding(folder / FOLDER, "no step was completed")]
     aside = sorted((folder / FOLDER).glob("damaged-*"))
     notes += [Finding(path, "set aside as damaged, not compared") for path in aside]

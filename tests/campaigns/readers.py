@@ -364,7 +364,11 @@ def _run(folder: Path) -> list[Path]:
     open_step(step).end({"value": 0.5, "kind": "false-alarm"}, holdout, 0.01)
     (folder / "config.json").write_text(json.dumps(record))
     (folder / "metrics.csv").write_text("step,seconds,loss\n1,0.5,2.25\n2,0.75,1.5\n")
-    return [step / META, step / "manifest.json", step / "complete.json", folder / "config.json", folder / "metrics.csv"]
+    (folder / "evaluations-test.csv").write_text(
+        "step,seconds,images,of,image_auroc\n0,0.5,4.0,8.0,0.5\n2,0.75,4.0,8.0,\n"
+    )
+    tables = (folder / "metrics.csv", folder / "evaluations-test.csv")
+    return [step / META, step / "manifest.json", step / "complete.json", folder / "config.json", *tables]
 
 
 def _verify(file: Path) -> None:

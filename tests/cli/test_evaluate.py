@@ -10,9 +10,12 @@ from collections import Counter
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from jaxad.cli.evaluate import _on_the_way
 from jaxad.errors import CheckpointError
+from jaxad.inference.checkpoint import restore
 from jaxad.inference.decisions import COUNTS
 from jaxad.io.digests import read_manifest, write_manifest
+from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS
 from jaxad.report.schema import validate_report
 from tests.cli.shell import failure, jaxad
@@ -149,3 +152,18 @@ def test_a_threshold_of_other_captions_is_left_out(work, tmp_path, monkeypatch, 
     jaxad(*words, "--out", tmp_path)
     assert "threshold left out: it is of another kind" in capsys.readouterr().err.replace("\n", " ")
     assert json.loads((tmp_path / "report.json").read_text())["config"]["threshold"] is None
+
+
+def test_what_the_run_noted_on_the_way_is_in_the_report_up_to_its_step(trained, tmp_path, capsys):
+    run = shutil.copytree(trained.workdir, tmp_path / "run")
+    table = run / "evaluations-test.csv"
+    table.write_text("step,seconds,images,of,image_auroc,aupro\n0,1,4,9,0.5,\n12,2,4,9,0.75,\n24,3,4,9,1.0,\n")
+    restored, reporter = restore(run), Reporter()
+    expected = {"images": 4, "of": 9, "steps": [0, 12], "values": {"image_auroc": [0.5, 0.75]}}
+    assert _on_the_way(restored, reporter) == {"test": expected}
+    table.write_text("nothing of the kind\n1\n")
+    assert _on_the_way(restored, reporter) == {}
+    assert str(run) in capsys.readouterr().err
+    taken_out = shutil.copytree(run / "checkpoints/12", tmp_path / "step")
+    table.write_text("step,seconds,image_auroc\n0,1,0.5\n")
+    assert _on_the_way(restore(taken_out), reporter) == {}

@@ -64,6 +64,25 @@ def test_flags_of_data_and_settings():
     assert (fit.holdout, fit.false_alarm, fit.categories, fit.on_bad) == (0.2, 0.05, ("screw", "nut"), "skip")
 
 
+def test_what_is_to_be_watched_traced_and_begun_from():
+    words = ["fit", "dpdiff", "--data", "demo", "--workdir", "x", "--from", "runs/a", "--profile", "3:4"]
+    words += ["--train.eval-every", "5", "--train.eval-on", "test", "--train.loggers", "wandb", "tensorboard"]
+    fit = cli.parse(words)
+    assert isinstance(fit, Fit)
+    assert (fit.warm_start, fit.traced()) == (Path("runs/a"), (3, 4))
+    assert (fit.train.eval_every, fit.train.eval_on, fit.train.loggers) == (5, "test", ("wandb", "tensorboard"))
+
+
+def test_what_cannot_be_traced_or_begun_from_is_refused_with_its_flag(tmp_path, capsys):
+    words = ("--data", "demo", "--workdir", tmp_path / "run", "--profile")
+    assert "--profile 4:3: must be the first step" in failure(capsys, "fit", "dpdiff", *words, "4:3")
+    assert "--profile 20: must be" in failure(capsys, "fit", "autoencoder", *words, "20")
+    said = failure(capsys, "fit", "padim", *words, "1:2", "--from", "runs/a")
+    assert "--from, --profile: padim is not trained" in said
+    said = failure(capsys, "fit", "dpdiff", *words, "1:2", "--train.schedule-steps", 0)
+    assert "--train.schedule-steps 0" in said
+
+
 def test_flags_come_from_the_detector(refused):
     vlmdiff = parsed("fit", "vlmdiff", *FIT[2:], "--captions", "texts", "--preset", "diad")
     assert (vlmdiff.options, vlmdiff.protocol) == (CaptionOptions(captions=Path("texts")), "diad")

@@ -53,6 +53,14 @@ def test_what_a_run_wrote_gives_the_same_run_and_flags_win(data, seeds, tmp_path
     assert "complete; nothing to train" in capsys.readouterr().err
 
 
+def test_the_run_of_a_warm_start_is_a_path_or_what_a_run_recorded(tmp_path):
+    file, words = tmp_path / "config.json", ("fit", "--config", tmp_path / "config.json", "--workdir", "run")
+    for given, found in (("runs/a", Path("runs/a")), ({"run": "runs/b", "step": 3}, Path("runs/b")), (None, None)):
+        file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "from": given}))
+        assert parsed(*words).warm_start == found
+    assert parsed(*words, "--from", "runs/c").warm_start == Path("runs/c")
+
+
 def test_settings_that_are_left_out_are_those_of_the_preset(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(

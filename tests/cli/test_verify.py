@@ -35,6 +35,15 @@ def test_a_run_that_is_going_on_is_not_called_damaged(run, part):
     jaxad("verify", run)
 
 
+def test_evaluations_are_looked_at_too(run, capsys):
+    (run / "evaluations-test.csv").write_text("step,seconds,image_auroc\n0,0.5,0.5\n")
+    jaxad("verify", run)
+    assert f"{run / 'evaluations-test.csv'}: 1 rows can be read" in capsys.readouterr().out
+    (run / "evaluations-test.csv").write_text("no table")
+    with pytest.raises(CheckpointError, match="1 of 5"):
+        jaxad("verify", run)
+
+
 def test_every_damaged_file_is_named_and_the_command_fails(run, capsys):
     before = sorted(run.rglob("*"))
     training, model = (biggest(run / "checkpoints" / step) for step in ("8/training", "12/model"))

@@ -51,3 +51,17 @@ def test_scatter_draws_every_point_once():
     for path in root.iter("path"):
         drawn[path.get("class", "").split()[0]] += path.get("d", "").count("M")
     assert drawn == {"dot": 42, "star": 8}
+
+
+def test_a_chart_over_steps_is_true_to_its_numbers():
+    steps = np.array([0.0, 5.0, 20.0])
+    line = charts.Line(steps, np.array([3.0, 1.0, 2.0]), "image", "<i>loss</i>")
+    root = ElementTree.fromstring(charts.step_chart(steps, [line], "loss"))
+    dots = [(float(dot.get("cx", 0)), float(dot.get("cy", 0)), dot[0].text) for dot in root.iter("circle")]
+    assert [text for *_, text in dots] == [f"<i>loss</i> {y} after step {x}" for x, y in ((0, 3), (5, 1), (20, 2))]
+    # To scale, and higher values above lower ones.
+    (x0, y3, _), (x5, y1, _), (x20, y2, _) = dots
+    assert abs((x5 - x0) / (x20 - x0) - 0.25) < 0.01
+    assert abs((y1 - y2) / (y1 - y3) - 0.5) < 0.01
+    assert y3 < y2 < y1
+    ElementTree.fromstring(charts.step_chart(np.zeros(1), [charts.Line(np.zeros(1), np.ones(1), "image", "x")], "y"))

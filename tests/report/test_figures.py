@@ -55,3 +55,26 @@ def test_too_few_patches_have_no_figure():
     few = np.zeros((9, 4), np.float32)
     assert figures.tsne(TsneInput(few, few, np.zeros(9, bool), ["a"] * 9)) is None
     assert figures.tsne(None) is None
+
+
+def test_what_was_scored_on_the_way_is_drawn_for_each_part_of_the_data():
+    columns = {"image_auroc": [0.5, None, 0.9], "aupro": [0.1, 0.2, 0.3], "pixel_ap": [None, None, None]}
+    report = make_report() | {
+        "training": {
+            "test": {"images": 8, "of": 20, "steps": [0, 5, 10], "values": columns},
+            "holdout": {"steps": [0, 10], "values": {"loss": [2.0, 1.0], "score_median": [1.0, 3.0]}},
+            "nothing": {"steps": [0], "values": {}},
+        }
+    }
+    test, holdout = figures.training(report)
+    assert (test["part"], test["images"], test["of"]) == ("test", 8, 20)
+    assert [figure["lines"] for figure in test["figures"]] == [[("image", "image AUROC", 0.9)]]
+    assert [figure["lines"] for figure in holdout["figures"]] == [
+        [("image", "loss", 1.0)],
+        [("image", "median", 3.0)],
+    ]
+    assert (holdout["images"], [figure["share"] for figure in (*test["figures"], *holdout["figures"])]) == (
+        None,
+        [True, False, False],
+    )
+    assert figures.training(make_report()) == []

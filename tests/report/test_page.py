@@ -271,3 +271,21 @@ def test_a_page_of_very_many_noisy_pictures_stays_small_and_says_what_it_left_ou
     text = Page(path.read_text("utf-8")).text
     assert "further categories are left out to keep this page small" in text
     assert "part077/ a.png" in text
+
+
+def test_curves_of_the_training_say_which_images_they_are_of(tmp_path):
+    def sections(training):
+        text = write_report(tmp_path, make_report() | {"training": training}).read_text()
+        assert Page(text).ids  # Its tags nest.
+        return text.partition('<section id="training">')[2].partition("</section>")[0]
+
+    test = sections({"test": {"images": 8, "of": 20, "steps": [0, 5], "values": {"image_auroc": [0.5, 0.75]}}})
+    assert "8 of 20 images" in test
+    assert "has seen test images" in test
+    assert "75.0" in test
+    holdout = sections({"holdout": {"steps": [0, 5], "values": {"loss": [0.5, 0.25]}}})
+    assert "test images" not in holdout
+    assert "not trained on" in holdout
+    assert sections({}) == ""
+    with pytest.raises(ReportError, match=r"training\.test\.steps"):
+        write_report(tmp_path, make_report() | {"training": {"test": {"steps": ["0"], "values": {}}}})

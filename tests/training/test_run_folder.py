@@ -71,7 +71,10 @@ def test_settings_that_do_not_change_the_result_make_no_other_run(copy, settings
         "cache_limit_gb": 1.0,
         "device_share": 0.1,
         "fsdp": 2,
-        "tensorboard": True,
+        "loggers": ["wandb"],
+        "eval_every": 2,
+        "eval_images": 7,
+        "eval_on": "test",
     }
     assert set(own) == set(TrainConfig.RESOURCES)
     assert claim(copy, {**settings, "train": settings["train"] | own}, RESOURCES) == []

@@ -37,10 +37,11 @@ from jaxad.models.weights.loader import Weights
 from jaxad.nn import module_state
 from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS
 from jaxad.training.autoencoder.step import AutoencoderTrainer, normalization_of, normalized
-from jaxad.training.log import summary_writer
-from jaxad.training.loop import run_steps
+from jaxad.training.logger import check_loggers
+from jaxad.training.loop import Evaluations, cut_short, run_steps
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.step import TrainState
+from jaxad.training.trace import check_range
 from jaxad.types import Source, View
 
 FOLDER, PICTURE = "autoencoder", "reconstructions.png"
@@ -77,7 +78,9 @@ def fit_autoencoder(
     train: FirstStageTrainConfig | None = None,
     *,
     workdir: Path | str,
+    holdout: Source | None = None,
     provenance: Mapping[str, Any] | None = None,
+    profile: tuple[int, int] | None = None,
     workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> AutoencoderRun:
@@ -91,8 +94,11 @@ def fit_autoencoder(
         source: normal images to train on.
         config: where to start and the loss; None for the published setting.
         train: how to train; None for the published setting.
-        workdir: folder of the run: config.json, metrics.csv, checkpoints/, autoencoder/, reconstructions.png.
+        workdir: folder of the run: config.json, metrics.csv, evaluations-holdout.csv, checkpoints/, autoencoder/,
+            reconstructions.png.
+        holdout: images that are not in `source`, some of which `train.eval_every` has reconstructed on the way.
         provenance: JSON values recorded with the run, e.g. where the data came from.
+        profile: first and last step, counted from 1, that jax.profiler traces into the folder `profile` of the workdir.
         workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent.
 
@@ -108,15 +114,18 @@ def fit_autoencoder(
     train.check()
     if not len(source):
         raise DataError(f"{source.name}: no normal training images")
-    if train.tensorboard:
-        summary_writer()
+    train = train.counted(len(source))
+    check_loggers(train.loggers)
+    check_range(profile, train.steps or 0)
+    if train.eval_every is not None and (holdout is None or not len(holdout)):
+        raise ConfigError(f"eval_every = {train.eval_every}: there are no images of the hold-out, give holdout = 0.1")
     if reporter is None or not parallel.is_main_process():
         reporter = Reporter(quiet=True)
     mesh = parallel.make_mesh(train.fsdp)
     parallel.check_batch_size(train.batch_size, mesh)
-    place = Place(Path(workdir), mesh, workers, reporter)
+    place = Place(Path(workdir), mesh, workers, reporter, profile)
     with in_use(place.workdir):
-        return _fit(source, config, train, place, provenance)
+        return _fit(source, config, train, place, holdout, provenance)
 
 
 def _fit(
@@ -124,18 +133,21 @@ def _fit(
     config: FirstStageConfig,
     train: FirstStageTrainConfig,
     place: Place,
+    holdout: Source | None,
     provenance: Mapping[str, Any] | None,
 ) -> AutoencoderRun:
     """As `fit_autoencoder`, in a workdir that is this process's alone."""
     workdir, mesh, workers, reporter = place.workdir, place.mesh, place.workers, place.reporter
     steps = train.steps_for(len(source))
-    networks = load_networks(config, train.seed, adversary=steps > config.discriminator_start)
+    adversary = steps > config.discriminator_start
+    networks = load_networks(config, train.seed, adversary=adversary)
     start: AutoencoderKL = networks[AUTOENCODER]
     _check_size(config, start)
     content = {"images": content_hash(source, workers=workers)}
     data = {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content}
     weights = dict.fromkeys(("source", "vgg", "lpips"), module_state.digest(*networks.values()))
     meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data, "weights": weights}
+    meta["adversary"] = adversary and config.discriminator_weight > 0
     reporter.warn(claim(workdir, meta, {"train": train.RESOURCES, "config": config.RESOURCES}))
     began, rate = time.perf_counter(), None
     with CheckpointWriter(workdir, train.keep_checkpoints) as writer:
@@ -164,6 +176,9 @@ def _fit(
             writer.save_training(step, state, meta=meta)
             export(state)
 
+        watched = None
+        if train.eval_every is not None and holdout is not None:
+            watched = _Reconstructed(trainer, evenly_chosen(holdout, config, SHOWN, workers))
         if resumed < steps:
             stream = _batches(source, config, train, mesh, resumed, steps, workers)
             # Steps that are done and not saved are lost by a signal.
@@ -175,9 +190,10 @@ def _fit(
                     train,
                     resumed=resumed,
                     steps=steps,
-                    workdir=workdir,
+                    place=place,
+                    settings=meta,
                     on_save=save,
-                    reporter=reporter,
+                    evaluations=watched and Evaluations("holdout", train.eval_every or steps, watched),
                 )
                 writer.save_training(steps, state, meta=meta)
         # Also where a run was stopped between its last step and this.
@@ -316,6 +332,24 @@ def _compare(source, config, before, after, picture: Path, workers: int | None) 
         shown = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
         write_whole(picture, encode_picture(shown, picture.suffix))
     return errors[0], errors[1]
+
+
+class _Reconstructed:
+    """Reconstructs images uint8 [n h w 3] by a state's autoencoder: the mean absolute error, in gray levels."""
+
+    def __init__(self, trainer: AutoencoderTrainer, images: np.ndarray):
+        self._trainer, self._images, self._reconstruct = trainer, images, None
+
+    def __call__(self, state: TrainState) -> Mapping[str, float | None]:
+        autoencoder = self._trainer.autoencoder(state)
+        graphdef, arrays = module_state.split(autoencoder)
+        if self._reconstruct is None:
+            self._reconstruct = jax.jit(partial(_reconstruct, graphdef, self._trainer.config))
+        arrays, errors = jax.device_put(arrays), []
+        for image in self._images:
+            cut_short()
+            errors.append(np.abs(np.asarray(self._reconstruct(arrays, image[None]))[0].astype(float) - image).mean())
+        return {"images": len(self._images), "absolute_error": float(np.mean(errors))}
 
 
 def _reconstruct(graphdef: Any, config: FirstStageConfig, arrays: Mapping[str, Any], images: jax.Array) -> jax.Array:

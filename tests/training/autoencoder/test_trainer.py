@@ -62,6 +62,43 @@ def rows(workdir):
         return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
+def test_more_steps_and_a_hold_out_that_is_watched_change_no_bit(undisturbed, parts, start, tmp_path):
+    again = {"workdir": tmp_path / "run", "holdout": parts.holdout}
+    for steps in (3, 4):
+        train = FirstStageTrainConfig(**{**TRAIN, "steps": steps, "eval_every": 2})
+        run = fit_autoencoder(parts.train, FirstStageConfig(source=start, **CONFIG), train, **again)
+    expected, found = arrays_of(undisturbed[0].autoencoder), arrays_of(run.autoencoder)
+    assert all(np.array_equal(found[path], expected[path]) for path in expected)
+    with (tmp_path / "run/evaluations-holdout.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert [int(row["step"]) for row in table] == [0, 2, 3, 4]
+    errors = [float(row["absolute_error"]) for row in table]
+    assert 0 < errors[-1] < errors[0] < 255
+    assert {row["images"] for row in table} == {"8"}
+
+
+def test_steps_that_make_it_another_training_are_refused(undisturbed, parts, start, tmp_path):
+    """A run too short for a discriminator has none, and none to go on with."""
+    run = shutil.copytree(undisturbed[1], tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"train\.steps: 4 are done there, 3 now"):
+        fit(parts, start, run, steps=3)
+    shutil.rmtree(run / "checkpoints")
+    record = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(record | {"adversary": False}))
+    with pytest.raises(CheckpointError, match=r"adversary: False there, True now .*discriminator"):
+        fit(parts, start, run)
+
+
+def test_what_cannot_be_watched_or_traced_is_refused_before_any_work(parts, start, tmp_path):
+    with pytest.raises(ConfigError, match="eval_every = 2: there are no images"):
+        fit(parts, start, tmp_path / "run", eval_every=2)
+    train, config = FirstStageTrainConfig(**TRAIN), FirstStageConfig(source=start, **CONFIG)
+    with pytest.raises(ConfigError, match="profile = 2:5: must be steps of the 4"):
+        fit_autoencoder(parts.train, config, train, workdir=tmp_path / "run", profile=(2, 5))
+    assert not (tmp_path / "run").exists()
+
+
 def test_saved_folder_is_what_was_trained(undisturbed, start):
     run, workdir = undisturbed
     assert run.folder == workdir / "autoencoder"

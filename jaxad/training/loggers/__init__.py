@@ -1,0 +1,1 @@
+"""Loggers by the names of their files; `jaxad.training.logger` says what a logger is."""

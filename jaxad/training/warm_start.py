@@ -1,0 +1,61 @@
+"""Warm starts: the trained parameters of a run as those that another one begins with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from jaxad.detector import Detector
+from jaxad.errors import CheckpointError
+from jaxad.inference.steps import Step, newest
+from jaxad.inference.stored_arrays import declared, read_arrays
+from jaxad.nn import module_state
+
+LISTED = 20
+"""Parameters that a message lists at most."""
+
+
+def begin_from(detector: Detector, checkpoint: Path | str) -> dict[str, Any]:
+    """Gives a detector the trained parameters (`nnx.Param`) of a run, those that were to be evaluated.
+
+    All else that the run holds, statistics, memories, optimizer and data, is left; frozen networks may be others.
+
+    Args:
+        detector: as created.
+        checkpoint: workdir, or one step's folder.
+
+    Returns:
+        What to record: "run" as given, its "step", and the "sha256" of all that the step holds.
+
+    Raises:
+        CheckpointError: there is none; or of another detector, or with parameters of other names or shapes, all listed.
+    """
+    (arrays, record), _ = newest(checkpoint, lambda step: _parameters(step, detector, checkpoint))
+    module_state.refill(detector, arrays)
+    return record
+
+
+def _parameters(step: Step, detector: Detector, checkpoint: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters of a step by path, and what to record of it."""
+    if step.meta["system"] != detector.name or "model" not in step.items:
+        raise CheckpointError(f"warm start from {step.folder}: holds {step.meta['system']}, not {detector.name}")
+    step.check("model")
+    _, wanted, others = module_state.split(detector, nnx.Param, ...)
+    # What is no parameter here may be one there only where the detectors differ in more than that.
+    stored = {path: array for path, array in declared(step, "model").items() if path not in others}
+    problems = [f"{path}: {array.shape} here, not there" for path, array in wanted.items() if path not in stored]
+    problems += [f"{path}: {array.shape} there, not here" for path, array in stored.items() if path not in wanted]
+    problems += [
+        f"{path}: {stored[path].shape} there, {array.shape} here"
+        for path, array in wanted.items()
+        if path in stored and stored[path].shape != array.shape
+    ]
+    if problems:
+        more = [f"and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        lines = "\n".join(f"  {line}" for line in [*sorted(problems)[:LISTED], *more])
+        raise CheckpointError(f"warm start from {step.folder}: its parameters are not those of this model:\n{lines}")
+    arrays = read_arrays(step, "model")
+    kept = {path: arrays[path].astype(wanted[path].dtype) for path in wanted}
+    return kept, {"run": str(checkpoint), "step": step.number, "sha256": step.manifest.seal}
