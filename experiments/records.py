@@ -65,8 +65,3 @@ def keep(
 def run_record(meta: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of the run that trained the detector, from what its checkpoint records."""
     return {**{name: meta[name] for name in ("train", "data", "step")}, "backbone": meta["pretrained"]}
-
-
-def misfit(published: Published, reports: Sequence[Mapping[str, Any]]) -> str:
-    """Why published values are not to stand beside these reports, "" where they are."""
-    return "; ".join(dict.fromkeys(said for report in reports if (said := published.misfit(report))))

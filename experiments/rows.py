@@ -6,15 +6,15 @@ Not an experiment itself; the `rows.py` of each detector builds on it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import jaxad
-from experiments.records import Printed, misfit
+from experiments.records import Printed
+from jaxad.report.comparison.methods import combined, deviation
+from jaxad.report.published import misfits
 
 Mean = dict[str, float | None]
 """Metrics, 0..1, by name; None where one is undefined."""
@@ -62,12 +62,12 @@ class Lines:
                 another data set, of other categories, or under another protocol.
         """
         columns = {metric: [one[metric] for one in means] for metric in self._metrics}
-        mean = {metric: combined(values, np.mean) for metric, values in columns.items()}
+        mean = {metric: combined(values) for metric, values in columns.items()}
         self._line(name, "ours", list(mean.values()))
         if len(means) > 1:
-            self._line("", "std", [combined(values, deviation) for values in columns.values()])
+            self._line("", "std", [deviation(values) for values in columns.values()])
         if (published := self._printed.row(name, data)) is not None:
-            if said := misfit(published, reports):
+            if said := misfits((published, report) for report in reports):
                 print(f"{'':{self._width}} {'published':10} left out: {said}", flush=True)
             else:
                 self._line("", "published", [published.values.get(metric) for metric in self._metrics])
@@ -75,17 +75,6 @@ class Lines:
 
     def _line(self, name: str, title: str, values: Sequence[float | None]) -> None:
         print(f"{name:{self._width}} {title:10} {percent(values)}", flush=True)
-
-
-def combined(values: Sequence[float | None], how: Callable[[Any], Any]) -> float | None:
-    """`how` of the values, e.g. their mean; None if one of them is undefined."""
-    known = [value for value in values if value is not None]
-    return float(how(known)) if len(known) == len(values) else None
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Standard deviation (n - 1)."""
-    return float(np.std(values, ddof=1))
 
 
 def head(metrics: Sequence[str]) -> str:

@@ -29,6 +29,11 @@ class SweepOptions(DataOptions):
     """Folder of the records, one for each setting; beside the checkpoint, with `-sweep` behind its name, if not
     given."""
 
+    @property
+    def folder(self) -> Path:
+        """Folder of the records."""
+        return self.out or Path(f"{self.checkpoint}-sweep")
+
 
 def sweep(
     options: SweepOptions,
@@ -49,11 +54,10 @@ def sweep(
     Yields:
         For each setting what was scored, and the means over the categories of its metrics.
     """
-    out = options.out or Path(f"{options.checkpoint}-sweep")
     for setting in settings:
         restored = jaxad.restore(options.checkpoint, **setting)
         with reporter.images(" ".join(map(str, setting.values())), len(test)) as progress:
             scored = score(restored.detector, test, progress=progress, **scoring)
         name = " ".join(f"{field} {value}" for field, value in setting.items())
-        report = keep(out / slug(name), scored, test, provenance={"row": name, **run_record(restored.meta)})
+        report = keep(options.folder / slug(name), scored, test, provenance={"row": name, **run_record(restored.meta)})
         yield scored, report["mean"]

@@ -12,7 +12,8 @@ five draws of the reference leave open (the paper's deviations are 0.1 to 0.8 wi
 The paper leaves open what docs/decisions.md lists. Each reading is a preset, or settles one of these points otherwise
 than the default; all rows of these tables are run under it. At the end, the alternatives that came nearer than the
 default are taken together, as the reading "combined". Rows that a reading cannot change are run once for all of them,
-and what has been run under --out is not repeated, so that the command goes on where it was stopped.
+readings of the same networks share passes over the test images, and what has been run under --out is not repeated, so
+that the command goes on where it was stopped.
 
 Leaves OUT/readings.json: `cells`, each with the published value, ours under each reading, and the readings that are
 nearest; `readings`, each with its settings, its mean and root mean square distance over the cells that all have
@@ -25,6 +26,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +43,7 @@ from experiments.clipfusion.ablation_rows import (
     percent_of,
     row_under,
 )
-from experiments.clipfusion.rows import Row, RowOptions, Runner, over_seeds
+from experiments.clipfusion.rows import Row, RowOptions, Runner, benchmark_of, over_seeds
 from jaxad.config.clipfusion_presets import E32
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.io.atomic import write_whole
@@ -134,6 +136,7 @@ def main(options: ReadingOptions) -> dict[str, Any]:
         options.out.mkdir(parents=True, exist_ok=True)
         write_whole(options.out / FILE, json.dumps(result(), indent=2) + "\n")
 
+    runs.together(taken, wanted)
     for reading in taken:
         run(reading)
     if (joined := combined(wanted, taken, found)) is not None:
@@ -150,29 +153,59 @@ class _Runs:
         self._options, self._runner = options, Runner(options)
         self._reports: dict[tuple[str, str, str | None], dict[str, Any]] = {}
 
+    def together(self, taken: Iterable[Reading], wanted: Sequence[Cell]) -> None:
+        """Makes the reports of all readings; of those whose networks cannot be loaded, `values` says what is wrong."""
+        by_networks: dict[Any, list[Reading]] = {}
+        for reading in taken:
+            settings = reading.settings
+            by_networks.setdefault((settings.get("clip"), settings.get("diffusion")), []).append(reading)
+        for readings in by_networks.values():
+            with suppress(WeightsError, ConfigError):
+                for data in self._options.data:
+                    rows = [row for reading in readings for row in self._rows(data, reading, wanted).values()]
+                    self._complete(data, rows)
+
     def values(self, reading: Reading, wanted: Sequence[Cell]) -> Values:
         """Ours for the cells whose data are there."""
-        shots, found = self._options.shots, {}
+        found = {}
         for data in self._options.data:
-            benchmark = next((name for name in ("mvtec_ad", "visa") if name in data), "mvtec_ad")
-            own = [cell for cell in wanted if cell.benchmark == benchmark]
-            rows = {cell: row_under(reading, cell.table, cell.row, self._options) for cell in own}
-            rows = {cell: row for cell, row in rows.items() if shots is None or row.shots in shots}
-            whole = {row.name: row for row in rows.values() if row.category is None}
+            rows = self._rows(data, reading, wanted)
+            self._complete(data, rows.values())
             for cell, row in rows.items():
-                if row.category is not None and row.category not in self._runner.dataset(data).categories:
-                    continue
-                # What was run on all categories need not be run on one of them.
-                report = self._report(data, whole.get(row.name, row))
-                if (value := percent_of(report, cell.metric, row.category)) is not None:
+                report = self._reports[_key(data, row)]
+                category = _category(cell)
+                if (value := percent_of(report, cell.metric, category)) is not None:
                     found[cell] = value
         return found
 
-    def _report(self, data: str, row: Row) -> dict[str, Any]:
-        key = data, row.name, row.category
-        if key not in self._reports:
-            self._reports[key] = over_seeds(self._runner.reports(data, row))
-        return self._reports[key]
+    def _rows(self, data: str, reading: Reading, wanted: Sequence[Cell]) -> dict[Cell, Row]:
+        """The run of each cell of a data set."""
+        shots = self._options.shots
+        own = [cell for cell in wanted if cell.benchmark == benchmark_of(data)]
+        rows = {cell: row_under(reading, cell.table, cell.row, self._options) for cell in own}
+        rows = {cell: row for cell, row in rows.items() if shots is None or row.shots in shots}
+        whole = {row.name: row for row in rows.values() if row.category is None}
+        known = self._runner.dataset(data).categories
+        # What is run on all categories need not be run on one of them.
+        return {
+            cell: whole.get(row.name, row)
+            for cell, row in rows.items()
+            if row.category is None or row.category in known
+        }
+
+    def _complete(self, data: str, rows: Iterable[Row]) -> None:
+        missing = {_key(data, row): row for row in rows if _key(data, row) not in self._reports}
+        self._runner.complete(data, [(row, None) for row in missing.values()])
+        self._reports |= {key: over_seeds(self._runner.reports(data, row)) for key, row in missing.items()}
+
+
+def _key(data: str, row: Row) -> tuple[str, str, str | None]:
+    return data, row.name, row.category
+
+
+def _category(cell: Cell) -> str | None:
+    """The category that a cell is of, None for all."""
+    return next(row.category for row in TABLES[cell.table].ROWS if row.name == cell.row)
 
 
 def _strangers(option: str, given: Iterable[Any], known: Iterable[Any]) -> list[str]:

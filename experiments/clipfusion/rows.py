@@ -3,10 +3,11 @@
 Not an experiment itself; `table1.py` and its neighbors say which rows there are and what was published.
 
 Each run leaves report.json, report.html and images.csv under --out/DATA/ROW/seed-N, and the means and standard
-deviations over the seeds under --out/DATA/ROW. A run whose report is there with the same settings is not repeated;
-since the networks' files may have changed in the meantime, the hashes of the weights that it was made with are printed.
-The paper's tables 14 to 21, by category, are the `classes` of the reports of `table1.py`. With a compilation cache
-(JAX_COMPILATION_CACHE_DIR) a program is compiled once for all seeds.
+deviations over the seeds under --out/DATA/ROW; of one category alone, DATA-CATEGORY takes the place of DATA. All runs
+of a command come out of one pass over the test images (`fused_rows.py`). A run whose report is there with the same
+settings is not repeated; since the networks' files may have changed in the meantime, the hashes of the weights that it
+was made with are printed.
+The paper's Tables 14 to 21, by category, are the `classes` of the reports of `table1.py`; `table14.py` shows them.
 """
 
 from __future__ import annotations
@@ -18,25 +19,27 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import jaxad
-from experiments.records import Printed, keep, misfit
-from experiments.rows import DataOptions, Mean, combined, deviation, head, percent, slug
+from experiments.clipfusion.fused_rows import Run, groups, score_runs, widest
+from experiments.records import Printed, keep
+from experiments.rows import DataOptions, Mean, head, percent, slug
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
 from jaxad.data import DataSet
 from jaxad.detectors.clipfusion.networks import FusionNetworks, load_networks, sources
 from jaxad.errors import ConfigError
-from jaxad.inference.evaluation import score
+from jaxad.inference.evaluation import Scored
 from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS as REPORTED
+from jaxad.report.comparison.methods import combined, deviation
 from jaxad.report.page import write_report
-from jaxad.report.published import Published
+from jaxad.report.published import Published, misfits
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 """Columns, macro means over the categories: classification (AUROC, AUPR), segmentation (AUROC, AUPRO)."""
 
+BENCHMARKS = ("mvtec_ad", "visa")
 PROTOCOL = "winclip"
+REPORT = "report.json"
 
 Values = tuple[float | None, ...]
 Tables = Mapping[str, Mapping[str, Values]]
@@ -70,6 +73,8 @@ class RowOptions(DataOptions):
     """Evaluation protocol."""
     batch_size: int = 8
     """Images at once."""
+    together: int = 120
+    """Runs that share a pass over the images; each holds about 4 MB for each category."""
 
 
 @dataclass(frozen=True)
@@ -128,23 +133,22 @@ def run(
     Returns:
         Means over the seeds of each metric, 0..1, by data set and row.
     """
-    chosen = [row for row in rows if options.shots is None or row.shots in options.shots]
     runner, found = Runner(options), {}
     print(f"{'data':16} {'row':28} {'':14} {head(METRICS)}")
     for data in options.data:
-        benchmark = next((name for name in published if name in data), "mvtec_ad")
-        printed = Printed(f"CLIPFusion, {source}", PROTOCOL, METRICS, published.get(benchmark, {}), benchmark)
+        benchmark = benchmark_of(data)
         found[data], fits = {}, False
-        for row in chosen:
-            known = printed.row(row.name, "/".join(part for part in (benchmark, row.category) if part))
-            reports = runner.reports(data, row, known)
+        pairs = chosen(runner, data, rows, published, source)
+        runner.complete(data, pairs)
+        for row, known in pairs:
+            reports = runner.reports(data, row)
             merged = over_seeds(reports)
             write_report(runner.folder(data, row), merged)
             found[data][row.name] = {name: merged["mean"][name] for name in METRICS}
             _print(data, row.name, "ours", [merged["mean"][name] for name in METRICS])
             if len(reports) > 1:
                 _print("", "", "std", [merged["mean"]["std"][name] for name in METRICS])
-            if known is not None and (said := misfit(known, reports)):
+            if known is not None and (said := misfits((known, report) for report in reports)):
                 print(f"{benchmark:16} {'':28} {'published':14} left out: {said}", flush=True)
                 continue
             fits = fits or known is not None
@@ -154,6 +158,30 @@ def run(
         for name, line in (beside or {}).get(benchmark, {}).items() if fits else ():
             _print_published(benchmark, name, "published", line)
     return found
+
+
+def benchmark_of(data: str) -> str:
+    """The benchmark whose published numbers stand beside those of a data set."""
+    return next((name for name in BENCHMARKS if name in data), BENCHMARKS[0])
+
+
+def chosen(
+    runner: Runner, data: str, rows: Sequence[Row], published: Tables, source: str
+) -> list[tuple[Row, Published | None]]:
+    """The rows of a table that the options ask for on a data set, each with what was published for it."""
+    options, benchmark = runner.options, benchmark_of(data)
+    printed = Printed(f"CLIPFusion, {source}", PROTOCOL, METRICS, published.get(benchmark, {}), benchmark)
+    return [
+        (row, printed.row(row.name, "/".join(filter(None, (benchmark, row.category)))))
+        for row in rows
+        if options.shots is None or row.shots in options.shots
+        if row.category is None or row.category in runner.dataset(data).categories
+    ]
+
+
+def wanted(runner: Runner, data: str, table: Any, source: str) -> list[tuple[Row, Published | None]]:
+    """The same of a module with `ROWS` and `PUBLISHED`."""
+    return chosen(runner, data, table.ROWS, table.PUBLISHED, source)
 
 
 def of_images(published: Tables, rows: Sequence[Row]) -> dict[str, dict[str, Values]]:
@@ -193,21 +221,62 @@ def over_seeds(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Runner:
-    """Networks and data that rows share, loaded when they are needed."""
+    """Makes or reads the reports of rows; networks and data are loaded when they are needed."""
 
     def __init__(self, options: RowOptions):
-        self._options, self._reporter = options, Reporter()
+        self.options, self._reporter = options, Reporter()
         self._networks: tuple[Any, Any] = (None, None)
         self._datasets: dict[tuple, DataSet] = {}
 
     def folder(self, data: str, row: Row) -> Path:
         """Of the runs of a row."""
-        return self._options.out / slug(data) / slug(row.name)
+        return self.options.out / slug("/".join(filter(None, (data, row.category)))) / slug(row.name)
 
-    def reports(self, data: str, row: Row, published: Published | None = None) -> list[dict[str, Any]]:
-        """One for each seed, taken from earlier runs where their settings are the same."""
-        seeds = self._options.seeds if row.shots else self._options.seeds[:1]
-        reports = [self._report(data, row, seed, published) for seed in seeds]
+    def complete(self, data: str, rows: Iterable[tuple[Row, Published | None]]) -> None:
+        """Makes all reports of rows that earlier runs have not left, together.
+
+        Args:
+            data: data set.
+            rows: each with what was published for it.
+        """
+        missing: dict[Run, list[_Record]] = {}
+        for row, published in rows:
+            for record in self._records(data, row, published):
+                report = record.read(self.options.protocol, self.dataset(data, row.category).counts)
+                if report is None:
+                    missing.setdefault(record.run, []).append(record)
+                    continue
+                weights = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", report["config"]["weights"])
+                self._reporter.say(f"{record.folder / REPORT}: kept from before; SHA-256 of its weights: {weights}")
+        for runs in groups(list(missing), self.options.together):
+            dataset, networks = self.dataset(data, runs[0].category), self._loaded(widest(runs))
+            names = list(dict.fromkeys(record.row.name for run in runs for record in missing[run]))
+            title = names[0] if len(names) == 1 else f"{len(runs)} runs of {len(names)} rows"
+            with self._reporter.images(title, len(dataset.test)) as progress:
+                scored = score_runs(
+                    runs,
+                    networks,
+                    dataset,
+                    protocol=self.options.protocol,
+                    lists=self.options.reference_lists,
+                    batch_size=self.options.batch_size,
+                    progress=progress,
+                )
+            for run, found in zip(runs, scored, strict=True):
+                weights = networks.of(run.config.models).sha256
+                for record in missing[run]:
+                    record.write(found, dataset, weights)
+
+    def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
+        """One for each seed, as `complete` or earlier commands left them.
+
+        Raises:
+            ConfigError: seeds of different weights.
+        """
+        counts = self.dataset(data, row.category).counts
+        found = [record.read(self.options.protocol, counts) for record in self._records(data, row, None)]
+        reports = [report for report in found if report is not None]
+        assert len(reports) == len(found), f"{self.folder(data, row)}: not completed"
         if len({report["config"]["weights"] for report in reports}) > 1:
             raise ConfigError(
                 f"{self.folder(data, row)}: the seeds were run with different weights, see `weights` in their "
@@ -215,32 +284,20 @@ class Runner:
             )
         return reports
 
-    def _report(self, data: str, row: Row, seed: int, published: Published | None) -> dict[str, Any]:
-        options, config, dataset = self._options, row.config(self._options), self.dataset(data, row.category)
-        folder = self.folder(data, row) / f"seed-{seed}"
+    def _records(self, data: str, row: Row, published: Published | None) -> list[_Record]:
+        options, config = self.options, row.config(self.options)
+        seeds = options.seeds if row.shots else options.seeds[:1]
         lists = None if options.reference_lists is None else str(options.reference_lists)
-        provenance = {"row": row.name, "shots": row.shots, "seed": seed, "reference_lists": lists}
-        wanted = {"system": jaxad.CLIPFusion.name, "model": to_json(config), **provenance, "threshold": None}
-        wanted = json.loads(json.dumps(wanted))
-        if (file := folder / "report.json").is_file():
-            report = json.loads(file.read_text("utf-8"))
-            same = {name: report["config"].get(name) for name in wanted} == wanted
-            if same and report["protocol"] == options.protocol and report["data"]["counts"] == dataset.counts:
-                weights = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", report["config"]["weights"])
-                self._reporter.say(f"{file}: kept from before; SHA-256 of its weights: {weights}")
-                return report
-        if row.shots:
-            remembered = dataset.train.per_class(row.shots, seed, lists=options.reference_lists)
-        else:
-            remembered = jaxad.data.ClassNames(dataset.categories)
-        networks = self._loaded(config)
-        detector = jaxad.CLIPFusion.create(config, backbone=networks).remember(remembered)
-        with self._reporter.images(f"{row.name}, seed {seed}", len(dataset.test)) as progress:
-            scored = score(
-                detector, dataset, protocol=options.protocol, batch_size=options.batch_size, progress=progress
+        return [
+            _Record(
+                self.folder(data, row) / f"seed-{seed}",
+                row,
+                Run(config, row.shots, seed if row.shots else 0, row.category),
+                {"row": row.name, "shots": row.shots, "seed": seed, "reference_lists": lists},
+                published,
             )
-        provenance |= {"preset": row.preset, "weights": networks.sha256}
-        return keep(folder, scored, dataset, published=published, provenance=provenance)
+            for seed in seeds
+        ]
 
     def _loaded(self, config: CLIPFusionConfig) -> FusionNetworks:
         wanted = (sources(config), config.precision)
@@ -252,17 +309,43 @@ class Runner:
 
     def dataset(self, data: str, category: str | None = None) -> DataSet:
         """The data set, of all categories that the options name or of one."""
-        options = self._options
+        options = self.options
         if (data, category) not in self._datasets:
             categories = options.categories if category is None else (category,)
             self._datasets[data, category] = options.load(data, categories=categories)
         return self._datasets[data, category]
 
 
+@dataclass(frozen=True)
+class _Record:
+    """Where the report of a run is, and what it says of the run."""
+
+    folder: Path
+    row: Row
+    run: Run
+    provenance: Mapping[str, Any]
+    published: Published | None
+
+    def read(self, protocol: str, counts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The report, None where there is none of this run."""
+        if not (file := self.folder / REPORT).is_file():
+            return None
+        wanted = {"system": jaxad.CLIPFusion.name, "model": to_json(self.run.config), "threshold": None}
+        wanted = json.loads(json.dumps({**wanted, **self.provenance}))
+        report = json.loads(file.read_text("utf-8"))
+        same = {name: report["config"].get(name) for name in wanted} == wanted
+        return report if same and report["protocol"] == protocol and report["data"]["counts"] == counts else None
+
+    def write(self, scored: Scored, dataset: DataSet, weights: str) -> None:
+        """Leaves the report of a finished pass."""
+        provenance = {**self.provenance, "preset": self.row.preset, "weights": weights}
+        keep(self.folder, scored, dataset, published=self.published, provenance=provenance)
+
+
 def _joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means of the metrics of one category (or of all) over seeds, and `std` where there are several."""
     columns = {name: [result[name] for result in results] for name in REPORTED}
-    joined: dict[str, Any] = {name: combined(values, np.mean) for name, values in columns.items()}
+    joined: dict[str, Any] = {name: combined(values) for name, values in columns.items()}
     reasons = {}
     for name, values in columns.items():
         if None in values:
@@ -271,7 +354,7 @@ def _joined(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if reasons or "undefined" in results[0]:
         joined["undefined"] = reasons
     if len(results) > 1:
-        joined["std"] = {name: combined(values, deviation) for name, values in columns.items()}
+        joined["std"] = {name: deviation(values) for name, values in columns.items()}
     return joined
 
 

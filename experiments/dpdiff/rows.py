@@ -5,6 +5,7 @@ Not an experiment itself; `table5.py` and its neighbors call `Table.row` for eac
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +16,11 @@ import jax
 import jaxad
 from experiments.records import Printed, keep, run_record
 from experiments.rows import DataOptions, Lines, Mean, slug
+from jaxad import metrics
 from jaxad.features import FeatureCache
 from jaxad.inference.checkpoint import read_meta
-from jaxad.inference.evaluation import score
+from jaxad.inference.steps import is_run
+from jaxad.inference.together import score_under
 from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS
 from jaxad.models.backbone import load_backbone
@@ -27,6 +30,8 @@ PROTOCOL = "exact-256"
 """The paper names no protocol; all thresholds, at the size that the field compares at."""
 REPORTS = "reports"
 """Folder of the records; those under another protocol lie in one of their own."""
+FEATURES = "features"
+"""Folder of cached features, which goes when a table is finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +50,13 @@ class RunOptions(DataOptions):
     """Side of the square input in pixels; the preset's if not given."""
     holdout: float = 0.0
     """Share of normal images kept out of training; 0 in the paper."""
-    protocol: Literal["exact-256", "dpdiff"] = PROTOCOL
-    """Evaluation: maps smoothed and compared at 256 px, as the field does, or not smoothed at 448 px, as Eq. 24 is
-    written. Runs are the same for both, so that the second only evaluates."""
+    protocols: tuple[str, ...] = (PROTOCOL,)
+    """Evaluation protocols, all out of one pass: `exact-256` smooths and compares maps at 256 px, as the field does,
+    `dpdiff` has them at 448 px and not smoothed, as Eq. 24 is written, `ader` is that of the published baselines. Runs
+    are the same for all, so that further protocols only evaluate."""
+    cache: Literal["disk", "off"] = "disk"
+    """Where features of the images are kept until the table is finished: below --out (1.6 MB for an image of 448 px),
+    or nowhere, so that they are computed whenever they are needed."""
     seeds: tuple[int, ...] = (0,)
     """Each row is trained once for each of them; more than one gives mean and standard deviation."""
 
@@ -61,39 +70,64 @@ class RowOptions(RunOptions):
 
 
 class Table:
-    """Trains and evaluates rows and prints ours beside the published ones.
+    """Trains and evaluates rows and prints ours beside the published ones; a context that cleans up behind itself.
 
     Columns are `jaxad.metrics.METRICS`, macro means over the categories; published values stand in this order. Records
     lie in the folder `reports` of --out, of another protocol in `reports-PROTOCOL`.
+
+    Features of training images are kept on disk while the table is made. Those of test images are kept too where rows
+    share them; else each row looks at the images once, and memory and disk do not grow with them.
 
     Args:
         options: of the command line.
         published: percent by row.
         source: table that they are from.
         data: data set that they are of.
+        shares: whether the rows see images alike: one backbone, its blocks, and size.
 
     Attributes:
         config, train: settings of a row that changes nothing.
-        rows: mean over the seeds of each metric, 0..1, by row.
+        rows: mean over the seeds of each metric, 0..1, by row, under the first protocol.
+        reports: contents of report.json by row, one for each seed, under the first protocol.
     """
 
     def __init__(
-        self, options: RowOptions, published: Mapping[str, Sequence[float]], source: str, data: str = "mvtec_ad"
+        self,
+        options: RowOptions,
+        published: Mapping[str, Sequence[float]],
+        source: str,
+        data: str = "mvtec_ad",
+        *,
+        shares: bool = False,
     ):
+        for name in options.protocols:
+            metrics.protocol(name)
         given = {"backbone": options.backbone, "image_size": options.image_size}
         changes = {name: value for name, value in given.items() if value is not None}
         self.config = jaxad.DPDiffConfig.preset(options.preset, **changes)
         self.train = jaxad.TrainConfig.preset(options.preset)
         self.train = replace(self.train, steps=options.steps or self.train.steps)
+        if options.cache == "off":
+            self.train = replace(self.train, cache="off")
         self.rows: dict[str, Mean] = {}
-        self._options = options
+        self.reports: dict[str, list[dict[str, Any]]] = {}
+        self._options, self._kept = options, {"train", "test"} if shares else {"train"}
         self._dataset = options.load(options.data, holdout=options.holdout)
         self._reporter = Reporter()
-        self._reports = REPORTS if options.protocol == PROTOCOL else f"{REPORTS}-{options.protocol}"
         self._backbone: tuple[Any, Any] = (None, None)
-        self._features: tuple[Any, dict[str, FeatureCache]] = (None, {})
-        self._printed = Printed(f"DPDiff-AD, {source}", options.protocol, METRICS, published, data)
-        self._lines = Lines(self._printed, width=28)
+        self._caches: dict[str, tuple[Any, FeatureCache]] = {}
+        tables = {name: Printed(f"DPDiff-AD, {source}", name, METRICS, published, data) for name in options.protocols}
+        self._printed = tables
+        self._lines = Lines(tables[options.protocols[0]], width=28)
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Removes cached features, unless the table is to go on after an error."""
+        self._caches.clear()
+        if kind is None:
+            shutil.rmtree(self._options.out / FEATURES, ignore_errors=True)
 
     def row(self, name: str, *, train: dict | None = None, **changes: Any) -> None:
         """Trains (or resumes) one row for each seed, evaluates and prints it.
@@ -103,36 +137,38 @@ class Table:
             train: fields of TrainConfig that differ.
             changes: fields of DPDiffConfig that differ.
         """
-        folder = self._options.out / slug(name)
+        options, test = self._options, self._dataset.test
         config = replace(self.config, **changes)
-        reports = []
-        for seed in self._options.seeds:
+        reports: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in options.protocols}
+        for seed in options.seeds:
             training = replace(self.train, **(train or {}), seed=seed)
             detector = jaxad.DPDiff.create(config, key=jax.random.key(seed), backbone=self._loaded(config))
-            features = self._encoded(detector)
-            workdir = folder / f"seed-{seed}"
+            workdir = options.out / slug(name) / f"seed-{seed}"
             trained = jaxad.fit(
                 detector,
                 self._dataset.train,
                 training,
                 workdir=workdir,
-                provenance={"preset": self._options.preset, "holdout": self._options.holdout},
-                features=features["train"],
+                provenance={"preset": options.preset, "holdout": options.holdout},
+                features=None if _is_trained(workdir, training) else self._features(detector, "train"),
                 reporter=self._reporter,
             )
-            with self._reporter.images(name, len(self._dataset.test)) as progress:
-                scored = score(
-                    trained.model,
-                    self._dataset.test,
-                    protocol=self._options.protocol,
-                    features=features["test"],
-                    progress=progress,
-                )
-            provenance = {"row": name, "preset": self._options.preset, **run_record(read_meta(workdir))}
-            kept = self._options.out / self._reports / slug(name) / f"seed-{seed}"
-            published = self._printed.row(name)
-            reports.append(keep(kept, scored, self._dataset, published=published, provenance=provenance))
-        self.rows[name] = self._lines.show(name, [report["mean"] for report in reports], reports=reports)
+            features = self._features(detector, "test")
+            with self._reporter.images(name, len(test)) as progress:
+                scored = score_under(trained.model, test, options.protocols, features=features, progress=progress)
+            provenance = {"row": name, "preset": options.preset, **run_record(read_meta(workdir))}
+            for protocol, found in scored.items():
+                folder = REPORTS if protocol == PROTOCOL else f"{REPORTS}-{protocol}"
+                kept = options.out / folder / slug(name) / f"seed-{seed}"
+                published = self._printed[protocol].row(name)
+                reports[protocol].append(keep(kept, found, self._dataset, published=published, provenance=provenance))
+        self.reports[name] = reports[options.protocols[0]]
+        for protocol, own in reports.items():
+            means = [report["mean"] for report in own]
+            if protocol == options.protocols[0]:
+                self.rows[name] = self._lines.show(name, means, reports=own)
+            else:
+                self._lines.show(f"{name}, {protocol}", means)
 
     def _loaded(self, config: jaxad.DPDiffConfig):
         wanted = (config.backbone, compute_dtype(config.precision))
@@ -140,14 +176,21 @@ class Table:
             self._backbone = (wanted, load_backbone(wanted[0], dtype=wanted[1]))
         return self._backbone[1]
 
-    def _encoded(self, detector: jaxad.Detector) -> dict[str, FeatureCache]:
-        """Features of both parts; rows that share a backbone, its blocks and the image size share them."""
+    def _features(self, detector: jaxad.Detector, part: Literal["train", "test"]) -> FeatureCache | None:
+        """Cached features of a part; None where they are computed when they are needed."""
+        if self._options.cache == "off" or part not in self._kept:
+            return None
         wanted = (detector.inputs.identity, tuple(detector.inputs.views.items()))
-        if self._features[0] != wanted:
-            caches = {}
-            for part, source in (("train", self._dataset.train), ("test", self._dataset.test)):
-                folder = self._options.out / "features" / part
-                with self._reporter.images(f"{part} features", len(source)) as progress:
-                    caches[part] = FeatureCache.build(detector, source, folder=folder, progress=progress)
-            self._features = (wanted, caches)
-        return self._features[1]
+        if (known := self._caches.get(part)) is None or known[0] != wanted:
+            source, folder = getattr(self._dataset, part), self._options.out / FEATURES / part
+            with self._reporter.images(f"{part} features", len(source)) as progress:
+                cache = FeatureCache.build(detector, source, folder=folder, progress=progress)
+            self._caches[part] = wanted, cache
+        return self._caches[part][1]
+
+
+def _is_trained(workdir: Path, training: jaxad.TrainConfig) -> bool:
+    """Whether a run has all its steps, so that nobody needs features to train it."""
+    if not is_run(workdir):
+        return False
+    return bool((meta := read_meta(workdir)).get("complete")) and meta["step"] == training.steps

@@ -11,6 +11,7 @@ other detectors are in the paper.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import tyro
@@ -40,15 +41,18 @@ class Benchmarks(RunOptions):
 
 def main(options: Benchmarks) -> dict[str, Mean]:
     """Runs each benchmark and prints ours beside the published values; returns the means by benchmark."""
-    rows: dict[str, Mean] = {}
+    return {name: table.rows[name] for name, table in run(options)}
+
+
+def run(options: Benchmarks) -> Iterator[tuple[str, Table]]:
+    """Runs each benchmark; its row has the benchmark's name."""
     shared = {setting.name: getattr(options, setting.name) for setting in fields(RunOptions)}
     for name in options.benchmarks:
         steps = options.steps or (100_000 if name.startswith("real_iad") else 40_000)
         changes = {"data": name, "out": options.out / name.replace("/", "-"), "steps": steps}
-        table = Table(RowOptions(**{**shared, **changes}), PUBLISHED, "Tables 1 to 3", name)
-        table.row(name)
-        rows |= table.rows
-    return rows
+        with Table(RowOptions(**{**shared, **changes}), PUBLISHED, "Tables 1 to 3", name) as table:
+            table.row(name)
+        yield name, table
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each row and prints ours beside the published one; returns the means by row."""
-    table = Table(options, PUBLISHED, "Table 5")
-    alone: dict[str, Any] = {"denoiser": "none", "score": "prototype", "precondition": "none"}
-    table.row("local prototypes alone", global_prototypes=0, **alone)
-    table.row("global prototypes alone", local_prototypes=0, **alone)
-    table.row("diffusion", local_prototypes=0, global_prototypes=0)
-    table.row("diffusion, local", global_prototypes=0)
-    table.row("diffusion, global", local_prototypes=0)
-    table.row("diffusion, local, global")
+    with Table(options, PUBLISHED, "Table 5", shares=True) as table:
+        alone: dict[str, Any] = {"denoiser": "none", "score": "prototype", "precondition": "none"}
+        table.row("local prototypes alone", global_prototypes=0, **alone)
+        table.row("global prototypes alone", local_prototypes=0, **alone)
+        table.row("diffusion", local_prototypes=0, global_prototypes=0)
+        table.row("diffusion, local", global_prototypes=0)
+        table.row("diffusion, global", local_prototypes=0)
+        table.row("diffusion, local, global")
     return table.rows
 
 

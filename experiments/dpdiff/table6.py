@@ -25,9 +25,9 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each resolution, or `--image-size` alone, and prints ours beside the published one; the means by row."""
-    table = Table(options, PUBLISHED, "Table 6")
-    for size in [options.image_size] if options.image_size else (224, 336, 448, 560):
-        table.row(f"{size} px", image_size=size)
+    with Table(options, PUBLISHED, "Table 6") as table:
+        for size in [options.image_size] if options.image_size else (224, 336, 448, 560):
+            table.row(f"{size} px", image_size=size)
     return table.rows
 
 

@@ -54,9 +54,9 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each backbone, or `--backbone` alone, and prints ours beside the published one; the means by row."""
-    table = Table(options, PUBLISHED, "Table 7")
-    for name, backbone in {options.backbone: options.backbone}.items() if options.backbone else BACKBONES.items():
-        table.row(name, backbone=backbone, blocks=None)
+    with Table(options, PUBLISHED, "Table 7") as table:
+        for name, backbone in {options.backbone: options.backbone}.items() if options.backbone else BACKBONES.items():
+            table.row(name, backbone=backbone, blocks=None)
     return table.rows
 
 

@@ -27,9 +27,9 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each choice of blocks and prints ours beside the published one; returns the means by row."""
-    table = Table(options, PUBLISHED, "Table 8")
-    for first, last in ((2, 5), (4, 7), (6, 9), (6, 11), (8, 11), (10, 11)):
-        table.row(f"blocks {first}-{last}", blocks=tuple(range(first, last + 1)))
+    with Table(options, PUBLISHED, "Table 8") as table:
+        for first, last in ((2, 5), (4, 7), (6, 9), (6, 11), (8, 11), (10, 11)):
+            table.row(f"blocks {first}-{last}", blocks=tuple(range(first, last + 1)))
     return table.rows
 
 

@@ -24,9 +24,9 @@ PUBLISHED = {
 
 def main(options: RowOptions) -> dict[str, Mean]:
     """Runs each architecture and prints ours beside the published one; returns the means by row."""
-    table = Table(options, PUBLISHED, "Table 9")
-    for name, denoiser in (("U-Net", "unet"), ("U-ViT", "uvit"), ("DiT", "dit")):
-        table.row(name, denoiser=denoiser)
+    with Table(options, PUBLISHED, "Table 9", shares=True) as table:
+        for name, denoiser in (("U-Net", "unet"), ("U-ViT", "uvit"), ("DiT", "dit")):
+            table.row(name, denoiser=denoiser)
     return table.rows
 
 

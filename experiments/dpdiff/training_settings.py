@@ -40,9 +40,9 @@ class Training(RowOptions):
 
 def main(options: Training) -> dict[str, Mean]:
     """Runs every setting and prints its means; returns them by row."""
-    table = Table(options, {}, "training settings")
-    for name in options.rows:
-        table.row(name, **ROWS[name])
+    with Table(options, {}, "training settings", shares=True) as table:
+        for name in options.rows:
+            table.row(name, **ROWS[name])
     return table.rows
 
 

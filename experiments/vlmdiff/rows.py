@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import numpy as np
 
 import jaxad
 from experiments.records import Printed, keep, run_record
-from experiments.rows import DataOptions, Lines, Mean, combined, slug
+from experiments.rows import DataOptions, Lines, Mean, slug
 from experiments.vlmdiff.caption_rows import described
 from jaxad.config import FirstStageConfig, FirstStageTrainConfig
 from jaxad.errors import ConfigError
@@ -27,6 +26,7 @@ from jaxad.io.progress import Reporter
 from jaxad.models.convnets.lpips import holds_lpips
 from jaxad.models.stable_diffusion.checkpoints import find_part
 from jaxad.models.stable_diffusion.untrained import is_random
+from jaxad.report.comparison.methods import combined
 from jaxad.training.autoencoder.trainer import fit_autoencoder
 
 PROTOCOL = "diad"
@@ -211,7 +211,7 @@ class Table:
     def average(self, name: str, rows: Sequence[str]) -> Mean:
         """Prints the mean of rows as a row of its own."""
         columns = {metric: [self.rows[row][metric] for row in rows] for metric in self._metrics}
-        return self.show(name, [{metric: combined(values, np.mean) for metric, values in columns.items()}])
+        return self.show(name, [{metric: combined(values) for metric, values in columns.items()}])
 
     def steps(self, data: str, images: int, training: jaxad.TrainConfig, epochs: int | None = None) -> int:
         """Optimizer steps of a row with that number of published epochs, on a data set of so many images."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import tyro
 
-from experiments.rows import combined
 from experiments.vlmdiff.rows import METRICS, Mean, RowOptions, Table
 
 DATA = ("mvtec_ad", "visa")
@@ -32,7 +31,7 @@ def main(options: RowOptions) -> dict[str, Mean]:
         table.evaluate(f"{data}, captions", data, workdirs, captions="always")
         without, given = (table.reports[f"{data}, {what}"] for what in ("no text", "captions"))
         pairs = [(before["mean"], after["mean"]) for before, after in zip(without, given, strict=True)]
-        changes = [{m: combined([a[m], b[m]], lambda two: two[1] - two[0]) for m in METRICS} for a, b in pairs]
+        changes = [{m: None if None in (a[m], b[m]) else b[m] - a[m] for m in METRICS} for a, b in pairs]
         table.show(f"{data}, difference", changes)
     return table.rows
 

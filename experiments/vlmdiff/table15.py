@@ -12,16 +12,16 @@ in the paper.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from experiments.by_category import read_report, show_categories
+from experiments.records import Printed
 from experiments.vlmdiff.rows import METRICS, PROTOCOL, TITLES, DetectorName, Mean, RowOptions, Table
-from jaxad.errors import DataError
 
 DATA = "real_iad"
 
@@ -109,47 +109,21 @@ class Table15(RowOptions):
 def main(options: Table15) -> dict[str, dict[str, Mean]]:
     """Prints ours beside the published values, category by category; returns them by detector."""
     if options.report is not None:
-        return {"vlmdiff": show(options, "vlmdiff", [read(options.report)])}
+        return {"vlmdiff": show("vlmdiff", [read_report(options.report, PROTOCOL, METRICS)])}
     rows = {}
     for data in options.data or (DATA,):
         table = Table(options, MEANS, "Tables 15 and 16")
         for detector in options.detectors:
             name = f"{data}, {TITLES[detector]}" if detector != "vlmdiff" else data
             table.row(name, data, detector=detector)
-            rows[detector] = rows.get(detector, {}) | show(options, detector, table.reports[name])
+            rows[detector] = rows.get(detector, {}) | show(detector, table.reports[name])
     return rows
 
 
-def show(options: RowOptions, detector: DetectorName, reports: Sequence[dict[str, Any]]) -> dict[str, Mean]:
+def show(detector: DetectorName, reports: Sequence[dict[str, Any]]) -> dict[str, Mean]:
     """Prints the categories of some reports, one for each seed, and their mean; returns them by category."""
-    print(f"\n{TITLES[detector]}, category by category")
-    table = Table(options, PUBLISHED[TITLES[detector]], "Tables 15 and 16")
-    for category in reports[0]["classes"]:
-        of_category = {"data": f"{DATA}/{category}", "reports": [only(report, category) for report in reports]}
-        table.show(category, [report["classes"][category] for report in reports], **of_category)
-    table.show("mean", [report["mean"] for report in reports], data=DATA, reports=reports)
-    return table.rows
-
-
-def only(report: Mapping[str, Any], category: str) -> dict[str, Any]:
-    """A report of one of its categories."""
-    return {**report, "classes": {category: report["classes"][category]}}
-
-
-def read(file: Path) -> dict[str, Any]:
-    """A report under the published protocol.
-
-    Raises:
-        DataError: no such file, no report, or one under another protocol.
-    """
-    try:
-        report = json.loads(file.read_text("utf-8"))
-        protocol, known = report["protocol"], {metric for row in report["classes"].values() for metric in row}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file}: no report.json of `jaxad evaluate`: {error}") from error
-    if protocol != PROTOCOL or not known.issuperset(METRICS):
-        raise DataError(f"{file}: protocol {protocol}; the tables need {PROTOCOL}, with {', '.join(METRICS)}")
-    return report
+    printed = Printed("VLMDiff, Tables 15 and 16", PROTOCOL, METRICS, PUBLISHED[TITLES[detector]], DATA)
+    return show_categories(f"{TITLES[detector]}, category by category", printed, reports)
 
 
 if __name__ == "__main__":

@@ -184,6 +184,10 @@ def _typed(hint: Any, value: Any) -> Any:
         if len(value) != len(arguments):
             raise ValueError(f"must be {len(arguments)} values")
         return tuple(map(_typed, arguments, value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise TypeError("must be an object")
+        return {_typed(arguments[0], key): _typed(arguments[1], item) for key, item in value.items()}
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

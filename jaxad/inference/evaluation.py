@@ -153,14 +153,7 @@ def score(
     source = source.test if isinstance(source, DataSet) else source
     if threshold is not None and threshold.protocol != protocol:
         raise ConfigError(f"protocol = {protocol!r}: the threshold was measured under {threshold.protocol!r}")
-    if not len(source):
-        raise DataError(f"{source.name}: no test images")
-    unlabeled = [str(record.file) for record in source.records if record.label is None]
-    if unlabeled:
-        raise DataError(
-            f"{source.name}: {len(unlabeled)} images have no label; evaluation needs test/good and test/DEFECT",
-            [Problem("no label", file, "whether it is normal is not known") for file in unlabeled],
-        )
+    check_labels(source)
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     scored, began = Scored(detector, source, predictor, threshold), 0.0
     scored.resolution = resolution
@@ -175,6 +168,18 @@ def score(
             scored.images += len(output.scores)
     scored.seconds = time.perf_counter() - began
     return scored
+
+
+def check_labels(source: Source) -> None:
+    """Raises DataError where there are no images, or some without label."""
+    if not len(source):
+        raise DataError(f"{source.name}: no test images")
+    unlabeled = [str(record.file) for record in source.records if record.label is None]
+    if unlabeled:
+        raise DataError(
+            f"{source.name}: {len(unlabeled)} images have no label; evaluation needs test/good and test/DEFECT",
+            [Problem("no label", file, "whether it is normal is not known") for file in unlabeled],
+        )
 
 
 def make_report(

@@ -6,6 +6,7 @@ This is the only inference path; evaluation, thresholds, prediction and benchmar
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -83,9 +84,6 @@ class Predictor:
         protocol: name of an evaluation protocol, which says how maps are resized, smoothed and scored.
         batch_size: rounded up to a multiple of the number of devices.
         mesh: devices; None for all.
-
-    Attributes:
-        arrays: of the detector by path, on the devices; kernels are of the type in which they compute.
     """
 
     def __init__(
@@ -98,9 +96,13 @@ class Predictor:
         self._detector = detector
         # Several devices must get the programs of several threads in one order.
         self._launch = threading.Lock()
-        graphdef, arrays = module_state.split(detector)
-        self.arrays = parallel.shard_parameters(with_rounded_kernels(detector, arrays), self.mesh)
+        graphdef, self._given = module_state.split(detector)
         self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, Any]:
+        """Of the detector by path, on the devices; kernels are of the type in which they compute."""
+        return parallel.shard_parameters(with_rounded_kernels(self._detector, self._given), self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
@@ -120,9 +122,9 @@ class Predictor:
         inputs = self._detector.inputs
         side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
         blank = ImageList([np.zeros((side, side, 3), np.uint8)], category or next(iter(self._detector.categories), ""))
-        (loaded,) = self._batches(blank, None, 0)
+        (loaded,) = self.batches(blank, None, 0)
         if self._detector.tiling is not None or self._detector.regions:
-            parallel.to_host(self._raw(loaded.batch))
+            parallel.to_host(self.raw(loaded.batch))
         else:
             self(loaded.batch)
 
@@ -162,13 +164,13 @@ class Predictor:
             if features is not None:
                 raise DataError(f"{source.name}: features of whole images serve no detector of tiles or of a region")
             views = self._detector.inputs.views
-            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self._raw, regions, workers)
+            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self.raw, regions, workers)
             # The loader makes views of whole images, and hands on those of which tiles are to be cut.
             how = {"originals": originals or tiling is not None, "on_unreadable": on_unreadable}
             how["views"] = views if tiling is None else {}
             if masks:
                 how |= {"masks": _whole, "gray_masks": self.protocol.gray_masks}
-            one_by_one = self._batches(source, indices, workers, tiled=True, **how)
+            one_by_one = self.batches(source, indices, workers, tiled=True, **how)
             options = {"mark": on_unreadable == "mark", "masks": masks, "resolution": resolution}
             yield from tiled(one_by_one, originals=originals, progress=progress, **options)
             return
@@ -176,14 +178,13 @@ class Predictor:
         options = {"originals": originals, "on_unreadable": on_unreadable}
         if masks:
             options |= {"masks": self.protocol.resize_mask, "gray_masks": self.protocol.gray_masks}
-        for loaded in self._batches(source, indices, workers, **options):
-            places = [*loaded.indices, *[0] * (self.batch_size - len(loaded.indices))]
+        for loaded in self.batches(source, indices, workers, **options):
             with self._launch:
                 batch = parallel.shard_batch(loaded.batch, self.mesh)
                 if features is None:
                     result = self._programs.predict(self.arrays, batch)
                 else:
-                    result = self._programs.judge(self.arrays, parallel.shard_batch(features[places], self.mesh), batch)
+                    result = self._programs.judge(self.arrays, self._cached(features, loaded.indices), batch)
             if waiting is not None:
                 yield self._output(*waiting, progress)
             waiting = result, loaded
@@ -206,16 +207,22 @@ class Predictor:
             # What lies between a tile and its map is no figure of the image.
             yield from ((Explanation(), None) for _ in indices)
             return
-        for loaded in self._batches(source, indices, workers, originals=True):
+        for loaded in self.batches(source, indices, workers, originals=True):
             found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
             found = parallel.to_host(found)
             for place in range(len(loaded.records)):
                 yield jax.tree.map(lambda array, place=place: array[place], found), loaded.originals[place]
 
-    def _batches(
+    def batches(
         self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any
     ) -> Iterator[LoadedBatch]:
-        """The images as the detector sees them; `tiled` for maps to be put together of: one by one, by every host."""
+        """The images as the detector sees them, on the host.
+
+        Args:
+            source, indices, workers: as in `stream`.
+            tiled: whether maps are to be put together of tiles: one image after the other, on every host.
+            options: of `jaxad.data.batches`; "views" in place of the detector's.
+        """
         rows = None if tiled else parallel.local_rows(self.batch_size, self.mesh)
         views, images = options.pop("views", self._detector.inputs.views), 1 if tiled else self.batch_size
         # Images of 16 bits are read as those were that the detector was fitted on.
@@ -225,9 +232,20 @@ class Predictor:
         for loaded in batches(source, views, images, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded, mark), training=False, mark=mark)
 
-    def _raw(self, batch: Batch) -> Any:
+    def raw(self, batch: Batch) -> Any:
+        """The detector's own maps [b h w] of a full, padded batch, and its scores [b] or None, before the protocol."""
         with self._launch:
             return self._programs.raw(self.arrays, parallel.shard_batch(batch, self.mesh))
+
+    def raw_of(self, features: FeatureCache, indices: Sequence[int], batch: Batch) -> Any:
+        """The same of images whose features are computed already, by their numbers."""
+        with self._launch:
+            return self._programs.raw_of(self.arrays, self._cached(features, indices), batch)
+
+    def _cached(self, features: FeatureCache, indices: Sequence[int]) -> Any:
+        """Features of those images on the devices, filled up to a batch."""
+        places = [*indices, *[0] * (self.batch_size - len(indices))]
+        return parallel.shard_batch(features[places], self.mesh)
 
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
         scores, maps = parallel.to_host(result)

@@ -37,6 +37,7 @@ class Programs:
         predict: (arrays, batch) -> scores [b] and maps [b h w] of the protocol.
         judge: (arrays, features, batch) -> the same, of features that are computed already.
         raw: (arrays, batch) -> the detector's own maps [b h w], and its scores [b] or None, before the protocol.
+        raw_of: (arrays, features, batch) -> the same, of features that are computed already.
         explain: (arrays, batch) -> an explanation of every image.
     """
 
@@ -44,6 +45,7 @@ class Programs:
         self._graphdef, self._protocol, self._devices = graphdef, protocol, mesh.size
         self.predict = jax.jit(parallel.on_mesh(self._predict, mesh))
         self.raw = jax.jit(parallel.on_mesh(self._raw, mesh))
+        self.raw_of = jax.jit(parallel.on_mesh(self._raw_of, mesh))
         self.judge = jax.jit(parallel.on_mesh(self._judge, mesh))
         self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
 
@@ -51,13 +53,10 @@ class Programs:
         return self._in_parts(lambda part: self._judge(arrays, self._detector(arrays).encode(part), part), batch)
 
     def _raw(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
-        detector = self._detector(arrays)
+        return self._in_parts(lambda part: self._raw_of(arrays, self._detector(arrays).encode(part), part), batch)
 
-        def plain(part: Batch) -> tuple[jax.Array, jax.Array | None]:
-            judgement: Any = _checked(_judgement(detector, detector.encode(part), part), len(part.seed))
-            return jnp.asarray(judgement.maps, jnp.float32), judgement.scores
-
-        return self._in_parts(plain, batch)
+    def _raw_of(self, arrays: Any, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+        return unprocessed(self._detector(arrays), features, batch)
 
     def _in_parts(self, work: Callable[[Batch], Any], batch: Batch) -> Any:
         """What a function makes of a batch; a single CPU does a few images at once."""
@@ -100,9 +99,19 @@ def programs_of(detector: Detector, graphdef: nnx.GraphDef, protocol: Protocol, 
 
 def judged(detector: Detector, protocol: Protocol, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Scores [b] and maps [b h w] of the protocol, from the features of a batch; to be traced."""
-    judgement = _checked(_judgement(detector, features, batch), len(batch.seed))
-    maps, scores = protocol.postprocess(judgement.maps)
-    return scores if judgement.scores is None else judgement.scores, maps  # type: ignore[return-value]
+    return processed(protocol, *unprocessed(detector, features, batch))
+
+
+def unprocessed(detector: Detector, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
+    """The detector's own maps [b h w], and its scores [b] or None; to be traced."""
+    judgement: Any = _checked(_judgement(detector, features, batch), len(batch.seed))
+    return jnp.asarray(judgement.maps, jnp.float32), judgement.scores
+
+
+def processed(protocol: Protocol, maps: jax.Array, scores: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Scores [b] and maps [b h w] under a protocol, from what `unprocessed` gives; to be traced."""
+    maps, from_maps = protocol.postprocess(maps)
+    return from_maps if scores is None else scores, maps
 
 
 def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgement:

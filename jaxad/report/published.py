@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jaxad.config.fields import read_fields
 from jaxad.data.registry import datasets
 from jaxad.errors import ConfigError, ReportError
 from jaxad.io.json_files import SETTINGS, read_json
@@ -76,17 +77,20 @@ def read_published(file: Path) -> list[Published]:
     return [row for row in rows if row is not None]
 
 
+def misfits(rows: Iterable[tuple[Published, Mapping[str, Any]]]) -> str:
+    """Why published rows are not to stand beside the reports that they come with, "" where they are."""
+    return "; ".join(dict.fromkeys(said for row, report in rows if (said := row.misfit(report))))
+
+
 def _row(given: Any) -> Published | None:
     """A row from its JSON values, None where they are none."""
-    names = {field.name for field in fields(Published)}
-    if not isinstance(given, dict) or not {"source", "data", "protocol", "values"} <= given.keys() <= names:
+    if not isinstance(given, dict) or not {"source", "data", "protocol", "values"} <= given.keys():
         return None
-    found = Published(**given)
-    texts = all(isinstance(text, str) for text in (found.source, found.data, found.protocol, found.row))
-    shares = isinstance(found.values, dict) and all(
-        name in METRICS and isinstance(value, float | int) and -1 <= value <= 1 for name, value in found.values.items()
-    )
-    return found if texts and shares else None
+    values, problems = read_fields(Published, given)
+    shares = values.get("values", {}).items()
+    if problems or any(name not in METRICS or not -1 <= value <= 1 for name, value in shares):
+        return None
+    return Published(**values)
 
 
 def _other_data(data: str, report: Mapping[str, Any]) -> str:

@@ -37,7 +37,10 @@ def test_rows_that_fit_stand_below_the_methods(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("content", ["{}", "[3]", '[{"source": "a"}]', "[", '[{"a": 1}]'])
+WORDS = '[{"source": "a", "data": "b", "protocol": "exact-256", "values": {"image_auroc": "high"}}]'
+
+
+@pytest.mark.parametrize("content", ["{}", "[3]", '[{"source": "a"}]', "[", '[{"a": 1}]', WORDS])
 def test_a_file_of_another_form_is_refused(content, tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(content)

@@ -1,11 +1,10 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from experiments.records import Printed, keep, run_record
-from experiments.rows import DataOptions, Lines, combined, deviation, percent, slug
+from experiments.rows import DataOptions, Lines, percent, slug
 from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.evaluation import score
 from jaxad.report.comparison.comparison import compare
@@ -67,10 +66,7 @@ def test_a_record_is_a_report_that_can_be_compared(trained, parts, tmp_path):
     assert environment["versions"]["jaxad"]
 
 
-def test_a_value_that_is_undefined_for_one_seed_is_undefined():
-    assert combined([1.0, None], np.mean) is None
-    assert combined([1.0, 3.0], np.mean) == 2.0
-    assert deviation([1.0, 3.0]) == pytest.approx(2**0.5)
+def test_shares_are_columns_of_percent():
     assert percent([0.5, None], 6) == "  50.0      -"
 
 

@@ -170,12 +170,12 @@ def test_few_images_are_under_way_at_once():
 
     def counted_images():
         nonlocal pulled
-        for loaded in predictor._batches(source, None, 1, tiled=True, originals=True):
+        for loaded in predictor.batches(source, None, 1, tiled=True, originals=True):
             pulled += 1
             yield loaded
 
     views = detector.inputs.views
-    stream = TiledStream(TILING, views, predictor.batch_size, predictor.protocol, predictor._raw)
+    stream = TiledStream(TILING, views, predictor.batch_size, predictor.protocol, predictor.raw)
     answered = 0
     for output in stream(counted_images()):
         answered += 1

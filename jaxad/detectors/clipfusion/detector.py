@@ -183,7 +183,13 @@ class CLIPFusion(Detector, Remembers):
         return Features(tokens, grid, extras)
 
     def remember(
-        self, source: Source, *, features: FeatureCache | None = None, progress: Progress | None = None
+        self,
+        source: Source,
+        *,
+        features: FeatureCache | None = None,
+        progress: Progress | None = None,
+        texts: Texts | None = None,
+        banks: Mapping[str, Array] | None = None,
     ) -> Self:
         """Learns the names of the source's categories, and remembers its images if it has any.
 
@@ -191,6 +197,9 @@ class CLIPFusion(Detector, Remembers):
             source: normal images, all of which become references, or `jaxad.data.ClassNames`.
             features: not used: references have prompts of their own.
             progress: called after every batch.
+            texts: what `embed_texts` gives for these settings and categories, if that is known already.
+            banks: what the `banks` of a detector hold that remembers `source`, by name, if that is known already;
+                with a bank for each category they serve `per_category = False` too.
 
         Raises:
             DataError: the source names no category.
@@ -200,19 +209,33 @@ class CLIPFusion(Detector, Remembers):
         categories = tuple(source.categories)
         if not categories or not all(categories):
             raise DataError(f"{source.name}: clipfusion needs the name of every image's category, for its prompts")
-        sees = "vision" in self.config.modalities and len(self.clip_banks) + len(self.diffusion_banks) > 0
+        sees = "vision" in self.config.modalities and len(self.bank_names) > 0
         if len(source) and not sees:
             raise ConfigError(f"{self.config.label} does not look at references: use none (shots = 0)")
         if not len(source) and "language" not in self.config.modalities:
             raise ConfigError(f"{source.name}: no references, but modalities = {self.config.modalities} needs them")
         self.config.check_categories(categories)
         self.learn_names(source)
-        self._learn_texts(embed_texts(self.config, categories))
+        self._learn_texts(texts or embed_texts(self.config, categories))
         # Without references too: those of an earlier call belong to other categories.
-        clip, diffusion = len(self.clip_banks), len(self.diffusion_banks)
-        banks = self._banks(source, progress) if len(source) else [Memory.empty() for _ in range(clip + diffusion)]
-        self.clip_banks, self.diffusion_banks = nnx.List(banks[:clip]), nnx.List(banks[clip:])
+        found = {} if not len(source) else self._banks(source, progress) if banks is None else banks
+        every = [Memory(jnp.asarray(found[name])) if found else Memory.empty() for name in self.bank_names]
+        clip = len(self.clip_banks)
+        self.clip_banks, self.diffusion_banks = nnx.List(every[:clip]), nnx.List(every[clip:])
         return self
+
+    @property
+    def bank_names(self) -> tuple[str, ...]:
+        """What the banks hold: features of CLIP as `PatchCLIP.banks` names them, then those of the UNet, "201 3" by
+        timestep and up-block."""
+        clip = self.patchclip.banks if self.patchclip else ()
+        return (*clip, *(f"{t} {block}" for t, block in (self.config.diffusion_taps if self.mapdiff else ())))
+
+    @property
+    def banks(self) -> dict[str, Array]:
+        """The references' features [g k c] by name; nothing without references."""
+        memories = (*self.clip_banks, *self.diffusion_banks)
+        return {name: bank[...] for name, bank in zip(self.bank_names, memories, strict=True) if bank.filled}
 
     def rename(self, categories: Sequence[str]) -> None:
         """Takes other categories, whose names alone make its prompts; "object" is a name for anything.
@@ -280,15 +303,19 @@ class CLIPFusion(Detector, Remembers):
                 map, score = self.patchclip.language(tower, extras, texts["clip_texts"], scale[...])
                 found["clip"][0]["language"], found["clip"][1]["language"] = map, score
             if vision and len(self.clip_banks):
-                map = self.patchclip.vision(extras, [bank[...] for bank in self.clip_banks], texts["bank"])
+                map = self.patchclip.vision(extras, self._searched(self.clip_banks), texts["bank"])
                 found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.max((1, 2))
         if self.mapdiff:
-            assert self.backbone.unet is not None
-            banks = [bank[...] for bank in self.diffusion_banks] if vision else []
+            banks = self._searched(self.diffusion_banks) if vision else []
             found["diffusion"] = self.mapdiff.terms(self.backbone.unet, extras, texts, banks, texts["bank"], language)
         # A model without banks has nothing to say where only references count.
         found = {model: both for model, both in found.items() if both[0]}
         return {model: both[0] for model, both in found.items()}, {model: both[1] for model, both in found.items()}
+
+    def _searched(self, banks: Sequence[Memory]) -> list[jax.Array]:
+        """Banks [g k c] as images are compared with them; what fills one up is never near, in one of all either."""
+        arrays = [jnp.asarray(bank[...]) for bank in banks]
+        return arrays if self.config.per_category else [a.reshape(1, -1, a.shape[-1]) for a in arrays]
 
     def reference_tokens(self, batch: Batch) -> list[jax.Array]:
         """Features [b n c] of references for each bank, those of CLIP first."""
@@ -300,15 +327,13 @@ class CLIPFusion(Detector, Remembers):
             found += self.mapdiff.references(self.backbone.unet, extras, texts)
         return [tokens.astype(jnp.float32) for tokens in found]
 
-    def _banks(self, source: Source, progress: Progress | None) -> list[Memory]:
+    def _banks(self, source: Source, progress: Progress | None) -> dict[str, np.ndarray]:
         mesh = parallel.make_mesh()
         graphdef, arrays = module_state.split(self)
         arrays = parallel.shard_parameters(arrays, mesh)
         encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, arrays).reference_tokens(batch))
         groups = self.categories if self.config.per_category else ("",)
-        entries: list[dict[str, list[np.ndarray]]] = [
-            {name: [] for name in groups} for _ in (*self.clip_banks, *self.diffusion_banks)
-        ]
+        entries: list[dict[str, list[np.ndarray]]] = [{name: [] for name in groups} for _ in self.bank_names]
         size = min(BATCH, len(source))
         size += -size % mesh.size
         for loaded in batches(source, self.inputs.views, size, rows=parallel.local_rows(size, mesh)):
@@ -326,4 +351,4 @@ class CLIPFusion(Detector, Remembers):
                 progress(len(loaded.records))
         patches = [[np.concatenate(images) for images in bank.values()] for bank in entries]
         banks = (stack_banks([bank_entries(group, "cosine") for group in groups]) for groups in patches)
-        return [Memory(jnp.asarray(bank)) for bank in banks]
+        return dict(zip(self.bank_names, banks, strict=True))

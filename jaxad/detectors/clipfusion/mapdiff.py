@@ -6,7 +6,7 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,16 +23,44 @@ from jaxad.nn.platforms import target_platform
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array
 
+_STATE_TEXTS = {"text": "queries", "places": "places", "used": "used"}
+"""What a pair of image and state has of the texts."""
 _SCHEDULE = scaled_linear_schedule()
 """Stable Diffusion's."""
 
 
-class _Call(NamedTuple):
-    """One call of the UNet: its timesteps, the cross-attentions it gives, and (tap number, timestep number, stage)."""
+Passes = Mapping[str, Array]
+"""What passes of the UNet gave, by `name_of` timestep and place: attention [b h w k] of sites, features [b n c] of
+stages."""
+
+
+class Call(NamedTuple):
+    """One call of the UNet: its timesteps, the cross-attentions that all of them give, and (timestep, stage) of the
+    features."""
 
     timesteps: tuple[int, ...]
     sites: tuple[str, ...]
-    taps: tuple[tuple[int, int, str], ...]
+    stages: tuple[tuple[int, str], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it adds to `Passes`."""
+        return tuple(
+            name_of(t, place)
+            for t, place in (*((t, site) for t in self.timesteps for site in self.sites), *self.stages)
+        )
+
+
+def joined(calls: Iterable[Call]) -> Call:
+    """One call that gives all that several give, each timestep once."""
+    calls = list(calls)
+    parts = ([getattr(call, field) for call in calls] for field in Call._fields)
+    return Call(*(tuple(dict.fromkeys(one for own in part for one in own)) for part in parts))
+
+
+def name_of(timestep: int, place: str) -> str:
+    """The name in `Passes` of what a pass gives at a site or a stage."""
+    return f"{timestep} {place}"
 
 
 class MapDiff:
@@ -67,9 +95,13 @@ class MapDiff:
     @property
     def at_once(self) -> int:
         """Pairs of image and state in one call of the UNet, and images in one call of the autoencoder."""
+        return self.fitting(self.calls(True, True))
+
+    def fitting(self, calls: Iterable[Call]) -> int:
+        """Pairs of image and prompt that fit the memory in each of some calls of the UNet."""
         item = 2 if compute_dtype(self.config.precision) == "bfloat16" else 4
         passes = int(self.config.memory_gb * 1e9) // max(_pass_bytes(self._unet, self.grid, item), 1)
-        return max(passes // max(len(call.timesteps) for call in self._calls(True, True)), 1)
+        return max(passes // max(len(call.timesteps) for call in calls), 1)
 
     def latents(self, vae: AutoencoderKL, images: Array, seed: Array) -> jax.Array:
         """Scaled latents float32 [b h w 4] of uint8 images, without noise; `seed` [b] of those that are sampled."""
@@ -94,8 +126,8 @@ class MapDiff:
 
     def terms(
         self,
-        unet: UNet,
-        images: Mapping[str, Array],
+        unet: UNet | None,
+        images: Mapping[str, Any],
         texts: Mapping[str, Array],
         banks: Sequence[Array],
         which: Array,
@@ -104,8 +136,9 @@ class MapDiff:
         """Maps and scores (Eq. 6, 8, 10, 11).
 
         Args:
-            unet: the network.
-            images: "latents" [b h w 4], scaled, and "noise" of that shape where they are to be noised.
+            unet: the network; None where the passes are given.
+            images: "latents" [b h w 4], scaled, and "noise" of that shape where they are to be noised. In their place
+                "passes", the `Passes` [b s ...] that `queries` gave, and "reference_passes" [b ...] of `reference`.
             texts: by the names in `StateTexts`, of each image's category: "queries" [b s k d] and so on.
             banks: of references [g k c] for each tap; empty without references.
             which: int [b], each image's bank.
@@ -137,8 +170,8 @@ class MapDiff:
 
     def states(
         self,
-        unet: UNet,
-        images: Mapping[str, Array],
+        unet: UNet | None,
+        images: Mapping[str, Any],
         texts: Mapping[str, Array],
         banks: Sequence[Array],
         which: Array,
@@ -172,12 +205,16 @@ class MapDiff:
                     )
                 return found
 
+            def of_states(array: Array) -> jax.Array:
+                """[b s ...] -> [p ...]."""
+                part = jnp.asarray(array)[:, first:last]
+                return part.reshape(-1, *part.shape[2:])
+
             own = {**_seen(images), "which": jnp.asarray(which)}
-            of_states = {"text": "queries", "places": "places", "used": "used"}
-            pairs = {name: jnp.repeat(array, last - first, axis=0) for name, array in own.items()}
-            for name, of in of_states.items():
-                part = jnp.asarray(texts[of])[:, first:last]
-                pairs[name] = part.reshape(-1, *part.shape[2:])
+            pairs: dict[str, Any] = {name: jnp.repeat(array, last - first, axis=0) for name, array in own.items()}
+            pairs |= {name: of_states(texts[of]) for name, of in _STATE_TEXTS.items()}
+            if "passes" in images:
+                pairs["passes"] = jax.tree.map(of_states, images["passes"])
             found = chunked(each, pairs, self.at_once)
 
             def mean(values: jax.Array, weights: jax.Array) -> jax.Array:
@@ -201,13 +238,14 @@ class MapDiff:
             return jnp.zeros((b, *self.grid), jnp.float32), None, found["far"]
         return found["attention"], found["scaled"], found["far"]
 
-    def references(self, unet: UNet, images: Mapping[str, Array], text: Array) -> list[jax.Array]:
+    def references(self, unet: UNet | None, images: Mapping[str, Any], text: Array) -> list[jax.Array]:
         """Features of each tap [b n c] with a prompt of its own for each image, [b k d], and no states."""
 
         def each(images: dict[str, jax.Array]) -> list[jax.Array]:
             return self._run(unet, images, images["text"], False, True)[1]
 
-        return chunked(each, {**_seen(images), "text": jnp.asarray(text)}, self.at_once)
+        given = {"passes": images["reference_passes"]} if "reference_passes" in images else {}
+        return chunked(each, {**_seen(images), **given, "text": jnp.asarray(text)}, self.at_once)
 
     def _distances(self, taps: Sequence[Array], banks: Sequence[Array], which: Array) -> list[jax.Array]:
         """Distances [b n] of each tap's features to the references."""
@@ -215,11 +253,25 @@ class MapDiff:
         return [maps.reference_distance(tap, bank, which, chunk) for tap, bank in zip(taps, banks, strict=True)]
 
     def _run(
-        self, unet: UNet, images: Mapping[str, jax.Array], text: jax.Array, language: bool, vision: bool
+        self, unet: UNet | None, images: Mapping[str, Any], text: jax.Array, language: bool, vision: bool
     ) -> tuple[dict[str, jax.Array], list[jax.Array]]:
         """Attention [b h w k] by site, averaged over timesteps, and features [b n c] by tap; no deeper than needed."""
-        attention, features, b = {}, {}, len(text)
-        for call in self._calls(language, vision):
+        passes = images.get("passes")
+        if passes is None:
+            assert unet is not None
+            passes = self.passes(unet, images, text, self.calls(language, vision))
+        steps, attention = tuple(dict.fromkeys(self.config.language_timesteps)), {}
+        for site in self.sites if language else ():
+            attention[site] = jnp.stack([jnp.asarray(passes[name_of(t, site)]) for t in steps]).mean(0)
+        taps = self.config.diffusion_taps if vision else ()
+        return attention, [jnp.asarray(passes[name_of(t, self._stage(block))]) for t, block in taps]
+
+    def passes(
+        self, unet: UNet, images: Mapping[str, Array], text: Array, calls: Iterable[Call]
+    ) -> dict[str, jax.Array]:
+        """What calls of the UNet give of images, as of `terms`, with a prompt of its own for each, [b k d]."""
+        found, b = {}, len(text)
+        for call in calls:
             count = len(call.timesteps)
             timesteps = jnp.repeat(jnp.array(call.timesteps), b)
             several = {name: jnp.tile(array, (count, 1, 1, 1)) for name, array in _seen(images).items()}
@@ -227,16 +279,17 @@ class MapDiff:
                 self._inputs(several, timesteps),
                 timesteps,
                 jnp.tile(text, (count, 1, 1)),
-                taps=sorted({stage for _, _, stage in call.taps}),
+                taps=sorted({stage for _, stage in call.stages}),
                 attention_sites=call.sites,
                 output=False,
             )
-            for site, found in probabilities.items():
-                attention[site] = found.reshape(count, b, *found.shape[1:]).mean(0)
-            for tap, number, stage in call.taps:
-                found = outputs[stage].reshape(count, b, -1, outputs[stage].shape[-1])
-                features[tap] = found[number]
-        return attention, [features[tap] for tap in sorted(features)]
+            for site, every in probabilities.items():
+                own = every.reshape(count, b, *every.shape[1:])
+                found |= {name_of(t, site): own[number] for number, t in enumerate(call.timesteps)}
+            for t, stage in call.stages:
+                own = outputs[stage].reshape(count, b, -1, outputs[stage].shape[-1])
+                found[name_of(t, stage)] = own[call.timesteps.index(t)]
+        return found
 
     def _inputs(self, images: Mapping[str, jax.Array], timesteps: jax.Array) -> jax.Array:
         """What the UNet takes of latents [b h w 4] at timesteps [b]: for inpainting with an empty mask, [z, 0, z].
@@ -250,22 +303,18 @@ class MapDiff:
             return noised
         return jnp.concatenate([noised, jnp.zeros_like(latents[..., :1]), latents], axis=-1)
 
-    def _calls(self, language: bool, vision: bool) -> list[_Call]:
+    def calls(self, language: bool, vision: bool) -> list[Call]:
         """One call for the timesteps whose attention is wanted, and one for the further ones of each depth; none of
         them twice."""
-        by_step: dict[int, list[tuple[int, int]]] = {}
-        for tap, (t, block) in enumerate(self.config.diffusion_taps if vision else ()):
-            by_step.setdefault(t, []).append((tap, block))
+        blocks: dict[int, list[int]] = {}
+        for t, block in self.config.diffusion_taps if vision else ():
+            blocks.setdefault(t, []).append(block)
 
-        def call(steps: tuple[int, ...], sites: tuple[str, ...]) -> _Call:
-            return _Call(
-                steps,
-                sites,
-                tuple((tap, i, self._stage(block)) for i, t in enumerate(steps) for tap, block in by_step.get(t, ())),
-            )
+        def call(steps: tuple[int, ...], sites: tuple[str, ...]) -> Call:
+            return Call(steps, sites, tuple((t, self._stage(block)) for t in steps for block in blocks.get(t, ())))
 
         first = tuple(dict.fromkeys(self.config.language_timesteps)) if language else ()
-        depths = {t: max(block for _, block in taps) for t, taps in by_step.items() if t not in first}
+        depths = {t: max(own) for t, own in blocks.items() if t not in first}
         calls = [call(first, self.sites)] if language else []
         for depth in sorted(set(depths.values())):
             calls.append(call(tuple(t for t, deepest in depths.items() if deepest == depth), ()))

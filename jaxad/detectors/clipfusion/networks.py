@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -41,6 +41,12 @@ LEVELS, CONTEXT = 4, 256
 each of which is a byte."""
 
 
+TEXT_FIELDS = (
+    *("models", "objects", "precision", "clip", "clip_tokenizer", "clip_prompt", "clip_states", "prompt_mode"),
+    *("diffusion", "diffusion_tokenizer", "map_prompt", "reference_prompt", "states", "class_states"),
+)
+"""The settings that decide on `embed_texts`."""
+
 NEEDS = {
     "clip": "must be a CLIP's weights in one file, or a folder or hub id that holds them with their config",
     "diffusion": (
@@ -61,7 +67,7 @@ class FusionNetworks(nnx.Module):
         sources: where each model was loaded from as it was named, as pairs of name and source.
         pinned: the same with the commit of what came from the hub.
         sha256: hashes of their weight files in the form of `id`; the source itself of untrained ones.
-        bytes: size of these files.
+        bytes: size of these files, and of those that came with them.
     """
 
     def __init__(
@@ -92,6 +98,22 @@ class FusionNetworks(nnx.Module):
         """`sha256` by model."""
         found = (part.partition("=") for part in self.sha256.split(","))
         return {name: sha256 for name, _, sha256 in found if sha256}
+
+    def of(self, models: Collection[str]) -> FusionNetworks:
+        """The same networks, those of some of the models alone."""
+        clip, diffusion = "clip" in models, "diffusion" in models
+        if strangers := sorted(set(models) - {name for name, _ in self.sources}):
+            raise ConfigError(f"models = {tuple(models)}: there are no networks of {', '.join(strangers)}")
+        return FusionNetworks(
+            self.vision if clip else None,
+            self.logit_scale[...] if clip and self.logit_scale is not None else None,
+            self.vae if diffusion else None,
+            self.unet if diffusion else None,
+            sources={name: source for name, source in self.sources if name in models},
+            pinned={name: source for name, source in self.pinned if name in models},
+            sha256=",".join(part for part in self.sha256.split(",") if part.partition("=")[0] in models),
+            bytes=self.bytes,
+        )
 
     @property
     def structure(self) -> dict[str, dict[str, Any]]:

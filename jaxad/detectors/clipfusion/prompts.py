@@ -93,6 +93,17 @@ def clip_prompts(category: str, config: CLIPFusionConfig) -> tuple[list[str], li
     return normal, abnormal
 
 
+def state_prompts(category: str, config: CLIPFusionConfig) -> list[str]:
+    """The prompts that the UNet searches images of that category with, one for each state."""
+    prompt = _named(config.map_prompt, category, config)
+    return [prompt.replace(STATE, state) for state in config.states_of(category)]
+
+
+def reference_prompt(category: str, config: CLIPFusionConfig) -> str:
+    """The prompt that the UNet sees references of that category with."""
+    return _named(config.reference_prompt, category, config)
+
+
 def clip_embeddings(
     tower: TextTower, tokenizer: CLIPTokenizer, categories: Sequence[str], config: CLIPFusionConfig
 ) -> np.ndarray:
@@ -135,14 +146,11 @@ def state_texts(
     """
     prompts, phrases, counts = [], [], []
     for category in categories:
-        before, _, after = (
-            part.replace(OBJECT, object_words(category, config)) for part in config.map_prompt.partition(STATE)
-        )
-        states = config.states_of(category)
+        before, states = _named(config.map_prompt.partition(STATE)[0], category, config), config.states_of(category)
         counts.append(len(states))
-        prompts += [f"{before}{state}{after}" for state in states]
+        prompts += state_prompts(category, config)
         phrases += [(before, state) for state in states]
-    references = [config.reference_prompt.replace(OBJECT, object_words(name, config)) for name in categories]
+    references = [reference_prompt(name, config) for name in categories]
     ids = tokenizer([*prompts, *references], truncate=False)
     places = [token_positions(tokenizer, *phrase) for phrase in phrases]
     hidden = _run(tower, ids, "hidden")
@@ -154,6 +162,10 @@ def state_texts(
     used = np.array([[index < len(row) for index in range(longest)] for row in places])
     weights = np.stack([(np.arange(most) < n) / n for n in counts]).astype(np.float32)
     return StateTexts(hidden[rows], filled[rows], used[rows], weights, hidden[len(prompts) :])
+
+
+def _named(prompt: str, category: str, config: CLIPFusionConfig) -> str:
+    return prompt.replace(OBJECT, object_words(category, config))
 
 
 def _run(tower: TextTower, ids: np.ndarray, field: str) -> np.ndarray:

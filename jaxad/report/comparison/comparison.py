@@ -15,7 +15,7 @@ from jaxad.report.comparison.contrasts import Contrast, contrasts
 from jaxad.report.comparison.methods import MEAN, Method, grouped
 from jaxad.report.comparison.results import find_reports, read_results
 from jaxad.report.comparison.significance import LEVEL, Ranking, ranking
-from jaxad.report.published import Published, published_in
+from jaxad.report.published import Published, misfits, published_in
 
 RESAMPLES = 2000
 
@@ -153,9 +153,8 @@ def _published(methods: Sequence[Method]) -> tuple[dict[str, Published], list[st
     found, notes = {}, []
     for method in methods:
         rows = [(row, result.report) for result in method.results if (row := published_in(result.report)) is not None]
-        reasons = dict.fromkeys(said for row, report in rows if (said := row.misfit(report)))
-        if reasons:
-            notes.append(f"{method.name}: published values of {rows[0][0].source} left out: {'; '.join(reasons)}")
+        if said := misfits(rows):
+            notes.append(f"{method.name}: published values of {rows[0][0].source} left out: {said}")
         elif rows and set(method.categories) != set(method.results[0].classes):
             notes.append(
                 f"{method.name}: published values of {rows[0][0].source} left out: not all categories compared"

@@ -56,8 +56,7 @@ class Method:
 
     def deviation(self, metric: str, category: str = MEAN) -> float | None:
         """The standard deviation over the seeds (n - 1); None of one seed."""
-        values = self.values(metric, category)
-        return None if None in values or len(values) < 2 else float(np.std(values, ddof=1))  # type: ignore[arg-type]
+        return deviation(self.values(metric, category))
 
     @cached_property
     def _means(self) -> list[dict[str, float | None]]:
@@ -70,6 +69,11 @@ class Method:
 def combined(values: Sequence[float | None]) -> float | None:
     """The mean of values; None where one of them is undefined."""
     return None if None in values else float(np.mean(values))  # type: ignore[arg-type]
+
+
+def deviation(values: Sequence[float | None]) -> float | None:
+    """The standard deviation of values (n - 1); None of one, or where one of them is undefined."""
+    return None if None in values or len(values) < 2 else float(np.std(values, ddof=1))  # type: ignore[arg-type]
 
 
 def grouped(results: Sequence[Result], names: Sequence[str] = ()) -> tuple[list[Method], list[str]]:

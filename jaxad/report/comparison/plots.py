@@ -21,7 +21,7 @@ FORMATS = ("svg", "pdf")
 POINTS = 500
 """Points of a curve at most."""
 # The same figure is the same file, whenever it was drawn; text stays text.
-_STYLE: Any = {"svg.hashsalt": "jaxad", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 8}
+STYLE: Any = {"svg.hashsalt": "jaxad", "svg.fonttype": "none", "pdf.fonttype": 42, "font.size": 8}
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
@@ -44,15 +44,15 @@ def write_figures(comparison: Comparison, folder: Path) -> list[Path]:
     import matplotlib
 
     written = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         taken: Counter[str] = Counter()
         for category in comparison.categories:
             if (figure := curves(comparison, category)) is not None:
                 taken[name := f"curves-{slug(category)}"] += 1
-                written += _write(figure, folder, name if taken[name] == 1 else f"{name}-{taken[name]}")
+                written += write_figure(figure, folder, name if taken[name] == 1 else f"{name}-{taken[name]}")
         names = [method.name for method in comparison.methods]
         for metric, found in comparison.rankings.items():
-            written += _write(ranks(found, names), folder, f"ranks-{metric}")
+            written += write_figure(ranks(found, names), folder, f"ranks-{metric}")
     return written
 
 
@@ -124,7 +124,8 @@ def ranks(found: Ranking, names: list[str]) -> Figure:
     return figure
 
 
-def _write(figure: Figure, folder: Path, name: str) -> list[Path]:
+def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes a figure that was drawn in `STYLE` in each of `FORMATS`; returns the files."""
     written = []
     for kind in FORMATS:
         stream = io.BytesIO()

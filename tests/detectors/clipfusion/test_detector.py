@@ -90,10 +90,10 @@ def test_zero_shot_needs_names_alone(folder, networks):
 def test_passes_go_no_deeper_than_needed(folder, networks):
     changes = {"language_timesteps": (201, 801), "diffusion_taps": ((201, 1), (401, 0)), "memory_gb": 1e-9}
     half = CLIPFusion.create(fusion_config(folder, **changes), backbone=networks).mapdiff
-    both, later = half._calls(language=True, vision=True)
-    assert (both.timesteps, both.taps) == ((201, 801), ((0, 0, "up_blocks.1"),))
-    assert (later.timesteps, later.sites, later.taps) == ((401,), (), ((1, 0, "up_blocks.0"),))
-    assert [call.taps for call in half._calls(language=True, vision=False)] == [()]
+    both, later = half.calls(language=True, vision=True)
+    assert (both.timesteps, both.stages) == ((201, 801), ((201, "up_blocks.1"),))
+    assert (later.timesteps, later.sites, later.stages) == ((401,), (), ((401, "up_blocks.0"),))
+    assert [call.stages for call in half.calls(language=True, vision=False)] == [()]
     assert all("mid" not in site for site in both.sites)
     assert half.at_once == 1
 

@@ -13,7 +13,7 @@ import pytest
 
 from jaxad.config import CLIPFusionConfig
 from jaxad.detectors.clipfusion import maps as maps
-from jaxad.detectors.clipfusion.mapdiff import MapDiff
+from jaxad.detectors.clipfusion.mapdiff import Call, MapDiff, joined
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
 from jaxad.models.stable_diffusion.config import UNetConfig
 from tests.models.stable_diffusion.made_checkpoints import AUTOENCODER, UNET
@@ -283,3 +283,11 @@ def test_latents_are_the_mode_or_drawn_by_the_seed_of_each_image(latents):
         assert np.abs(found[0] - found[1]).max() > 0.1
         # Of unit variance here: 256 values.
         assert 0.8 < noise[0].std() < 1.2
+
+
+def test_calls_are_joined_without_doubles():
+    calls = [Call((201, 401), ("down",), ((201, "up"),)), Call((801, 201), (), ((801, "up"), (201, "up")))]
+    both = joined(calls)
+    assert both == ((201, 401, 801), ("down",), ((201, "up"), (801, "up")))
+    assert both.names == ("201 down", "401 down", "801 down", "201 up", "801 up")
+    assert joined([]) == ((), (), ())

@@ -109,6 +109,7 @@ def test_published_rows_that_are_not_run_are_printed_behind_the_others(tmp_path,
             assert columns == {(False, False, *[table in (table2, table8, table13)] * 2)}
     assert table12.BESIDE["visa"]["IIPAD, 2-shot"] == (86.7, 88.6, 97.2, 87.9)
     assert table2.BESIDE["mvtec_ad"]["PatchCore, 4-shot"] == (88.8, 94.5, None, None)
+    monkeypatch.setattr(rows.Runner, "complete", lambda *_: None)
     monkeypatch.setattr(rows.Runner, "reports", lambda *_: [made_up_report(0, 0.9)])
 
     def printed():
@@ -118,7 +119,7 @@ def test_published_rows_that_are_not_run_are_printed_behind_the_others(tmp_path,
 
     other = printed()
     assert (len(other), other[-1][:4]) == (3, ["visa", "published", "left", "out:"])
-    monkeypatch.setattr(rows, "misfit", lambda *_: "")
+    monkeypatch.setattr(rows, "misfits", lambda *_: "")
     lines = printed()
     assert lines[-2] == ["visa", "IIPAD,", "2-shot", "published", "86.7", "88.6", "97.2", "87.9"]
     assert [line[-5] for line in lines[1:3]] == ["ours", "published"]
@@ -169,8 +170,10 @@ def test_runs_that_are_kept_say_their_weights_and_those_of_two_are_not_mixed(par
     options, row = RowOptions(tmp_path, (parts.name,), seeds=(0, 1)), Row("CLIP", "patchclip")
     for seed, digit in enumerate("ab"):
         kept_report(options, row, parts.name, seed, f"clip={64 * digit}")
+    runner = rows.Runner(options)
+    runner.complete(parts.name, [(row, None)])
     with pytest.raises(ConfigError, match="different weights"):
-        rows.Runner(options).reports(parts.name, row)
+        runner.reports(parts.name, row)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[2] for line in lines] == [
         f"kept from before; SHA-256 of its weights: clip={12 * digit}" for digit in "ab"

@@ -22,7 +22,7 @@ def test_rows_run_once_and_stand_beside_the_published_ones(parts, tmp_path, caps
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     titles = [next(word for word in line if word in ("ours", "std", "published")) for line in lines[1:]]
     assert titles == ["ours", "published", "ours", "std", "published", "ours", "std", "published"]
-    assert lines[2] == ["mvtec_ad", "published", "93.2", "-", "90.9", "-"]
+    assert lines[2][:4] == ["mvtec_ad", "published", "left", "out:"]
 
     (data,) = (tmp_path / "runs").iterdir()
     merged = json.loads((data / "vision" / "report.json").read_text())
