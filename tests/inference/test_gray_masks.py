@@ -41,7 +41,8 @@ def code_folder(root, code: int):
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 5, 255])
 def test_codes_are_resized_as_they_are(trained, tmp_path, code):
     source = code_folder(tmp_path, code)
-    report = jaxad.evaluate(trained.model, source, protocol="diad")["classes"]["pcb"]
+    report = jaxad.evaluate(trained.model, source, protocol="diad", batch_size=8)["classes"]["pcb"]
+    # Batches of another size round otherwise, and may move a pixel past a threshold.
     outputs = list(Predictor(trained.model, "diad", batch_size=8).stream(source))
     scores, maps = (np.concatenate([getattr(o, name) for o in outputs]) for name in ("scores", "maps"))
     masks = np.zeros(maps.shape, bool)
@@ -54,8 +55,7 @@ def test_codes_are_resized_as_they_are(trained, tmp_path, code):
     for name in ("image_auroc", "pixel_auroc"):
         expected[name] = max(expected[name], 1 - expected[name])
     assert report["n_anomalous"] == labels.sum()
-    # Of 655,360 pixels, batches of another size may move some past a threshold.
-    assert {name: report[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+    assert {name: report[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("region", [None, Region.from_json({"box": [0, 0, SIDE, SIDE]})])
