@@ -170,6 +170,8 @@ def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}
     train, config = _object(copy, "train"), _object(copy, "config")
+    # Runs from before there were other loggers have it.
+    train.pop("tensorboard", None)
     # More steps are the same run going on, but for a schedule that ends with the last one.
     steps = train.pop("steps", None)
     if train.get("schedule") == "cosine":

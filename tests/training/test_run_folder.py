@@ -52,6 +52,11 @@ def test_a_changed_config_json_does_not_make_the_run_another(copy, settings):
         claim(copy, changed, RESOURCES)
 
 
+def test_a_run_that_named_tensorboard_before_there_were_loggers_goes_on(tmp_path, settings):
+    claim(tmp_path / "old", settings | {"train": settings["train"] | {"tensorboard": True}}, RESOURCES)
+    claim(tmp_path / "old", settings, RESOURCES)
+
+
 def test_a_damaged_config_json_without_checkpoints_says_what_to_do(copy, settings):
     shutil.rmtree(copy / "checkpoints")
     (copy / "config.json").write_text("{")
