@@ -26,6 +26,8 @@ LARGE = ("v5e:2x4", "h100:1")
 SEARCHED = ("v5e:1x1", "h100:1")
 """Those for which the largest training step that fits is looked for, which compiles it four times."""
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
+DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4 12", "prediction --batch-size 16")
+"""VLMDiff's commands as its guide has them, on one card of 24 GB."""
 COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "fits", "TFLOP", "GB moved"]
 COLUMNS += ["least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
 
@@ -40,6 +42,8 @@ def commands() -> list[str]:
     found += [f"{vlmdiff} h100:1 --programs training --micro-batches 1 4 --first-moment bfloat16"]
     found += ["vlmdiff --topology h100:1 --programs autoencoder"]
     found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ("h100:1", "a100:1")]
+    found += [f"{vlmdiff} {chip} --programs prediction --batch-size 4" for chip in ("h100:8", "v5e:2x4")]
+    found += [f"{vlmdiff} rtx4090:1 --programs {program}" for program in DEFAULTS]
     return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ("h100:1", "a100:1", "v5e:1x1")]
 
 
