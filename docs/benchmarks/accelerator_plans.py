@@ -5,7 +5,8 @@
     python docs/benchmarks/accelerator_plans.py --only v5e # those that hold the word
 
 Every command takes minutes. What it prints is kept in accelerator-plans.jsonl, a line for each row, so that an
-interrupted run goes on where it was; remove lines to have them compiled anew. Needs the extras `tpu` and `cuda12`.
+interrupted run goes on where it was; later lines replace earlier ones of the same program. Lines with "earlier" were
+compiled from programs that have changed since, and are compiled anew. Needs the extras `tpu` and `cuda12`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ LARGE = ("v5e:2x4", "h100:1")
 SEARCHED = ("v5e:1x1", "h100:1")
 """Those for which the largest training step that fits is looked for, which compiles it four times."""
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
-DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4 12", "prediction --batch-size 16")
+DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
 """VLMDiff's commands as its guide has them, on one card of 24 GB."""
 COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "fits", "TFLOP", "GB moved"]
 COLUMNS += ["least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
@@ -50,10 +51,15 @@ def commands() -> list[str]:
 def done() -> dict[str, list[dict]]:
     """Rows that were compiled, by command."""
     lines = ROWS.read_text().splitlines() if ROWS.is_file() else []
-    found: dict[str, list[dict]] = {}
+    found: dict[str, dict[str, dict]] = {}
     for line in map(json.loads, lines):
-        found.setdefault(line["command"], []).append(line["row"])
-    return found
+        found.setdefault(line["command"], {})[line["row"]["program"]] = line["row"]
+    return {command: list(rows.values()) for command, rows in found.items()}
+
+
+def is_open(rows: list[dict]) -> bool:
+    """Whether a command is to be compiled yet, or anew."""
+    return not rows or any(row.get("earlier") for row in rows)
 
 
 def compile_rows(command: str) -> bool:
@@ -77,6 +83,7 @@ def cells(command: str, row: dict) -> list:
     named += [f"{name.replace('_', ' ')} {row[name]}" for name in ("depth", "image_size") if name in row]
     named += ["first moment bfloat16"] if row.get("first_moment") == "bfloat16" else []
     named += ["activations computed again"] if row.get("remat") else []
+    named += ["**earlier**"] if row.get("earlier") else []
     first = [f"{detector}, {row['program']}", ", ".join(named), row["device"], row["devices"], row["batch_size"]]
     first += [round(row["gb"]["total"] or 0, 1) or "", "yes" if row["fits"] else "no"]
     if "tflop" not in row:
@@ -105,9 +112,9 @@ def main() -> int:
     options = parser.parse_args()
     chosen, found = [command for command in commands() if options.only in command], done()
     if options.list:
-        print("\n".join(f"{'done' if command in found else 'open'}  {command}" for command in chosen))
+        print("\n".join(f"{'open' if is_open(found.get(command, [])) else 'done'}  {command}" for command in chosen))
         return 0
-    failed = [command for command in chosen if command not in found and not compile_rows(command)]
+    failed = [command for command in chosen if is_open(found.get(command, [])) and not compile_rows(command)]
     if found := done():
         write(found)
     print("\n".join(f"failed: {command}" for command in failed), file=sys.stderr)
