@@ -5,7 +5,8 @@
     python docs/benchmarks/accelerator_plans.py --only v5e # those that hold the word
 
 Every command takes minutes. What it prints is kept in accelerator-plans.jsonl, a line for each row, so that an
-interrupted run goes on where it was; remove lines to have them compiled anew. Needs the extras `tpu` and `cuda12`.
+interrupted run goes on where it was; later lines replace earlier ones of the same program. Lines with "earlier" were
+compiled from programs that have changed since, and are compiled anew. Needs the extras `tpu` and `cuda12`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LARGE = ("v5e:2x4", "h100:1")
 SEARCHED = ("v5e:1x1", "h100:1")
 """Those for which the largest training step that fits is looked for, which compiles it four times."""
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
+DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
+"""VLMDiff's commands as its guide has them, on one card of 24 GB."""
 COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "fits", "TFLOP", "GB moved"]
 COLUMNS += ["least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
 
@@ -40,16 +43,23 @@ def commands() -> list[str]:
     found += [f"{vlmdiff} h100:1 --programs training --micro-batches 1 4 --first-moment bfloat16"]
     found += ["vlmdiff --topology h100:1 --programs autoencoder"]
     found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ("h100:1", "a100:1")]
+    found += [f"{vlmdiff} {chip} --programs prediction --batch-size 4" for chip in ("h100:8", "v5e:2x4")]
+    found += [f"{vlmdiff} rtx4090:1 --programs {program}" for program in DEFAULTS]
     return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ("h100:1", "a100:1", "v5e:1x1")]
 
 
 def done() -> dict[str, list[dict]]:
     """Rows that were compiled, by command."""
     lines = ROWS.read_text().splitlines() if ROWS.is_file() else []
-    found: dict[str, list[dict]] = {}
+    found: dict[str, dict[str, dict]] = {}
     for line in map(json.loads, lines):
-        found.setdefault(line["command"], []).append(line["row"])
-    return found
+        found.setdefault(line["command"], {})[line["row"]["program"]] = line["row"]
+    return {command: list(rows.values()) for command, rows in found.items()}
+
+
+def is_open(rows: list[dict]) -> bool:
+    """Whether a command is to be compiled yet, or anew."""
+    return not rows or any(row.get("earlier") for row in rows)
 
 
 def compile_rows(command: str) -> bool:
@@ -73,6 +83,7 @@ def cells(command: str, row: dict) -> list:
     named += [f"{name.replace('_', ' ')} {row[name]}" for name in ("depth", "image_size") if name in row]
     named += ["first moment bfloat16"] if row.get("first_moment") == "bfloat16" else []
     named += ["activations computed again"] if row.get("remat") else []
+    named += ["**earlier**"] if row.get("earlier") else []
     first = [f"{detector}, {row['program']}", ", ".join(named), row["device"], row["devices"], row["batch_size"]]
     first += [round(row["gb"]["total"] or 0, 1) or "", "yes" if row["fits"] else "no"]
     if "tflop" not in row:
@@ -80,7 +91,8 @@ def cells(command: str, row: dict) -> list:
     kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
     moved = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
     numbers = [round(row["tflop"], 2), round(row["traffic_gb"], 1), round(row["roofline_ms"], 1), row["bound"]]
-    return [*first, *numbers, round(row["images_per_second"]), row["largest_float32"], kernels, moved]
+    rate = row["images_per_second"]
+    return [*first, *numbers, round(rate) if rate >= 10 else round(rate, 2), row["largest_float32"], kernels, moved]
 
 
 def write(found: dict[str, list[dict]]) -> None:
@@ -101,9 +113,9 @@ def main() -> int:
     options = parser.parse_args()
     chosen, found = [command for command in commands() if options.only in command], done()
     if options.list:
-        print("\n".join(f"{'done' if command in found else 'open'}  {command}" for command in chosen))
+        print("\n".join(f"{'open' if is_open(found.get(command, [])) else 'done'}  {command}" for command in chosen))
         return 0
-    failed = [command for command in chosen if command not in found and not compile_rows(command)]
+    failed = [command for command in chosen if is_open(found.get(command, [])) and not compile_rows(command)]
     if found := done():
         write(found)
     print("\n".join(f"failed: {command}" for command in failed), file=sys.stderr)

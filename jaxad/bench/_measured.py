@@ -56,7 +56,7 @@ def latencies(run: Callable[[], Any], seconds: float) -> list[float]:
     return times
 
 
-def spread(times: Sequence[float], images: int) -> dict[str, Any]:
+def spread(times: Sequence[float], images: float) -> dict[str, Any]:
     """`runs`; `ms` of a batch, the percentiles `p50`, `p95` and `p99`; `images_per_second` over all runs."""
     ms = dict(zip(("p50", "p95", "p99"), 1e3 * np.percentile(times, (50, 95, 99)), strict=True))
     rate = images * len(times) / sum(times)

@@ -24,7 +24,7 @@ SECONDS = 10.0
 
 
 def plan(
-    traced: jax.stages.Traced, topology: Topology, *, images: int, prepare: Callable[[], Callable[[], Any]]
+    traced: jax.stages.Traced, topology: Topology, *, images: float, prepare: Callable[[], Callable[[], Any]]
 ) -> dict[str, Any]:
     """Compiles a program for devices that need not be there; where they are, also times it.
 

@@ -51,6 +51,7 @@ class Gpu:
         clock_ghz: boost clock.
         l2_mb: second-level cache in 2**20 bytes.
         shared_kb, block_kb: shared memory of a multiprocessor, and the most that one block may ask for, in 1024 bytes.
+        threads: most that a multiprocessor holds.
     """
 
     capability: tuple[int, int]
@@ -60,9 +61,11 @@ class Gpu:
     l2_mb: int
     shared_kb: int
     block_kb: int
+    threads: int = 2048
 
 
 _HOPPER = Gpu((9, 0), cores=132, fpus=128, clock_ghz=1.98, l2_mb=50, shared_kb=228, block_kb=227)
+_ADA = Gpu((8, 9), cores=128, fpus=128, clock_ghz=2.52, l2_mb=72, shared_kb=100, block_kb=99, threads=1536)
 CHIPS = {
     "v4": Chip("TPU v4", "tpu", 32, 275, 1228),
     "v5e": Chip("TPU v5 lite", "tpu", 16, 197, 819),
@@ -71,6 +74,7 @@ CHIPS = {
     "a100": Chip("NVIDIA A100-SXM4-80GB", "cuda", 80, 312, 2039, Gpu((8, 0), 108, 64, 1.41, 40, 164, 163)),
     "h100": Chip("NVIDIA H100 80GB HBM3", "cuda", 80, 989.4, 3350, _HOPPER),
     "h200": Chip("NVIDIA H200", "cuda", 141, 989.4, 4800, _HOPPER),
+    "rtx4090": Chip("NVIDIA GeForce RTX 4090", "cuda", 24, 165.2, 1008, _ADA),
 }
 """By the first half of a topology's name."""
 
@@ -193,7 +197,7 @@ def _gpu_target(chip: Chip) -> str:
         "shared_memory_per_block": 48 << 10,
         "shared_memory_per_core": gpu.shared_kb << 10,
         "shared_memory_per_block_optin": gpu.block_kb << 10,
-        "threads_per_core_limit": 2048,
+        "threads_per_core_limit": gpu.threads,
         "core_count": gpu.cores,
         "fpus_per_core": gpu.fpus,
         "block_dim_limit_x": 2**31 - 1,

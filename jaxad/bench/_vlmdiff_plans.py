@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxad.bench._account import batch_of, drawn, random_like
+from jaxad.bench._caption_plans import caption_plans
 from jaxad.bench._plan import plan
 from jaxad.bench._topologies import Topology
 from jaxad.bench._vlmdiff_networks import Size, abstract_first_stage, abstract_vlmdiff, features
@@ -22,6 +23,8 @@ from jaxad.training.step import DetectorTrainer
 from jaxad.types import Batch, Features
 
 Program = Literal["prediction", "training", "autoencoder"]
+Planned = Literal[Program, "captions"]
+"""Programs that are planned; those of captions are neither counted nor timed without a topology."""
 PROTOCOL = "diad"
 
 
@@ -29,7 +32,7 @@ def vlmdiff_plans(
     topology: Topology,
     micro_batches: Sequence[int],
     *,
-    programs: Sequence[Program],
+    programs: Sequence[Planned],
     batch_size: int,
     dtype: Literal["float32", "bfloat16"],
     size: Size,
@@ -45,7 +48,7 @@ def vlmdiff_plans(
         topology: chips.
         micro_batches: images that a device holds at once while training.
         programs: which of them.
-        batch_size: images of a prediction at once on each device.
+        batch_size: images of a prediction, or described, at once on each device.
         dtype: compute type of all but the autoencoder's training.
         size: "published", or "tiny", for tests.
         remat: whether training computes activations again for the gradient.
@@ -63,6 +66,8 @@ def vlmdiff_plans(
         traced = Predictor(detector, PROTOCOL, batch_size=images, mesh=mesh).trace(inputs)
         row = {"program": "prediction", "batch_size": images, **shared}
         yield row | plan(traced, topology, images=images, prepare=partial(predicting, detector, inputs, images, mesh))
+    if "captions" in programs:
+        yield from caption_plans(topology, batch_size, dtype=dtype, size=size)
     if "autoencoder" in programs:
         yield _first_stage_plan(topology, size)
     options: dict[str, Any] = {"accumulate": accumulate, "fsdp": mesh.size, "first_moment": first_moment}

@@ -38,7 +38,7 @@ from jaxad.bench._account import (
 )
 from jaxad.bench._plan import print_plans
 from jaxad.bench._vlmdiff_networks import Size, abstract_first_stage, abstract_vlmdiff, compilable, features
-from jaxad.bench._vlmdiff_plans import PROTOCOL, Program, predicting, steps_of, training, vlmdiff_plans
+from jaxad.bench._vlmdiff_plans import PROTOCOL, Planned, Program, predicting, steps_of, training, vlmdiff_plans
 from jaxad.config import FirstStageTrainConfig, TrainConfig, VLMDiffConfig
 from jaxad.detectors.vlmdiff.detector import VLMDiff
 from jaxad.detectors.vlmdiff.sgn import controlled_noise
@@ -270,7 +270,7 @@ def main(
     dtype: Literal["float32", "bfloat16"] = "float32",
     size: Size = "published",
     count_only: bool = False,
-    programs: tuple[Program, ...] = get_args(Program),
+    programs: tuple[Planned, ...] = get_args(Program),
     batch_size: int = 1,
     topology: tuple[str, ...] = (),
     first_moment: Literal["float32", "bfloat16"] = "float32",
@@ -286,8 +286,9 @@ def main(
         dtype: Compute type; the autoencoder is trained in float32.
         size: The published networks, or networks of a few channels.
         count_only: Count, run nothing; on a CPU the published size is only counted in any case.
-        programs: Only these; training is that of the diffusion model, autoencoder that of the first stage.
-        batch_size: Images of a prediction at once.
+        programs: Only these; training is that of the diffusion model, autoencoder that of the first stage; captions, of
+            InternVL2-8B, for a topology only.
+        batch_size: Images of a prediction, or described, at once.
         topology: Plan for these accelerators, which need not be there, instead: h100:1, v5e:2x4; `devices` is theirs.
         first_moment: Type of Adam's mean of gradients in these plans, as `--train.first-moment` sets it.
 
@@ -295,7 +296,7 @@ def main(
         ConfigError: impossible numbers, all of them; more devices than there can be; an unknown topology, or one whose
             compiler is not installed.
     """
-    _check(devices, micro_batches, remat, programs, batch_size)
+    _check(devices, micro_batches, remat, programs, batch_size, topology)
     if topology:
         again = "on" in remat
         plan_options: Any = {"programs": programs, "batch_size": batch_size, "dtype": dtype, "size": size}
@@ -318,7 +319,12 @@ def main(
 
 
 def _check(
-    devices: Sequence[int], micro_batches: Sequence[int], remat: Sequence[str], programs: Sequence[str], batch_size: int
+    devices: Sequence[int],
+    micro_batches: Sequence[int],
+    remat: Sequence[str],
+    programs: Sequence[str],
+    batch_size: int,
+    topology: Sequence[str],
 ) -> None:
     problems = [f"batch_size = {batch_size}: must be at least 1"] if batch_size < 1 else []
     for name, numbers in (("devices", devices), ("micro_batches", micro_batches)):
@@ -326,6 +332,8 @@ def _check(
             problems.append(f"{name} = {' '.join(map(str, numbers))}: needs numbers of at least 1")
     if not programs:
         problems.append(f"programs: needs one or more of {', '.join(get_args(Program))}")
+    if "captions" in programs and not topology:
+        problems.append("programs = captions: are planned for a topology; give one, e.g. h100:1")
     if not remat:
         problems.append("remat: needs on, off or both")
     if problems:

@@ -44,8 +44,8 @@ class Caption(WorkCommand):
     """Training images, all of them normal, or test images."""
     max_new_tokens: int = 1024
     """Longest caption."""
-    batch_size: int = 8
-    """Images at once; for InternVL a multiple of the number of devices."""
+    batch_size: int = 4
+    """Images at once; for InternVL a multiple of the number of devices. With 4 InternVL2-8B fits a GPU of 24 GB."""
     fsdp: int = 1
     """Devices that share the parameters of an InternVL, where one is too small for them."""
     shard: Annotated[str | None, tyro.conf.DisallowNone] = None

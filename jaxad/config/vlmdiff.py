@@ -14,6 +14,7 @@ _PUBLISHED: dict[str, Any] = {
     "epochs": 300,
     "batch_size": 12,
     "accumulate": 4,
+    "micro_batch": "auto",
     "learning_rate": 1e-5,
     "weight_decay": 0.01,
     "seed": 1,
@@ -125,7 +126,8 @@ class VLMDiffConfig(Config):
         """The training that goes with the preset of that name.
 
         Published are epochs: 300, which are 22,700 steps of 48 images for MVTec-AD and 54,100 for VisA, and 100 for
-        Real-IAD and COCO-AD. Steps among the `changes` take their place.
+        Real-IAD and COCO-AD. Steps among the `changes` take their place. Of a step's 48 images, published as 4 times
+        12, as many are held at once as fit in the devices' memory.
 
         Raises:
             ConfigError: no preset has that name.

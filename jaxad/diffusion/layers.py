@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxad.nn.activations import softmax
 from jaxad.nn.attention import attention
-from jaxad.nn.precision import Linear, rounded
+from jaxad.nn.precision import Linear, product, rounded
 from jaxad.nn.timesteps import timestep_embedding
 from jaxad.types import Array
 
@@ -156,7 +155,6 @@ class PrototypeAttention(nnx.Module):
         assert self.out.bias is not None
         b, k, width = key.shape
         dtype, heads = key.dtype, self.heads
-        product = partial(jnp.matmul, preferred_element_type=jnp.float32)
         of_query, of_out = (rounded(kernel[...], str(dtype)) for kernel in (self.query.kernel, self.out.kernel))
         key, value = (part.astype(jnp.float32).reshape(b, k, heads, -1) for part in (key, value))
         scaled = key * key.shape[-1] ** -0.5
@@ -164,7 +162,6 @@ class PrototypeAttention(nnx.Module):
         offset = jnp.einsum("hd,bkhd->bhk", self.query.bias[...].reshape(heads, -1), scaled)
         values = jnp.einsum("bkhd,hdw->bhkw", value, of_out.reshape(heads, -1, width))
         keys, values = keys.reshape(b, width, -1), values.reshape(b, -1, width)
-        logits = product(x.astype(dtype), keys.astype(dtype)).reshape(b, -1, heads, k)
-        weights = jax.nn.softmax(logits + offset[:, None], axis=-1).reshape(b, -1, heads * k)
-        mixed = product(weights.astype(dtype), values.astype(dtype))
-        return mixed + self.out.bias[...].reshape(1, 1, -1)
+        logits = product(x, keys, dtype, dtype).reshape(b, -1, heads, k)
+        weights = softmax(logits.astype(jnp.float32) + offset[:, None], dtype).reshape(b, -1, heads * k)
+        return product(weights, values, dtype, jnp.float32) + self.out.bias[...].reshape(1, 1, -1)

@@ -1,7 +1,7 @@
 """Attention that never holds its logits: kernels of cuDNN on NVIDIA GPUs and of Pallas on TPUs.
 
-What these kernels cannot run is left to XLA, which holds the logits of a few queries at a time where there are many and
-computes them again for the gradient.
+What these kernels cannot run is left to XLA, which holds the logits in the compute type, of a few queries at a time
+where there are many, and computes those again for the gradient.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from jaxad.nn.activations import softmax
 from jaxad.types import Array
 
 LEAST_KEYS = 256
-"""Keys from which a kernel pays; the logits of fewer are small, and a TPU's kernel takes 128 keys at a time anyway."""
+"""Keys from which a TPU's kernel pays: it takes 128 at a time, and for the gradient as many float32 sums of a query."""
+LEAST_GPU_KEYS = 64
+"""Keys from which cuDNN's kernel pays: as many as it takes at a time, and a text has 77."""
 QUERIES = 256
 """Most queries whose logits XLA holds at once, where there are many keys."""
 TPU_BLOCK = 128
@@ -29,12 +32,11 @@ def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     """XLA's own attention of q, k, v [b n heads d], of many keys some queries at a time.
 
     Returns:
-        [b n heads d] of the same type.
+        [b n heads d] of the same type, in which logits are held, too; the softmax is float32.
     """
-    plain = functools.partial(jax.nn.dot_product_attention, implementation="xla")
     if k.shape[1] < LEAST_KEYS or causal:
-        return plain(q, k, v, is_causal=causal)
-    tokens, again = q.shape[1], jax.checkpoint(plain)
+        return _plain(q, k, v, causal=causal)
+    tokens, again = q.shape[1], jax.checkpoint(functools.partial(_plain, causal=False))
     parts = -(-tokens // QUERIES)
     if parts == 1:
         return again(q, k, v)
@@ -44,6 +46,15 @@ def with_logits(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     return y.reshape(len(q), -1, *y.shape[3:])[:, :tokens]
 
 
+def _plain(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+    """softmax(Q K^T / sqrt(d)) V, logits and weights in the type of q, k and v."""
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=q.dtype)
+    scaled = logits.astype(jnp.float32) * q.shape[-1] ** -0.5
+    if causal:
+        scaled = jnp.where(jnp.tril(jnp.ones((1, 1, *logits.shape[2:]), bool)), scaled, -jnp.inf)
+    return jnp.einsum("bhqk,bkhd->bqhd", softmax(scaled, v.dtype), v, preferred_element_type=v.dtype)
+
+
 def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     """Attention of q, k, v [b n heads d] by cuDNN where it takes such arrays: of 16 bits, d a multiple of 8 to 128.
 
@@ -51,7 +62,8 @@ def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
         [b n heads d] of the same type; elsewhere as `with_logits`.
     """
     by_cudnn = functools.partial(_cudnn, causal=causal)
-    runs = k.shape[1] >= LEAST_KEYS and q.dtype.itemsize == 2 and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
+    pays = k.shape[1] >= LEAST_GPU_KEYS and q.dtype.itemsize == 2
+    runs = pays and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
     return by_cudnn(q, k, v) if runs else with_logits(q, k, v, causal=causal)
 
 

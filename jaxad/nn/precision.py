@@ -177,6 +177,42 @@ def _matmul_backward(dtype, output, saved, gradient):
 _matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+def product(x: Array, y: Array, dtype: Any, output: Any) -> jax.Array:
+    """The product of two stacks of matrices, which runs in `dtype` and accumulates in float32, forwards and backwards.
+
+    Args:
+        x: [... n i].
+        y: [... i o]; its gradient is float32 until it is cast to the type of y.
+        dtype: compute type.
+        output: type of the result.
+
+    Returns:
+        [... n o].
+    """
+    found: Any = _product(x, y, str(jnp.dtype(dtype)), str(jnp.dtype(output)))
+    return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _product(x, y, dtype, output):
+    return jnp.matmul(x.astype(dtype), y.astype(dtype), preferred_element_type=output)
+
+
+def _product_forward(x, y, dtype, output):
+    types = jnp.zeros(0, x.dtype), jnp.zeros(0, y.dtype)
+    return _product(x, y, dtype, output), (x.astype(dtype), y.astype(dtype), *types)
+
+
+def _product_backward(dtype, output, saved, gradient):
+    x, y, like_x, like_y = saved
+    gradient = gradient.astype(dtype)
+    to_x = jnp.matmul(gradient, y.mT, preferred_element_type=like_x.dtype)
+    return to_x, jnp.matmul(x.mT, gradient, preferred_element_type=jnp.float32).astype(like_y.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
 def _conv(x, kernel, strides, padding):
     numbers = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers)

@@ -42,8 +42,16 @@ def test_the_description_of_a_gpu_holds_its_data_sheet(name):
     chip, text = CHIPS[name], _gpu_target(CHIPS[name])
     assert f"core_count: {chip.gpu.cores}\n" in text
     assert f"memory_bandwidth: {round(chip.bandwidth_gbs * 1e9)}\n" in text
+    assert f"threads_per_core_limit: {chip.gpu.threads}\n" in text
     assert f"major: {chip.gpu.capability[0]}" in text
     assert text.count("{") == text.count("}")
+
+
+def check_collectives(names):
+    """Gradients are added up; parameters are gathered in 16 bits, and no activation changes its place."""
+    assert any(name.startswith(("all-reduce", "reduce-scatter")) for name in names)
+    assert not any(name.startswith("all-gather") and "f32" in name for name in names)
+    assert not any("all-to-all" in name for name in names)
 
 
 @pytest.mark.topology
@@ -55,7 +63,7 @@ def test_a_training_step_compiles_for_eight_tpus():
     state = DetectorTrainer(detector, TrainConfig(batch_size=16), topology.mesh(fsdp=1)).abstract_state
     batch = 16 * 256 * 128 * 4 / 8 / 1e9
     assert divided["gb"]["arguments"] - batch < held(state) / 5
-    assert any(name.startswith(("all-reduce", "reduce-scatter")) for name in divided["collectives"])
+    check_collectives(divided["collectives"])
     assert divided["kernels"]["tpu_custom_call"] >= 3
     assert "256,256]" not in divided["largest_float32"]
 
@@ -72,7 +80,7 @@ def test_a_training_step_of_vlmdiff_compiles_for_eight_tpus():
     divided = plan(trainer.trace(inputs), topology, images=16, prepare=absent)
     whole = DetectorTrainer(detector, config, topology.mesh(fsdp=1)).abstract_state
     assert held(trainer.abstract_state) < divided["gb"]["arguments"] < held(whole) / 5
-    assert any(name.startswith(("all-reduce", "reduce-scatter")) for name in divided["collectives"])
+    check_collectives(divided["collectives"])
     assert divided["fits"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -14,10 +15,13 @@ import pytest
 
 from jaxad import parallel
 from jaxad.bench import _account as bench_account
+from jaxad.bench import _caption_plans, _topologies
 from jaxad.bench import vlmdiff as bench_vlmdiff
+from jaxad.bench._topologies import Chip
 from jaxad.config import VLMDiffConfig
 from jaxad.errors import ConfigError
 from jaxad.nn import module_state
+from jaxad.training.micro_batch import SHARE, resolved, with_micro_batch
 from jaxad.training.step import DetectorTrainer
 
 
@@ -152,3 +156,42 @@ def test_rows_are_shown_although_a_later_one_fails(monkeypatch, capsys):
 def test_more_devices_than_there_can_be_are_an_error():
     with pytest.raises(ConfigError, match=r"devices = 64: there are 2.*JAX_NUM_CPU_DEVICES=64"):
         next(bench_vlmdiff.vlmdiff_benchmark((1, 64), size="tiny"))
+
+
+def test_both_programs_of_captions_are_planned_and_run_where_the_devices_are(monkeypatch):
+    """A memory that is written to is donated, so that what is timed places it anew."""
+    chip = Chip(jax.devices()[0].device_kind, "cuda", memory_gb=1, peak_tflops=0.01, bandwidth_gbs=100)
+    monkeypatch.setitem(_topologies.CHIPS, "h100", chip)
+    monkeypatch.setattr("jaxad.bench._plan.SECONDS", 0.01)
+    monkeypatch.setattr(_caption_plans, "LONGEST", 2)
+    topology = _topologies.find_topology("h100:2")
+    questions, answers = _caption_plans.caption_plans(topology, 1, dtype="float32", size="tiny")
+    assert (questions["program"], answers["program"]) == ("captions, questions", "captions, answers")
+    assert questions["batch_size"] == answers["batch_size"] == 2
+    assert all(row["measured"]["runs"] >= 3 for row in (questions, answers))
+    # Two tiles and a thumbnail of 2 x 2 / 4 tokens, 128 words, in whole blocks; then the answer.
+    memory = 2 * 2 * 2 * 4 * (256 + 2) * 4 / 2 / 1e9
+    assert questions["gb"]["results"] > memory
+    assert answers["gb"]["results"] < memory < answers["gb"]["arguments"]
+
+
+def test_captions_are_planned_for_topologies_only():
+    with pytest.raises(ConfigError, match=r"captions.*topology"):
+        bench_vlmdiff.main(programs=("captions",))
+
+
+@pytest.mark.slow
+def test_as_many_images_of_vlmdiff_are_held_at_once_as_its_compiler_says_fit():
+    """The default of its published training, on a device with too little memory for all images of a step."""
+    mesh, detector = parallel.make_mesh(devices=jax.devices()[:1]), bench_vlmdiff.abstract_vlmdiff("tiny", "float32")
+    config, images = VLMDiffConfig.training("paper", batch_size=16, accumulate=2), 32
+
+    @functools.cache
+    def planned(batch_size):
+        trainer = DetectorTrainer(detector, with_micro_batch(config, batch_size), mesh)
+        return trainer.bytes(bench_vlmdiff.features(detector, images))
+
+    limit = planned(images) - 1
+    found = resolved(config, lambda each: planned(each.batch_size), devices=1, memory=int(limit / SHARE) + 1)
+    assert found.batch_size < images
+    assert planned(found.batch_size) <= limit

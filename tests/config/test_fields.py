@@ -131,6 +131,7 @@ def test_vlmdiff_has_a_training_for_every_preset():
         VLMDiffConfig.training(name).check()
     published = VLMDiffConfig.training("paper")
     assert (published.batch_size * published.accumulate, published.learning_rate) == (48, 1e-5)
+    assert published.micro_batch == "auto"
     assert VLMDiffConfig.training("diad") == VLMDiffConfig.training() == published
 
 

@@ -66,3 +66,14 @@ def test_attention_to_few_prototypes_is_that_to_many_of_which_all_but_few_are_th
     few, many = layer(x, prototypes), layer(x, np.tile(prototypes, (1, 4, 1)))
     np.testing.assert_allclose(few, many, atol=1e-5 if dtype == jnp.float32 else 3e-2)
     assert np.abs(np.asarray(few) - np.asarray(few).mean(1, keepdims=True)).max() > 0.1
+
+
+def test_no_product_of_attention_to_few_prototypes_writes_logits_in_float32():
+    """Nor of its gradient."""
+    layer = PrototypeAttention(32, 24, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x, prototypes = jnp.ones((2, 9, 32)), jnp.ones((2, 3, 24))
+    text = jax.jit(jax.grad(lambda x: layer(x, prototypes).sum())).lower(x).as_text()
+    results = [line.rsplit("->", 1)[1] for line in text.splitlines() if "dot_general" in line]
+    logits = [shape for shape in results if "2x9x12x" in shape]
+    assert len(logits) == 2
+    assert all("2x9x12xbf16" in shape for shape in logits)

@@ -49,6 +49,21 @@ def test_many_keys_are_attended_to_a_few_queries_at_a_time():
 
 
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("tokens", [77, TOKENS], ids=["few keys", "many"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 0.15)])
+def test_what_is_left_to_xla_equals_the_usual_attention(dtype, tolerance, tokens, causal):
+    """In 16 bits, logits and their gradients are rounded to them; sums of the softmax are not."""
+    q, k, v = arrays(dtype)
+    k, v = k[:, :tokens], v[:, :tokens]
+    usual = partial(jax.nn.dot_product_attention, is_causal=causal)
+    exact = with_gradients(usual, *(x.astype(jnp.float32) for x in (q, k, v)))
+    found = with_gradients(partial(flash_attention.with_logits, causal=causal), q, k, v)
+    assert {str(array.dtype) for array in jax.tree.leaves(found)} == {str(jnp.dtype(dtype))}
+    as_float32 = jax.tree.map(lambda array: array.astype(jnp.float32), found)
+    chex.assert_trees_all_close(as_float32, exact, atol=tolerance)
+
+
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-4), (jnp.bfloat16, 0.06)])
 def test_the_kernel_of_tpus_equals_xla(dtype, tolerance, causal):
     q, k, v = arrays(dtype)
@@ -107,6 +122,15 @@ def test_no_logits_are_computed_on_tpus():
     assert not products("rocm", TOKENS)
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_no_matrix_product_writes_logits_in_float32(platform):
+    """Nor those of their gradients: of a text's few keys, which no kernel takes here."""
+    results = [line.rsplit("->", 1)[1] for line in lowered(platform, tokens=63).splitlines() if "dot_general" in line]
+    logits = [shape for shape in results if "63x63x" in shape]
+    assert len(logits) == 2
+    assert all("63x63xbf16" in shape for shape in logits)
+
+
 @pytest.mark.parametrize("shape", [{"tokens": 77}, {"width": 160}], ids=["few keys", "wide heads"])
 def test_what_the_kernel_does_not_pay_for_is_left_to_the_compiler(shape):
     assert "tpu_custom_call" not in lowered("tpu", **shape)
@@ -136,8 +160,12 @@ def test_the_kernel_of_gpus_is_asked_for_where_it_runs(monkeypatch):
         assert calls[-1] == ("cudnn", padded, tokens == padded)
     calls.clear()
     flash_attention.on_cuda(*arrays(jnp.float32), causal=False)
-    flash_attention.on_cuda(*arrays(jnp.bfloat16, tokens=77), causal=False)
-    assert {implementation for implementation, *_ in calls} == {"xla"}
+    flash_attention.on_cuda(*arrays(jnp.bfloat16, tokens=63), causal=False)
+    assert not calls
+    # The tokens of a text.
+    q, k, v = arrays(jnp.bfloat16)
+    assert flash_attention.on_cuda(q, k[:, :77], v[:, :77], causal=False).shape == q.shape
+    assert set(calls) == {("cudnn", TOKENS + 1, False)}
 
 
 def test_gpus_before_ampere_have_no_such_kernel(monkeypatch):

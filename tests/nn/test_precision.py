@@ -7,7 +7,7 @@ from flax import nnx
 
 from jaxad import parallel
 from jaxad.nn import module_state
-from jaxad.nn.precision import Conv, Linear, compute_dtype, with_rounded_kernels
+from jaxad.nn.precision import Conv, Linear, compute_dtype, product, with_rounded_kernels
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -45,6 +45,23 @@ def test_the_output_is_of_the_compute_type_where_asked(rounded):
     chex.assert_type(y, jnp.bfloat16 if rounded else jnp.float32)
     chex.assert_trees_all_close(y.astype(jnp.float32), exact(x), atol=0.05)
     chex.assert_type(pull(y)[0], jnp.float32)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.06)])
+@pytest.mark.parametrize("output", [jnp.float32, jnp.bfloat16])
+def test_products_of_stacks_run_in_their_type_backwards_too(dtype, tolerance, output):
+    noise = np.random.default_rng(0)
+    x, y = noise.normal(size=(2, 5, 8)).astype(np.float32), noise.normal(size=(2, 8, 3)).astype(np.float32)
+    weights = noise.normal(size=(2, 5, 3)).astype(np.float32)
+    exact, exact_pull = jax.vjp(jnp.matmul, x, y)
+    found, pull = jax.vjp(lambda x, y: product(x, y, dtype, output), x, y)
+    chex.assert_type(found, output)
+    found, gradients = found.astype(jnp.float32), pull(weights.astype(output))
+    tolerance = tolerance if output == jnp.float32 else 0.06
+    chex.assert_trees_all_close((found, gradients), (exact, exact_pull(weights)), atol=tolerance)
+    program = jax.make_jaxpr(pull)(weights.astype(output)).jaxpr
+    operands = [var.aval.dtype for eqn in program.eqns if eqn.primitive.name == "dot_general" for var in eqn.invars]
+    assert operands == [jnp.dtype(dtype)] * 4
 
 
 def test_gradients_have_the_types_of_what_they_are_of():

@@ -73,10 +73,7 @@ class InternVLCaptioner:
         self.stops = stops(self.tokenizer, self.config, _generation(model))
         self.room = self.question.length(self.config.most, max_new_tokens)
         self._graphdef, self._arrays = module_state.split(network)
-        divided = parallel.batch_sharding(self.mesh)
-        self._read = jax.jit(parallel.on_mesh(self._reading, self.mesh), out_shardings=divided)
-        # The memories, which are large, become those that grow.
-        self._write = jax.jit(parallel.on_mesh(self._writing, self.mesh), out_shardings=divided, donate_argnums=2)
+        self._read, self._write = programs(self._graphdef, self.mesh, self.room, self.stops, self.longest)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[str]:
         """A text for each image uint8 [h w 3], of which there are `batch_size` at most."""
@@ -111,16 +108,33 @@ class InternVLCaptioner:
         wanted = np.arange(self.batch_size) < len(rows)
         return ids, ids == self.question.context, lengths, wanted, pixels
 
-    def _reading(self, arrays: Any, ids: Any, is_image: Any, lengths: Any, pixels: Any) -> Any:
-        network = module_state.merge(self._graphdef, arrays)
-        return decoding.read(network, ids, is_image, lengths, pixels, self.room)
-
-    def _writing(self, arrays: Any, logits: Any, memories: Any, lengths: Any, wanted: Any) -> Any:
-        network = module_state.merge(self._graphdef, arrays)
-        return decoding.write(network, logits, memories, lengths, wanted, self.stops, self.longest)
-
     def _text(self, ids: list[int]) -> str:
         return " ".join(self.tokenizer.text(ids).split(TURN_END)[0].split())
+
+
+def programs(graphdef: Any, mesh: Mesh, room: int, stops: Sequence[int], longest: int) -> tuple[Any, Any]:
+    """`decoding.read` and `decoding.write`, compiled where they are called first.
+
+    Args:
+        graphdef: of the network (`jaxad.nn.module_state.split`).
+        mesh: devices, over which images are divided.
+        room, stops, longest: as they take them.
+
+    Returns:
+        Jitted functions of the network's arrays and of what else they take; the second donates the memories.
+    """
+
+    def read(arrays: Any, ids: Any, is_image: Any, lengths: Any, pixels: Any) -> Any:
+        return decoding.read(module_state.merge(graphdef, arrays), ids, is_image, lengths, pixels, room)
+
+    def write(arrays: Any, logits: Any, memories: Any, lengths: Any, wanted: Any) -> Any:
+        network = module_state.merge(graphdef, arrays)
+        return decoding.write(network, logits, memories, lengths, wanted, stops, longest)
+
+    divided = parallel.batch_sharding(mesh)
+    # The memories, which are large, become those that grow.
+    reading = jax.jit(parallel.on_mesh(read, mesh), out_shardings=divided)
+    return reading, jax.jit(parallel.on_mesh(write, mesh), out_shardings=divided, donate_argnums=2)
 
 
 class Question:

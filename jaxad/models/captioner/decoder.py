@@ -17,13 +17,15 @@ from flax import nnx
 
 from jaxad.models.captioner.config import DecoderConfig
 from jaxad.models.captioner.rotary import Turns, turned, turns
+from jaxad.nn.activations import softmax
 from jaxad.nn.attention import attention
 from jaxad.nn.precision import Linear
 from jaxad.nn.rows import few_rows, own_rows, shared_rows
 from jaxad.types import Array
 
 Memory = tuple[jax.Array, jax.Array]
-"""Keys and values of a block, each [b n k d]: n places, k key heads."""
+"""Keys [b k d n] and values [b k n d] of a block, of k key heads at n places: as they are multiplied, or programs would
+hold both in another order beside."""
 
 
 class Decoder(nnx.Module):
@@ -54,7 +56,7 @@ class Decoder(nnx.Module):
             lengths: tokens of each text, int [b].
 
         Returns:
-            States after the final norm, float32 [b n c], and what the blocks remember, [b n k d] each.
+            States after the final norm, float32 [b n c], and what the blocks remember.
         """
         positions = jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape[:2])
         by, memories, x = self._turns(positions, lengths), [], own_rows(x)
@@ -148,21 +150,23 @@ class Attention(nnx.Module):
         query, key = turned(query, by), turned(key, by)
         shared = (jnp.repeat(y, self.split[1], axis=2) for y in (key, value))
         flat = [y.reshape(*x.shape[:2], -1) for y in (query, *shared)]
-        return self.out(attention(flat[0], flat[1], flat[2], self.config.heads, causal=True)), (key, value)
+        return self.out(attention(flat[0], flat[1], flat[2], self.config.heads, causal=True)), (
+            jnp.transpose(key, (0, 2, 3, 1)),
+            value.swapaxes(1, 2),
+        )
 
     def step(self, x: jax.Array, by: Turns, places: Array, memory: Memory) -> tuple[jax.Array, Memory]:
         """[b 1 c] -> [b 1 c], and the memory with these tokens at `places`."""
         query, key, value = self.project(x, few=True)
         rows = jnp.arange(len(x))
-        keys, values = (
-            all_.at[rows, places].set(new[:, 0], indices_are_sorted=True, unique_indices=True)
-            for all_, new in zip(memory, (turned(key, by), value), strict=True)
-        )
+        options: dict[str, Any] = {"indices_are_sorted": True, "unique_indices": True}
+        keys = memory[0].at[rows, :, :, places].set(turned(key, by)[:, 0], **options)
+        values = memory[1].at[rows, :, places].set(value[:, 0], **options)
         grouped = turned(query, by).reshape(len(x), *self.split) * self.config.head_width**-0.5
-        logits = jnp.einsum("bkgd,bnkd->bkgn", grouped, keys, preferred_element_type=jnp.float32)
-        seen = jnp.arange(keys.shape[1])[None] <= places[:, None]
-        weights = jax.nn.softmax(jnp.where(seen[:, None, None], logits, -jnp.inf), axis=-1).astype(values.dtype)
-        mixed = jnp.einsum("bkgn,bnkd->bkgd", weights, values, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("bkgd,bkdn->bkgn", grouped, keys, preferred_element_type=keys.dtype).astype(jnp.float32)
+        seen = jnp.arange(keys.shape[3])[None] <= places[:, None]
+        weights = softmax(jnp.where(seen[:, None, None], logits, -jnp.inf), values.dtype)
+        mixed = jnp.einsum("bkgn,bknd->bkgd", weights, values, preferred_element_type=jnp.float32)
         return few_rows(self.out, shared_rows(mixed.reshape(len(x), 1, -1))), (keys, values)
 
 

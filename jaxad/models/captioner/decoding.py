@@ -26,12 +26,13 @@ def read(
         room: places of the memories, at least n.
 
     Returns:
-        Logits of the answers' first tokens, float32 [b v], and the decoder's memories, [b room k d] each.
+        Logits of the answers' first tokens, float32 [b v], and the decoder's memories of `room` places.
     """
     states, memories = network.decoder.read(network.embed(ids, is_image, tiles), lengths)
     last = jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    wider = ((0, 0), (0, room - ids.shape[1]), (0, 0), (0, 0))
-    memories = [(jnp.pad(keys, wider), jnp.pad(values, wider)) for keys, values in memories]
+    kept, more = (0, 0), (0, room - ids.shape[1])
+    wider = (kept, kept, kept, more), (kept, kept, more, kept)
+    memories = [(jnp.pad(keys, wider[0]), jnp.pad(values, wider[1])) for keys, values in memories]
     return network.decoder.logits(last), memories
 
 

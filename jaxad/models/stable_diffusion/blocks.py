@@ -59,8 +59,8 @@ def attention_and_probabilities(
     q, k, v = (x.reshape(*x.shape[:-1], heads, -1) for x in (query, key, value))
     outputs, found = [], []
     for head in range(heads):
-        logits = jnp.einsum("bqd,bkd->bqk", q[:, :, head], k[:, :, head], preferred_element_type=jnp.float32)
-        probabilities = jax.nn.softmax(logits * q.shape[-1] ** -0.5)
+        logits = jnp.einsum("bqd,bkd->bqk", q[:, :, head], k[:, :, head], preferred_element_type=q.dtype)
+        probabilities = jax.nn.softmax(logits.astype(jnp.float32) * q.shape[-1] ** -0.5)
         outputs.append(jnp.einsum("bqk,bkd->bqd", probabilities.astype(v.dtype), v[:, :, head]))
         mean = kind == "mean" and head > 0
         found = [found[0] + probabilities] if mean else [*found, probabilities]

@@ -37,6 +37,7 @@ CHANGED = {
     "seed": 0,
     "steps": 4,
     "batch_size": 2,
+    "micro_batch": 2,
     "learning_rate": 0.01,
     "log_every": 1,
     "checkpoint_every": 2,
