@@ -92,6 +92,7 @@ SLOW = (
     "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[hvq-trans]",
     "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[inp-former]",
     "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[uniad]",
+    "detectors/test_promptad.py::test_a_run_from_the_command_line",
     "detectors/vlmdiff/test_detector.py",
     "detectors/vlmdiff/test_internvl.py",
     "detectors/vlmdiff/test_published.py::test_finished_detector",

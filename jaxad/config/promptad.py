@@ -24,6 +24,8 @@ _PUBLISHED: dict[str, Any] = {
     "final_rate": 1e-5 / 2e-3,
 }
 
+_SPOT = "colour spot"  # codespell:ignore
+
 KNOWN_STATES: Mapping[str, tuple[str, ...]] = {
     "bottle": ("large breakage", "small breakage", "contamination"),
     "cable": ("bent wire", "missing part", "missing wire", "cut", "poke"),
@@ -41,20 +43,22 @@ KNOWN_STATES: Mapping[str, tuple[str, ...]] = {
     "wood": ("color stain", "hole", "scratch", "liquid"),
     "zipper": ("broken teeth", "fabric border", "defect fabric", "broken fabric", "split teeth", "squeezed teeth"),
     "candle": (
-        *("melded wax", "foreign particals", "extra wax", "chunk of wax missing", "weird candle wick"),
-        *("damaged corner of packaging", "different colour spot"),
+        "melded wax",
+        "foreign particals",  # codespell:ignore
+        *("extra wax", "chunk of wax missing", "weird candle wick"),
+        *("damaged corner of packaging", f"different {_SPOT}"),
     ),
     "capsules": ("scratch", "discolor", "misshape", "leak", "bubble"),
     "cashew": ("breakage", "small scratches", "burnt", "stuck together", "spot"),
-    "chewinggum": ("corner missing", "scratches", "chunk of gum missing", "colour spot", "cracks"),
-    "fryum": ("breakage", "scratches", "burnt", "colour spot", "fryum stuck together", "colour spot"),
+    "chewinggum": ("corner missing", "scratches", "chunk of gum missing", _SPOT, "cracks"),
+    "fryum": ("breakage", "scratches", "burnt", _SPOT, "fryum stuck together", _SPOT),
     **dict.fromkeys(
         ("macaroni1", "macaroni2"),
         ("color spot", "small chip around edge", "small scratches", "breakage", "cracks"),
     ),
     **dict.fromkeys(("pcb1", "pcb2", "pcb3"), ("bent", "scratch", "missing", "melt")),
     "pcb4": ("scratch", "extra", "missing", "wrong place", "damage", "burnt", "dirt"),
-    "pipe_fryum": ("breakage", "small scratches", "burnt", "stuck together", "colour spot", "cracks"),
+    "pipe_fryum": ("breakage", "small scratches", "burnt", "stuck together", _SPOT, "cracks"),
 }
 """What PromptAD calls the defects of MVTec-AD's and VisA's categories, as it spells them."""
 

@@ -77,9 +77,12 @@ class Directions(NamedTuple):
     apart: jax.Array
 
 
-def embed(tower: TextTower, prompts: Prompts, ids: Array) -> Texts:
-    """What the tower makes of prompts with these ids [g 2+s k], of one category after the other to bound memory."""
-    given = jnp.asarray(ids), prompts.normal[...], prompts.suffixes[...]
+def embed(tower: TextTower, prompts: Sequence[Prompts], ids: Array) -> list[Texts]:
+    """What the tower makes of several prompts with the same ids [g 2+s k].
+
+    One category comes after the other, which bounds memory.
+    """
+    given = jnp.asarray(ids), [(each.normal[...], each.suffixes[...]) for each in prompts]
     return jax.lax.map(jax.checkpoint(partial(_embedded, tower)), given)
 
 
@@ -139,20 +142,34 @@ def prompt_ids(
     return ids, np.array([[place < len(group) - 2 for place in range(most - 2)] for group in rows])
 
 
-def _embedded(tower: TextTower, given: tuple[jax.Array, jax.Array, jax.Array]) -> Texts:
-    """Texts [... d] of one category from its ids [2+s k], learned tokens [p l c] and suffixes [q m c]."""
-    ids, normal, suffixes = given
-    (p, length, c), (q, more, _), (rows, k) = normal.shape, suffixes.shape, ids.shape
-    tokens = tower.embed(ids)
-    told = jnp.broadcast_to(tokens[:-1], (p, rows - 1, k, c)).at[:, :, 1 : 1 + length].set(normal[:, None])
-    learned = jnp.broadcast_to(tokens[-1], (p, q, k, c)).at[:, :, 1 : 1 + length].set(normal[:, None])
-    learned = learned.at[:, :, 1 + length : 1 + length + more].set(suffixes)
-    all_ids = jnp.concatenate([ids[:-1], jnp.broadcast_to(ids[-1], (q, k))])
-    embedded = jnp.concatenate([told, learned], axis=1).reshape(-1, k, c)
-    embedding = tower(jnp.tile(all_ids, (p, 1)), embedded=embedded).embedding
+def _embedded(tower: TextTower, given: tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]) -> list[Texts]:
+    """Texts [... d] of one category from its ids [2+s k], and learned tokens [p l c] and suffixes [q m c] of each."""
+    ids, learned = given
+    tokens, rows = tower.embed(ids), [_rows(ids, *each) for each in learned]
+    embedded = jnp.concatenate([_placed(tokens, *each) for each in learned])
+    embedding = tower(jnp.concatenate(rows), embedded=embedded).embedding
     assert embedding is not None
-    texts = embedding.astype(jnp.float32).reshape(p, rows - 1 + q, -1)
-    return Texts(texts[:, 0], texts[:, 1 : rows - 1], texts[:, rows - 1 :])
+    parts = jnp.split(embedding.astype(jnp.float32), np.cumsum([len(each) for each in rows])[:-1])
+    states, found = len(ids) - 2, []
+    for part, (normal, _) in zip(parts, learned, strict=True):
+        texts = part.reshape(len(normal), -1, part.shape[-1])
+        found.append(Texts(texts[:, 0], texts[:, 1 : 1 + states], texts[:, 1 + states :]))
+    return found
+
+
+def _rows(ids: jax.Array, normal: jax.Array, suffixes: jax.Array) -> jax.Array:
+    """Ids of each normal prompt in turn: it alone, with each state, with each suffix [p*(1+s+q) k]."""
+    own = jnp.concatenate([ids[:-1], jnp.broadcast_to(ids[-1], (len(suffixes), ids.shape[1]))])
+    return jnp.tile(own, (len(normal), 1))
+
+
+def _placed(tokens: jax.Array, normal: jax.Array, suffixes: jax.Array) -> jax.Array:
+    """Embeddings [p*(1+s+q) k c] of the same, made of those of the ids [2+s k c]."""
+    (p, length, c), (q, more, _), k = normal.shape, suffixes.shape, tokens.shape[1]
+    own = jnp.concatenate([tokens[:-1], jnp.broadcast_to(tokens[-1], (q, k, c))])
+    own = own.at[-q:, 1 + length : 1 + length + more].set(suffixes)
+    placed = jnp.broadcast_to(own, (p, *own.shape)).at[:, :, 1 : 1 + length].set(normal[:, None])
+    return placed.reshape(-1, k, c)
 
 
 def _mean(vectors: jax.Array, used: jax.Array) -> jax.Array:

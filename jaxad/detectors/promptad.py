@@ -149,14 +149,14 @@ class PromptAD(Detector, Trainable):
             DataError: images of a category without a name, which prompts need.
             ConfigError: prompts that are too long, or settings for a category that the source has not.
         """
+        text, tokenizer = self._text
         super().learn_names(source)
         if not self.categories or not all(self.categories):
             raise DataError(f"{source.name}: promptad needs the name of every image's category, for its prompts")
         self.config.check_categories(self.categories)
-        for prompts in (self.image_prompts, self.patch_prompts):
+        for prompts in self._prompts:
             for tokens in (prompts.normal, prompts.suffixes):
                 tokens.set_value(jnp.repeat(tokens[...][:1], len(self.categories), axis=0))
-        text, tokenizer = self._text
         ids, used = prompt_ids(self.config, text, tokenizer, self.categories)
         self.ids.set_value(jnp.asarray(ids))
         self.used.set_value(jnp.asarray(used))
@@ -192,12 +192,11 @@ class PromptAD(Detector, Trainable):
         once = 1 / ((category[:, None] == category[None]) & (seed[:, None] == seed[None])).sum(1)
         images = jnp.zeros(len(self.categories)).at[category].add(once)
         seen = {
-            "image": (self.image_prompts, jnp.asarray(features.extras["class"])[:, None], "channels"),
-            "patches": (self.patch_prompts, jnp.asarray(features.tokens), self.config.margin_over),
+            "image": (jnp.asarray(features.extras["class"])[:, None], "channels"),
+            "patches": (features.tokens, self.config.margin_over),
         }
         terms: dict[str, Array] = {}
-        for name, (prompts, tokens, over) in seen.items():
-            found = self._directions(prompts)
+        for (name, (tokens, over)), found in zip(seen.items(), self._directions(), strict=True):
             own = jax.tree.map(lambda array: array[category], found)
             tokens = unit(tokens)
             cost = contrast_loss(tokens, own, self._scale) + margin_loss(tokens, own, self.config.margin, over)
@@ -212,10 +211,9 @@ class PromptAD(Detector, Trainable):
         @jax.jit
         def run(arrays: Mapping[str, Array]) -> list[jax.Array]:
             model: PromptAD = module_state.merge(graphdef, arrays)
-            found = [model._directions(prompts) for prompts in (model.image_prompts, model.patch_prompts)]
-            return [jnp.stack([texts.normal, texts.abnormal], axis=1) for texts in found]
+            return [jnp.stack([texts.normal, texts.abnormal], axis=1) for texts in model._directions()]
 
-        for prompts, texts in zip((self.image_prompts, self.patch_prompts), run(arrays), strict=True):
+        for prompts, texts in zip(self._prompts, run(arrays), strict=True):
             prompts.texts.set_value(texts)
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
@@ -225,15 +223,21 @@ class PromptAD(Detector, Trainable):
         if batch.category is None:
             raise DataError("promptad must know the category of every image (`category`)")
         category = jnp.asarray(batch.category)
-        of_image, of_patches = (p.texts[...][category] for p in (self.image_prompts, self.patch_prompts))
+        of_image, of_patches = (p.texts[...][category] for p in self._prompts)
         told = maps.abnormality(jnp.asarray(features.extras["class"])[:, None], of_image, self._scale)[:, 0]
         seen = self.sight.vision(features.extras, [bank[...] for bank in self.banks], category)
         map = maps.harmonic_mean([maps.abnormality(features.tokens, of_patches, self._scale), seen])
         return Judgement(self.sight.resized(map), maps.harmonic_mean([told, self.sight.resized(seen).max((1, 2))]))
 
-    def _directions(self, prompts: Prompts) -> Directions:
+    @property
+    def _prompts(self) -> tuple[Prompts, Prompts]:
+        """Those of images, and those of patches."""
+        return self.image_prompts, self.patch_prompts
+
+    def _directions(self) -> list[Directions]:
+        """What they stand for now."""
         tower, _ = self._text
-        return directions(embed(tower, prompts, self.ids[...]), self.used[...])
+        return [directions(texts, self.used[...]) for texts in embed(tower, self._prompts, self.ids[...])]
 
     @property
     def _text(self) -> tuple[TextTower, CLIPTokenizer]:
