@@ -97,6 +97,7 @@ SLOW = (
     "detectors/vlmdiff/test_internvl.py",
     "detectors/vlmdiff/test_published.py::test_finished_detector",
     "diffusion/test_layers.py::test_wrong_inputs",
+    "experiments/clipfusion/test_rows.py::test_promptad_is_trained",
     "diffusion/test_rematerialization.py",
     *(f"inference/test_gray_masks.py::test_codes_are_resized_as_they_are[{code}]" for code in (2, 3, 4, 5)),
     "inference/test_gray_masks.py::test_codes_are_resized_as_they_are_of_tiles_and_regions",

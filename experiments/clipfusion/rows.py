@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS as REPORTED
 from jaxad.report.page import write_report
 from jaxad.report.published import Published
+from jaxad.types import Source
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 """Columns, macro means over the categories: classification (AUROC, AUPR), segmentation (AUROC, AUPRO)."""
@@ -91,13 +92,15 @@ class Row:
         category: the only one that is evaluated, None for all.
     """
 
+    system: ClassVar[str] = jaxad.CLIPFusion.name
+
     name: str
-    preset: CLIPFusionPreset = "default"
+    preset: CLIPFusionPreset | str = "default"
     shots: int = 1
     changes: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
 
-    def config(self, options: RowOptions) -> CLIPFusionConfig:
+    def config(self, options: RowOptions) -> Any:
         """Its settings under these options."""
         default, preset = CLIPFusionConfig(), CLIPFusionConfig.preset(self.preset)
         names = [setting.name for setting in fields(CLIPFusionConfig)]
@@ -105,6 +108,14 @@ class Row:
         given = {name: getattr(options.model, name) for name in free}
         given |= {name: value for name in ("clip", "diffusion") if (value := getattr(options, name)) is not None}
         return CLIPFusionConfig.preset(self.preset, **{**given, **self.changes})
+
+    def networks(self, config: Any) -> CLIPFusionConfig:
+        """What names the networks that such settings need."""
+        return config
+
+    def fitted(self, config: Any, networks: FusionNetworks, source: Source, workdir: Path, seed: int) -> Any:
+        """The detector, once it has seen the references."""
+        return jaxad.CLIPFusion.create(config, backbone=networks).remember(source)
 
 
 def run(
@@ -220,7 +231,7 @@ class Runner:
         folder = self.folder(data, row) / f"seed-{seed}"
         lists = None if options.reference_lists is None else str(options.reference_lists)
         provenance = {"row": row.name, "shots": row.shots, "seed": seed, "reference_lists": lists}
-        wanted = {"system": jaxad.CLIPFusion.name, "model": to_json(config), **provenance, "threshold": None}
+        wanted = {"system": row.system, "model": to_json(config), **provenance, "threshold": None}
         wanted = json.loads(json.dumps(wanted))
         if (file := folder / "report.json").is_file():
             report = json.loads(file.read_text("utf-8"))
@@ -233,8 +244,8 @@ class Runner:
             remembered = dataset.train.per_class(row.shots, seed, lists=options.reference_lists)
         else:
             remembered = jaxad.data.ClassNames(dataset.categories)
-        networks = self._loaded(config)
-        detector = jaxad.CLIPFusion.create(config, backbone=networks).remember(remembered)
+        networks = self._loaded(row.networks(config))
+        detector = row.fitted(config, networks, remembered, folder, seed)
         with self._reporter.images(f"{row.name}, seed {seed}", len(dataset.test)) as progress:
             scored = score(
                 detector, dataset, protocol=options.protocol, batch_size=options.batch_size, progress=progress

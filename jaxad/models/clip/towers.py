@@ -193,7 +193,7 @@ class TextTower(nnx.Module):
             raise ConfigError(f"texts of {ids.shape[1]} tokens: this tower takes at most {self.config.context}")
         if not 0 <= skip < len(self.blocks):
             raise ConfigError(f"skip = {skip}: must be 0 to {len(self.blocks) - 1}")
-        embedded = self.embed(ids) if embedded is None else embedded
+        embedded = self.embed(ids) if embedded is None else jnp.asarray(embedded)
         x = (embedded + self.positions[...][None, : ids.shape[1]]).astype(self.dtype)
         for index in range(len(self.blocks) - skip):
             x = self.blocks[index](x)
