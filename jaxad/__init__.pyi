@@ -10,6 +10,7 @@ from .config import INPFormerConfig as INPFormerConfig
 from .config import LinearConfig as LinearConfig
 from .config import PaDiMConfig as PaDiMConfig
 from .config import PatchBankConfig as PatchBankConfig
+from .config import PromptADConfig as PromptADConfig
 from .config import RD4ADConfig as RD4ADConfig
 from .config import RetrievalConfig as RetrievalConfig
 from .config import SimpleNetConfig as SimpleNetConfig
@@ -32,6 +33,7 @@ from .detectors.inp_former import INPFormer as INPFormer
 from .detectors.linear import LinearDenoiser as LinearDenoiser
 from .detectors.padim import PaDiM as PaDiM
 from .detectors.patch_bank import PatchBank as PatchBank
+from .detectors.promptad import PromptAD as PromptAD
 from .detectors.rd4ad import RD4AD as RD4AD
 from .detectors.retrieval import RetrievalDetector as RetrievalDetector
 from .detectors.simplenet import SimpleNet as SimpleNet

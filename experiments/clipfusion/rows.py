@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jaxad
 from experiments.clipfusion.fused_rows import Run, groups, score_runs, widest
@@ -27,12 +27,13 @@ from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, to_json
 from jaxad.data import DataSet
 from jaxad.detectors.clipfusion.networks import FusionNetworks, load_networks, sources
 from jaxad.errors import ConfigError
-from jaxad.inference.evaluation import Scored
+from jaxad.inference.evaluation import Scored, score
 from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS as REPORTED
 from jaxad.report.comparison.methods import combined, deviation
 from jaxad.report.page import write_report
 from jaxad.report.published import Published, misfits
+from jaxad.types import Source
 
 METRICS = ("image_auroc", "image_ap", "pixel_auroc", "aupro")
 """Columns, macro means over the categories: classification (AUROC, AUPR), segmentation (AUROC, AUPRO)."""
@@ -97,12 +98,12 @@ class Row:
     """
 
     name: str
-    preset: CLIPFusionPreset = "default"
+    preset: CLIPFusionPreset | str = "default"
     shots: int = 1
     changes: Mapping[str, Any] = field(default_factory=dict)
     category: str | None = None
 
-    def config(self, options: RowOptions) -> CLIPFusionConfig:
+    def config(self, options: RowOptions) -> Any:
         """Its settings under these options."""
         default, preset = CLIPFusionConfig(), CLIPFusionConfig.preset(self.preset)
         names = [setting.name for setting in fields(CLIPFusionConfig)]
@@ -110,6 +111,20 @@ class Row:
         given = {name: getattr(options.model, name) for name in free}
         given |= {name: value for name in ("clip", "diffusion") if (value := getattr(options, name)) is not None}
         return CLIPFusionConfig.preset(self.preset, **{**given, **self.changes})
+
+
+class TrainedRow(Row):
+    """A row of a detector that is trained on its references; each of its runs sees the test images by itself."""
+
+    system: ClassVar[str]
+
+    def networks(self, config: Any) -> CLIPFusionConfig:
+        """What names the networks that such settings need."""
+        raise NotImplementedError
+
+    def fitted(self, config: Any, networks: FusionNetworks, source: Source, workdir: Path, seed: int) -> Any:
+        """The detector, once it is trained on these references."""
+        raise NotImplementedError
 
 
 def run(
@@ -240,9 +255,13 @@ class Runner:
             rows: each with what was published for it.
         """
         missing: dict[Run, list[_Record]] = {}
+        alone: list[tuple[TrainedRow, _Record]] = []
         for row, published in rows:
             for record in self._records(data, row, published):
                 report = record.read(self.options.protocol, self.dataset(data, row.category).counts)
+                if report is None and isinstance(row, TrainedRow):
+                    alone.append((row, record))
+                    continue
                 if report is None:
                     missing.setdefault(record.run, []).append(record)
                     continue
@@ -266,6 +285,17 @@ class Runner:
                 weights = networks.of(run.config.models).sha256
                 for record in missing[run]:
                     record.write(found, dataset, weights)
+        for row, record in alone:
+            self._train(data, row, record)
+
+    def _train(self, data: str, row: TrainedRow, record: _Record) -> None:
+        options, run, dataset = self.options, record.run, self.dataset(data, row.category)
+        networks = self._loaded(row.networks(run.config))
+        references = dataset.train.per_class(run.shots, run.seed, lists=options.reference_lists)
+        detector = row.fitted(run.config, networks, references, record.folder, run.seed)
+        with self._reporter.images(f"{row.name}, seed {run.seed}", len(dataset.test)) as progress:
+            how = {"protocol": options.protocol, "batch_size": options.batch_size, "progress": progress}
+            record.write(score(detector, dataset, **how), dataset, networks.sha256)
 
     def reports(self, data: str, row: Row) -> list[dict[str, Any]]:
         """One for each seed, as `complete` or earlier commands left them.
@@ -330,7 +360,8 @@ class _Record:
         """The report, None where there is none of this run."""
         if not (file := self.folder / REPORT).is_file():
             return None
-        wanted = {"system": jaxad.CLIPFusion.name, "model": to_json(self.run.config), "threshold": None}
+        system = self.row.system if isinstance(self.row, TrainedRow) else jaxad.CLIPFusion.name
+        wanted = {"system": system, "model": to_json(self.run.config), "threshold": None}
         wanted = json.loads(json.dumps({**wanted, **self.provenance}))
         report = json.loads(file.read_text("utf-8"))
         same = {name: report["config"].get(name) for name in wanted} == wanted

@@ -8,9 +8,9 @@ One setup:
 Expected: CLIPFusion above WinCLIP at every number of references, most without any: 90.9 and 85.1 pixel AUROC on
 MVTec-AD. Both tables, and Tables 14 to 21 by category, are the same runs: Table 2 (alone: `table2.py`) has the image
 metrics, Table 1 the pixel metrics, OUT/DATA/ROW/report.json those of each category. Published rows that are not run
-here are printed behind the others: PromptAD, which is trained, is not built here, and `jaxad fit patch-bank` and `jaxad
-fit padim` have PatchCore's scoring and PaDiM's with another backbone. The paper takes its baselines from the WinCLIP
-paper; ours run on the same CLIP. WinCLIP as another reimplementation has it: `winclip.py`.
+here are printed behind the others: PromptAD, which is trained, is run by `promptad.py`, and `jaxad fit patch-bank` and
+`jaxad fit padim` have PatchCore's scoring and PaDiM's with another backbone. The paper takes its baselines from the
+WinCLIP paper; ours run on the same CLIP. WinCLIP as two reimplementations have it: `winclip.py`.
 
 The paper contradicts itself in the means over the categories, for 0, 1, 2 and 4 references:
     MVTec-AD: AUROC 93.6, 95.4, 96.3, 96.9 in Table 2, 93.2, 95.4, 95.9, 96.8 in Table 14

@@ -22,6 +22,7 @@ from jaxad.config.inp_former import INPFormerConfig as INPFormerConfig
 from jaxad.config.linear import LinearConfig as LinearConfig
 from jaxad.config.padim import PaDiMConfig as PaDiMConfig
 from jaxad.config.patch_bank import PatchBankConfig as PatchBankConfig
+from jaxad.config.promptad import PromptADConfig as PromptADConfig
 from jaxad.config.rd4ad import RD4ADConfig as RD4ADConfig
 from jaxad.config.reference import SettingRow as SettingRow
 from jaxad.config.reference import provenance as provenance

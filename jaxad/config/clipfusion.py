@@ -21,9 +21,9 @@ class CLIPFusionConfig(Config):
     word, "promptad" has the habits of PromptAD's code (arXiv 2404.05231) wherever that decides the same question.
     "patchclip" and "mapdiff" are the two halves alone, "sd15" and "sd2-base" take another Stable Diffusion. "clip-ac",
     "trans-mm", "maskclip" and "winclip" are the baselines of WinCLIP (arXiv 2303.14814) on the same CLIP; that MaskCLIP
-    and Trans-MM have WinCLIP's prompts is jaxad's choice. WinCLIP's own code is not public: "winclip" joins prompts and
-    references of a map by their harmonic mean, as the paper and caoyunkang's code do, "accurate-winclip" adds them, at
-    a higher temperature, as zqhang's code does.
+    and Trans-MM have WinCLIP's prompts is jaxad's choice. WinCLIP's own code is not public: "winclip" is as
+    the paper has it, prompts and references of a map joined by their harmonic mean; "caoyunkang-winclip" does all that
+    the code of that name does, and "accurate-winclip" adds them, at a higher temperature, as zqhang's code does.
     """
 
     RESOURCES: ClassVar = ("label", "memory_gb", "chunk")
@@ -41,12 +41,12 @@ class CLIPFusionConfig(Config):
     """Weight alpha of CLIP in the anomaly map (Eq. 4); the diffusion model has the rest."""
     score_weight: float = setting(0.75, source="paper")
     """Weight alpha of CLIP in the image score (Eq. 9); the diffusion model has the rest."""
-    fusion: Literal["sum", "harmonic"] = setting("sum", source="paper")
+    fusion: Literal["sum", "harmonic", "harmonic-patches"] = setting("sum", source="paper")
     """How the anomaly map joins prompts and references of one model: their sum, or their harmonic mean, as PromptAD and
-    reimplementations of WinCLIP have it."""
-    score_fusion: Literal["sum", "harmonic"] = setting("sum", source="paper")
-    """The same for the image score: the sum, which ranks as WinCLIP's mean does, or the harmonic mean, as in
-    PromptAD."""
+    reimplementations of WinCLIP have it, of maps, or of CLIP's patches before these become a map."""
+    score_fusion: Literal["sum", "harmonic", "map"] = setting("sum", source="paper")
+    """The same for the image score: the sum, which ranks as WinCLIP's mean does, or the harmonic mean, as in PromptAD;
+    or the maximum of the anomaly map."""
     output_size: int = setting(
         400,
         source="published code: PromptAD, WinCLIP",
@@ -100,6 +100,13 @@ class CLIPFusionConfig(Config):
     )
     """Words for categories, as CATEGORY=WORDS; the others are called by their names, "_" as space, VisA's spelled
     out."""
+    object_names: Literal["words", "verbatim"] = setting(
+        "words",
+        source="published code: PromptAD",
+        reason="caoyunkang's WinCLIP takes names as they are, metal_nut and pcb1",
+        decision="clipfusion-object-names",
+    )
+    """Names of categories without `objects`: words for them, or as they are."""
     temperature: float | None = setting(
         None,
         source="jaxad",
@@ -143,6 +150,12 @@ class CLIPFusionConfig(Config):
         (2, 3), source="published code: WinCLIP", reason="not part of CLIPFusion; the sides that WinCLIP has"
     )
     """Sides in patches of the windows of `clip_map` "windows", which are compared with the references too."""
+    window_means: Literal["abnormality", "normality"] = setting(
+        "abnormality", source="published code: WinCLIP", reason="its paper's Eq. 4; one reimplementation has the other"
+    )
+    """What a patch is by the windows that hold it: the harmonic mean of their abnormality, and of the class token's as
+    one more side, for distances too; or 1 less that of their normality, without the class token, and the mean of
+    distances, as caoyunkang's code has it."""
 
     diffusion: str = setting(
         "sd2-community/stable-diffusion-2-inpainting",
@@ -297,6 +310,8 @@ class CLIPFusionConfig(Config):
                 f"clip_blocks = {self.clip_blocks}: shares of the depth above 0 and up to 1.0, or whole numbers from "
                 "1, or from the end as -1"
             )
+        if self.fusion == "harmonic-patches" and self.models != ("clip",):
+            problems.append(f'fusion = "harmonic-patches": needs models = ("clip",), not {self.models}')
         if self.attention_norm_of != "mean" and self.attention_norm not in ("minmax", "max"):
             problems.append(
                 f"attention_norm_of = {self.attention_norm_of!r}: needs attention_norm minmax or max, not "
@@ -305,9 +320,9 @@ class CLIPFusionConfig(Config):
         if (self.clip_map == "windows" and not self.windows) or min(self.windows, default=1) < 1:
             problems.append(f"windows = {self.windows}: needs one or more sides of at least 1 patch")
         for name in ("objects", "class_states"):
-            if bad := [pair for pair in getattr(self, name) if not all(part.strip() for part in _halves(pair))]:
+            if bad := [pair for pair in getattr(self, name) if not all(part.strip() for part in halves(pair))]:
                 problems.append(f"{name} = {bad}: needs the form CATEGORY=WORDS")
-        if bad := [pair for pair in self.class_states if not self.states_of(_halves(pair)[0])]:
+        if bad := [pair for pair in self.class_states if not self.states_of(halves(pair)[0])]:
             problems.append(f"class_states = {bad}: a category without states")
         for name in ("temperature", "memory_gb"):
             if (value := getattr(self, name)) is not None and not value > 0:
@@ -320,20 +335,21 @@ class CLIPFusionConfig(Config):
         """Raises ConfigError where `objects` or `class_states` name a category that is not one of these."""
         problems = []
         for name in ("objects", "class_states"):
-            if strangers := [pair for pair in getattr(self, name) if _halves(pair)[0] not in categories]:
+            if strangers := [pair for pair in getattr(self, name) if halves(pair)[0] not in categories]:
                 problems.append(f"{name} = {strangers}: no such category; there are {', '.join(categories)}")
         raise_problems("CLIPFusionConfig", problems)
 
     def words(self, category: str) -> str | None:
         """The words that `objects` has for a category, None if it has none."""
-        return dict(map(_halves, self.objects)).get(category)
+        return dict(map(halves, self.objects)).get(category)
 
     def states_of(self, category: str) -> tuple[str, ...]:
         """The states that images of a category are searched for."""
-        own = dict(map(_halves, self.class_states)).get(category)
+        own = dict(map(halves, self.class_states)).get(category)
         return self.states if own is None else tuple(state.strip() for state in own.split(",") if state.strip())
 
 
-def _halves(pair: str) -> tuple[str, str]:
+def halves(pair: str) -> tuple[str, str]:
+    """Category and words of "CATEGORY=WORDS", without blanks around them."""
     name, _, words = pair.partition("=")
     return name.strip(), words.strip()

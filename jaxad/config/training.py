@@ -114,8 +114,11 @@ class TrainConfig(Config):
     them, or "auto" for as many as fit in the devices' memory; None for batch_size."""
     learning_rate: float = setting(1e-4, source="paper")
     """Peak learning rate of the optimizer; of Muon for what is no matrix, matrices take 10 times as much."""
-    optimizer: Literal["adam", "stable-adamw", "muon"] = setting("adam", source="paper", decision="dpdiff-optimizer")
-    """Adam; StableAdamW with AMSGrad, as Dinomaly has it; or Muon for matrices and Adam for all else."""
+    optimizer: Literal["adam", "stable-adamw", "muon", "sgd"] = setting(
+        "adam", source="paper", decision="dpdiff-optimizer"
+    )
+    """Adam; StableAdamW with AMSGrad, as Dinomaly has it; Muon for matrices and Adam for all else; or SGD with a
+    momentum of 0.9."""
     warmup_steps: int = setting(
         0, source="jaxad", reason="the paper gives a learning rate alone", decision="dpdiff-optimizer"
     )
@@ -139,11 +142,12 @@ class TrainConfig(Config):
     weight_decay: float = setting(
         0.0, source="jaxad", reason="the paper says Adam, which has none", decision="dpdiff-optimizer"
     )
-    """Decoupled weight decay."""
+    """Decoupled weight decay; with SGD it is part of the gradient, as in torch."""
     first_moment: Literal["float32", "bfloat16"] = setting(
         "float32", source="jaxad", reason="exact; a second moment of 16 bits would not grow, and stays float32"
     )
-    """Type in which Adam keeps its first moment; bfloat16 spares 2 bytes of 16 for each trained parameter."""
+    """Type in which Adam keeps its first moment, and SGD its momentum; bfloat16 spares Adam 2 bytes of 16 for each
+    trained parameter."""
     ema: float | None = setting(
         None, source="jaxad", reason="the paper mentions no moving average", decision="dpdiff-optimizer"
     )

@@ -142,13 +142,11 @@ class ReferenceOptions(FitOptions):
     def problems(self, config: Any, data: FitData) -> list[str]:
         """Everything about shots and names that cannot work."""
         found = [f"shots = {self.shots}: must be at least 0"] if self.shots < 0 else []
-        found += bad_seed("seed", self.seed)
+        found += self._choice_problems(data)
         if self.shots > 0 and not data.name:
             found.append(f"shots = {self.shots}: needs images to take them from; give data = NAME")
         if not data.name and not self.classes:
             found.append("classes: give the names of the categories, or data that have them")
-        if self.classes and data.config.categories:
-            found.append("classes, categories: mean the same here; give one of them")
         if "diffusion" not in config.models and config.image_size != type(config).image_size:
             found.append(
                 f"image_size = {config.image_size}: not used by {config.label}, which has no diffusion model; give "
@@ -156,6 +154,13 @@ class ReferenceOptions(FitOptions):
             )
         if self.reference_lists is not None and not self.shots:
             found.append(f"reference_lists = {self.reference_lists}: not used with shots = 0")
+        return found
+
+    def _choice_problems(self, data: FitData) -> list[str]:
+        """What cannot work of how images are chosen, whatever becomes of them."""
+        found = bad_seed("seed", self.seed)
+        if self.classes and data.config.categories:
+            found.append("classes, categories: mean the same here; give one of them")
         return found
 
     def load(self, data: FitData, config: Any, reporter: Reporter) -> tuple[DataSet, dict[str, Any]]:
@@ -189,3 +194,18 @@ class ReferenceOptions(FitOptions):
                 f"{name}: shots = {self.shots} needs training images of every category, and there are none of "
                 f"{', '.join(without)}: {', or '.join(way for way in ways if way)}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedReferenceOptions(ReferenceOptions):
+    """Of a detector that is trained on a few normal images of each category."""
+
+    needs_data: ClassVar[bool] = True
+
+    shots: int = 1
+    """Normal images of each category that are learned from, chosen before any is held out."""
+
+    def problems(self, config: Any, data: FitData) -> list[str]:
+        """Everything about shots and names that cannot work."""
+        found = [f"shots = {self.shots}: must be at least 1"] if self.shots < 1 else []
+        return found + self._choice_problems(data)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxad.data.batches import LoadedBatch
-from jaxad.detector import Detector
+from jaxad.detector import Detector, Trainable
 from jaxad.errors import DataError, Problem
 from jaxad.types import Record
 
@@ -16,12 +16,16 @@ from jaxad.types import Record
 def extras_of(detector: Detector, records: Sequence[Record], *, training: bool) -> dict[str, np.ndarray]:
     """What a detector asks to know of images besides their pixels, for `Batch.extras`: arrays [b ...] by name.
 
-    Token ids of their captions, where the detector takes captions.
+    Token ids of their captions, where the detector takes captions; and, where it is trained and has to know the
+    categories of images, "category" int32 [b], places in `Detector.categories`.
     """
-    spec = detector.inputs
-    if spec.tokenize is None or not (spec.captions == "always" or (training and spec.captions == "train")):
-        return {}
-    return {"caption": spec.tokenize([record.caption for record in records])}
+    spec, found = detector.inputs, {}
+    if spec.tokenize is not None and (spec.captions == "always" or (training and spec.captions == "train")):
+        found["caption"] = spec.tokenize([record.caption for record in records])
+    if training and spec.needs_category and isinstance(detector, Trainable):
+        places = {name: place for place, name in enumerate(detector.categories)}
+        found["category"] = np.array([places.get(record.category, -1) for record in records], np.int32)
+    return found
 
 
 def annotated(detector: Detector, loaded: LoadedBatch, *, training: bool, mark: bool = False) -> LoadedBatch:

@@ -15,6 +15,10 @@ MUON_RATE = 10
 """Learning rate of what Muon trains, matrices, over that of all else, which Adam does."""
 
 
+MOMENTUM = 0.9
+"""Of SGD."""
+
+
 def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
     """The optimizer as configured, and its learning rate as a function of the step."""
     after = optax.constant_schedule(config.learning_rate)
@@ -29,6 +33,8 @@ def make_optimizer(config: TrainConfig) -> tuple[optax.GradientTransformation, C
 
 def _optimizer(config: TrainConfig, rate: Callable[[Any], Any]) -> optax.GradientTransformation:
     decay, moment = config.weight_decay, config.first_moment
+    if config.optimizer == "sgd":
+        return optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, MOMENTUM, accumulator_dtype=moment))
     if config.optimizer == "stable-adamw":
         return stable_adamw(rate, weight_decay=decay, first_moment=moment)
     if config.optimizer == "muon":

@@ -10,7 +10,7 @@ from jaxad.cli import COMMANDS
 from tests.test_references import ABSENT
 
 PEERS = ("padim", "dinomaly", "uniad", "simplenet", "rd4ad", "vitad", "inp-former", "hvq-trans")
-FITTED = ("dpdiff", "patch-bank", "linear", "retrieval", *PEERS, "vlmdiff", "clipfusion", "autoencoder")
+FITTED = ("dpdiff", "patch-bank", "linear", "retrieval", *PEERS, "vlmdiff", "clipfusion", "promptad", "autoencoder")
 BENCHMARKS = ("metrics", "input", "models", "clipfusion", "vlmdiff")
 HELPS = [
     (),

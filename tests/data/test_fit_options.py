@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxad.config import CLIPFusionConfig, DataConfig, VLMDiffConfig
-from jaxad.data.fit_options import CaptionOptions, FitData, FitOptions, ReferenceOptions
+from jaxad.data.fit_options import CaptionOptions, FitData, FitOptions, LearnedReferenceOptions, ReferenceOptions
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
 from jaxad.testing import make_parts
@@ -135,6 +135,12 @@ def test_options_that_cannot_work(options, name, names):
     config = DataConfig(("b",) if names == ["classes, categories"] else None)
     found = "\n".join(ReferenceOptions(**options).problems(CLIPFusionConfig(), FitData(name, config=config)))
     assert all(part in found for part in names)
+
+
+def test_what_is_learned_from_needs_a_shot_and_data():
+    options = LearnedReferenceOptions()
+    assert (options.shots, options.needs_data, options.problems(None, FitData("demo"))) == (1, True, [])
+    assert "shots = 0" in LearnedReferenceOptions(shots=0).problems(None, FitData("demo"))[0]
 
 
 def test_the_size_of_images_that_no_network_sees_is_a_problem():

@@ -69,4 +69,10 @@ def zoo(name: str, source: Any, folder: Path) -> Any:
             write_clip(folder / "clip")
             write_diffusion(folder / "diffusion", channels=4)
             return jaxad.CLIPFusion.create(fusion_config(folder, **FAST)).remember(source.per_class(2, seed=0))
+        case "promptad":
+            write_clip(folder / "clip")
+            config = jaxad.PromptADConfig(clip=str(folder / "clip"), clip_blocks=(1, 2), output_size=20)
+            training = jaxad.TrainConfig(steps=1, batch_size=2)
+            model = jaxad.PromptAD.create(config, key=jax.random.key(0))
+            return jaxad.fit(model, source.per_class(1, seed=0), training, workdir=folder / "run").model
     raise KeyError(name)

@@ -360,6 +360,16 @@ def test_weight_decay_is_decoupled():
     np.testing.assert_allclose(updates["a"], -0.5 * 0.1 * 10, rtol=1e-6)
 
 
+def test_sgd_decays_with_the_gradient_and_has_momentum():
+    params = {"a": jnp.full(2, 10.0)}
+    training = toy_training(optimizer="sgd", clip_norm=None, weight_decay=0.1, learning_rate=0.5)
+    optimizer, _ = make_optimizer(training)
+    state = optimizer.init(params)
+    for expected in (3.0 + 1.0, 0.9 * 4.0 + 3.0 + 1.0):
+        updates, state = optimizer.update({"a": jnp.full(2, 3.0)}, state, params)
+        np.testing.assert_allclose(updates["a"], -0.5 * expected, rtol=1e-6)
+
+
 def test_metrics_log_drops_what_comes_after_the_checkpoint_and_what_was_cut_off(tmp_path):
     file = tmp_path / "metrics.csv"
     with MetricsLog(file, 0) as log:

@@ -21,7 +21,7 @@ from jaxad.config import CLIPFusionConfig
 from jaxad.data.batches import batches
 from jaxad.data.class_names import ClassNames
 from jaxad.data.fit_options import ReferenceOptions
-from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, identity_of, register
+from jaxad.detector import Detector, InputSpec, Pretrained, Remembers, register
 from jaxad.detectors.clipfusion import maps as maps
 from jaxad.detectors.clipfusion.mapdiff import MapDiff
 from jaxad.detectors.clipfusion.networks import (
@@ -29,8 +29,8 @@ from jaxad.detectors.clipfusion.networks import (
     Texts,
     compute_types,
     embed_texts,
+    identities,
     load_networks,
-    text_identities,
 )
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
@@ -148,12 +148,7 @@ class CLIPFusion(Detector, Remembers):
 
     @property
     def weight_hashes(self) -> dict[str, str]:
-        networks, found = self.backbone, {}
-        for model, text, tokenizer in text_identities(self.config):
-            structure = {**networks.structure[model], "text": text}
-            found[model] = identity_of(model, networks.hashes.get(model, ""), structure)
-            found[f"{model}_tokenizer"] = tokenizer
-        return found
+        return identities(self.config, self.backbone)
 
     @property
     def few_shot(self) -> bool:
@@ -271,10 +266,13 @@ class CLIPFusion(Detector, Remembers):
         """Eq. 4 and Eq. 9: maps [b s s] of side `output_size`, and scores [b]."""
         config = self.config
         terms, scores = self.terms(features, self.context(batch))
-        return Judgement(
-            maps.fuse(terms, config.map_weight, config.fusion),
-            maps.fuse(scores, config.score_weight, config.score_fusion),
-        )
+        map = maps.fuse(terms, config.map_weight, "sum" if config.fusion == "sum" else "harmonic")
+        if self._fuses_patches:
+            assert self.patchclip is not None
+            map = self.patchclip.resized(map)
+        if config.score_fusion == "map":
+            return Judgement(map, map.max((1, 2)))
+        return Judgement(map, maps.fuse(scores, config.score_weight, config.score_fusion))
 
     def context(self, batch: Batch) -> Context:
         """What is known of each image's category: its texts, and which bank the image is compared with."""
@@ -289,7 +287,10 @@ class CLIPFusion(Detector, Remembers):
     def terms(
         self, features: Features, context: Context
     ) -> tuple[dict[str, dict[str, jax.Array]], dict[str, dict[str, jax.Array]]]:
-        """The maps [b s s] and the scores [b] that are fused, by model and modality."""
+        """The maps [b s s] and the scores [b] that are fused, by model and modality.
+
+        Maps are patches [b n] where these are fused before they are resized.
+        """
         config, extras, texts = self.config, features.extras, context
         language = "language" in config.modalities
         vision = "vision" in config.modalities and self.few_shot
@@ -300,11 +301,14 @@ class CLIPFusion(Detector, Remembers):
                 tower, scale = self.backbone.vision, self.backbone.logit_scale
                 assert tower is not None
                 assert scale is not None
-                map, score = self.patchclip.language(tower, extras, texts["clip_texts"], scale[...])
+                patches, score = self.patchclip.language(tower, extras, texts["clip_texts"], scale[...])
+                map = patches if self._fuses_patches else self.patchclip.resized(patches)
                 found["clip"][0]["language"], found["clip"][1]["language"] = map, score
             if vision and len(self.clip_banks):
-                map = self.patchclip.vision(extras, self._searched(self.clip_banks), texts["bank"])
-                found["clip"][0]["vision"], found["clip"][1]["vision"] = map, map.max((1, 2))
+                patches = self.patchclip.vision(extras, self._searched(self.clip_banks), texts["bank"])
+                map = self.patchclip.resized(patches)
+                found["clip"][0]["vision"] = patches if self._fuses_patches else map
+                found["clip"][1]["vision"] = map.max((1, 2))
         if self.mapdiff:
             banks = self._searched(self.diffusion_banks) if vision else []
             found["diffusion"] = self.mapdiff.terms(self.backbone.unet, extras, texts, banks, texts["bank"], language)
@@ -316,6 +320,11 @@ class CLIPFusion(Detector, Remembers):
         """Banks [g k c] as images are compared with them; what fills one up is never near, in one of all either."""
         arrays = [jnp.asarray(bank[...]) for bank in banks]
         return arrays if self.config.per_category else [a.reshape(1, -1, a.shape[-1]) for a in arrays]
+
+    @property
+    def _fuses_patches(self) -> bool:
+        """Whether terms are fused on the grid of the patches, and the fused map is resized."""
+        return self.config.fusion == "harmonic-patches"
 
     def reference_tokens(self, batch: Batch) -> list[jax.Array]:
         """Features [b n c] of references for each bank, those of CLIP first."""

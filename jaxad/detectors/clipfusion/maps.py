@@ -47,12 +47,16 @@ def window_patches(grid: tuple[int, int], side: int) -> np.ndarray:
 
 def harmonic_patches(scores: Array, grid: tuple[int, int], side: int) -> jax.Array:
     """Harmonic mean, for every patch, of the windows that hold it (WinCLIP, Eq. 4): [b w] -> [b n]."""
+    return 1 / mean_patches(1 / jnp.maximum(jnp.asarray(scores), SMALL), grid, side)
+
+
+def mean_patches(scores: Array, grid: tuple[int, int], side: int) -> jax.Array:
+    """Mean, for every patch, of the windows that hold it: [b w] -> [b n]."""
     patches = window_patches(grid, side)
     chex.assert_shape(scores, (None, len(patches)), custom_message="scores must be [b w]")
     holds = np.zeros((len(patches), grid[0] * grid[1]), np.float32)
     np.put_along_axis(holds, patches, 1.0, axis=1)
-    inverse = jnp.matmul(1 / jnp.maximum(jnp.asarray(scores), SMALL), holds, precision="highest")
-    return holds.sum(axis=0)[None] / inverse
+    return jnp.matmul(jnp.asarray(scores), holds, precision="highest") / holds.sum(axis=0)[None]
 
 
 def harmonic_mean(maps: Sequence[Array]) -> jax.Array:

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import CLIPFusionConfig, Precision, to_json
+from jaxad.detector import identity_of
 from jaxad.detectors.clipfusion.prompts import StateTexts, clip_embeddings, state_texts
 from jaxad.errors import ConfigError, WeightsError
 from jaxad.models.clip.loading import load_clip, load_text_tower
@@ -42,8 +43,8 @@ each of which is a byte."""
 
 
 TEXT_FIELDS = (
-    *("models", "objects", "precision", "clip", "clip_tokenizer", "clip_prompt", "clip_states", "prompt_mode"),
-    *("diffusion", "diffusion_tokenizer", "map_prompt", "reference_prompt", "states", "class_states"),
+    *("models", "objects", "object_names", "precision", "clip", "clip_tokenizer", "clip_prompt", "clip_states"),
+    *("prompt_mode", "diffusion", "diffusion_tokenizer", "map_prompt", "reference_prompt", "states", "class_states"),
 )
 """The settings that decide on `embed_texts`."""
 
@@ -83,7 +84,8 @@ class FusionNetworks(nnx.Module):
         bytes: int,
     ):
         self.vision, self.vae, self.unet = vision, vae, unet
-        self.logit_scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
+        scale = None if logit_scale is None else nnx.Param(jnp.asarray(logit_scale, jnp.float32))
+        self.logit_scale: nnx.Variable[Any] | None = scale
         freeze(self)
         self.sources, self.pinned = tuple(sources.items()), tuple({**sources, **pinned}.items())
         self.sha256, self.bytes = sha256, bytes
@@ -206,7 +208,7 @@ def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
     """
     clip, states = None, None
     for model in config.models:
-        tower, tokenizer = _text(config, model)
+        tower, tokenizer = load_text(config, model)
         if model == "clip":
             clip = clip_embeddings(tower, tokenizer, categories, config)
         else:
@@ -214,17 +216,21 @@ def embed_texts(config: CLIPFusionConfig, categories: tuple[str, ...]) -> Texts:
     return Texts(clip, states)
 
 
-def text_identities(config: CLIPFusionConfig) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """What decides on the text embeddings of each model: its name, its text tower, and hash of its tokenizer's ids.
+def identities(config: CLIPFusionConfig, networks: FusionNetworks) -> dict[str, str]:
+    """What the networks, text towers and tokenizers of each model are, as `Detector.weight_hashes`.
 
     Raises:
         WeightsError: text towers or tokenizers cannot be found or do not fit.
     """
+    found = {}
     for model in config.models:
-        tower, tokenizer = _text(config, model)
+        tower, tokenizer = load_text(config, model)
+        text = {"config": to_json(tower.config), "sha256": module_state.digest(tower)}
+        structure = {**networks.structure[model], "text": text}
+        found[model] = identity_of(model, networks.hashes.get(model, ""), structure)
         ids = np.asarray(tokenizer(["", "a photo of a metal nut; its thread is scratched &amp; bent"]))
-        shape = {"config": to_json(tower.config), "sha256": module_state.digest(tower)}
-        yield model, shape, hashlib.sha256(ids.tobytes()).hexdigest()
+        found[f"{model}_tokenizer"] = hashlib.sha256(ids.tobytes()).hexdigest()
+    return found
 
 
 class _Loaded(NamedTuple):
@@ -266,8 +272,12 @@ def _load_diffusion(source: str, precision: Precision) -> _Loaded:
     return _Loaded((vae, unet), *_account([parts.unet, parts.vae]))
 
 
-def _text(config: CLIPFusionConfig, model: str) -> tuple[TextTower, CLIPTokenizer]:
-    """Text tower and tokenizer of a model."""
+def load_text(config: CLIPFusionConfig, model: str) -> tuple[TextTower, CLIPTokenizer]:
+    """Text tower and tokenizer of a model, "clip" or "diffusion".
+
+    Raises:
+        WeightsError: they cannot be found or do not fit.
+    """
     source, given = getattr(config, model), getattr(config, f"{model}_tokenizer")
     dtype = jnp.dtype(compute_dtype(config.precision))
     if is_random(source):

@@ -86,7 +86,7 @@ class PatchCLIP:
     def language(
         self, tower: VisionTower, features: Mapping[str, Array], texts: Array, scale: Array
     ) -> tuple[jax.Array, jax.Array]:
-        """Map [b s s] and score [b] by prompts.
+        """Patches [b n] and score [b] by prompts.
 
         Args:
             tower: the image tower.
@@ -104,26 +104,29 @@ class PatchCLIP:
         elif config.clip_map == "relevance":
             patches = text_relevance(tower, features["pixels"], texts[:, 1])
         elif self.windows:
-            found = (maps.abnormality(features[f"window {side}"], texts, scale) for side in self.windows)
-            by_side = [
-                maps.harmonic_patches(scores, self.grid, side) for side, scores in zip(self.windows, found, strict=True)
-            ]
-            patches = maps.harmonic_mean([everywhere, *by_side])
+            found = {side: maps.abnormality(features[f"window {side}"], texts, scale) for side in self.windows}
+            if config.window_means == "normality":
+                by_side = [maps.harmonic_patches(1 - scores, self.grid, side) for side, scores in found.items()]
+                patches = 1 - maps.harmonic_mean(by_side)
+            else:
+                by_side = [maps.harmonic_patches(scores, self.grid, side) for side, scores in found.items()]
+                patches = maps.harmonic_mean([everywhere, *by_side])
         else:
             patches = maps.abnormality(features["patches"], texts, scale)
-        return self._resized(patches), image[:, 0]
+        return patches, image[:, 0]
 
     def vision(self, features: Mapping[str, Array], banks: Sequence[Array], which: Array) -> jax.Array:
-        """Map [b s s] by references: `banks` [g k c] of the features of those names, `which` [b] of each image."""
+        """Patches [b n] by references: `banks` [g k c] of the features of those names, `which` [b] of each image."""
         distances = []
+        joined = maps.harmonic_patches if self.config.window_means == "abnormality" else maps.mean_patches
         for name, bank in zip(self.banks, banks, strict=True):
             distance = maps.reference_distance(features[name], bank, which, self.config.chunk)
             kind, number = name.split()
-            distances.append(maps.harmonic_patches(distance, self.grid, int(number)) if kind == "window" else distance)
-        return self._resized(jnp.stack(distances).mean(0))
+            distances.append(joined(distance, self.grid, int(number)) if kind == "window" else distance)
+        return jnp.stack(distances).mean(0)
 
-    def _resized(self, patches: jax.Array) -> jax.Array:
-        """[b n] -> [b s s]."""
+    def resized(self, patches: jax.Array) -> jax.Array:
+        """Patches [b n] as a map [b s s] of side `output_size`."""
         return maps.resize(patches.reshape(-1, *self.grid), (self.config.output_size, self.config.output_size))
 
 

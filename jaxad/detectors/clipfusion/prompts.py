@@ -74,6 +74,8 @@ class StateTexts(NamedTuple):
 
 def object_words(category: str, config: CLIPFusionConfig) -> str:
     """What a category is called in prompts: "metal_nut" is a metal nut, "pcb1" a printed circuit board."""
+    if config.object_names == "verbatim":
+        return config.words(category) or category
     return config.words(category) or VISA_WORDS.get(category) or category.replace("_", " ")
 
 

@@ -175,12 +175,14 @@ class TextTower(nnx.Module):
         d = config.projection
         self.projection = None if d is None else nnx.Linear(config.width, d, use_bias=False, dtype=dtype, rngs=rngs)
 
-    def __call__(self, ids: Array, skip: int = 0) -> TextOutput:
+    def __call__(self, ids: Array, skip: int = 0, embedded: Array | None = None) -> TextOutput:
         """The whole tower.
 
         Args:
             ids: token ids, int [b n], with start, end and padding; n at most `config.context`.
             skip: number of the last blocks that are left out before the final norm; 1 for the penultimate output.
+            embedded: [b n c] in place of what `embed` makes of the ids, for tokens that are learned; which token stands
+                for a text the ids say all the same.
 
         Raises:
             ConfigError: more tokens than the tower has positions for, or more blocks left out than there are.
@@ -191,14 +193,18 @@ class TextTower(nnx.Module):
             raise ConfigError(f"texts of {ids.shape[1]} tokens: this tower takes at most {self.config.context}")
         if not 0 <= skip < len(self.blocks):
             raise ConfigError(f"skip = {skip}: must be 0 to {len(self.blocks) - 1}")
-        # An id that the table lacks gives NaN rather than another token's embedding.
-        embedded = jnp.take(self.tokens[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
+        embedded = self.embed(ids) if embedded is None else jnp.asarray(embedded)
         x = (embedded + self.positions[...][None, : ids.shape[1]]).astype(self.dtype)
         for index in range(len(self.blocks) - skip):
             x = self.blocks[index](x)
         hidden = self.norm(x)
         pooled = jnp.take_along_axis(hidden, self._places(ids)[:, None, None], axis=1)[:, 0]
         return TextOutput(hidden, pooled, self.projection(pooled) if self.projection else None)
+
+    def embed(self, ids: Array) -> jax.Array:
+        """Embeddings [... c] of token ids [...], without positions."""
+        # An id that the table lacks gives NaN rather than another token's embedding.
+        return jnp.take(self.tokens[...], ids, axis=0, mode="fill", fill_value=jnp.nan)
 
     def _places(self, ids: Array) -> jax.Array:
         """Place [b] of the token that stands for each text."""

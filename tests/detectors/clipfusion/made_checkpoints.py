@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
 }
 """Settings for these networks; "residue" is two tokens, as for the published ones, "crack" one."""
 
-BASELINES = ("clip-ac", "trans-mm", "maskclip", "winclip", "accurate-winclip")
+BASELINES = ("clip-ac", "trans-mm", "maskclip", "winclip", "caoyunkang-winclip", "accurate-winclip")
 
 MERGES = (*clip_vocabulary.MERGES, "r e", "re s", "res i")
 

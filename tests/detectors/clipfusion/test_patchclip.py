@@ -9,7 +9,9 @@ import pytest
 
 from jaxad.config import CLIPFusionConfig, from_json, to_json
 from jaxad.data import ClassNames, ImageList
+from jaxad.data.batches import batches
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
+from jaxad.detectors.clipfusion.maps import resize
 from jaxad.detectors.clipfusion.networks import load_networks
 from jaxad.detectors.clipfusion.patchclip import PatchCLIP
 from jaxad.errors import ConfigError, DataError
@@ -140,9 +142,9 @@ def test_temperature_goes_before_the_scale_of_the_checkpoint(folder, found):
     texts = np.random.default_rng(1).normal(size=(2, 2, 8)).astype(np.float32)
     texts /= np.linalg.norm(texts, axis=-1, keepdims=True)
     told, asked = half(folder, tower, temperature=0.1), half(folder, tower)
-    map, score = told.language(tower, features["published"], texts, jnp.float32(99))
-    map_of_ten, score_of_ten = asked.language(tower, features["published"], texts, jnp.float32(10))
-    np.testing.assert_allclose(map, map_of_ten, rtol=1e-5)
+    patches, score = told.language(tower, features["published"], texts, jnp.float32(99))
+    patches_of_ten, score_of_ten = asked.language(tower, features["published"], texts, jnp.float32(10))
+    np.testing.assert_allclose(patches, patches_of_ten, rtol=1e-5)
     np.testing.assert_allclose(score, score_of_ten, rtol=1e-5)
     token = np.asarray(features["published"]["class"])
     logits = 10 * np.einsum("bd,bkd->bk", token / np.linalg.norm(token, axis=-1, keepdims=True), texts)
@@ -172,7 +174,9 @@ def test_distances_of_several_blocks_are_averaged(folder, found):
 def test_class_token_says_the_same_everywhere(folder, found):
     tower, features, _ = found
     texts = np.eye(2, 8, dtype=np.float32)[None].repeat(2, 0)
-    map, score = half(folder, tower, clip_map="class").language(tower, features["published"], texts, jnp.float32(5))
+    of_class = half(folder, tower, clip_map="class")
+    patches, score = of_class.language(tower, features["published"], texts, jnp.float32(5))
+    map = of_class.resized(patches)
     np.testing.assert_allclose(map, np.broadcast_to(np.asarray(score)[:, None, None], map.shape), rtol=1e-5)
 
 
@@ -238,6 +242,61 @@ def test_scores_are_fused_as_they_are_told(model, monkeypatch, score_fusion, sco
     judgement = detector.judge(None, None, None)
     np.testing.assert_allclose(judgement.scores, [score], rtol=1e-6)
     np.testing.assert_allclose(judgement.maps, np.full((1, 2, 2), 0.32), rtol=1e-6)
+
+
+def windows_of(side):
+    """Patches of every window on the 3 x 3 grid."""
+    for row in range(3 - side + 1):
+        for column in range(3 - side + 1):
+            yield [3 * (row + i) + column + j for i in range(side) for j in range(side)]
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_winclip_as_caoyunkang_has_it_is_what_its_loops_give(folder, references, images, shots):
+    """Window by window, side by side, as published, but for the first window of the second side (see decisions)."""
+    model = CLIPFusion.create(fusion_config(folder, "caoyunkang-winclip"))
+    model.remember(references if shots else ClassNames(("disc", "tile")))
+    loaded = next(batches(images, model.inputs.views, 4))
+    category = np.array([model.categories.index(record.category) for record in loaded.records], np.int32)
+    batch = loaded.batch.replace(category=category)
+    graphdef, arrays = module_state.split(model)
+
+    @jax.jit
+    def run(arrays, batch):
+        model = module_state.merge(graphdef, arrays)
+        features = model.encode(batch)
+        return features.extras, model.judge(features, batch, None)
+
+    extras, judgement = run(arrays, batch)
+    assert sorted(name for name in extras if name != "class") == ["patches", "window 2", "window 3"]
+    for row, own in enumerate(category):
+        texts = np.asarray(model.clip_texts[...], np.float64)[own]
+        told, seen = [], []
+        for place, side in enumerate((2, 3)):
+            inverse, distance, count = np.zeros(9), np.zeros(9), np.zeros(9)
+            for number, patches in enumerate(windows_of(side)):
+                window = np.asarray(extras[f"window {side}"], np.float64)[row, number]
+                window /= np.linalg.norm(window)
+                logits = np.exp(100 * texts @ window)
+                inverse[patches] += logits.sum() / logits[0]
+                count[patches] += 1
+                if shots:
+                    bank = np.asarray(model.clip_banks[place][...], np.float64)[own]
+                    distance[patches] += 0.5 * (1 - (bank @ window).max())
+            told.append(inverse / count)
+            seen.append(distance / count)
+        language = 1 - 1 / np.mean(told, axis=0)
+        # Published is half of it, which ranks alike.
+        fused = 2 / (1 / language + 1 / np.mean(seen, axis=0)) if shots else language
+        expected = np.asarray(resize(fused.reshape(1, 3, 3).astype(np.float32), (20, 20)))[0]
+        rms = np.sqrt(np.mean(np.square(expected)))
+        assert np.abs(judgement.maps[row] - expected).max() < 1e-4 * rms
+        assert float(judgement.scores[row]) == pytest.approx(expected.max(), rel=1e-4)
+
+
+def test_patches_are_fused_of_clip_alone():
+    with pytest.raises(ConfigError, match='fusion = "harmonic-patches": needs models'):
+        CLIPFusionConfig(fusion="harmonic-patches").check()
 
 
 def test_images_smaller_than_a_patch_are_named(model, references):

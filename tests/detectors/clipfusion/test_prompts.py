@@ -66,6 +66,8 @@ def test_prompts_of_clip():
     assert (len(set(normal)), len(set(abnormal))) == (154, 88)
     assert "a photo of the bottle without defect for visual inspection" in normal
     assert "a jpeg corrupted photo of a bottle with flaw" in abnormal
+    normal, _ = clip_prompts("metal_nut", CLIPFusionConfig.preset("caoyunkang-winclip"))
+    assert normal[0] == "a cropped photo of the metal_nut"
     normal, abnormal = clip_prompts("bottle", CLIPFusionConfig.preset("accurate-winclip"))
     # 21 templates, of which one occurs twice.
     assert (len(normal), len(set(normal)), len(abnormal)) == (147, 140, 84)

@@ -7,7 +7,9 @@ import json
 
 import pytest
 
+import jaxad
 from experiments.clipfusion import (
+    promptad,
     rows,
     table1,
     table2,
@@ -28,8 +30,10 @@ from experiments.rows import slug
 from jaxad.config import CLIPFusionConfig, DataConfig, to_json
 from jaxad.data import load
 from jaxad.errors import ConfigError
+from jaxad.inference.checkpoint import read_meta
 from jaxad.metrics import METRICS as REPORTED
 from jaxad.report.schema import validate_report
+from tests.detectors.clipfusion.made_checkpoints import write_clip
 
 TABLES = (
     table1,
@@ -45,6 +49,7 @@ TABLES = (
     table12,
     table13,
     winclip,
+    promptad,
 )
 MAPDIFF = (table5, table6, table9, table10)
 """Tables on MapDiff alone, whose last row is its published setting."""
@@ -153,6 +158,21 @@ def test_options_leave_presets_what_they_are(tmp_path):
     assert configs["diffusion"].models == ("diffusion",)
     assert {(config.chunk, config.diffusion) for config in configs.values()} == {(7, "/my/sd")}
     assert Row("other", "sd15").config(options).diffusion == "/my/sd"
+
+
+def test_promptad_is_trained_on_the_references(parts, tmp_path, monkeypatch):
+    write_clip(tmp_path / "clip")
+    changes = {"clip_blocks": (1, 2), "output_size": 20, "prompts": (1, 1), "suffixes": 1}
+    row = promptad.LearnedRow("PromptAD, 1-shot", changes=changes)
+    assert row.config(RowOptions(tmp_path)).clip == jaxad.PromptADConfig().clip
+    short = jaxad.TrainConfig(steps=1, batch_size=2)
+    monkeypatch.setattr(jaxad.PromptADConfig, "training", lambda *_, **changes: dataclasses.replace(short, **changes))
+    options = RowOptions(tmp_path / "runs", (parts.name,), clip=str(tmp_path / "clip"), seeds=(3,))
+    (report,) = rows.Runner(options).reports(parts.name, row)
+    assert (report["config"]["system"], report["config"]["shots"]) == ("promptad", 1)
+    run = rows.Runner(options).folder(parts.name, row) / "seed-3" / "run"
+    meta = read_meta(run)
+    assert (meta["train"]["seed"], meta["data"]["images"]) == (3, 2)
 
 
 def kept_report(options, row, data, seed, weights):
