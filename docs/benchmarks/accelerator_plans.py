@@ -38,7 +38,7 @@ def commands() -> list[str]:
     found = [f"dpdiff --topology {chip}{' --largest' if chip in SEARCHED else ''}" for chip in CHIPS]
     found += [f"dpdiff --topology {chip} {size}" for chip in LARGE for size in SIZES]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
-    trained = (("h100:1", "1 4 12"), ("h100:8", "4 12"), ("v5e:2x4", "1"))
+    trained = (("h100:1", "1 4 12"), ("h100:8", "4"), ("v5e:2x4", "1"))
     found += [f"{vlmdiff} {chip} --programs training --micro-batches {batches}" for chip, batches in trained]
     found += [f"{vlmdiff} h100:1 --programs training --micro-batches 1 4 --first-moment bfloat16"]
     found += ["vlmdiff --topology h100:1 --programs autoencoder"]

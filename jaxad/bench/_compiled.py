@@ -73,10 +73,11 @@ def _walk(computations: dict[str, dict[str, _Instruction]], name: str, times: in
         counts.traffic += times * (read + _bytes(instruction.shape))
         kind = instruction.operation.removesuffix("-start")
         if kind in COLLECTIVES:
-            results = _arrays(instruction.shape)
+            # Wherever they lie: a TPU receives into the memory on its chip, too.
+            results = _arrays(instruction.shape, on_chip=True)
             label = f"{kind} {'+'.join(sorted({kind for kind, _, _ in results}))}"
             counts.runs[label] += times
-            counts.moved[label] += times * _bytes(instruction.shape)
+            counts.moved[label] += times * sum(size for _, size, _ in results)
         if found := re.search(r'custom_call_target="([^"]+)"', instruction.text):
             counts.kernels[found[1]] += times
         for kind, size, shape in _arrays(instruction.shape):
@@ -129,11 +130,11 @@ def _balanced(text: str) -> str:
     return text
 
 
-def _arrays(shape: str) -> list[tuple[str, int, str]]:
-    """Type, bytes and text of every array of a shape in main memory; S(1) is the memory on a TPU's chip."""
+def _arrays(shape: str, on_chip: bool = False) -> list[tuple[str, int, str]]:
+    """Type, bytes and text of every array of a shape in main memory, and where asked in a TPU's on its chip, S(1)."""
     found = []
     for kind, sides, layout in _ARRAY.findall(shape):
-        if "S(1)" not in layout:
+        if on_chip or "S(1)" not in layout:
             bits = re.search(r"\d+", kind.removeprefix("bf").removeprefix("f"))
             width = _WIDTHS.get(kind) or max(int(bits[0]) if bits else 8, 8) // 8
             elements = 1

@@ -47,6 +47,12 @@ def test_collectives_and_kernels_are_counted_by_kind_and_type():
     assert found.largest_float32 == "f32[8,16]"
 
 
+def test_what_a_collective_receives_on_the_chip_counts_too():
+    result = "%all-reduce.3 = f32[8,16]{1,0}"
+    found = account(PROGRAM.replace(result, result[:-1] + ":T(8,128)S(1)}"))
+    assert found.collectives == {"all-reduce f32": {"runs": 3, "bytes": 3 * ARRAY}}
+
+
 def test_a_program_of_this_machine_is_read():
     """A loop of 5 products, each of which reads and writes 3 matrices at least."""
     matrix = jax.ShapeDtypeStruct((64, 64), jnp.float32)
