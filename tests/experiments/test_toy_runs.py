@@ -135,7 +135,8 @@ def test_tables_of_clipfusion(parts, tmp_path):
     assert list(images) == ["WinCLIP, 0-shot", "WinCLIP, 1-shot", "CLIPFusion, 0-shot", "CLIPFusion, 1-shot"]
     assert list(images["CLIPFusion, 1-shot"]) == [*parts.categories, "mean"]
     rows = of("clipfusion.winclip").main(FewShotOptions(tmp_path / "runs", **{**few, "shots": (0,)}))
-    assert list(rows[parts.name]) == ["WinCLIP, 0-shot", "Accurate-WinCLIP, 0-shot"]
+    names = ["WinCLIP, 0-shot", "WinCLIP of caoyunkang, 0-shot", "Accurate-WinCLIP, 0-shot"]
+    assert list(rows[parts.name]) == names
     readings = of("clipfusion.readings")
     chosen = {**few, "seeds": (0,), "readings": ("default", "map_weight=0.5"), "tables": (3,)}
     assert readings.main(readings.ReadingOptions(tmp_path / "readings", **chosen))["compared"] == 6
@@ -146,6 +147,18 @@ def test_tables_of_clipfusion(parts, tmp_path):
     latency = of("clipfusion.table7")
     speed = latency.main(latency.Table7(tmp_path, shots=(0, 1), size="tiny", repeats=1))
     assert all(row["ms"] > 0 for rows in speed.values() for row in rows)
+
+
+@pytest.mark.slow
+def test_rows_of_promptad(parts, tmp_path):
+    few = {"data": (parts.name,), "seeds": (0, 1), "shots": (1,), "clip": "random:8", "batch_size": 4}
+    promptad = of("clipfusion.promptad")
+    (row,) = promptad.main(FewShotOptions(tmp_path, **few))[parts.name].items()
+    assert row[0] == "PromptAD, 1-shot"
+    written = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("seed-*/report.json")}
+    assert len(written) == 2
+    promptad.main(FewShotOptions(tmp_path, **few))
+    assert {file: file.stat().st_mtime_ns for file in written} == written
 
 
 @pytest.mark.slow

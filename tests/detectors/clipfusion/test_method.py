@@ -38,7 +38,7 @@ def model():
     vision = abstract_vision_tower(CLIPConfig.from_open_clip(CLIP).vision)
     sources = {"clip": "made", "diffusion": "made"}
     networks = FusionNetworks(vision, jnp.float32(1), vae, unet, sources=sources, sha256="", bytes=0)
-    config = CLIPFusionConfig(**sources, image_size=16, diffusion_taps=((201, 1),))
+    config = CLIPFusionConfig(**sources, image_size=16, output_size=3, diffusion_taps=((201, 1),))
     model = CLIPFusion(config, networks)
     for bank in (*model.clip_banks, *model.diffusion_banks):
         bank.set_value(jnp.ones((1, 1, 4)))
@@ -50,8 +50,8 @@ def test_maps_and_scores_are_the_weighted_sums_of_equations_4_and_9(model, monke
     words, pictures, attention, distances = generator.random((4, 2, 3, 3)).astype(np.float32)
     token, focus = generator.random((2, 2)).astype(np.float32)
     both = {"language": attention, "vision": distances}, {"language": focus, "vision": distances.max((1, 2))}
-    monkeypatch.setattr(PatchCLIP, "language", lambda *_: (words, token))
-    monkeypatch.setattr(PatchCLIP, "vision", lambda *_: pictures)
+    monkeypatch.setattr(PatchCLIP, "language", lambda *_: (words.reshape(2, 9), token))
+    monkeypatch.setattr(PatchCLIP, "vision", lambda *_: pictures.reshape(2, 9))
     monkeypatch.setattr(MapDiff, "terms", lambda *_: both)
     monkeypatch.setattr(CLIPFusion, "context", lambda *_: {"clip_texts": None, "bank": None})
     nothing: Any = None
