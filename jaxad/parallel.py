@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+import platform
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -16,45 +19,83 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxad.errors import ConfigError, JaxadError, MachineError, TrainingError
 from jaxad.io.foreign import explained, is_out_of_memory
+from jaxad.io.launchers import ADDRESS, AUTO, processes_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 SMALLEST_SHARDED = 2**14
 """Arrays with fewer elements are replicated: sharding them costs more than it saves."""
+TOLD = 2000
+"""Bytes of text that a process tells the others at once."""
 
 
-_NUMBERS = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+class LostProcessError(TrainingError):
+    """Another process of a run on several hosts has died; what waits for it would wait for long."""
+
+    abrupt = True
+
+
+class FullDeviceError(MachineError):
+    """A device of this process has too little memory; what the others compute with it would wait for long."""
+
+    abrupt = True
+
+
+@contextmanager
+def with_others() -> Iterator[None]:
+    """Computations that all processes take part in; also a decorator.
+
+    Raises:
+        FullDeviceError: a device has too little memory, where there are several processes.
+        LostProcessError: in place of any other error of jax's, or of waiting in vain, where there are several.
+    """
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, TimeoutError) as error:
+        # The system's own errors of that class have a number: a network drive does not answer.
+        if jax.process_count() == 1 or (isinstance(error, TimeoutError) and error.errno is not None):
+            raise
+        if is_out_of_memory(error):
+            raise FullDeviceError(explained(error)) from error
+        cause = str(error).partition("\n")[0][:200]
+        raise LostProcessError(
+            f"process {jax.process_index()} of {jax.process_count()}: the computation with the others failed, as it "
+            f"does where one of them has died ({cause}); start all of them again to go on from the last checkpoint"
+        ) from error
+
+
+SILENCE = 40
+"""Seconds after which a process that is not heard of counts as dead."""
+ARRIVAL = 300
+"""Seconds that processes wait for each other at the start."""
 
 
 def start_processes() -> None:
     """Joins the other processes of a multi-host run; does nothing on a single host.
 
-    A run is multi-host where a cluster environment is found (TPU pods, Slurm, Open MPI: see jax.distributed) or where
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set. Call before any other use of jax.
+    A run is multi-host where Slurm, Open MPI or the runtime of a TPU pod says so, or the three variables
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID are set; the first alone says where the first process
+    is, or `auto`, where jax knows. Call before any other use of jax.
 
     Raises:
         ConfigError: some of these variables are missing, or are no numbers.
+        LostProcessError: the others do not come.
     """
-    if jax.distributed.is_initialized():
+    if jax.distributed.is_initialized() or (given := processes_of(os.environ)) is None:
         return
-    given = {name: os.environ[name] for name in ("JAX_COORDINATOR_ADDRESS", *_NUMBERS) if name in os.environ}
-    if given:
-        problems = [f"{name}: missing" for name in ("JAX_COORDINATOR_ADDRESS", *_NUMBERS) if name not in given]
-        problems += [
-            f"{name} = {given[name]}: must be a number" for name in _NUMBERS if not given.get(name, "0").isdecimal()
-        ]
-        if problems:
-            known = ", ".join(f"{name}={value}" for name, value in given.items())
-            raise ConfigError("\n  ".join([f"environment of a run on several hosts ({known}):", *problems]))
-        address, processes, number = given.values()
-        jax.distributed.initialize(address, num_processes=int(processes), process_id=int(number))
-    elif {"TPU_WORKER_HOSTNAMES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"} & os.environ.keys():
-        several = ("," in os.environ.get("TPU_WORKER_HOSTNAMES", "")) or any(
-            int(os.environ.get(name, "1")) > 1 for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
-        )
-        if several:
-            jax.distributed.initialize()
+    if os.environ.get(ADDRESS) == AUTO:
+        # jax would take the word for an address.
+        del os.environ[ADDRESS]
+    try:
+        jax.distributed.initialize(**given, initialization_timeout=ARRIVAL, heartbeat_timeout_seconds=SILENCE)
+    except (RuntimeError, ValueError) as error:
+        known = ", ".join(f"{name} = {value}" for name, value in given.items()) or "as jax finds them by itself"
+        cause = str(error).partition("\n")[0][:200]
+        raise LostProcessError(
+            f"the processes of this run did not find each other ({known}): {cause}; start as many as are said, on "
+            "machines that reach the first one's port"
+        ) from error
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
@@ -147,6 +188,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, name: str = "batch_size") -> N
         raise ConfigError(f"{name} = {batch_size}: must be a multiple of the number of devices, {mesh.size}")
 
 
+@with_others()
 def to_host(arrays: Any) -> Any:
     """A pytree of device arrays as numpy arrays in every process, gathered where they are spread over several."""
     if jax.process_count() == 1:
@@ -165,17 +207,88 @@ def local(arrays: Any) -> Any:
     return jax.tree.map(lambda array: np.asarray(array) if _is_local(array) else array, arrays)
 
 
+@with_others()
 def wait_for_others(where: str) -> None:
     """Returns when every process has come here; `where` is the same name in all of them."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
 
 
+@with_others()
 def all_agree(holds: bool) -> bool:
     """Whether something holds in every process, so that all of them do the same; all of them must call it."""
     return holds if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(holds)).all())
 
 
+@with_others()
+def every(text: str) -> tuple[str, ...]:
+    """A text of each process, in the order of their numbers; all of them must call it.
+
+    Args:
+        text: this process's, of which 2,000 bytes are kept.
+    """
+    if jax.process_count() == 1:
+        return (text,)
+    own = np.frombuffer(text.encode()[:TOLD].ljust(TOLD, b"\0"), np.uint8)
+    return tuple(row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(own))
+
+
+def in_all(do: Callable[[], R]) -> R:
+    """Runs what may fail in one process alone, such as reading what lies on its machine; all of them must call it.
+
+    Args:
+        do: what to run, without the others.
+
+    Returns:
+        What `do` returns.
+
+    Raises:
+        Exception: what `do` raised here.
+        ConfigError: it has failed elsewhere, and why, so that all end at once.
+    """
+    if jax.process_count() == 1:
+        return do()
+    result, failed = None, None
+    try:
+        result = do()
+    except Exception as error:
+        failed = error
+    said = every("" if failed is None else f"{platform.node()}: {failed}")
+    if failed is not None:
+        raise failed
+    if elsewhere := [f"process {number} of {len(said)} on {text}" for number, text in enumerate(said) if text]:
+        raise ConfigError("\n  ".join([f"{len(elsewhere)} of the {len(said)} processes cannot go on:", *elsewhere]))
+    return result  # type: ignore[return-value]
+
+
+def check_same(identity: str, what: str) -> None:
+    """Raises ConfigError in all processes unless this is the same in all of them; all of them must call it.
+
+    Args:
+        identity: this process's.
+        what: is identified, in the plural.
+    """
+    hashes = every(hashlib.sha256(identity.encode()).hexdigest())
+    if others := [str(number) for number, one in enumerate(hashes) if one != hashes[0]]:
+        raise ConfigError(
+            f"{what} of process {', '.join(others)} are others than those of process 0; give all machines the same"
+        )
+
+
+def is_one_of_several() -> bool:
+    """Whether this process has joined others."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def end_alone() -> NoReturn:
+    """Ends this process, one of several, with status 1 and without waiting for the others, who thereby notice."""
+    if is_main_process():
+        # They lose their connection with it, and may be about to say what they have found themselves.
+        time.sleep(2)
+    os._exit(1)
+
+
+@with_others()
 def least(value: int) -> int:
     """The least of all processes' values, in every process; below 2**31.
 
@@ -187,6 +300,7 @@ def least(value: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(value)).min())
 
 
+@with_others()
 def from_main(value: int) -> int:
     """The main process's value, in every process; all of them must call it."""
     if jax.process_count() == 1:
@@ -212,41 +326,6 @@ def by_main(do: Callable[[], object], elsewhere: JaxadError) -> None:
             failed = error
     if not from_main(failed is None):
         raise failed or elsewhere
-
-
-class LostProcessError(TrainingError):
-    """Another process of a run on several hosts has died; what waits for it would wait for long."""
-
-    abrupt = True
-
-
-class FullDeviceError(MachineError):
-    """A device of this process has too little memory; what the others compute with it would wait for long."""
-
-    abrupt = True
-
-
-@contextmanager
-def with_others() -> Iterator[None]:
-    """Computations that all processes take part in.
-
-    Raises:
-        FullDeviceError: a device has too little memory, where there are several processes.
-        LostProcessError: in place of any other error of jax's, or of waiting in vain, where there are several.
-    """
-    try:
-        yield
-    except (jax.errors.JaxRuntimeError, TimeoutError) as error:
-        # The system's own errors of that class have a number: a network drive does not answer.
-        if jax.process_count() == 1 or (isinstance(error, TimeoutError) and error.errno is not None):
-            raise
-        if is_out_of_memory(error):
-            raise FullDeviceError(explained(error)) from error
-        cause = str(error).partition("\n")[0][:200]
-        raise LostProcessError(
-            f"process {jax.process_index()} of {jax.process_count()}: the computation with the others failed, as it "
-            f"does where one of them has died ({cause}); start all of them again to go on from the last checkpoint"
-        ) from error
 
 
 def agreed_stop(step: int, asked: int | None) -> int | None:

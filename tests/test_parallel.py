@@ -156,7 +156,8 @@ def disturbed(folder, data, number, who):
         assert time.monotonic() - began < 400
         time.sleep(0.05)
     processes[who].send_signal(number)
-    said = [process.communicate(timeout=400)[1] for process in processes]
+    # A minute after one has died the others are to be gone too.
+    said = [process.communicate(timeout=60 if number == signal.SIGKILL else 400)[1] for process in processes]
     return [process.returncode for process in processes], said
 
 
@@ -185,11 +186,13 @@ def test_two_processes_stop_at_the_same_step(data, tmp_path, who):
 
 
 @pytest.mark.slow
-def test_of_two_processes_one_does_not_outlive_the_other_for_long(data, tmp_path):
-    statuses, said = disturbed(tmp_path / "two", data, signal.SIGKILL, 1)
-    assert statuses == [1, -signal.SIGKILL], said
-    assert "process 0 of 2" in said[0]
-    assert "Traceback" not in said[0]
+@pytest.mark.parametrize("who", [0, 1])
+def test_of_two_processes_one_does_not_outlive_the_other_for_long(data, tmp_path, who):
+    """The first has the service by which they know of each other."""
+    statuses, said = disturbed(tmp_path / "two", data, signal.SIGKILL, who)
+    assert (statuses[1 - who], statuses[who]) == (1, -signal.SIGKILL), said
+    assert f"process {1 - who} of 2" in said[1 - who]
+    assert "Traceback" not in said[1 - who]
     assert (tmp_path / "two/run/checkpoints/20/model").is_dir()
 
 
@@ -266,6 +269,47 @@ def test_sharded_parameters_predict_the_same(parts, monkeypatch):
     sharded = module_state.merge(graphdef, parallel.shard_parameters(arrays, parallel.make_mesh(2)))
     one, two = (next(Predictor(m, batch_size=8).stream(parts.test)) for m in (model, sharded))
     np.testing.assert_allclose(one.maps, two.maps, rtol=1e-5, atol=1e-5 * one.maps.max())
+
+
+def answered(monkeypatch, *texts):
+    """Lets two processes, of which this is the first, tell each other these texts."""
+    rows = np.stack([np.frombuffer(text.encode().ljust(parallel.TOLD, b"\0"), np.uint8) for text in texts])
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
+    sent = []
+    monkeypatch.setattr(
+        parallel.multihost_utils, "process_allgather", lambda own: sent.append(own.tobytes().rstrip(b"\0")) or rows
+    )
+    return sent
+
+
+def test_what_fails_in_one_process_is_said_by_all(monkeypatch):
+    sent = answered(monkeypatch, "", "host-b: /data: no such folder")
+    with pytest.raises(
+        ConfigError, match=r"1 of the 2 processes .*\n  process 1 of 2 on host-b: /data: no such folder"
+    ):
+        parallel.in_all(lambda: 3)
+    assert sent == [b""]
+    # Who fails says why, in its own words.
+    sent = answered(monkeypatch, "host-a: it", "host-b: it")
+    with pytest.raises(ZeroDivisionError):
+        parallel.in_all(lambda: 1 // 0)
+    assert b"division" in sent[0]
+    answered(monkeypatch, "", "")
+    assert parallel.in_all(lambda: 3) == 3
+
+
+def test_a_long_text_is_told_as_far_as_there_is_room(monkeypatch):
+    sent = answered(monkeypatch, "", "ö" * (parallel.TOLD // 2))
+    assert parallel.every("x" * 5000) == ("", "ö" * (parallel.TOLD // 2))
+    assert sent == [b"x" * parallel.TOLD]
+
+
+def test_processes_with_other_images_are_told(monkeypatch):
+    monkeypatch.setattr(parallel, "every", lambda own: (own, own, "f00"))
+    with pytest.raises(ConfigError, match="the images of process 2 are others than those of process 0"):
+        parallel.check_same("mine", "the images")
+    monkeypatch.setattr(parallel, "every", lambda own: (own, own))
+    parallel.check_same("mine", "the images")
 
 
 def test_a_single_host_joins_nobody(monkeypatch):

@@ -138,9 +138,9 @@ def _status(words: Sequence[str]) -> int:
     except (JaxadError, OSError) as error:
         show(f"jaxad: {message(error, sys.argv)}", error=True)
         if getattr(error, "abrupt", False):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            _flush()
             os._exit(1)
+        _end_alone()
         return 1
     except KeyboardInterrupt as stop:
         # One that is no `Stopped` was raised by hand, or before anybody listened.
@@ -148,12 +148,34 @@ def _status(words: Sequence[str]) -> int:
         show(f"\njaxad: {stopped}{_what_is_kept(command)}", error=True)
         return stopped.status
     except Exception as error:
-        if (text := explained(error)) is None:
+        if (text := explained(error)) is not None:
+            show(f"jaxad: {text}", error=True)
+        else:
             error.add_note(what_to_report())
-            raise
-        show(f"jaxad: {text}", error=True)
+            if not _is_one_of_several():
+                raise
+            print_traceback(type(error), error, error.__traceback__)
+        _end_alone()
         return 1
     return 0
+
+
+def _is_one_of_several() -> bool:
+    """Whether the process has joined others, who may wait for it."""
+    parallel = sys.modules.get("jaxad.parallel")
+    return parallel is not None and parallel.is_one_of_several()
+
+
+def _end_alone() -> None:
+    """Ends the process here if it is one of several: leaving as usual would wait for them, and they for this one."""
+    if _is_one_of_several():
+        _flush()
+        sys.modules["jaxad.parallel"].end_alone()
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _what_is_kept(command: Command | None) -> str:

@@ -140,7 +140,7 @@ class Fit(FitCommand):
         reporter = Reporter(quiet=not parallel.is_main_process())
         # Before anything that takes time, so that a second run on the same workdir is refused at once.
         with in_use(self.workdir):
-            dataset, own = self.loaded(reporter)
+            dataset, own = parallel.in_all(lambda: self.loaded(reporter))
             result = self.fit_on(dataset, own, reporter)
         reporter.say(f"next: {next_command(self, dataset, result)}")
 
@@ -163,8 +163,10 @@ class Fit(FitCommand):
 
         seed, given = self.train.seed if self.train else 0, self.regions()
         regions = dataset.regions if given is None else of_categories(given, dataset.categories)
+        detector, settings = _Fitted().get(self.detector), self.settings()
         result = fit(
-            _Fitted().get(self.detector).create(self.settings(), key=jax.random.key(seed)),
+            # Files of weights may be missing on one machine alone.
+            parallel.in_all(lambda: detector.create(settings, key=jax.random.key(seed))),
             dataset.train,
             self.train,
             workdir=self.workdir,

@@ -52,9 +52,10 @@ class FitAutoencoder(FitCommand):
             self._fit(config, Reporter(quiet=not parallel.is_main_process()))
 
     def _fit(self, config: FirstStageConfig, reporter: Reporter) -> None:
+        from jaxad import parallel
         from jaxad.training.autoencoder import trainer
 
-        dataset = self.load()
+        dataset = parallel.in_all(self.load)
         reporter.warn([str(problem) for problem in dataset.problems])
         steps, kept = self.train.steps_for(len(dataset.train)), len(dataset.holdout)
         reporter.say(f"{len(dataset.train)} images ({kept} kept out), {steps} steps of {self.train.images} images")

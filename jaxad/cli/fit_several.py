@@ -85,7 +85,7 @@ class FitSeveral(Command):
         reporter = Reporter(quiet=not parallel.is_main_process())
         loaded = _Loaded(reporter)
         # Data that cannot be used are no failure of single runs.
-        loaded.of(next(iter(self.runs.values())))
+        parallel.in_all(lambda: loaded.of(next(iter(self.runs.values()))))
 
         def work(name: str) -> None:
             command = self.runs[name]

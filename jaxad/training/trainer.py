@@ -199,6 +199,7 @@ def _fit(
     if detector.regions:
         regions = json.dumps([(name, region.to_json()) for name, region in detector.regions])
         content["regions"] = hashlib.sha256(regions.encode()).hexdigest()
+    parallel.check_same(json.dumps([content, detector.weight_hashes]), f"{source.name}: the images, or the weights,")
     meta = {
         "train": to_json(config) if trains else None,
         "data": {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content},

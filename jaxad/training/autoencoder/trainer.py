@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import shutil
 import time
@@ -146,6 +147,7 @@ def _fit(
     content = {"images": content_hash(source, workers=workers)}
     data = {"source": source.name, "images": len(source), **(provenance or {}), "sha256": content}
     weights = dict.fromkeys(("source", "vgg", "lpips"), module_state.digest(*networks.values()))
+    parallel.check_same(json.dumps([content, weights]), f"{source.name}: the images, or the weights,")
     meta = {"system": FOLDER, "config": to_json(config), "train": to_json(train), "data": data, "weights": weights}
     meta["adversary"] = adversary and config.discriminator_weight > 0
     reporter.warn(claim(workdir, meta, {"train": train.RESOURCES, "config": config.RESOURCES}))
