@@ -12,6 +12,4 @@ The table of these names, which type checkers read as well, is `__init__.pyi`.
 
 import lazy_loader
 
-__version__ = "0.1.0"
-
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

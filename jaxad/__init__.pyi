@@ -51,6 +51,7 @@ from .inference.inspector import load as load
 from .inference.prediction import predict as predict
 from .inference.predictor import Predictor as Predictor
 from .inference.threshold import Threshold as Threshold
+from .io.version import __version__ as __version__
 from .metrics import register_protocol as register_protocol
 from .models.family import register_backbone as register_backbone
 from .report.comparison.comparison import Comparison as Comparison
@@ -70,5 +71,3 @@ from .types import Judgement as Judgement
 from .types import Record as Record
 from .types import Source as Source
 from .types import View as View
-
-__version__: str

@@ -37,7 +37,7 @@ def python_names() -> str:
     places = {
         alias.name: node.module for node in table.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    sections = [f"::: jaxad.{places[name]}.{name}" for name in sorted(places, key=str.lower) if places[name]]
+    sections = [f"::: jaxad.{places[name]}.{name}" for name in sorted(places, key=str.lower) if places[name] and name[0] != "_"]
     data = "## jaxad.data\n\n::: jaxad.data\n    options:\n      show_root_heading: false\n      members: false\n"
     members = [f"::: {home}" for home in map(_data_home, importlib.import_module("jaxad.data").__all__) if home]
     return "\n\n".join([head, *sections, data, *members]) + "\n"

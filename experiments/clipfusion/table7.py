@@ -18,9 +18,9 @@ import tyro
 
 from jaxad.bench.clipfusion import PUBLISHED_MS, Size, clipfusion_benchmark
 from jaxad.config import Precision
-from jaxad.inference.evaluation import versions
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
+from jaxad.io.version import versions
 
 ROWS = {"WinCLIP": "winclip", "CLIPFusion": "default"}
 FILE = "latency.json"

@@ -22,9 +22,9 @@ import tyro
 from jaxad import parallel
 from jaxad.bench._detector_speed import prediction_speed
 from jaxad.detector import detectors
-from jaxad.inference.evaluation import versions
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
+from jaxad.io.version import versions
 
 PUBLISHED = {"HVQ-Trans": 362.455, "UniAD": 341.672, "Dinomaly": 126.875, "DiAD": 3.981, "DPDiff-AD": 101.233}
 """The average over five data sets."""

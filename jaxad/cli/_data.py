@@ -84,6 +84,11 @@ class WorkCommand(DataCommand):
         return ("--data", self.data, *where, *categories, *names, *skip)
 
 
+def licensed(dataset: DataSet) -> dict[str, str]:
+    """What the license files of the images say, for a run to record."""
+    return {"license": dataset.license} if dataset.license else {}
+
+
 def skipped(dataset: DataSet) -> list[str]:
     """Files left out because they cannot be used."""
     return [problem.file for problem in dataset.problems if problem.fatal]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from jaxad.cli._command import Command, command_line
+from jaxad.cli._data import licensed
 from jaxad.cli._printing import show
 from jaxad.io.locks import occupied
 
@@ -73,6 +74,7 @@ class Demo(Command):
             workdir=self.run_folder,
             holdout=dataset.holdout,
             features=features,
+            provenance=licensed(dataset),
             reporter=reporter,
         )
         bank = PatchBank.create(PatchBankConfig.preset("small"), backbone=detector.backbone)

@@ -12,7 +12,7 @@ import tyro
 
 from jaxad.cli._choosing import choose, first_lines
 from jaxad.cli._command import command_line, raise_problems
-from jaxad.cli._data import skipped
+from jaxad.cli._data import licensed, skipped
 from jaxad.cli._fitting import FitCommand
 from jaxad.cli._reading import one_of, read, read_one, usage_error
 from jaxad.cli._run_file import IMAGES, Given, read_runs
@@ -174,7 +174,7 @@ class Fit(FitCommand):
             test=dataset.test,
             false_alarm=self.false_alarm,
             protocol=self.protocol,
-            provenance={**self._asked(), **own, "skipped": skipped(dataset)},
+            provenance={**self._asked(), **own, **licensed(dataset), "skipped": skipped(dataset)},
             tiling=self.tiling(),
             tiles_per_image=self.tiles_per_image,
             regions=regions,

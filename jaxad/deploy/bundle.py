@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 from jaxad.errors import ConfigError
+from jaxad.inference.card import write_card
 from jaxad.inference.checkpoint import find_step
-from jaxad.inference.steps import FOLDER, TRAINING, open_step
+from jaxad.inference.rechoose import read_decided
+from jaxad.inference.steps import COMPLETE, FOLDER, TRAINING, open_step
 from jaxad.io.locks import occupied
 
 _PART = ".bundle"
@@ -42,6 +44,8 @@ def write_bundle(checkpoint: Path | str, out: Path | str) -> Path:
             shutil.copy2(config, out / config.name)
         # Until it has this name there is no bundle.
         os.rename(part, out / FOLDER)
+        if (out / FOLDER / str(step.number) / COMPLETE).exists():
+            write_card(read_decided(out), out)
     return out
 
 

@@ -19,7 +19,9 @@ from jaxad.deploy.description import describe
 from jaxad.deploy.program import Program
 from jaxad.deploy.stablehlo import PLATFORMS, to_stablehlo
 from jaxad.errors import ConfigError
+from jaxad.inference.card import write_card
 from jaxad.inference.checkpoint import read_config, restore
+from jaxad.inference.rechoose import read_decided
 from jaxad.io.atomic import write_whole
 from jaxad.io.digests import digest
 from jaxad.io.locks import occupied
@@ -89,6 +91,8 @@ def export(
         write_whole(out / RUNNER, Path(__file__).with_name("runner.py").read_text())
         record = describe(program, restored, format, files, runs_on)
         write_whole(out / DESCRIPTION, json.dumps(record, indent=1))
+        if restored.meta["complete"]:
+            write_card(read_decided(restored.folder), out, use=f"python {RUNNER} IMAGE_OR_FOLDER...")
     return out
 
 

@@ -20,6 +20,7 @@ from jaxad.inference.steps import FOLDER, FORMAT, numbered, open_step
 from jaxad.inference.stored_arrays import read_statistics, read_training
 from jaxad.inference.threshold import Threshold
 from jaxad.io.digests import write_manifest
+from jaxad.io.version import versions
 from jaxad.nn import module_state
 
 EMBED_LIMIT = 200_000_000
@@ -95,6 +96,7 @@ class CheckpointWriter:
             "threshold": None,
             "complete": False,
             "step": step,
+            "versions": versions(),
             **meta,
         }
         items: dict[str, Any] = {"model": ocp.args.StandardSave(model), "meta": ocp.args.JsonSave(record)}

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.threshold import Threshold
 from jaxad.inference.tiled import Resolution
 from jaxad.io.text import apart, visible
+from jaxad.io.version import versions
 from jaxad.types import Source
 
 SAMPLED = 1000
@@ -230,12 +230,6 @@ def make_report(
     if baseline is not None:
         report["baseline"] = dict(baseline)
     return report
-
-
-def versions() -> dict[str, str]:
-    """Versions of jaxad and of the libraries that its numbers depend on."""
-    packages = ("jaxad", "jax", "jaxlib", "flax", "optax", "ott-jax", "numpy")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
 
 
 def _describe(source: Source | DataSet) -> dict[str, Any]:

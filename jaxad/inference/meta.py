@@ -30,6 +30,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "protocol": str,
     "false_alarm": (int, float),
     "weights": dict,
+    "versions": dict,
     "depths": dict,
     "update": dict,
     "learned": list,

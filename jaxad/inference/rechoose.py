@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from jaxad.errors import CheckpointError, ConfigError
 from jaxad.inference.calibrate import choose_limits, warned
+from jaxad.inference.card import run_of, write_card
 from jaxad.inference.holdout_scores import HoldoutScores, joined
 from jaxad.inference.steps import Step, newest
 from jaxad.inference.threshold import POOLED, Threshold
@@ -95,6 +96,8 @@ def rechoose(
     if categories is not None:
         threshold = _only(categories, threshold, decided.threshold)
     step.end(threshold.to_json(), scores.to_json(), asked)
+    if (run := run_of(step.folder)) is not None:
+        write_card(read_decided(run), run)
     return threshold
 
 

@@ -24,6 +24,7 @@ from jaxad.data.holdout import digests
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import extras_of
+from jaxad.inference.card import write_card
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import HoldoutScores, joined, measure_holdout
@@ -184,8 +185,13 @@ class _Update:
         for name, source in sets.items():
             compared += _compared(name, source, (old[name], rule), (new[name], threshold))
         if keep:
-            parallel.by_main(lambda: publish(self.scratch, number, place.workdir), CheckpointError(f"{place.workdir}"))
+            parallel.by_main(lambda: self._publish(number), CheckpointError(f"{place.workdir}"))
         return Updated(number if keep else None, len(self.learned), threshold, rule, tuple(compared))
+
+    def _publish(self, number: int) -> None:
+        """Makes the new version the one that counts, of which the run's card then tells."""
+        publish(self.scratch, number, self.place.workdir)
+        write_card(read_decided(self.place.workdir), self.place.workdir)
 
     @property
     def _takes_captions(self) -> bool:

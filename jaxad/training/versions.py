@@ -22,6 +22,8 @@ from jaxad.data.captions.record import described
 from jaxad.data.depth import common_depths
 from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, DataError, JaxadError
+from jaxad.inference.card import write_card
+from jaxad.inference.rechoose import read_decided
 from jaxad.inference.steps import FOLDER, Step, newest, open_step
 from jaxad.io.atomic import set_aside
 from jaxad.training.run_folder import in_use
@@ -103,7 +105,9 @@ def revert(workdir: Path | str) -> tuple[int, Path]:
         if not before.is_dir():
             raise CheckpointError(f"{before}: is missing, which {last.folder} was made from; restore a copy of it")
         open_step(before).check()
-        return update["of"], set_aside(last.folder, f"reverted-{last.number}")
+        kept = set_aside(last.folder, f"reverted-{last.number}")
+        write_card(read_decided(workdir), workdir)
+        return update["of"], kept
 
 
 def origins(step: Step) -> list[Origin]:

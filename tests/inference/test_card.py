@@ -1,0 +1,156 @@
+"""The model card: what the run records, no path of this machine, and never over what a user has written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+
+import pytest
+import yaml
+
+from jaxad.inference.card import CARD, card, public, write_card
+from jaxad.inference.rechoose import read_decided, rechoose
+from jaxad.models.known_licenses import license_of
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    return shutil.copytree(trained.workdir, tmp_path / "run")
+
+
+def sections(text):
+    """The parts of a card by their titles; "" is all before the first."""
+    first, *others = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
+    return {"": first} | dict(zip(others[::2], others[1::2], strict=True))
+
+
+def with_meta(decided, **changes):
+    """The same end of a run that records something else."""
+    step = dataclasses.replace(decided.step, meta=decided.step.meta | changes)
+    return decided._replace(step=step)
+
+
+def test_fit_leaves_a_card_of_what_it_has_recorded(trained, parts):
+    text = (trained.workdir / CARD).read_text()
+    decided = read_decided(trained.workdir)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["library_name"] == "jaxad"
+    assert {"anomaly-detection", "dpdiff"} <= set(front["tags"])
+    # Random networks are on no hub.
+    assert "base_model" not in front
+    part = sections(text)
+    assert all(name in part[""] for name in parts.train.categories)
+    assert f"{len(parts.train)} normal images" in part["Fitted on"]
+    for digest in decided.step.meta["data"]["sha256"].values():
+        assert digest in part["Fitted on"]
+    assert "12 steps of" in part["Fitted on"]
+    assert "random weights" in part["Not for"]
+    assert f"jaxad {decided.step.meta['jaxad']}" in part["Made by"]
+    assert "jax " in part["Made by"]
+
+
+def test_every_category_has_its_threshold_and_the_rate_that_its_holdout_supports(trained, copy):
+    rows = [line.split(" | ") for line in (copy / CARD).read_text().splitlines() if line.startswith("| ")]
+    scores = read_decided(copy).holdout
+    assert [row[0].strip("| *") for row in rows[1:]] == ["all together", *trained.threshold.limits][: len(rows)] or {
+        row[0].strip("| *") for row in rows[1:]
+    } == {"all together", *filter(None, trained.threshold.limits)}
+    for row in rows[1:]:
+        name = row[0].strip("| *")
+        limits = trained.threshold.limits["" if name == "all together" else name]
+        own = scores.scores[[name in (category, "all together") for category in scores.categories]]
+        assert row[1] == str(limits.normals) == str(len(own))
+        assert [float(value) for value in row[2:6]] == pytest.approx(
+            [own.mean(), own.std(), own.max(), limits.image], rel=1e-4
+        )
+        assert f"1/{limits.normals + 1}" in row[7]
+
+
+def test_another_threshold_is_in_the_card_at_once_and_the_rest_stays(copy):
+    before = sections((copy / CARD).read_text())
+    with (copy / CARD).open("a") as file:
+        file.write("\nAsk Kim.\n")
+    rechoose(copy, value=123.5)
+    text = (copy / CARD).read_text()
+    assert text.endswith("Ask Kim.\n")
+    after = sections(text.removesuffix("\nAsk Kim.\n"))
+    assert {name for name in before if after[name] != before[name]} == {"Decision"}
+    assert "| 123.5 |" in after["Decision"]
+
+
+def test_nothing_is_written_that_is_there_already(copy, monkeypatch):
+    monkeypatch.setattr("jaxad.inference.card.write_whole", lambda *_: pytest.fail("written"))
+    assert write_card(read_decided(copy), copy)
+
+
+def test_a_readme_of_the_user_stays(copy):
+    (copy / CARD).write_text("mine")
+    assert not write_card(read_decided(copy), copy)
+    rechoose(copy, false_alarm=0.2)
+    assert (copy / CARD).read_text() == "mine"
+
+
+def test_no_path_of_the_machine_is_in_a_card(trained, tmp_path):
+    decided = read_decided(trained.workdir)
+    text = card(decided)
+    assert str(trained.workdir.parent) not in text
+    secret = {
+        **decided.step.meta["data"],
+        "source": "folder:/home/kim/parts/train",
+        "data": "folder:/home/kim/my parts",
+    }
+    origin = {"source": "../kim/new", "sha256": "f00"}
+    text = card(
+        with_meta(
+            decided,
+            data=secret | {"origins": [origin, origin], "license": "CC0\nby /x"},
+            pretrained={
+                "id": "clip=/home/kim/clip,diffusion=stable-diffusion-v1-5/stable-diffusion-v1-5",
+                "sha256": "0",
+            },
+        )
+    )
+    assert "home" not in text
+    assert "kim" not in text
+    assert "--data 'folder:my parts'" in text
+    assert "`clip`: not known to jaxad" in text
+    assert "CreativeML Open RAIL-M" in text
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == ["stable-diffusion-v1-5/stable-diffusion-v1-5"]
+    assert "an update with normal images of `new`: `f00`" in text
+
+
+def test_names_are_no_markup(trained):
+    text = card(with_meta(read_decided(trained.workdir), categories=["a|b", "<i>\x1b"]))
+    assert r"a\|b, \<i>\\x1b" in text
+
+
+def test_a_run_without_holdout_decides_nothing(trained):
+    text = card(read_decided(trained.workdir)._replace(threshold=None, holdout=None))
+    assert "No threshold" in sections(text)["Decision"]
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("folder:/home/kim/parts", "folder:parts"),
+        ("folder:parts/", "folder:parts"),
+        ("csv:kim/table.csv", "csv:table.csv"),
+        ("mvtec_ad/bottle", "mvtec_ad/bottle"),
+        ("facebook/dinov2-base", "facebook/dinov2-base"),
+        ("random:32x2", "random:32x2"),
+        ("/data/weights.pth", "weights.pth"),
+        ("~/weights", "weights"),
+        ("kim/weights/last", "last"),
+        ("C:\\kim\\weights", "weights"),
+    ],
+)
+def test_what_is_public_of_a_source(source, shown):
+    assert public(source) == shown
+
+
+@pytest.mark.quick
+def test_licenses_of_weights_are_of_their_ids():
+    assert license_of("facebook/dinov2-with-registers-base") == "Apache-2.0"
+    assert license_of("kim/facebook/dinov2") is None
