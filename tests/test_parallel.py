@@ -185,14 +185,25 @@ def test_two_processes_stop_at_the_same_step(data, tmp_path, who):
     assert (tmp_path / "two/run/checkpoints" / str(steps[-1]) / "model").is_dir()
 
 
+def assert_noticed(status, said, number):
+    """A process of two has ended because the other has died, and says so.
+
+    The first has the service by which they know of each other: where it dies, jax may be quicker, and aborts.
+    """
+    assert "Traceback" not in said
+    if number == 1 and status == -signal.SIGABRT:
+        assert "another task died" in said
+        return
+    assert status == 1, said
+    assert f"process {number} of 2: the computation with the others failed" in said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("who", [0, 1])
 def test_of_two_processes_one_does_not_outlive_the_other_for_long(data, tmp_path, who):
-    """The first has the service by which they know of each other."""
     statuses, said = disturbed(tmp_path / "two", data, signal.SIGKILL, who)
-    assert (statuses[1 - who], statuses[who]) == (1, -signal.SIGKILL), said
-    assert f"process {1 - who} of 2" in said[1 - who]
-    assert "Traceback" not in said[1 - who]
+    assert statuses[who] == -signal.SIGKILL, said
+    assert_noticed(statuses[1 - who], said[1 - who], 1 - who)
     assert (tmp_path / "two/run/checkpoints/20/model").is_dir()
 
 
