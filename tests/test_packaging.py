@@ -22,7 +22,9 @@ from jaxad.io.version import UNKNOWN
 
 ROOT = Path(__file__).parents[1]
 MODULES = [module for module in pkgutil.walk_packages(experiments.__path__, "experiments.") if not module.ispkg]
-EXPERIMENTS = [module.name for module in MODULES if not module.name.endswith(("rows", "sweep", "records"))]
+SHARED = ("rows", "sweep", "records", "by_category", "drawing", "sheets")
+"""What experiments have in common, and nobody runs."""
+EXPERIMENTS = [module.name for module in MODULES if not module.name.endswith(SHARED)]
 
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

@@ -34,10 +34,9 @@ def python_names() -> str:
 
     head = "# Python\n\nEverything here is an attribute of `jaxad`, imported when it is first used.\n"
     table = ast.parse(Path(jaxad.__file__).with_name("__init__.pyi").read_text("utf-8"))
-    places = {
-        alias.name: node.module for node in table.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    sections = [f"::: jaxad.{places[name]}.{name}" for name in sorted(places, key=str.lower) if places[name] and name[0] != "_"]
+    imports = [node for node in table.body if isinstance(node, ast.ImportFrom)]
+    places = {alias.name: node.module for node in imports for alias in node.names if alias.name[0] != "_"}
+    sections = [f"::: jaxad.{places[name]}.{name}" for name in sorted(places, key=str.lower) if places[name]]
     data = "## jaxad.data\n\n::: jaxad.data\n    options:\n      show_root_heading: false\n      members: false\n"
     members = [f"::: {home}" for home in map(_data_home, importlib.import_module("jaxad.data").__all__) if home]
     return "\n\n".join([head, *sections, data, *members]) + "\n"

@@ -8,6 +8,7 @@ import pytest
 import jaxad
 from jaxad.deploy.bundle import write_bundle
 from jaxad.errors import ConfigError, DamagedError
+from jaxad.inference.card import CARD
 from jaxad.inference.rechoose import read_decided
 from jaxad.training.verification import verify
 from tests.training.test_trainer import arrays
@@ -28,6 +29,7 @@ def test_a_bundle_is_taken_like_its_run(bundle, trained, parts):
     assert found.keys() == wanted.keys()
     assert all(found[path].tobytes() == wanted[path].tobytes() for path in wanted)
     assert ours.threshold == theirs.threshold == trained.threshold
+    assert (bundle / CARD).read_text() == (trained.workdir / CARD).read_text()
     np.testing.assert_array_equal(read_decided(bundle).holdout.scores, read_decided(trained.workdir).holdout.scores)
     assert not [finding for finding in verify(bundle) if finding.damage]
 

@@ -151,6 +151,7 @@ def test_the_description_says_all_that_is_needed(exported, trained):
     assert record["protocol"]["smoothing"] == {"sigma": 4.0, "radius": 16, "boundary": "reflect"}
     assert record["outputs"][0]["what"] == "maximum of the map averaged over 16 x 16 pixels"
     assert record["model"]["step"] == 12
+    assert "```bash\npython run.py IMAGE_OR_FOLDER...\n```" in (exported / "README.md").read_text()
 
 
 def test_a_changed_file_is_refused(exported, tmp_path):

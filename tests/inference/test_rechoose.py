@@ -12,6 +12,7 @@ from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference import rechoose as module
 from jaxad.inference import steps
 from jaxad.inference.calibrate import choose_limits
+from jaxad.inference.card import CARD
 from jaxad.inference.holdout_scores import HoldoutScores, joined
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.rechoose import chosen_like, read_decided, rechoose
@@ -38,8 +39,9 @@ def as_before(run):
 
 
 def others(run):
-    """Bytes of all files but the one that holds the decision."""
-    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path != run / END}
+    """Bytes of all files but the one that holds the decision and the one that tells of it."""
+    telling = (run / END, run / CARD)
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path not in telling}
 
 
 def test_the_scores_of_the_holdout_are_kept_with_the_run(trained, parts):

@@ -12,6 +12,7 @@ from jaxad import cli
 from jaxad.config import DataConfig
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.inference.calibrate import choose_limits
+from jaxad.inference.card import CARD
 from jaxad.inference.checkpoint import find_step
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.predictor import Predictor
@@ -114,8 +115,12 @@ def test_of_good_images_a_share_is_held_out(run, alarms):
 def test_the_old_version_comes_back(run, alarms, finished, monkeypatch):
     monkeypatch.chdir(run.parent)
     run = Path(run.name)
+    before = (run / CARD).read_text()
     update(run, origin(alarms))
+    assert f"an update with normal images of `{alarms.name}`" in (run / CARD).read_text()
+    assert str(alarms) not in (run / CARD).read_text()
     assert revert(run)[0] == 0
+    assert (run / CARD).read_text() == before
     assert find_step(run).name == "0"
     assert_bit_equal(jaxad.restore(run).detector, jaxad.restore(finished).detector)
     assert (run / "checkpoints/reverted-1").is_dir()
