@@ -7,6 +7,8 @@ import hashlib
 import os
 import platform
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,6 +71,8 @@ SILENCE = 40
 """Seconds after which a process that is not heard of counts as dead."""
 ARRIVAL = 300
 """Seconds that processes wait for each other at the start."""
+PATIENCE = 20
+"""Seconds after which one says that it waits."""
 
 
 def start_processes() -> None:
@@ -87,15 +91,22 @@ def start_processes() -> None:
     if os.environ.get(ADDRESS) == AUTO:
         # jax would take the word for an address.
         del os.environ[ADDRESS]
+    known = ", ".join(f"{name} = {value}" for name, value in given.items()) or "as jax finds them by itself"
+    advice = "start as many as are said, on machines that reach the first one's port"
+    # Where some never come jax says nothing of that, and aborts.
+    waits = f"waiting for the other processes of this run ({known}), up to {ARRIVAL} s; {advice}"
+    patience = threading.Timer(PATIENCE, lambda: print(f"jaxad: {waits}", file=sys.stderr, flush=True))
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(**given, initialization_timeout=ARRIVAL, heartbeat_timeout_seconds=SILENCE)
     except (RuntimeError, ValueError) as error:
-        known = ", ".join(f"{name} = {value}" for name, value in given.items()) or "as jax finds them by itself"
         cause = str(error).partition("\n")[0][:200]
         raise LostProcessError(
-            f"the processes of this run did not find each other ({known}): {cause}; start as many as are said, on "
-            "machines that reach the first one's port"
+            f"the processes of this run did not find each other ({known}): {cause}; {advice}"
         ) from error
+    finally:
+        patience.cancel()
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:

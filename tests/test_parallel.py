@@ -147,6 +147,25 @@ def test_two_processes_are_watched_as_one_is(data, one_device, tmp_path):
         assert two["values"][name] == pytest.approx(values, rel=1e-3)
 
 
+@pytest.mark.slow
+def test_a_process_that_nobody_joins_says_that_it_waits(data, tmp_path):
+    first, second = start_two(tmp_path / "two", data, train=SHORT, program=_IMPATIENT)
+    second.kill()
+    assert (
+        "jaxad: waiting for the other processes of this run (coordinator_address = "
+        in first.communicate(timeout=400)[1]
+    )
+    assert first.returncode not in (0, None)
+    second.communicate()
+
+
+_IMPATIENT = """
+from jaxad import parallel
+parallel.PATIENCE, parallel.ARRIVAL = 0.1, 5
+parallel.start_processes()
+"""
+
+
 def disturbed(folder, data, number, who):
     """Two processes of a long run, one of which gets a signal: exit statuses and what they said."""
     processes = list(start_two(folder, data, train=SHORT | {"steps": 5000, "checkpoint_every": 20}, program=_LISTENING))
