@@ -118,10 +118,15 @@ def _yaml_list(name: str, values: Sequence[str]) -> list[str]:
 
 
 def _networks(meta: Mapping[str, Any]) -> list[str]:
-    """The pretrained networks by their public names: some detectors have several, as `clip=ID,diffusion=ID`."""
-    record = meta.get("pretrained")
+    """The pretrained networks by their public names: some detectors have several, as `clip=ID,diffusion=ID`.
+
+    Weights that settings name besides, from which training began, are among them.
+    """
+    record, config = meta.get("pretrained"), meta["config"]
     sources = [] if record is None else [part.rpartition("=")[2] for part in record["id"].split(",")]
-    return [public(source) for source in sources if source]
+    named = [name for name in meta.get("weights") or {} if not name.endswith("tokenizer")]
+    sources += [config[name] for name in named if isinstance(config.get(name), str)]
+    return list(dict.fromkeys(public(source) for source in sources if source))
 
 
 def _head(meta: Mapping[str, Any]) -> str:
@@ -140,7 +145,7 @@ def _head(meta: Mapping[str, Any]) -> str:
 def _data(meta: Mapping[str, Any]) -> list[str]:
     data, train = meta.get("data") or {}, meta.get("train") or {}
     hashes = data.get("sha256") if isinstance(data.get("sha256"), dict) else {}
-    lines = [f"{data.get('images', 'unknown')} normal images of `{public(str(data.get('source', 'unknown')))}`"]
+    lines = [f"{data.get('images', 'unknown')} normal images of `{_source(data)}`"]
     lines += [f"SHA-256 of the pixels, {part}: `{value}`" for part, value in (hashes or {}).items()]
     if train:
         lines.append(f"{meta['step']:,} steps of {train.get('batch_size')} images, seed {train.get('seed')}")
@@ -151,6 +156,11 @@ def _data(meta: Mapping[str, Any]) -> list[str]:
     if meta.get("regions"):
         lines.append("judged in a region of the images alone: " + ", ".join(name or "all" for name in meta["regions"]))
     return lines
+
+
+def _source(data: Mapping[str, Any]) -> str:
+    """The images by their public name, as `--data` takes it."""
+    return public(str(data.get("data") or data.get("source") or "SRC").removesuffix("/train"))
 
 
 def _decision(decided: Decided) -> str:
@@ -203,11 +213,10 @@ def _licenses(meta: Mapping[str, Any]) -> list[str]:
 
 def _made(meta: Mapping[str, Any]) -> str:
     found, data = meta.get("versions") or {"jaxad": meta["jaxad"]}, meta.get("data") or {}
-    source = public(str(data.get("data") or data.get("source") or "SRC"))
     return (
         f"{', '.join(f'{name} {version}' for name, version in found.items())}\n\n"
-        "The same run again, with `config.json` of its folder:\n\n"
-        f"```bash\njaxad fit --config config.json --data {shlex.quote(source)} --workdir NEW_FOLDER\n```"
+        "The same run again, with the `config.json` that it has written:\n\n"
+        f"```bash\njaxad fit --config config.json --data {shlex.quote(_source(data))} --workdir NEW_FOLDER\n```"
     )
 
 

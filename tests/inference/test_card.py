@@ -41,7 +41,7 @@ def test_fit_leaves_a_card_of_what_it_has_recorded(trained, parts):
     assert "base_model" not in front
     part = sections(text)
     assert all(name in part[""] for name in parts.train.categories)
-    assert f"{len(parts.train)} normal images" in part["Fitted on"]
+    assert f"{len(parts.train)} normal images of `folder:parts" in part["Fitted on"]
     for digest in decided.step.meta["data"]["sha256"].values():
         assert digest in part["Fitted on"]
     assert "12 steps of" in part["Fitted on"]
@@ -104,6 +104,8 @@ def test_no_path_of_the_machine_is_in_a_card(trained, tmp_path):
     text = card(
         with_meta(
             decided,
+            config={"autoencoder": "facebook/dinov2-base", "clip_tokenizer": "a/b", "depth": 2},
+            weights={"autoencoder": "0", "clip_tokenizer": "2", "depth": "1"},
             data=secret | {"origins": [origin, origin], "license": "CC0\nby /x"},
             pretrained={
                 "id": "clip=/home/kim/clip,diffusion=stable-diffusion-v1-5/stable-diffusion-v1-5",
@@ -111,12 +113,16 @@ def test_no_path_of_the_machine_is_in_a_card(trained, tmp_path):
             },
         )
     )
+    assert "normal images of `folder:my parts`" in text
     assert "home" not in text
     assert "kim" not in text
     assert "--data 'folder:my parts'" in text
     assert "`clip`: not known to jaxad" in text
     assert "CreativeML Open RAIL-M" in text
-    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == ["stable-diffusion-v1-5/stable-diffusion-v1-5"]
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == [
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "facebook/dinov2-base",
+    ]
     assert "an update with normal images of `new`: `f00`" in text
 
 
