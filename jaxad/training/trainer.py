@@ -103,7 +103,7 @@ def fit(
         source: normal images to train on.
         config: how to train; None for the published setting.
         workdir: folder of the run: config.json, metrics.csv, evaluations-PART.csv, checkpoints/, features/ when cached
-            on disk.
+            on disk, and at its end README.md, its model card.
         holdout: normal images that are not in `source`, for the threshold; None or empty chooses none.
         test: labeled images, which are looked at on the way where `config.eval_on` says so, and not used otherwise.
         false_alarm: rate at which normal images may exceed the threshold; another one makes no other run.
