@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 YOURS = "<!-- jaxad writes what stands above this line anew whenever the run changes; what stands below is yours. -->"
-_LICENSE = 300
+_LICENSE = 1000
 _RUN = "jaxad predict IMAGE_OR_FOLDER --checkpoint . --out predictions"
 
 
@@ -205,7 +205,7 @@ def _licenses(meta: Mapping[str, Any]) -> list[str]:
     for name in _networks(meta):
         known = "none, random weights" if name.startswith("random") else license_of(name)
         lines.append(f"pretrained weights `{name}`: {known or 'not known to jaxad; see where they come from'}")
-    stated = " ".join(visible(str((meta.get("data") or {}).get("license") or "")).split())
+    stated = visible(" ".join(str((meta.get("data") or {}).get("license") or "").split()))
     short = stated if len(stated) <= _LICENSE else f"{stated[:_LICENSE]} ..."
     lines.append(f"images: {_cell(short) or 'no license was found with them'}")
     return [*lines, "what was learned from them may be bound by these; jaxad itself is Apache-2.0"]

