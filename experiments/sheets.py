@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jaxad
-from experiments.drawing import defective, write_sheet
 from experiments.rows import DataOptions
 from experiments.vlmdiff.caption_rows import described
+from jaxad.inference.sheet import defective
 from jaxad.io.progress import Reporter
 
 
@@ -41,14 +42,9 @@ class SheetOptions(DataOptions):
 
 def main(options: SheetOptions) -> Path:
     """Draws the sheet; returns its file."""
-    test = options.load(options.data).test
-    detectors = [jaxad.restore(checkpoint).detector for checkpoint in options.checkpoints]
-    names = options.names or tuple(detector.title for detector in detectors)
-    # Two runs of one detector are told apart by their numbers.
-    heads = [name if names.count(name) == 1 else f"{name} {place + 1}" for place, name in enumerate(names)]
-    columns, sources = dict(zip(heads, detectors, strict=True)), {}
+    test, captioned = options.load(options.data).test, None
     if options.captions is not None:
-        told, _ = described(test, options.captions, options.data, options.vlm, "test", Reporter())
-        sources = {name: told for name, detector in columns.items() if detector.inputs.captions == "always"}
+        captioned, _ = described(test, options.captions, options.data, options.vlm, "test", Reporter())
     chosen = defective(test, options.categories, options.images)
-    return write_sheet(test, chosen, columns, options.out, options.protocol, sources)
+    how: dict[str, Any] = {"names": options.names, "protocol": options.protocol, "captioned": captioned}
+    return jaxad.sheet(test, options.checkpoints, chosen, **how).save(options.out)

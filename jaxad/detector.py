@@ -134,6 +134,11 @@ class Detector(nnx.Module):
     tiling: Tiling | None = None
     regions: tuple[tuple[str, Region], ...] = ()
 
+    def __repr__(self) -> str:
+        known = f"{len(self.categories)} categories" if len(self.categories) > 3 else ", ".join(self.categories)
+        network = "" if self.pretrained is None else f", {self.pretrained.id}"
+        return f"<{self.title}: {known or 'no category yet'}{network}>"
+
     def learn_names(self, source: Source) -> None:
         """Takes `categories`, `depths` and `tiling` from the images that the detector is fitted on."""
         self.categories = tuple(source.categories)

@@ -8,7 +8,7 @@ Images are NHWC. Maps are [b h w]; higher is more anomalous.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -139,14 +139,18 @@ class Explanation:
         before, after: float [b h w c], features as they are compared: of the image, and of its reconstruction.
         similarity: float [b k h w], cosine similarity of the image's features to each prototype.
         prototypes: names of the k prototypes, e.g. "local 1".
-        pictures: uint8 [b H W 3] by name, e.g. "reconstruction".
+        pictures: uint8 [b H W 3] by name: "reconstruction", the image redrawn, and "autoencoder", the image as the
+            autoencoder alone gives it back.
+        terms: float [b h w] by name, maps that the anomaly map is made of, e.g. "clip language"; higher is more
+            anomalous.
     """
 
     before: Array | None = None
     after: Array | None = None
     similarity: Array | None = None
     prototypes: tuple[str, ...] = struct.field(pytree_node=False, default=())
-    pictures: dict[str, Array] = field(default_factory=dict)
+    pictures: Mapping[str, Array] = field(default_factory=dict)
+    terms: Mapping[str, Array] = field(default_factory=dict)
 
 
 @struct.dataclass

@@ -12,8 +12,8 @@ from pathlib import Path
 import jaxad
 from experiments.clipfusion.fused_rows import Run, widest
 from experiments.clipfusion.rows import PROTOCOL, Row, RowOptions
-from experiments.drawing import defective, write_sheet
 from jaxad.detectors.clipfusion.networks import load_networks
+from jaxad.inference.sheet import defective
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ def draw(options: PictureOptions, columns: Mapping[str, Row], figure: str) -> li
     for data in options.data:
         dataset = options.load(data, categories=options.categories)
         names = jaxad.data.ClassNames(dataset.categories)
-        detectors = {
-            name: jaxad.CLIPFusion.create(config, backbone=networks.of(config.models)).remember(names)
-            for name, config in configs.items()
-        }
+        detectors = [
+            jaxad.CLIPFusion.create(config, backbone=networks.of(config.models)).remember(names)
+            for config in configs.values()
+        ]
         chosen = defective(dataset.test, options.categories, options.images)
         file = options.out / f"{figure}-{Path(data).name}.png"
-        written.append(write_sheet(dataset.test, chosen, detectors, file, PROTOCOL))
+        drawn = jaxad.sheet(dataset.test, detectors, chosen, names=tuple(configs), protocol=PROTOCOL)
+        written.append(drawn.save(file))
     return written

@@ -14,6 +14,7 @@ from jaxad.cli._data import WorkCommand
 from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
 from jaxad.cli._region import judge_in, regions_of
+from jaxad.cli._saving import METAVAR, Save
 from jaxad.errors import CheckpointError, ConfigError, DataError, JaxadError
 from jaxad.io.locks import occupied
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from jaxad.detector import Detector
     from jaxad.inference.checkpoint import Restored
     from jaxad.inference.evaluation import Scored
+    from jaxad.inference.sheet import Sheet
     from jaxad.inference.threshold import Threshold
     from jaxad.io.progress import Reporter
 
-EXACT = "exact-256"
+EXACT, SHEET = "exact-256", "sheet.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,15 @@ class Evaluate(WorkCommand):
     captions: Path | None = None
     """Captions of the test images in the published layout, a folder or file as `jaxad caption --split test` writes it,
     for a vlmdiff that takes captions at test time; those stored with a prepared data set if not given."""
+    save: Annotated[tuple[Save, ...], tyro.conf.arg(metavar=METAVAR)] = ()
+    """Pictures of every test image, as of `jaxad predict --save`, into the folder `pictures` of --out. The report is
+    then without speed."""
+    beside: tuple[Path, ...] = ()
+    """Further checkpoints, whose maps stand beside those of this one and of the baseline on some images, in the report
+    and as sheet.png."""
+    images: tuple[str, ...] = ()
+    """The images of --beside, by the ends of their paths, such as `bottle/test/cut/003.png`; the first two defective
+    ones of each category if not given."""
     override: tuple[str, ...] = ()
     """Inference settings to change, e.g. `start_timestep=200 residual=cosine draws=4`."""
     backbone: str | None = None
@@ -75,7 +86,9 @@ class Evaluate(WorkCommand):
         """Evaluates, writes the report, prints its table."""
         from jaxad.inference.steps import runs_below
 
-        raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out"))
+        alone = self.images and not self.beside
+        unread = [f"images = {' '.join(self.images)}: are those of --beside; name runs there"] if alone else []
+        raise_problems(below_one(self, "batch_size", "workers") + no_folder(self, "out") + unread)
         runs = runs_below(self.checkpoint)
         if not runs:
             self._evaluate_alone(None)
@@ -112,10 +125,12 @@ class Evaluate(WorkCommand):
         from jaxad.inference import checkpoint
         from jaxad.inference.evaluation import make_report, score
         from jaxad.inference.figures import figures
+        from jaxad.inference.predictor import Predictor
         from jaxad.inference.threshold import overridden
         from jaxad.io.progress import Reporter
         from jaxad.io.text import visible
         from jaxad.report.page import write_report
+        from jaxad.report.picture_folder import PictureFolder
 
         regions = regions_of(self.roi)
         reporter = Reporter()
@@ -132,6 +147,9 @@ class Evaluate(WorkCommand):
             same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
             other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
             reporter.warn(other.notes)
+        for place in self.beside:
+            checkpoint.read_meta(place)
+        explain = Predictor(restored.detector, self.protocol).check_words(self.save, name="save")
         dataset = self._loaded() if dataset is None else dataset
         known = tuple(dict.fromkeys([*restored.detector.categories, *dataset.categories]))
         reporter.warn(judge_in(restored, regions, known))
@@ -153,13 +171,21 @@ class Evaluate(WorkCommand):
         if self.threshold is None:
             threshold = fitting(restored, threshold, "threshold")
 
-        def scored(restored: Restored, what: str, threshold: Threshold | None) -> Scored:
+        # Before the rest, so that a run that cannot judge these images is known at once.
+        beside = self._beside(detectors, test, reporter) if self.beside else None
+
+        def scored(restored: Restored, what: str, threshold: Threshold | None, **more: Any) -> Scored:
             how: dict[str, Any] = {"protocol": self.protocol, "batch_size": self.batch_size, "workers": self.workers}
             how["resolution"] = self.resolution
             with reporter.images(what, len(test)) as progress:
-                return score(restored.detector, test, threshold=threshold, **how, progress=progress)
+                return score(restored.detector, test, threshold=threshold, **how, **more, progress=progress)
 
-        mine = scored(restored, "evaluate", threshold)
+        if self.save:
+            drawn: dict[str, Any] = {"threshold": threshold, "model": restored.identity()}
+            with PictureFolder(self.out, test, save=self.save, **drawn) as pictures:
+                mine = scored(restored, "evaluate", threshold, explain=explain, passing=pictures.passing)
+        else:
+            mine = scored(restored, "evaluate", threshold)
         theirs = None
         if other is not None:
             rule = fitting(other, self._valid(other.threshold, "baseline", reporter), "baseline's threshold")
@@ -175,11 +201,22 @@ class Evaluate(WorkCommand):
         )
         if training := _on_the_way(restored, reporter):
             report["training"] = training
-        page = write_report(self.out, report, evaluation=figures(mine, baseline=theirs))
+        if beside is not None:
+            beside.save(self.out / SHEET)
+        page = write_report(self.out, report, evaluation=figures(mine, baseline=theirs, sheet=beside))
         print_metrics(report)
         if threshold is not None:
             print_decisions(report, threshold)
         show(f"see {visible(page)}")
+
+    def _beside(self, detectors: Sequence[Detector], test: ImageSource, reporter: Reporter) -> Sheet:
+        """The maps of all runs on the images that are chosen."""
+        from jaxad.inference.sheet import defective, named, sheet
+
+        chosen, every = named(test, self.images) if self.images else defective(test), [*detectors, *self.beside]
+        with reporter.images("beside", len(every) * len(chosen), unit="maps") as progress:
+            how: dict[str, Any] = {"protocol": self.protocol, "workers": self.workers, "progress": progress}
+            return sheet(test, every, chosen, **how)
 
     def _valid(self, threshold: Threshold | None, what: str, reporter: Reporter) -> Threshold | None:
         """A threshold, left out where it was measured under another protocol."""

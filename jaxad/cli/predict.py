@@ -16,6 +16,7 @@ from jaxad.cli._command import Command, below_one, raise_problems
 from jaxad.cli._printing import show
 from jaxad.cli._reading import read_known, usage_error
 from jaxad.cli._region import judge_in, regions_of
+from jaxad.cli._saving import METAVAR, Save
 from jaxad.errors import ConfigError
 from jaxad.io.locks import occupied
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from jaxad.data.captions.attach import Captions
     from jaxad.inference.inspector import Inspector
     from jaxad.io.progress import Reporter
-
-Save = Literal["overlay", "map", "mask"]
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,11 @@ class Predict(Command):
     """Captions of the images in the published layout, a folder or file as `jaxad caption --split test` writes it, for a
     vlmdiff that takes captions at test time. They must be of the captioner and the prompt of the captions that its
     threshold was measured with."""
-    save: Annotated[tuple[Save | Path, ...], tyro.conf.arg(metavar="{overlay,map,mask}...")] = ("overlay",)
-    """Pictures to write for every image, at its own size; paths behind them are images."""
+    save: Annotated[tuple[Save | Path, ...], tyro.conf.arg(metavar=METAVAR)] = ("overlay",)
+    """Pictures to write for every image: overlay, map, mask and heatmap at its own size; the image as the detector sees
+    it, redrawn, and from the autoencoder alone; patch features before and after reconstruction; the maps that the map
+    is made of, prototypes among them. What a detector does not have is said before work starts. Paths behind the words
+    are images; a folder of such a name is `./input`."""
     map_format: Literal["npy", "tiff"] = "npy"
     """Format of the raw maps, 32-bit float."""
     backbone: str | None = None
@@ -130,6 +132,7 @@ class Predict(Command):
         # What is to be said of the captions of images that are there already was said.
         how["told"] = (lambda text: reporter.warn([text])) if source is None else (lambda text: None)
         inspector = of_checkpoint(restored, **how)
+        inspector.check_words([str(word) for word in self.save], name="save")
         reporter.warn(inspector.notes)
         captions = {} if source is None else described_photos(source, given)
         unlike = unlike_the_threshold(restored.meta, detector, captions)
@@ -185,7 +188,8 @@ class Predict(Command):
         scored, flagged = 0, 0
         with results, reporter.images("predict", len(source)) as progress:
             on_bad = results.leave_out if self.on_bad == "skip" else None
-            found = inspector.stream(source, workers=self.workers, on_bad=on_bad, progress=progress)
+            words = inspector.check_words(kinds, name="save")
+            found = inspector.stream(source, explain=words, workers=self.workers, on_bad=on_bad, progress=progress)
             for answer in results.add(found):
                 scored += 1
                 flagged += bool(answer.anomalous)

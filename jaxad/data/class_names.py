@@ -9,7 +9,7 @@ from jaxad.errors import DataError
 from jaxad.types import Record
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ClassNames(FolderSource):
     """Categories as a source that holds no image.
 

@@ -19,8 +19,9 @@ from jaxad.data.region import Region, read_region
 from jaxad.data.registry import datasets
 from jaxad.data.source import ImageSource
 from jaxad.errors import ConfigError, DataError, Problem
+from jaxad.io.notebook import table
 from jaxad.io.places import cache_folder, expanded
-from jaxad.io.text import apart, file_name
+from jaxad.io.text import apart, file_name, visible
 from jaxad.types import Record
 
 LICENSE_LENGTH = 4000
@@ -29,7 +30,7 @@ Draw = Callable[[ImageSource], ImageSource]
 """Takes some of the images of a source, as `ImageSource.per_class` does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """A data set in three parts.
 
@@ -56,6 +57,17 @@ class DataSet:
     notes: dict[str, Any] = field(default_factory=dict)
     images: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     regions: Mapping[str, Region] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        parts = {"train": self.train, "hold-out": self.holdout, "test": self.test}
+        images = ", ".join(f"{len(source)} {part}" for part, source in parts.items())
+        return f"<DataSet {visible(self.name)}: {images} images of {len(self.categories)} categories>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the counts of each category."""
+        heads = ("", "train", "hold-out", "test normal", "test anomalous", "masks")
+        rows = [(name, *numbers.values()) for name, numbers in self.counts.items()]
+        return table(heads, rows, repr(self)[1:-1])
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:

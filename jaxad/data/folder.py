@@ -17,7 +17,7 @@ from jaxad.io.text import name_text
 from jaxad.types import Record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FolderSource(ImageSource):
     """Images that lie in files, decoded when asked for.
 

@@ -41,7 +41,7 @@ class Place:
     bits: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PreparedSource(ImageSource):
     """Images of a prepared data set, read and decoded when asked for.
 

@@ -15,6 +15,7 @@ from jaxad.data.depth import depth_of
 from jaxad.data.files import Facts
 from jaxad.data.references import draw, listed
 from jaxad.errors import DataError
+from jaxad.io.text import visible
 from jaxad.types import Record, Sample, Source
 
 
@@ -85,6 +86,9 @@ class ImageSource(ABC):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {visible(self.name)}: {len(self)} images of {len(self.categories)} categories>"
 
     def __getitem__(self, index: int) -> Sample:
         """Image uint8 [h w 3] and record. Raises DataError naming the image if it cannot be decoded."""

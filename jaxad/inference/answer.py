@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxad.inference.heat import contour, fit_mask, overlay
+from jaxad.inference import method
+from jaxad.inference.heat import contour, fit_mask, heat, overlay
 from jaxad.inference.maps import defect_box, heat_scale, image_map
-from jaxad.io.text import name_text
+from jaxad.io.notebook import figure, heading
+from jaxad.io.text import name_text, visible
 
 if TYPE_CHECKING:
     from jaxad.inference.threshold import Limits, Threshold
+    from jaxad.types import Explanation
 
 Verdict = Literal["anomalous", "normal", "undecided"]
 
 
-@dataclass(frozen=True, eq=False)
+DRAWN = 24
+"""Answers that a notebook shows of a list."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Answer:
     """The answer for one image. What takes time (map, box, mask, overlay) is made when it is first asked for.
 
@@ -31,6 +39,7 @@ class Answer:
         model: what tells the checkpoint that judged from all others (`Restored.short_hash`), "" where there is none.
         small_map: float32 [h w] of the protocol's size.
         inside: bool [h w], what is judged of it; None for all.
+        explanation: what pictures of the method show, its arrays without b; None where none were asked for.
     """
 
     file: str
@@ -41,6 +50,7 @@ class Answer:
     model: str
     small_map: np.ndarray = field(repr=False)
     inside: np.ndarray | None = field(default=None, repr=False)
+    explanation: Explanation | None = field(default=None, repr=False)
 
     @property
     def threshold(self) -> float | None:
@@ -83,12 +93,36 @@ class Answer:
 
         Colors are those of the category's scale; without a threshold each map has a scale of its own.
         """
-        if self._limits is None or self.mask is None:
-            judged = ... if self.inside is None else fit_mask(self.inside, self.map.shape)
-            low, high = heat_scale(normal=self.map[judged])
-            return overlay(self.image, self.map, low=low, high=high)
-        low, high = heat_scale(self._limits.pixel, np.array([self._limits.typical]))
-        return contour(overlay(self.image, self.map, low=low, high=high), self.mask)
+        low, high = self._scale
+        heated = overlay(self.image, self.map, low=low, high=high)
+        return heated if self.mask is None else contour(heated, self.mask)
+
+    @cached_property
+    def heatmap(self) -> np.ndarray:
+        """uint8 [h w 3]: the map alone, in the colors of `overlay`."""
+        low, high = self._scale
+        return heat(self.map, low=low, high=high)
+
+    def pictures(self, word: str) -> dict[str, np.ndarray]:
+        """Pictures of the method (`jaxad.inference.method`), uint8 [h w 3] by the names of their parts.
+
+        Args:
+            word: `input`, `reconstruction`, `autoencoder`, `features` or `terms`, as given to `explain` before; or
+                `heatmap`. Of one picture alone the name is "".
+        """
+        if word == "heatmap":
+            return {"": self.heatmap}
+        height, width = self.image.shape[:2]
+        return {} if self.explanation is None else method.draw(word, self.explanation, (height, width))
+
+    def __repr__(self) -> str:
+        limit = "" if self.threshold is None else f", threshold {self.threshold:.4g}"
+        category = f", {self.category}" if self.category else ""
+        return f"<{self.verdict}: {visible(self.file)}{category}, score {self.score:.4g}{limit}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the overlay, and what is decided."""
+        return figure(self.overlay, repr(self)[1:-1])
 
     def to_json(self) -> dict[str, Any]:
         """A line of predictions.jsonl; the file's name as `jaxad.io.text.name_text` writes it."""
@@ -103,6 +137,29 @@ class Answer:
             "model": self.model or None,
         }
 
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        """Map values of the first and the last color."""
+        if self._limits is None:
+            judged = ... if self.inside is None else fit_mask(self.inside, self.map.shape)
+            return heat_scale(normal=self.map[judged])
+        return heat_scale(self._limits.pixel, np.array([self._limits.typical]))
+
     @property
     def _limits(self) -> Limits | None:
         return None if self.rule is None else self.rule.of(self.category)
+
+
+class Answers(list[Answer]):
+    """Answers for several images, in their order: a list that a notebook shows, the worst first."""
+
+    def __repr__(self) -> str:
+        verdicts = Counter(answer.verdict for answer in self)
+        return f"<{len(self)} answers: {', '.join(f'{n} {verdict}' for verdict, n in verdicts.items()) or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: pictures of the worst ones, and their number."""
+        worst = sorted(self, key=lambda answer: answer.score if answer.scaled is None else answer.scaled, reverse=True)
+        shown = "".join(answer._repr_html_() for answer in worst[:DRAWN])
+        rest = f", the {DRAWN} worst" if len(self) > DRAWN else ""
+        return f"{heading(repr(self)[1:-1] + rest)}<div>{shown}</div>"

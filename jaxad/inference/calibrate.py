@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError
 from jaxad.inference.holdout_scores import HoldoutScores, measure_holdout
 from jaxad.inference.threshold import POOLED, Limits, Threshold, overridden
+from jaxad.io.progress import counted
 from jaxad.io.text import apart
 from jaxad.types import Source
 
@@ -61,8 +63,9 @@ def choose_threshold(
         TrainingError: scores or maps that are not finite.
     """
     _check_rate(false_alarm)
-    how = {"protocol": protocol, "batch_size": batch_size, "workers": workers, "progress": progress}
-    return choose_limits(measure_holdout(detector, source, **how), false_alarm=false_alarm)
+    with counted("threshold", len(source), progress) as shown:
+        how: dict[str, Any] = {"protocol": protocol, "batch_size": batch_size, "workers": workers, "progress": shown}
+        return choose_limits(measure_holdout(detector, source, **how), false_alarm=false_alarm)
 
 
 def choose_limits(holdout: HoldoutScores, *, false_alarm: float = 0.01, value: float | None = None) -> Threshold:

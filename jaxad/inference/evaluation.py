@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,7 @@ class Scored:
     """An evaluation in progress: metrics of every category, and the few images that figures need.
 
     Attributes:
-        detector, source, protocol: as given to `evaluate`.
+        detector, source, protocol: as given to `score`.
         classes: `metrics.ClassMetrics` by category.
         threshold: the rule that images are decided by, None without one.
         decisions: what came of each image, in the order of the source.
@@ -100,39 +100,6 @@ class Scored:
         return {name: state.result() for name, state in self.classes.items() if len(state.labels)}
 
 
-def evaluate(
-    detector: Detector,
-    source: Source | DataSet,
-    *,
-    protocol: str = "exact-256",
-    resolution: Resolution = "image",
-    batch_size: int = 16,
-    workers: int | None = None,
-    threshold: Threshold | None = None,
-    baseline: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Every category, seven metrics and their mean, in one pass: the dictionary of report.json.
-
-    Args:
-        detector: trained, or with its memory filled.
-        source: labeled test images, or a data set, whose test part is taken.
-        protocol: name of an evaluation protocol; results of different protocols are not comparable.
-        resolution, batch_size, workers, progress: as in `Predictor.stream`.
-        threshold: decides about each image; recorded in the report with how many it finds, misses and rejects.
-        baseline: report of the comparison detector on the same source and protocol.
-        provenance: JSON values for the report's "config", e.g. how the detector was trained.
-
-    Raises:
-        DataError: no test images, images without label, or images that cannot be read.
-        ConfigError: a threshold of another protocol.
-    """
-    how = {"protocol": protocol, "resolution": resolution, "batch_size": batch_size, "workers": workers}
-    scored = score(detector, source, threshold=threshold, **how, progress=progress)  # type: ignore[arg-type]
-    return make_report(scored, source, baseline=baseline, provenance=provenance)
-
-
 def score(
     detector: Detector,
     source: Source | DataSet,
@@ -143,12 +110,15 @@ def score(
     resolution: Resolution = "image",
     batch_size: int = 16,
     workers: int | None = None,
+    explain: Sequence[str] = (),
+    passing: Callable[[Iterator[Output]], Iterator[Output]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scored:
     """The pass itself, for those who want curves and figures besides the report, or have `features` already.
 
-    See `evaluate`, and `Predictor.stream` for `features`; with them the speed is not that of the detector and is left
-    out of the report.
+    See `jaxad.evaluate`, and `Predictor.stream` for `features` and `explain`. `passing` is given the predictions, with
+    their images, and gives them back, having made something of them. With `features` or `passing` the speed is not that
+    of the detector and is left out of the report.
     """
     source = source.test if isinstance(source, DataSet) else source
     if threshold is not None and threshold.protocol != protocol:
@@ -157,14 +127,14 @@ def score(
     predictor = Predictor(detector, protocol, batch_size=batch_size)
     scored, began = Scored(detector, source, predictor, threshold), 0.0
     scored.resolution = resolution
-    how = {"features": features, "resolution": resolution, "workers": workers}
-    outputs = predictor.stream(source, masks=True, progress=progress, **how)  # type: ignore[arg-type]
-    for number, output in enumerate(outputs):
+    how = {"features": features, "resolution": resolution, "workers": workers, "explain": explain}
+    outputs = predictor.stream(source, masks=True, originals=passing is not None, progress=progress, **how)  # type: ignore[arg-type]
+    for number, output in enumerate(outputs if passing is None else passing(outputs)):
         scored.add(output)
         if number == 0:
             began = time.perf_counter()
         # The second batch is under way by then.
-        elif number > 1 and features is None:
+        elif number > 1 and features is None and passing is None:
             scored.images += len(output.scores)
     scored.seconds = time.perf_counter() - began
     return scored

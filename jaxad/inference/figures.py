@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,12 +13,14 @@ from jaxad.inference.decisions import Decision, mistakes
 from jaxad.inference.evaluation import Scored
 from jaxad.inference.heat import fit_mask
 from jaxad.inference.maps import fit_map, heat_scale, kept_to
+from jaxad.inference.method import draw, words_of
 from jaxad.inference.predictor import Detail
 from jaxad.inference.results import (
     PICTURE,
     Case,
     Curves,
     Evaluation,
+    MethodFigure,
     PrototypeFigure,
     Rank,
     Shown,
@@ -26,24 +29,31 @@ from jaxad.inference.results import (
 )
 from jaxad.inference.threshold import POOLED, Threshold
 from jaxad.io.pictures import shrink
-from jaxad.types import Source
+from jaxad.types import Explanation, Source
+
+if TYPE_CHECKING:
+    from jaxad.inference.sheet import Sheet
 
 PICTURED = 60
 """False alarms, and misses, that the page has pictures of at most."""
 SHOWN = 320
 """Longer side of these pictures in pixels at most."""
+EXPLAINED_IMAGES, METHOD = 24, 160
+"""Images that the page has pictures of the method of at most, and their longer side in pixels."""
 
 
 def figures(
     scored: Scored,
     *,
     baseline: Scored | None = None,
+    sheet: Sheet | None = None,
 ) -> Evaluation:
     """What the HTML report shows beyond report.json; predicts the images of the gallery and the mistakes once more.
 
     Args:
         scored: a finished pass; its threshold is drawn into histograms and overlays.
         baseline: a finished pass of the comparison detector.
+        sheet: several detectors beside each other.
     """
     threshold = scored.threshold
     seen = [name for name, state in scored.classes.items() if len(state.labels)]
@@ -71,7 +81,7 @@ def figures(
         normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
         if normal is not None or name in limits:
             heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
-    prototypes, tsne = _explanations(scored, ranks, decided)
+    prototypes, methods, tsne = _explanations(scored, ranks, decided)
     return Evaluation(
         system=scored.detector.title,
         baseline="" if baseline is None else baseline.detector.title,
@@ -86,6 +96,8 @@ def figures(
         pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
         cases=cases,
         prototypes=prototypes,
+        methods=methods,
+        sheet=sheet,
         tsne=tsne,
         decisions=scored.decisions,
         baseline_decisions=() if baseline is None else baseline.decisions,
@@ -113,15 +125,17 @@ def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) ->
 
 def _explanations(
     scored: Scored, ranks: Mapping[int, Rank], decided: Mapping[int, Decision]
-) -> tuple[list[PrototypeFigure], TsneInput | None]:
-    """Prototype maps of one defective and one normal image per category, and patches for t-SNE."""
+) -> tuple[list[PrototypeFigure], list[MethodFigure], TsneInput | None]:
+    """Prototype maps and pictures of the method of one defective and one normal image per category; t-SNE's patches."""
     pairs = []
     for members in scored.indices.values():
         defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]
         pairs += defective[:1] + [i for i in members if decided[i].label == 0][:1]
-    prototypes, before, after, anomalous, categories = [], [], [], [], []
+    prototypes, methods, before, after, anomalous, categories = [], [], [], [], [], []
     for index, (found, image) in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
         decision, mask = decided[index], scored.source.mask(index)
+        if len(methods) < EXPLAINED_IMAGES and {*words_of(found)} - {"input"}:
+            methods.append(_method(decision, found, _original(scored.source, index, image)))
         if found.similarity is not None:
             small = shrink(_original(scored.source, index, image), PICTURE)
             outlined = None if mask is None else fit_mask(mask, small.shape[:2])
@@ -136,9 +150,20 @@ def _explanations(
         anomalous.append(marked)
         categories += [decision.category] * len(marked)
     if not before:
-        return prototypes, None
+        return prototypes, methods, None
     patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
-    return prototypes, patches
+    return prototypes, methods, patches
+
+
+def _method(decision: Decision, found: Explanation, image: np.ndarray) -> MethodFigure:
+    """Small pictures of all words; similarities to prototypes, which have a figure of their own, are left out."""
+    found, size = dataclasses.replace(found, similarity=None), shrink(image, METHOD).shape[:2]
+    pictures = {
+        f"{word} {part}".strip() if word != "terms" else part: shrink(picture, METHOD)
+        for word in words_of(found)
+        for part, picture in draw(word, found, (size[0], size[1])).items()
+    }
+    return MethodFigure(decision, pictures)
 
 
 def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:

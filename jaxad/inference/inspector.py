@@ -19,7 +19,7 @@ from jaxad import parallel
 from jaxad.data import ImageList
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, Problem
-from jaxad.inference.answer import Answer
+from jaxad.inference.answer import Answer, Answers
 from jaxad.inference.checkpoint import Restored, restore
 from jaxad.inference.prediction import OnBad, answers, outcomes, protocol_of
 from jaxad.inference.predictor import Predictor
@@ -90,6 +90,11 @@ class Inspector:
         self._predictor = Predictor(detector, name, batch_size=batch_size, mesh=mesh)
         self.batch_size = self._predictor.batch_size
 
+    def __repr__(self) -> str:
+        model = f", checkpoint {self.model}" if self.model else ""
+        rule = "no threshold" if self.threshold is None else f"threshold at {self.threshold.source}"
+        return f"<Inspector: {self.detector!r}, {rule}{model}>"
+
     def warm(self) -> Inspector:
         """Compiles the program, so that the first image does not wait for it; returns the inspector itself."""
         self._predictor.warm(self.category)
@@ -101,6 +106,7 @@ class Inspector:
         *,
         category: str | None = None,
         captions: str | Sequence[str] | None = None,
+        explain: Sequence[str] = (),
         workers: int | None = None,
     ) -> Any:
         """Judges an image, or several.
@@ -110,14 +116,16 @@ class Inspector:
             category: what they show; None takes the inspector's, else that of the subfolder of a category's name in
                 which an image lies, else the only one that the detector knows.
             captions: texts of the images, one for each, for a detector that they condition; None where there are none.
+            explain: words for pictures of the method, as of `jaxad.predict`; a program of its own is compiled for them.
             workers: threads that decode several images; None for one per CPU.
 
         Returns:
-            An `Answer` for one image, a list of them, in the order given, for a list or a folder.
+            An `Answer` for one image, a list of them, `Answers`, in the order given, for a list or a folder.
 
         Raises:
             DataError: no images, or some that cannot be used; lists all of them.
-            ConfigError: a category that the detector does not know, or captions that it does not take.
+            ConfigError: a category that the detector does not know, captions that it does not take, or pictures that it
+                does not have.
         """
         folder = isinstance(images, str | Path) and Path(images).is_dir()
         one = not folder and (isinstance(images, str | Path | Image.Image) or hasattr(images, "__array_interface__"))
@@ -125,7 +133,7 @@ class Inspector:
         if captions is not None:
             describe(source, captions, self.detector)
         # Threads for a single image would take longer to start than it to decode.
-        found = list(self.stream(source, workers=workers if len(source) > 1 else 0))
+        found = Answers(self.stream(source, explain=explain, workers=workers if len(source) > 1 else 0))
         return found[0] if one else found
 
     def source(self, images: Any, category: str | None = None, *, root: Path | None = None) -> ImageList:
@@ -139,20 +147,28 @@ class Inspector:
         self,
         source: Source,
         *,
+        explain: Sequence[str] = (),
         workers: int | None = None,
         on_bad: OnBad | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Answer]:
         """Judges images one by one in memory that does not grow; as `jaxad.inference.prediction.answers`."""
         self._uncaptioned.look(source)
-        how: dict[str, Any] = {"workers": workers, "on_bad": on_bad, "progress": progress}
+        how: dict[str, Any] = {"explain": explain, "workers": workers, "on_bad": on_bad, "progress": progress}
         return answers(self._predictor, source, threshold=self.threshold, model=self.model, **how)
 
-    def outcomes(self, source: Source, *, workers: int | None = 0) -> list[Answer | tuple[Problem, ...]]:
-        """For each image, in order, its answer, or what is wrong with it; `workers` as of a call."""
+    def outcomes(
+        self, source: Source, *, explain: Sequence[str] = (), workers: int | None = 0
+    ) -> list[Answer | tuple[Problem, ...]]:
+        """For each image, in order, its answer, or what is wrong with it; `explain` and `workers` as of a call."""
         self._uncaptioned.look(source)
-        found = outcomes(self._predictor, source, threshold=self.threshold, model=self.model, workers=workers)
+        how: dict[str, Any] = {"threshold": self.threshold, "model": self.model, "explain": explain}
+        found = outcomes(self._predictor, source, **how, workers=workers)
         return [outcome for _, outcome in found]
+
+    def check_words(self, words: Sequence[str], *, name: str = "explain") -> tuple[str, ...]:
+        """As `Predictor.check_words`."""
+        return self._predictor.check_words(words, name=name)
 
     def category_of(self, category: str | None = None) -> str:
         """What images show: the category named, else the inspector's, else the only one that the detector knows.

@@ -9,11 +9,12 @@ from jaxad.data import ImageList
 from jaxad.data.batches import padded_size
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
-from jaxad.inference.answer import Answer
+from jaxad.inference.answer import Answer, Answers
 from jaxad.inference.maps import finite_map
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.uncaptioned import Uncaptioned, describe
 from jaxad.io.problems import problems_of
+from jaxad.io.progress import counted
 from jaxad.types import Source
 
 if TYPE_CHECKING:
@@ -46,10 +47,11 @@ def predict(
     category: str = "",
     protocol: str | None = None,
     captions: str | Sequence[str] | None = None,
+    explain: Sequence[str] = (),
     batch_size: int = AT_ONCE,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[Answer]:
+) -> Answers:
     """Judges images once; `jaxad.load` is for whoever asks often.
 
     Args:
@@ -60,15 +62,17 @@ def predict(
             in subfolders named as categories of the detector show these.
         protocol: how maps are smoothed and scored; None takes the threshold's, else "exact-256".
         captions: texts of the images, one for each, for a detector that they condition; None where there are none.
+        explain: words for pictures of the method (`Answer.pictures`), which answers then hold what they need for.
         batch_size: images at once, at most; fewer images are filled up to a power of two.
-        workers, progress: as in `Predictor.stream`.
+        workers, progress: as in `Predictor.stream`; without `progress` a notebook shows it.
 
     Returns:
         One answer for each image, in the order given; folders are read in the order of their paths.
 
     Raises:
         DataError: no images, or some that cannot be read; lists all of them.
-        ConfigError: a protocol other than the threshold's, or captions that the detector does not take.
+        ConfigError: a protocol other than the threshold's, captions that the detector does not take, or pictures that
+            it does not have.
     """
     source = images if isinstance(images, ImageList) else ImageList(images, category, known=detector.categories)
     if captions is not None:
@@ -76,7 +80,9 @@ def predict(
     Uncaptioned(detector).look(source)
     name = protocol_of(threshold, protocol)
     predictor = Predictor(detector, name, batch_size=at_once(detector, len(source), batch_size))
-    return list(answers(predictor, source, threshold=threshold, workers=workers, progress=progress))
+    with counted("predict", len(source), progress) as shown:
+        how: dict[str, Any] = {"threshold": threshold, "explain": explain, "workers": workers, "progress": shown}
+        return Answers(answers(predictor, source, **how))
 
 
 def protocol_of(threshold: Threshold | None, protocol: str | None) -> str:
@@ -96,6 +102,7 @@ def answers(
     *,
     threshold: Threshold | None = None,
     model: str = "",
+    explain: Sequence[str] = (),
     workers: int | None = None,
     on_bad: OnBad | None = None,
     progress: Callable[[int], None] | None = None,
@@ -107,6 +114,7 @@ def answers(
         source: the images.
         threshold: as in `predict`.
         model: what answers say of the checkpoint (`Answer.model`).
+        explain: as in `predict`.
         workers, progress: as in `Predictor.stream`.
         on_bad: called with what is wrong with each image that cannot be used, in place of the error.
 
@@ -115,7 +123,8 @@ def answers(
             `on_bad` only where none can be.
     """
     unusable: list[Problem] = []
-    for _, found in outcomes(predictor, source, threshold=threshold, model=model, workers=workers, progress=progress):
+    how: dict[str, Any] = {"threshold": threshold, "model": model, "explain": explain, "workers": workers}
+    for _, found in outcomes(predictor, source, **how, progress=progress):
         if isinstance(found, Answer):
             yield found
             continue
@@ -133,14 +142,19 @@ def outcomes(
     *,
     threshold: Threshold | None,
     model: str,
+    explain: Sequence[str] = (),
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[tuple[int, Answer | tuple[Problem, ...]]]:
     """For each image, in order, its position and its answer, or what is wrong with it. Arguments as of `answers`."""
-    for output in predictor.stream(source, originals=True, on_unreadable="mark", workers=workers, progress=progress):
+    how: dict[str, Any] = {"explain": explain, "workers": workers, "progress": progress}
+    for output in predictor.stream(source, originals=True, on_unreadable="mark", **how):
         loaded = output.loaded
+        explained = output.explanations or [None] * len(loaded.records)
         results = zip(output.scores, output.maps, loaded.records, loaded.indices, loaded.originals, strict=True)
-        for (score, map, record, index, image), problems in zip(results, loaded.problems, strict=True):
+        for (score, map, record, index, image), problems, shown in zip(
+            results, loaded.problems, explained, strict=True
+        ):
             if image is None and not problems:
                 # With several hosts, one that another host has decoded, and may have been unable to.
                 try:
@@ -152,4 +166,4 @@ def outcomes(
                 continue
             file, map = str(record.file), finite_map(map)
             inside = None if output.inside is None else output.inside[0]
-            yield index, Answer(file, record.category, float(score), image, threshold, model, map, inside)
+            yield index, Answer(file, record.category, float(score), image, threshold, model, map, inside, shown)

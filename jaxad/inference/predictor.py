@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,8 +20,9 @@ from jaxad import metrics, parallel
 from jaxad.data import ImageList
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
-from jaxad.errors import DataError, Problem
+from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache, annotated
+from jaxad.inference.method import EXPLAINED, OF_MAPS, check_words, words_of
 from jaxad.inference.programs import programs_of
 from jaxad.inference.tiled import Resolution, TiledStream
 from jaxad.io.program_cache import keep_programs
@@ -56,6 +57,7 @@ class Output:
         loaded: the batch they belong to.
         inside: bool [b h w], what is judged of the maps, where that is a region of the images; None for all.
         details: of each image, where `maps` were made smaller to be compared with masks; else empty.
+        explanations: of each image, its arrays without b, where pictures of the method were asked for; else empty.
     """
 
     scores: np.ndarray
@@ -63,6 +65,7 @@ class Output:
     loaded: LoadedBatch
     inside: np.ndarray | None = None
     details: tuple[Detail, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
 
     def detail(self, place: int) -> Detail:
         """What the decision about an image is made of."""
@@ -119,14 +122,34 @@ class Predictor:
 
         No region is asked for: it may hold no pixel of any image but those that are to come.
         """
-        inputs = self._detector.inputs
-        side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
-        blank = ImageList([np.zeros((side, side, 3), np.uint8)], category or next(iter(self._detector.categories), ""))
-        (loaded,) = self.batches(blank, None, 0)
+        loaded = self._blank(category)
         if self._detector.tiling is not None or self._detector.regions:
             parallel.to_host(self.raw(loaded.batch))
         else:
             self(loaded.batch)
+
+    @functools.cached_property
+    def words(self) -> tuple[str, ...]:
+        """Of which pictures there are any (`jaxad.inference.method`); nothing is compiled to find out."""
+        if self._detector.tiling is not None:
+            # What lies between a tile and its map is no picture of the image.
+            return OF_MAPS
+        batch = parallel.shard_batch(self._blank().batch, self.mesh)
+        return (*OF_MAPS, *words_of(self._programs.explain.eval_shape(self.arrays, batch)))
+
+    def check_words(self, words: Sequence[str], *, name: str = "explain") -> tuple[str, ...]:
+        """Those of some words that need an explanation.
+
+        Args:
+            words: for pictures.
+            name: of the parameter that holds them, for the message.
+
+        Raises:
+            ConfigError: the detector has no such pictures; says which it has.
+        """
+        if set(words) - set(OF_MAPS):
+            check_words(words, self.words, self._detector.name, name=name)
+        return tuple(word for word in EXPLAINED if word in words)
 
     def stream(
         self,
@@ -134,6 +157,7 @@ class Predictor:
         *,
         indices: Sequence[int] | None = None,
         features: FeatureCache | None = None,
+        explain: Sequence[str] = (),
         originals: bool = False,
         on_unreadable: OnUnreadable = "raise",
         masks: bool = False,
@@ -145,6 +169,9 @@ class Predictor:
 
         `features` of all its images spare the frozen networks where one source is judged several times; they are kept
         in float16, so that results differ by that rounding.
+
+        With `explain`, words for pictures of the method (`jaxad.inference.method`), each image has an explanation that
+        holds what these show; not with `features`.
 
         `originals` and `on_unreadable` are those of `jaxad.data.batches`; an image is marked too where its category is
         needed and unknown, and where its region holds none of its pixels. The score and map of an image that is marked
@@ -158,7 +185,13 @@ class Predictor:
         Raises:
             DataError: an image cannot be read, its category is needed and unknown, a region holds none of its pixels,
                 or there are `features`, which are of whole images, for a detector of tiles or of a region.
+            ConfigError: the detector has no such pictures, or they are asked for with `features`.
         """
+        if explain and features is not None:
+            raise ConfigError(
+                f"explain = {' '.join(explain)}: there are no pictures of features that were computed before"
+            )
+        words = self.check_words(explain)
         tiling, regions = self._detector.tiling, dict(self._detector.regions)
         if tiling is not None or regions:
             if features is not None:
@@ -172,7 +205,8 @@ class Predictor:
                 how |= {"masks": _whole, "gray_masks": self.protocol.gray_masks}
             one_by_one = self.batches(source, indices, workers, tiled=True, **how)
             options = {"mark": on_unreadable == "mark", "masks": masks, "resolution": resolution}
-            yield from tiled(one_by_one, originals=originals, progress=progress, **options)
+            outputs = tiled(one_by_one, originals=originals, progress=progress, **options)
+            yield from self._explaining(outputs, source, indices, workers, words, on_unreadable) if words else outputs
             return
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
@@ -181,10 +215,12 @@ class Predictor:
         for loaded in self.batches(source, indices, workers, **options):
             with self._launch:
                 batch = parallel.shard_batch(loaded.batch, self.mesh)
-                if features is None:
-                    result = self._programs.predict(self.arrays, batch)
+                if words:
+                    result = self._programs.explained(words)(self.arrays, batch)
+                elif features is None:
+                    result = self._programs.predict(self.arrays, batch), None
                 else:
-                    result = self._programs.judge(self.arrays, self._cached(features, loaded.indices), batch)
+                    result = self._programs.judge(self.arrays, self._cached(features, loaded.indices), batch), None
             if waiting is not None:
                 yield self._output(*waiting, progress)
             waiting = result, loaded
@@ -209,9 +245,7 @@ class Predictor:
             return
         for loaded in self.batches(source, indices, workers, originals=True):
             found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
-            found = parallel.to_host(found)
-            for place in range(len(loaded.records)):
-                yield jax.tree.map(lambda array, place=place: array[place], found), loaded.originals[place]
+            yield from zip(_each(parallel.to_host(found), len(loaded.records)), loaded.originals, strict=True)
 
     def batches(
         self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any
@@ -247,12 +281,40 @@ class Predictor:
         places = [*indices, *[0] * (self.batch_size - len(indices))]
         return parallel.shard_batch(features[places], self.mesh)
 
+    def _explaining(
+        self,
+        outputs: Iterable[Output],
+        source: Source,
+        indices: Sequence[int] | None,
+        workers: int | None,
+        words: tuple[str, ...],
+        on_unreadable: OnUnreadable,
+    ) -> Iterator[Output]:
+        """Outputs of one image each, whose explanations come from a pass of their own, of whole images."""
+
+        def explanations() -> Iterator[Explanation]:
+            for loaded in self.batches(source, indices, workers, on_unreadable=on_unreadable):
+                found = self._programs.explained(words)(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))[1]
+                yield from _each(parallel.to_host(found), len(loaded.records))
+
+        for output, explanation in zip(outputs, explanations(), strict=True):
+            yield dataclasses.replace(output, explanations=(explanation,))
+
+    def _blank(self, category: str = "") -> LoadedBatch:
+        """A batch of one image without content, of a category."""
+        inputs = self._detector.inputs
+        side = max(inputs.least_side, *(max(view.height, view.width) for view in inputs.views.values()))
+        blank = ImageList([np.zeros((side, side, 3), np.uint8)], category or next(iter(self._detector.categories), ""))
+        (loaded,) = self.batches(blank, None, 0)
+        return loaded
+
     def _output(self, result, loaded: LoadedBatch, progress) -> Output:
-        scores, maps = parallel.to_host(result)
+        (scores, maps), explanation = parallel.to_host(result)
         real = len(loaded.records)
         if progress is not None:
             progress(real)
-        return Output(scores[:real], maps[:real], loaded)
+        explanations = () if explanation is None else tuple(_each(explanation, real))
+        return Output(scores[:real], maps[:real], loaded, explanations=explanations)
 
     def _with_categories(self, loaded: LoadedBatch, mark: bool) -> LoadedBatch:
         known = {name: number for number, name in enumerate(self._detector.categories)}
@@ -273,6 +335,12 @@ class Predictor:
             loaded, numbers = loaded._replace(problems=problems), [max(number, 0) for number in numbers]
         padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
         return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
+
+
+def _each(explanation: Explanation, images: int) -> Iterator[Explanation]:
+    """An explanation of a batch as one of each of its images."""
+    for place in range(images):
+        yield jax.tree.map(lambda array, place=place: array[place], explanation)
 
 
 def _whole(mask: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxad import parallel
 from jaxad.detector import Detector
+from jaxad.inference.method import kept, whole
 from jaxad.metrics import Protocol
 from jaxad.nn import module_state
 from jaxad.nn.platforms import target_platform
@@ -38,7 +39,7 @@ class Programs:
         judge: (arrays, features, batch) -> the same, of features that are computed already.
         raw: (arrays, batch) -> the detector's own maps [b h w], and its scores [b] or None, before the protocol.
         raw_of: (arrays, features, batch) -> the same, of features that are computed already.
-        explain: (arrays, batch) -> an explanation of every image.
+        explain: (arrays, batch) -> an explanation of every image, whole (`jaxad.inference.method`).
     """
 
     def __init__(self, graphdef: nnx.GraphDef, protocol: Protocol, mesh: Mesh):
@@ -48,6 +49,26 @@ class Programs:
         self.raw_of = jax.jit(parallel.on_mesh(self._raw_of, mesh))
         self.judge = jax.jit(parallel.on_mesh(self._judge, mesh))
         self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
+        self._mesh, self._explained = mesh, {}
+
+    def explained(self, words: tuple[str, ...]) -> Any:
+        """(arrays, batch) -> what `predict` gives, and an explanation of what pictures of these words show.
+
+        Nothing else of it is computed.
+        """
+
+        def both(arrays: Any, batch: Batch) -> tuple[tuple[jax.Array, jax.Array], Explanation]:
+            def judged(part: Batch) -> tuple[tuple[jax.Array, jax.Array], Explanation]:
+                detector = self._detector(arrays)
+                judgement: Any = _checked(_judgement(detector, detector.encode(part), part), len(part.seed))
+                maps = jnp.asarray(judgement.maps, jnp.float32)
+                return processed(self._protocol, maps, judgement.scores), kept(whole(judgement, part), words)
+
+            return self._in_parts(judged, batch)
+
+        if words not in self._explained:
+            self._explained[words] = jax.jit(parallel.on_mesh(both, self._mesh))
+        return self._explained[words]
 
     def _predict(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return self._in_parts(lambda part: self._judge(arrays, self._detector(arrays).encode(part), part), batch)
@@ -72,7 +93,7 @@ class Programs:
 
     def _explain(self, arrays: Any, batch: Batch) -> Explanation:
         detector = self._detector(arrays)
-        return _judgement(detector, detector.encode(batch), batch).explanation
+        return whole(_judgement(detector, detector.encode(batch), batch), batch)
 
     def _detector(self, arrays: Any) -> Detector:
         return module_state.merge(self._graphdef, arrays)

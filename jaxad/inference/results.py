@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jaxad.inference.decisions import Decision
+
+if TYPE_CHECKING:
+    from jaxad.inference.sheet import Sheet
 
 PICTURE = 360
 """Longer side of the gallery's pictures in pixels at most: nothing larger is kept for it."""
@@ -86,6 +89,19 @@ class PrototypeFigure:
 
 
 @dataclass(frozen=True)
+class MethodFigure:
+    """What the detector makes of one image on the way to its map (`jaxad.inference.method`).
+
+    Attributes:
+        decision: what came of the image.
+        pictures: uint8 [h w 3] by name, made smaller, in the order in which they come about.
+    """
+
+    decision: Decision
+    pictures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class TsneInput:
     """Patch features before and after reconstruction (paper Fig. 7); the report embeds at most 1,500 of them.
 
@@ -116,6 +132,8 @@ class Evaluation:
         pixel_thresholds: pixel threshold by category.
         cases: the gallery, in any order.
         prototypes: figures of a few images, best one anomalous and one normal per category.
+        methods: what the detector makes of a few images, best one anomalous and one normal per category.
+        sheet: several detectors beside each other.
         tsne: features before and after reconstruction.
         decisions, baseline_decisions: what came of each test image, in one order.
         pictures: of images that were decided wrongly, by their index in the source.
@@ -133,6 +151,8 @@ class Evaluation:
     pixel_thresholds: Mapping[str, float] = field(default_factory=dict)
     cases: Sequence[Case] = ()
     prototypes: Sequence[PrototypeFigure] = ()
+    methods: Sequence[MethodFigure] = ()
+    sheet: Sheet | None = None
     tsne: TsneInput | None = None
     decisions: Sequence[Decision] = ()
     baseline_decisions: Sequence[Decision] = ()

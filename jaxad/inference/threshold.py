@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jaxad.errors import ConfigError
+from jaxad.io.notebook import table
 
 POOLED = ""
 """Key of the limits measured on the normal images of all categories together."""
@@ -38,7 +39,7 @@ class Limits:
     by_hand: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Threshold:
     """A decision rule and where it comes from.
 
@@ -55,6 +56,24 @@ class Threshold:
     limits: Mapping[str, Limits]
     images: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in a few words."""
+        if self.value is not None:
+            return f"{self.value:g}, set by hand"
+        return f"a false-alarm rate of {self.false_alarm:g}, {self.limits[POOLED].normals} hold-out images"
+
+    def __repr__(self) -> str:
+        return f"<Threshold: {self.source}, {self.protocol}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the limits of each category."""
+        rows = [
+            (name or "all together", f"{own.image:.4g}", f"{own.pixel:.4g}", own.normals)
+            for name, own in self.limits.items()
+        ]
+        return table(("", "image limit", "pixel limit", "hold-out images"), rows, f"Threshold: {self.source}")
 
     def of(self, category: str | None) -> Limits:
         """Limits of a category, or the pooled ones where it has none of its own."""

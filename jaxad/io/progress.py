@@ -1,7 +1,8 @@
 """What a run says while it works: lines, warnings and progress, on the main process only (rich).
 
-Progress is told by time, never by steps: in place several times a second on a terminal, by a line now and then where
-there is none. Names in it cannot control the terminal (`jaxad.io.text`), nor are they read as rich's markup.
+Progress is told by time, never by steps: in place several times a second on a terminal and in a notebook, by a line
+now and then where there is neither. Names in it cannot control the terminal (`jaxad.io.text`), nor are they read as
+rich's markup.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from jaxad.io import notebook
+from jaxad.io.notebook import Line, in_notebook
 from jaxad.io.text import visible
 
 SHOWN = 0.5
-"""Seconds between two looks at the steps for a terminal."""
+"""Seconds between two looks at the steps for a terminal, and two changes in a notebook."""
 FIRST, LONGEST = 10.0, 600.0
 """Without a terminal, seconds until the first line, and the most between two; in between they double."""
 
@@ -64,12 +67,13 @@ class Reporter:
 
     @contextmanager
     def _counting(self, what: str, total: int, done: int, unit: str) -> Iterator[_Counter]:
-        text = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        words = TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
         # The bar takes what the text leaves of a line.
-        columns = (text, BarColumn(bar_width=None, table_column=Column(ratio=1)))
+        columns = (words, BarColumn(bar_width=None, table_column=Column(ratio=1)))
         terminal = self._console.is_terminal
         with Progress(*columns, console=self._console, disable=not terminal, expand=True) as bar:
-            yield _Counter(self, bar if terminal else None, visible(what), total, done, unit)
+            line = Line() if in_notebook() and not self._console.quiet else None
+            yield _Counter(self, bar if terminal else None, line, visible(what), total, done, unit)
 
 
 class StepCounter:
@@ -98,20 +102,24 @@ class StepCounter:
 class _Counter:
     """How much is done of something, and when it will be all."""
 
-    def __init__(self, reporter: Reporter, bar: Progress | None, what: str, total: int, done: int, unit: str):
+    def __init__(
+        self, reporter: Reporter, bar: Progress | None, line: Line | None, what: str, total: int, done: int, unit: str
+    ):
         self.total, self._done = total, done
-        self._reporter, self._bar, self._what, self._unit = reporter, bar, what, unit
+        self._reporter, self._bar, self._line, self._what, self._unit = reporter, bar, line, what, unit
         self._began = self._since = time.monotonic()
         # The first count tells how long compiling took, not how fast it goes on.
         self._from: int | None = None
-        self._next = self._began + FIRST
+        # What is done at once needs no bar in a notebook, where it would stay.
+        self._next = self._began + (FIRST if line is None else SHOWN)
+        self._shown = False
         self._task: TaskID | None = None
         if bar is not None:
             self._task = bar.add_task("", total=total, completed=done, text=self._text(""))
 
     def wants(self, now: float) -> bool:
         """Whether something would be shown now."""
-        return self._bar is not None or now >= self._next
+        return self._bar is not None or self._line is not None or now >= self._next
 
     def add(self, number: int) -> None:
         """Counts so many more."""
@@ -124,9 +132,17 @@ class _Counter:
             self._from, self._since = done, now
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, text=self._text(note))
+        elif self._line is not None:
+            if last or now >= self._next or (self._shown and done >= self.total):
+                self._next, self._shown = now + SHOWN, True
+                self._line.set(self._html(note))
         elif last or now >= self._next:
             self._next = now + min(max(now - self._began, FIRST), LONGEST)
             self._reporter.say(self._text(note))
+
+    def _html(self, note: str) -> str:
+        bar = f'<progress value="{self._done}" max="{max(self.total, 1)}"></progress>'
+        return f"{bar} <code>{notebook.text(self._text(note).strip())}</code>"
 
     def _text(self, note: str) -> str:
         share = 100 * self._done // self.total if self.total else 100
@@ -141,6 +157,18 @@ class _Counter:
         if self._from is None or self._done <= self._from or now <= self._since:
             return "-:-- left"
         return f"{duration((self.total - self._done) * (now - self._since) / (self._done - self._from))} left"
+
+
+@contextmanager
+def counted(
+    what: str, total: int, progress: Callable[[int], None] | None, *, unit: str = "images"
+) -> Iterator[Callable[[int], None] | None]:
+    """The function that counts what a call of the library does: the caller's, or in a notebook one that shows it."""
+    if progress is not None or not in_notebook():
+        yield progress
+        return
+    with Reporter().images(what, total, unit=unit) as shown:
+        yield shown
 
 
 def duration(seconds: float) -> str:

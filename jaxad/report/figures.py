@@ -13,7 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
-from jaxad.inference.results import PICTURE, Case, Curves, Evaluation, PrototypeFigure, TsneInput
+from jaxad.inference.results import PICTURE, Case, Curves, Evaluation, MethodFigure, PrototypeFigure, TsneInput
+from jaxad.inference.sheet import Sheet
 from jaxad.io.pictures import data_uri, shrink
 from jaxad.report import charts
 from jaxad.report.images import panels
@@ -28,7 +29,7 @@ _ON_THE_WAY: Sequence[tuple[str, bool, Mapping[str, tuple[str, str]]]] = (
     ),
 )
 """Charts of a training: label of the values, whether they are shares, and style and title of the columns."""
-_GALLERY_BYTES, _PROTOTYPE_BYTES = 4_000_000, 1_000_000
+_GALLERY_BYTES, _PROTOTYPE_BYTES, _METHOD_BYTES, _SHEET_BYTES = 3_200_000, 800_000, 700_000, 800_000
 _TSNE_PATCHES, _TSNE_HUES = 1500, 10
 
 
@@ -162,6 +163,40 @@ def prototypes(figures: Sequence[PrototypeFigure]) -> list[dict[str, Any]]:
             break
         shown.append({"decision": figure.decision, "input": source, "maps": maps})
     return shown
+
+
+def methods(figures: Sequence[MethodFigure]) -> list[dict[str, Any]]:
+    """What the detector makes of images, of as many as the size limit allows.
+
+    Returns:
+        [{`decision`, `pictures` [(name, picture)]}], pictures as data URIs.
+    """
+    shown, size = [], 0
+    for figure in figures:
+        pictures = [(name, uri(picture, ".jpg")) for name, picture in figure.pictures.items()]
+        size += sum(len(picture) for _, picture in pictures)
+        if size > _METHOD_BYTES:
+            break
+        shown.append({"decision": figure.decision, "pictures": pictures})
+    return shown
+
+
+def beside(sheet: Sheet | None) -> dict[str, Any] | None:
+    """Detectors beside each other, on as many images as the size limit allows.
+
+    Returns:
+        `heads`, `rows` [(name, pictures as data URIs)], and how many images are `left_out`; None without a sheet.
+    """
+    if sheet is None:
+        return None
+    shown, size = [], 0
+    for name, row in zip(sheet.names, sheet.rows, strict=True):
+        pictures = [uri(picture, ".jpg") for picture in row]
+        size += sum(map(len, pictures))
+        if size > _SHEET_BYTES:
+            break
+        shown.append((name, pictures))
+    return {"heads": sheet.heads, "rows": shown, "left_out": len(sheet.rows) - len(shown)}
 
 
 def tsne(patches: TsneInput | None) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from jaxad.report.images import marked
 
 OPEN = 20
 """Mistakes of each kind that are shown without unfolding."""
-BYTES = 2_500_000
+BYTES = 2_200_000
 """Of all their pictures together."""
 TITLES = {"false alarm": "False alarms: good parts rejected", "missed": "Misses: defective parts passed"}
 

@@ -36,13 +36,21 @@ def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Eva
     Raises:
         ReportError: the dictionary lacks keys or has values of a wrong type; nothing is written then.
     """
-    validate_report(report)
-    page = visible(_page(report, evaluation or Evaluation()), lines=True)
-    out_dir = Path(out_dir)
+    shown, out_dir = page(report, evaluation), Path(out_dir)
     write_whole(out_dir / "report.json", json_text(report, indent=2) + "\n")
     if evaluation is not None and evaluation.decisions:
         write_whole(out_dir / image_list.NAME, image_list.csv_text(evaluation.decisions, evaluation.baseline_decisions))
-    return write_whole(out_dir / "report.html", page)
+    return write_whole(out_dir / "report.html", shown)
+
+
+def page(report: dict[str, Any], evaluation: Evaluation | None = None) -> str:
+    """The page alone, as `write_report` writes it.
+
+    Raises:
+        ReportError: as of `write_report`.
+    """
+    validate_report(report)
+    return visible(_page(report, evaluation or Evaluation()), lines=True)
 
 
 def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
@@ -70,6 +78,8 @@ def _page(report: dict[str, Any], evaluation: Evaluation) -> str:
         "gallery": figures.gallery(report, evaluation),
         "stops": [f"rgb({r} {g} {b})" for r, g, b in heat(np.linspace(0, 1, 9)[None], low=0, high=1)[0]],
         "prototypes": figures.prototypes(evaluation.prototypes),
+        "methods": figures.methods(evaluation.methods),
+        "beside": figures.beside(evaluation.sheet),
         "tsne": figures.tsne(evaluation.tsne),
         "count_names": list(dict.fromkeys(name for counts in report["data"]["counts"].values() for name in counts)),
         "settings": _settings(report["config"]),

@@ -8,6 +8,8 @@
     DIR/overlay/NAME.jpg        the image under its heat, with what lies above the pixel limit outlined
     DIR/map/NAME.npy or .tiff   float32, unscaled
     DIR/mask/NAME.png           0 and 255
+    DIR/explained/WORD/NAME     pictures of the method (`jaxad.inference.method`): .jpg of what is colored, else .png;
+                                those of several parts lie in WORD/PART
 
 NAME is the image's path below the folder that all images share, so that equal file names from several folders do not
 collide. Results of an earlier run in DIR stay as they are until the new ones are complete, and then give way to them.
@@ -26,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from jaxad.data.layout.photos import KINDS, LINES
+from jaxad.data.layout.photos import EXPLAINED, KINDS, LINES
 from jaxad.errors import ConfigError, Problem
 from jaxad.inference.answer import Answer
 from jaxad.io.atomic import write_whole
@@ -50,6 +52,8 @@ PREFIX = ".predict-"
 """Of hidden folders of results that are not complete."""
 WRITERS = 2
 """Threads that draw and write pictures; each holds three images and their maps at most."""
+_COLORED = ("heatmap", "features", "terms")
+"""Words for pictures in colors that nobody measures."""
 LONGEST = 240
 """Bytes of a name, of the 255 that file systems take."""
 
@@ -60,7 +64,7 @@ class PredictionFolder:
     Args:
         folder: made if missing; may hold earlier results, which are replaced as a whole.
         files: the images, in the order in which they will be added; those that are not added are left out.
-        save: which of `KINDS` to write.
+        save: words for pictures to write (`write_pictures`).
         map_format: of raw maps.
         model: which one judges, JSON-ready; None where that is not known.
 
@@ -160,13 +164,21 @@ class PredictionFolder:
 
 
 def write_pictures(folder: Path, name: str, answer: Answer, save: Sequence[str], map_format: str) -> None:
-    """Writes the pictures of an image, of the kinds `save`, under a name in the folders of these kinds."""
+    """Writes the pictures of an image, of the words `save`, under a name in the folders of these words.
+
+    Words are `overlay`, `map`, `mask`, and those of `Answer.pictures`.
+    """
     if "overlay" in save:
         write_whole(folder / "overlay" / f"{name}.jpg", encode_picture(answer.overlay, ".jpg"))
     if "map" in save:
         save_map(folder / "map" / f"{name}.{map_format}", answer.map)
     if "mask" in save and answer.mask is not None:
         save_mask(folder / "mask" / f"{name}.png", answer.mask)
+    for word in (word for word in save if word not in KINDS):
+        suffix = ".jpg" if word in _COLORED else ".png"
+        for part, picture in answer.pictures(word).items():
+            place = folder / EXPLAINED / word / part.replace(" ", "-")
+            write_whole(place / f"{name}{suffix}", encode_picture(picture, suffix))
 
 
 def picture_names(files: Sequence[Path]) -> list[str]:

@@ -3,7 +3,7 @@
     OUT/predictions.jsonl       one line of JSON for each image, with `stamp` (size and date of its file) and `judged`
     OUT/problems.jsonl          the same for images that cannot be used: file, kind, detail
     OUT/model.json              which model judges
-    OUT/overlay, map, mask      as `jaxad predict` writes them, under the image's whole name
+    OUT/overlay, map, mask, explained   as `jaxad predict` writes them, under the image's whole name
 
 A line is written when its pictures are, and on the disk before the next image is judged. Who goes on in OUT reads there
 what was judged: no file is judged twice unless its size or date changed. Folders are polled, as network drives do not
@@ -51,7 +51,7 @@ class WatchedFolder:
         told: called with what is left out of the folder and why, once for each of its folders and each reason.
 
     Raises:
-        ConfigError: `out` holds other results, or lines that are damaged.
+        ConfigError: `out` holds other results, or lines that are damaged; or there are no such pictures.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class WatchedFolder:
     ):
         self.folder, self.out, self._inspector = folder, out, inspector
         self._save, self._map_format = save, map_format
+        self._explain = inspector.check_words(save, name="save")
         self._interval, self._patience, self._told = interval, patience, told
         self._said: set[tuple[str, Path]] = set()
         # What was said last of a file counts: one that was noted as broken may have been judged since, or the reverse.
@@ -138,7 +139,7 @@ class WatchedFolder:
             chunk = files[start : start + size]
             stamps = [self._seen[file][0] for file in chunk]
             source = self._inspector.source([*chunk], root=self.folder)
-            found = self._inspector.outcomes(source, workers=None if len(chunk) > 1 else 0)
+            found = self._inspector.outcomes(source, explain=self._explain, workers=None if len(chunk) > 1 else 0)
             for file, stamp, outcome in zip(chunk, stamps, found, strict=True):
                 # One that was written to in the meantime, or is gone, is none of ours now.
                 if _stamp(file) == stamp:

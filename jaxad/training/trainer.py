@@ -35,8 +35,9 @@ from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.inference.meta import digests_text
 from jaxad.inference.rechoose import read_decided
 from jaxad.inference.threshold import Threshold
+from jaxad.io.notebook import in_notebook, table
 from jaxad.io.program_cache import keep_programs
-from jaxad.io.progress import Reporter
+from jaxad.io.progress import Reporter, duration
 from jaxad.io.signals import held
 from jaxad.io.text import visible
 from jaxad.nn import module_state
@@ -56,7 +57,7 @@ ENCODED = 32
 """Images that frozen networks see at once, at most."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """What `fit` leaves: the model with the parameters to evaluate, its threshold, and where all is kept."""
 
@@ -65,6 +66,20 @@ class Run:
     workdir: Path
     seconds: float
     images_per_second: float | None
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"<Run in {visible(self.workdir)}: {self.model!r}, {facts}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was trained, in which time, and the limits of its threshold."""
+        limits = "" if self.threshold is None else self.threshold._repr_html_()
+        return table((), list(self._facts().items()), f"{repr(self.model)[1:-1]}, in {self.workdir}") + limits
+
+    def _facts(self) -> dict[str, str]:
+        rate = {} if self.images_per_second is None else {"images per second": f"{self.images_per_second:.3g}"}
+        rule = "none" if self.threshold is None else self.threshold.source
+        return {"time": duration(self.seconds), **rate, "threshold": rule}
 
 
 def fit(
@@ -119,7 +134,7 @@ def fit(
             be those of step 0; all else, statistics and optimizer too, begins anew.
         profile: first and last step, counted from 1, that jax.profiler traces into the folder `profile` of the workdir.
         workers: threads that decode images; None for one per CPU.
-        reporter: shows progress; None is silent.
+        reporter: shows progress; None is silent, but in a notebook.
 
     Raises:
         DataError: no images, or images that cannot be read.
@@ -145,8 +160,10 @@ def fit(
     trains = isinstance(detector, Trainable) and detector.trains
     _check_asked(detector, config if trains else None, warm_start, profile)
     watch = watched(config, holdout, test) if trains else None
-    if reporter is None or not parallel.is_main_process():
+    if not parallel.is_main_process():
         reporter = Reporter(quiet=True)
+    elif reporter is None:
+        reporter = Reporter(quiet=not in_notebook())
     run = Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter, profile)
     detector.regions = tuple(sorted((regions or {}).items(), key=lambda item: item[0]))
     if detector.regions:

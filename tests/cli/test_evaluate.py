@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from jaxad.cli.evaluate import _on_the_way
@@ -79,10 +80,47 @@ def test_evaluate_prints_the_table_and_takes_overrides(work, tmp_path, capsys):
     assert "random weights" in report["notes"][0]
 
 
+def test_evaluate_writes_pictures_and_runs_side_by_side(work, tmp_path):
+    command = ("evaluate", "--checkpoint", work / "my run", "--data", f"folder:{work}/my parts", "--out", tmp_path)
+    beside = ("--beside", work / "bank", "--images", "disc/test/good/001.png", "tile/test/blot/003.png")
+    jaxad(*command, "--save", "overlay", "mask", "terms", *beside)
+    report = json.loads((tmp_path / "report.json").read_text())
+    whole = json.loads((work / "report/report.json").read_text())
+    # Another program rounds otherwise.
+    for name in ("image_auroc", "pixel_ap", "aupro"):
+        assert report["mean"][name] == pytest.approx(whole["mean"][name], abs=1e-5)
+    assert report["environment"]["images_per_second"] is None
+    names = {f"{c}/test/{kind}/{n:03}" for c in ("disc", "tile") for kind in ("good", "blot") for n in range(4)}
+    for kind, suffix in (("overlay", "jpg"), ("mask", "png"), ("explained/terms/residual", "jpg")):
+        place = tmp_path / "pictures" / kind
+        assert {path.relative_to(place).with_suffix("").as_posix() for path in place.rglob(f"*.{suffix}")} == names
+    with Image.open(tmp_path / "pictures/overlay/disc/test/blot/000.jpg") as picture:
+        assert picture.size == (70, 70)
+    listed = json.loads((tmp_path / "pictures/pictures.json").read_text())
+    assert listed["save"] == ["overlay", "mask", "terms"]
+    assert listed["model"]["sha256"]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (4 * 164, 14 + 2 * 74)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<figcaption>DPDiff-AD</figcaption>") == page.count("<figcaption>Patch bank</figcaption>") == 2
+    assert "disc/test/good/001.png" in page[page.index('id="beside"') :]
+    assert "<figcaption>features after</figcaption>" in page[page.index('id="method"') :]
+    # Pictures of a later run take the place of these as a whole.
+    jaxad(*command, "--save", "map")
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"map", "pictures.json"}
+    assert not list(tmp_path.glob(".pictures-*"))
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["--data", "folder:{work}/missing"], "no such folder"),
+        (
+            ["--save", "autoencoder"],
+            "--save autoencoder: this dpdiff has overlay map mask",
+        ),
+        (["--beside", "{work}/nowhere"], "no checkpoint there"),
+        (["--images", "000.png"], "--images 000.png: are those of --beside"),
         (["--categories", "screw"], "no category screw"),
         (["--override", "draws"], "NAME=VALUE"),
         (["--override", "drawers=2"], "did you mean draws?"),

@@ -12,6 +12,7 @@ from PIL import Image
 from jaxad import cli
 from jaxad.cli.predict import Predict
 from jaxad.data.captions.writing import write_captions
+from jaxad.data.layout import photos
 from tests.cli.shell import failure, jaxad
 from tests.data.counting import counted
 
@@ -64,6 +65,32 @@ def test_predict_writes_lines_and_pictures_at_each_images_own_size(work, odd_ima
     assert names == {file.name for file in out.iterdir() if file.is_file()}
     assert sum(file.is_file() for file in out.rglob("*")) == 12 + len(names)
     assert {file: file.read_bytes() for file in odd_images.rglob("*.*")} == before
+
+
+def test_predict_writes_pictures_of_the_method(work, odd_images, tmp_path):
+    words = ("input", "features", "terms", "heatmap")
+    jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", tmp_path / "out", "--save", *words)
+    explained = tmp_path / "out/explained"
+    found = {path.relative_to(explained).as_posix() for path in explained.rglob("*.*")}
+    names = [*(f"local-{number}" for number in (1, 2, 3)), "global-1", "global-2", "residual"]
+    folders = {"heatmap", "features/before", "features/after", *(f"terms/{name}" for name in names)}
+    stems = ("a/1", "b/1.gif", "b/1.png", "b/deep")
+    assert found == {f"{place}/{stem}.jpg" for place in folders for stem in stems} | {f"input/{s}.png" for s in stems}
+    sizes = {}
+    for place in ("input/a/1.png", "heatmap/a/1.jpg", "terms/residual/a/1.jpg", "features/after/a/1.jpg"):
+        with Image.open(explained / place) as picture:
+            sizes[place.split("/")[0]] = picture.size
+    assert sizes == {"input": (56, 56), "heatmap": (57, 91), "terms": (57, 91), "features": (57, 91)}
+    # Results are no photos.
+    assert not (tmp_path / "out/overlay").exists()
+    assert photos(tmp_path / "out").files == []
+
+
+def test_predict_names_the_pictures_that_a_detector_has_before_work(work, odd_images, tmp_path, capsys):
+    words = ("predict", odd_images, "--checkpoint", work / "bank", "--out", tmp_path / "out", *TILE, "--save")
+    said = failure(capsys, *words, "overlay", "reconstruction", "terms")
+    assert "--save reconstruction terms: this patch-bank has overlay map mask heatmap input" in said
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_predict_opens_and_decodes_every_image_once(work, odd_images, tmp_path):

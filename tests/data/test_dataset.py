@@ -106,3 +106,12 @@ def test_without_a_hold_out_validation_images_train(parts, tree):
     tree.image("screw/validation/good/0.png")
     data = load(parts, config=DataConfig(holdout=0))
     assert (data.counts["screw"]["train"], data.counts["screw"]["holdout"]) == (21, 0)
+
+
+def test_a_data_set_is_named_by_a_line_and_shown_by_its_counts(parts):
+    data = load(parts)
+    assert repr(data) == f"<DataSet {parts}: 16 train, 6 hold-out, 7 test images of 2 categories>"
+    assert repr(data.train) == f"<FolderSource {parts}/train: 16 images of 2 categories>"
+    html = data._repr_html_()
+    assert html.count("<tr>") == 3
+    assert ">screw</th>" in html

@@ -7,6 +7,8 @@ import pytest
 import jaxad
 from jaxad.config import TrainConfig
 from jaxad.errors import ConfigError, DataError
+from jaxad.inference.method import OF_MAPS
+from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.testing import check_detector
 from tests.detectors.peers import PEERS, REMEMBERING, TRAINED, encoded, judged, silent
@@ -38,6 +40,12 @@ def test_a_checkpoint_gives_back_every_bit(fitted):
     assert [path for path in ours if not np.array_equal(ours[path], theirs[path])] == []
     assert [path for path in ours if not np.array_equal(ours[path], first[path])]
     assert (restored.config, restored.categories) == (model.config, model.categories)
+
+
+def test_it_has_pictures_of_features_and_terms_where_it_reconstructs(fitted):
+    peer, model, _ = fitted
+    reconstructs = peer.detector.name not in ("padim", "patch-bank", "simplenet")
+    assert Predictor(model).words == (*OF_MAPS, "input", *(("features", "terms") if reconstructs else ()))
 
 
 def test_a_judgement_is_always_the_same(fitted, parts):

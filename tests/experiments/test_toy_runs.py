@@ -12,12 +12,12 @@ from PIL import Image
 
 from experiments.clipfusion.picture_rows import PictureOptions
 from experiments.clipfusion.rows import RowOptions as FewShotOptions
-from experiments.drawing import GAP, HEAD, SIDE
 from experiments.rows import slug
 from experiments.sheets import SheetOptions
 from experiments.sheets import main as draw_sheet
 from experiments.vlmdiff.rows import RowOptions as VLMDiffOptions
 from jaxad.config import CLIPFusionConfig
+from jaxad.inference.sheet import GAP, HEAD, SIDE
 from tests.experiments.dpdiff.toy_rows import toy_rows
 from tests.experiments.vlmdiff.made_captions import captioned
 from tests.models.stable_diffusion.made_checkpoints import write_pipeline

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxad.data.tiles import Tiling
-from jaxad.inference.answer import Answer
-from jaxad.inference.heat import overlay
+from jaxad.inference.answer import Answer, Answers
+from jaxad.inference.heat import heat, overlay
 from jaxad.inference.maps import heat_scale
 from jaxad.inference.prediction import at_once
 from jaxad.inference.threshold import Limits, Threshold
@@ -87,3 +87,26 @@ def test_no_batch_is_larger_than_the_images_need():
     assert [at_once(whole, images) for images in (1, 3, 40)] == [1, 4, 16]
     assert at_once(whole, 40, 3) == 3
     assert at_once(tiled, 1) == 16
+
+
+def test_answers_are_named_by_a_line_and_shown_by_their_overlays():
+    assert repr(answer(category="disc")) == "<normal: a.png, disc, score 1, threshold 2>"
+    assert repr(answer(rule=None)) == "<undecided: a.png, score 1>"
+    few = Answers([answer(score, category="disc") for score in (1.0, 3.0, 2.5)])
+    assert repr(few) == "<3 answers: 1 normal, 2 anomalous>"
+    html = few._repr_html_()
+    assert html.count("data:image/jpeg;base64,") == 3
+    assert html.index("score 3,") < html.index("score 2.5") < html.index("score 1,")
+    many = Answers(answer(float(score)) for score in range(30))
+    shown = many._repr_html_()
+    assert shown.count("<img") == 24
+    assert "score 29," in shown
+    assert "score 5," not in shown
+    assert repr(Answers()) == "<0 answers: none>"
+
+
+def test_a_heatmap_has_the_colors_of_the_overlay_and_needs_no_explanation():
+    found = answer()
+    low, high = heat_scale(0.5, np.array([0.1]))
+    np.testing.assert_array_equal(found.pictures("heatmap")[""], heat(found.map, low=low, high=high))
+    assert found.pictures("terms") == {}

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from jaxad.inference.decisions import Decision, counted, decide, mistakes
-from jaxad.inference.results import Case, Curves, Evaluation, PrototypeFigure, Shown, TsneInput, choose_cases
+from jaxad.inference.results import (
+    Case,
+    Curves,
+    Evaluation,
+    MethodFigure,
+    PrototypeFigure,
+    Shown,
+    TsneInput,
+    choose_cases,
+)
+from jaxad.inference.sheet import Sheet
 from jaxad.inference.threshold import Limits, Threshold
 from jaxad.types import Record
 
@@ -16,6 +26,7 @@ IMAGE = {"image_auroc": 0.95, "image_ap": 0.97, "image_f1max": 0.9}
 PIXEL = {"pixel_auroc": 0.96, "pixel_ap": 0.5, "pixel_f1max": 0.52, "aupro": 0.88, "mad": 0.8}
 CATEGORIES = ("bottle", "grid", "tile")
 RULE = Threshold(0.01, "exact-256", {name: Limits(1.5, 0.9, 0.1, 5 if name else 15) for name in ("", *CATEGORIES)})
+WORDS = ("input", "reconstruction", "features before", "features after", "residual")
 NO_PIXEL = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "aupro", "mad"))
 
 
@@ -118,6 +129,8 @@ def make_evaluation(categories: tuple[str, ...] = CATEGORIES) -> Evaluation:
         pixel_thresholds=dict.fromkeys(categories, 0.9),
         cases=cases,
         prototypes=[PrototypeFigure(decisions[-1], cases[0].image, maps, ["local 1", "local 2", "global 1"])],
+        methods=[MethodFigure(decisions[-1], dict.fromkeys(WORDS, cases[0].image))],
+        sheet=Sheet(("image", "defect", "DPDiff-AD", "Patch bank"), ("bottle/10.png",), ((cases[0].image,) * 4,)),
         decisions=decisions,
         baseline_decisions=decisions,
         pictures={decision.index: shown for wrong in mistakes(decisions).values() for decision in wrong},

@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from jaxad.inference.results import Evaluation, TsneInput
+from jaxad.inference.results import Evaluation, MethodFigure, TsneInput
+from jaxad.inference.sheet import Sheet
 from jaxad.report import figures
 from tests.report.cases import make_evaluation, make_report
+
+NOISE = np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8)
 
 
 def test_curves_are_those_that_exist():
@@ -37,6 +40,31 @@ def test_prototypes_of_one_name_share_one_color_scale():
     first, second = figures.prototypes([low, high])
     assert [item[:3] for item in first["maps"]] == [item[:3] for item in second["maps"]]
     assert [name for name, *_ in first["maps"]] == ["local 1", "local 2", "global 1"]
+
+
+def test_the_way_from_image_to_map_is_shown_of_as_many_images_as_fit(monkeypatch):
+    evaluation = make_evaluation()
+    one = MethodFigure(evaluation.decisions[0], {"input": NOISE, "features before": NOISE, "residual": NOISE})
+    (shown,) = figures.methods([one])
+    assert [name for name, _ in shown["pictures"]] == ["input", "features before", "residual"]
+    assert shown["decision"] is one.decision
+    size = sum(len(picture) for _, picture in shown["pictures"])
+    monkeypatch.setattr(figures, "_METHOD_BYTES", 2 * size)
+    assert len(figures.methods([one] * 5)) == 2
+    assert figures.methods([]) == []
+
+
+def test_detectors_stand_side_by_side_and_images_left_out_are_counted(monkeypatch):
+    sheet = Sheet(("image", "defect", "ours"), ("a.png", "b.png", "c.png"), ((NOISE, NOISE, NOISE),) * 3)
+    shown = figures.beside(sheet)
+    assert shown is not None
+    assert (shown["heads"], shown["left_out"]) == (sheet.heads, 0)
+    assert [name for name, _ in shown["rows"]] == ["a.png", "b.png", "c.png"]
+    monkeypatch.setattr(figures, "_SHEET_BYTES", 2 * sum(map(len, shown["rows"][0][1])))
+    fewer = figures.beside(sheet)
+    assert fewer is not None
+    assert (len(fewer["rows"]), fewer["left_out"]) == (2, 1)
+    assert figures.beside(None) is None
 
 
 def test_reconstruction_moves_anomalous_patches_among_the_normal_ones():

@@ -14,7 +14,8 @@ import pytest
 
 from jaxad.errors import ReportError
 from jaxad.inference.decisions import COUNTS, Decision, counted
-from jaxad.inference.results import Case, Evaluation, Shown
+from jaxad.inference.results import Case, Evaluation, MethodFigure, PrototypeFigure, Shown
+from jaxad.inference.sheet import Sheet
 from jaxad.report import mistakes
 from jaxad.report.page import write_report
 from tests.report.cases import NO_PIXEL, RULE, make_decisions, make_evaluation, make_report
@@ -105,6 +106,8 @@ def test_the_full_page_has_every_section_and_links_to_each(full):
             "threshold",
             "curves",
             "gallery",
+            "beside",
+            "method",
             "prototypes",
             "tsne",
             "speed",
@@ -266,10 +269,18 @@ def test_a_page_of_very_many_noisy_pictures_stays_small_and_says_what_it_left_ou
         for name in report["classes"]
         for rank in ("best", "median", "worst")
     ]
-    path = write_report(tmp_path, report, evaluation=Evaluation(cases=cases))
-    assert path.stat().st_size < 8e6
+    decision, noise = cases[0].decision, draw.integers(0, 256, (160, 160, 3), np.uint8)
+    more = {
+        "methods": [MethodFigure(decision, {f"term {number}": noise for number in range(8)})] * 24,
+        "sheet": Sheet(("image", "defect", "ours"), ("a.png",) * 200, ((noise, noise, noise),) * 200),
+        "prototypes": [PrototypeFigure(decision, noise, draw.random((8, 16, 16)), [f"local {i}" for i in range(8)])]
+        * 99,
+    }
+    path = write_report(tmp_path, report, evaluation=Evaluation(cases=cases, **more))
+    assert 5e6 < path.stat().st_size < 8e6
     text = Page(path.read_text("utf-8")).text
     assert "further categories are left out to keep this page small" in text
+    assert "further images are left out to keep this page small; sheet.png has them" in text
     assert "part077/ a.png" in text
 
 

@@ -80,6 +80,21 @@ def rows(workdir):
         ]
 
 
+def test_a_run_names_itself_in_a_line_and_shows_its_limits(trained):
+    rule = "a false-alarm rate of 0.01, 10 hold-out images"
+    assert repr(trained).startswith(f"<Run in {trained.workdir}: <DPDiff-AD: disc, tile, random:32x2>, time 0:")
+    assert repr(trained).endswith(f"threshold {rule}>")
+    assert repr(trained.threshold) == f"<Threshold: {rule}, exact-256>"
+    html = trained._repr_html_()
+    assert f"{trained.threshold.of('tile').image:.4g}</td>" in html
+    assert [name for name in ("all together", "disc", "tile") if f">{name}</th>" in html] == [
+        "all together",
+        "disc",
+        "tile",
+    ]
+    assert len(html) < 3000
+
+
 @pytest.mark.parametrize("step", [2, 7])
 def test_a_run_stopped_at_any_step_and_resumed_is_bit_equal_to_an_undisturbed_one(parts, trained, tmp_path, step):
     again = {"workdir": tmp_path / "run", "holdout": parts.holdout}

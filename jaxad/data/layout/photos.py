@@ -12,7 +12,9 @@ from jaxad.data.layout.words import role
 
 LINES = "predictions.jsonl"
 """The file by which a folder of results is known."""
-KINDS = ("overlay", "map", "mask")
+EXPLAINED = "explained"
+"""The folder in it of pictures of the method."""
+KINDS = ("overlay", "map", "mask", EXPLAINED)
 """Folders in it that are results too."""
 
 

@@ -38,7 +38,7 @@ from jaxad.features import FeatureCache, Progress, annotated
 from jaxad.memory.bank import bank_entries, stack_banks
 from jaxad.nn import module_state
 from jaxad.nn.variables import Memory
-from jaxad.types import Array, Batch, Features, Judgement, Source, View
+from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source, View
 
 Context = dict[str, Array]
 """What is known of the category of each image."""
@@ -267,12 +267,13 @@ class CLIPFusion(Detector, Remembers):
         config = self.config
         terms, scores = self.terms(features, self.context(batch))
         map = maps.fuse(terms, config.map_weight, "sum" if config.fusion == "sum" else "harmonic")
+        named = {f"{model} {modality}": term for model, found in terms.items() for modality, term in found.items()}
         if self._fuses_patches:
             assert self.patchclip is not None
-            map = self.patchclip.resized(map)
+            map, named = self.patchclip.resized(map), {name: self.patchclip.resized(t) for name, t in named.items()}
         if config.score_fusion == "map":
-            return Judgement(map, map.max((1, 2)))
-        return Judgement(map, maps.fuse(scores, config.score_weight, config.score_fusion))
+            return Judgement(map, map.max((1, 2)), Explanation(terms=named))
+        return Judgement(map, maps.fuse(scores, config.score_weight, config.score_fusion), Explanation(terms=named))
 
     def context(self, batch: Batch) -> Context:
         """What is known of each image's category: its texts, and which bank the image is compared with."""

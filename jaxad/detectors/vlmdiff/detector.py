@@ -238,7 +238,7 @@ class VLMDiff(Detector, Trainable):
         """The image redrawn as a normal one, and how the features of the two differ."""
         reconstruction = self.reconstruct(features, keys)
         judgement = self.score(features, reconstruction)
-        return dataclasses.replace(judgement, explanation=self.explain(features, reconstruction))
+        return dataclasses.replace(judgement, explanation=self.explain(features, reconstruction, keys))
 
     def reconstruct(self, features: Features, keys: Array) -> Features:
         """Noise the latents to `start_timestep`, remove the noise in `sampling_steps`, decode.
@@ -247,7 +247,7 @@ class VLMDiff(Detector, Trainable):
             Latents as tokens [b n c], and the "image" [b H W 3], ImageNet-normalized and not clamped.
         """
         config, schedule = self.config, self._schedule
-        posterior_keys, noise_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        posterior_keys, noise_keys = _split(keys)
         z = self._latents(features, posterior_keys)
         noise = normal_per_image(noise_keys, z.shape[1:])
         noisy = add_noise(z, noise, schedule.alpha_bar_at(jnp.int32(config.start_timestep)))
@@ -268,8 +268,7 @@ class VLMDiff(Detector, Trainable):
 
         timesteps = ldm_timesteps(config.start_timestep, config.sampling_steps)
         clean = ddim(denoise, noisy, schedule, timesteps, last=float(schedule.alpha_bar[0]))
-        decoded = self.autoencoder.decode(clean / self.autoencoder.config.scaling_factor)
-        image = IMAGENET(INCEPTION.inverse(decoded)) if self._symmetric else decoded
+        image = self._decoded(clean)
         return Features(clean.reshape(len(clean), -1, clean.shape[-1]), features.grid, {"image": image})
 
     def score(self, features: Features, reconstruction: Features) -> Judgement:
@@ -288,11 +287,15 @@ class VLMDiff(Detector, Trainable):
             total = total + jnp.einsum("ih,bhw,jw->bij", rows, map, columns, precision="highest")
         return Judgement(total)
 
-    def explain(self, features: Features, reconstruction: Features) -> Explanation:
-        """Features of image and reconstruction as they are compared, and both pictures."""
+    def explain(self, features: Features, reconstruction: Features, keys: Array) -> Explanation:
+        """Features of image and reconstruction as they are compared, and what is drawn of the image.
+
+        That is the reconstruction, and what the autoencoder makes of the latents that it starts from.
+        """
         before, after = (maps[-1] for maps in self._look(features, reconstruction))
-        redrawn = jnp.clip(IMAGENET.inverse(reconstruction.extras["image"]), 0, 255).round().astype(jnp.uint8)
-        return Explanation(before, after, pictures={"image": features.extras["image"], "reconstruction": redrawn})
+        latents = self._latents(features, _split(keys)[0])
+        drawn = {"reconstruction": reconstruction.extras["image"], "autoencoder": self._decoded(latents)}
+        return Explanation(before, after, pictures={name: _pixels(image) for name, image in drawn.items()})
 
     @property
     def _symmetric(self) -> bool:
@@ -312,6 +315,11 @@ class VLMDiff(Detector, Trainable):
         moments = jnp.asarray(features.tokens, jnp.float32).reshape(len(features.tokens), *features.grid, -1)
         mean, logvar = jnp.split(moments, 2, axis=-1)
         return self.autoencoder.config.scaling_factor * Moments(mean, logvar).sample(jnp.asarray(keys))
+
+    def _decoded(self, latents: Array) -> jax.Array:
+        """What the autoencoder draws of scaled latents [b h w c]: [b H W 3], ImageNet-normalized and not clamped."""
+        decoded = self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor)
+        return IMAGENET(INCEPTION.inverse(decoded)) if self._symmetric else decoded
 
     def _text(self, features: Features) -> Array:
         given = features.extras.get("text")
@@ -338,6 +346,17 @@ def _comparing_network(name: str, config: VLMDiffConfig) -> Backbone:
         # The shape does not tell DINO from a supervised ViT: both get the resizing of DINO's authors, as published.
         backbone.network.config = dataclasses.replace(shape, interpolation="dinomaly")
     return backbone
+
+
+def _split(keys: Array) -> tuple[jax.Array, jax.Array]:
+    """Of each image's key two [b], one for the draw of the posterior and one for the noise."""
+    posterior, noise = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    return posterior, noise
+
+
+def _pixels(images: Array) -> jax.Array:
+    """ImageNet-normalized images [b H W 3] as uint8."""
+    return jnp.clip(IMAGENET.inverse(images), 0, 255).round().astype(jnp.uint8)
 
 
 def _check_stages(backbone: Backbone, config: VLMDiffConfig) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxad.errors import ConfigError, DataError
-from jaxad.metrics import METRICS
+from jaxad.io.notebook import table
+from jaxad.io.text import visible
+from jaxad.metrics import LABELS, METRICS
 from jaxad.report.comparison.contrasts import Contrast, contrasts
 from jaxad.report.comparison.methods import MEAN, Method, grouped
 from jaxad.report.comparison.results import find_reports, read_results
@@ -20,7 +22,7 @@ from jaxad.report.published import Published, misfits, published_in
 RESAMPLES = 2000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Methods beside each other.
 
@@ -55,6 +57,22 @@ class Comparison:
     def protocol(self) -> str:
         """Name of the protocol, which all reports have."""
         return self.methods[0].results[0].protocol
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{visible(method.name)} ({len(method.seeds)} seeds)" for method in self.methods)
+        return f"<Comparison of {names} on {len(self.categories)} categories, {self.protocol}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the mean of every metric, with its deviation over seeds, in percent."""
+
+        def cell(method: Method, metric: str) -> str:
+            mean, deviation = method.mean(metric), method.deviation(metric)
+            spread = "" if deviation is None else f" ± {100 * deviation:.1f}"
+            return "–" if mean is None else f"{100 * mean:.1f}{spread}"
+
+        heads = ("", "seeds", *(LABELS[metric].short for metric in self.metrics))
+        rows = [(m.name, len(m.seeds), *(cell(m, metric) for metric in self.metrics)) for m in self.methods]
+        return table(heads, rows, f"Means over {len(self.categories)} categories, {self.protocol}")
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""

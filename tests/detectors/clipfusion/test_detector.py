@@ -75,6 +75,23 @@ def test_banks_hold_every_patch_of_the_references(few):
     assert all(np.isfinite(bank[...]).all() for bank in (*few.clip_banks, *few.diffusion_banks))
 
 
+def test_the_four_maps_add_up_to_the_one(few, parts):
+    indices = [9, 0]
+    (output,) = Predictor(few, "winclip", batch_size=2).stream(parts.test, indices=indices, explain=("terms", "input"))
+    raw = Predictor(few, "winclip", batch_size=2)
+    (loaded,) = raw.batches(parts.test, indices, 0)
+    maps, _ = raw.raw(loaded.batch)
+    weights = {"clip": few.config.map_weight, "diffusion": 1 - few.config.map_weight}
+    for map, explanation in zip(np.asarray(maps), output.explanations, strict=True):
+        names = {f"{model} {modality}" for model in weights for modality in ("language", "vision")}
+        assert explanation.terms.keys() == names
+        together = sum(weights[name.split()[0]] * term for name, term in explanation.terms.items())
+        np.testing.assert_allclose(together, map, rtol=1e-4, atol=1e-5)
+        assert {name: picture.shape for name, picture in explanation.pictures.items()} == {
+            f"input {name}": (view.height, view.width, 3) for name, view in few.inputs.views.items()
+        }
+
+
 def test_zero_shot_needs_names_alone(folder, networks):
     config = fusion_config(folder, **FAST)
     model = CLIPFusion.create(config, backbone=networks).remember(ClassNames(("disc", "tile")))

@@ -156,6 +156,19 @@ def test_what_is_decoded_is_neither_scaled_nor_clamped(make, monkeypatch, pixels
     np.testing.assert_allclose(found.extras["image"], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("pixels", ["imagenet", "symmetric"])
+def test_the_autoencoder_alone_is_seen_beside_the_reconstruction(make, pixels):
+    """What is decoded are the latents themselves, without noise; pictures are of 0 to 255."""
+    given, redrawn = features(drawn(1), 0.25, NONE), normalized(drawn(1, 1)).astype(np.float32)
+    seen = Features(given.tokens, (GRID, GRID), {"image": redrawn})
+    found = make(pixels=pixels).explain(given, seen, jax.random.split(jax.random.key(0), 1)).pictures
+    assert found.keys() == {"reconstruction", "autoencoder"}
+    np.testing.assert_array_equal(found["reconstruction"], drawn(1, 1))
+    level = 255 * (0.25 * STD + MEAN) if pixels == "imagenet" else np.full(3, 255 * 1.25 / 2)
+    assert found["autoencoder"].dtype == np.uint8
+    np.testing.assert_allclose(found["autoencoder"], np.broadcast_to(level, (1, SIDE, SIDE, 3)), atol=1)
+
+
 def test_the_loss_is_of_noise_at_a_timestep_of_each_image_with_its_normalized_self_as_hint(make, monkeypatch):
     given = predict(monkeypatch, lambda latents, *_: jnp.full_like(latents, 0.5))
     images = drawn(64)

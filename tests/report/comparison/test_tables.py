@@ -31,6 +31,14 @@ def found(tmp_path_factory):
     return compare([root / "a_b", root / "=c", root / "d"], resamples=100)
 
 
+def test_a_notebook_shows_the_means(found):
+    assert repr(found).startswith("<Comparison of a_b (2 seeds), =c (1 seeds), d (1 seeds) on 3 categories, ")
+    html, (method, *_) = found._repr_html_(), found.methods
+    mean, deviation = method.mean("image_auroc"), method.deviation("image_auroc")
+    assert f">{100 * mean:.1f} ± {100 * deviation:.1f}</td>" in html
+    assert html.count("<tr>") == 1 + 3
+
+
 @pytest.fixture(scope="module")
 def folder(found, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")

@@ -1,0 +1,8 @@
+"""The words of `--save`: pictures of every image that is judged."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Save = Literal["overlay", "map", "mask", "heatmap", "input", "reconstruction", "autoencoder", "features", "terms"]
+METAVAR = "{overlay,map,mask,heatmap,input,reconstruction,autoencoder,features,terms}..."
