@@ -77,6 +77,7 @@ class PromptADConfig(Config):
         *("clip", "clip_tokenizer", "clip_image_size", "clip_blocks", "clip_block_path", "vv_blocks"),
         *("temperature", "objects", "output_size", "chunk", "precision"),
     )
+    """The fields that mean the same in CLIPFusionConfig: how images are seen."""
     PRESETS: ClassVar = {
         "paper": {},
         "equations": {"temperature": None, "clip_block_path": "original", "margin_over": "channels", "prompts": (1, 1)},
