@@ -90,9 +90,11 @@ def cells(command: str, row: dict) -> list:
         return first + [""] * (len(COLUMNS) - len(first))
     kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
     moved = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
-    numbers = [round(row["tflop"], 2), round(row["traffic_gb"], 1), round(row["roofline_ms"], 1), row["bound"]]
-    rate = row["images_per_second"]
-    return [*first, *numbers, round(rate) if rate >= 10 else round(rate, 2), row["largest_float32"], kernels, moved]
+    numbers = [round(row["tflop"], 2), round(row["traffic_gb"], 1), "", "", ""]
+    if row["bound"] is not None:
+        rate = row["images_per_second"]
+        numbers[2:] = [round(row["roofline_ms"], 1), row["bound"], round(rate) if rate >= 10 else round(rate, 2)]
+    return [*first, *numbers, row["largest_float32"], kernels, moved]
 
 
 def write(found: dict[str, list[dict]]) -> None:

@@ -36,7 +36,7 @@ BACKBONE = "backbone/"
 
 _OF_DIFFUSION = (
     *("diffusion", "diffusion_tokenizer", "image_size", "latents", "denoiser_input", "tap_place"),
-    *("reference_prompt", "objects", "diffusion_taps"),
+    *("reference_prompt", "objects", "object_names", "diffusion_taps"),
 )
 """What networks and banks of the diffusion model hang on."""
 
@@ -176,7 +176,7 @@ def _tellers(runs: Sequence[Run]) -> dict[Run, CLIPFusionConfig]:
         c = run.config
         keys = {
             "clip": (c.clip_map, c.vv_blocks, c.clip_blocks, c.clip_block_path, c.windows),
-            "diffusion": (c.reference_prompt, c.objects, c.tap_place),
+            "diffusion": (c.reference_prompt, c.objects, c.object_names, c.tap_place),
         }
         return {"rotations": c.rotations, **{model: keys[model] for model in c.models}}
 
@@ -186,6 +186,8 @@ def _tellers(runs: Sequence[Run]) -> dict[Run, CLIPFusionConfig]:
         taps = (tap for run in members if "diffusion" in run.config.models for tap in run.config.diffusion_taps)
         changes: dict[str, Any] = {"diffusion_taps": tuple(dict.fromkeys(taps)) or both.diffusion_taps}
         changes |= {"modalities": ("language", "vision"), "per_category": True, "class_states": ()}
+        # Banks do not depend on how maps are fused, and not every way goes with all models.
+        changes |= {"fusion": "sum", "score_fusion": "sum"}
         found |= dict.fromkeys(members, dataclasses.replace(both, **changes))
     return found
 

@@ -12,8 +12,9 @@ five draws of the reference leave open (the paper's deviations are 0.1 to 0.8 wi
 The paper leaves open what docs/decisions.md lists. Each reading is a preset, or settles one of these points otherwise
 than the default; all rows of these tables are run under it. At the end, the alternatives that came nearer than the
 default are taken together, as the reading "combined". Rows that a reading cannot change are run once for all of them,
-readings of the same networks share passes over the test images, and what has been run under --out is not repeated, so
-that the command goes on where it was stopped.
+readings of the same networks share passes over the test images, and what has been run under --out is not repeated. The
+reports of a pass are written at its end: a command that is stopped loses the pass at hand, of `--together` runs, and
+with fewer of them less, for more passes in all.
 
 Leaves OUT/readings.json: `cells`, each with the published value, ours under each reading, and the readings that are
 nearest; `readings`, each with its settings, its mean and root mean square distance over the cells that all have

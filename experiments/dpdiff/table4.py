@@ -48,7 +48,7 @@ class Table4:
     rows: tuple[Literal["HVQ-Trans", "UniAD", "Dinomaly", "DiAD", "DPDiff-AD"], ...] = tuple(ROWS)  # type: ignore[assignment]
     """Which of them."""
     backbone: str = "random:768x12"
-    """Untrained network in place of each backbone, "random:WIDTHxDEPTH", or weights."""
+    """Untrained network in place of each backbone but DiAD's, "random:WIDTHxDEPTH", or weights."""
     stable_diffusion: str | None = None
     """Stable Diffusion 1.5 of DiAD, whose row is left out if not given: untrained ones have another shape."""
     image_size: int | None = None
@@ -69,11 +69,12 @@ def main(options: Table4) -> dict[str, dict[str, Any]]:
             print(f"{name}: left out; give its Stable Diffusion with --stable-diffusion", flush=True)
             continue
         cls = detectors.get(kind)
-        changes: dict[str, Any] = {"backbone": options.backbone}
-        if options.image_size is not None:
-            changes["image_size"] = options.image_size
+        changes: dict[str, Any] = {} if options.image_size is None else {"image_size": options.image_size}
         if kind == "vlmdiff":
             changes["stable_diffusion"] = options.stable_diffusion
+        # No untrained transformer is the ResNet-50 that DiAD compares features of.
+        if kind != "vlmdiff" or not options.backbone.startswith("random:"):
+            changes["backbone"] = options.backbone
         detector = cls.create(cls.config_class.preset(preset, **changes), key=jax.random.key(0))
         detector.categories = ("part",)
         how = (options.batch_size, parallel.make_mesh(), options.seconds)

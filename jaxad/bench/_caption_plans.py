@@ -64,7 +64,8 @@ def caption_plans(
     for name, program, inputs, tokens in (("questions", read, question, 1), ("answers", write, written, LONGEST)):
         row = {"program": f"captions, {name}", "batch_size": images, "size": size, "dtype": dtype}
         prepare = partial(_running, network, program, inputs, topology)
-        yield row | plan(program.trace(arrays, *inputs), topology, images=images / tokens, prepare=prepare)
+        traced = program.trace(arrays, *inputs)
+        yield row | plan(traced, topology, images=images / tokens, prepare=prepare, dtype=dtype)
 
 
 def _running(network: Any, program: Any, inputs: Any, topology: Topology) -> Callable[[], Any]:

@@ -24,7 +24,12 @@ SECONDS = 10.0
 
 
 def plan(
-    traced: jax.stages.Traced, topology: Topology, *, images: float, prepare: Callable[[], Callable[[], Any]]
+    traced: jax.stages.Traced,
+    topology: Topology,
+    *,
+    images: float,
+    prepare: Callable[[], Callable[[], Any]],
+    dtype: str = "bfloat16",
 ) -> dict[str, Any]:
     """Compiles a program for devices that need not be there; where they are, also times it.
 
@@ -33,16 +38,19 @@ def plan(
         topology: the devices.
         images: that one run is about, on all devices together.
         prepare: places the program's arrays; returns what runs it once and waits for its end.
+        dtype: compute type, "float32" or another: of nearly all products, where a program has several.
 
     Returns:
         `topology`, `device`, `devices`; `gb` of each device (`planned_gb`); `fits`, whether `SHARE` of it holds the
         total; `tflop` of all devices, of matrix products and convolutions; `traffic_gb` of one device; `intensity`,
         operations per byte; `collectives` and `kernels` of one device; `largest_float32`; `roofline_ms`, the least
-        time, and `bound`, what makes it so: "compute" or "memory"; `images_per_second` at that time; `compile_seconds`.
+        time, and `bound`, what makes it so: "compute" or "memory"; `images_per_second` at that time, all three None
+        where the data sheet has no rate for `dtype`; `compile_seconds`.
         Of what the compiler refuses because a device has too little memory, no more than `gb`, its total None where
         the compiler does not say, and `fits`.
         Where the devices are at hand and the program fits, `measured`: how fast it was (`spread`), `mfu`, its
-        operations as a share of what the devices could do in that time, and what was held (`most_held`).
+        operations as a share of what the devices could do in that time (None likewise), and what was held
+        (`most_held`).
     """
     began = time.perf_counter()
     who: dict[str, Any] = {"topology": topology.name, "device": topology.chip.name, "devices": len(topology.devices)}
@@ -54,11 +62,17 @@ def plan(
         total = None if needed == UNTOLD else needed / 1e9
         return {**who, "gb": {"total": total}, "fits": False, "compile_seconds": time.perf_counter() - began}
     seconds = time.perf_counter() - began
-    gb, chip = planned_gb(compiled), topology.chip
+    gb, chip, peak = planned_gb(compiled), topology.chip, topology.chip.peak(dtype)
     found, flop = account(compiled.as_text() or ""), matrix_operations(traced)
     share = flop / len(topology.devices)
-    times = {"compute": share / (chip.peak_tflops * 1e12), "memory": found.traffic / (chip.bandwidth_gbs * 1e9)}
+    times = {"memory": found.traffic / (chip.bandwidth_gbs * 1e9)}
+    times |= {"compute": share / (peak * 1e12)} if peak else {}
     bound = max(times, key=lambda name: times[name])
+    least = {
+        "roofline_ms": 1e3 * times[bound],
+        "bound": bound,
+        "images_per_second": images / times[bound] if times[bound] else math.inf,
+    }
     row = {
         **who,
         "gb": gb,
@@ -69,14 +83,12 @@ def plan(
         "collectives": found.collectives,
         "kernels": found.kernels,
         "largest_float32": found.largest_float32,
-        "roofline_ms": 1e3 * times[bound],
-        "bound": bound,
-        "images_per_second": images / times[bound] if times[bound] else math.inf,
+        **(least if peak else dict.fromkeys(least)),
         "compile_seconds": seconds,
     }
     if topology.present and row["fits"]:
         measured = spread(latencies(prepare(), SECONDS), images)
-        mfu = share / (measured["ms"]["p50"] / 1e3) / (chip.peak_tflops * 1e12)
+        mfu = share / (measured["ms"]["p50"] / 1e3) / (peak * 1e12) if peak else None
         row["measured"] = {**measured, "mfu": mfu, **most_held()}
     return row
 
@@ -161,13 +173,18 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         collectives = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
         kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
         line += [f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
-        line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"]
+        told = row["bound"] is not None
+        line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"] if told else [""] * 3
         line += [row["largest_float32"], kernels, collectives]
         measured = row.get("measured")
         lines.append(
-            line + ([f"{measured['ms']['p50']:.1f}", f"{measured['mfu']:.2f}"] if measured else ["", ""] * timed)
+            line + ([f"{measured['ms']['p50']:.1f}", _share(measured["mfu"])] if measured else ["", ""] * timed)
         )
     return markdown(heads, lines)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def matrix_operations(traced: jax.stages.Traced) -> float:

@@ -31,6 +31,8 @@ class Chip:
         peak_tflops: dense bfloat16 operations per second, in 1e12.
         bandwidth_gbs: memory bandwidth in 1e9 bytes per second.
         gpu: what XLA must know of a GPU.
+        tf32_tflops: dense TF32 operations per second, in 1e12, as which GPUs multiply float32 by default; None where
+            the data sheet has no rate for float32, as those of TPUs.
     """
 
     name: str
@@ -39,6 +41,11 @@ class Chip:
     peak_tflops: float
     bandwidth_gbs: float
     gpu: Gpu | None = None
+    tf32_tflops: float | None = None
+
+    def peak(self, dtype: str) -> float | None:
+        """Operations per second on matrices of a type, in 1e12; None where the data sheet does not say."""
+        return self.tf32_tflops if dtype == "float32" else self.peak_tflops
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,10 @@ CHIPS = {
     "v5e": Chip("TPU v5 lite", "tpu", 16, 197, 819),
     "v5p": Chip("TPU v5", "tpu", 95, 459, 2765),
     "v6e": Chip("TPU v6 lite", "tpu", 32, 918, 1640),
-    "a100": Chip("NVIDIA A100-SXM4-80GB", "cuda", 80, 312, 2039, Gpu((8, 0), 108, 64, 1.41, 40, 164, 163)),
-    "h100": Chip("NVIDIA H100 80GB HBM3", "cuda", 80, 989.4, 3350, _HOPPER),
-    "h200": Chip("NVIDIA H200", "cuda", 141, 989.4, 4800, _HOPPER),
-    "rtx4090": Chip("NVIDIA GeForce RTX 4090", "cuda", 24, 165.2, 1008, _ADA),
+    "a100": Chip("NVIDIA A100-SXM4-80GB", "cuda", 80, 312, 2039, Gpu((8, 0), 108, 64, 1.41, 40, 164, 163), 156),
+    "h100": Chip("NVIDIA H100 80GB HBM3", "cuda", 80, 989.4, 3350, _HOPPER, 494.7),
+    "h200": Chip("NVIDIA H200", "cuda", 141, 989.4, 4800, _HOPPER, 494.7),
+    "rtx4090": Chip("NVIDIA GeForce RTX 4090", "cuda", 24, 165.2, 1008, _ADA, 82.6),
 }
 """By the first half of a topology's name."""
 

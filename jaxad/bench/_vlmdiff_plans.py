@@ -65,7 +65,8 @@ def vlmdiff_plans(
         inputs = batch_of(detector, images)
         traced = Predictor(detector, PROTOCOL, batch_size=images, mesh=mesh).trace(inputs)
         row = {"program": "prediction", "batch_size": images, **shared}
-        yield row | plan(traced, topology, images=images, prepare=partial(predicting, detector, inputs, images, mesh))
+        prepare = partial(predicting, detector, inputs, images, mesh)
+        yield row | plan(traced, topology, images=images, prepare=prepare, dtype=dtype)
     if "captions" in programs:
         yield from caption_plans(topology, batch_size, dtype=dtype, size=size)
     if "autoencoder" in programs:
@@ -78,7 +79,8 @@ def vlmdiff_plans(
         traced = DetectorTrainer(detector, config, mesh).trace(inputs)
         row = {"program": f"training step of {accumulate} x {config.batch_size}", "batch_size": images, **shared}
         row |= {"first_moment": first_moment}
-        yield row | plan(traced, topology, images=images, prepare=partial(training, detector, config, mesh, inputs))
+        prepare = partial(training, detector, config, mesh, inputs)
+        yield row | plan(traced, topology, images=images, prepare=prepare, dtype=dtype)
 
 
 def _first_stage_plan(topology: Topology, size: Size) -> dict[str, Any]:
@@ -92,7 +94,8 @@ def _first_stage_plan(topology: Topology, size: Size) -> dict[str, Any]:
         return steps_of(AutoencoderTrainer(real, config, train, mesh), images)
 
     row = {"program": f"autoencoder step of {train.accumulate} x {train.batch_size}", "batch_size": train.images}
-    return row | {"size": size, "dtype": "float32", **plan(traced, topology, images=train.images, prepare=prepare)}
+    row |= {"size": size, "dtype": "float32"}
+    return row | plan(traced, topology, images=train.images, prepare=prepare, dtype="float32")
 
 
 def steps_of(trainer: DetectorTrainer | AutoencoderTrainer, inputs: Any) -> Callable[[], None]:

@@ -229,7 +229,7 @@ def clipfusion_plans(
         inputs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), _batch(detector, batch))
         row = {"program": f"prediction, {k} shots", "size": size, "dtype": config.precision, "batch_size": batch}
         prepare = partial(compiled_prediction, detector, batch, mesh)
-        yield row | plan(predictor.trace(inputs), topology, images=batch, prepare=prepare)
+        yield row | plan(predictor.trace(inputs), topology, images=batch, prepare=prepare, dtype=config.precision)
 
 
 def settings(preset: CLIPFusionPreset, size: Size, dtype: Precision) -> CLIPFusionConfig:

@@ -135,7 +135,8 @@ def dpdiff_plans(
     for batch_size in batch_sizes if "prediction" in programs else ():
         row = {"program": "prediction", "batch_size": batch_size, **shared}
         ready = partial(_predicting, detector, batch_size, topology)
-        yield row | plan(prediction(detector, batch_size, mesh), topology, images=batch_size, prepare=ready)
+        traced = prediction(detector, batch_size, mesh)
+        yield row | plan(traced, topology, images=batch_size, prepare=ready, dtype=dtype)
     if "training" not in programs:
         return
     known: dict[int, dict[str, Any]] = {}
@@ -145,7 +146,7 @@ def dpdiff_plans(
             ready = partial(_training, detector, batch_size, topology)
             traced = training_step(detector, batch_size, mesh)
             row = {"program": "training step", "batch_size": batch_size, **shared}
-            known[batch_size] = row | plan(traced, topology, images=batch_size, prepare=ready)
+            known[batch_size] = row | plan(traced, topology, images=batch_size, prepare=ready, dtype=dtype)
         return known[batch_size]
 
     yield step(training_batch_size or TrainConfig.preset(preset).batch_size)

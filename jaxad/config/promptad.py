@@ -73,6 +73,11 @@ class PromptADConfig(Config):
 
     RESOURCES: ClassVar = ("chunk",)
     MAIN: ClassVar = ("clip", "clip_image_size", "objects", "class_states", "known_states")
+    SIGHT: ClassVar = (
+        *("clip", "clip_tokenizer", "clip_image_size", "clip_blocks", "clip_block_path", "vv_blocks"),
+        *("temperature", "objects", "output_size", "chunk", "precision"),
+    )
+    """The fields that mean the same in CLIPFusionConfig: how images are seen."""
     PRESETS: ClassVar = {
         "paper": {},
         "equations": {"temperature": None, "clip_block_path": "original", "margin_over": "channels", "prompts": (1, 1)},
@@ -163,9 +168,7 @@ class PromptADConfig(Config):
     @property
     def sight(self) -> CLIPFusionConfig:
         """How it sees, as settings of PatchCLIP, CLIPFusion's half without diffusion."""
-        shared = ("clip", "clip_tokenizer", "clip_image_size", "clip_blocks", "clip_block_path", "vv_blocks")
-        shared += ("temperature", "objects", "output_size", "chunk", "precision")
-        return CLIPFusionConfig(models=("clip",), **{name: getattr(self, name) for name in shared})
+        return CLIPFusionConfig(models=("clip",), **{name: getattr(self, name) for name in self.SIGHT})
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

@@ -39,14 +39,14 @@ class PromptNetworks(nnx.Module):
     """CLIP as PromptAD uses it.
 
     Attributes:
-        clip: the image tower, which makes features, and the scale of cosines.
+        clip: the image tower, which makes features, and the scale of cosines, of the networks that are given.
         text: the text tower, which the loss runs through; None where prompts are not to be trained any more.
         tokenizer: of that tower; None likewise.
     """
 
     def __init__(self, clip: FusionNetworks, text: TextTower | None = None, tokenizer: CLIPTokenizer | None = None):
+        self.clip = clip = clip.of(("clip",))
         assert clip.logit_scale is not None
-        self.clip = clip
         clip.logit_scale = Fixed(clip.logit_scale.get_value())
         self.text = None if text is None else freeze(text, Fixed)
         self.tokenizer = tokenizer
@@ -145,6 +145,9 @@ class PromptAD(Detector, Trainable):
     def learn_names(self, source: Source) -> None:
         """Takes the names of the categories, and gives each the prompts that a new detector has.
 
+        Prompts of as many categories stay as they are: those of a warm start, which loads prompts by shape. A detector
+        that is to start so from a run of several categories is told their names first.
+
         Raises:
             DataError: images of a category without a name, which prompts need.
             ConfigError: prompts that are too long, or settings for a category that the source has not.
@@ -156,6 +159,8 @@ class PromptAD(Detector, Trainable):
         self.config.check_categories(self.categories)
         for prompts in self._prompts:
             for tokens in (prompts.normal, prompts.suffixes):
+                if len(tokens[...]) == len(self.categories):
+                    continue
                 tokens.set_value(jnp.repeat(tokens[...][:1], len(self.categories), axis=0))
         ids, used = prompt_ids(self.config, text, tokenizer, self.categories)
         self.ids.set_value(jnp.asarray(ids))
@@ -186,7 +191,8 @@ class PromptAD(Detector, Trainable):
         """Sum over the categories of what each costs, so that its prompts are trained as if it were alone.
 
         A category costs the mean over its images, of which those that a batch holds several times count once, and
-        nothing where a batch holds none of them.
+        nothing where a batch holds none of them. With `TrainConfig.accumulate` above 1 or a `micro_batch` each part of
+        a step is such a batch, and the gradient of a category depends on which of its images meet in one.
         """
         category, seed = (jnp.asarray(features.extras[name]) for name in ("category", "seed"))
         once = 1 / ((category[:, None] == category[None]) & (seed[:, None] == seed[None])).sum(1)

@@ -1,5 +1,6 @@
 """Plans: how they are made, the largest batch that fits, what is too large for its compiler, devices at hand."""
 
+import dataclasses
 import math
 
 import jax
@@ -66,6 +67,24 @@ def test_where_the_devices_are_the_program_is_timed_too(card, monkeypatch):
     seconds = row["measured"]["ms"]["p50"] / 1e3
     assert row["measured"]["mfu"] == pytest.approx(2 * 64**3 / seconds / 1e10)
     assert "ms measured" in table([{"program": "product", "batch_size": 3, **row}])
+
+
+def test_float32_has_the_rate_of_tf32_and_no_time_where_the_data_sheet_has_none(card, monkeypatch):
+    traced = jax.jit(lambda a: a @ a).trace(jax.ShapeDtypeStruct((256, 256), jnp.float32))
+    absent = dataclasses.replace(card, present=False)
+
+    def least(dtype, tf32):
+        topology = dataclasses.replace(absent, chip=dataclasses.replace(card.chip, tf32_tflops=tf32))
+        monkeypatch.setattr(_topologies.Topology, "compile", lambda _, traced: traced.lower().compile())
+        return plan(traced, topology, images=1, prepare=lambda: lambda: None, dtype=dtype)
+
+    seconds = 2 * 256**3 / 1e10
+    low, half, untold = least("bfloat16", None), least("float32", 0.005), least("float32", None)
+    assert (low["roofline_ms"], half["roofline_ms"]) == pytest.approx((1e3 * seconds, 2e3 * seconds))
+    assert half["images_per_second"] == pytest.approx(1 / (2 * seconds))
+    assert [untold[name] for name in ("roofline_ms", "bound", "images_per_second")] == [None] * 3
+    lines = table([{"program": name, "batch_size": 1, **row} for name, row in (("a", half), ("b", untold))])
+    assert len({line.count("|") for line in lines.splitlines()}) == 1
 
 
 def test_what_does_not_fit_is_not_run(card, monkeypatch):

@@ -16,10 +16,11 @@ from jaxad.config import from_json, to_json
 from jaxad.data import ClassNames, ImageList
 from jaxad.detectors._learned_prompts import directions, embed, prompt_ids
 from jaxad.detectors.promptad import PromptAD
-from jaxad.errors import ConfigError, DataError
+from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.inference import checkpoint
 from jaxad.nn import module_state
 from jaxad.testing import check_detector, make_parts
+from jaxad.training.warm_start import begin_from
 from jaxad.types import Batch, Features
 from tests.detectors.clipfusion.made_checkpoints import write_clip
 
@@ -153,6 +154,14 @@ def test_a_run_from_the_command_line(clip, tmp_path, capsys):
     assert not (restored.folder / "backbone").exists()
     with pytest.raises(ConfigError, match="finished"):
         detector.learn_names(ClassNames(("disc",)))
+    # Prompts of two categories are those to begin with only where there are to be two.
+    other = PromptAD.create(detector.config, key=jax.random.key(1))
+    with pytest.raises(CheckpointError, match=r"image_prompts/normal: \(2, .* there, \(1, .* here"):
+        begin_from(other, tmp_path / "run")
+    other.learn_names(ClassNames(("disc", "tile")))
+    begin_from(other, tmp_path / "run")
+    other.learn_names(ClassNames(("disc", "tile")))
+    np.testing.assert_array_equal(other.image_prompts.normal[...], detector.image_prompts.normal[...])
     dataset = jaxad.data.load(f"folder:{data}")
     check_detector(detector, dataset.test)
     where, answers = ["--checkpoint", str(tmp_path / "run"), "--out"], tmp_path / "answers"

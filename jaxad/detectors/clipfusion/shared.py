@@ -26,20 +26,20 @@ Shared = dict[str, Any]
 
 
 def sharing_key(config: CLIPFusionConfig) -> dict[str, tuple[Any, ...]]:
-    """By model that judges, what detectors must have in common to share its features of images."""
+    """What detectors must have in common to share features of images: their precision, and more for each model."""
     c = config
     keys = {
-        "clip": (c.clip, c.clip_image_size, c.clip_resize, c.precision),
-        "diffusion": (c.diffusion, c.diffusion_tokenizer, c.image_size, c.latents, c.denoiser_input, c.precision),
+        "clip": (c.clip, c.clip_image_size, c.clip_resize),
+        "diffusion": (c.diffusion, c.diffusion_tokenizer, c.image_size, c.latents, c.denoiser_input),
     }
-    return {model: key for model, key in keys.items() if model in config.models}
+    return {"precision": (c.precision,), **{model: keys[model] for model in config.models}}
 
 
 class SharedFeatures:
     """The features of several detectors out of one look at an image.
 
     Args:
-        detectors: of one `sharing_key` for each model, that remember the same categories.
+        detectors: of one precision and one `sharing_key` for each model, that remember the same categories.
 
     Raises:
         ConfigError: detectors that cannot share.
@@ -48,7 +48,8 @@ class SharedFeatures:
     def __init__(self, detectors: Sequence[CLIPFusion]):
         self._detectors = tuple(detectors)
         keys = [sharing_key(detector.config) for detector in detectors]
-        unlike = [model for model in ("clip", "diffusion") if len({key[model] for key in keys if model in key}) > 1]
+        names = ("precision", "clip", "diffusion")
+        unlike = [name for name in names if len({key[name] for key in keys if name in key}) > 1]
         if unlike or len({detector.categories for detector in detectors}) > 1:
             raise ConfigError(f"detectors share no features: other {', '.join(unlike) or 'categories'}")
         self._halves = [detector.mapdiff for detector in detectors]

@@ -76,8 +76,9 @@ def caption(
 ) -> Captioned:
     """Captions the images of a source in the published layout; goes on where an earlier call stopped.
 
-    Images that have a caption there are left alone, so that captions grow with the data set. Batches are the same
-    however the others are divided over shards and wherever a call stopped, so that captions are, too.
+    Images that have a caption there are left alone, so that captions grow with the data set. Wherever a call with
+    as many shards stopped, batches are the same afterwards, so that captions are, too; with another number of shards
+    the batches of images that are left are others.
 
     Args:
         source: the images.

@@ -163,7 +163,7 @@ class Attention(nnx.Module):
         keys = memory[0].at[rows, :, :, places].set(turned(key, by)[:, 0], **options)
         values = memory[1].at[rows, :, places].set(value[:, 0], **options)
         grouped = turned(query, by).reshape(len(x), *self.split) * self.config.head_width**-0.5
-        logits = jnp.einsum("bkgd,bkdn->bkgn", grouped, keys, preferred_element_type=keys.dtype).astype(jnp.float32)
+        logits = jnp.einsum("bkgd,bkdn->bkgn", grouped, keys, preferred_element_type=jnp.float32)
         seen = jnp.arange(keys.shape[3])[None] <= places[:, None]
         weights = softmax(jnp.where(seen[:, None, None], logits, -jnp.inf), values.dtype)
         mixed = jnp.einsum("bkgn,bknd->bkgd", weights, values, preferred_element_type=jnp.float32)

@@ -72,6 +72,13 @@ def test_every_detector_finds_its_own_prompts():
     assert (references.sites, {t for t, _ in references.stages}) == ((), {201, 801})
 
 
+def test_networks_of_another_type_share_nothing():
+    # Even where no model is in both.
+    one, other = made(0, models=("clip",)), made(0, models=("diffusion",), precision="bfloat16")
+    with pytest.raises(ConfigError, match="other precision"):
+        SharedFeatures([one, other])
+
+
 @pytest.mark.parametrize("changes", [{"image_size": 32}, {"latents": "sample"}, {"denoiser_input": "noised"}])
 def test_what_sees_other_latents_shares_nothing(changes):
     with pytest.raises(ConfigError, match="other diffusion"):
@@ -80,7 +87,7 @@ def test_what_sees_other_latents_shares_nothing(changes):
 
 def test_models_are_shared_one_by_one():
     whole, clip = sharing_key(TINY), sharing_key(dataclasses.replace(TINY, models=("clip",)))
-    assert clip == {"clip": whole["clip"]}
+    assert clip == {name: whole[name] for name in ("precision", "clip")}
     assert SharedFeatures([made(0), made(0, models=("clip",))]).views.keys() == {"clip", "diffusion"}
     other = made(0)
     other.categories = ("another",)

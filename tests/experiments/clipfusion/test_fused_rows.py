@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import jaxad
 from experiments.clipfusion import table1, table3, table4, table5, table6, table9, table10, table11, table12
-from experiments.clipfusion.fused_rows import Run, groups, widest
+from experiments.clipfusion.fused_rows import Run, _tellers, groups, score_runs, widest
 from experiments.clipfusion.rows import RowOptions, Runner
 from jaxad.config import CLIPFusionConfig
 from jaxad.detectors.clipfusion.networks import load_networks
@@ -46,6 +47,47 @@ def test_runs_are_gathered_where_nothing_contradicts(tmp_path):
     # Another network, or another size of the same, needs a pass of its own.
     other = [Run(CLIPFusionConfig(image_size=256), 0, 0), Run(CLIPFusionConfig.preset("sd15"), 0, 0)]
     assert len(groups([runs[0], *other], 100)) == 3 - 1
+
+
+def test_types_of_networks_share_no_pass():
+    runs = [
+        Run(replace(TINY, models=models, precision=precision), 0, 0)
+        for models, precision in ((("clip",), "float32"), (("diffusion",), "bfloat16"), (("diffusion",), "float32"))
+    ]
+    assert [{run.config.precision for run in own} for own in groups(runs, 9)] == [{"float32"}, {"bfloat16"}]
+
+
+def test_banks_are_those_of_their_prompts_and_of_no_fusion():
+    windows = Run(replace(TINY, models=("clip",), fusion="harmonic-patches"), 1, 0)
+    verbatim = Run(replace(TINY, models=("diffusion",), object_names="verbatim"), 1, 0)
+    found = _tellers([windows, verbatim])
+    assert found[windows] == found[verbatim]
+    found[windows].check()
+    assert found[windows].object_names == "verbatim"
+    worded = Run(TINY, 1, 0)
+    names = {run.config.object_names: teller.object_names for run, teller in _tellers([worded, verbatim]).items()}
+    assert names == {"words": "words", "verbatim": "verbatim"}
+
+
+@pytest.mark.slow
+def test_uneven_states_and_noise_change_no_number(tmp_path):
+    parts = make_parts(tmp_path / "parts", ("disc", "tile"), train=3, test=1)
+    dataset = jaxad.data.load(f"folder:{parts}", config=jaxad.DataConfig(holdout=0.0))
+    noised = replace(TINY, models=("diffusion",), denoiser_input="noised", latents="sample")
+    own = replace(noised, vision_prompt="last-state", class_states=("disc=hole,crack,rust",))
+    runs = [Run(own, 2, 1), Run(noised, 2, 0), Run(replace(own, vision_prompt="reference"), 1, 0)]
+    networks = load_networks(own)
+    together = score_runs(runs, networks, dataset, protocol="winclip", batch_size=3)
+    for run, found in zip(runs, together, strict=True):
+        detector = jaxad.CLIPFusion.create(run.config, backbone=networks)
+        detector.remember(dataset.train.per_class(run.shots, run.seed))
+        alone = score(detector, dataset, protocol="winclip", batch_size=3)
+        pairs = zip(found.decisions, alone.decisions, strict=True)
+        np.testing.assert_allclose(*zip(*((a.score, b.score) for a, b in pairs), strict=True), rtol=1e-4)
+        ours, expected = found.results(), alone.results()
+        for category in dataset.categories:
+            for metric in METRICS:
+                assert ours[category][metric] == pytest.approx(expected[category][metric], abs=1e-5), metric
 
 
 @pytest.mark.slow

@@ -163,16 +163,33 @@ def test_options_leave_presets_what_they_are(tmp_path):
 def test_promptad_is_trained_on_the_references(parts, tmp_path, monkeypatch):
     write_clip(tmp_path / "clip")
     changes = {"clip_blocks": (1, 2), "output_size": 20, "prompts": (1, 1), "suffixes": 1}
-    row = promptad.LearnedRow("PromptAD, 1-shot", changes=changes)
+    row = promptad.PromptADRow("PromptAD, 1-shot", changes=changes)
     assert row.config(RowOptions(tmp_path)).clip == jaxad.PromptADConfig().clip
     short = jaxad.TrainConfig(steps=1, batch_size=2)
     monkeypatch.setattr(jaxad.PromptADConfig, "training", lambda *_, **changes: dataclasses.replace(short, **changes))
     options = RowOptions(tmp_path / "runs", (parts.name,), clip=str(tmp_path / "clip"), seeds=(3,))
-    (report,) = rows.Runner(options).reports(parts.name, row)
+    runner = rows.Runner(options)
+    runner.complete(parts.name, [(row, None)])
+    (report,) = runner.reports(parts.name, row)
     assert (report["config"]["system"], report["config"]["shots"]) == ("promptad", 1)
-    run = rows.Runner(options).folder(parts.name, row) / "seed-3" / "run"
+    folder = runner.folder(parts.name, row) / "seed-3"
+    (run,) = folder.glob("run-*")
     meta = read_meta(run)
-    assert (meta["train"]["seed"], meta["data"]["images"]) == (3, 2)
+    assert (meta["train"]["seed"], meta["train"]["batch_size"], meta["data"]["images"]) == (3, 2, 2)
+    # Another setting is another run, beside the first.
+    runner.complete(parts.name, [(dataclasses.replace(row, changes={**changes, "margin": 0.1}), None)])
+    assert len(list(folder.glob("run-*"))) == 2
+
+
+def test_promptad_takes_the_settings_that_both_configs_have(tmp_path):
+    model = CLIPFusionConfig(output_size=24, precision="bfloat16", vv_blocks=3, map_weight=0.5)
+    options = RowOptions(tmp_path, clip="/my/clip", model=model)
+    expected = jaxad.PromptADConfig(clip="/my/clip", output_size=24, precision="bfloat16", vv_blocks=3)
+    assert promptad.ROWS[0].config(options) == expected
+    own = promptad.PromptADRow("own", preset="equations", changes={"vv_blocks": 4})
+    model = dataclasses.replace(model, temperature=0.5, clip_block_path="vv")
+    found = own.config(dataclasses.replace(options, model=model))
+    assert (found.vv_blocks, found.temperature, found.clip_block_path) == (4, None, "original")
 
 
 def kept_report(options, row, data, seed, weights):

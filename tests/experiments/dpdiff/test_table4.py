@@ -1,0 +1,33 @@
+"""Table 4 of DPDiff-AD: which networks each detector is timed with."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.dpdiff import table4
+from jaxad.detector import detectors
+
+
+@pytest.mark.parametrize("backbone", ["random:48x12", "weights/resnet"])
+def test_no_untrained_transformer_takes_the_place_of_the_resnet_of_diad(backbone, tmp_path, monkeypatch):
+    made, get = {}, detectors.get
+
+    def create(config, key):
+        made[type(config).__name__] = config
+        return SimpleNamespace()
+
+    def known(name):
+        cls = get(name)
+        return SimpleNamespace(config_class=cls.config_class, protocol=cls.protocol, create=create)
+
+    monkeypatch.setattr(table4.detectors, "get", known)
+    speed = {"images_per_second": 1.0, "end_to_end_images_per_second": 1.0}
+    monkeypatch.setattr(table4, "prediction_speed", lambda *_: speed)
+    options = table4.Table4(tmp_path, ("DiAD", "UniAD"), backbone, "weights/v1-5", image_size=56)
+    assert list(table4.main(options)) == ["DiAD", "UniAD"]
+    diad, uniad = made["VLMDiffConfig"], made["UniADConfig"]
+    published = get("vlmdiff").config_class.preset("diad").backbone
+    assert (diad.backbone, uniad.backbone) == (published if "random" in backbone else backbone, backbone)
+    assert (diad.stable_diffusion, diad.image_size, uniad.image_size) == ("weights/v1-5", 56, 56)
