@@ -18,7 +18,7 @@ from typing import Any
 from jaxad.cli._reading import one_of
 from jaxad.config import to_json
 from jaxad.config.fields import read_fields, unknown_name
-from jaxad.config.training import NAMES
+from jaxad.config.training import NAMES, up_to_date
 from jaxad.errors import ConfigError, JaxadError
 from jaxad.io.untrusted import nested_names, path_fault, told
 
@@ -132,6 +132,7 @@ def _read(values: Any, detector: str | None, command: type) -> tuple[Any, list[s
     trains = issubclass(cls, Trainable)
     if not trains and train is not None:
         wrong.append(f"train: {system} is not trained; leave it out, or give null")
+    train = up_to_date(train) if isinstance(train, Mapping) else train
     training, more = _settings(TrainConfig, train, "train") if trains else ({}, [])
     flags, options, others = _images(values.get("data"), command, cls)
     presets = cls.config_class.presets()

@@ -248,6 +248,15 @@ class TrainConfig(Config):
         return []
 
 
+def up_to_date(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training as an earlier version recorded them, in the fields that there are today."""
+    settings = dict(recorded)
+    # Before there were other loggers.
+    if settings.pop("tensorboard", False) is True:
+        settings.setdefault("loggers", ["tensorboard"])
+    return settings
+
+
 NAMES = ("good_names", "test_good_names", "defect_names", "mask_names")
 """Fields of `DataConfig` that say what folders mean."""
 

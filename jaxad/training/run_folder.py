@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import parallel
+from jaxad.config.training import up_to_date
 from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
@@ -166,12 +167,12 @@ def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str
     A threshold can be chosen anew without the images: its rate makes no other run.
     """
     copy = {name: value for name, value in json.loads(json.dumps(settings)).items() if name != "false_alarm"}
+    if isinstance(copy.get("train"), dict):
+        copy["train"] = up_to_date(copy["train"])
     for part, names in resources.items():
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}
     train, config = _object(copy, "train"), _object(copy, "config")
-    # Runs from before there were other loggers have it.
-    train.pop("tensorboard", None)
     # More steps are the same run going on, but for a schedule that ends with the last one.
     steps = train.pop("steps", None)
     if train.get("schedule") == "cosine":

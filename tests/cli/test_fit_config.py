@@ -61,6 +61,12 @@ def test_the_run_of_a_warm_start_is_a_path_or_what_a_run_recorded(tmp_path):
     assert parsed(*words, "--from", "runs/c").warm_start == Path("runs/c")
 
 
+def test_a_run_of_before_there_were_loggers_is_read(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "train": {"tensorboard": True}}))
+    assert parsed("fit", "--config", file, "--workdir", "run").train.loggers == ("tensorboard",)
+
+
 def test_settings_that_are_left_out_are_those_of_the_preset(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
