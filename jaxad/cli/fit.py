@@ -163,13 +163,16 @@ class Fit(FitCommand):
 
         seed, given = self.train.seed if self.train else 0, self.regions()
         regions = dataset.regions if given is None else of_categories(given, dataset.categories)
+        test = dataset.test
+        if self.train is not None and self.train.eval_every is not None and self.train.eval_on == "test":
+            test = self.options.watched(test, self.settings())
         result = fit(
             _Fitted().get(self.detector).create(self.settings(), key=jax.random.key(seed)),
             dataset.train,
             self.train,
             workdir=self.workdir,
             holdout=dataset.holdout,
-            test=dataset.test,
+            test=test,
             false_alarm=self.false_alarm,
             protocol=self.protocol,
             provenance={**self._asked(), **own, "skipped": skipped(dataset)},
