@@ -268,7 +268,7 @@ def test_fit_refuses_data_and_models_that_are_not_there(work, tmp_path, capsys, 
 def test_fit_does_not_touch_a_workdir_of_something_else(work, tmp_path, capsys):
     data = f"folder:{work}/my parts"
     other = failure(capsys, "fit", "dpdiff", "--data", data, "--workdir", work / "my run", *toy_flags(steps=9))
-    assert "train.steps: 12 there, 9 now" in other
+    assert "train.steps: 12 are done there, 9 now" in other
     (tmp_path / "notes.txt").write_text("mine")
     assert "not empty" in failure(capsys, "fit", "patch-bank", "--data", data, "--workdir", tmp_path, *BANK)
     file = failure(capsys, "fit", "patch-bank", "--data", data, "--workdir", tmp_path / "notes.txt", *BANK)
