@@ -253,6 +253,11 @@ class Trainable:
         """Whether this one still has to be trained; False of one that was made from a finished checkpoint."""
         return True
 
+    @property
+    def finishes(self) -> bool:
+        """Whether `finish` changes it, so that it is not evaluated before; where a class overrides that, by default."""
+        return type(self).finish is not Trainable.finish
+
     def prepare(self, features: Iterable[Features]) -> None:
         """One pass over the training features before the first step, e.g. for statistics. Nothing by default."""
 

@@ -35,6 +35,7 @@ from jaxad.bench._plan import largest_batch, limit_gb, plan, print_plans
 from jaxad.bench._topologies import Topology
 from jaxad.bench.models import peak_rate
 from jaxad.config import TrainConfig, from_json
+from jaxad.config.training import up_to_date
 from jaxad.detector import Detector, Trainable
 from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.errors import ConfigError
@@ -217,7 +218,7 @@ def main(
         restored = restore(checkpoint)
         detector, protocol = restored.detector, restored.meta["protocol"]
         recorded = restored.meta["train"] if isinstance(detector, Trainable) else None
-        train = None if recorded is None else from_json(TrainConfig, recorded)
+        train = None if recorded is None else from_json(TrainConfig, up_to_date(recorded))
         about = {"detector": detector.name, "checkpoint": str(checkpoint)}
     if train is not None and training_batch_size is not None:
         train = TrainConfig(**{**vars(train), "batch_size": training_batch_size})

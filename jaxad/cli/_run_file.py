@@ -11,6 +11,7 @@ import runpy
 import traceback
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from typing import Any
 from jaxad.cli._reading import one_of
 from jaxad.config import to_json
 from jaxad.config.fields import read_fields, unknown_name
-from jaxad.config.training import NAMES
-from jaxad.errors import ConfigError, JaxadError
+from jaxad.config.training import NAMES, up_to_date
+from jaxad.errors import CheckpointError, ConfigError, JaxadError
 from jaxad.io.untrusted import nested_names, path_fault, told
 
 KEYS = ("system", "preset", "config", "train", "protocol", "false_alarm", "data", "from", "weights")
@@ -132,6 +133,7 @@ def _read(values: Any, detector: str | None, command: type) -> tuple[Any, list[s
     trains = issubclass(cls, Trainable)
     if not trains and train is not None:
         wrong.append(f"train: {system} is not trained; leave it out, or give null")
+    train = up_to_date(train) if isinstance(train, Mapping) else train
     training, more = _settings(TrainConfig, train, "train") if trains else ({}, [])
     flags, options, others = _images(values.get("data"), command, cls)
     presets = cls.config_class.presets()
@@ -147,13 +149,24 @@ def _read(values: Any, detector: str | None, command: type) -> tuple[Any, list[s
 
 
 def _begun(value: Any) -> tuple[dict[str, Any], list[str]]:
-    """The run of a warm start, as a flag of the command."""
-    run = value.get("run") if isinstance(value, Mapping) else value
+    """The run of a warm start, as a flag of the command: of what a run recorded, the step that it took."""
+    from jaxad.inference.steps import FOLDER, open_step
+
+    record = value if isinstance(value, Mapping) else {"run": value}
+    run = record.get("run")
     if value is None:
         return {}, []
     if not isinstance(run, str | Path):
         return {}, [f"from: is {_kind(value)}; must be the folder of a run, or null"]
-    return {"warm_start": Path(run)}, []
+    place = Path(run)
+    if "step" in record and (place / FOLDER).is_dir():
+        place = place / FOLDER / str(record["step"])
+    if "sha256" in record:
+        # What cannot be read is told of once it is needed.
+        with suppress(CheckpointError):
+            if open_step(place).manifest.seal != record["sha256"]:
+                return {}, [f"from: {place} is another step than the one recorded; give the folder alone to take it"]
+    return {"warm_start": place}, []
 
 
 def _settings(cls: Any, values: Any, key: str) -> tuple[dict[str, Any], list[str]]:

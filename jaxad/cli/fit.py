@@ -163,7 +163,9 @@ class Fit(FitCommand):
 
         seed, given = self.train.seed if self.train else 0, self.regions()
         regions = dataset.regions if given is None else of_categories(given, dataset.categories)
-        detector, settings = _Fitted().get(self.detector), self.settings()
+        detector, settings, test = _Fitted().get(self.detector), self.settings(), dataset.test
+        if self.train is not None and self.train.eval_every is not None and self.train.eval_on == "test":
+            test = self.options.watched(test, settings)
         result = fit(
             # Files of weights may be missing on one machine alone.
             parallel.in_all(lambda: detector.create(settings, key=jax.random.key(seed))),
@@ -171,7 +173,7 @@ class Fit(FitCommand):
             self.train,
             workdir=self.workdir,
             holdout=dataset.holdout,
-            test=dataset.test,
+            test=test,
             false_alarm=self.false_alarm,
             protocol=self.protocol,
             provenance={**self._asked(), **own, **licensed(dataset), "skipped": skipped(dataset)},

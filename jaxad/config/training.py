@@ -244,8 +244,20 @@ class TrainConfig(Config):
         if self.schedule != "cosine":
             return [f"schedule_steps = {end}: a constant schedule has no end; leave it out"]
         if self.steps is not None and self.steps > end and self.final_rate == 0:
-            return [f"schedule_steps = {end}: the {self.steps} steps go on at a rate of 0; give a final_rate"]
+            return [
+                f"schedule_steps = {end}: the {self.steps} steps go on at a rate of 0; give a new run a final_rate, "
+                "which may begin with the parameters of one that is there (a warm start)"
+            ]
         return []
+
+
+def up_to_date(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training as an earlier version recorded them, in the fields that there are today."""
+    settings = dict(recorded)
+    # Before there were other loggers.
+    if settings.pop("tensorboard", False) is True:
+        settings.setdefault("loggers", ["tensorboard"])
+    return settings
 
 
 NAMES = ("good_names", "test_good_names", "defect_names", "mask_names")

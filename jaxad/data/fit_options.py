@@ -68,6 +68,14 @@ class FitOptions:
         """
         return data.load(), {}
 
+    def watched(self, test: Any, config: Any) -> Any:
+        """The test images as the detector takes them, for evaluations while it is trained.
+
+        Raises:
+            DataError: what these options name does not describe them.
+        """
+        return test
+
     def evaluation(self, config: Any) -> dict[str, object]:
         """What to evaluate the fitted detector with, by the names of the parameters of `jaxad evaluate`."""
         return {}
@@ -106,6 +114,12 @@ class CaptionOptions(FitOptions):
         train, holdout = (described(part, captions) for part in (dataset.train, dataset.holdout))
         record = caption_record(train, captions, "train", reporter, besides=holdout.records)
         return dataclasses.replace(dataset, train=train, holdout=holdout), {"captions": record}
+
+    def watched(self, test: Any, config: Any) -> Any:
+        """With their captions, where these condition the detector too; a file has those of training images alone."""
+        if self.captions is None or config.captions != "always" or not self.captions.is_dir():
+            return test
+        return described(test, Captions.load(self.captions, "test"))
 
     def evaluation(self, config: Any) -> dict[str, object]:
         """The captions of the test images, where they condition the detector too."""

@@ -185,6 +185,11 @@ class Inspector:
         named = self.category if category is None else self.known_category(category)
         return named or (known[0] if len(known) == 1 else "")
 
+    @property
+    def unlike_uncaptioned(self) -> str:
+        """Why the checkpoint's threshold does not hold for an image that comes without caption; "" where it does."""
+        return self._uncaptioned.unlike
+
     def known_category(self, category: str) -> str:
         """The category, if the detector knows it or there is none; else ConfigError."""
         if category and category not in self.detector.categories:

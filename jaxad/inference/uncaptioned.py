@@ -23,11 +23,16 @@ class Uncaptioned:
         measured: what is recorded of the captions of the images that the threshold was measured on; None where there
             is no such threshold.
         told: is told; None for a Python warning.
+
+    Attributes:
+        unlike: why that threshold does not hold for an image without caption; "" where it does.
     """
 
     def __init__(self, detector: Detector, measured: Mapping[str, Any] | None = None, told: Told | None = None):
         self._waits = detector.inputs.captions == "always"
         self._measured, self._told = measured, told or _warn
+        bare = {"images": 1, "missing": 1}
+        self.unlike = other_kind(measured, bare) if self._waits and measured is not None else ""
 
     def look(self, source: Source) -> None:
         """Looks at the images that are to be judged."""

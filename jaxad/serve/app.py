@@ -137,6 +137,8 @@ class Service:
     def _check_caption(self, caption: str) -> None:
         if caption and self._inspector.detector.inputs.captions != "always":
             raise HTTPException(422, "caption: this run takes none; leave it out")
+        if not caption and (unlike := self._inspector.unlike_uncaptioned):
+            raise HTTPException(422, f"caption: the threshold does not hold, {unlike}; say ?caption=TEXT")
 
     def _accept(self) -> None:
         """Takes a request on, or refuses it before it costs anything."""

@@ -19,7 +19,7 @@ from jaxad.io.untrusted import told
 from jaxad.training.log import RunLog
 from jaxad.training.logger import LoggedRun
 from jaxad.training.run_folder import Place, Speed
-from jaxad.training.trace import Trace
+from jaxad.training.trace import Trace, late
 
 BatchAt = Callable[[int], Any]
 """The batch of a step counted from 0; a pure function of the step, asked for in order."""
@@ -37,10 +37,18 @@ class CutShortError(Exception):
     """An evaluation makes way for the end that a signal asks for; the resumed run has it again."""
 
 
-def cut_short(_: int = 0) -> None:
+Progress = Callable[[int], None]
+"""Told on the way of how many images were done since; may raise."""
+
+
+def cut_short(_: int) -> None:
     """Raises `CutShortError` where a signal has come; several processes, which would have to agree, go on."""
     if signals.asked() is not None and jax.process_count() == 1:
         raise CutShortError
+
+
+def _to_the_end(_: int) -> None:
+    """In place of `cut_short` where no resumed run would make up for it."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,13 @@ class Evaluations:
     Attributes:
         part: of the data, "holdout" or "test", by which the table is called.
         every: steps between two of them.
-        values: of a state, by name; None for one that is undefined. It changes nothing of the state, and calls
-            `cut_short` on its way.
+        values: of a state, by name; None for one that is undefined. It changes nothing of the state, and calls what it
+            is given, which may raise, on its way.
     """
 
     part: str
     every: int
-    values: Callable[[Any], Mapping[str, float | None]]
+    values: Callable[[Any, Progress], Mapping[str, float | None]]
 
     def due(self, step: int, steps: int) -> bool:
         """Whether there is one after so many steps of a training of `steps`."""
@@ -85,7 +93,7 @@ def run_steps(
         resumed: steps done before.
         place: folder of the run, who shows progress, which steps are traced.
         settings: JSON values of config.json, for loggers.
-        on_save: called every `config.checkpoint_every` steps, but not after the last.
+        on_save: as in `train_loop`, every `config.checkpoint_every` steps.
         columns: further values for the row of a step in metrics.csv.
         evaluations: what is computed on the way.
 
@@ -106,7 +114,10 @@ def run_steps(
 
     def evaluate(step: int, state: Any) -> None:
         assert evaluations is not None
-        log.evaluation(step, evaluations.values(state))
+        # A run that is resumed after the last step, which is saved, is at its end.
+        with speed.pause():
+            values = evaluations.values(state, cut_short if step < steps else _to_the_end)
+        log.evaluation(step, {name: value if _is_finite(value) else None for name, value in values.items()})
 
     def on_evaluation(step: int, state: Any) -> None:
         try:
@@ -119,14 +130,19 @@ def run_steps(
                 raise
             reporter.warn([f"no evaluation after step {step} ({told(error)}); the training goes on"])
 
-    if place.profile is not None and place.profile[0] <= resumed:
-        first, last = place.profile
-        reporter.warn([f"steps {first} to {last} are to be traced, but {resumed} are done already"])
-    with log, Trace(place.profile, place.workdir) as trace, reporter.steps("train", steps, resumed) as progress:
+    reporter.warn(late(place.profile, resumed))
+    with (
+        log,
+        Trace(place.profile, place.workdir, reporter.warn) as trace,
+        reporter.steps("train", steps, resumed) as progress,
+    ):
         if evaluations is not None and evaluations.due(resumed, steps) and log.lacks_evaluation(resumed):
-            # Before anything is to be lost, so that an evaluation that cannot be is an error.
-            with suppress(CutShortError):
-                evaluate(resumed, state)
+            if resumed:
+                on_evaluation(resumed, state)
+            else:
+                # Before anything is to be lost, so that an evaluation that cannot be is an error.
+                with suppress(CutShortError):
+                    evaluate(resumed, state)
         state = train_loop(
             trainer,
             state,
@@ -146,6 +162,10 @@ def run_steps(
     return state, speed.rate
 
 
+def _is_finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
 class _Unseen:
     """Progress that nobody sees."""
 
@@ -156,7 +176,7 @@ class _Unseen:
         pass
 
 
-class Progress(Protocol):
+class Shown(Protocol):
     """Who shows progress (`jaxad.io.progress.StepCounter`)."""
 
     def due(self) -> bool:
@@ -182,7 +202,7 @@ def train_loop(
     on_save: Callable[[int, Any], object],
     on_evaluation: Callable[[int, Any], None] | None = None,
     evaluates: Callable[[int], bool] = lambda step: False,
-    progress: Progress | None = None,
+    progress: Shown | None = None,
     trace: Trace | None = None,
 ) -> Any:
     """Steps from `start` to `steps`; the next batch is made while the device works.
@@ -194,9 +214,10 @@ def train_loop(
         key: each step folds in its number, so that a resumed run draws the same noise.
         on_log: called with the number of steps done and their metrics. This, saving, evaluations and progress that is
             due wait for the device.
-        on_save: called every `save_every` steps and where a signal asks to stop, but not after the last.
-        on_evaluation: called after the steps that `evaluates` names, logged and saved before, but for one at which a
-            signal asks to stop; it must leave the state as it is.
+        on_save: called every `save_every` steps and where a signal asks to stop. The last step is left to the caller
+            unless it is evaluated: it is saved before, as is every one that several processes evaluate.
+        on_evaluation: called after the steps that `evaluates` names, but for one at which a signal asks to stop; it
+            must leave the state as it is.
         progress: shown when it is due, and after the last step.
         trace: told of every step.
 
@@ -225,6 +246,8 @@ def train_loop(
             logs, saves = done % log_every == 0 or done == steps, done % save_every == 0 and done < steps
             saves = saves or stop is not None
             looks = on_evaluation is not None and evaluates(done) and stop is None
+            # By looking nothing must be lost that is not done again: the end, and what others did where one fails.
+            saves = saves or (looks and (done == steps or jax.process_count() > 1))
             if logs or saves or looks:
                 values = {name: float(value) for name, value in parallel.to_host(metrics).items()}
                 _check_finite(done, values)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxad import parallel
+from jaxad.config.training import up_to_date
 from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
@@ -94,7 +95,7 @@ def claim(workdir: Path, settings: Mapping[str, Any], resources: Mapping[str, Se
     theirs = written if recorded is None else recorded
     if theirs is None and workdir.exists() and any(path.name != LOCK for path in workdir.iterdir()):
         raise CheckpointError(f"{workdir} is not empty and holds no run of jaxad; use a new workdir")
-    differences = [] if theirs is None else _differences(theirs, mine, resources) + _taken_back(steps, mine)
+    differences = [] if theirs is None else _differences(theirs, mine, resources) + _taken_back(workdir, mine)
     if differences:
         listing = "\n".join(f"  {line}" for line in differences)
         raise CheckpointError(f"{workdir} holds another run; use a new workdir, or the same settings:\n{listing}")
@@ -119,12 +120,20 @@ def _changing(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"false_alarm": settings.get("false_alarm"), "steps": _object(settings, "train").get("steps")}
 
 
-def _taken_back(steps: Path, mine: Mapping[str, Any]) -> list[str]:
-    """A line where fewer steps are asked for than were done."""
-    asked, done = _object(mine, "train").get("steps"), numbered(steps)
-    if asked is None or not done or asked >= int(done[0].name):
+def _taken_back(workdir: Path, mine: Mapping[str, Any]) -> list[str]:
+    """A line where fewer steps are asked for than were done, or an end at a step that was saved on the way."""
+    asked, done = _object(mine, "train").get("steps"), numbered(workdir / FOLDER)
+    if asked is None or not done:
         return []
-    return [f"train.steps: {done[0].name} are done there, {asked} now; steps are not taken back"]
+    if asked < int(done[0].name):
+        return [f"train.steps: {done[0].name} are done there, {asked} now; steps are not taken back"]
+    with suppress(DamagedError):
+        step = newest(workdir, lambda step: step)[0]
+        planned = _object(step.meta, "train").get("steps", asked)
+        if step.number == asked != planned and not step.ending():
+            how = f"step {asked} was saved on the way, without what follows the last one; ask for more steps than that"
+            return [f"train.steps: {planned} there, {asked} now ({how})"]
+    return []
 
 
 def _recorded(workdir: Path, mine: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -166,12 +175,12 @@ def _essential(settings: Mapping[str, Any], resources: Mapping[str, Sequence[str
     A threshold can be chosen anew without the images: its rate makes no other run.
     """
     copy = {name: value for name, value in json.loads(json.dumps(settings)).items() if name != "false_alarm"}
+    if isinstance(copy.get("train"), dict):
+        copy["train"] = up_to_date(copy["train"])
     for part, names in resources.items():
         if isinstance(copy.get(part), dict):
             copy[part] = {name: value for name, value in copy[part].items() if name not in names}
     train, config = _object(copy, "train"), _object(copy, "config")
-    # Runs from before there were other loggers have it.
-    train.pop("tensorboard", None)
     # More steps are the same run going on, but for a schedule that ends with the last one.
     steps = train.pop("steps", None)
     if train.get("schedule") == "cosine":
@@ -245,8 +254,19 @@ class Speed:
     """
 
     def __init__(self, step: int, images: int):
-        self._images, self._first, self._time = images, step, None
+        self._images, self._first = images, step
+        self._time: float | None = None
         self.rate: float | None = None
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What takes place within does not count."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._time is not None:
+                self._time += time.perf_counter() - began
 
     def __call__(self, step: int) -> float:
         """The rate after `step` steps, not a number at the first call."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxad.errors import ConfigError
+from jaxad.io.untrusted import told
 
 FOLDER = "profile"
 
@@ -31,19 +33,33 @@ def check_range(steps: tuple[int, int] | None, last: int) -> None:
         raise ConfigError(f"profile = {steps[0]}:{steps[1]}: must be steps of the {last} of this run")
 
 
+def late(steps: tuple[int, int] | None, done: int) -> list[str]:
+    """A warning where some of these steps, or all, are among those that are done; else nothing."""
+    if steps is None or steps[0] > done:
+        return []
+    rest = f"the trace begins with step {done + 1}" if done < steps[1] else "there is none to trace, but in a new run"
+    return [f"profile = {steps[0]}:{steps[1]}: {done} steps are done already; {rest}"]
+
+
 class Trace:
     """The steps `first` to `last`, counted from 1, traced by jax.profiler; of several hosts each writes its own trace.
 
     What a step launches is waited for before the first of them and after the last, so that the trace holds whole steps;
-    that changes none of their results.
+    that changes none of their results. A profiler that fails, as on a full disk, is told of once and costs no step.
 
     Args:
         steps: the first and the last; None traces nothing.
         folder: of the run; the trace lies in its folder `profile`, for TensorBoard's profile plugin, XProf or Perfetto.
+        warn: told of what has failed.
     """
 
-    def __init__(self, steps: tuple[int, int] | None, folder: Path):
-        self._steps, self._folder, self._runs = steps, folder / FOLDER, False
+    def __init__(
+        self,
+        steps: tuple[int, int] | None,
+        folder: Path,
+        warn: Callable[[Sequence[str]], object] = lambda texts: None,
+    ):
+        self._steps, self._folder, self._warn, self._runs = steps, folder / FOLDER, warn, False
 
     def __enter__(self) -> Trace:
         return self
@@ -55,8 +71,7 @@ class Trace:
         """Called before a step, with the state that it starts from."""
         if self._steps is not None and self._steps[0] <= step <= self._steps[1] and not self._runs:
             jax.block_until_ready(state)
-            jax.profiler.start_trace(str(self._folder))
-            self._runs = True
+            self._runs = self._attempted(lambda: jax.profiler.start_trace(str(self._folder)))
 
     def end(self, step: int, state: Any) -> None:
         """Called after a step, with the state that it leaves."""
@@ -67,4 +82,14 @@ class Trace:
     def _stop(self) -> None:
         if self._runs:
             self._runs = False
-            jax.profiler.stop_trace()
+            self._attempted(jax.profiler.stop_trace)
+
+    def _attempted(self, do: Callable[[], object]) -> bool:
+        """Whether the profiler has done it; else there is no trace, and this was told."""
+        try:
+            do()
+        except Exception as error:  # The profiler may raise whatever it likes.
+            self._steps = None
+            self._warn([f"{self._folder}: no trace ({told(error)}); the training goes on"])
+            return False
+        return True

@@ -35,6 +35,7 @@ from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.inference.meta import digests_text
 from jaxad.inference.rechoose import read_decided
 from jaxad.inference.threshold import Threshold
+from jaxad.inference.uncaptioned import Uncaptioned
 from jaxad.io.notebook import in_notebook, table
 from jaxad.io.program_cache import keep_programs
 from jaxad.io.progress import Reporter, duration
@@ -48,8 +49,8 @@ from jaxad.training.loop import run_steps
 from jaxad.training.micro_batch import SHARE, check_divides, memory_of, resolved
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.step import DetectorTrainer, step_bytes
-from jaxad.training.trace import check_range
-from jaxad.training.warm_start import begin_from
+from jaxad.training.trace import check_range, late
+from jaxad.training.warm_start import begin_from, origin_of
 from jaxad.training.watching import Watched, evaluations, watched
 from jaxad.types import Features, Source
 
@@ -131,7 +132,8 @@ def fit(
             and wherever the detector is used; it learns from whole images.
         tiles_per_image: tiles to learn from of each image, drawn by the seed of `config`; None for all.
         warm_start: workdir or step of another run, whose trained parameters the detector takes in place of its own, to
-            be those of step 0; all else, statistics and optimizer too, begins anew.
+            be those of step 0; all else, statistics and optimizer too, begins anew. A run that has checkpoints of its
+            own does not read it again.
         profile: first and last step, counted from 1, that jax.profiler traces into the folder `profile` of the workdir.
         workers: threads that decode images; None for one per CPU.
         reporter: shows progress; None is silent, but in a notebook.
@@ -164,14 +166,23 @@ def fit(
         reporter = Reporter(quiet=True)
     elif reporter is None:
         reporter = Reporter(quiet=not in_notebook())
+    if watch is not None:
+        warn = reporter.warn
+        Uncaptioned(detector, told=lambda text: warn([f"evaluations: {text}"])).look(watch.source)
     run = Place(Path(workdir), parallel.make_mesh(config.fsdp), workers, reporter, profile)
     detector.regions = tuple(sorted((regions or {}).items(), key=lambda item: item[0]))
     if detector.regions:
         recorded = {name or "all": region.to_json() for name, region in detector.regions}
         provenance = {**(provenance or {}), "regions": recorded}
-    origin = None if warm_start is None else begin_from(detector, warm_start)
+    origin, unread = None, None
+    if warm_start is not None and (origin := origin_of(run.workdir, warm_start)) is not None:
+        unread = warm_start
+    elif warm_start is not None:
+        origin = begin_from(detector, warm_start)
     with in_use(run.workdir):
-        return _fit(detector, source, config, run, holdout, watch, false_alarm, protocol, provenance, features, origin)
+        return _fit(
+            detector, source, config, run, holdout, watch, false_alarm, protocol, provenance, features, origin, unread
+        )
 
 
 def _check_asked(
@@ -186,6 +197,11 @@ def _check_asked(
         if names := [name for name, value in asked.items() if value is not None]:
             raise ConfigError(f"{' and '.join(names)}: {detector.name} is not trained; leave that out")
         return
+    if config.eval_every is not None and isinstance(detector, Trainable) and detector.finishes:
+        raise ConfigError(
+            f"eval_every = {config.eval_every}: {detector.name} needs, with these settings, what is measured after its "
+            "last step, and cannot judge before; leave that out"
+        )
     check_loggers(config.loggers)
     check_range(profile, config.last_step)
 
@@ -202,6 +218,7 @@ def _fit(
     provenance: Mapping[str, Any] | None,
     features: FeatureCache | None,
     origin: Mapping[str, Any] | None,
+    unread: Path | str | None,
 ) -> Run:
     """As `fit`, in a workdir that is this process's alone."""
     workers, reporter = run.workers, run.reporter
@@ -233,10 +250,13 @@ def _fit(
     meta["learned"] = [digests_text(digests(images, workers=workers))]
     began, rate, scores = time.perf_counter(), None, None
     with CheckpointWriter(run.workdir, config.keep_checkpoints) as writer:
+        if unread is not None and writer.latest is None:
+            # The steps that spare reading the warm start's were damaged.
+            meta["from"] = begin_from(detector, unread)
         final = config.last_step if trains else 0
         if writer.latest == final:
             restored = restore(run.workdir)
-            reporter.warn(restored.notes)
+            reporter.warn([*restored.notes, *late(run.profile, final)])
             detector = restored.detector
             settled = restored.threshold is None or restored.meta.get("false_alarm") == false_alarm
             if restored.meta["complete"] and settled:
@@ -360,7 +380,9 @@ def _train(
         graphdef, arrays = module_state.split(trainer.detector(state))
         trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
         trained.finish(features.stream())
-        writer.save(config.last_step, trained, meta=meta, training=state)
+        # Else it was saved before it was evaluated; there was nothing to finish then.
+        if watch is None:
+            writer.save(config.last_step, trained, meta=meta, training=state)
     return trained, rate
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxad import parallel
 from jaxad.config import TrainConfig, from_json
+from jaxad.config.training import up_to_date
 from jaxad.data import JoinedSource
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.record import caption_record, other_kind
@@ -41,7 +42,7 @@ from jaxad.types import Source
 
 Kind = Literal["good", "false-alarm"]
 HOLDOUT = 0.1
-_KEPT = ("train", "data", "protocol", "false_alarm", "weights", "micro_batch")
+_KEPT = ("train", "data", "protocol", "false_alarm", "weights", "from", "micro_batch")
 
 
 @dataclass(frozen=True)
@@ -302,9 +303,10 @@ class _Update:
         shutil.copytree(step.folder, self.scratch / FOLDER / str(step.number), copy_function=_linked)
         # The schedule goes to the new last step; what watched the run does not watch the scratch folder.
         changes: dict[str, Any] = {"steps": number, "schedule_steps": None, "loggers": (), "eval_every": None}
-        config: TrainConfig = dataclasses.replace(from_json(TrainConfig, step.meta["train"]), **changes)
+        recorded = up_to_date(step.meta["train"])
+        config: TrainConfig = dataclasses.replace(from_json(TrainConfig, recorded), **changes)
         source = JoinedSource([self.old[0], self.learned])  # type: ignore[index]
-        meta = {**self._meta(), "train": {**step.meta["train"], "steps": number}}
+        meta = {**self._meta(), "train": {**recorded, "steps": number}}
         run = dataclasses.replace(self.place, workdir=self.scratch, mesh=parallel.make_mesh(config.fsdp))
         # `train` frees the devices of the arrays of what it is given.
         return train(restore(step.folder).detector, source, config, run, writer, meta)[0]

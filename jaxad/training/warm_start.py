@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
 from jaxad.detector import Detector
-from jaxad.errors import CheckpointError
-from jaxad.inference.steps import Step, newest
+from jaxad.errors import CheckpointError, DamagedError
+from jaxad.inference.steps import FOLDER, Step, newest, numbered, step_folders
 from jaxad.inference.stored_arrays import declared, read_arrays
 from jaxad.nn import module_state
 
@@ -35,6 +37,34 @@ def begin_from(detector: Detector, checkpoint: Path | str) -> dict[str, Any]:
     (arrays, record), _ = newest(checkpoint, lambda step: _parameters(step, detector, checkpoint))
     module_state.refill(detector, arrays)
     return record
+
+
+def origin_of(workdir: Path, checkpoint: Path | str) -> dict[str, Any] | None:
+    """What the newest checkpoint in `workdir` records of the warm start that its run began with.
+
+    A run that has steps of its own needs no other's: None where it has none, began without, or where `checkpoint` is
+    another place than the one recorded and there is a run or step there to compare with.
+    """
+    if not numbered(workdir / FOLDER):
+        return None
+    with suppress(DamagedError):
+        recorded = newest(workdir, lambda step: step.meta)[0].get("from")
+        if recorded is not None and (_is_named(checkpoint, recorded) or not _is_there(checkpoint)):
+            return recorded
+    return None
+
+
+def _is_named(checkpoint: Path | str, recorded: Mapping[str, Any]) -> bool:
+    """Whether a place is that of a record: the run as it was given, or the step of it that was taken."""
+    run = Path(recorded["run"])
+    return Path(checkpoint).absolute() in (run.absolute(), (run / FOLDER / str(recorded["step"])).absolute())
+
+
+def _is_there(checkpoint: Path | str) -> bool:
+    try:
+        return bool(step_folders(checkpoint))
+    except CheckpointError:
+        return False
 
 
 def _parameters(step: Step, detector: Detector, checkpoint: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:

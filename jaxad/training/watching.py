@@ -23,7 +23,7 @@ from jaxad.features import Encoder, FeatureCache
 from jaxad.inference.evaluation import score
 from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.nn import module_state
-from jaxad.training.loop import Evaluations, cut_short
+from jaxad.training.loop import Evaluations, Progress
 from jaxad.training.run_folder import Place
 from jaxad.training.step import DetectorTrainer, TrainState
 from jaxad.types import Record, Source
@@ -103,7 +103,7 @@ def evaluations(
     judge = _Judge(detector, trainer, watch.source, protocol, config, run)
     counts = {"images": len(watch.source), "of": watch.of}
     values = judge.on_holdout if config.eval_on == "holdout" else judge.on_test
-    return Evaluations(config.eval_on, config.eval_every, lambda state: {**counts, **values(state)})
+    return Evaluations(config.eval_on, config.eval_every, lambda state, told: {**counts, **values(state, told)})
 
 
 class _Judge:
@@ -122,16 +122,16 @@ class _Judge:
         self._detector: Detector | None = None
         self._features: FeatureCache | None = None
 
-    def on_test(self, state: TrainState) -> Mapping[str, float | None]:
+    def on_test(self, state: TrainState, told: Progress) -> Mapping[str, float | None]:
         """The means of the metrics over the categories."""
-        results = score(self._present(state), self._source, progress=cut_short, **self._how).results()
+        results = score(self._present(state), self._source, progress=told, **self._how).results()
         return metrics.summarize(results)
 
-    def on_holdout(self, state: TrainState) -> Mapping[str, float | None]:
+    def on_holdout(self, state: TrainState, told: Progress) -> Mapping[str, float | None]:
         """The loss, and how image scores are distributed."""
-        scores = measure_holdout(self._present(state), self._source, progress=cut_short, **self._how).scores
+        scores = measure_holdout(self._present(state), self._source, progress=told, **self._how).scores
         middle, high = np.quantile(scores, (0.5, 0.95))
-        values = {"loss": self._loss(state), "score_median": middle, "score_p95": high, "score_max": scores.max()}
+        values = {"loss": self._loss(state, told), "score_median": middle, "score_p95": high, "score_max": scores.max()}
         return {name: float(value) for name, value in values.items()}
 
     def _present(self, state: TrainState) -> Detector:
@@ -142,10 +142,10 @@ class _Judge:
             module_state.refill(self._detector, state.params if state.ema is None else state.ema)
         return self._detector
 
-    def _loss(self, state: TrainState) -> float:
+    def _loss(self, state: TrainState, told: Progress) -> float:
         """Mean loss of equal batches, the last one filled up with images from the beginning."""
         if self._features is None:
-            self._features = self._encoded()
+            self._features = self._encoded(told)
         images, mesh = len(self._features), self._run.mesh
         batches = math.ceil(images / self._config.batch_size)
         size = math.ceil(images / batches)
@@ -153,14 +153,14 @@ class _Judge:
         places, key = np.arange(batches * size) % images, jax.random.key(KEY)
         losses = []
         for number, part in enumerate(np.split(places, batches)):
-            cut_short()
+            told(len(part))
             losses.append(self._trainer.loss(state, self._features[part], jax.random.fold_in(key, number)))
         return float(np.mean(losses))
 
-    def _encoded(self) -> FeatureCache:
+    def _encoded(self, told: Progress) -> FeatureCache:
         """Features of the images as they are trained on: of whole images, or of their tiles."""
         source, tiling = self._source, self._untrained.tiling
         if tiling is not None:
             source = TiledSource(source, tiling, per_image=1, seed=KEY, workers=self._run.workers)
         encoder = Encoder(self._untrained, batch_size=BATCH, workers=self._run.workers, mesh=self._run.mesh)
-        return FeatureCache.build(self._untrained, source, encoder=encoder, progress=cut_short)
+        return FeatureCache.build(self._untrained, source, encoder=encoder, progress=told)

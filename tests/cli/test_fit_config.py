@@ -12,6 +12,7 @@ from jaxad import cli
 from jaxad.cli.fit import Fit
 from jaxad.cli.fit_several import FitSeveral
 from jaxad.config import DPDiffConfig, PatchBankConfig, TrainConfig
+from jaxad.inference.checkpoint import restore
 from jaxad.io.locks import occupied
 from jaxad.report.comparison.methods import grouped
 from jaxad.report.comparison.results import find_reports, read_results
@@ -59,6 +60,25 @@ def test_the_run_of_a_warm_start_is_a_path_or_what_a_run_recorded(tmp_path):
         file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "from": given}))
         assert parsed(*words).warm_start == found
     assert parsed(*words, "--from", "runs/c").warm_start == Path("runs/c")
+
+
+def test_another_step_than_the_one_that_a_run_began_with_is_not_taken(trained, tmp_path, capsys):
+    file, words = tmp_path / "config.json", ("fit", "--config", tmp_path / "config.json", "--workdir", "run")
+    step = trained.workdir / "checkpoints/12"
+    record = {"run": str(trained.workdir), "step": 12, "sha256": restore(step).sha256}
+    for run in (trained.workdir, step):
+        file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "from": {**record, "run": str(run)}}))
+        assert parsed(*words).warm_start == step
+    file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "from": {**record, "step": 3}}))
+    assert parsed(*words).warm_start == trained.workdir / "checkpoints/3"
+    file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "from": {**record, "sha256": "other"}}))
+    assert f"from: {step} is another step" in failure(capsys, *words)
+
+
+def test_a_run_of_before_there_were_loggers_is_read(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"system": "dpdiff", "data": {"data": "demo"}, "train": {"tensorboard": True}}))
+    assert parsed("fit", "--config", file, "--workdir", "run").train.loggers == ("tensorboard",)
 
 
 def test_settings_that_are_left_out_are_those_of_the_preset(tmp_path):

@@ -24,6 +24,7 @@ from jaxad.config import (
     setting,
     to_json,
 )
+from jaxad.config.training import up_to_date
 from jaxad.errors import ConfigError
 
 CONFIGS = [value for name, value in vars(jaxad.config).items() if name.endswith("Config") and name != "Config"]
@@ -43,6 +44,15 @@ def test_round_trip_keeps_tuples_and_missing_values():
     assert from_json(DPDiffConfig, values) == config
     assert from_json(DPDiffConfig, {"blocks": None}) == DPDiffConfig()
     assert from_json(TrainConfig, {"learning_rate": 1}).learning_rate == 1.0
+
+
+EARLIER = [({}, {}), ({"tensorboard": False}, {}), ({"tensorboard": True}, {"loggers": ["tensorboard"]})]
+
+
+@pytest.mark.parametrize(("before", "now"), EARLIER)
+def test_what_runs_of_earlier_versions_recorded_is_read(before, now):
+    for cls in (TrainConfig, FirstStageTrainConfig):
+        assert to_json(from_json(cls, up_to_date({"seed": 3, **before}))) == to_json(cls(seed=3)) | now
 
 
 def test_every_wrong_value_is_listed_at_once():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from jaxad.config import CLIPFusionConfig, DataConfig, VLMDiffConfig
+from jaxad.data.captions.writing import write_captions
 from jaxad.data.fit_options import CaptionOptions, FitData, FitOptions, LearnedReferenceOptions, ReferenceOptions
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
@@ -50,6 +51,17 @@ def test_captions_that_are_not_used_are_a_problem():
     (problem,) = CaptionOptions(captions=Path("texts")).problems(VLMDiffConfig(captions="never"), FitData("demo"))
     assert "captions = texts" in problem
     assert CaptionOptions(captions=Path("texts")).problems(VLMDiffConfig(), FitData("demo")) == []
+
+
+def test_test_images_are_watched_with_the_captions_that_condition_their_scores(folder, tmp_path):
+    test = FitData(f"folder:{folder}").load().test
+    ids = [record.identity for record in test.records]
+    texts = write_captions(tmp_path, "parts", "vlm", "pd", "test", ids, lambda images: images)
+    always, options = VLMDiffConfig(captions="always"), CaptionOptions(captions=texts)
+    assert [record.caption for record in options.watched(test, always).records] == ids
+    assert options.watched(test, VLMDiffConfig()) is CaptionOptions().watched(test, always) is test
+    with pytest.raises(DataError, match="no file test_captions"):
+        CaptionOptions(captions=tmp_path).watched(test, always)
 
 
 def test_the_evaluation_is_given_the_captions_that_it_needs(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxad.inference.uncaptioned import Uncaptioned
 from jaxad.serve.settings import ServeSettings
 from tests.compilations import counted
 from tests.serve.clients import ask, form, picture, serving
@@ -173,6 +174,14 @@ def test_a_caption_comes_with_its_image(inspector, monkeypatch):
         for query in ("?caption=a%20dark%20disc", ""):
             assert ask(port, picture(), f"/inspect{query}")[0] == 200
     assert seen == ["a dark disc", ""]
+    # One whose threshold was measured with captions decides nothing without.
+    measured = {"kind": "vlm, pd", "images": 10, "missing": 0}
+    monkeypatch.setattr(inspector, "_uncaptioned", Uncaptioned(inspector.detector, measured))
+    with serving(inspector) as (port, _):
+        status, answer = ask(port, picture())
+        assert (status, "measured with captions of vlm, pd" in answer["detail"]) == (422, True)
+        assert "?caption=" in answer["detail"]
+        assert ask(port, picture(), "/inspect?caption=a%20dark%20disc")[0] == 200
 
 
 def test_a_failure_of_the_detector_is_no_end(inspector, monkeypatch):

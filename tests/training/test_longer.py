@@ -63,6 +63,22 @@ def test_24_then_48_steps_equal_48_straight_bit_for_bit(parts, tmp_path, changes
     assert rows(twice.workdir) == rows(straight.workdir)
 
 
+def test_a_run_does_not_end_at_a_step_that_was_saved_on_the_way(trained, tmp_path):
+    """What detectors measure after the last step would be missing there."""
+    run = shutil.copytree(trained.workdir, tmp_path / "run")
+    settings = json.loads((run / "config.json").read_text())
+
+    def asked(steps):
+        return claim(run, {**settings, "train": {**settings["train"], "steps": steps}}, RESOURCES)
+
+    # The step before the last.
+    shutil.rmtree(run / "checkpoints/12")
+    (saved,) = (int(folder.name) for folder in (run / "checkpoints").iterdir())
+    with pytest.raises(CheckpointError, match=rf"train.steps: 12 there, {saved} now \(step {saved} was saved on"):
+        asked(saved)
+    assert asked(saved + 1) == asked(12) == []
+
+
 def test_a_cosine_that_ended_is_another_training_unless_its_end_was_given(trained, tmp_path):
     run = shutil.copytree(trained.workdir, tmp_path / "run")
     shutil.rmtree(run / "checkpoints")

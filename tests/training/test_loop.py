@@ -4,16 +4,23 @@ import math
 import os
 import signal
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from jaxad import parallel
+from jaxad.config import TrainConfig
 from jaxad.errors import TrainingError
+from jaxad.io.progress import Reporter
 from jaxad.io.signals import ONCE, Stopped, held, listening
 from jaxad.parallel import LostProcessError
+from jaxad.training import loop, run_folder
+from jaxad.training.log import read_metrics
 from jaxad.training.loop import train_loop
+from jaxad.training.run_folder import Place
 
 
 class Counter:
@@ -46,6 +53,75 @@ def test_steps_are_logged_and_saved_when_due_and_the_last_is_left_to_the_caller(
     assert [int(values["loss"]) for values in logged.values()] == [2, 5, 8, 11]
     assert len({values["loss"] % 1 for values in logged.values()}) == 4
     assert error is None
+
+
+def test_what_is_evaluated_is_saved_before_where_looking_could_lose_it(monkeypatch):
+    """The end, and with several processes, of which one may fail while the others wait, every step."""
+    settings = {"start": 0, "steps": 5, "key": jax.random.key(0), "log_every": 9, "save_every": 9}
+    whole = ["look 2", "look 4", "save 5", "look 5"]
+    for processes, expected in ((1, whole), (2, ["save 2", "look 2", "save 4", *whole[1:]])):
+        done = []
+        monkeypatch.setattr(loop.jax, "process_count", lambda processes=processes: processes)
+        monkeypatch.setattr(loop.parallel, "agreed_stop", lambda step, asked: None)
+        monkeypatch.setattr(loop.parallel, "with_others", nullcontext)
+        monkeypatch.setattr(loop.parallel, "to_host", lambda metrics: metrics)
+        train_loop(
+            Counter(),
+            0,
+            float,
+            on_log=lambda *_: None,
+            on_save=lambda step, _, done=done: done.append(f"save {step}"),
+            on_evaluation=lambda step, _, done=done: done.append(f"look {step}"),
+            evaluates=lambda step: step % 2 == 0 or step == 5,
+            **settings,
+        )
+        assert done == expected
+
+
+def resumed_after_3(folder, values, steps=4):
+    """Steps from the third on, with evaluations there and after the last -> rows by step, saved steps, warnings."""
+    saved, warned = [], []
+    reporter = Reporter(quiet=True)
+    reporter.warn = warned.extend
+    place = Place(folder, parallel.make_mesh(), None, reporter)
+    how = {"place": place, "settings": {}, "on_save": lambda step, _: saved.append(step)}
+    evaluations = loop.Evaluations("holdout", 3, values)
+    config = TrainConfig(steps=steps)
+    loop.run_steps(Counter(), 3, float, config, resumed=3, steps=steps, evaluations=evaluations, **how)
+    rows = read_metrics(folder / "evaluations-holdout.csv")
+    return {int(row.pop("step")): row for row in rows}, saved, warned
+
+
+def test_what_only_warned_on_the_way_does_so_after_resuming_and_what_is_not_finite_is_undefined(tmp_path):
+    def values(state, told):
+        if state == 3:
+            raise OSError("busy")
+        return {"loss": math.nan, "score_max": 2.0}
+
+    rows, _, warned = resumed_after_3(tmp_path, values)
+    assert [(step, row["loss"], row["score_max"]) for step, row in rows.items()] == [(4, "", "2.0")]
+    assert ["step 3 (" in line for line in warned if "busy" in line] == [True]
+
+
+def test_a_signal_does_not_lose_the_last_evaluation(tmp_path, monkeypatch):
+    """After the last step, which is saved, no resumed run would make up for it."""
+
+    def values(state, told):
+        told(1)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(loop.signals, "asked", lambda: signal.SIGTERM)
+    rows, saved, warned = resumed_after_3(tmp_path, values)
+    assert (list(rows), saved, warned) == ([4], [4], [])
+
+
+def test_evaluations_are_no_time_of_training(monkeypatch):
+    monkeypatch.setattr(run_folder, "time", SimpleNamespace(perf_counter=iter([10.0, 11.0, 111.0, 112.0]).__next__))
+    speed = run_folder.Speed(0, 4)
+    speed(1)
+    with speed.pause():
+        pass
+    assert speed(2) == 4 / 2
 
 
 def test_a_resumed_loop_does_as_the_whole_one_did():

@@ -9,7 +9,7 @@ import pytest
 from jaxad.errors import ConfigError
 from jaxad.training import trace
 from jaxad.training.loop import train_loop
-from jaxad.training.trace import Trace, check_range, read_range
+from jaxad.training.trace import Trace, check_range, late, read_range
 from tests.training.test_loop import Counter
 
 
@@ -23,6 +23,12 @@ def test_steps_are_counted_from_1_and_lie_in_the_run():
     check_range((1, 3), 3)
     with pytest.raises(ConfigError, match="steps of the 3"):
         check_range((2, 4), 3)
+
+
+def test_steps_that_are_done_cannot_be_traced():
+    assert late(None, 5) == late((6, 7), 5) == []
+    assert "begins with step 6" in late((5, 6), 5)[0]
+    assert "none to trace" in late((4, 5), 5)[0]
 
 
 @pytest.fixture
@@ -62,6 +68,21 @@ def test_a_training_that_ends_early_leaves_a_whole_trace(calls, tmp_path):
     with Trace((1, 9), tmp_path) as tracing, pytest.raises(ZeroDivisionError):
         train_loop(Told(), 0, float, start=0, **settings, **nothing, trace=tracing)
     assert [call[0] for call in calls] == ["start", "stop"]
+
+
+@pytest.mark.parametrize("failing", ["start_trace", "stop_trace"])
+def test_a_profiler_that_fails_is_told_of_once_and_costs_nothing(calls, tmp_path, monkeypatch, failing):
+    monkeypatch.setattr(trace.jax.profiler, failing, lambda *_: 1 / 0)
+    settings, warned = {"steps": 4, "key": jax.random.key(0), "log_every": 3, "save_every": 4}, []
+    logged = {}
+    Told.steps = 0
+    with Trace((1, 2), tmp_path, warned.extend) as tracing:
+        train_loop(Told(), 0, float, start=0, on_log=logged.__setitem__, on_save=dict, **settings, trace=tracing)
+    assert list(logged) == [3, 4]
+    with Trace((1, 9), tmp_path, warned.extend) as tracing, pytest.raises(KeyError):
+        train_loop(Told(), 0, {0: 0.0}.__getitem__, start=0, on_log=dict, on_save=dict, **settings, trace=tracing)
+    assert [line.split(": ")[0] for line in warned] == [str(tmp_path / "profile")] * 2
+    assert "division by zero" in warned[0]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from PIL import Image
 
 import jaxad
 from jaxad import cli
-from jaxad.config import DataConfig
+from jaxad.config import DataConfig, TrainConfig, to_json
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.card import CARD
@@ -19,6 +19,7 @@ from jaxad.inference.predictor import Predictor
 from jaxad.inference.rechoose import read_decided, rechoose
 from jaxad.io.progress import Reporter
 from jaxad.testing import BACKBONE, make_parts, toy_model, toy_training
+from jaxad.training import trainer
 from jaxad.training import update as updating
 from jaxad.training.update import update
 from jaxad.training.verification import verify
@@ -203,12 +204,16 @@ def test_statistics_are_those_of_old_and_new_images(data, alarms, tmp_path):
     assert_bit_equal(jaxad.restore(tmp_path / "run").detector, padim().remember(both))
 
 
-def test_training_goes_on_with_old_and_new_images_and_again(data, alarms, tmp_path):
+def test_training_goes_on_with_old_and_new_images_and_again(data, alarms, tmp_path, monkeypatch):
     config = toy_training()
-    fitted(toy_model(), data, tmp_path / "run", config)
+    with monkeypatch.context() as earlier:
+        more = {TrainConfig: {"tensorboard": False}}
+        earlier.setattr(trainer, "to_json", lambda config: to_json(config) | more.get(type(config), {}))
+        fitted(toy_model(), data, tmp_path / "run", config)
     done = update(tmp_path / "run", origin(alarms), steps=3)
     restored = jaxad.restore(tmp_path / "run")
     assert (done.step, restored.meta["step"], restored.meta["train"]["steps"]) == (15, 15, 15)
+    assert "from" in restored.meta
     assert restored.meta["data"]["images"] == len(data.train) + 7
     before, after = arrays(jaxad.restore(tmp_path / "run/checkpoints/12").detector), arrays(restored.detector)
     assert before.keys() == after.keys()

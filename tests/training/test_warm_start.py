@@ -16,7 +16,7 @@ from jaxad.errors import CheckpointError, ConfigError
 from jaxad.nn import module_state
 from jaxad.testing import BACKBONE, toy_model, toy_training
 from jaxad.training.run_folder import claim
-from jaxad.training.warm_start import begin_from
+from jaxad.training.warm_start import begin_from, origin_of
 from tests.training.test_run_folder import RESOURCES
 
 
@@ -59,6 +59,11 @@ def test_a_run_begins_there_and_records_it(parts, trained, tmp_path):
     moved = shutil.copytree(trained.workdir, tmp_path / "moved")
     again = jaxad.fit(toy_model(), parts.train, config, workdir=run.workdir, warm_start=moved / "checkpoints/12")
     assert again.seconds == 0
+    assert jaxad.fit(toy_model(), parts.train, config, workdir=run.workdir, warm_start=tmp_path / "gone").seconds == 0
+    # A run that has steps of its own needs the other no more, wherever that is.
+    assert origin_of(run.workdir, tmp_path / "gone") == origin_of(run.workdir, trained.workdir) == recorded
+    assert origin_of(run.workdir, trained.workdir / "checkpoints/12") == recorded
+    assert origin_of(run.workdir, moved) is origin_of(tmp_path, trained.workdir) is None
     with pytest.raises(CheckpointError, match=r"from\.sha256: '[0-9a-f]{64}' there, None now"):
         jaxad.fit(toy_model(), parts.train, config, workdir=run.workdir)
     settings = json.loads((run.workdir / "config.json").read_text())

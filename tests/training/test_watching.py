@@ -15,7 +15,7 @@ from jaxad.errors import ConfigError
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import Stopped, listening
 from jaxad.testing import toy_model, toy_training
-from jaxad.training import watching
+from jaxad.training import trainer, watching
 from jaxad.training.log import read_evaluations, read_metrics
 from jaxad.training.watching import evenly, watched
 from jaxad.types import Record
@@ -64,7 +64,9 @@ def test_a_watched_training_ends_with_the_same_bits(trained, seen):
     assert_bit_equal(seen.model, trained.model)
     assert seen.threshold == trained.threshold
     assert rows(seen.workdir) == rows(trained.workdir)
-    assert jaxad.restore(seen.workdir).meta["train"]["eval_every"] == 5
+    saved = jaxad.restore(seen.workdir)
+    assert_bit_equal(saved.detector, trained.model)
+    assert saved.meta["train"]["eval_every"] == 5
 
 
 def test_a_hold_out_gives_its_loss_and_how_scores_are_distributed(seen):
@@ -156,6 +158,16 @@ def test_an_evaluation_that_fails_on_the_way_costs_no_step(parts, trained, tmp_p
     assert_bit_equal(run.model, trained.model)
     assert read_evaluations(run.workdir, 12)["holdout"]["steps"] == [0, 10, 12]
     assert [line for line in reporter.warned if "step 5" in line and "Input/output error" in line]
+
+
+@pytest.mark.parametrize(("changes", "named"), [({"levels": (300, 100)}, "dpdiff"), ({}, "promptad")])
+def test_what_is_judged_by_after_its_last_step_alone_is_not_watched(changes, named):
+    model = toy_model(**changes)
+    if named == "promptad":
+        model = object.__new__(jaxad.PromptAD)
+    with pytest.raises(ConfigError, match=f"eval_every = 5: {named} needs"):
+        trainer._check_asked(model, toy_training(eval_every=5), None, None)
+    trainer._check_asked(toy_model(), toy_training(eval_every=5), None, None)
 
 
 def test_one_that_fails_before_the_first_step_is_an_error(parts, tmp_path, monkeypatch):

@@ -39,22 +39,28 @@ class CaptionList(NamedTuple):
 def read_captions(path: Path, split: str) -> CaptionList:
     """Reads a folder, one captions file with its labels beside it, or a COCO annotation file; see `Captions.load`."""
     if path.is_dir():
-        return _joined(path, _parts(path, split))
+        return _joined(path, _parts(path, split), split)
     if path.name.startswith(("train_captions_", "test_captions_")):
-        return _joined(path, [Part(path)])
+        return _joined(path, [Part(path)], "")
     return _coco(path)
 
 
 def kind_of(path: Path) -> str:
     """Captioner and prompt, such as "internvl2-8b, pd", by the published names; "" where these do not tell."""
     if (match := _COCO.fullmatch(path.name)) is not None:
-        return f"{_AUTHORS.get(match['vlm'], match['vlm'])}, coco"
+        return named(f"{match['vlm']}, coco")
     match = _FOLDER.fullmatch((path.parent if path.suffix == ".json" else path).absolute().name)
     if match is None:
         return ""
     # The authors' captioner has one prompt for COCO, whatever its folder is called.
     prompt = "coco" if match["data"] == "coco" else match["prompt"]
-    return f"{_AUTHORS.get(match['vlm'], match['vlm'])}, {prompt}"
+    return named(f"{match['vlm']}, {prompt}")
+
+
+def named(kind: str) -> str:
+    """A kind as `kind_of` says it, of one with the name that the authors have for the captioner, as older runs have."""
+    vlm, comma, prompt = kind.partition(", ")
+    return f"{_AUTHORS.get(vlm, vlm)}{comma}{prompt}"
 
 
 class Part(NamedTuple):
@@ -86,7 +92,7 @@ def _parts(folder: Path, split: str) -> list[Part]:
     return sorted(ordered, key=lambda part: (part.start or 0, part.end or 0))
 
 
-def _joined(source: Path, parts: Sequence[Part]) -> CaptionList:
+def _joined(source: Path, parts: Sequence[Part], split: str) -> CaptionList:
     """The captions of parts in order.
 
     Raises:
@@ -99,8 +105,8 @@ def _joined(source: Path, parts: Sequence[Part]) -> CaptionList:
             read.append((part, read_lists(part)))
     problems.stop(f"{source}: the captions cannot be used:")
     lists = [found for _, found in read]
-    if len(lists) > 1 and all(found.ids == lists[0].ids for found in lists):
-        # Each of the files has all images, as those that the authors' captioner writes of the test images.
+    if split == "test" and all(found.ids == lists[0].ids for found in lists):
+        # Each of the files has all images: the authors' captioner writes those of the test again with every part.
         return lists[0]
     problems += _gaps(source, parts)
     if len(lists) > 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jaxad.data.captions.attach import Captions, with_captions
+from jaxad.data.captions.files import named
 from jaxad.data.source import ImageSource
 from jaxad.errors import DataError
 from jaxad.io.progress import Reporter
@@ -92,6 +93,7 @@ def other_kind(measured: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         measured: what `record_of` says of the images that the run was fitted on, as its hold-out has them.
         now: the same of the images that are to be judged.
     """
+    measured, now = ({**record, "kind": named(record.get("kind") or "")} for record in (measured, now))
     theirs, mine = (_described(record) for record in (measured, now))
     if bool(theirs) == bool(mine) and (theirs == mine or not (measured.get("kind") and now.get("kind"))):
         return ""

@@ -24,6 +24,9 @@ from jaxad.io.json_files import LIST, Faults, parse_json
 from jaxad.io.places import expanded
 from jaxad.io.untrusted import bytes_of
 
+SETTINGS = "captioner.json"
+"""Says how the captions in its folder were made; those that `jaxad caption` writes have it."""
+
 Texts = Callable[[Sequence[str]], Iterable[str]]
 """Given images, yields their captions in that order."""
 
@@ -181,6 +184,8 @@ class CaptionFiles:
             self._write_lists({**known, **new})
         for journal in journals:
             journal.unlink()
+            # Of lists in parts. After the captions, which cannot be read without.
+            Part(journal).labels.unlink(missing_ok=True)
         return True
 
     def _key(self, image: str) -> str:
@@ -193,10 +198,7 @@ class CaptionFiles:
 
     def _listed(self) -> dict[str, str]:
         """The captions in the lists, by image."""
-        if parts := [file.name for file in self._parts(".json") if file != self.lists.captions]:
-            raise DataError(
-                f"{self.folder}: holds {', '.join(parts)}, which are written in one file here; give another folder"
-            )
+        self._shards()
         if not self.lists.captions.exists():
             return {}
         # Where writing was interrupted between the two, the labels are ahead.
@@ -214,8 +216,18 @@ class CaptionFiles:
         return file.with_name(f"{file.stem}.journal" if share is None else f"{file.stem}_{share[0]}_{share[1]}.journal")
 
     def _journals(self) -> dict[Path, list[tuple[str, str]]]:
-        """Images and captions in all journals of the split."""
-        return {file: _entries(file)[0] for file in self._parts(".journal")}
+        """Images and captions in all journals of the split, and in the lists in parts that jaxad wrote before."""
+        journals = {file: _entries(file)[0] for file in self._parts(".journal")}
+        lists = {file: read_lists(Part(file)) for file in self._shards()}
+        return journals | {file: [*zip(found.ids, found.texts, strict=True)] for file, found in lists.items()}
+
+    def _shards(self) -> list[Path]:
+        """Lists in parts, as jaxad wrote them before; DataError where they are somebody else's."""
+        shards = [file for file in self._parts(".json") if file != self.lists.captions]
+        if shards and not (self.folder / SETTINGS).is_file():
+            names = ", ".join(file.name for file in shards)
+            raise DataError(f"{self.folder}: holds {names}, which are written in one file here; give another folder")
+        return shards
 
     def _parts(self, suffix: str) -> list[Path]:
         """Files of the split, whole or in parts."""

@@ -137,6 +137,11 @@ class DPDiff(StandardizedDetector, Trainable):
         _, mean, covariance = moments(stream, 1, self.channels)
         return wiener.fit(mean[0], covariance[0])
 
+    @property
+    def finishes(self) -> bool:
+        """With levels, whose means are to be measured, or an image score by residuals of remembered patches."""
+        return self.level_means is not None or self.config.image_score == "excess"
+
     def finish(self, features: Iterable[Features]) -> None:
         """The mean residual of the training features at each of `config.levels`; until then all count as they are.
 

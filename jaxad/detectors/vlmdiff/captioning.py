@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.writing import CaptionFiles
+from jaxad.data.captions.writing import SETTINGS, CaptionFiles
 from jaxad.errors import DataError
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import read_object
@@ -36,7 +36,6 @@ PROMPTS = {
 NUMBERED = ("coco", "coco_ad")
 """Data sets whose published labels are image numbers."""
 
-SETTINGS = "captioner.json"
 PATIENCE = 1500
 """Times, 0.02 seconds apart, that shards ask for a lock that others of them hold for a moment."""
 LONGEST = 60

@@ -39,10 +39,10 @@ from jaxad.nn import module_state
 from jaxad.training.autoencoder.loss import AUTOENCODER, DISCRIMINATOR, LPIPS
 from jaxad.training.autoencoder.step import AutoencoderTrainer, normalization_of, normalized
 from jaxad.training.logger import check_loggers
-from jaxad.training.loop import Evaluations, cut_short, run_steps
+from jaxad.training.loop import Evaluations, Progress, run_steps
 from jaxad.training.run_folder import Place, claim, content_hash, in_use, require_room_for_steps
 from jaxad.training.step import TrainState
-from jaxad.training.trace import check_range
+from jaxad.training.trace import check_range, late
 from jaxad.types import Source, View
 
 FOLDER, PICTURE = "autoencoder", "reconstructions.png"
@@ -162,6 +162,7 @@ def _fit(
             state = writer.restore_training(resumed, state)
         if resumed == steps:
             reporter.say(f"{visible(workdir)} is complete; nothing to train")
+            reporter.warn(late(place.profile, steps))
         elif resumed:
             reporter.say(f"resuming {visible(workdir)} after step {resumed}")
 
@@ -197,7 +198,9 @@ def _fit(
                     on_save=save,
                     evaluations=watched and Evaluations("holdout", train.eval_every or steps, watched),
                 )
-                writer.save_training(steps, state, meta=meta)
+                # Else it was saved before it was evaluated.
+                if watched is None:
+                    writer.save_training(steps, state, meta=meta)
         # Also where a run was stopped between its last step and this.
         result = export(state)
     seconds = time.perf_counter() - began
@@ -342,14 +345,14 @@ class _Reconstructed:
     def __init__(self, trainer: AutoencoderTrainer, images: np.ndarray):
         self._trainer, self._images, self._reconstruct = trainer, images, None
 
-    def __call__(self, state: TrainState) -> Mapping[str, float | None]:
+    def __call__(self, state: TrainState, told: Progress) -> Mapping[str, float | None]:
         autoencoder = self._trainer.autoencoder(state)
         graphdef, arrays = module_state.split(autoencoder)
         if self._reconstruct is None:
             self._reconstruct = jax.jit(partial(_reconstruct, graphdef, self._trainer.config))
         arrays, errors = jax.device_put(arrays), []
         for image in self._images:
-            cut_short()
+            told(1)
             errors.append(np.abs(np.asarray(self._reconstruct(arrays, image[None]))[0].astype(float) - image).mean())
         return {"images": len(self._images), "absolute_error": float(np.mean(errors))}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,11 @@ class MLflow:
                 self._client.log_param(made.info.run_id, key, str(value)[:LONGEST])
         self._id = file.read_text("utf-8")
         self._client.update_run(self._id, status="RUNNING")
+        # It keeps what it gets twice, as after a kill, twice.
+        names = self._client.get_run(self._id).data.metrics
+        histories = {name: self._client.get_metric_history(self._id, name) for name in names}
+        self._last = {name: max(metric.step for metric in history) for name, history in histories.items()}
+        self._handled = sys.exception()
 
     def _experiment(self, name: str, folder: Path) -> str:
         """A new experiment; one in the run's folder keeps its artifacts there too, and not where the process stands."""
@@ -52,15 +58,19 @@ class MLflow:
         return self._client.create_experiment(name, artifact_location=own)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """A metric for each value."""
+        """A metric for each value that it does not have yet."""
         from mlflow.entities import Metric  # type: ignore[import-not-found]
 
         now = int(time.time() * 1000)
-        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+        new = {name: value for name, value in values.items() if step > self._last.get(name, -1)}
+        self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
 
     def close(self) -> None:
-        """Marks the run as ended."""
-        self._client.set_terminated(self._id)
+        """Marks the run as finished, or as what the exception on its way out says."""
+        error = sys.exception()
+        ended = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        # One that was being handled when the run began is none of the run.
+        self._client.set_terminated(self._id, "FINISHED" if error is self._handled else ended)
 
 
 def _flat(values: Mapping, at: str = "") -> list[tuple[str, object]]:

@@ -214,6 +214,10 @@ def test_test_images_that_are_written_again_beside_every_part(tmp_path):
     folder = publish(tmp_path, part="_2_4", split="test", texts=("other", "words", "now"))
     found = Captions.load(folder, "test")
     assert (found.ids, found.texts) == (IDS, TEXTS)
+    # Of training images each part has its own.
+    for part in ("_0_3", "_3_6"):
+        publish(tmp_path, part=part)
+    assert len(Captions.load(folder).ids) == 6
 
 
 def test_image_numbers_without_a_list(tmp_path):

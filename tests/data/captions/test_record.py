@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.record import caption_record, described, lacking, record_of
+from jaxad.data.captions.record import caption_record, described, lacking, other_kind, record_of
 from jaxad.data.captions.writing import write_captions
 from jaxad.io.progress import Reporter
 
@@ -28,6 +28,13 @@ def test_record_of_training_captions(parts, tmp_path, said):
     assert caption_record(train, captions, "train", Reporter(), besides=holdout) == recorded
     # Those of the hold-out are not too many.
     assert said == ["1 captions are of no train image here, the first of tile/train/good/zzz.png"]
+
+
+@pytest.mark.parametrize("vlm", ["internvl", "internvl2-8b"])
+def test_a_threshold_holds_for_captions_of_the_same_captioner_whatever_it_was_called(vlm):
+    now = {"kind": "internvl2-8b, pd", "images": 4, "missing": 0}
+    assert other_kind({**now, "kind": f"{vlm}, pd"}, now) == other_kind(now, {**now, "kind": f"{vlm}, pd"}) == ""
+    assert "captions of internvl2-8b, pa" in other_kind({**now, "kind": f"{vlm}, pa"}, now)
 
 
 def test_images_without_caption_are_named_up_to_a_number(parts):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from jaxad.data.captions.attach import Captions
-from jaxad.data.captions.writing import CaptionFiles, write_captions
+from jaxad.data.captions.writing import SETTINGS, CaptionFiles, write_captions
 from jaxad.errors import DataError
 from jaxad.io import atomic
 
@@ -173,6 +173,16 @@ def test_lists_in_parts_are_left_to_their_owner(files, tmp_path):
         (files.folder / f"train_{kind}_parts_vlm_0_1.json").write_text(json.dumps(IDS[:1]))
     with pytest.raises(DataError, match=r"holds train_captions_parts_vlm_0_1\.json"):
         write(tmp_path)
+
+
+def test_lists_in_parts_of_an_earlier_version_are_taken(files, tmp_path):
+    """As shards wrote them that were interrupted before all were done, beside their settings."""
+    (files.folder / SETTINGS).write_text("{}")
+    for kind, content in (("captions", texts(IDS[4:8])), ("labels", IDS[4:8])):
+        (files.folder / f"train_{kind}_parts_vlm_4_8.json").write_text(json.dumps(content))
+    assert write(tmp_path) == [[*IDS[:4], *IDS[8:]]]
+    assert names(files.folder) == [SETTINGS, *LISTS]
+    assert Captions.load(files.folder).attach(IDS).texts == texts(IDS)
 
 
 def test_image_numbers(tmp_path):
