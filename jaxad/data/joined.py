@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, groupby
+from typing import cast
 
 import numpy as np
 
@@ -52,6 +53,14 @@ class JoinedSource:
             raise DataError(f"{self.name}: parts of different tiles cannot be joined; cut all of them alike")
         self.tiling: Tiling | None = next(iter(tilings), None)
         self._ends = list(accumulate(map(len, self.parts)))
+
+    def select(self, indices: Iterable[int], name: str | None = None) -> JoinedSource:
+        """The images at `indices`, in that order, under another name if one is given; every part must offer it too."""
+        parts: list[Source] = []
+        for _, run in groupby(map(self._place, indices), key=lambda found: id(found[0])):
+            (part, first), *others = run
+            parts.append(cast("ImageSource", part).select([first, *(place for _, place in others)]))
+        return JoinedSource(parts, name or self.name)
 
     def __len__(self) -> int:
         return len(self.records)

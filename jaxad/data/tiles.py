@@ -6,7 +6,7 @@ import copy
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,6 +134,14 @@ class TiledSource:
         """The same tiles, images of 16 bits read at other depths."""
         other = copy.copy(self)
         other.source = self.source.at_depths(depths)  # type: ignore[attr-defined]
+        other._forget()
+        return other
+
+    def select(self, indices: Iterable[int], name: str | None = None) -> TiledSource:
+        """The tiles at `indices`, in that order, under another name if one is given."""
+        other = copy.copy(self)
+        other.name, other.places = name or self.name, [self.places[index] for index in indices]
+        other.records = tuple(self._record(*place) for place in other.places)
         other._forget()
         return other
 

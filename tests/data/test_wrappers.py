@@ -82,6 +82,16 @@ def test_gray_values_and_sizes_are_those_of_the_images(source, wrapper):
             np.testing.assert_array_equal(mask > 0, plain)
 
 
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_selection_has_the_images_of_those_places_in_that_order(source, wrapper):
+    made = WRAPPERS[wrapper](source)
+    places = [len(made) - 1, 1, 2]
+    chosen = made.select(places)
+    assert chosen.records == tuple(made.records[place] for place in places)
+    for sample, place in zip((chosen[index] for index in range(3)), places, strict=True):
+        np.testing.assert_array_equal(sample.image, made[place].image)
+
+
 def test_parts_without_gray_values_or_sizes_are_joined_all_the_same(source):
     loose = ImageList([np.zeros((7, 9, 3), np.uint8)])
     made = JoinedSource([loose, source])
