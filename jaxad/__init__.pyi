@@ -61,13 +61,13 @@ from .report.comparison.comparison import compare as compare
 from .report.evaluated import Report as Report
 from .report.evaluated import evaluate as evaluate
 from .report.page import write_report as write_report
+from .training.fit import Run as Run
+from .training.fit import fit as fit
 from .training.logger import LoggedRun as LoggedRun
 from .training.logger import Logger as Logger
 from .training.logger import register_logger as register_logger
 from .training.sweep import Sweep as Sweep
 from .training.sweep import sweep as sweep
-from .training.trainer import Run as Run
-from .training.trainer import fit as fit
 from .types import Batch as Batch
 from .types import Explanation as Explanation
 from .types import Features as Features

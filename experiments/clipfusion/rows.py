@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -115,18 +116,18 @@ class Row:
         return CLIPFusionConfig.preset(self.preset, **{**given, **self.changes})
 
 
-class TrainedRow(Row):
+class TrainedRow(Row, ABC):
     """A row of a detector that is trained on its references; each of its runs sees the test images by itself."""
 
     system: ClassVar[str]
 
+    @abstractmethod
     def networks(self, config: Any) -> CLIPFusionConfig:
         """What names the networks that such settings need."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fitted(self, config: Any, networks: FusionNetworks, source: Source, workdir: Path, seed: int) -> Any:
         """The detector, once it is trained on these references."""
-        raise NotImplementedError
 
 
 def run(

@@ -56,7 +56,7 @@ class Demo(Command):
         from jaxad.inference.figures import figures
         from jaxad.io.progress import Reporter
         from jaxad.report.page import write_report
-        from jaxad.training.trainer import fit
+        from jaxad.training.fit import fit
 
         settings = TrainConfig.preset("small", steps=self.steps, seed=self.seed)
         settings.check()

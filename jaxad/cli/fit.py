@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jaxad.data import DataSet, Region, Tiling
     from jaxad.data.fit_options import FitData
     from jaxad.io.progress import Reporter
-    from jaxad.training.trainer import Run
+    from jaxad.training.fit import Run
 
 AUTOENCODER = "autoencoder"
 """What `jaxad fit` takes besides detectors: VLMDiff's first stage."""
@@ -159,7 +159,7 @@ class Fit(FitCommand):
         from jaxad.cli._threshold_table import print_threshold
         from jaxad.data.region import of_categories
         from jaxad.io.text import visible
-        from jaxad.training.trainer import fit
+        from jaxad.training.fit import fit
 
         seed, given = self.train.seed if self.train else 0, self.regions()
         regions = dataset.regions if given is None else of_categories(given, dataset.categories)

@@ -44,11 +44,10 @@ class Linear(nnx.Linear):
         """[... i] -> [... o]."""
         dtype = str(jnp.dtype(self.dtype or jnp.float32))
         output = dtype if self.rounded else "float32"
-        product: Any = _matmul(inputs, self.kernel[...], dtype, output)
+        y = product(inputs, self.kernel[...], dtype, output)
         if self.bias is None:
-            return product
-        bias = self.bias[...].reshape((1,) * (product.ndim - 1) + (-1,))
-        return (product + bias).astype(output)
+            return y
+        return (y + self.bias[...].reshape((1,) * (y.ndim - 1) + (-1,))).astype(output)
 
 
 class Conv(nnx.Conv):
@@ -154,35 +153,13 @@ def _rounded(kernel, dtype):
 _rounded.defvjp(lambda kernel, dtype: (_rounded(kernel, dtype), None), lambda dtype, saved, gradient: (gradient,))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _matmul(x, kernel, dtype, output):
-    return jnp.matmul(x.astype(dtype), whole(kernel.astype(dtype)), preferred_element_type=output)
-
-
-def _matmul_forward(x, kernel, dtype, output):
-    # Empty arrays carry the types of x and kernel, which their gradients must have.
-    types = jnp.zeros(0, x.dtype), jnp.zeros(0, kernel.dtype)
-    return _matmul(x, kernel, dtype, output), (x.astype(dtype), kernel.astype(dtype), *types)
-
-
-def _matmul_backward(dtype, output, saved, gradient):
-    x, kernel, like_x, like_kernel = saved
-    gradient = gradient.astype(dtype)
-    to_x = jnp.matmul(gradient, whole(kernel).T, preferred_element_type=like_x.dtype)
-    rows, columns = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
-    # Over several devices this is also the type in which their sums are added.
-    return to_x, jnp.matmul(rows.T, columns, preferred_element_type=jnp.float32).astype(like_kernel.dtype)
-
-
-_matmul.defvjp(_matmul_forward, _matmul_backward)
-
-
 def product(x: Array, y: Array, dtype: Any, output: Any) -> jax.Array:
-    """The product of two stacks of matrices, which runs in `dtype` and accumulates in float32, forwards and backwards.
+    """A product of matrices, which runs in `dtype` and accumulates in float32, forwards and backwards.
 
     Args:
         x: [... n i].
-        y: [... i o]; its gradient is float32 until it is cast to the type of y.
+        y: a stack [... i o] as x has it, or one kernel [i o] for all, which every device has whole (`whole`); its
+            gradient is float32 until it is cast to the type of y.
         dtype: compute type.
         output: type of the result.
 
@@ -195,10 +172,11 @@ def product(x: Array, y: Array, dtype: Any, output: Any) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, y, dtype, output):
-    return jnp.matmul(x.astype(dtype), y.astype(dtype), preferred_element_type=output)
+    return jnp.matmul(x.astype(dtype), _gathered(y.astype(dtype)), preferred_element_type=output)
 
 
 def _product_forward(x, y, dtype, output):
+    # Empty arrays carry the types of x and y, which their gradients must have.
     types = jnp.zeros(0, x.dtype), jnp.zeros(0, y.dtype)
     return _product(x, y, dtype, output), (x.astype(dtype), y.astype(dtype), *types)
 
@@ -206,11 +184,19 @@ def _product_forward(x, y, dtype, output):
 def _product_backward(dtype, output, saved, gradient):
     x, y, like_x, like_y = saved
     gradient = gradient.astype(dtype)
-    to_x = jnp.matmul(gradient, y.mT, preferred_element_type=like_x.dtype)
+    to_x = jnp.matmul(gradient, _gathered(y).mT, preferred_element_type=like_x.dtype)
+    if y.ndim == 2:
+        x, gradient = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
+    # Over several devices this is also the type in which a kernel's sums are added.
     return to_x, jnp.matmul(x.mT, gradient, preferred_element_type=jnp.float32).astype(like_y.dtype)
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def _gathered(y: jax.Array) -> jax.Array:
+    """A kernel [i o] whole on each device; a stack of matrices, which is divided as the images are, as it is."""
+    return whole(y) if y.ndim == 2 else y
 
 
 def _conv(x, kernel, strides, padding):

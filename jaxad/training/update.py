@@ -35,6 +35,7 @@ from jaxad.inference.rechoose import Decided, asked_rate, chosen_like, read_deci
 from jaxad.inference.steps import FOLDER, TRAINING, set_aside_damaged
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
+from jaxad.training.compared import Compared, above, compared
 from jaxad.training.run_folder import Place, content_hash, in_use
 from jaxad.training.trainer import train
 from jaxad.training.versions import Origin, load_again, load_normal, origins, publish, scratch, without
@@ -43,22 +44,6 @@ from jaxad.types import Source
 Kind = Literal["good", "false-alarm"]
 HOLDOUT = 0.1
 _KEPT = ("train", "data", "protocol", "false_alarm", "weights", "from", "micro_batch")
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What the old and the new version get wrong on some images.
-
-    Attributes:
-        what: which images, and which errors.
-        images: their number.
-        old, new: errors of each.
-    """
-
-    what: str
-    images: int
-    old: int
-    new: int
 
 
 @dataclass(frozen=True)
@@ -182,12 +167,12 @@ class _Update:
             writer.complete(number, threshold, holdout, asked_rate(self.decided.step))
         place.reporter.warn(threshold.warnings)
         new = self._scores(after, sets, rule.protocol)
-        compared = [self._known(holdout, rule, threshold)]
+        rows = [self._known(holdout, rule, threshold)]
         for name, source in sets.items():
-            compared += _compared(name, source, (old[name], rule), (new[name], threshold))
+            rows += compared(name, source, (old[name], rule), (new[name], threshold))
         if keep:
             parallel.by_main(lambda: self._publish(number), CheckpointError(f"{place.workdir}"))
-        return Updated(number if keep else None, len(self.learned), threshold, rule, tuple(compared))
+        return Updated(number if keep else None, len(self.learned), threshold, rule, tuple(rows))
 
     def _publish(self, number: int) -> None:
         """Makes the new version the one that counts, of which the run's card then tells."""
@@ -345,7 +330,7 @@ class _Update:
         assert old is not None
         now = dict(zip(holdout.digests, holdout.scores, strict=True))
         scores = np.array([now.get(digest, score) for digest, score in zip(old.digests, old.scores, strict=True)])
-        errors = (_above(found, old.categories, rule).sum() for found, rule in ((old.scores, before), (scores, after)))
+        errors = (above(found, old.categories, rule).sum() for found, rule in ((old.scores, before), (scores, after)))
         return Compared("old hold-out: false alarms", len(old), *map(int, errors))
 
     def _scores(self, detector: Detector, sets: Mapping[str, Any], protocol: str) -> dict[str, np.ndarray]:
@@ -383,20 +368,3 @@ def _linked(source: str, target: str) -> None:
 
 def _of_categories(source: Any, categories: tuple[str, ...]) -> Any:
     return source.select(i for i, record in enumerate(source.records) if record.category in categories)
-
-
-def _above(scores: np.ndarray, categories: Any, rule: Threshold) -> np.ndarray:
-    return scores > np.array([rule.of(category).image for category in categories])
-
-
-def _compared(name: str, source: Any, *versions: tuple[np.ndarray, Threshold]) -> list[Compared]:
-    """False alarms among what is not labeled as anomalous, misses among what is."""
-    labels = np.array([bool(record.label) for record in source.records])
-    categories = [record.category for record in source.records]
-    above = [_above(scores, categories, rule) for scores, rule in versions]
-    rows = []
-    for wrong, errors, members in (("false alarms", above, ~labels), ("missed defects", [~a for a in above], labels)):
-        if members.any():
-            counts = [int((one & members).sum()) for one in errors]
-            rows.append(Compared(f"{name}: {wrong}", int(members.sum()), *counts))
-    return rows

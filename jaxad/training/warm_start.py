@@ -19,6 +19,34 @@ LISTED = 20
 """Parameters that a message lists at most."""
 
 
+class WarmStart:
+    """Where a run begins: read before its workdir is claimed, unless the run has steps of its own that record it.
+
+    Args:
+        detector: as created; takes the parameters.
+        checkpoint: workdir or one step's folder of the other run.
+        workdir: of the run that begins there.
+
+    Attributes:
+        record: of the other run, as `begin_from` gives it.
+
+    Raises:
+        CheckpointError: as `begin_from` does.
+    """
+
+    def __init__(self, detector: Detector, checkpoint: Path | str, workdir: Path):
+        self._checkpoint = checkpoint
+        known = origin_of(workdir, checkpoint)
+        self._read = known is None
+        self.record = known or begin_from(detector, checkpoint)
+
+    def taken(self, detector: Detector) -> dict[str, Any]:
+        """The record, once the detector has the parameters: for a run whose own steps turned out to be damaged."""
+        if not self._read:
+            self.record, self._read = begin_from(detector, self._checkpoint), True
+        return self.record
+
+
 def begin_from(detector: Detector, checkpoint: Path | str) -> dict[str, Any]:
     """Gives a detector the trained parameters (`nnx.Param`) of a run, those that were to be evaluated.
 

@@ -112,7 +112,7 @@ def test_an_error_in_writing_leaves_the_old_threshold(copy, trained, monkeypatch
 
 def test_fit_with_another_rate_is_the_same_run_and_measures_nothing_anew(copy, parts, monkeypatch):
     before = others(copy)
-    monkeypatch.setattr("jaxad.training.trainer.measure_holdout", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("jaxad.training.fit.measure_holdout", lambda *a, **k: 1 / 0)
     again = {"workdir": copy, "holdout": parts.holdout}
     run = jaxad.fit(toy_model(), parts.train, toy_training(), false_alarm=0.25, **again)
     assert run.threshold == choose_limits(read_decided(copy).holdout, false_alarm=0.25)

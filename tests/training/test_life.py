@@ -132,7 +132,7 @@ def test_room_for_all_checkpoints_is_looked_for_before_the_first_step(parts, tra
 
 def test_a_workdir_in_use_is_refused_before_work(parts, held, monkeypatch):  # noqa: F811
     folder, process = held
-    monkeypatch.setattr("jaxad.training.trainer.content_hash", lambda *_, **__: pytest.fail("worked"))
+    monkeypatch.setattr("jaxad.training.fit.content_hash", lambda *_, **__: pytest.fail("worked"))
     with pytest.raises(ConfigError, match=f"workdir = .*another process.*{process.pid}"):
         jaxad.fit(toy_model(), parts.train, toy_training(), workdir=folder)
     process.kill()

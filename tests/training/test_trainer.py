@@ -121,7 +121,7 @@ def test_every_logged_step_stands_once_in_metrics_csv(trained):
 def test_an_error_in_the_choice_of_the_threshold_costs_no_step(parts, trained, tmp_path, monkeypatch):
     again = {"workdir": tmp_path / "run", "holdout": parts.holdout}
     with monkeypatch.context() as patch:
-        patch.setattr("jaxad.training.trainer.measure_holdout", lambda *a, **k: 1 / 0)
+        patch.setattr("jaxad.training.fit.measure_holdout", lambda *a, **k: 1 / 0)
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
                 jaxad.fit(toy_model(), parts.train, toy_training(), **again)
@@ -209,7 +209,7 @@ def test_a_run_belongs_to_its_images_wherever_they_lie(tmp_path):
 def test_changed_notes_on_the_holdout_are_another_run(parts, trained, monkeypatch):
     """Captions at test time condition the threshold too."""
     monkeypatch.setattr(
-        "jaxad.training.trainer.extras_of",
+        "jaxad.training.fit.extras_of",
         lambda _, records, training: {} if training else {"caption": np.arange(len(records))},
     )
     with pytest.raises(CheckpointError, match=r"sha256\.holdout") as caught:

@@ -15,7 +15,7 @@ from jaxad.errors import ConfigError
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import Stopped, listening
 from jaxad.testing import toy_model, toy_training
-from jaxad.training import trainer, watching
+from jaxad.training import fit, watching
 from jaxad.training.log import read_evaluations, read_metrics
 from jaxad.training.watching import evenly, watched
 from jaxad.types import Record
@@ -166,8 +166,8 @@ def test_what_is_judged_by_after_its_last_step_alone_is_not_watched(changes, nam
     if named == "promptad":
         model = object.__new__(jaxad.PromptAD)
     with pytest.raises(ConfigError, match=f"eval_every = 5: {named} needs"):
-        trainer._check_asked(model, toy_training(eval_every=5), None, None)
-    trainer._check_asked(toy_model(), toy_training(eval_every=5), None, None)
+        fit._check_asked(model, toy_training(eval_every=5), None, None)
+    fit._check_asked(toy_model(), toy_training(eval_every=5), None, None)
 
 
 def test_one_that_fails_before_the_first_step_is_an_error(parts, tmp_path, monkeypatch):
