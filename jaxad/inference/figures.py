@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from jaxad import metrics
@@ -156,10 +157,15 @@ def _explanations(
 
 
 def _method(decision: Decision, found: Explanation, image: np.ndarray) -> MethodFigure:
-    """Small pictures of all words; similarities to prototypes, which have a figure of their own, are left out."""
+    """Small pictures of all words, each of the image's proportions, which a detector's view of it may not have.
+
+    Similarities to prototypes, which have a figure of their own, are left out.
+    """
     found, size = dataclasses.replace(found, similarity=None), shrink(image, METHOD).shape[:2]
     pictures = {
-        f"{word} {part}".strip() if word != "terms" else part: shrink(picture, METHOD)
+        f"{word} {part}".strip() if word != "terms" else part: cv2.resize(
+            picture, (size[1], size[0]), interpolation=cv2.INTER_AREA
+        )
         for word in words_of(found)
         for part, picture in draw(word, found, (size[0], size[1])).items()
     }

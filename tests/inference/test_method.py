@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from jaxad.config.fields import Config
 from jaxad.data import ImageList, Region, Tiling
 from jaxad.detector import Detector, InputSpec
 from jaxad.errors import ConfigError
+from jaxad.inference.figures import METHOD, _method
 from jaxad.inference.heat import heat
 from jaxad.inference.inspector import Inspector
 from jaxad.inference.method import EXPLAINED, OF_MAPS, SIDE, draw
@@ -149,3 +150,11 @@ def test_features_of_two_channels_and_pictures_of_large_images_stay_small():
     drawn = draw("features", Explanation(before, -before), (3 * SIDE, SIDE))
     assert drawn["before"].shape == (SIDE, round(SIDE / 3), 3)
     assert not drawn["before"][..., 2].any()
+
+
+def test_pictures_on_the_page_have_the_proportions_of_the_image():
+    decision: Any = None
+    square = np.zeros((64, 64, 3), np.uint8)
+    seen = Explanation(np.ones((4, 4, 3)), np.ones((4, 4, 3)), pictures={"input": square, "reconstruction": square})
+    figure = _method(decision, seen, np.zeros((400, 300, 3), np.uint8))
+    assert {picture.shape for picture in figure.pictures.values()} == {(METHOD, METHOD * 3 // 4, 3)}
