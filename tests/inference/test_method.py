@@ -155,6 +155,7 @@ def test_features_of_two_channels_and_pictures_of_large_images_stay_small():
 def test_pictures_on_the_page_have_the_proportions_of_the_image():
     decision: Any = None
     square = np.zeros((64, 64, 3), np.uint8)
-    seen = Explanation(*np.random.default_rng(0).random((2, 4, 4, 3)), pictures={"input": square, "reconstruction": square})
+    features = np.random.default_rng(0).random((2, 4, 4, 3))
+    seen = Explanation(*features, pictures={"input": square, "reconstruction": square})
     figure = _method(decision, seen, np.zeros((400, 300, 3), np.uint8))
     assert {picture.shape for picture in figure.pictures.values()} == {(METHOD, METHOD * 3 // 4, 3)}
