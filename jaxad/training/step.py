@@ -141,10 +141,10 @@ class DetectorTrainer:
         def loss(params, batch, key):
             return self._loss_at(params, fixed, batch, key, state.step)
 
-        differentiate = partial(jax.value_and_grad(loss, has_aux=True), state.params)
+        differentiate = jax.value_and_grad(loss, has_aux=True)
         if self._config.accumulate > 1:
             differentiate = partial(accumulated, differentiate, self._config.accumulate)
-        (total, terms), gradients = differentiate(batch, key)
+        (total, terms), gradients = differentiate(state.params, batch, key)
         updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         ema: Any = state.ema
@@ -184,18 +184,21 @@ def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
     return trainer.bytes(batch)
 
 
-def accumulated(differentiate: Callable[..., Any], parts: int, batch: Any, key: jax.Array) -> Any:
-    """Mean of `differentiate(batch, key)` over `parts` equal parts of the batch, of which one at a time is held.
+def accumulated(differentiate: Callable[..., Any], parts: int, params: Any, batch: Any, key: jax.Array) -> Any:
+    """Mean of `differentiate(params, batch, key)` over `parts` equal parts of the batch, one of which is held.
 
     Part i takes every `parts`-th image from i on, so that each stays divided over the devices as the batch was.
     """
     divided = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
     keys = jax.random.split(key, parts)
     first = jax.tree.map(lambda a: a[0], divided)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(differentiate, first, keys[0]))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(differentiate, params, first, keys[0]))
 
     def add(total: Any, inputs: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, differentiate(*inputs)), None
+        # Parameters that hang on what changes: else the compiler rounds and transposes all kernels before the loop,
+        # and keeps these copies beside them until its end.
+        held, inputs = jax.lax.optimization_barrier((params, inputs))
+        return jax.tree.map(jnp.add, total, differentiate(held, *inputs)), None
 
     total, _ = jax.lax.scan(add, zeros, (divided, keys))
     return jax.tree.map(lambda a: a / parts, total)

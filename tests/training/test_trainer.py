@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,6 +26,7 @@ from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
+from jaxad.nn.precision import product
 from jaxad.testing import MODEL, TRAINING, make_parts, toy_model, toy_training
 from jaxad.training.log import MetricsLog
 from jaxad.training.optimizer import make_optimizer
@@ -339,14 +341,27 @@ def test_state_keeps_its_layout_from_step_to_step():
 def test_gradients_of_several_batches_are_averaged():
     batch = {"x": jnp.arange(6.0), "n": jnp.arange(6)}
 
-    def differentiate(batch, key):
-        return jax.value_and_grad(lambda w: ((w * batch["x"] + batch["n"]) ** 2).mean())(2.0)
+    def differentiate(w, batch, key):
+        return jax.value_and_grad(lambda w: ((w * batch["x"] + batch["n"]) ** 2).mean())(w)
 
-    whole, parts = differentiate(batch, None), accumulated(differentiate, 3, batch, jax.random.key(0))
+    whole, parts = differentiate(2.0, batch, None), accumulated(differentiate, 3, 2.0, batch, jax.random.key(0))
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
-    seen = accumulated(lambda batch, key: batch["x"] * 3 ** batch["n"], 2, batch, jax.random.key(0))
+    seen = accumulated(lambda w, batch, key: w * batch["x"] * 3 ** batch["n"], 2, 1.0, batch, jax.random.key(0))
     # Images 0, 2, 4 make the first batch and 1, 3, 5 the second.
     np.testing.assert_allclose(seen, [(0 + 1 * 3) / 2, (2 * 9 + 3 * 27) / 2, (4 * 81 + 5 * 243) / 2])
+
+
+def test_kernels_in_the_compute_type_are_not_kept_from_batch_to_batch():
+    """As copies beside all parameters they would cost half as much memory again, and transposed ones as much."""
+
+    def loss(kernel, batch, key):
+        return product(jnp.tanh(product(batch, kernel, "bfloat16", "float32")), kernel, "bfloat16", "float32").sum()
+
+    step = jax.jit(partial(accumulated, jax.value_and_grad(loss), 4))
+    text = step.lower(jnp.zeros((48, 48)), jnp.zeros((16, 48)), jax.random.key(0)).compile().as_text()
+    (loop,) = [line.partition(" while(")[0] for line in text.splitlines() if " while(" in line]
+    assert "f32[48,48]" in loop
+    assert "bf16[48,48]" not in loop
 
 
 def test_learning_rate_warms_up_and_decays():

@@ -9,7 +9,12 @@ import jax.numpy as jnp
 
 from jaxad.models.captioner.decoder import Memory
 from jaxad.models.captioner.network import InternVL
+from jaxad.nn.rows import by_parts
 from jaxad.types import Array
+
+AT_ONCE = 4096
+"""Tokens that a device reads at once: matrix units are busy with as many, and more would take memory alone. A question
+about an image of the most tiles has 3,500."""
 
 
 def read(
@@ -28,12 +33,23 @@ def read(
     Returns:
         Logits of the answers' first tokens, float32 [b v], and the decoder's memories of `room` places.
     """
-    states, memories = network.decoder.read(network.embed(ids, is_image, tiles), lengths)
-    last = jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]
-    kept, more = (0, 0), (0, room - ids.shape[1])
-    wider = (kept, kept, kept, more), (kept, kept, more, kept)
-    memories = [(jnp.pad(keys, wider[0]), jnp.pad(values, wider[1])) for keys, values in memories]
+
+    def read_part(ids: Array, is_image: Array, lengths: Array, tiles: Array) -> tuple[jax.Array, list[Memory]]:
+        states, memories = network.decoder.read(network.embed(ids, is_image, tiles), lengths)
+        last = jnp.take_along_axis(states, (lengths - 1)[:, None, None], axis=1)[:, 0]
+        kept, more = (0, 0), (0, room - ids.shape[1])
+        wider = (kept, kept, kept, more), (kept, kept, more, kept)
+        return last, [(jnp.pad(keys, wider[0]), jnp.pad(values, wider[1])) for keys, values in memories]
+
+    last, memories = by_parts(read_part, _parts(*ids.shape), ids, is_image, lengths, tiles)
     return network.decoder.logits(last), memories
+
+
+def _parts(rows: int, tokens: int) -> int:
+    """In how many parts questions of so many tokens are read: the fewest, of at most `AT_ONCE` or of one question."""
+    own = rows // max(jax.sharding.get_abstract_mesh().size, 1)
+    fitting = (parts for parts in range(1, own) if own % parts == 0 and own // parts * tokens <= AT_ONCE)
+    return next(fitting, own)
 
 
 def write(

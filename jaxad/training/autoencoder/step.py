@@ -77,10 +77,10 @@ class AutoencoderTrainer:
     def _compiled_step(self, state: TrainState, fixed: Mapping[str, jax.Array], images: jax.Array, key: jax.Array):
         active = (state.step >= self.config.discriminator_start).astype(jnp.float32)
 
-        def differentiate(images: jax.Array, key: jax.Array):
-            return self._loss({**state.params, **fixed}, normalized(images, self.config), key, active)
+        def differentiate(params: Mapping[str, jax.Array], images: jax.Array, key: jax.Array):
+            return self._loss({**params, **fixed}, normalized(images, self.config), key, active)
 
-        metrics, gradients = accumulated(differentiate, self.train.accumulate, images, key)
+        metrics, gradients = accumulated(differentiate, self.train.accumulate, state.params, images, key)
         updates, opt_state = self._optimizer.update(gradients, state.opt_state, state.params)
         params: Any = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, None, state.step + 1), metrics

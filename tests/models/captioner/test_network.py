@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -128,6 +129,18 @@ def test_what_follows_a_question_and_other_rows_change_nothing(network):
     same, _ = decoding.read(network, ids, is_image, lengths, more, 50)
     np.testing.assert_allclose(logits[0], same[0], atol=1e-5)
     assert np.abs(logits[1] - same[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("at_once", [1, 24, 50])
+def test_questions_read_in_parts_are_read_as_all_at_once_are(network, monkeypatch, at_once):
+    """Of four questions of twelve tokens one, two or four at a time."""
+    asked = question([12, 8, 6, 10], 12)
+    expected = decoding.read(network, *asked, 20)
+    monkeypatch.setattr(decoding, "AT_ONCE", at_once)
+    program = str(jax.make_jaxpr(lambda *asked: decoding.read(network, *asked, 20))(*asked))
+    assert f"f32[{min(at_once // 12, 4) or 1},12," in program
+    assert ("f32[4,12," in program) == (at_once == 50)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), decoding.read(network, *asked, 20), expected)
 
 
 def test_every_tile_and_its_place_count(network):
