@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh
 
 from jaxad import parallel
@@ -195,10 +196,18 @@ def accumulated(differentiate: Callable[..., Any], parts: int, params: Any, batc
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(differentiate, params, first, keys[0]))
 
     def add(total: Any, inputs: Any) -> tuple[Any, None]:
-        # Parameters that hang on what changes: else the compiler rounds and transposes all kernels before the loop,
-        # and keeps these copies beside them until its end.
+        # Parameters that hang on what changes, in the order of their axes in memory: else the compiler rounds and
+        # transposes all kernels before the loop, and keeps these copies beside them until its end.
         held, inputs = jax.lax.optimization_barrier((params, inputs))
+        held = jax.tree.map(_in_order, held)
         return jax.tree.map(jnp.add, total, differentiate(held, *inputs)), None
 
     total, _ = jax.lax.scan(add, zeros, (divided, keys))
     return jax.tree.map(lambda a: a / parts, total)
+
+
+def _in_order(array: Any) -> Any:
+    """The same array with its axes in memory as they are written, which programs are else free to choose."""
+    if jnp.ndim(array) < 2:
+        return array
+    return with_layout_constraint(array, Layout(major_to_minor=tuple(range(array.ndim))))
