@@ -16,7 +16,7 @@ from jaxad.bench._topologies import Topology
 from jaxad.bench._vlmdiff_networks import Size
 from jaxad.detectors.vlmdiff.internvl import BLOCK, programs
 from jaxad.models.captioner.config import CaptionerConfig, DecoderConfig, TowerConfig
-from jaxad.models.captioner.network import abstract_internvl
+from jaxad.models.captioner.network import abstract_internvl, filled_up
 from jaxad.nn import module_state
 
 WORDS = 128
@@ -51,7 +51,7 @@ def caption_plans(
     images = batch_size * mesh.size
     network = abstract_internvl(config, jnp.dtype(dtype))
     graphdef, shapes = module_state.split(network)
-    arrays = parallel.shard_parameters(shapes, mesh)
+    arrays = parallel.shard_parameters(filled_up(shapes, config.decoder), mesh)
     asked = -(-(config.most * config.tile_tokens + WORDS) // BLOCK) * BLOCK
     # The id that ends an answer is any one.
     read, write = programs(graphdef, mesh, asked + LONGEST, (0,), LONGEST)
@@ -71,5 +71,6 @@ def caption_plans(
 def _running(network: Any, program: Any, inputs: Any, topology: Topology) -> Callable[[], Any]:
     """What runs a program with random weights and inputs, which are placed anew each time, as some are donated."""
     mesh = topology.mesh()
-    arrays, values = parallel.shard_parameters(module_state.split(drawn(network))[1], mesh), random_like(inputs)
+    arrays = filled_up(module_state.split(drawn(network))[1], network.config.decoder)
+    arrays, values = parallel.shard_parameters(arrays, mesh), random_like(inputs)
     return lambda: jax.block_until_ready(program(arrays, *parallel.shard_batch(values, mesh)))

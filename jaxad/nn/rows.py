@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,24 +48,6 @@ def few_rows(layer: nnx.Linear, x: Array, output: Any = None) -> jax.Array:
     if layer.bias is not None:
         product = product + layer.bias[...].reshape((1,) * (product.ndim - 1) + (-1,))
     return product if output is None else product.astype(output)
-
-
-def by_parts(function: Callable[..., Any], parts: int, *arrays: Any) -> Any:
-    """What a function makes of a batch, of which one part at a time is held; each device has rows of every part.
-
-    Args:
-        function: makes arrays [b/parts ...], in any tree, of such rows.
-        parts: how many; times the number of devices they divide the rows.
-        arrays: rows [b ...].
-
-    Returns:
-        Its arrays, [b ...].
-    """
-    if parts == 1:
-        return function(*arrays)
-    divided = jax.tree.map(lambda a: jnp.moveaxis(jnp.reshape(a, (-1, parts, *a.shape[1:])), 1, 0), arrays)
-    found = jax.lax.map(lambda part: function(*part), divided)
-    return jax.tree.map(lambda a: own_rows(jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])), found)
 
 
 def _constrained(x: jax.Array, spec: PartitionSpec) -> jax.Array:

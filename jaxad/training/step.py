@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import Mesh
 
 from jaxad import parallel
@@ -19,6 +18,7 @@ from jaxad.config import TrainConfig
 from jaxad.detector import Detector
 from jaxad.features import abstract_features
 from jaxad.nn import module_state
+from jaxad.nn.loops import in_order, in_parts
 from jaxad.nn.precision import with_rounded_kernels
 from jaxad.nn.variables import Frozen
 from jaxad.training.micro_batch import UNTOLD
@@ -188,9 +188,9 @@ def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
 def accumulated(differentiate: Callable[..., Any], parts: int, params: Any, batch: Any, key: jax.Array) -> Any:
     """Mean of `differentiate(params, batch, key)` over `parts` equal parts of the batch, one of which is held.
 
-    Part i takes every `parts`-th image from i on, so that each stays divided over the devices as the batch was.
+    The parts are those of `jaxad.nn.loops.in_parts`.
     """
-    divided = jax.tree.map(lambda a: jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0), batch)
+    divided = in_parts(batch, parts)
     keys = jax.random.split(key, parts)
     first = jax.tree.map(lambda a: a[0], divided)
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(differentiate, params, first, keys[0]))
@@ -199,15 +199,8 @@ def accumulated(differentiate: Callable[..., Any], parts: int, params: Any, batc
         # Parameters that hang on what changes, in the order of their axes in memory: else the compiler rounds and
         # transposes all kernels before the loop, and keeps these copies beside them until its end.
         held, inputs = jax.lax.optimization_barrier((params, inputs))
-        held = jax.tree.map(_in_order, held)
+        held = jax.tree.map(in_order, held)
         return jax.tree.map(jnp.add, total, differentiate(held, *inputs)), None
 
     total, _ = jax.lax.scan(add, zeros, (divided, keys))
     return jax.tree.map(lambda a: a / parts, total)
-
-
-def _in_order(array: Any) -> Any:
-    """The same array with its axes in memory as they are written, which programs are else free to choose."""
-    if jnp.ndim(array) < 2:
-        return array
-    return with_layout_constraint(array, Layout(major_to_minor=tuple(range(array.ndim))))

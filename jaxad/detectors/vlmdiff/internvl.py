@@ -18,7 +18,7 @@ from jaxad.models.captioner import decoding
 from jaxad.models.captioner.chat import CONTEXT, IMAGE, IMAGE_END, TURN_END, conversation
 from jaxad.models.captioner.config import CaptionerConfig
 from jaxad.models.captioner.config_files import ids_of, is_internvl
-from jaxad.models.captioner.network import load_internvl
+from jaxad.models.captioner.network import filled_up, load_internvl
 from jaxad.models.captioner.tiles import rounded_up, tiles
 from jaxad.models.captioner.tokenizer import ChatTokenizer, load_chat_tokenizer
 from jaxad.models.weights.loader import find_weights
@@ -72,7 +72,8 @@ class InternVLCaptioner:
         self.question = Question(self.tokenizer, self.config, prompt)
         self.stops = stops(self.tokenizer, self.config, _generation(model))
         self.room = self.question.length(self.config.most, max_new_tokens)
-        self._graphdef, self._arrays = module_state.split(network)
+        self._graphdef, arrays = module_state.split(network)
+        self._arrays = parallel.shard_parameters(filled_up(arrays, self.config.decoder), self.mesh)
         self._read, self._write = programs(self._graphdef, self.mesh, self.room, self.stops, self.longest)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[str]:

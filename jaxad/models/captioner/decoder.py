@@ -45,8 +45,9 @@ class Decoder(nnx.Module):
         self.head = None if config.tied else _linear(config.width, config.vocabulary, dtype, rngs)
 
     def embed(self, ids: Array) -> jax.Array:
-        """Embeddings, float32 [... c], of token ids [...]; NaN for ids that the table lacks."""
-        return jnp.take(self.tokens[...], ids, axis=0, mode="fill", fill_value=jnp.nan).astype(jnp.float32)
+        """Embeddings, float32 [... c], of token ids [...]; NaN for ids that the vocabulary lacks."""
+        known = jnp.where(jnp.asarray(ids) < self.config.vocabulary, ids, len(self.tokens[...]))
+        return jnp.take(self.tokens[...], known, axis=0, mode="fill", fill_value=jnp.nan).astype(jnp.float32)
 
     def read(self, x: jax.Array, lengths: Array) -> tuple[jax.Array, list[Memory]]:
         """Reads texts.
@@ -61,7 +62,8 @@ class Decoder(nnx.Module):
         positions = jnp.broadcast_to(jnp.arange(x.shape[1])[None], x.shape[:2])
         by, memories, x = self._turns(positions, lengths), [], own_rows(x)
         for block in self.blocks:
-            x, memory = block.read(x, by)
+            # What is remembered is made at once: compilers would else keep the projections of all blocks for it.
+            x, memory = jax.lax.optimization_barrier(block.read(x, by))
             memories.append(memory)
         return self.norm(x), memories
 
@@ -86,9 +88,9 @@ class Decoder(nnx.Module):
         """Logits, float32 [b v], of the tokens that follow states [b c]."""
         states = shared_rows(states)
         if self.head is not None:
-            return few_rows(self.head, states)
+            return few_rows(self.head, states)[:, : self.config.vocabulary]
         logits = jnp.matmul(states.astype(self.dtype), self.tokens[...].T, preferred_element_type=jnp.float32)
-        return shared_rows(logits)
+        return shared_rows(logits)[:, : self.config.vocabulary]
 
     def _turns(self, positions: Array, lengths: Array) -> Turns:
         return turns(self.config.rotary, self.config.head_width, positions, lengths)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxad.models.captioner.decoder import Memory
 from jaxad.models.captioner.network import InternVL
-from jaxad.nn.rows import by_parts
+from jaxad.nn.loops import by_parts
 from jaxad.types import Array
 
 AT_ONCE = 4096

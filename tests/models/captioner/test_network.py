@@ -13,7 +13,7 @@ from jaxad.models.captioner import decoding
 from jaxad.models.captioner.checkpoints import LAYOUTS
 from jaxad.models.captioner.config import CaptionerConfig
 from jaxad.models.captioner.config_files import read_config
-from jaxad.models.captioner.network import abstract_internvl, load_internvl
+from jaxad.models.captioner.network import abstract_internvl, filled_up, load_internvl
 from jaxad.models.weights.key_map import to_torch
 from jaxad.models.weights.loader import find_weights
 from jaxad.models.weights.safetensors_file import write_safetensors
@@ -141,6 +141,26 @@ def test_questions_read_in_parts_are_read_as_all_at_once_are(network, monkeypatc
     assert f"f32[{min(at_once // 12, 4) or 1},12," in program
     assert ("f32[4,12," in program) == (at_once == 50)
     jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), decoding.read(network, *asked, 20), expected)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_are_those_of_the_vocabulary_alone(tied):
+    """Of 301 outputs, which are filled up to 304; ids that only the filled table has are unknown ones."""
+    config = made.qwen2_config()
+    config["llm_config"] |= {"vocab_size": 301, "tie_word_embeddings": tied}
+    network = made.drawn(read_config(config, headless=tied))
+    graphdef, arrays = module_state.split(network)
+    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+    wide = filled_up(arrays, network.config.decoder)
+    (path,) = [path for path in arrays if wide[path].shape != arrays[path].shape]
+    assert filled_up(shapes, network.config.decoder)[path].shape == wide[path].shape
+    assert sorted(wide[path].shape)[-1] == 304
+    asked = question([12, 8], 12)
+    expected, found = (decoding.read(module_state.merge(graphdef, own), *asked, 12)[0] for own in (arrays, wide))
+    assert found.shape == (2, 301)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    unknown = module_state.merge(graphdef, wide).decoder.embed(np.array([300, 301]))
+    assert np.isnan(unknown).any(axis=1).tolist() == [False, True]
 
 
 def test_every_tile_and_its_place_count(network):
