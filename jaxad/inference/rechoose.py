@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxad.errors import CheckpointError, ConfigError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.calibrate import choose_limits, warned
 from jaxad.inference.card import run_of, write_card
 from jaxad.inference.holdout_scores import HoldoutScores, joined
-from jaxad.inference.steps import Step, newest
+from jaxad.inference.steps import FOLDER, Step, check_named, newest, numbered, open_step
 from jaxad.inference.threshold import POOLED, Threshold
 
 
@@ -97,8 +98,32 @@ def rechoose(
         threshold = _only(categories, threshold, decided.threshold)
     step.end(threshold.to_json(), scores.to_json(), asked)
     if (run := run_of(step.folder)) is not None:
-        write_card(read_decided(run), run)
+        renew_card(run)
     return threshold
+
+
+def renew_card(workdir: Path) -> None:
+    """Writes the model card of a run, which tells of its newest step at its end, whichever was decided upon.
+
+    Steps that were saved since, on the way to another end, have no card yet.
+
+    Args:
+        workdir: of the run.
+    """
+    if (last := _last_end(workdir)) is not None:
+        write_card(read_decided(last), workdir)
+
+
+def _last_end(workdir: Path) -> Path | None:
+    """The folder of the newest whole step at its end, None without one."""
+    for folder in numbered(workdir / FOLDER):
+        with suppress(DamagedError):
+            step = open_step(folder)
+            check_named(step)
+            step.check("meta")
+            if step.ending():
+                return folder
+    return None
 
 
 def chosen_like(rule: Threshold, holdout: HoldoutScores) -> Threshold:

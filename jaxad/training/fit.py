@@ -22,12 +22,12 @@ from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_limits
-from jaxad.inference.card import CARD, write_card
+from jaxad.inference.card import CARD
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.inference.meta import digests_text
-from jaxad.inference.rechoose import read_decided
+from jaxad.inference.rechoose import read_decided, renew_card
 from jaxad.inference.threshold import Threshold
 from jaxad.inference.uncaptioned import Uncaptioned
 from jaxad.io.notebook import in_notebook, table
@@ -268,7 +268,7 @@ def _fit(
 def _write_card(run: Place) -> None:
     """Writes README.md of a run at its end, unless the user has one there."""
     elsewhere = ConfigError(f"workdir = {run.workdir}: the main process cannot write {CARD}, and says why")
-    parallel.by_main(lambda: write_card(read_decided(run.workdir), run.workdir), elsewhere)
+    parallel.by_main(lambda: renew_card(run.workdir), elsewhere)
 
 
 def _length(config: TrainConfig, source: Source) -> str:

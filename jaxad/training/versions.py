@@ -22,8 +22,7 @@ from jaxad.data.captions.record import described
 from jaxad.data.depth import common_depths
 from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, DataError, JaxadError
-from jaxad.inference.card import write_card
-from jaxad.inference.rechoose import read_decided
+from jaxad.inference.rechoose import renew_card
 from jaxad.inference.steps import FOLDER, Step, newest, open_step
 from jaxad.io.atomic import set_aside
 from jaxad.training.run_folder import in_use
@@ -106,7 +105,7 @@ def revert(workdir: Path | str) -> tuple[int, Path]:
             raise CheckpointError(f"{before}: is missing, which {last.folder} was made from; restore a copy of it")
         open_step(before).check()
         kept = set_aside(last.folder, f"reverted-{last.number}")
-        write_card(read_decided(workdir), workdir)
+        renew_card(workdir)
         return update["of"], kept
 
 

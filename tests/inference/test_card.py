@@ -11,6 +11,7 @@ import yaml
 
 from jaxad.inference.card import CARD, card, public, write_card
 from jaxad.inference.rechoose import read_decided, rechoose
+from jaxad.inference.steps import open_step
 from jaxad.models.known_licenses import license_of
 
 
@@ -76,6 +77,25 @@ def test_another_threshold_is_in_the_card_at_once_and_the_rest_stays(copy):
     after = sections(text.removesuffix("\nAsk Kim.\n"))
     assert {name for name in before if after[name] != before[name]} == {"Decision"}
     assert "| 123.5 |" in after["Decision"]
+
+
+def test_the_card_tells_of_the_newest_end_whichever_step_is_decided_upon(copy, trained):
+    before, decided = (copy / CARD).read_text(), read_decided(copy)
+    older = open_step(copy / "checkpoints/8")
+    older.end(decided.threshold.to_json(), decided.holdout.to_json(), 0.01)
+    rechoose(older.folder, value=123.5)
+    assert (copy / CARD).read_text() == before
+    # A run that goes on from its end has steps without one.
+    (copy / "checkpoints/12/complete.json").unlink()
+    assert rechoose(older.folder, value=321.5).value == 321.5
+    text = (copy / CARD).read_text()
+    assert "| 321.5 |" in text
+    assert "\n- 8 steps of" in text
+    # Damage is passed over, as everywhere.
+    decided.step.end(decided.threshold.to_json(), decided.holdout.to_json(), 0.01)
+    (decided.step.folder / "meta/metadata").write_text("{}")
+    rechoose(copy, value=456.5)
+    assert "| 456.5 |" in (copy / CARD).read_text()
 
 
 def test_nothing_is_written_that_is_there_already(copy, monkeypatch):
