@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.calibrate import choose_limits, warned
-from jaxad.inference.card import run_of, write_card
+from jaxad.inference.card import CARD, run_of, write_card
 from jaxad.inference.holdout_scores import HoldoutScores, joined
 from jaxad.inference.steps import FOLDER, Step, check_named, newest, numbered, open_step
 from jaxad.inference.threshold import POOLED, Threshold
+from jaxad.io.untrusted import told
 
 
 class Decided(NamedTuple):
@@ -63,6 +64,7 @@ def rechoose(
     value: float | None = None,
     holdout: HoldoutScores | None = None,
     categories: Sequence[str] | None = None,
+    warn: Callable[[Sequence[str]], object] = lambda texts: None,
 ) -> Threshold:
     """Chooses the threshold of a run anew and keeps it with the run; no array of the run is read or changed.
 
@@ -74,6 +76,7 @@ def rechoose(
         value: the image limit; None for the quantile.
         holdout: scores to choose from and to keep in place of those of the run; None for those of the run.
         categories: whose limits to choose; None for all, and the pooled ones. All others stay as they are.
+        warn: told of a model card that cannot be written.
 
     Raises:
         ConfigError: an impossible rate or value, or categories that the rule in force does not have.
@@ -98,20 +101,25 @@ def rechoose(
         threshold = _only(categories, threshold, decided.threshold)
     step.end(threshold.to_json(), scores.to_json(), asked)
     if (run := run_of(step.folder)) is not None:
-        renew_card(run)
+        renew_card(run, warn)
     return threshold
 
 
-def renew_card(workdir: Path) -> None:
+def renew_card(workdir: Path, warn: Callable[[Sequence[str]], object]) -> None:
     """Writes the model card of a run, which tells of its newest step at its end, whichever was decided upon.
 
-    Steps that were saved since, on the way to another end, have no card yet.
+    Steps that were saved since, on the way to another end, have no card yet. What keeps it from being written costs
+    nothing of what is done: nothing of a run depends on its card.
 
     Args:
         workdir: of the run.
+        warn: told why it cannot be written.
     """
-    if (last := _last_end(workdir)) is not None:
-        write_card(read_decided(last), workdir)
+    try:
+        if (last := _last_end(workdir)) is not None:
+            write_card(read_decided(last), workdir)
+    except (OSError, CheckpointError) as error:
+        warn([f"{workdir / CARD}: the model card cannot be written ({told(error)}); the run is whole without it"])
 
 
 def _last_end(workdir: Path) -> Path | None:

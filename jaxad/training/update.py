@@ -176,7 +176,7 @@ class _Update:
     def _publish(self, number: int) -> None:
         """Makes the new version the one that counts, of which the run's card then tells."""
         publish(self.scratch, number, self.place.workdir)
-        renew_card(self.place.workdir)
+        renew_card(self.place.workdir, self.place.reporter.warn)
 
     @property
     def _takes_captions(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -81,11 +81,12 @@ def publish(folder: Path, step: int, workdir: Path) -> Path:
     return target
 
 
-def revert(workdir: Path | str) -> tuple[int, Path]:
+def revert(workdir: Path | str, warn: Callable[[Sequence[str]], object] = lambda texts: None) -> tuple[int, Path]:
     """Takes back the last update of a run: the step before counts again.
 
     Args:
         workdir: of the run.
+        warn: told of a model card that cannot be written.
 
     Returns:
         The step that counts now, and the folder in which the other one is kept.
@@ -105,7 +106,7 @@ def revert(workdir: Path | str) -> tuple[int, Path]:
             raise CheckpointError(f"{before}: is missing, which {last.folder} was made from; restore a copy of it")
         open_step(before).check()
         kept = set_aside(last.folder, f"reverted-{last.number}")
-        renew_card(workdir)
+        renew_card(workdir, warn)
         return update["of"], kept
 
 

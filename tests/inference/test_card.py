@@ -9,10 +9,13 @@ import shutil
 import pytest
 import yaml
 
+import jaxad
 from jaxad.inference.card import CARD, card, public, write_card
 from jaxad.inference.rechoose import read_decided, rechoose
 from jaxad.inference.steps import open_step
+from jaxad.io.progress import Reporter
 from jaxad.models.known_licenses import license_of
+from jaxad.testing import toy_model, toy_training
 
 
 @pytest.fixture
@@ -96,6 +99,47 @@ def test_the_card_tells_of_the_newest_end_whichever_step_is_decided_upon(copy, t
     (decided.step.folder / "meta/metadata").write_text("{}")
     rechoose(copy, value=456.5)
     assert "| 456.5 |" in (copy / CARD).read_text()
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A disk on which no card can be written."""
+
+    def fail(file, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxad.inference.card.write_whole", fail)
+
+
+def test_a_card_that_cannot_be_written_is_a_warning_and_the_threshold_is_kept(copy, full):
+    warned = []
+    assert rechoose(copy, value=123.5, warn=warned.extend) == read_decided(copy).threshold
+    (line,) = warned
+    assert str(copy / CARD) in line
+    assert "No space left on device" in line
+
+
+def test_a_finished_fit_is_none_the_less_finished_without_its_card(copy, full, parts, trained):
+    (copy / CARD).unlink()
+    warned = []
+
+    class Told(Reporter):
+        def warn(self, texts):
+            warned.extend(texts)
+
+    for false_alarm in (0.25, 0.25, 0.01):
+        run = jaxad.fit(
+            toy_model(),
+            parts.train,
+            toy_training(),
+            workdir=copy,
+            holdout=parts.holdout,
+            false_alarm=false_alarm,
+            reporter=Told(quiet=True),
+        )
+        assert run.threshold == jaxad.restore(copy).threshold
+    assert run.threshold == trained.threshold
+    assert len([line for line in warned if "the model card cannot be written (No space left" in line]) == 3
 
 
 def test_nothing_is_written_that_is_there_already(copy, monkeypatch):
