@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import jaxad
-from jaxad.inference.card import CARD, card, public, write_card
+from jaxad.inference.card import CARD, card, hub_id, public, write_card
 from jaxad.inference.rechoose import read_decided, rechoose
 from jaxad.inference.steps import open_step
 from jaxad.io.progress import Reporter
@@ -218,6 +218,37 @@ def test_a_run_without_holdout_decides_nothing(trained):
 )
 def test_what_is_public_of_a_source(source, shown):
     assert public(source) == shown
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("source", "id"),
+    [
+        (f"facebook/dinov2-base@{'a1' * 20}", "facebook/dinov2-base"),
+        (f"kim/weights@{'0' * 40}", "kim/weights"),
+        ("facebook/dinov2-base", "facebook/dinov2-base"),
+        ("facebook/dinov2-base@main", "facebook/dinov2-base"),
+        ("kim/weights", None),
+        ("kim/weights@main", None),
+        ("facebook/dinov2-base.pth", None),
+        ("~/weights", None),
+        ("kim\\weights/last", None),
+        (f"/kim/weights@{'0' * 40}", None),
+        ("embedded", None),
+        ("random:32x2", None),
+    ],
+)
+def test_only_what_is_on_the_hub_has_an_id_there(source, id):
+    assert hub_id(source) == id
+
+
+def test_a_base_model_is_named_once_without_its_commit_and_a_local_one_never(trained):
+    decided = read_decided(trained.workdir)
+    config = decided.step.meta["config"] | {"backbone": "facebook/dinov2-base", "autoencoder": "kim/autoencoder"}
+    pinned = {"id": f"facebook/dinov2-base@{'a' * 40}", "sha256": "0"}
+    weights = {"backbone": "0", "autoencoder": "1"}
+    text = card(with_meta(decided, config=config, pretrained=pinned, weights=weights))
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == ["facebook/dinov2-base"]
 
 
 @pytest.mark.quick
