@@ -127,12 +127,12 @@ class RunLog:
         self._loggers = Loggers(self._names if parallel.is_main_process() else (), self._run, self._warn)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for table in self._tables:
             # What could not be written still cannot.
             with suppress(OSError):
                 table.__exit__()
-        self._loggers.close()
+        self._loggers.close(error)
 
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """The row of a step."""
