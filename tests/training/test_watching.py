@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxad
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, DamagedError
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import Stopped, listening
 from jaxad.testing import toy_model, toy_training
@@ -111,8 +111,22 @@ def test_a_table_that_is_not_what_was_written_is_no_curve(tmp_path):
         assert (found["images"], found["of"]) == (4, 8)
     for row in ("2,2.5,4,8,nan,", "-1,2.5,4,8,0.5,", "x,2.5,4,8,0.5,", "2,2.5,inf,8,0.5,", "2,2.5,4,8,0.5,,,"):
         (tmp_path / "evaluations-test.csv").write_text("\n".join([head, good, row, ""]))
-        with pytest.raises(ValueError, match=r"\w"):
+        with pytest.raises(DamagedError, match=r"evaluations-test\.csv: \w"):
             read_evaluations(tmp_path, 9)
+
+
+def test_tables_that_cannot_be_read_are_named_and_never_waited_for(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary").write_bytes(b"step,seconds\n\xff,1\n")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (
+        ("gone", "No such file"),
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
+        ("binary", "UnicodeDecodeError"),
+    ):
+        with pytest.raises(DamagedError, match=f"{tmp_path / name}: {said}"):
+            read_metrics(tmp_path / name)
 
 
 @pytest.mark.slow
