@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxad import metrics
+from jaxad import metrics, parallel
 from jaxad.config import TrainConfig
 from jaxad.data.tiles import TiledSource
 from jaxad.detector import Detector
@@ -151,11 +151,14 @@ class _Judge:
         size = math.ceil(images / batches)
         size += -size % mesh.size
         places, key = np.arange(batches * size) % images, jax.random.key(KEY)
-        losses = []
+        total: Any = 0.0
         for number, part in enumerate(np.split(places, batches)):
             told(len(part))
-            losses.append(self._trainer.loss(state, self._features[part], jax.random.fold_in(key, number)))
-        return float(np.mean(losses))
+            before, batch = total, self._features[part]
+            total = before + self._trainer.loss(state, batch, jax.random.fold_in(key, number))
+            # The next batch comes while the devices work at this one; further ones would fill their memory.
+            jax.block_until_ready(before)
+        return float(parallel.to_host(total)) / batches
 
     def _encoded(self, told: Progress) -> FeatureCache:
         """Features of the images as they are trained on: of whole images, or of their tiles."""

@@ -6,17 +6,23 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxad
+from jaxad import parallel
 from jaxad.errors import ConfigError, DamagedError
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import Stopped, listening
 from jaxad.testing import toy_model, toy_training
 from jaxad.training import fit, watching
 from jaxad.training.log import read_evaluations, read_metrics
+from jaxad.training.step import DetectorTrainer, TrainState
 from jaxad.training.watching import evenly, watched
 from jaxad.types import Record
 from tests.training.test_trainer import assert_bit_equal, rows
@@ -80,6 +86,32 @@ def test_a_hold_out_gives_its_loss_and_how_scores_are_distributed(seen):
     found = read_evaluations(seen.workdir, 10)["holdout"]
     assert (found["images"], found["of"], found["steps"]) == (6, 10, [0, 5, 10])
     assert found["values"]["loss"] == losses[:3]
+
+
+def test_the_loss_of_held_out_images_is_summed_on_the_devices_and_fetched_once(monkeypatch):
+    """The mean of batches, the last one filled up; nothing waits for the host in between."""
+    seen, fetched, to_host = [], [], parallel.to_host
+
+    def loss(state, batch, key):
+        seen.append(batch.tolist())
+        return jnp.float32(batch.sum())
+
+    monkeypatch.setattr(parallel, "to_host", lambda arrays: fetched.append(len(seen)) or to_host(arrays))
+    run = SimpleNamespace(mesh=SimpleNamespace(size=2), workers=None)
+    trainer: Any = SimpleNamespace(loss=loss)
+    judge = watching._Judge(toy_model(), trainer, None, "exact-256", toy_training(batch_size=4), run)
+    judge._features = np.arange(10)
+    assert judge._loss(None, lambda images: None) == (6 + 22 + 18) / 3
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    assert fetched == [3]
+
+
+def test_the_trainer_leaves_the_loss_on_the_devices():
+    """As every metric of a step is."""
+    trainer = object.__new__(DetectorTrainer)
+    trainer._mesh, trainer._read = parallel.make_mesh(), {}
+    trainer._loss = lambda params, fixed, batch, key, step: jnp.float32(3)
+    assert isinstance(trainer.loss(TrainState({}, None, None, jnp.int32(0)), {}, jax.random.key(0)), jax.Array)
 
 
 def test_the_last_scores_are_those_of_the_trained_detector(parts, seen):
