@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +101,7 @@ def test_the_loss_of_held_out_images_is_summed_on_the_devices_and_fetched_once(m
     run = SimpleNamespace(mesh=SimpleNamespace(size=2), workers=None)
     trainer: Any = SimpleNamespace(loss=loss)
     judge = watching._Judge(toy_model(), trainer, None, "exact-256", toy_training(batch_size=4), run)
-    judge._features = np.arange(10)
+    judge._learned = np.arange(10)
     assert judge._loss(None, lambda images: None) == (6 + 22 + 18) / 3
     assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
     assert fetched == [3]
@@ -112,6 +113,36 @@ def test_the_trainer_leaves_the_loss_on_the_devices():
     trainer._mesh, trainer._read = parallel.make_mesh(), {}
     trainer._loss = lambda params, fixed, batch, key, step: jnp.float32(3)
     assert isinstance(trainer.loss(TrainState({}, None, None, jnp.int32(0)), {}, jax.random.key(0)), jax.Array)
+
+
+@pytest.mark.parametrize(
+    ("limit", "encoders"), [(4.0, {True: 1, False: 1}), pytest.param(1e-9, {True: 4}, marks=pytest.mark.slow)]
+)
+def test_images_are_encoded_once_for_all_evaluations_where_there_is_room(
+    parts, seen, tmp_path, monkeypatch, limit, encoders
+):
+    """Four evaluations, each with one network for the loss and one for the scores; where there is no room, anew."""
+    made, given, measure = Counter(), [], watching.measure_holdout
+
+    class Counted(watching.Encoder):
+        def __init__(self, detector, *, training, **how):
+            made[training] += 1
+            super().__init__(detector, training=training, **how)
+
+    def measured(*arguments, features, **how):
+        given.append(features)
+        return measure(*arguments, features=features, **how)
+
+    monkeypatch.setattr(watching, "Encoder", Counted)
+    monkeypatch.setattr(watching, "measure_holdout", measured)
+    config = toy_training(eval_every=5, eval_images=6, cache_limit_gb=limit)
+    run = jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run", holdout=parts.holdout)
+    assert made == encoders
+    assert [features is given[0] for features in given] == [True] * 4
+    assert (given[0] is None) == (limit < 1)
+    mine, theirs = (read_evaluations(folder, 12)["holdout"] for folder in (run.workdir, seen.workdir))
+    for name, values in theirs["values"].items():
+        assert mine["values"][name] == pytest.approx(values, rel=1e-5)
 
 
 def test_the_last_scores_are_those_of_the_trained_detector(parts, seen):
