@@ -15,7 +15,7 @@ from jaxad.cli._printing import show
 from jaxad.cli._reading import one_of, read
 from jaxad.cli._region import judge_in, regions_of
 from jaxad.cli._saving import METAVAR, Save
-from jaxad.errors import CheckpointError, ConfigError, DataError, JaxadError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError, DataError, JaxadError
 from jaxad.io.locks import occupied
 
 if TYPE_CHECKING:
@@ -229,8 +229,6 @@ class Evaluate(WorkCommand):
 
 def _on_the_way(restored: Restored, reporter: Reporter) -> dict[str, Any]:
     """What the run has noted of itself while it was trained; nothing of a step that was taken out of its run."""
-    import csv
-
     from jaxad.inference.steps import FOLDER
     from jaxad.training.log import read_evaluations
 
@@ -238,8 +236,8 @@ def _on_the_way(restored: Restored, reporter: Reporter) -> dict[str, Any]:
         return {}
     try:
         return read_evaluations(restored.folder.parents[1], restored.meta["step"])
-    except (ValueError, KeyError, csv.Error, OSError) as error:
-        reporter.warn([f"{restored.folder.parents[1]}: its evaluations are left out, they cannot be read: {error}"])
+    except DamagedError as error:
+        reporter.warn([f"{error}; the evaluations of the run are left out"])
         return {}
 
 

@@ -105,7 +105,7 @@ class ChooseThreshold(Command):
             check_categories(self.categories, decided.threshold)
         holdout = None if self.data is None else self._measured(decided, reporter)
         how = {"false_alarm": self.false_alarm, "value": self.value, "categories": self.categories}
-        threshold = rechoose(self.checkpoint, holdout=holdout, **how)
+        threshold = rechoose(self.checkpoint, holdout=holdout, warn=reporter.warn, **how)
         reporter.warn(threshold.warnings)
         print_threshold(threshold, before=decided.threshold)
         show(f"kept in {visible(decided.step.folder)}")

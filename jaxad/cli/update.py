@@ -73,10 +73,11 @@ class Update(DataCommand):
             self._update()
 
     def _revert(self) -> None:
+        from jaxad.io.progress import Reporter
         from jaxad.io.text import visible
         from jaxad.training.versions import revert
 
-        step, folder = revert(self.checkpoint)
+        step, folder = revert(self.checkpoint, Reporter().warn)
         show(f"step {step} counts again; what was taken back is kept as {visible(folder)}")
 
     def _update(self) -> None:

@@ -35,15 +35,22 @@ class Encoder:
         batch_size: images at once; rounded up to a multiple of the number of devices.
         workers: threads that decode images; None for one per CPU.
         mesh: devices; None for all.
+        training: whether images have the annotations that the detector learns from, or those that it judges with.
     """
 
     def __init__(
-        self, detector: Detector, *, batch_size: int = 32, workers: int | None = None, mesh: Mesh | None = None
+        self,
+        detector: Detector,
+        *,
+        batch_size: int = 32,
+        workers: int | None = None,
+        mesh: Mesh | None = None,
+        training: bool = True,
     ):
         keep_programs()
         self._mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self._mesh.size
-        self._workers = workers
+        self._workers, self._training = workers, training
         self._detector = detector
         graphdef, frozen, others = module_state.split(detector, Frozen, ...)
         self._frozen = frozen
@@ -104,7 +111,7 @@ class Encoder:
         """Batches on the devices, and as they were read."""
         rows, views = parallel.local_rows(self.batch_size, self._mesh), self._detector.inputs.views
         for loaded in batches(source, views, self.batch_size, workers=self._workers, indices=indices, rows=rows):
-            loaded = annotated(self._detector, loaded, training=True)
+            loaded = annotated(self._detector, loaded, training=self._training)
             yield parallel.shard_batch(loaded.batch, self._mesh), loaded
 
 

@@ -9,6 +9,7 @@ that line is the user's.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 CARD = "README.md"
 YOURS = "<!-- jaxad writes what stands above this line anew whenever the run changes; what stands below is yours. -->"
 _LICENSE = 1000
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_COMMIT = re.compile("[0-9a-f]{40}")
+_WEIGHT_FILES = (".ckpt", ".pth", ".pt", ".bin", ".safetensors", ".msgpack", ".zip")
 _RUN = "jaxad predict IMAGE_OR_FOLDER --checkpoint . --out predictions"
 
 
@@ -100,8 +104,21 @@ def public(source: str) -> str:
     return visible(f"{kind}{colon}{place}")
 
 
+def hub_id(source: str) -> str | None:
+    """ORG/NAME of weights that are the Hugging Face hub's, None of all others.
+
+    A folder or file of this machine may have such a name as well. What came from the hub is recorded with its commit;
+    without one, jaxad must know the network.
+    """
+    name, _, revision = source.partition("@")
+    if _ID.fullmatch(name) is None:
+        return None
+    known = license_of(name) is not None and not name.lower().endswith(_WEIGHT_FILES)
+    return name if known or _COMMIT.fullmatch(revision) else None
+
+
 def _front(meta: Mapping[str, Any]) -> str:
-    networks = [name for name in _networks(meta) if name.count("/") == 1]
+    networks = list(dict.fromkeys(name for name in map(hub_id, _sources(meta)) if name is not None))
     lines = [
         "library_name: jaxad",
         "license: other",
@@ -117,8 +134,8 @@ def _yaml_list(name: str, values: Sequence[str]) -> list[str]:
     return [f"{name}:", *(f"- {json.dumps(value)}" for value in values)]
 
 
-def _networks(meta: Mapping[str, Any]) -> list[str]:
-    """The pretrained networks by their public names: some detectors have several, as `clip=ID,diffusion=ID`.
+def _sources(meta: Mapping[str, Any]) -> list[str]:
+    """Where the pretrained networks are from: some detectors have several, as `clip=ID,diffusion=ID`.
 
     Weights that settings name besides, from which training began, are among them.
     """
@@ -126,7 +143,12 @@ def _networks(meta: Mapping[str, Any]) -> list[str]:
     sources = [] if record is None else [part.rpartition("=")[2] for part in record["id"].split(",")]
     named = [name for name in meta.get("weights") or {} if not name.endswith("tokenizer")]
     sources += [config[name] for name in named if isinstance(config.get(name), str)]
-    return list(dict.fromkeys(public(source) for source in sources if source))
+    return [source for source in sources if source]
+
+
+def _networks(meta: Mapping[str, Any]) -> list[str]:
+    """The pretrained networks by their public names."""
+    return list(dict.fromkeys(map(public, _sources(meta))))
 
 
 def _head(meta: Mapping[str, Any]) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxad.detector import Detector
 from jaxad.errors import DataError, TrainingError
 from jaxad.types import Source
+
+if TYPE_CHECKING:
+    from jaxad.features import FeatureCache
 
 _TEXTS, _NUMBERS = ("files", "categories", "digests"), ("scores", "peaks", "medians")
 
@@ -88,6 +91,7 @@ def measure_holdout(
     source: Source,
     *,
     protocol: str = "exact-256",
+    features: FeatureCache | None = None,
     batch_size: int = 16,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -98,7 +102,7 @@ def measure_holdout(
         detector: trained, or with its memory filled.
         source: normal images; those labeled anomalous are refused.
         protocol: of `jaxad.evaluate`.
-        batch_size, workers, progress: as in `Predictor.stream`.
+        features, batch_size, workers, progress: as in `Predictor.stream`.
 
     Raises:
         DataError: no images, or anomalous ones among them.
@@ -113,7 +117,7 @@ def measure_holdout(
     from jaxad.inference.predictor import Predictor
 
     predictor = Predictor(detector, protocol, batch_size=batch_size)
-    for output in predictor.stream(source, workers=workers, progress=progress):
+    for output in predictor.stream(source, features=features, workers=workers, progress=progress):
         scores.extend(output.scores)
         peaks.extend(output.maps.max(axis=(1, 2)))
         # Outside of a region maps have their least value, which says nothing.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxad.errors import CheckpointError, ConfigError
+from jaxad.errors import CheckpointError, ConfigError, DamagedError
 from jaxad.inference.calibrate import choose_limits, warned
-from jaxad.inference.card import run_of, write_card
+from jaxad.inference.card import CARD, run_of, write_card
 from jaxad.inference.holdout_scores import HoldoutScores, joined
-from jaxad.inference.steps import Step, newest
+from jaxad.inference.steps import FOLDER, Step, check_named, newest, numbered, open_step
 from jaxad.inference.threshold import POOLED, Threshold
+from jaxad.io.untrusted import told
 
 
 class Decided(NamedTuple):
@@ -62,6 +64,7 @@ def rechoose(
     value: float | None = None,
     holdout: HoldoutScores | None = None,
     categories: Sequence[str] | None = None,
+    warn: Callable[[Sequence[str]], object] = lambda texts: None,
 ) -> Threshold:
     """Chooses the threshold of a run anew and keeps it with the run; no array of the run is read or changed.
 
@@ -73,6 +76,7 @@ def rechoose(
         value: the image limit; None for the quantile.
         holdout: scores to choose from and to keep in place of those of the run; None for those of the run.
         categories: whose limits to choose; None for all, and the pooled ones. All others stay as they are.
+        warn: told of a model card that cannot be written.
 
     Raises:
         ConfigError: an impossible rate or value, or categories that the rule in force does not have.
@@ -97,8 +101,37 @@ def rechoose(
         threshold = _only(categories, threshold, decided.threshold)
     step.end(threshold.to_json(), scores.to_json(), asked)
     if (run := run_of(step.folder)) is not None:
-        write_card(read_decided(run), run)
+        renew_card(run, warn)
     return threshold
+
+
+def renew_card(workdir: Path, warn: Callable[[Sequence[str]], object]) -> None:
+    """Writes the model card of a run, which tells of its newest step at its end, whichever was decided upon.
+
+    Steps that were saved since, on the way to another end, have no card yet. What keeps it from being written costs
+    nothing of what is done: nothing of a run depends on its card.
+
+    Args:
+        workdir: of the run.
+        warn: told why it cannot be written.
+    """
+    try:
+        if (last := _last_end(workdir)) is not None:
+            write_card(read_decided(last), workdir)
+    except (OSError, CheckpointError) as error:
+        warn([f"{workdir / CARD}: the model card cannot be written ({told(error)}); the run is whole without it"])
+
+
+def _last_end(workdir: Path) -> Path | None:
+    """The folder of the newest whole step at its end, None without one."""
+    for folder in numbered(workdir / FOLDER):
+        with suppress(DamagedError):
+            step = open_step(folder)
+            check_named(step)
+            step.check("meta")
+            if step.ending():
+                return folder
+    return None
 
 
 def chosen_like(rule: Threshold, holdout: HoldoutScores) -> Threshold:

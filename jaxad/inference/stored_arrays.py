@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +71,18 @@ def check_fit(abstract: Detector, arrays: Mapping[str, Any], folder: Path) -> No
 
 
 def read_arrays(step: Step, item: str) -> dict[str, Any]:
-    """The arrays by path of an item that `Step.check` found whole.
+    """The arrays by path of an item that `Step.check` found whole; no process waits for another.
 
     Raises:
         CheckpointError: they cannot be read although they are.
     """
     try:
-        with ocp.PyTreeCheckpointer() as reader:
+        # Not by a Checkpointer, which waits for all processes: one that cannot read would leave the others waiting.
+        with closing(ocp.PyTreeCheckpointHandler()) as reader:
             # As numpy arrays: a checkpoint is not always read on the devices that wrote it.
-            tree = ocp.PyTreeCheckpointHandler().metadata(step.folder / item).tree  # type: ignore[arg-type]
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(tree))
-            arrays = reader.restore(step.folder / item, restore_args=as_numpy)
+            tree: Any = reader.metadata(step.folder / item).tree  # type: ignore[arg-type]
+            as_numpy = {path: ocp.RestoreArgs(restore_type=np.ndarray) for path in tree}
+            arrays: Any = reader.restore(step.folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))  # type: ignore[arg-type]
     except Exception as error:
         raise_explained(error)
         raise _unreadable(step.folder / item, error) from error

@@ -22,12 +22,11 @@ from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import ConfigError, DataError
 from jaxad.features import FeatureCache, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_limits
-from jaxad.inference.card import CARD, write_card
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.inference.meta import digests_text
-from jaxad.inference.rechoose import read_decided
+from jaxad.inference.rechoose import read_decided, renew_card
 from jaxad.inference.threshold import Threshold
 from jaxad.inference.uncaptioned import Uncaptioned
 from jaxad.io.notebook import in_notebook, table
@@ -238,7 +237,7 @@ def _fit(
             detector = restored.detector
             settled = restored.threshold is None or restored.meta.get("false_alarm") == false_alarm
             if restored.meta["complete"] and settled:
-                _write_card(run)
+                _renew_card(run)
                 reporter.say(f"{visible(run.workdir)} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
             scores = read_decided(restored.folder).holdout if restored.meta["complete"] else None
@@ -261,14 +260,14 @@ def _fit(
             threshold = choose_limits(scores, false_alarm=false_alarm)
             reporter.warn(threshold.warnings)
         writer.complete(final, threshold, scores, false_alarm)
-    _write_card(run)
+    _renew_card(run)
     return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
 
 
-def _write_card(run: Place) -> None:
-    """Writes README.md of a run at its end, unless the user has one there."""
-    elsewhere = ConfigError(f"workdir = {run.workdir}: the main process cannot write {CARD}, and says why")
-    parallel.by_main(lambda: write_card(read_decided(run.workdir), run.workdir), elsewhere)
+def _renew_card(run: Place) -> None:
+    """The main process writes README.md of a run at its end, unless the user has one there."""
+    if parallel.is_main_process():
+        renew_card(run.workdir, run.reporter.warn)
 
 
 def _length(config: TrainConfig, source: Source) -> str:

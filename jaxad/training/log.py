@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import time
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxad import parallel
+from jaxad.errors import DamagedError
 from jaxad.io.atomic import set_aside
-from jaxad.io.untrusted import told
+from jaxad.io.json_files import LIST
+from jaxad.io.untrusted import bytes_of, reading, told
 from jaxad.training.logger import LoggedRun, Loggers
 
 METRICS = "metrics.csv"
@@ -69,7 +72,7 @@ class MetricsLog:
         row = {"step": step, "seconds": round(time.perf_counter() - self._began, 3)}
         if self._table is not None and (strange := {*row, *values} - {*self._table.fieldnames}):
             self._stream.close()
-            self._set_aside(f"no columns {', '.join(sorted(strange))}")
+            self._set_aside(f"{self._file}: no columns {', '.join(sorted(strange))}")
             self._open([])
         if self._table is None:
             self._start_table({**row, **values})
@@ -92,13 +95,13 @@ class MetricsLog:
             return []
         try:
             return [row for row in read_metrics(self._file) if int(row["step"]) <= self._resumed]
-        except (ValueError, KeyError, csv.Error, OSError) as error:
-            self._set_aside(str(error))
+        except DamagedError as error:
+            self._set_aside(f"damaged: {error}")
             return []
 
     def _set_aside(self, why: str) -> None:
         aside = set_aside(self._file, f"{self._file.stem}-damaged.csv")
-        self._warn([f"{self._file}: damaged ({why}); set aside as {aside.name} and begun anew"])
+        self._warn([f"{why}; set aside as {aside.name} and begun anew"])
 
     def _start_table(self, row: Mapping[str, Any]) -> None:
         self._table = csv.DictWriter(self._stream, row.keys(), restval="")
@@ -127,12 +130,12 @@ class RunLog:
         self._loggers = Loggers(self._names if parallel.is_main_process() else (), self._run, self._warn)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for table in self._tables:
             # What could not be written still cannot.
             with suppress(OSError):
                 table.__exit__()
-        self._loggers.close()
+        self._loggers.close(error)
 
     def metrics(self, step: int, values: Mapping[str, float | None]) -> None:
         """The row of a step."""
@@ -170,17 +173,18 @@ def read_evaluations(workdir: Path, last: int) -> dict[str, dict[str, Any]]:
         and columns of the table, "steps" and "values" {name: one for each step, None where it is undefined}.
 
     Raises:
-        ValueError, KeyError, csv.Error, OSError: as `read_metrics`.
+        DamagedError: as `read_metrics`.
     """
     found = {}
     for part in PARTS:
         file = workdir / evaluations_file(part)
-        rows = [row for row in read_metrics(file) if int(row["step"]) <= last] if file.is_file() else []
+        rows = [row for row in read_metrics(file) if int(row["step"]) <= last] if file.exists() else []
         if not rows:
             continue
-        counts = {name: int(_number(rows[-1][name])) for name in COUNTS if rows[-1].get(name)}
-        names = [name for name in rows[0] if name not in ("step", "seconds", *COUNTS)]
-        columns = {name: [_number(row[name]) if row[name] else None for row in rows] for name in names}
+        with reading(_damaged(file)):
+            counts = {name: int(_number(rows[-1][name])) for name in COUNTS if rows[-1].get(name)}
+            names = [name for name in rows[0] if name not in ("step", "seconds", *COUNTS)]
+            columns = {name: [_number(row[name]) if row[name] else None for row in rows] for name in names}
         values = {name: column for name, column in columns.items() if any(value is not None for value in column)}
         found[part] = {**counts, "steps": [int(row["step"]) for row in rows], "values": values}
     return found
@@ -202,16 +206,20 @@ def read_metrics(file: Path) -> list[dict[str, str]]:
     """The whole rows of metrics.csv, or of a table of evaluations, by column.
 
     Raises:
-        ValueError, KeyError, csv.Error: the file is not what was written.
-        OSError: it cannot be read.
+        DamagedError: the file cannot be read, or is not what was written; names it.
     """
-    with file.open(newline="", encoding="utf-8") as stream:
-        table = csv.DictReader(stream)
+    damaged = _damaged(file)
+    with reading(damaged):
+        table = csv.DictReader(io.StringIO(bytes_of(file, LIST.bytes, damaged).decode(), newline=""))
         # The last row may have been cut off.
         rows = [row for row in table if None not in row.values()]
-    if table.fieldnames is not None and list(table.fieldnames[:2]) != ["step", "seconds"]:
-        raise ValueError("the first line names no columns")
-    for row in rows:
-        if None in row or int(row["step"]) < 0 or not math.isfinite(float(row["seconds"])):
-            raise ValueError("a row that was not written so")
+        if table.fieldnames is not None and list(table.fieldnames[:2]) != ["step", "seconds"]:
+            raise damaged("the first line names no columns")
+        for row in rows:
+            if None in row or int(row["step"]) < 0 or not math.isfinite(float(row["seconds"])):
+                raise damaged("a row that was not written so")
     return rows
+
+
+def _damaged(file: Path) -> Callable[[str], DamagedError]:
+    return lambda said: DamagedError(f"{file}: {said}")

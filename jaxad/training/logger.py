@@ -7,7 +7,7 @@
 
         def __init__(self, run): ...
         def write(self, step, values): print(step, values)
-        def close(self): ...
+        def close(self, error): ...
 
     jaxad.fit(..., config=jaxad.TrainConfig(loggers=("printed",)))
 
@@ -28,6 +28,9 @@ from jaxad.errors import ConfigError
 from jaxad.io.untrusted import told
 from jaxad.registry import Registry, registrar
 
+LOGGED = ("system", "protocol", "false_alarm", "config", "train")
+"""Settings that loggers get: what else a run records is of its images and of where they lie."""
+
 
 @dataclass(frozen=True)
 class LoggedRun:
@@ -35,13 +38,18 @@ class LoggedRun:
 
     Attributes:
         workdir: its folder; a logger keeps its files in one of its own there, unless it writes elsewhere.
-        settings: JSON values of config.json.
+        settings: those of config.json that are `LOGGED`, JSON values.
         resumed: steps done before; rows of later steps, which a run that was killed had written, come once more.
     """
 
     workdir: Path
     settings: Mapping[str, Any]
     resumed: int
+
+    @classmethod
+    def of(cls, workdir: Path, settings: Mapping[str, Any], resumed: int) -> LoggedRun:
+        """As the attributes say; `settings` are all that config.json has."""
+        return cls(workdir, {name: settings[name] for name in LOGGED if name in settings}, resumed)
 
 
 class Logger(Protocol):
@@ -63,8 +71,12 @@ class Logger(Protocol):
         """A row: after so many steps, finite numbers by name; those of an evaluation begin with "evaluation/"."""
         ...
 
-    def close(self) -> None:
-        """No more rows come: of a run that is done, or was stopped, or has failed."""
+    def close(self, error: BaseException | None) -> None:
+        """No more rows come.
+
+        Args:
+            error: what ended the training, a KeyboardInterrupt where somebody stopped it; None where it is done.
+        """
         ...
 
 
@@ -111,9 +123,9 @@ class Loggers:
         """Gives a row to all."""
         self._each(lambda _, logger: logger.write(step, values))
 
-    def close(self) -> None:
-        """Closes all."""
-        self._each(lambda _, logger: logger.close())
+    def close(self, error: BaseException | None) -> None:
+        """Closes all, and tells them what ended the training, None where it is done."""
+        self._each(lambda _, logger: logger.close(error))
         self._open.clear()
 
     def _each(self, do: Callable[[str, Any], object]) -> None:

@@ -92,7 +92,7 @@ def run_steps(
         config: seed, intervals, images of a step, loggers.
         resumed: steps done before.
         place: folder of the run, who shows progress, which steps are traced.
-        settings: JSON values of config.json, for loggers.
+        settings: JSON values of config.json, some of which loggers get.
         on_save: as in `train_loop`, every `config.checkpoint_every` steps.
         columns: further values for the row of a step in metrics.csv.
         evaluations: what is computed on the way.
@@ -105,7 +105,7 @@ def run_steps(
         Stopped: a signal asked for it; the step at hand is done and saved.
     """
     speed, reporter = Speed(resumed, config.batch_size * config.accumulate), place.reporter
-    run = LoggedRun(place.workdir, settings, resumed)
+    run = LoggedRun.of(place.workdir, settings, resumed)
     log = RunLog(run, config.loggers, None if evaluations is None else evaluations.part, reporter.warn)
 
     def on_log(step: int, metrics: dict[str, float]) -> None:

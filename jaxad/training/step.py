@@ -77,15 +77,14 @@ class DetectorTrainer:
         """
         return self._step(state, self._read, parallel.shard_batch(batch, self._mesh), key)
 
-    def loss(self, state: TrainState, batch: Any, key: jax.Array) -> float:
-        """The loss of a batch with the parameters to evaluate, which trains nothing.
+    def loss(self, state: TrainState, batch: Any, key: jax.Array) -> jax.Array:
+        """The loss of a batch with the parameters to evaluate, a scalar left on the devices; trains nothing.
 
         Args:
             state, batch, key: as of `step`; the state stays as it is.
         """
         params = state.params if state.ema is None else state.ema
-        batch = parallel.shard_batch(batch, self._mesh)
-        return float(parallel.to_host(self._loss(params, self._read, batch, key, state.step)))
+        return self._loss(params, self._read, parallel.shard_batch(batch, self._mesh), key, state.step)
 
     def trace(self, batch: Any) -> jax.stages.Traced:
         """The step for a batch of such shapes, not yet compiled: for accounts of what it takes, and runs nothing."""

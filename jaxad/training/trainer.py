@@ -92,9 +92,6 @@ def _train(
         run.reporter.say(f"resuming {visible(run.workdir)} after step {resumed}")
     else:
         state = trainer.init()
-    settings = {"system": detector.name, "config": to_json(detector.config), **meta}
-    # Digests of all images are no business of a logger.
-    settings.pop("learned", None)
     # Steps that are done and not saved are lost by a signal.
     with held():
         state, rate = run_steps(
@@ -105,7 +102,7 @@ def _train(
             resumed=resumed,
             steps=config.last_step,
             place=run,
-            settings=settings,
+            settings={"system": detector.name, "config": to_json(detector.config), **meta},
             on_save=lambda step, state: writer.save(step, trainer.detector(state), meta=meta, training=state),
             columns=lambda step: {"learning_rate": float(trainer.learning_rate(step - 1))},
             evaluations=watch and evaluations(detector, trainer, watch, meta["protocol"], config, run),

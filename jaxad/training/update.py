@@ -25,13 +25,12 @@ from jaxad.data.holdout import digests
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.features import extras_of
-from jaxad.inference.card import write_card
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.inference.holdout_scores import HoldoutScores, joined, measure_holdout
 from jaxad.inference.meta import digests_text, learned_digests
 from jaxad.inference.predictor import Predictor
-from jaxad.inference.rechoose import Decided, asked_rate, chosen_like, read_decided
+from jaxad.inference.rechoose import Decided, asked_rate, chosen_like, read_decided, renew_card
 from jaxad.inference.steps import FOLDER, TRAINING, set_aside_damaged
 from jaxad.inference.threshold import Threshold
 from jaxad.io.progress import Reporter
@@ -177,7 +176,7 @@ class _Update:
     def _publish(self, number: int) -> None:
         """Makes the new version the one that counts, of which the run's card then tells."""
         publish(self.scratch, number, self.place.workdir)
-        write_card(read_decided(self.place.workdir), self.place.workdir)
+        renew_card(self.place.workdir, self.place.reporter.warn)
 
     @property
     def _takes_captions(self) -> bool:

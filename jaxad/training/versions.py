@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,8 +22,7 @@ from jaxad.data.captions.record import described
 from jaxad.data.depth import common_depths
 from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, DataError, JaxadError
-from jaxad.inference.card import write_card
-from jaxad.inference.rechoose import read_decided
+from jaxad.inference.rechoose import renew_card
 from jaxad.inference.steps import FOLDER, Step, newest, open_step
 from jaxad.io.atomic import set_aside
 from jaxad.training.run_folder import in_use
@@ -82,11 +81,12 @@ def publish(folder: Path, step: int, workdir: Path) -> Path:
     return target
 
 
-def revert(workdir: Path | str) -> tuple[int, Path]:
+def revert(workdir: Path | str, warn: Callable[[Sequence[str]], object] = lambda texts: None) -> tuple[int, Path]:
     """Takes back the last update of a run: the step before counts again.
 
     Args:
         workdir: of the run.
+        warn: told of a model card that cannot be written.
 
     Returns:
         The step that counts now, and the folder in which the other one is kept.
@@ -106,7 +106,7 @@ def revert(workdir: Path | str) -> tuple[int, Path]:
             raise CheckpointError(f"{before}: is missing, which {last.folder} was made from; restore a copy of it")
         open_step(before).check()
         kept = set_aside(last.folder, f"reverted-{last.number}")
-        write_card(read_decided(workdir), workdir)
+        renew_card(workdir, warn)
         return update["of"], kept
 
 

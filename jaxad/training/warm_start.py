@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from flax import nnx
 
+from jaxad import parallel
 from jaxad.detector import Detector
 from jaxad.errors import CheckpointError, DamagedError
 from jaxad.inference.steps import FOLDER, Step, newest, numbered, step_folders
@@ -22,6 +23,8 @@ LISTED = 20
 class WarmStart:
     """Where a run begins: read before its workdir is claimed, unless the run has steps of its own that record it.
 
+    Of several processes each reads it, all call the same, and all fail together where one cannot or reads another step.
+
     Args:
         detector: as created; takes the parameters.
         checkpoint: workdir or one step's folder of the other run.
@@ -32,19 +35,27 @@ class WarmStart:
 
     Raises:
         CheckpointError: as `begin_from` does.
+        ConfigError: another process cannot read it, or has read something else.
     """
 
     def __init__(self, detector: Detector, checkpoint: Path | str, workdir: Path):
-        self._checkpoint = checkpoint
-        known = origin_of(workdir, checkpoint)
-        self._read = known is None
-        self.record = known or begin_from(detector, checkpoint)
+        self._checkpoint, self._read = checkpoint, False
+        self.record = self._agreed(lambda: origin_of(workdir, checkpoint) or self._begun(detector))
 
     def taken(self, detector: Detector) -> dict[str, Any]:
         """The record, once the detector has the parameters: for a run whose own steps turned out to be damaged."""
-        if not self._read:
-            self.record, self._read = begin_from(detector, self._checkpoint), True
+        self.record = self._agreed(lambda: self.record if self._read else self._begun(detector))
         return self.record
+
+    def _begun(self, detector: Detector) -> dict[str, Any]:
+        record, self._read = begin_from(detector, self._checkpoint), True
+        return record
+
+    def _agreed(self, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What every process has read, of the same step."""
+        record = parallel.in_all(read)
+        parallel.check_same(str(record.get("sha256")), f"warm start from {self._checkpoint}: the parameters")
+        return record
 
 
 def begin_from(detector: Detector, checkpoint: Path | str) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxad import metrics
+from jaxad import metrics, parallel
 from jaxad.config import TrainConfig
 from jaxad.data.tiles import TiledSource
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
-from jaxad.features import Encoder, FeatureCache
+from jaxad.features import Encoder, FeatureCache, LiveFeatures
 from jaxad.inference.evaluation import score
 from jaxad.inference.holdout_scores import measure_holdout
 from jaxad.nn import module_state
@@ -116,20 +116,25 @@ class _Judge:
         config: TrainConfig,
         run: Place,
     ):
+        # Images of 16 bits are read as those were that the detector is fitted on.
+        if detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
+            source = at_depths(dict(detector.depths))
         self._untrained, self._trainer, self._source, self._run = detector, trainer, source, run
         self._how: dict[str, Any] = {"protocol": protocol, "batch_size": BATCH, "workers": run.workers}
         self._config = config
         self._detector: Detector | None = None
-        self._features: FeatureCache | None = None
+        self._learned: FeatureCache | None = None
+        self._judged: FeatureCache | None = None
 
     def on_test(self, state: TrainState, told: Progress) -> Mapping[str, float | None]:
         """The means of the metrics over the categories."""
-        results = score(self._present(state), self._source, progress=told, **self._how).results()
-        return metrics.summarize(results)
+        how = {**self._how, "features": self._judged_features(told), "progress": told}
+        return metrics.summarize(score(self._present(state), self._source, **how).results())
 
     def on_holdout(self, state: TrainState, told: Progress) -> Mapping[str, float | None]:
         """The loss, and how image scores are distributed."""
-        scores = measure_holdout(self._present(state), self._source, progress=told, **self._how).scores
+        how = {**self._how, "features": self._judged_features(told)}
+        scores = measure_holdout(self._present(state), self._source, progress=told, **how).scores
         middle, high = np.quantile(scores, (0.5, 0.95))
         values = {"loss": self._loss(state, told), "score_median": middle, "score_p95": high, "score_max": scores.max()}
         return {name: float(value) for name, value in values.items()}
@@ -144,23 +149,51 @@ class _Judge:
 
     def _loss(self, state: TrainState, told: Progress) -> float:
         """Mean loss of equal batches, the last one filled up with images from the beginning."""
-        if self._features is None:
-            self._features = self._encoded(told)
-        images, mesh = len(self._features), self._run.mesh
+        features = self._learned_features(told)
+        images, mesh = len(features), self._run.mesh
         batches = math.ceil(images / self._config.batch_size)
         size = math.ceil(images / batches)
         size += -size % mesh.size
         places, key = np.arange(batches * size) % images, jax.random.key(KEY)
-        losses = []
+        total: Any = 0.0
         for number, part in enumerate(np.split(places, batches)):
             told(len(part))
-            losses.append(self._trainer.loss(state, self._features[part], jax.random.fold_in(key, number)))
-        return float(np.mean(losses))
+            before, batch = total, features[part]
+            total = before + self._trainer.loss(state, batch, jax.random.fold_in(key, number))
+            # The next batch comes while the devices work at this one; further ones would fill their memory.
+            jax.block_until_ready(before)
+        return float(parallel.to_host(total)) / batches
 
-    def _encoded(self, told: Progress) -> FeatureCache:
+    def _learned_features(self, told: Progress) -> FeatureCache | LiveFeatures:
         """Features of the images as they are trained on: of whole images, or of their tiles."""
+        if self._learned is not None:
+            return self._learned
         source, tiling = self._source, self._untrained.tiling
         if tiling is not None:
             source = TiledSource(source, tiling, per_image=1, seed=KEY, workers=self._run.workers)
-        encoder = Encoder(self._untrained, batch_size=BATCH, workers=self._run.workers, mesh=self._run.mesh)
-        return FeatureCache.build(self._untrained, source, encoder=encoder, progress=told)
+        encoder = self._encoder(training=True)
+        if not self._is_kept(source, 1):
+            return LiveFeatures(encoder, source)
+        self._learned = FeatureCache.build(self._untrained, source, encoder=encoder, progress=told)
+        return self._learned
+
+    def _judged_features(self, told: Progress) -> FeatureCache | None:
+        """Features of the images as they are judged, unrounded; None where they are made anew each time.
+
+        These are tiles, regions, and more of them than `TrainConfig.cache_limit_gb` has room for.
+        """
+        if self._untrained.tiling is not None or self._untrained.regions or not self._is_kept(self._source, 2):
+            return None
+        if self._judged is None:
+            parts = [part for part, _ in self._encoder(training=False).stream(self._source, progress=told)]
+            self._judged = FeatureCache(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts), "")
+        return self._judged
+
+    def _encoder(self, *, training: bool) -> Encoder:
+        """The frozen networks; not kept, as training has use for their place on the devices."""
+        how: dict[str, Any] = {"workers": self._run.workers, "mesh": self._run.mesh}
+        return Encoder(self._untrained, batch_size=BATCH, training=training, **how)
+
+    def _is_kept(self, source: Source, times: int) -> bool:
+        """Whether there is room in the host's memory for features of so many `times` their usual size."""
+        return times * FeatureCache.size(self._untrained, len(source)) <= self._config.cache_limit_gb * 1e9

@@ -92,6 +92,16 @@ def test_a_selection_has_the_images_of_those_places_in_that_order(source, wrappe
         np.testing.assert_array_equal(sample.image, made[place].image)
 
 
+def test_a_selection_of_parts_whose_images_have_the_same_names_goes_by_their_places(source):
+    """Names may repeat: what is chosen of one part is not what is called the same in another."""
+    other = source.select([1, 0, 2], "other")
+    made = JoinedSource([source, other])
+    places = [len(source), 1, len(source) + 1, 0, len(source) - 1]
+    chosen = made.select(places)
+    for sample, place in zip((chosen[index] for index in range(len(places))), places, strict=True):
+        np.testing.assert_array_equal(sample.image, made[place].image)
+
+
 def test_parts_without_gray_values_or_sizes_are_joined_all_the_same(source):
     loose = ImageList([np.zeros((7, 9, 3), np.uint8)])
     made = JoinedSource([loose, source])

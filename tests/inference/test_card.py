@@ -9,9 +9,13 @@ import shutil
 import pytest
 import yaml
 
-from jaxad.inference.card import CARD, card, public, write_card
+import jaxad
+from jaxad.inference.card import CARD, card, hub_id, public, write_card
 from jaxad.inference.rechoose import read_decided, rechoose
+from jaxad.inference.steps import open_step
+from jaxad.io.progress import Reporter
 from jaxad.models.known_licenses import license_of
+from jaxad.testing import toy_model, toy_training
 
 
 @pytest.fixture
@@ -76,6 +80,66 @@ def test_another_threshold_is_in_the_card_at_once_and_the_rest_stays(copy):
     after = sections(text.removesuffix("\nAsk Kim.\n"))
     assert {name for name in before if after[name] != before[name]} == {"Decision"}
     assert "| 123.5 |" in after["Decision"]
+
+
+def test_the_card_tells_of_the_newest_end_whichever_step_is_decided_upon(copy, trained):
+    before, decided = (copy / CARD).read_text(), read_decided(copy)
+    older = open_step(copy / "checkpoints/8")
+    older.end(decided.threshold.to_json(), decided.holdout.to_json(), 0.01)
+    rechoose(older.folder, value=123.5)
+    assert (copy / CARD).read_text() == before
+    # A run that goes on from its end has steps without one.
+    (copy / "checkpoints/12/complete.json").unlink()
+    assert rechoose(older.folder, value=321.5).value == 321.5
+    text = (copy / CARD).read_text()
+    assert "| 321.5 |" in text
+    assert "\n- 8 steps of" in text
+    # Damage is passed over, as everywhere.
+    decided.step.end(decided.threshold.to_json(), decided.holdout.to_json(), 0.01)
+    (decided.step.folder / "meta/metadata").write_text("{}")
+    rechoose(copy, value=456.5)
+    assert "| 456.5 |" in (copy / CARD).read_text()
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A disk on which no card can be written."""
+
+    def fail(file, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("jaxad.inference.card.write_whole", fail)
+
+
+def test_a_card_that_cannot_be_written_is_a_warning_and_the_threshold_is_kept(copy, full):
+    warned = []
+    assert rechoose(copy, value=123.5, warn=warned.extend) == read_decided(copy).threshold
+    (line,) = warned
+    assert str(copy / CARD) in line
+    assert "No space left on device" in line
+
+
+def test_a_finished_fit_is_none_the_less_finished_without_its_card(copy, full, parts, trained):
+    (copy / CARD).unlink()
+    warned = []
+
+    class Told(Reporter):
+        def warn(self, texts):
+            warned.extend(texts)
+
+    for false_alarm in (0.25, 0.25, 0.01):
+        run = jaxad.fit(
+            toy_model(),
+            parts.train,
+            toy_training(),
+            workdir=copy,
+            holdout=parts.holdout,
+            false_alarm=false_alarm,
+            reporter=Told(quiet=True),
+        )
+        assert run.threshold == jaxad.restore(copy).threshold
+    assert run.threshold == trained.threshold
+    assert len([line for line in warned if "the model card cannot be written (No space left" in line]) == 3
 
 
 def test_nothing_is_written_that_is_there_already(copy, monkeypatch):
@@ -154,6 +218,37 @@ def test_a_run_without_holdout_decides_nothing(trained):
 )
 def test_what_is_public_of_a_source(source, shown):
     assert public(source) == shown
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("source", "id"),
+    [
+        (f"facebook/dinov2-base@{'a1' * 20}", "facebook/dinov2-base"),
+        (f"kim/weights@{'0' * 40}", "kim/weights"),
+        ("facebook/dinov2-base", "facebook/dinov2-base"),
+        ("facebook/dinov2-base@main", "facebook/dinov2-base"),
+        ("kim/weights", None),
+        ("kim/weights@main", None),
+        ("facebook/dinov2-base.pth", None),
+        ("~/weights", None),
+        ("kim\\weights/last", None),
+        (f"/kim/weights@{'0' * 40}", None),
+        ("embedded", None),
+        ("random:32x2", None),
+    ],
+)
+def test_only_what_is_on_the_hub_has_an_id_there(source, id):
+    assert hub_id(source) == id
+
+
+def test_a_base_model_is_named_once_without_its_commit_and_a_local_one_never(trained):
+    decided = read_decided(trained.workdir)
+    config = decided.step.meta["config"] | {"backbone": "facebook/dinov2-base", "autoencoder": "kim/autoencoder"}
+    pinned = {"id": f"facebook/dinov2-base@{'a' * 40}", "sha256": "0"}
+    weights = {"backbone": "0", "autoencoder": "1"}
+    text = card(with_meta(decided, config=config, pretrained=pinned, weights=weights))
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == ["facebook/dinov2-base"]
 
 
 @pytest.mark.quick

@@ -10,9 +10,10 @@ import pytest
 
 import jaxad
 from jaxad.errors import ConfigError
+from jaxad.io.signals import Stopped
 from jaxad.testing import toy_model, toy_training
 from jaxad.training.log import RunLog, read_metrics
-from jaxad.training.logger import LoggedRun, check_loggers, loggers, register_logger
+from jaxad.training.logger import LOGGED, LoggedRun, check_loggers, loggers, register_logger
 
 
 class Kept:
@@ -21,14 +22,14 @@ class Kept:
     name, packages, extra = "kept", (), ""
 
     def __init__(self, run):
-        self.run, self.rows, self.closed = run, [], 0
+        self.run, self.rows, self.closed = run, [], []
         Kept.last = self
 
     def write(self, step, values):
         self.rows.append((step, dict(values)))
 
-    def close(self):
-        self.closed += 1
+    def close(self, error):
+        self.closed.append(error)
 
 
 class Unborn(Kept):
@@ -48,14 +49,14 @@ class Weak(Kept):
         if step > 1:
             raise ConnectionError("the server is gone")
 
-    def close(self):
+    def close(self, error):
         pytest.fail("is closed though it has failed")
 
 
 class Late(Kept):
     name = "late"
 
-    def close(self):
+    def close(self, error):
         raise OSError("cannot be closed")
 
 
@@ -82,7 +83,7 @@ def test_all_get_every_row_and_those_that_fail_are_told_once(tmp_path):
         (2, {"loss": 0.5}),
         (3, {"loss": 0.333333}),
     ]
-    assert Kept.last.closed == 1
+    assert Kept.last.closed == [None]
     assert [line.split()[1] for line in warned] == ["unborn", "weak", "late"]
     assert "no server" in warned[0]
     assert [(row["step"], row["loss"]) for row in read_metrics(tmp_path / "metrics.csv")] == [
@@ -92,6 +93,25 @@ def test_all_get_every_row_and_those_that_fail_are_told_once(tmp_path):
     ]
     (row,) = read_metrics(tmp_path / "evaluations-test.csv")
     assert (row["step"], row["image_auroc"], row["aupro"]) == ("0", "0.5", "")
+
+
+@pytest.mark.parametrize("error", [Stopped(15), ValueError("not finite")])
+def test_they_are_told_what_ended_the_training(tmp_path, error):
+    def train():
+        with RunLog(LoggedRun(tmp_path, {}, 0), ("late", "kept"), None, lambda _: None) as log:
+            log.metrics(1, {"loss": 1.0})
+            raise error
+
+    with pytest.raises(type(error)):
+        train()
+    assert Kept.last.closed == [error]
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 1
+
+
+def test_they_get_settings_and_nothing_of_the_images(tmp_path):
+    settings = {"system": "toy", "train": {"steps": 2}, "config": {}, "protocol": "exact-256", "false_alarm": 0.01}
+    besides = {"data": {"source": "folder:/home/kim"}, "learned": ["0" * 32], "from": {"run": "/home/kim/run"}}
+    assert LoggedRun.of(tmp_path, settings | besides, 3) == LoggedRun(tmp_path, settings, 3)
 
 
 def test_a_table_that_cannot_be_written_costs_no_step(tmp_path):
@@ -149,6 +169,7 @@ def test_a_run_tells_its_loggers_what_it_is(parts, tmp_path):
     run = jaxad.fit(toy_model(), parts.train, training, workdir=tmp_path / "run")
     assert (Kept.last.run.workdir, Kept.last.run.resumed) == (run.workdir, 0)
     settings = Kept.last.run.settings
+    assert set(settings) == set(LOGGED)
     assert (settings["system"], settings["train"]["steps"], settings["config"]["depth"]) == ("dpdiff", 2, 1)
     rows = read_metrics(run.workdir / "metrics.csv")
     assert [(step, values["loss"]) for step, values in Kept.last.rows] == [

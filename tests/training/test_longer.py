@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+from typing import ClassVar
 
 import pytest
 
@@ -126,6 +127,7 @@ class Killer:
     name = "killer"
     packages, extra = (), ""
     step, number = 0, signal.SIGTERM
+    ended_by: ClassVar[BaseException | None] = None
 
     def __init__(self, run):
         pass
@@ -134,8 +136,8 @@ class Killer:
         if step == self.step:
             os.kill(os.getpid(), self.number)
 
-    def close(self):
-        pass
+    def close(self, error):
+        Killer.ended_by = error
 
 
 @pytest.fixture
@@ -157,6 +159,7 @@ def test_a_signal_at_a_random_step_loses_at_most_that_step(parts, trained, tmp_p
     with pytest.raises(Stopped) as stop, listening():
         jaxad.fit(toy_model(), parts.train, toy_training(loggers=("killer",), checkpoint_every=100), **again)
     assert stop.value.status == 128 + number
+    assert Killer.ended_by is stop.value
     # The step whose row was written when the signal came is saved, or the next one.
     saved = max(int(folder.name) for folder in (tmp_path / "run/checkpoints").iterdir())
     assert step <= saved <= step + 1, f"a signal at step {step} left step {saved}"

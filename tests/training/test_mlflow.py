@@ -72,22 +72,9 @@ def test_a_row_that_comes_once_more_is_kept_once(tmp_path):
     ]
 
 
-def ends(folder, error=None):
-    logger = MLflow(LoggedRun(folder, {}, 0))
-    try:
-        if error is not None:
-            raise error
-    finally:
-        logger.close()
-
-
-def test_the_run_ends_as_the_training_did(tmp_path):
-    ends(tmp_path)
-    for error in (Stopped(15), ValueError("not finite")):
-        with pytest.raises(type(error)):
-            ends(tmp_path, error)
-    try:
-        raise OSError("the try before")
-    except OSError:
-        ends(tmp_path)
-    assert Client.ended == ["FINISHED", "KILLED", "FAILED", "FINISHED"]
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (Stopped(15), "KILLED"), (ValueError("not finite"), "FAILED")]
+)
+def test_the_run_ends_as_the_training_did(tmp_path, error, status):
+    MLflow(LoggedRun(tmp_path, {}, 0)).close(error)
+    assert Client.ended == [status]

@@ -7,16 +7,18 @@ import shutil
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 
 import jaxad
+from jaxad import parallel
 from jaxad.config import LinearConfig
 from jaxad.errors import CheckpointError, ConfigError
 from jaxad.nn import module_state
 from jaxad.testing import BACKBONE, toy_model, toy_training
 from jaxad.training.run_folder import claim
-from jaxad.training.warm_start import begin_from, origin_of
+from jaxad.training.warm_start import WarmStart, begin_from, origin_of
 from tests.training.test_run_folder import RESOURCES
 
 
@@ -98,3 +100,44 @@ def test_what_is_not_trained_begins_from_nothing(parts, trained, tmp_path):
     bank = jaxad.PatchBank.create(config, key=jax.random.key(0))
     with pytest.raises(ConfigError, match="warm start and profile: patch-bank is not trained"):
         jaxad.fit(bank, parts.train, workdir=tmp_path / "run", warm_start=trained.workdir, profile=(1, 2))
+
+
+def test_of_two_processes_both_read_it_and_what_they_read_is_compared(trained, tmp_path, monkeypatch):
+    """The other one is played by what it says; it never waits for this one while it reads."""
+    other, said = ["", ""], []
+
+    def every(text):
+        said.append(text)
+        return (text, other[len(said) - 1] or text)
+
+    monkeypatch.setattr(parallel.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(parallel, "every", every)
+    monkeypatch.setattr(ocp.Checkpointer, "restore", lambda *_, **__: pytest.fail("waits for all"))
+    model = toy_model()
+    begin = WarmStart(model, trained.workdir, tmp_path)
+    assert (len(said), begin.record["step"]) == (2, 12)
+    assert distance(model, trained.model) == 0
+    said.clear()
+    assert begin.taken(model) == begin.record
+    assert len(said) == 2
+    for other[:], message in (
+        (["host-b: no checkpoint there", ""], "process 1 of 2 on host-b: no checkpoint there"),
+        (["", "another step"], "warm start from .*: the parameters of process 1 are others"),
+    ):
+        said.clear()
+        with pytest.raises(ConfigError, match=message):
+            WarmStart(model, trained.workdir, tmp_path)
+    # Who cannot read it tells the other one, and says so in its own words.
+    said.clear()
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        WarmStart(model, tmp_path, tmp_path)
+    assert "no checkpoint there" in said[0]
+
+
+def test_a_run_whose_own_steps_are_damaged_begins_there_again(parts, trained, tmp_path):
+    call = {"workdir": tmp_path / "run", "warm_start": trained.workdir}
+    run = jaxad.fit(toy_model(), parts.train, toy_training(steps=1), **call)
+    begin = WarmStart(model := toy_model(), trained.workdir, run.workdir)
+    assert distance(model, trained.model) > 0
+    assert begin.taken(model) == begin.record
+    assert distance(model, trained.model) == 0

@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxad
-from jaxad.errors import ConfigError
+from jaxad import parallel
+from jaxad.errors import ConfigError, DamagedError
 from jaxad.io.progress import Reporter
 from jaxad.io.signals import Stopped, listening
 from jaxad.testing import toy_model, toy_training
 from jaxad.training import fit, watching
 from jaxad.training.log import read_evaluations, read_metrics
+from jaxad.training.step import DetectorTrainer, TrainState
 from jaxad.training.watching import evenly, watched
 from jaxad.types import Record
 from tests.training.test_trainer import assert_bit_equal, rows
@@ -82,6 +89,62 @@ def test_a_hold_out_gives_its_loss_and_how_scores_are_distributed(seen):
     assert found["values"]["loss"] == losses[:3]
 
 
+def test_the_loss_of_held_out_images_is_summed_on_the_devices_and_fetched_once(monkeypatch):
+    """The mean of batches, the last one filled up; nothing waits for the host in between."""
+    seen, fetched, to_host = [], [], parallel.to_host
+
+    def loss(state, batch, key):
+        seen.append(batch.tolist())
+        return jnp.float32(batch.sum())
+
+    monkeypatch.setattr(parallel, "to_host", lambda arrays: fetched.append(len(seen)) or to_host(arrays))
+    run = SimpleNamespace(mesh=SimpleNamespace(size=2), workers=None)
+    trainer: Any = SimpleNamespace(loss=loss)
+    judge = watching._Judge(toy_model(), trainer, None, "exact-256", toy_training(batch_size=4), run)
+    judge._learned = np.arange(10)
+    assert judge._loss(None, lambda images: None) == (6 + 22 + 18) / 3
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    assert fetched == [3]
+
+
+def test_the_trainer_leaves_the_loss_on_the_devices():
+    """As every metric of a step is."""
+    trainer = object.__new__(DetectorTrainer)
+    trainer._mesh, trainer._read = parallel.make_mesh(), {}
+    trainer._loss = lambda params, fixed, batch, key, step: jnp.float32(3)
+    assert isinstance(trainer.loss(TrainState({}, None, None, jnp.int32(0)), {}, jax.random.key(0)), jax.Array)
+
+
+@pytest.mark.parametrize(
+    ("limit", "encoders"), [(4.0, {True: 1, False: 1}), pytest.param(1e-9, {True: 4}, marks=pytest.mark.slow)]
+)
+def test_images_are_encoded_once_for_all_evaluations_where_there_is_room(
+    parts, seen, tmp_path, monkeypatch, limit, encoders
+):
+    """Four evaluations, each with one network for the loss and one for the scores; where there is no room, anew."""
+    made, given, measure = Counter(), [], watching.measure_holdout
+
+    class Counted(watching.Encoder):
+        def __init__(self, detector, *, training, **how):
+            made[training] += 1
+            super().__init__(detector, training=training, **how)
+
+    def measured(*arguments, features, **how):
+        given.append(features)
+        return measure(*arguments, features=features, **how)
+
+    monkeypatch.setattr(watching, "Encoder", Counted)
+    monkeypatch.setattr(watching, "measure_holdout", measured)
+    config = toy_training(eval_every=5, eval_images=6, cache_limit_gb=limit)
+    run = jaxad.fit(toy_model(), parts.train, config, workdir=tmp_path / "run", holdout=parts.holdout)
+    assert made == encoders
+    assert [features is given[0] for features in given] == [True] * 4
+    assert (given[0] is None) == (limit < 1)
+    mine, theirs = (read_evaluations(folder, 12)["holdout"] for folder in (run.workdir, seen.workdir))
+    for name, values in theirs["values"].items():
+        assert mine["values"][name] == pytest.approx(values, rel=1e-5)
+
+
 def test_the_last_scores_are_those_of_the_trained_detector(parts, seen):
     """And so not those of the parameters before their average, or of an earlier step."""
     chosen = watched(toy_training(eval_every=5, eval_images=6), parts.holdout, None)
@@ -111,8 +174,22 @@ def test_a_table_that_is_not_what_was_written_is_no_curve(tmp_path):
         assert (found["images"], found["of"]) == (4, 8)
     for row in ("2,2.5,4,8,nan,", "-1,2.5,4,8,0.5,", "x,2.5,4,8,0.5,", "2,2.5,inf,8,0.5,", "2,2.5,4,8,0.5,,,"):
         (tmp_path / "evaluations-test.csv").write_text("\n".join([head, good, row, ""]))
-        with pytest.raises(ValueError, match=r"\w"):
+        with pytest.raises(DamagedError, match=r"evaluations-test\.csv: \w"):
             read_evaluations(tmp_path, 9)
+
+
+def test_tables_that_cannot_be_read_are_named_and_never_waited_for(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary").write_bytes(b"step,seconds\n\xff,1\n")
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (
+        ("gone", "No such file"),
+        ("folder", "not a regular file"),
+        ("pipe", "not a regular file"),
+        ("binary", "UnicodeDecodeError"),
+    ):
+        with pytest.raises(DamagedError, match=f"{tmp_path / name}: {said}"):
+            read_metrics(tmp_path / name)
 
 
 @pytest.mark.slow

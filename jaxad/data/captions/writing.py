@@ -57,9 +57,10 @@ def write_captions(
     """
     files = CaptionFiles.of(out_dir, dataset, vlm, prompt, split, numbered=numbered)
     files.folder.mkdir(parents=True, exist_ok=True)
-    if files.strays(ids):
-        files.gather(())
     lacking = files.lacking(ids)
+    if files.strays(lacking):
+        files.gather(())
+        lacking = files.lacking(ids)
     files.write(lacking, texts)
     files.gather(lacking)
     return files.folder
@@ -114,16 +115,15 @@ class CaptionFiles:
         known = self._listed()
         return [image for image in ids if self._key(image) not in known]
 
-    def strays(self, ids: Sequence[str], bounds: Sequence[int] = ()) -> list[Path]:
+    def strays(self, lacking: Sequence[str], bounds: Sequence[int] = ()) -> list[Path]:
         """Journals that are none of the shares of what is lacking, because they were begun for other images or shares.
 
         Their captions are as good as any: `gather` takes them into the lists.
 
         Args:
-            ids: all images.
-            bounds: places among those that are lacking at which shares begin, and the end; none for one share of all.
+            lacking: images without a caption, as the method of that name finds them.
+            bounds: places among these at which shares begin, and the end; none for one share of all.
         """
-        lacking = self.lacking(ids)
         shares = [*pairwise(bounds)] if len(bounds) > 2 else [None]
         expected = {self._journal(share): lacking[slice(*share or (None,))] for share in shares}
         return [
@@ -177,9 +177,9 @@ class CaptionFiles:
         """
         journals = self._journals()
         texts = {self._key(image): text for entries in journals.values() for image, text in entries}
-        if any(self._key(image) not in texts for image in self.lacking(wanted)):
-            return False
         known = self._listed()
+        if any(key not in texts and key not in known for key in map(self._key, wanted)):
+            return False
         if new := {key: text for key, text in texts.items() if key not in known}:
             self._write_lists({**known, **new})
         for journal in journals:

@@ -117,13 +117,14 @@ def caption(
         with locked(whole, what, **patience):
             # From here on, nobody takes the journals for strays.
             stack.enter_context(locked(own, what))
-            strays = files.strays(ids, shard_bounds(len(files.lacking(ids)), batch_size, shards))
+            lacking = files.lacking(ids)
+            strays = files.strays(lacking, shard_bounds(len(lacking), batch_size, shards))
             for other in set(folder.glob(f".{split}-*-of-*{LOCK}")) - {own}:
                 if strays or not other.name.endswith(f"-of-{shards}{LOCK}"):
                     require_free(other, what)
             if strays:
                 files.gather(())
-            lacking = files.lacking(ids)
+                lacking = files.lacking(ids)
         if have := len(ids) - len(lacking):
             reporter.say(f"{have} of {len(ids)} {split} images have a caption already")
         bounds = shard_bounds(len(lacking), batch_size, shards)

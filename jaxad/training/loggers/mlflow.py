@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,6 @@ from pathlib import Path
 from jaxad.io.atomic import write_whole
 from jaxad.training.logger import LoggedRun, register_logger
 
-PARAMETERS = ("system", "protocol", "false_alarm", "config", "train")
-"""Settings that become parameters of the run; what else is recorded has names that MLflow may not take."""
 LONGEST = 6000
 """Characters that MLflow takes of a value."""
 
@@ -42,7 +39,7 @@ class MLflow:
             experiment = self._experiment(name, folder) if known is None else known.experiment_id
             made = self._client.create_run(experiment, run_name=run.workdir.name)
             write_whole(file, made.info.run_id)
-            for key, value in _flat({name: run.settings[name] for name in PARAMETERS if name in run.settings}):
+            for key, value in _flat(run.settings):
                 self._client.log_param(made.info.run_id, key, str(value)[:LONGEST])
         self._id = file.read_text("utf-8")
         self._client.update_run(self._id, status="RUNNING")
@@ -50,7 +47,6 @@ class MLflow:
         names = self._client.get_run(self._id).data.metrics
         histories = {name: self._client.get_metric_history(self._id, name) for name in names}
         self._last = {name: max(metric.step for metric in history) for name, history in histories.items()}
-        self._handled = sys.exception()
 
     def _experiment(self, name: str, folder: Path) -> str:
         """A new experiment; one in the run's folder keeps its artifacts there too, and not where the process stands."""
@@ -65,12 +61,10 @@ class MLflow:
         new = {name: value for name, value in values.items() if step > self._last.get(name, -1)}
         self._client.log_batch(self._id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
 
-    def close(self) -> None:
-        """Marks the run as finished, or as what the exception on its way out says."""
-        error = sys.exception()
+    def close(self, error: BaseException | None) -> None:
+        """Marks the run as finished, killed or failed."""
         ended = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        # One that was being handled when the run began is none of the run.
-        self._client.set_terminated(self._id, "FINISHED" if error is self._handled else ended)
+        self._client.set_terminated(self._id, "FINISHED" if error is None else ended)
 
 
 def _flat(values: Mapping, at: str = "") -> list[tuple[str, object]]:

@@ -25,6 +25,6 @@ class TensorBoard:
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None) -> None:
         """Closes the file."""
         self._writer.close()

@@ -11,6 +11,9 @@ from typing import Any
 from jaxad.io.atomic import write_whole
 from jaxad.training.logger import LoggedRun, register_logger
 
+STOPPED = 255
+"""Exit status that W&B shows as "killed"; of all others but 0 it shows "failed"."""
+
 
 @register_logger
 class WandB:
@@ -46,6 +49,7 @@ class WandB:
         """A row; what is written of one step is one row there."""
         self._run.log(dict(values), step=step)
 
-    def close(self) -> None:
-        """Waits until all is on disk."""
-        self._run.finish()
+    def close(self, error: BaseException | None) -> None:
+        """Waits until all is on disk, and marks the run as finished, killed or failed."""
+        stopped = STOPPED if isinstance(error, KeyboardInterrupt) else 1
+        self._run.finish(exit_code=0 if error is None else stopped)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jaxad.data.captions import writing
 from jaxad.data.captions.attach import Captions
 from jaxad.data.captions.writing import SETTINGS, CaptionFiles, write_captions
 from jaxad.errors import DataError
@@ -142,6 +143,19 @@ def test_other_shares_are_strays_whose_captions_stay(files, tmp_path):
     assert journal in files.strays(["bolt/train/good/a.png", *IDS], (0, 4, 8, 11))
     assert write(tmp_path) == [IDS[4:8]]
     assert names(files.folder) == LISTS
+
+
+def test_lists_are_read_once_before_and_once_after_images_are_described(files, tmp_path, monkeypatch):
+    """Others wait meanwhile, and the lists of large data sets take seconds."""
+    write(tmp_path, IDS[:5])
+    read, original = [], writing.read_lists
+    monkeypatch.setattr(writing, "read_lists", lambda part, **how: read.append(part) or original(part, **how))
+    assert write(tmp_path, IDS[:7]) == [IDS[5:7]]
+    assert read == [files.lists] * 2
+    read.clear()
+    assert files.gather(IDS[:7])
+    assert read == [files.lists]
+    assert not files.gather(IDS)
 
 
 def test_splits_do_not_mix(files, tmp_path):
