@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -49,6 +50,11 @@ def kept(explanation: Explanation, words: Sequence[str]) -> Explanation:
         near = {"similarity": explanation.similarity, "prototypes": explanation.prototypes}
         found = dataclasses.replace(found, **near, terms=explanation.terms)
     return found
+
+
+def one_of(explanation: Explanation, place: int) -> Explanation:
+    """The explanation of one image of a batch on the host, its arrays without b; it keeps nothing else of the batch."""
+    return jax.tree.map(lambda array: np.array(array[place]), explanation)
 
 
 def words_of(explanation: Explanation) -> tuple[str, ...]:
