@@ -18,11 +18,13 @@ from jaxad.config.fields import Config
 from jaxad.data import ImageList, Region, Tiling
 from jaxad.detector import Detector, InputSpec
 from jaxad.errors import ConfigError
-from jaxad.inference.figures import METHOD, _method
+from jaxad.inference.evaluation import score
+from jaxad.inference.figures import METHOD, _method, figures
 from jaxad.inference.heat import heat
 from jaxad.inference.inspector import Inspector
 from jaxad.inference.method import EXPLAINED, OF_MAPS, SIDE, draw
 from jaxad.inference.predictor import Predictor
+from jaxad.inference.threshold import Limits, Threshold
 from jaxad.types import Explanation, Features, Judgement, View
 from tests.compilations import counted
 
@@ -173,10 +175,28 @@ def test_to_say_which_words_there_are_takes_no_room_on_devices():
     assert "arrays" not in vars(predictor)
 
 
-def test_the_explanation_of_an_image_keeps_no_other_of_its_batch():
-    (output,) = Predictor(Redrawing(), batch_size=4).stream(ImageList(IMAGES), explain=EXPLAINED)
-    for explanation in output.explanations:
-        assert all(array.base is None for array in jax.tree.leaves(explanation))
+def kept_bytes(array):
+    """Bytes that an array keeps from being freed."""
+    assert isinstance(array, np.ndarray)
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    assert array.base is None, "memory of a device"
+    return array.nbytes
+
+
+def test_what_is_kept_of_an_image_keeps_no_other_of_its_batch(parts):
+    for answer in jaxad.predict(Redrawing(), IMAGES, explain=EXPLAINED):
+        for array in (answer.small_map, *jax.tree.leaves(answer.explanation)):
+            assert kept_bytes(array) == array.nbytes
+    rule = Threshold(0.1, "exact-256", {"": Limits(150.0, 150.0, 20.0, 9)})
+    found = figures(score(Redrawing(), parts.test, threshold=rule, batch_size=8))
+    assert found.cases
+    assert found.pictures
+    assert found.prototypes
+    for shown in (*found.cases, *found.pictures.values()):
+        assert kept_bytes(shown.map) == shown.map.nbytes
+    for shown in found.prototypes:
+        assert kept_bytes(shown.maps) == shown.maps.nbytes
 
 
 def test_an_answer_holds_what_was_asked_for_alone():
