@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
 from jaxad.inference.checkpoint import restore
-from jaxad.inference.heat import fit_mask, heat
-from jaxad.inference.maps import finite_map, fit_map
+from jaxad.inference.heat import fit_mask, own_heat
 from jaxad.inference.predictor import Predictor
 from jaxad.io.atomic import write_whole
 from jaxad.io.pictures import data_uri, encode_picture, shrink
@@ -118,8 +117,7 @@ def sheet(
         outputs = Predictor(detector, protocol, batch_size=batch_size).stream(own, **how)  # type: ignore[arg-type]
         maps = (found for output in outputs for found in output.maps)
         for row, found in zip(rows, maps, strict=True):
-            fitted = fit_map(finite_map(found), row[0].shape[:2])
-            row.append(heat(fitted, low=float(fitted.min()), high=float(fitted.max()) + 1e-12))
+            row.append(own_heat(found, row[0].shape[:2]))
     records = [source.records[number] for number in chosen]
     heads = ("image", "defect", *_apart(names or titles))
     return Sheet(heads, tuple(r.identity or str(r.file) for r in records), tuple(map(tuple, rows)))
