@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -79,20 +78,27 @@ class PictureFolder:
                     self._finish(self._scratch)
 
     def passing(self, outputs: Iterable[Output]) -> Iterator[Output]:
-        """Predictions with their images, each handed on once its pictures are written; threads draw and write."""
-        return map_threads(self._write, outputs, WRITERS)
+        """Predictions with their images, each handed on once its pictures are written; threads draw and write.
 
-    def _write(self, output: Output) -> Output:
-        loaded, rule = output.loaded, self._threshold
-        for place, (record, index) in enumerate(zip(loaded.records, loaded.indices, strict=True)):
-            image, seen = loaded.originals[place], output.detail(place)
-            # With several hosts, another one may have decoded it.
-            image = self._source[index].image if image is None else image
-            about = partial(Answer, str(record.file), record.category, float(output.scores[place]), image, rule, "")
-            explained = output.explanations[place] if output.explanations else None
-            answer = about(seen.map, seen.inside, explained)
-            write_pictures(self._scratch / NAME, self._names[index], answer, self._save, "npy")
-        return output
+        Only as many are taken ahead as hold the few images that threads have begun.
+        """
+        images = ((output, place) for output in outputs for place in range(len(output.scores)))
+        for output, place in map_threads(self._write, images, WRITERS):
+            if place == len(output.scores) - 1:
+                yield output
+
+    def _write(self, image: tuple[Output, int]) -> tuple[Output, int]:
+        """Writes the pictures of an image, the one at a place in its batch."""
+        output, place = image
+        loaded, seen = output.loaded, output.detail(place)
+        record, index, original = loaded.records[place], loaded.indices[place], loaded.originals[place]
+        # With several hosts, another one may have decoded it.
+        original = self._source[index].image if original is None else original
+        score, explained = float(output.scores[place]), output.explanations[place] if output.explanations else None
+        known = str(record.file), record.category, score, original, self._threshold, ""
+        answer = Answer(*known, seen.map, seen.inside, explained)
+        write_pictures(self._scratch / NAME, self._names[index], answer, self._save, "npy")
+        return image
 
     def _finish(self, place: Path) -> None:
         """Puts whole pictures in place of earlier ones; goes on where a process was killed at that."""
