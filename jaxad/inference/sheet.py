@@ -16,6 +16,7 @@ from jaxad.inference.heat import fit_mask, own_heat
 from jaxad.inference.predictor import Predictor
 from jaxad.io.atomic import write_whole
 from jaxad.io.pictures import data_uri, encode_picture, shrink
+from jaxad.io.text import visible
 from jaxad.types import Source
 
 SIDE, GAP, HEAD = 160, 4, 14
@@ -38,18 +39,19 @@ class Sheet:
 
     @property
     def picture(self) -> np.ndarray:
-        """The whole of it, uint8 [h w 3]."""
+        """The whole of it, uint8 [h w 3]: heads of the columns, and above each row its name."""
         heights = [row[0].shape[0] for row in self.rows]
-        size = len(self.heads) * (SIDE + GAP), HEAD + sum(height + GAP for height in heights)
+        size = len(self.heads) * (SIDE + GAP), HEAD + sum(HEAD + height + GAP for height in heights)
         canvas = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(canvas)
         for column, head in enumerate(self.heads):
-            draw.text((column * (SIDE + GAP), 0), head, fill="black")
+            draw.text((column * (SIDE + GAP), 0), _fitting(draw, visible(head), SIDE), fill="black")
         top = HEAD
-        for row, height in zip(self.rows, heights, strict=True):
+        for name, row, height in zip(self.names, self.rows, heights, strict=True):
+            draw.text((0, top), _fitting(draw, visible(name), size[0] - GAP), fill="black")
             for column, picture in enumerate(row):
-                canvas.paste(Image.fromarray(picture), (column * (SIDE + GAP), top))
-            top += height + GAP
+                canvas.paste(Image.fromarray(picture), (column * (SIDE + GAP), top + HEAD))
+            top += HEAD + height + GAP
         return np.asarray(canvas)
 
     def save(self, file: Path | str) -> Path:
@@ -161,3 +163,9 @@ def _shown(source: Source, number: int) -> list[np.ndarray]:
 def _apart(names: Sequence[str]) -> list[str]:
     """Names that tell columns apart: two runs of one detector are numbered."""
     return [name if names.count(name) == 1 else f"{name} {place + 1}" for place, name in enumerate(names)]
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The text, or as much of its end as is so many pixels wide: ends tell paths apart."""
+    ends = (text, *(f"...{text[start:]}" for start in range(1, len(text))))
+    return next((end for end in ends if draw.textlength(end) <= width), "")

@@ -100,7 +100,7 @@ def test_evaluate_writes_pictures_and_runs_side_by_side(work, tmp_path):
     assert listed["save"] == ["overlay", "mask", "terms"]
     assert listed["model"]["sha256"]
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (4 * 164, 14 + 2 * 74)
+        assert sheet.size == (4 * 164, 14 + 2 * (14 + 74))
     page = (tmp_path / "report.html").read_text()
     assert page.count("<figcaption>DPDiff-AD</figcaption>") == page.count("<figcaption>Patch bank</figcaption>") == 2
     assert "disc/test/good/001.png" in page[page.index('id="beside"') :]

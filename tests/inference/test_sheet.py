@@ -70,13 +70,29 @@ def test_a_sheet_is_one_picture(tmp_path):
     made = Sheet(("image", "defect", "Plain"), ("a.png", "b.png"), (row, row))
     with Image.open(made.save(tmp_path / "sheet.png")) as file:
         saved = np.asarray(file)
-    assert saved.shape == (HEAD + 2 * (60 + GAP), 3 * (SIDE + GAP), 3)
+    assert saved.shape == (HEAD + 2 * (HEAD + 60 + GAP), 3 * (SIDE + GAP), 3)
     np.testing.assert_array_equal(saved, made.picture)
-    assert [saved[HEAD + 64, column * (SIDE + GAP), 0] for column in range(3)] == [10, 200, 90]
+    second = HEAD + (HEAD + 60 + GAP) + HEAD
+    for top in (2 * HEAD, second):
+        assert [saved[top, column * (SIDE + GAP), 0] for column in range(3)] == [10, 200, 90]
     assert repr(made) == "<Sheet: 2 images, Plain>"
     assert made._repr_html_().startswith('<img alt="2 images" src="data:image/jpeg')
     with pytest.raises(JaxadError, match="bmp"):
         made.save(tmp_path / "sheet.bmp")
+
+
+def test_rows_bear_their_names_and_of_long_ones_the_end():
+    row = tuple(np.full((60, SIDE, 3), 90, np.uint8) for _ in range(2))
+
+    def line(name):
+        return Sheet(("image", "defect"), (name,), (row,)).picture[HEAD : 2 * HEAD]
+
+    assert (line("a.png") != line("b.png")).any()
+    assert (line("") == 255).all()
+    long = "a folder/" * 40
+    ends = [line(f"{long}{end}") for end in ("1.png", "2.png")]
+    assert (ends[0] != ends[1]).any()
+    assert (line(f"x{long}1.png") == ends[0]).all()
 
 
 def test_what_cannot_be_shown_is_said(test):
