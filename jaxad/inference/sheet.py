@@ -19,6 +19,8 @@ from jaxad.io.pictures import data_uri, encode_picture, shrink
 from jaxad.io.text import visible
 from jaxad.types import Source
 
+Judge = Detector | Path | str | Callable[[], Detector]
+"""A detector, the workdir or step of one, or what loads one."""
 SIDE, GAP, HEAD = 160, 4, 14
 """In pixels: longer side of a picture, space between pictures, height of a line of text."""
 
@@ -72,7 +74,7 @@ class Sheet:
 
 def sheet(
     source: Source,
-    detectors: Sequence[Detector | Path | str],
+    detectors: Sequence[Judge],
     chosen: Sequence[int] | None = None,
     *,
     names: Sequence[str] = (),
@@ -89,7 +91,7 @@ def sheet(
 
     Args:
         source: the images.
-        detectors: workdirs, steps, or detectors that are loaded already.
+        detectors: workdirs, steps, functions that load a detector, or detectors that are loaded already.
         chosen: numbers of the images; None for the first two defective ones of each category.
         names: heads of the columns; the detectors' titles if not given.
         protocol: evaluation protocol, which says how maps are smoothed.
@@ -110,19 +112,29 @@ def sheet(
         raise ConfigError(f"chosen = {strangers}: {source.name} has images 0 to {len(source) - 1}")
     if not chosen:
         raise ConfigError(f"chosen: {source.name} has no defective images; say which to show")
-    rows, titles = [_shown(source, number) for number in chosen], []
-    for given in detectors:
-        detector = restore(given, pass_over=True).detector if isinstance(given, Path | str) else given
-        titles.append(detector.title)
+    rows = [_shown(source, number) for number in chosen]
+
+    def add_column(given: Judge) -> str:
+        """Adds a detector's map to each row; its title. Nothing of one that is loaded here outlives the call."""
+        detector = _loaded(given)
         own = captioned if captioned is not None and detector.inputs.captions == "always" else source
         how = {"indices": chosen, "workers": workers, "progress": progress}
         outputs = Predictor(detector, protocol, batch_size=batch_size).stream(own, **how)  # type: ignore[arg-type]
         maps = (found for output in outputs for found in output.maps)
         for row, found in zip(rows, maps, strict=True):
             row.append(own_heat(found, row[0].shape[:2]))
+        return detector.title
+
+    titles = [add_column(given) for given in detectors]
     records = [source.records[number] for number in chosen]
     heads = ("image", "defect", *_apart(names or titles))
     return Sheet(heads, tuple(r.identity or str(r.file) for r in records), tuple(map(tuple, rows)))
+
+
+def _loaded(given: Judge) -> Detector:
+    if isinstance(given, Detector):
+        return given
+    return restore(given, pass_over=True).detector if isinstance(given, Path | str) else given()
 
 
 def defective(source: Source, categories: Sequence[str] | None = None, images: int = 2) -> list[int]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,6 +67,22 @@ def test_checkpoints_are_read_where_their_column_is_drawn(test, trained):
     made = sheet(test, [trained.workdir, trained.model], defective(test)[:1])
     assert made.heads[2:] == ("DPDiff-AD 1", "DPDiff-AD 2")
     np.testing.assert_array_equal(made.rows[0][2], made.rows[0][3])
+
+
+def test_of_those_that_are_loaded_for_a_sheet_one_at_a_time_is_there(test, monkeypatch):
+    loaded = []
+
+    def load(kind, **_):
+        gc.collect()
+        assert [found() for found in loaded] == [None] * len(loaded)
+        detector = {"plain": Plain, "redrawing": Redrawing}[kind]()
+        loaded.append(weakref.ref(detector))
+        return SimpleNamespace(detector=detector)
+
+    monkeypatch.setattr("jaxad.inference.sheet.restore", load)
+    made = sheet(test, ["plain", "redrawing", lambda: load("plain").detector], defective(test)[:1])
+    assert made.heads[2:] == ("Plain 1", "Redrawing", "Plain 3")
+    assert len(loaded) == 3
 
 
 def test_a_sheet_is_one_picture(tmp_path):
