@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from jaxad.data.layout.results import LIST, PICTURES
 from jaxad.errors import ConfigError
 from jaxad.inference.answer import Answer
 from jaxad.inference.predictor import Output
@@ -28,7 +29,6 @@ from jaxad.io.threads import map_threads
 from jaxad.report.prediction_folder import WRITERS, picture_names, write_pictures
 from jaxad.types import Source
 
-NAME, LIST = "pictures", "pictures.json"
 PREFIX = ".pictures-"
 """Of hidden folders of pictures that are not complete."""
 
@@ -56,13 +56,15 @@ class PictureFolder:
         threshold: Threshold | None = None,
         model: Mapping[str, Any] | None = None,
     ):
-        self.place, self._source, self._save, self._threshold = out / NAME, source, save, threshold
+        self.place, self._source, self._save, self._threshold = out / PICTURES, source, save, threshold
         self._list = {"save": list(save), "model": model}
         self._names = picture_names([record.file for record in source.records]) if len(source) else []
 
     def __enter__(self) -> PictureFolder:
         if self.place.exists() and not (self.place / LIST).is_file():
-            raise ConfigError(f"out = {self.place.parent}: its {NAME} did not come from jaxad; choose another folder")
+            raise ConfigError(
+                f"out = {self.place.parent}: its {PICTURES} did not come from jaxad; choose another folder"
+            )
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             self._scratch = stack.enter_context(scratch(self.place.parent, PREFIX, self._finish))
@@ -74,7 +76,7 @@ class PictureFolder:
             if kind is None:
                 with held():
                     # The list comes last: where it is, all pictures are.
-                    write_whole(self._scratch / NAME / LIST, f"{json_text(self._list, indent=2)}\n")
+                    write_whole(self._scratch / PICTURES / LIST, f"{json_text(self._list, indent=2)}\n")
                     self._finish(self._scratch)
 
     def passing(self, outputs: Iterable[Output]) -> Iterator[Output]:
@@ -97,12 +99,12 @@ class PictureFolder:
         score, explained = float(output.scores[place]), output.explanations[place] if output.explanations else None
         known = str(record.file), record.category, score, original, self._threshold, ""
         answer = Answer(*known, seen.map, seen.inside, explained)
-        write_pictures(self._scratch / NAME, self._names[index], answer, self._save, "npy")
+        write_pictures(self._scratch / PICTURES, self._names[index], answer, self._save, "npy")
         return image
 
     def _finish(self, place: Path) -> None:
         """Puts whole pictures in place of earlier ones; goes on where a process was killed at that."""
-        if (place / NAME / LIST).is_file():
+        if (place / PICTURES / LIST).is_file():
             if self.place.exists():
                 os.replace(self.place, place / "old")
-            os.replace(place / NAME, self.place)
+            os.replace(place / PICTURES, self.place)
