@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 Save = Literal["overlay", "map", "mask", "heatmap", "input", "reconstruction", "autoencoder", "features", "terms"]
-METAVAR = "{overlay,map,mask,heatmap,input,reconstruction,autoencoder,features,terms}..."
+METAVAR = f"{{{','.join(get_args(Save))}}}..."

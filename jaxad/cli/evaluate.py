@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from jaxad.inference.threshold import Threshold
     from jaxad.io.progress import Reporter
 
-EXACT, SHEET = "exact-256", "sheet.png"
+EXACT = "exact-256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,7 @@ class Evaluate(WorkCommand):
         from jaxad.cli._metrics_table import print_metrics
         from jaxad.cli._overrides import overrides
         from jaxad.cli._threshold_table import print_decisions
+        from jaxad.data.layout.results import SHEET
         from jaxad.inference import checkpoint
         from jaxad.inference.evaluation import make_report, score
         from jaxad.inference.figures import figures
@@ -144,23 +147,23 @@ class Evaluate(WorkCommand):
             threshold = overridden(restored.threshold, self.threshold, protocol=self.protocol)
         other = None
         if self.baseline is not None:
-            same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(self.baseline)
-            other = checkpoint.restore(self.baseline, backbone=self.backbone if same else None, pass_over=True)
-            reporter.warn(other.notes)
-        for place in self.beside:
-            checkpoint.read_meta(place)
+            other = self._other("baseline", self.baseline, reporter)
+        outlines = [_outline("beside", place) for place in self.beside]
         explain = Predictor(restored.detector, self.protocol).check_words(self.save, name="save")
         dataset = self._loaded() if dataset is None else dataset
         known = tuple(dict.fromkeys([*restored.detector.categories, *dataset.categories]))
         reporter.warn(judge_in(restored, regions, known))
+        # All compare on the same pixels.
+        same_regions = dict(restored.detector.regions)
         if other is not None:
-            # The two compare on the same pixels.
-            same_regions = dict(restored.detector.regions)
             reporter.warn(judge_in(other, same_regions, [*known, *same_regions], "baseline, "))
         test = _labeled(dataset)
         detectors = [restored.detector, *([other.detector] if other else [])]
-        _check_categories(detectors, test.categories, reporter)
-        test, captions = described_test(test, given, detectors, reporter)
+        for whose, detector in zip(("", f"--baseline {self.baseline}: "), detectors, strict=False):
+            _check_categories(detector, test.categories, reporter, whose)
+        for place, outline in zip(self.beside, outlines, strict=True):
+            _check_categories(outline, test.categories, reporter, f"--beside {place}: ")
+        test, captions = described_test(test, given, [*detectors, *outlines], reporter)
 
         def fitting(restored: Restored, threshold: Threshold | None, what: str) -> Threshold | None:
             unlike = unlike_the_threshold(restored.meta, restored.detector, captions.get("test_captions", {}))
@@ -209,14 +212,30 @@ class Evaluate(WorkCommand):
             print_decisions(report, threshold)
         show(f"see {visible(page)}")
 
+    def _other(self, flag: str, place: Path, reporter: Reporter) -> Restored:
+        """A checkpoint to compare with, that a flag names; its networks are from --backbone if they are the same."""
+        from jaxad.inference import checkpoint
+
+        with _named(flag):
+            same = checkpoint.pretrained_identity(self.checkpoint) == checkpoint.pretrained_identity(place)
+            other = checkpoint.restore(place, backbone=self.backbone if same else None, pass_over=True)
+        reporter.warn(other.notes)
+        return other
+
     def _beside(self, detectors: Sequence[Detector], test: ImageSource, reporter: Reporter) -> Sheet:
-        """The maps of all runs on the images that are chosen."""
+        """The maps of all runs on the images that are chosen, in the regions of the first."""
         from jaxad.inference.sheet import defective, named, sheet
 
-        chosen, every = named(test, self.images) if self.images else defective(test), [*detectors, *self.beside]
+        def load(place: Path) -> Detector:
+            detector = self._other("beside", place, reporter).detector
+            detector.regions = detectors[0].regions
+            return detector
+
+        chosen = named(test, self.images) if self.images else defective(test)
+        every = [*detectors, *(partial(load, place) for place in self.beside)]
         with reporter.images("beside", len(every) * len(chosen), unit="maps") as progress:
             how: dict[str, Any] = {"protocol": self.protocol, "workers": self.workers, "progress": progress}
-            return sheet(test, every, chosen, **how)
+            return sheet(test, every, chosen, batch_size=self.batch_size, **how)
 
     def _valid(self, threshold: Threshold | None, what: str, reporter: Reporter) -> Threshold | None:
         """A threshold, left out where it was measured under another protocol."""
@@ -249,11 +268,29 @@ def _labeled(dataset: DataSet) -> ImageSource:
     return test
 
 
-def _check_categories(detectors: Sequence[Detector], categories: Sequence[str], reporter: Reporter) -> None:
-    for detector in detectors:
-        strangers = ", ".join(name for name in categories if name not in detector.categories)
-        if strangers and detector.inputs.needs_category:
-            known = ", ".join(detector.categories)
-            raise ConfigError(f"{detector.name} was not fitted on {strangers}; choose from {known} with --categories")
-        if strangers:
-            reporter.warn([f"{detector.name} was not fitted on {strangers}"])
+def _outline(flag: str, place: Path) -> Detector:
+    """What can be checked of a checkpoint before it is loaded."""
+    from jaxad.inference.checkpoint import read_outline
+
+    with _named(flag):
+        return read_outline(place)
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """What is wrong with a checkpoint is said with the flag that gave it."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"--{flag}: {error}") from error
+
+
+def _check_categories(detector: Detector, categories: Sequence[str], reporter: Reporter, whose: str = "") -> None:
+    strangers = ", ".join(name for name in categories if name not in detector.categories)
+    if strangers and detector.inputs.needs_category:
+        known = ", ".join(detector.categories)
+        raise ConfigError(
+            f"{whose}{detector.name} was not fitted on {strangers}; choose from {known} with --categories"
+        )
+    if strangers:
+        reporter.warn([f"{whose}{detector.name} was not fitted on {strangers}"])

@@ -97,6 +97,17 @@ def read_config(checkpoint: Path | str) -> Any:
     return newest(checkpoint, _config)[0]
 
 
+def read_outline(checkpoint: Path | str) -> Detector:
+    """The detector of a checkpoint without its arrays: what it asks of images, its settings, categories and the like.
+
+    Nothing is loaded, also where its networks lie elsewhere.
+
+    Raises:
+        CheckpointError: missing, damaged, of another format or class, or of settings that this version does not have.
+    """
+    return newest(checkpoint, _outline)[0]
+
+
 def pretrained_identity(checkpoint: Path | str) -> tuple[str, str] | None:
     """What the pretrained networks of a checkpoint are, wherever they are loaded from: hash and, of random ones, name.
 
@@ -171,14 +182,25 @@ def _restored(step: Step, backbone: str | None, changes: Mapping[str, Any]) -> R
     check_fit(abstract, own | shapes, folder)
     arrays = own | {path: array for item in items for path, array in read_arrays(step, item).items()}
     detector = module_state.merge(module_state.split(abstract)[0], arrays)
-    detector.categories = tuple(meta["categories"])
-    detector.depths = tuple(sorted(meta.get("depths", {}).items()))
-    detector.tiling = None if (tiling := meta.get("tiling")) is None else Tiling.from_json(tiling)
-    detector.regions = tuple((name, Region.from_json(region)) for name, region in meta.get("regions", {}).items())
+    _note_data(detector, meta)
     meta = {**meta, "threshold": None if threshold is None else threshold.to_json()}
     if (source := detector.pretrained) is not None and record is not None:
         meta["pretrained"] = network_record(source, record["embedded"] and network is None)
     return Restored(detector, threshold, meta, folder, tuple(notes), step.manifest.seal)
+
+
+def _outline(step: Step) -> Detector:
+    detector = _abstract(step, _detector_class(step), _config(step), None)
+    _note_data(detector, step.meta)
+    return detector
+
+
+def _note_data(detector: Detector, meta: Mapping[str, Any]) -> None:
+    """Tells a detector of the data that it was fitted on."""
+    detector.categories = tuple(meta["categories"])
+    detector.depths = tuple(sorted(meta.get("depths", {}).items()))
+    detector.tiling = None if (tiling := meta.get("tiling")) is None else Tiling.from_json(tiling)
+    detector.regions = tuple((name, Region.from_json(region)) for name, region in meta.get("regions", {}).items())
 
 
 def _ending(step: Step) -> tuple[dict[str, Any], Threshold | None, list[str]]:

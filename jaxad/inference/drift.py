@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from jaxad.data.layout.photos import LINES
+from jaxad.data.layout.results import LINES
 from jaxad.errors import CheckpointError, ConfigError, DataError
 from jaxad.inference.holdout_scores import HoldoutScores
 from jaxad.inference.rechoose import no_scores, read_decided

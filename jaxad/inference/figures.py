@@ -119,7 +119,8 @@ def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) ->
     if detail.inside is not None:
         map = kept_to(detail.inside, map, limit)
         mask = None if mask is None else fit_mask(mask, size) & fit_mask(detail.inside, size)
-    map = fit_map(map, size) if max(map.shape) > side else map
+    # A copy: what is kept of an image must not keep its batch.
+    map = fit_map(map, size) if max(map.shape) > side else map.copy()
     mask = fit_mask(mask, size) if mask is not None and max(mask.shape) > side else mask
     return {"image": image, "map": map, "mask": mask}
 

@@ -1,8 +1,8 @@
 """Heat: an anomaly map in colors, laid over its image, and outlines of what lies above a limit.
 
-Heat is always drawn on the fixed scale of the category (`jaxad.inference.maps.heat_scale`): black is the median pixel
-of its normal images, the middle of the colors is the decision threshold. A normal image therefore stays cold, whatever
-its own largest value is.
+Heat of a judgement is drawn on the fixed scale of the category (`jaxad.inference.maps.heat_scale`): black is the median
+pixel of its normal images, the middle of the colors is the decision threshold. A normal image therefore stays cold,
+whatever its own largest value is. Where maps are compared by their shapes alone, each has a scale of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ def heat(map: np.ndarray, *, low: float, high: float, palette: Palette = "infern
     """
     levels = (_strength(map, low, high) * 255).round().astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, _PALETTES[palette])[..., ::-1])
+
+
+def own_heat(map: np.ndarray, size: Sequence[int], palette: Palette = "inferno") -> np.ndarray:
+    """The map, any [h w], as `heat` of `size` (h, w), its colors from its own least to its own largest value there.
+
+    A constant map has the first color.
+    """
+    fitted = fit_map(map, size)
+    low, high = float(fitted.min()), float(fitted.max())
+    return heat(fitted, low=low, high=max(high, low + max(abs(low) * 1e-6, 1e-12)), palette=palette)
 
 
 def overlay(image: np.ndarray, map: np.ndarray, *, low: float, high: float, alpha: float = 0.55) -> np.ndarray:

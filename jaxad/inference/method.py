@@ -11,13 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxad.errors import ConfigError
-from jaxad.inference.heat import Palette, heat
-from jaxad.inference.maps import fit_map
-from jaxad.types import Array, Batch, Explanation, Judgement
+from jaxad.inference.heat import own_heat
+from jaxad.types import Batch, Explanation, Judgement
 
 OF_MAPS = ("overlay", "map", "mask", "heatmap")
 """Words for what every detector has."""
@@ -49,6 +49,11 @@ def kept(explanation: Explanation, words: Sequence[str]) -> Explanation:
         near = {"similarity": explanation.similarity, "prototypes": explanation.prototypes}
         found = dataclasses.replace(found, **near, terms=explanation.terms)
     return found
+
+
+def one_of(explanation: Explanation, place: int) -> Explanation:
+    """The explanation of one image of a batch on the host, its arrays without b; it keeps nothing else of the batch."""
+    return jax.tree.map(lambda array: np.array(array[place]), explanation)
 
 
 def words_of(explanation: Explanation) -> tuple[str, ...]:
@@ -93,15 +98,11 @@ def draw(word: str, explanation: Explanation, size: tuple[int, int]) -> dict[str
         return _colored(explanation, size)
     if word == "terms":
         near = [] if explanation.similarity is None else explanation.similarity
-        found = {name: _ranged(map, size, "viridis") for name, map in zip(explanation.prototypes, near, strict=False)}
-        return {**found, **{name: _ranged(map, size, "inferno") for name, map in explanation.terms.items()}}
+        named = zip(explanation.prototypes, near, strict=False)
+        found = {name: own_heat(np.asarray(map), size, "viridis") for name, map in named}
+        return {**found, **{name: own_heat(np.asarray(map), size) for name, map in explanation.terms.items()}}
     named = ((name.partition(" "), image) for name, image in explanation.pictures.items())
     return {part: np.asarray(image) for (first, _, part), image in named if first == word}
-
-
-def _ranged(map: Array, size: tuple[int, int], palette: Palette) -> np.ndarray:
-    fitted = fit_map(np.asarray(map), size)
-    return heat(fitted, low=float(fitted.min()), high=float(fitted.max()) + 1e-12, palette=palette)
 
 
 def _colored(explanation: Explanation, size: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -164,6 +164,7 @@ def outcomes(
             if image is None or problems:
                 yield index, problems
                 continue
-            file, map = str(record.file), finite_map(map)
+            # A copy: an answer that is kept must not keep its batch.
+            file, map = str(record.file), finite_map(map).copy()
             inside = None if output.inside is None else output.inside[0]
             yield index, Answer(file, record.category, float(score), image, threshold, model, map, inside, shown)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache, annotated
-from jaxad.inference.method import EXPLAINED, OF_MAPS, check_words, words_of
+from jaxad.inference.method import EXPLAINED, OF_MAPS, check_words, one_of, words_of
 from jaxad.inference.programs import programs_of
 from jaxad.inference.tiled import Resolution, TiledStream
 from jaxad.io.program_cache import keep_programs
@@ -130,12 +130,14 @@ class Predictor:
 
     @functools.cached_property
     def words(self) -> tuple[str, ...]:
-        """Of which pictures there are any (`jaxad.inference.method`); nothing is compiled to find out."""
+        """Of which pictures there are any (`jaxad.inference.method`); shapes tell, nothing is compiled or placed."""
         if self._detector.tiling is not None:
             # What lies between a tile and its map is no picture of the image.
             return OF_MAPS
-        batch = parallel.shard_batch(self._blank().batch, self.mesh)
-        return (*OF_MAPS, *words_of(self._programs.explain.eval_shape(self.arrays, batch)))
+        shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in self._given.items()}
+        arrays = with_rounded_kernels(self._detector, shapes)
+        _, explanation = self._programs.explained(EXPLAINED).eval_shape(arrays, self._blank().batch)
+        return (*OF_MAPS, *words_of(explanation))
 
     def check_words(self, words: Sequence[str], *, name: str = "explain") -> tuple[str, ...]:
         """Those of some words that need an explanation.
@@ -196,8 +198,8 @@ class Predictor:
         if tiling is not None or regions:
             if features is not None:
                 raise DataError(f"{source.name}: features of whole images serve no detector of tiles or of a region")
-            views = self._detector.inputs.views
-            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, self.raw, regions, workers)
+            views, judge = self._detector.inputs.views, functools.partial(self._raw_explained, words)
+            tiled = TiledStream(tiling, views, self.batch_size, self.protocol, judge, regions, workers)
             # The loader makes views of whole images, and hands on those of which tiles are to be cut.
             how = {"originals": originals or tiling is not None, "on_unreadable": on_unreadable}
             how["views"] = views if tiling is None else {}
@@ -205,8 +207,7 @@ class Predictor:
                 how |= {"masks": _whole, "gray_masks": self.protocol.gray_masks}
             one_by_one = self.batches(source, indices, workers, tiled=True, **how)
             options = {"mark": on_unreadable == "mark", "masks": masks, "resolution": resolution}
-            outputs = tiled(one_by_one, originals=originals, progress=progress, **options)
-            yield from self._explaining(outputs, source, indices, workers, words, on_unreadable) if words else outputs
+            yield from tiled(one_by_one, originals=originals, progress=progress, **options)
             return
         waiting: tuple[Any, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
@@ -239,13 +240,12 @@ class Predictor:
             indices: which of them, in this order.
             workers: threads that decode images; None for one per CPU.
         """
-        if self._detector.tiling is not None:
+        if not (words := self.check_words(self.words)):
             # What lies between a tile and its map is no figure of the image.
             yield from ((Explanation(), None) for _ in indices)
             return
-        for loaded in self.batches(source, indices, workers, originals=True):
-            found = self._programs.explain(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))
-            yield from zip(_each(parallel.to_host(found), len(loaded.records)), loaded.originals, strict=True)
+        for output in self.stream(source, indices=indices, explain=words, originals=True, workers=workers):
+            yield from zip(output.explanations, output.loaded.originals, strict=True)
 
     def batches(
         self, source: Source, indices: Sequence[int] | None, workers: int | None, tiled: bool = False, **options: Any
@@ -281,24 +281,12 @@ class Predictor:
         places = [*indices, *[0] * (self.batch_size - len(indices))]
         return parallel.shard_batch(features[places], self.mesh)
 
-    def _explaining(
-        self,
-        outputs: Iterable[Output],
-        source: Source,
-        indices: Sequence[int] | None,
-        workers: int | None,
-        words: tuple[str, ...],
-        on_unreadable: OnUnreadable,
-    ) -> Iterator[Output]:
-        """Outputs of one image each, whose explanations come from a pass of their own, of whole images."""
-
-        def explanations() -> Iterator[Explanation]:
-            for loaded in self.batches(source, indices, workers, on_unreadable=on_unreadable):
-                found = self._programs.explained(words)(self.arrays, parallel.shard_batch(loaded.batch, self.mesh))[1]
-                yield from _each(parallel.to_host(found), len(loaded.records))
-
-        for output, explanation in zip(outputs, explanations(), strict=True):
-            yield dataclasses.replace(output, explanations=(explanation,))
+    def _raw_explained(self, words: tuple[str, ...], batch: Batch) -> tuple[Any, Explanation | None]:
+        """As `raw`, and an explanation of what pictures of these words show, None without words."""
+        if not words:
+            return self.raw(batch), None
+        with self._launch:
+            return self._programs.explained(words, raw=True)(self.arrays, parallel.shard_batch(batch, self.mesh))
 
     def _blank(self, category: str = "") -> LoadedBatch:
         """A batch of one image without content, of a category."""
@@ -313,7 +301,7 @@ class Predictor:
         real = len(loaded.records)
         if progress is not None:
             progress(real)
-        explanations = () if explanation is None else tuple(_each(explanation, real))
+        explanations = () if explanation is None else tuple(one_of(explanation, place) for place in range(real))
         return Output(scores[:real], maps[:real], loaded, explanations=explanations)
 
     def _with_categories(self, loaded: LoadedBatch, mark: bool) -> LoadedBatch:
@@ -335,12 +323,6 @@ class Predictor:
             loaded, numbers = loaded._replace(problems=problems), [max(number, 0) for number in numbers]
         padded = np.array(numbers + [0] * (self.batch_size - len(numbers)), np.int32)
         return loaded._replace(batch=dataclasses.replace(loaded.batch, category=padded))
-
-
-def _each(explanation: Explanation, images: int) -> Iterator[Explanation]:
-    """An explanation of a batch as one of each of its images."""
-    for place in range(images):
-        yield jax.tree.map(lambda array, place=place: array[place], explanation)
 
 
 def _whole(mask: np.ndarray) -> np.ndarray:

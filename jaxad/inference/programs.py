@@ -39,7 +39,6 @@ class Programs:
         judge: (arrays, features, batch) -> the same, of features that are computed already.
         raw: (arrays, batch) -> the detector's own maps [b h w], and its scores [b] or None, before the protocol.
         raw_of: (arrays, features, batch) -> the same, of features that are computed already.
-        explain: (arrays, batch) -> an explanation of every image, whole (`jaxad.inference.method`).
     """
 
     def __init__(self, graphdef: nnx.GraphDef, protocol: Protocol, mesh: Mesh):
@@ -48,27 +47,31 @@ class Programs:
         self.raw = jax.jit(parallel.on_mesh(self._raw, mesh))
         self.raw_of = jax.jit(parallel.on_mesh(self._raw_of, mesh))
         self.judge = jax.jit(parallel.on_mesh(self._judge, mesh))
-        self.explain = jax.jit(parallel.on_mesh(self._explain, mesh))
         self._mesh, self._explained = mesh, {}
 
-    def explained(self, words: tuple[str, ...]) -> Any:
+    def explained(self, words: tuple[str, ...], *, raw: bool = False) -> Any:
         """(arrays, batch) -> what `predict` gives, and an explanation of what pictures of these words show.
 
         Nothing else of it is computed.
+
+        Args:
+            words: of `jaxad.inference.method.EXPLAINED`.
+            raw: whether to give what `raw` gives in place of what `predict` does.
         """
 
-        def both(arrays: Any, batch: Batch) -> tuple[tuple[jax.Array, jax.Array], Explanation]:
-            def judged(part: Batch) -> tuple[tuple[jax.Array, jax.Array], Explanation]:
+        def both(arrays: Any, batch: Batch) -> tuple[tuple[jax.Array, jax.Array | None], Explanation]:
+            def explaining(part: Batch) -> tuple[tuple[jax.Array, jax.Array | None], Explanation]:
                 detector = self._detector(arrays)
-                judgement: Any = _checked(_judgement(detector, detector.encode(part), part), len(part.seed))
-                maps = jnp.asarray(judgement.maps, jnp.float32)
-                return processed(self._protocol, maps, judgement.scores), kept(whole(judgement, part), words)
+                judgement = _judgement(detector, detector.encode(part), part)
+                found = _maps_and_scores(judgement)
+                shown = kept(whole(judgement, part), words)
+                return found if raw else processed(self._protocol, *found), shown
 
-            return self._in_parts(judged, batch)
+            return self._in_parts(explaining, batch)
 
-        if words not in self._explained:
-            self._explained[words] = jax.jit(parallel.on_mesh(both, self._mesh))
-        return self._explained[words]
+        if (words, raw) not in self._explained:
+            self._explained[words, raw] = jax.jit(parallel.on_mesh(both, self._mesh))
+        return self._explained[words, raw]
 
     def _predict(self, arrays: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return self._in_parts(lambda part: self._judge(arrays, self._detector(arrays).encode(part), part), batch)
@@ -90,10 +93,6 @@ class Programs:
 
     def _judge(self, arrays: Any, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return judged(self._detector(arrays), self._protocol, features, batch)
-
-    def _explain(self, arrays: Any, batch: Batch) -> Explanation:
-        detector = self._detector(arrays)
-        return whole(_judgement(detector, detector.encode(batch), batch), batch)
 
     def _detector(self, arrays: Any) -> Detector:
         return module_state.merge(self._graphdef, arrays)
@@ -125,8 +124,7 @@ def judged(detector: Detector, protocol: Protocol, features: Features, batch: Ba
 
 def unprocessed(detector: Detector, features: Features, batch: Batch) -> tuple[jax.Array, jax.Array | None]:
     """The detector's own maps [b h w], and its scores [b] or None; to be traced."""
-    judgement: Any = _checked(_judgement(detector, features, batch), len(batch.seed))
-    return jnp.asarray(judgement.maps, jnp.float32), judgement.scores
+    return _maps_and_scores(_judgement(detector, features, batch))
 
 
 def processed(protocol: Protocol, maps: jax.Array, scores: jax.Array | None) -> tuple[jax.Array, jax.Array]:
@@ -137,13 +135,15 @@ def processed(protocol: Protocol, maps: jax.Array, scores: jax.Array | None) -> 
 
 def _judgement(detector: Detector, features: Features, batch: Batch) -> Judgement:
     """The detector's answer, with one PRNG key for each image from the hash of its pixels."""
-    base = jax.random.key(NOISE_SEED)
-    return detector.judge(features, batch, jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed))
+    base, images = jax.random.key(NOISE_SEED), len(batch.seed)
+    found = detector.judge(features, batch, jax.vmap(lambda seed: jax.random.fold_in(base, seed))(batch.seed))
+    chex.assert_shape(found.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
+    if found.scores is not None:
+        chex.assert_shape(found.scores, (images,), custom_message="`judge` must give scores [b]")
+    return found
 
 
-def _checked(judgement: Judgement, images: int) -> Judgement:
-    """The answer, whose shapes must be those of so many images."""
-    chex.assert_shape(judgement.maps, (images, None, None), custom_message="`judge` must give maps [b h w]")
-    if judgement.scores is not None:
-        chex.assert_shape(judgement.scores, (images,), custom_message="`judge` must give scores [b]")
-    return judgement
+def _maps_and_scores(judgement: Judgement) -> tuple[jax.Array, jax.Array | None]:
+    maps: Any = judgement.maps
+    scores: Any = judgement.scores
+    return jnp.asarray(maps, jnp.float32), scores

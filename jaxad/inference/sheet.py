@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
 from jaxad.inference.checkpoint import restore
-from jaxad.inference.heat import fit_mask, heat
-from jaxad.inference.maps import finite_map, fit_map
+from jaxad.inference.heat import fit_mask, own_heat
 from jaxad.inference.predictor import Predictor
 from jaxad.io.atomic import write_whole
 from jaxad.io.pictures import data_uri, encode_picture, shrink
+from jaxad.io.text import visible
 from jaxad.types import Source
 
+Judge = Detector | Path | str | Callable[[], Detector]
+"""A detector, the workdir or step of one, or what loads one."""
 SIDE, GAP, HEAD = 160, 4, 14
 """In pixels: longer side of a picture, space between pictures, height of a line of text."""
 
@@ -39,18 +41,19 @@ class Sheet:
 
     @property
     def picture(self) -> np.ndarray:
-        """The whole of it, uint8 [h w 3]."""
+        """The whole of it, uint8 [h w 3]: heads of the columns, and above each row its name."""
         heights = [row[0].shape[0] for row in self.rows]
-        size = len(self.heads) * (SIDE + GAP), HEAD + sum(height + GAP for height in heights)
+        size = len(self.heads) * (SIDE + GAP), HEAD + sum(HEAD + height + GAP for height in heights)
         canvas = Image.new("RGB", size, "white")
         draw = ImageDraw.Draw(canvas)
         for column, head in enumerate(self.heads):
-            draw.text((column * (SIDE + GAP), 0), head, fill="black")
+            draw.text((column * (SIDE + GAP), 0), _fitting(draw, visible(head), SIDE), fill="black")
         top = HEAD
-        for row, height in zip(self.rows, heights, strict=True):
+        for name, row, height in zip(self.names, self.rows, heights, strict=True):
+            draw.text((0, top), _fitting(draw, visible(name), size[0] - GAP), fill="black")
             for column, picture in enumerate(row):
-                canvas.paste(Image.fromarray(picture), (column * (SIDE + GAP), top))
-            top += height + GAP
+                canvas.paste(Image.fromarray(picture), (column * (SIDE + GAP), top + HEAD))
+            top += HEAD + height + GAP
         return np.asarray(canvas)
 
     def save(self, file: Path | str) -> Path:
@@ -71,7 +74,7 @@ class Sheet:
 
 def sheet(
     source: Source,
-    detectors: Sequence[Detector | Path | str],
+    detectors: Sequence[Judge],
     chosen: Sequence[int] | None = None,
     *,
     names: Sequence[str] = (),
@@ -88,7 +91,7 @@ def sheet(
 
     Args:
         source: the images.
-        detectors: workdirs, steps, or detectors that are loaded already.
+        detectors: workdirs, steps, functions that load a detector, or detectors that are loaded already.
         chosen: numbers of the images; None for the first two defective ones of each category.
         names: heads of the columns; the detectors' titles if not given.
         protocol: evaluation protocol, which says how maps are smoothed.
@@ -109,20 +112,29 @@ def sheet(
         raise ConfigError(f"chosen = {strangers}: {source.name} has images 0 to {len(source) - 1}")
     if not chosen:
         raise ConfigError(f"chosen: {source.name} has no defective images; say which to show")
-    rows, titles = [_shown(source, number) for number in chosen], []
-    for given in detectors:
-        detector = restore(given, pass_over=True).detector if isinstance(given, Path | str) else given
-        titles.append(detector.title)
+    rows = [_shown(source, number) for number in chosen]
+
+    def add_column(given: Judge) -> str:
+        """Adds a detector's map to each row; its title. Nothing of one that is loaded here outlives the call."""
+        detector = _loaded(given)
         own = captioned if captioned is not None and detector.inputs.captions == "always" else source
         how = {"indices": chosen, "workers": workers, "progress": progress}
         outputs = Predictor(detector, protocol, batch_size=batch_size).stream(own, **how)  # type: ignore[arg-type]
         maps = (found for output in outputs for found in output.maps)
         for row, found in zip(rows, maps, strict=True):
-            fitted = fit_map(finite_map(found), row[0].shape[:2])
-            row.append(heat(fitted, low=float(fitted.min()), high=float(fitted.max()) + 1e-12))
+            row.append(own_heat(found, row[0].shape[:2]))
+        return detector.title
+
+    titles = [add_column(given) for given in detectors]
     records = [source.records[number] for number in chosen]
     heads = ("image", "defect", *_apart(names or titles))
     return Sheet(heads, tuple(r.identity or str(r.file) for r in records), tuple(map(tuple, rows)))
+
+
+def _loaded(given: Judge) -> Detector:
+    if isinstance(given, Detector):
+        return given
+    return restore(given, pass_over=True).detector if isinstance(given, Path | str) else given()
 
 
 def defective(source: Source, categories: Sequence[str] | None = None, images: int = 2) -> list[int]:
@@ -163,3 +175,9 @@ def _shown(source: Source, number: int) -> list[np.ndarray]:
 def _apart(names: Sequence[str]) -> list[str]:
     """Names that tell columns apart: two runs of one detector are numbered."""
     return [name if names.count(name) == 1 else f"{name} {place + 1}" for place, name in enumerate(names)]
+
+
+def _fitting(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    """The text, or as much of its end as is so many pixels wide: ends tell paths apart."""
+    ends = (text, *(f"...{text[start:]}" for start in range(1, len(text))))
+    return next((end for end in ends if draw.textlength(end) <= width), "")

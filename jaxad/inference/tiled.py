@@ -17,18 +17,19 @@ from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.region import EVERY, Region
 from jaxad.data.tiles import Tiling
 from jaxad.errors import DataError, Problem
+from jaxad.inference.method import one_of
 from jaxad.inference.stitching import Stitched, WholeMap
 from jaxad.io.threads import map_threads
 from jaxad.metrics import large
-from jaxad.types import Batch, View
+from jaxad.types import Batch, Explanation, View
 
 if TYPE_CHECKING:
     from jaxad.inference.predictor import Output
 
 Resolution = Literal["image", "tile"]
 """At which size maps and masks are compared: the whole image at the protocol's, or each tile."""
-Raw = Callable[[Batch], tuple[jax.Array, jax.Array | None]]
-"""A full batch of tiles -> their maps [b h w] and scores [b] or None, on the devices."""
+Raw = Callable[[Batch], tuple[tuple[jax.Array, jax.Array | None], Explanation | None]]
+"""A full batch of tiles -> their maps [b h w] and scores [b] or None, and their explanation or None, on the devices."""
 
 
 OUTSIDE = "outside the region"
@@ -46,6 +47,7 @@ class _Image:
         left: how many of them are not yet added.
         region: bool, what is judged of the image, of its size; None for all.
         inside: the same of its map.
+        explanation: of one that is judged whole, where such are made.
     """
 
     loaded: LoadedBatch
@@ -54,6 +56,7 @@ class _Image:
     left: int = 0
     region: np.ndarray | None = None
     inside: np.ndarray | None = None
+    explanation: Explanation | None = None
 
 
 @dataclass
@@ -79,7 +82,7 @@ class TiledStream:
         views: what the detector sees of a tile.
         batch_size: tiles at once.
         protocol: how the maps that are put together are smoothed and scored.
-        raw: the compiled detector.
+        raw: the compiled detector; explains only images that are judged whole.
         regions: by category, "" for all others, what is judged of its images.
         workers: threads that cut and resize tiles; None for one per CPU.
     """
@@ -196,11 +199,12 @@ class TiledStream:
         """Adds the tiles that the device has judged to their images."""
         if self._waiting is None:
             return
-        (maps, scores), owners = parallel.to_host(self._waiting[0]), self._waiting[1]
+        ((maps, scores), explanation), owners = parallel.to_host(self._waiting[0]), self._waiting[1]
         self._waiting = None
         for row, (image, corner) in enumerate(owners):
             assert image.stitched is not None
             image.stitched.add(corner, maps[row], None if scores is None else float(scores[row]))
+            image.explanation = None if explanation is None else one_of(explanation, row)
             image.left -= 1
 
     def _output(self, image: _Image, masks: bool, resolution: Resolution, progress: Any) -> Output:
@@ -228,7 +232,8 @@ class TiledStream:
                 inside = None if image.region is None else large.mask_like(image.region, size)
             loaded = loaded._replace(masks=(mask,))
         within = None if inside is None else inside[None]
-        return Output(np.array([score], np.float32), map[None], loaded, within, details)
+        explanations = () if image.explanation is None else (image.explanation,)
+        return Output(np.array([score], np.float32), map[None], loaded, within, details, explanations)
 
     def _defect(self, mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The mask of an image at the size of a map, as the protocol resizes it."""

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import threadpoolctl
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
 
 from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import PICTURE, Case, Curves, Evaluation, MethodFigure, PrototypeFigure, TsneInput
-from jaxad.inference.sheet import Sheet
 from jaxad.io.pictures import data_uri, shrink
 from jaxad.report import charts
 from jaxad.report.images import panels
+
+if TYPE_CHECKING:
+    from jaxad.inference.sheet import Sheet
 
 _ON_THE_WAY: Sequence[tuple[str, bool, Mapping[str, tuple[str, str]]]] = (
     ("metric", True, {"image_auroc": ("image", "image AUROC"), "pixel_ap": ("pixel", "pixel AP")}),
@@ -235,6 +233,11 @@ def _subset(anomalous: np.ndarray) -> np.ndarray:
 
 
 def _embed(features: np.ndarray, start: Any) -> np.ndarray:
+    # Imported here: pages without patches, and all that is shown before, need not wait for it.
+    import threadpoolctl
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     tsne = TSNE(init=start, perplexity=min(30, (len(features) - 1) / 3), max_iter=500, random_state=0)
     # Beside other work, t-SNE's threads wait for each other: four times slower.
     with threadpoolctl.threadpool_limits(1):
@@ -245,6 +248,8 @@ def _mixing(features: np.ndarray, anomalous: np.ndarray) -> float | None:
     """Share of anomalous patches whose nearest other patch is normal: it grows as reconstruction repairs them."""
     if anomalous.all() or not anomalous.any():
         return None
+    from sklearn.neighbors import NearestNeighbors
+
     nearest = NearestNeighbors(n_neighbors=1).fit(features).kneighbors(return_distance=False)[:, 0]
     return float((~anomalous[nearest])[anomalous].mean())
 

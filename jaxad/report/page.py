@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxad.data.layout.results import REPORT
 from jaxad.inference.heat import heat
 from jaxad.inference.results import Evaluation, notes_of
 from jaxad.io.atomic import write_whole
@@ -37,7 +38,7 @@ def write_report(out_dir: str | Path, report: dict[str, Any], *, evaluation: Eva
         ReportError: the dictionary lacks keys or has values of a wrong type; nothing is written then.
     """
     shown, out_dir = page(report, evaluation), Path(out_dir)
-    write_whole(out_dir / "report.json", json_text(report, indent=2) + "\n")
+    write_whole(out_dir / REPORT, json_text(report, indent=2) + "\n")
     if evaluation is not None and evaluation.decisions:
         write_whole(out_dir / image_list.NAME, image_list.csv_text(evaluation.decisions, evaluation.baseline_decisions))
     return write_whole(out_dir / "report.html", shown)

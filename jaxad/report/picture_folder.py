@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from jaxad.data.layout.results import LIST, PICTURES
 from jaxad.errors import ConfigError
 from jaxad.inference.answer import Answer
 from jaxad.inference.predictor import Output
@@ -29,7 +29,6 @@ from jaxad.io.threads import map_threads
 from jaxad.report.prediction_folder import WRITERS, picture_names, write_pictures
 from jaxad.types import Source
 
-NAME, LIST = "pictures", "pictures.json"
 PREFIX = ".pictures-"
 """Of hidden folders of pictures that are not complete."""
 
@@ -57,13 +56,15 @@ class PictureFolder:
         threshold: Threshold | None = None,
         model: Mapping[str, Any] | None = None,
     ):
-        self.place, self._source, self._save, self._threshold = out / NAME, source, save, threshold
+        self.place, self._source, self._save, self._threshold = out / PICTURES, source, save, threshold
         self._list = {"save": list(save), "model": model}
         self._names = picture_names([record.file for record in source.records]) if len(source) else []
 
     def __enter__(self) -> PictureFolder:
         if self.place.exists() and not (self.place / LIST).is_file():
-            raise ConfigError(f"out = {self.place.parent}: its {NAME} did not come from jaxad; choose another folder")
+            raise ConfigError(
+                f"out = {self.place.parent}: its {PICTURES} did not come from jaxad; choose another folder"
+            )
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             self._scratch = stack.enter_context(scratch(self.place.parent, PREFIX, self._finish))
@@ -75,28 +76,35 @@ class PictureFolder:
             if kind is None:
                 with held():
                     # The list comes last: where it is, all pictures are.
-                    write_whole(self._scratch / NAME / LIST, f"{json_text(self._list, indent=2)}\n")
+                    write_whole(self._scratch / PICTURES / LIST, f"{json_text(self._list, indent=2)}\n")
                     self._finish(self._scratch)
 
     def passing(self, outputs: Iterable[Output]) -> Iterator[Output]:
-        """Predictions with their images, each handed on once its pictures are written; threads draw and write."""
-        return map_threads(self._write, outputs, WRITERS)
+        """Predictions with their images, each handed on once its pictures are written; threads draw and write.
 
-    def _write(self, output: Output) -> Output:
-        loaded, rule = output.loaded, self._threshold
-        for place, (record, index) in enumerate(zip(loaded.records, loaded.indices, strict=True)):
-            image, seen = loaded.originals[place], output.detail(place)
-            # With several hosts, another one may have decoded it.
-            image = self._source[index].image if image is None else image
-            about = partial(Answer, str(record.file), record.category, float(output.scores[place]), image, rule, "")
-            explained = output.explanations[place] if output.explanations else None
-            answer = about(seen.map, seen.inside, explained)
-            write_pictures(self._scratch / NAME, self._names[index], answer, self._save, "npy")
-        return output
+        Only as many are taken ahead as hold the few images that threads have begun.
+        """
+        images = ((output, place) for output in outputs for place in range(len(output.scores)))
+        for output, place in map_threads(self._write, images, WRITERS):
+            if place == len(output.scores) - 1:
+                yield output
+
+    def _write(self, image: tuple[Output, int]) -> tuple[Output, int]:
+        """Writes the pictures of an image, the one at a place in its batch."""
+        output, place = image
+        loaded, seen = output.loaded, output.detail(place)
+        record, index, original = loaded.records[place], loaded.indices[place], loaded.originals[place]
+        # With several hosts, another one may have decoded it.
+        original = self._source[index].image if original is None else original
+        score, explained = float(output.scores[place]), output.explanations[place] if output.explanations else None
+        known = str(record.file), record.category, score, original, self._threshold, ""
+        answer = Answer(*known, seen.map, seen.inside, explained)
+        write_pictures(self._scratch / PICTURES, self._names[index], answer, self._save, "npy")
+        return image
 
     def _finish(self, place: Path) -> None:
         """Puts whole pictures in place of earlier ones; goes on where a process was killed at that."""
-        if (place / NAME / LIST).is_file():
+        if (place / PICTURES / LIST).is_file():
             if self.place.exists():
                 os.replace(self.place, place / "old")
-            os.replace(place / NAME, self.place)
+            os.replace(place / PICTURES, self.place)

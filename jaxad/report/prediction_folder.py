@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from jaxad.data.layout.photos import EXPLAINED, KINDS, LINES
+from jaxad.data.layout.results import EXPLAINED, KINDS, LINES
 from jaxad.errors import ConfigError, Problem
 from jaxad.inference.answer import Answer
 from jaxad.io.atomic import write_whole

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections import Counter
 
+import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
@@ -100,7 +101,7 @@ def test_evaluate_writes_pictures_and_runs_side_by_side(work, tmp_path):
     assert listed["save"] == ["overlay", "mask", "terms"]
     assert listed["model"]["sha256"]
     with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (4 * 164, 14 + 2 * 74)
+        assert sheet.size == (4 * 164, 14 + 2 * (14 + 74))
     page = (tmp_path / "report.html").read_text()
     assert page.count("<figcaption>DPDiff-AD</figcaption>") == page.count("<figcaption>Patch bank</figcaption>") == 2
     assert "disc/test/good/001.png" in page[page.index('id="beside"') :]
@@ -111,6 +112,25 @@ def test_evaluate_writes_pictures_and_runs_side_by_side(work, tmp_path):
     assert not list(tmp_path.glob(".pictures-*"))
 
 
+def test_runs_side_by_side_are_prepared_alike(work, tmp_path, monkeypatch):
+    """One run beside itself: the same networks, region and batches make the same column."""
+    calls = []
+
+    def noted(place, **how):
+        calls.append((place.name, how["backbone"]))
+        return restore(place, **how)
+
+    monkeypatch.setattr("jaxad.inference.checkpoint.restore", noted)
+    command = ("evaluate", "--checkpoint", work / "my run", "--data", f"folder:{work}/my parts", "--out", tmp_path)
+    beside = ("--beside", work / "my run", work / "bank", "--images", "disc/test/blot/000.png")
+    jaxad(*command, *beside, "--roi", '{"box": [10, 10, 60, 60]}', "--backbone", "random:32x2", "--batch-size", 2)
+    assert calls == [("my run", "random:32x2"), ("my run", "random:32x2"), ("bank", "random:32x2")]
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        columns = np.split(np.asarray(sheet)[28:], 5, axis=1)
+    np.testing.assert_array_equal(columns[2], columns[3])
+    assert (columns[3] != columns[4]).any()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -119,7 +139,7 @@ def test_evaluate_writes_pictures_and_runs_side_by_side(work, tmp_path):
             ["--save", "autoencoder"],
             "--save autoencoder: this dpdiff has overlay map mask",
         ),
-        (["--beside", "{work}/nowhere"], "no checkpoint there"),
+        (["--beside", "{work}/nowhere"], "--beside: {work}/nowhere: no checkpoint there"),
         (["--images", "000.png"], "--images 000.png: are those of --beside"),
         (["--categories", "screw"], "no category screw"),
         (["--override", "draws"], "NAME=VALUE"),
@@ -128,7 +148,7 @@ def test_evaluate_writes_pictures_and_runs_side_by_side(work, tmp_path):
         (["--override", "depth=5"], "does not fit its config"),
         (["--checkpoint", "{work}/report"], "no checkpoint there"),
         (["--checkpoint", "{work}/nowhere"], "no checkpoint there"),
-        (["--baseline", "{work}/nowhere"], "no checkpoint there"),
+        (["--baseline", "{work}/nowhere"], "--baseline: {work}/nowhere: no checkpoint there"),
         (["--backbone", "/no/such/folder"], "needs the backbone random:32x2"),
         (["--out", "{work}/report/report.json"], "is a file"),
         (["--batch-size", "0"], "--batch-size 0"),
@@ -138,7 +158,8 @@ def test_evaluate_refuses_before_work(work, tmp_path, capsys, flags, said):
     command = {"--checkpoint": work / "my run", "--data": f"folder:{work}/my parts", "--out": tmp_path / "report"}
     name, value = flags
     command[name] = value.format(work=work)
-    assert said in failure(capsys, "evaluate", *(word for pair in command.items() for word in pair))
+    words = (word for pair in command.items() for word in pair)
+    assert said.format(work=work) in failure(capsys, "evaluate", *words)
     assert not (tmp_path / "report").exists()
 
 
@@ -153,6 +174,9 @@ def test_evaluate_needs_labels_and_known_categories(work, tmp_path, capsys):
     shutil.copytree(work / "my parts/tile/test", tmp_path / "new/screw/test")
     bank = ("evaluate", "--checkpoint", work / "bank", "--out", tmp_path / "report")
     assert "was not fitted on screw" in failure(capsys, *bank, "--data", f"folder:{tmp_path}/new")
+    for flag in ("--baseline", "--beside"):
+        message = failure(capsys, *checkpoint, "--data", f"folder:{tmp_path}/new", flag, work / "bank")
+        assert f"{flag} {work / 'bank'}: patch-bank was not fitted on screw" in message
     assert not (tmp_path / "report").exists()
 
 

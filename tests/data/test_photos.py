@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxad.data.images import ImageList
-from jaxad.data.layout import photos
+from jaxad.data.layout import photos, scan
 from jaxad.testing import make_parts
 
 
@@ -47,6 +47,35 @@ def test_pictures_of_earlier_results_are_not_photos(tree):
     found = photos(tree.root)
     assert names(tree.root, found.files) == ["a.png", "out/own/b.png"]
     assert len(found.results) == 2
+
+
+def test_pictures_of_an_evaluation_are_not_photos(tree):
+    """Those that lie there without what jaxad writes beside them are."""
+    tree.image("a.png", seed=1)
+    for place in ("out/pictures/overlay/a", "out/pictures/explained/input/a", "out/sheet", "out/own/b"):
+        tree.image(f"{place}.png", seed=2)
+    tree.image("pictures/c.png", seed=3)
+    tree.image("more/sheet.png", seed=4)
+    (tree.root / "out/report.json").write_text("{}")
+    (tree.root / "out/pictures/pictures.json").write_text("{}")
+    found = photos(tree.root)
+    assert sorted(names(tree.root, found.files)) == ["a.png", "more/sheet.png", "out/own/b.png", "pictures/c.png"]
+    assert len(found.results) == 3
+    assert "3 pictures of earlier results" in found.left_out()
+    assert not found.others
+
+
+def test_results_in_a_category_are_no_kind_of_defect(tree):
+    for place in ("good/a", "good/b", "cut/c"):
+        tree.image(f"part/{place}.png", seed=len(place))
+    before = scan(tree.root)
+    tree.image("part/out/overlay/c.png", seed=5)
+    tree.image("part/out/sheet.png", seed=6)
+    (tree.root / "part/out/predictions.jsonl").write_text("")
+    (tree.root / "part/out/report.json").write_text("{}")
+    after = scan(tree.root)
+    assert [record.file for record in after.test] == [record.file for record in before.test]
+    assert not any(problem.fatal for problem in after.problems)
 
 
 def test_lists_say_what_was_left_out_and_take_categories_from_subfolders(tmp_path):

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -51,6 +52,16 @@ def test_restores_from_workdir_and_from_a_step(trained):
         assert restored.threshold == trained.threshold
         assert restored.meta["step"] == 12
         assert restored.meta["train"] == json.loads(json.dumps(to_json(toy_training())))
+
+
+def test_an_outline_knows_what_is_to_be_checked_and_reads_no_array(trained, monkeypatch):
+    monkeypatch.setattr(checkpoint, "read_arrays", None)
+    outline = checkpoint.read_outline(trained.workdir)
+    assert outline.categories == trained.model.categories
+    assert outline.inputs == trained.model.inputs
+    assert outline.config == trained.model.config
+    shapes = module_state.split(outline)[1].values()
+    assert all(isinstance(array, jax.ShapeDtypeStruct) for array in shapes)
 
 
 def test_an_earlier_step_is_that_of_its_time_and_has_no_threshold_yet(trained):

@@ -5,23 +5,28 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 import jaxad
+from jaxad import parallel
 from jaxad.cli._saving import METAVAR, Save
 from jaxad.config.fields import Config
 from jaxad.data import ImageList, Region, Tiling
 from jaxad.detector import Detector, InputSpec
 from jaxad.errors import ConfigError
-from jaxad.inference.figures import METHOD, _method
+from jaxad.inference.evaluation import score
+from jaxad.inference.figures import METHOD, _method, figures
 from jaxad.inference.heat import heat
 from jaxad.inference.inspector import Inspector
 from jaxad.inference.method import EXPLAINED, OF_MAPS, SIDE, draw
 from jaxad.inference.predictor import Predictor
+from jaxad.inference.threshold import Limits, Threshold
 from jaxad.types import Explanation, Features, Judgement, View
+from tests.compilations import counted
 
 GRID = 8
 RANDOM = np.random.default_rng(0)
@@ -107,6 +112,91 @@ def test_pictures_come_with_the_answers_and_change_none(region):
         sized = (*answer.pictures("terms").values(), *answer.pictures("features").values())
         assert {picture.shape for picture in (*sized, answer.heatmap)} == {image.shape}
         np.testing.assert_array_equal(answer.explanation.terms["residual"], 2 * answer.explanation.terms["half"])
+
+
+REGION = (("", Region.from_json({"box": [4, 4, 36, 26]})),)
+
+
+@pytest.mark.parametrize("regions", [(), REGION])
+def test_an_image_is_read_and_judged_once_for_map_and_pictures(regions, monkeypatch):
+    detector, read = Redrawing(), []
+    detector.regions = regions
+    loaded = Predictor.batches
+
+    def counted_batches(self, *args, **kwargs):
+        for batch in loaded(self, *args, **kwargs):
+            read.extend(batch.indices)
+            yield batch
+
+    predictor = Predictor(detector, batch_size=2)
+    predictor.check_words(["terms"])
+    monkeypatch.setattr(Predictor, "batches", counted_batches)
+    outputs = list(predictor.stream(ImageList(IMAGES), explain=("terms",)))
+    assert read == [0, 1, 2]
+    assert [len(output.explanations) for output in outputs] == [len(output.scores) for output in outputs]
+
+
+@pytest.mark.parametrize("regions", [(), REGION])
+def test_explanations_are_launched_as_predictions_are(regions, monkeypatch):
+    """In turn with the programs of other threads, and each batch before the last one is taken from the device."""
+    detector = Redrawing()
+    detector.regions = regions
+    predictor, events = Predictor(detector, batch_size=2), []
+    shard, to_host = parallel.shard_batch, parallel.to_host
+
+    def launched(*args):
+        assert predictor._launch.locked()
+        events.append("launched")
+        return shard(*args)
+
+    def taken(*args):
+        assert not predictor._launch.locked()
+        events.append("taken")
+        return to_host(*args)
+
+    monkeypatch.setattr(parallel, "shard_batch", launched)
+    monkeypatch.setattr(parallel, "to_host", taken)
+    shown = list(predictor.explain(ImageList(IMAGES), [0, 1, 2]))
+    assert [image.shape for _, image in shown] == [image.shape for image in IMAGES]
+    assert events == ["launched", "launched", "taken", "taken"]
+
+
+def test_figures_and_predictions_share_a_program():
+    predictor = Predictor(Redrawing(), batch_size=2)
+    list(predictor.stream(ImageList(IMAGES), explain=EXPLAINED))
+    with counted() as counts:
+        list(predictor.explain(ImageList(IMAGES), [2, 0]))
+    assert not counts["programs"]
+
+
+def test_to_say_which_words_there_are_takes_no_room_on_devices():
+    predictor = Predictor(Redrawing(), batch_size=2)
+    assert predictor.check_words(["terms"]) == ("terms",)
+    assert "arrays" not in vars(predictor)
+
+
+def kept_bytes(array):
+    """Bytes that an array keeps from being freed."""
+    assert isinstance(array, np.ndarray)
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    assert array.base is None, "memory of a device"
+    return array.nbytes
+
+
+def test_what_is_kept_of_an_image_keeps_no_other_of_its_batch(parts):
+    for answer in jaxad.predict(Redrawing(), IMAGES, explain=EXPLAINED):
+        for array in (answer.small_map, *jax.tree.leaves(answer.explanation)):
+            assert kept_bytes(array) == array.nbytes
+    rule = Threshold(0.1, "exact-256", {"": Limits(150.0, 150.0, 20.0, 9)})
+    found = figures(score(Redrawing(), parts.test, threshold=rule, batch_size=8))
+    assert found.cases
+    assert found.pictures
+    assert found.prototypes
+    for shown in (*found.cases, *found.pictures.values()):
+        assert kept_bytes(shown.map) == shown.map.nbytes
+    for shown in found.prototypes:
+        assert kept_bytes(shown.maps) == shown.maps.nbytes
 
 
 def test_an_answer_holds_what_was_asked_for_alone():

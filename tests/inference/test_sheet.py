@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,18 +69,50 @@ def test_checkpoints_are_read_where_their_column_is_drawn(test, trained):
     np.testing.assert_array_equal(made.rows[0][2], made.rows[0][3])
 
 
+def test_of_those_that_are_loaded_for_a_sheet_one_at_a_time_is_there(test, monkeypatch):
+    loaded = []
+
+    def load(kind, **_):
+        gc.collect()
+        assert [found() for found in loaded] == [None] * len(loaded)
+        detector = {"plain": Plain, "redrawing": Redrawing}[kind]()
+        loaded.append(weakref.ref(detector))
+        return SimpleNamespace(detector=detector)
+
+    monkeypatch.setattr("jaxad.inference.sheet.restore", load)
+    made = sheet(test, ["plain", "redrawing", lambda: load("plain").detector], defective(test)[:1])
+    assert made.heads[2:] == ("Plain 1", "Redrawing", "Plain 3")
+    assert len(loaded) == 3
+
+
 def test_a_sheet_is_one_picture(tmp_path):
     row = tuple(np.full((60, SIDE, 3), value, np.uint8) for value in (10, 200, 90))
     made = Sheet(("image", "defect", "Plain"), ("a.png", "b.png"), (row, row))
     with Image.open(made.save(tmp_path / "sheet.png")) as file:
         saved = np.asarray(file)
-    assert saved.shape == (HEAD + 2 * (60 + GAP), 3 * (SIDE + GAP), 3)
+    assert saved.shape == (HEAD + 2 * (HEAD + 60 + GAP), 3 * (SIDE + GAP), 3)
     np.testing.assert_array_equal(saved, made.picture)
-    assert [saved[HEAD + 64, column * (SIDE + GAP), 0] for column in range(3)] == [10, 200, 90]
+    second = HEAD + (HEAD + 60 + GAP) + HEAD
+    for top in (2 * HEAD, second):
+        assert [saved[top, column * (SIDE + GAP), 0] for column in range(3)] == [10, 200, 90]
     assert repr(made) == "<Sheet: 2 images, Plain>"
     assert made._repr_html_().startswith('<img alt="2 images" src="data:image/jpeg')
     with pytest.raises(JaxadError, match="bmp"):
         made.save(tmp_path / "sheet.bmp")
+
+
+def test_rows_bear_their_names_and_of_long_ones_the_end():
+    row = tuple(np.full((60, SIDE, 3), 90, np.uint8) for _ in range(2))
+
+    def line(name):
+        return Sheet(("image", "defect"), (name,), (row,)).picture[HEAD : 2 * HEAD]
+
+    assert (line("a.png") != line("b.png")).any()
+    assert (line("") == 255).all()
+    long = "a folder/" * 40
+    ends = [line(f"{long}{end}") for end in ("1.png", "2.png")]
+    assert (ends[0] != ends[1]).any()
+    assert (line(f"x{long}1.png") == ends[0]).all()
 
 
 def test_what_cannot_be_shown_is_said(test):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -175,7 +176,8 @@ def test_few_images_are_under_way_at_once():
             yield loaded
 
     views = detector.inputs.views
-    stream = TiledStream(TILING, views, predictor.batch_size, predictor.protocol, predictor.raw)
+    judge = partial(predictor._raw_explained, ())
+    stream = TiledStream(TILING, views, predictor.batch_size, predictor.protocol, judge)
     answered = 0
     for output in stream(counted_images()):
         answered += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -106,3 +108,8 @@ def test_what_was_scored_on_the_way_is_drawn_for_each_part_of_the_data():
         [True, False, False],
     )
     assert figures.training(make_report()) == []
+
+
+def test_a_page_without_patches_waits_neither_for_sklearn_nor_for_checkpoints():
+    code = "import sys, jaxad.report.page; sys.exit(bool({'sklearn', 'jaxad.inference.sheet'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

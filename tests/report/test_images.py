@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from jaxad.errors import JaxadError
-from jaxad.inference.heat import FLAGGED, OUTLINE, contour, heat, overlay
+from jaxad.inference.heat import FLAGGED, OUTLINE, contour, heat, overlay, own_heat
 from jaxad.inference.maps import heat_scale
 from jaxad.report.images import marked, panels, save_map, save_mask
 
@@ -63,6 +63,16 @@ def test_palettes_are_the_known_ones_in_rgb(palette, colors):
 def test_colors_grow_brighter_with_the_value():
     ramp = luminance(heat(np.linspace(0, 1, 64, dtype=np.float32)[None], low=0, high=1))[0]
     assert (np.diff(ramp) > 0).all()
+
+
+def test_a_map_on_its_own_scale_has_all_colors_and_a_constant_one_the_first():
+    """The constant is so large that nothing small can be added to it."""
+    map = np.array([[-3.0, 0.0], [1.0, 5.0]], np.float32)
+    np.testing.assert_array_equal(own_heat(map, (2, 2)), heat(map, low=-3, high=5))
+    np.testing.assert_array_equal(own_heat(map, (2, 2), "viridis"), heat(map, low=-3, high=5, palette="viridis"))
+    assert own_heat(map, (6, 4)).shape == (6, 4, 3)
+    constant = own_heat(np.full((2, 2), 1e5, np.float32), (2, 2))
+    np.testing.assert_array_equal(constant, heat(np.zeros((2, 2)), low=0, high=1))
 
 
 def test_contour_changes_only_the_border_of_a_copy():

@@ -13,6 +13,7 @@ from PIL import Image
 from jaxad.data import Region, Tiling
 from jaxad.errors import ConfigError
 from jaxad.inference.evaluation import score
+from jaxad.inference.predictor import Predictor
 from jaxad.inference.threshold import Limits, Threshold
 from jaxad.io.locks import LOCK
 from jaxad.report import picture_folder
@@ -65,6 +66,24 @@ def test_pictures_are_those_of_predictions(few, tmp_path, kind):
     assert any(decision.flagged for decision in scored.decisions)
     listed = json.loads((tmp_path / "pictures" / LIST).read_text())
     assert listed == {"save": ["mask", "map", *words], "model": {"run": "a"}}
+
+
+def test_few_batches_are_read_ahead_of_those_that_are_written(parts, tmp_path):
+    """And they come back in their order, with all their pictures written."""
+    read, written = [], []
+
+    def counted():
+        for output in Predictor(Redrawing(), batch_size=4).stream(parts.test, originals=True):
+            read.append(output)
+            yield output
+
+    with PictureFolder(tmp_path, parts.test, save=("map",), threshold=RULE) as pictures:
+        for output in pictures.passing(counted()):
+            written.append(output)
+            assert len(read) - len(written) <= 1
+            assert len(list(tmp_path.rglob("*.npy"))) >= 4 * len(written)
+    assert len(written) == 4
+    assert all(one is other for one, other in zip(read, written, strict=True))
 
 
 def test_what_jaxad_did_not_write_is_never_replaced(few, tmp_path):

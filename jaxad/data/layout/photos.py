@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxad.data.layout.evidence import are_masks, copies_of_others, masks_beside
+from jaxad.data.layout.results import LINES, REPORT
 from jaxad.data.layout.tree import Folder, is_image, read_tree
 from jaxad.data.layout.words import role
-
-LINES = "predictions.jsonl"
-"""The file by which a folder of results is known."""
-EXPLAINED = "explained"
-"""The folder in it of pictures of the method."""
-KINDS = ("overlay", "map", "mask", EXPLAINED)
-"""Folders in it that are results too."""
 
 
 class Photos(NamedTuple):
@@ -25,7 +19,7 @@ class Photos(NamedTuple):
         files: the images to judge, sorted by name, also links to nothing, so that they are named.
         masks: pictures that mark defects, which are left out.
         copies: thumbnails and overlays of other images, by their names, which are left out.
-        results: pictures that `jaxad predict` left there, which are left out.
+        results: pictures that `jaxad predict` or `jaxad evaluate` left there, which are left out.
         kept: folders of thumbnails, previews and trash, which are left out.
         others: files that are no images.
     """
@@ -88,13 +82,12 @@ def _to_judge(folder: Folder, found: Photos) -> Iterator[Folder]:
     """The folder and those below it that may hold images to judge; notes what the others hold."""
     yield folder
     found.kept.extend(folder.kept)
-    results = any(file.name == LINES for file in folder.others)
-    # Those of a folder of results are ours.
-    found.others.extend([] if results else folder.others)
+    found.results.extend(folder.results)
+    # Files in a folder of results are ours.
+    if not {file.name for file in folder.others} & {LINES, REPORT}:
+        found.others.extend(folder.others)
     for child in folder.folders:
-        if results and child.name in KINDS:
-            found.results.extend(child.all_images())
-        elif role(child.name).part == "masks" and are_masks(child):
+        if role(child.name).part == "masks" and are_masks(child):
             found.masks.extend(child.all_images())
         else:
             yield from _to_judge(child, found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxad.data.decode import EXTENSIONS
+from jaxad.data.layout.results import is_folder_of_results, is_result
 from jaxad.data.layout.words import FOUND, Names, Role, folded, is_kept_copy, is_preview, is_system, role
 from jaxad.data.region import NAMES as REGIONS
 from jaxad.errors import DataError
@@ -26,6 +27,7 @@ class Folder:
         dangling: links to nothing.
         kept: folders of thumbnails, trash and the like, which are not entered.
         regions: files that say which part of images is judged.
+        results: pictures that jaxad has made of images, in it and in folders of such, which are not entered.
         names: what a user says of names.
     """
 
@@ -36,6 +38,7 @@ class Folder:
     dangling: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
     regions: list[Path] = field(default_factory=list)
+    results: list[Path] = field(default_factory=list)
     names: Names = FOUND
 
     @property
@@ -113,7 +116,18 @@ def read_tree(path: Path, names: Names = FOUND, above: tuple[Path, ...] = ()) ->
             found.regions.append(child)
         else:
             (found.images if is_image(child) else found.others).append(child)
+    _set_results_apart(found)
     return found
+
+
+def _set_results_apart(folder: Folder) -> None:
+    """Takes pictures that jaxad has made out of a folder that holds photos besides."""
+    beside = {file.name for file in folder.others}
+    ours = [f for f in folder.folders if is_folder_of_results(f.name, {file.name for file in f.others}, beside)]
+    folder.folders = [child for child in folder.folders if child not in ours]
+    folder.results = [image for image in folder.images if is_result(image.name, beside)]
+    folder.images = [image for image in folder.images if image not in folder.results]
+    folder.results += [image for child in ours for below in child.walk() for image in (*below.images, *below.results)]
 
 
 def is_image(path: Path) -> bool:
