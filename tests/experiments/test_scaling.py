@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -141,6 +142,17 @@ def test_a_process_that_has_ended_has_no_family():
 def test_a_command_that_fails_says_why(tmp_path):
     with pytest.raises(FailedError, match="no such thing"):
         measured([sys.executable, "-c", "raise SystemExit('no such thing')"], tmp_path / "log")
+
+
+def test_a_command_ends_with_the_study(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands.os, "wait4", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        measured([sys.executable, "-c", "import time; time.sleep(120)"], tmp_path / "log")
+    assert time.monotonic() - began < 60
 
 
 def test_variables_are_kept_from_a_command(tmp_path, monkeypatch):
