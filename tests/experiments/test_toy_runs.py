@@ -26,6 +26,7 @@ FOLDER = Path(__file__).parents[2] / "experiments"
 ELSEWHERE = {
     **{f"clipfusion.table{number}": "clipfusion.tables" for number in (*range(1, 7), *range(8, 14))},
     "dpdiff.figure3": "experiments.sheets",
+    **{f"scaling.{name}": "tests/experiments/test_scaling.py" for name in ("page", "study", "synthetic_categories")},
     "vlmdiff.figure6": "experiments.sheets",
     "vlmdiff.sampling": "tests/experiments/vlmdiff/test_rows.py",
     "vlmdiff.table12": "tests/experiments/vlmdiff/test_rows.py",
