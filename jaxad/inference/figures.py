@@ -13,7 +13,7 @@ from jaxad import metrics
 from jaxad.inference.decisions import Decision, mistakes
 from jaxad.inference.evaluation import Scored
 from jaxad.inference.heat import fit_mask
-from jaxad.inference.maps import fit_map, heat_scale, kept_to
+from jaxad.inference.maps import fit_map, kept_to
 from jaxad.inference.method import draw, words_of
 from jaxad.inference.predictor import Detail
 from jaxad.inference.results import (
@@ -77,11 +77,6 @@ def figures(
             if index in wrong:
                 pictures[index] = Shown(**_small(image, detail, limit, SHOWN))
     limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
-    heat = {}
-    for name in seen:
-        normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
-        if normal is not None or name in limits:
-            heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
     prototypes, methods, tsne = _explanations(scored, ranks, decided)
     return Evaluation(
         system=scored.detector.title,
@@ -93,7 +88,7 @@ def figures(
         scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
         thresholds={name: limit.image for name, limit in limits.items()},
         threshold_note="" if threshold is None else _threshold_note(threshold, seen),
-        heat=heat,
+        heat=scored.heat,
         pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
         cases=cases,
         prototypes=prototypes,
@@ -184,7 +179,7 @@ def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
     return (marked >= 0.25 * areas).ravel() & (marked.ravel() > 0)
 
 
-def _curves(state: metrics.ClassMetrics) -> Curves:
+def _curves(state: metrics.ClassMetrics | metrics.ClassResults) -> Curves:
     return Curves(**{name: (points[:, 0], points[:, 1]) for name, points in state.curves().items()})
 
 
