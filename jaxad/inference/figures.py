@@ -27,6 +27,7 @@ from jaxad.inference.results import (
     Shown,
     TsneInput,
     choose_cases,
+    choose_patches,
 )
 from jaxad.inference.threshold import POOLED, Threshold
 from jaxad.io.pictures import shrink
@@ -127,7 +128,7 @@ def _explanations(
     for members in scored.indices.values():
         defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]
         pairs += defective[:1] + [i for i in members if decided[i].label == 0][:1]
-    prototypes, methods, before, after, anomalous, categories = [], [], [], [], [], []
+    prototypes, methods, patches = [], [], None
     for index, (found, image) in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
         decision, mask = decided[index], scored.source.mask(index)
         if len(methods) < EXPLAINED_IMAGES and {*words_of(found)} - {"input"}:
@@ -137,18 +138,53 @@ def _explanations(
             outlined = None if mask is None else fit_mask(mask, small.shape[:2])
             similarity = np.asarray(found.similarity)
             prototypes.append(PrototypeFigure(decision, small, similarity, found.prototypes, outlined))
-        # Without a mask nobody can say which patches of a defective image are defective.
-        if found.before is None or found.after is None or (decision.label and mask is None):
-            continue
-        marked = _patch_labels(mask, (found.before.shape[0], found.before.shape[1]))
-        before.append(found.before.reshape(len(marked), -1))
-        after.append(found.after.reshape(len(marked), -1))
-        anomalous.append(marked)
-        categories += [decision.category] * len(marked)
-    if not before:
-        return prototypes, methods, None
-    patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
-    return prototypes, methods, patches
+        if found.before is not None and found.after is not None:
+            grid = found.before.shape[0], found.before.shape[1]
+            patches = patches or _Patches(scored.source, [decided[index] for index in pairs], grid)
+            patches.add(decision, np.asarray(found.before), np.asarray(found.after))
+    return prototypes, methods, None if patches is None else patches.taken()
+
+
+class _Patches:
+    """The patches of t-SNE, chosen of all images at first, by their masks; of other patches nothing is held.
+
+    Args:
+        source: the images.
+        decisions: about those whose features are to come.
+        grid: (h, w) of the features of each.
+    """
+
+    def __init__(self, source: Source, decisions: Sequence[Decision], grid: tuple[int, int]):
+        marked = {}
+        for decision in decisions:
+            mask = source.mask(decision.index)
+            # Without a mask nobody can say which patches of a defective image are defective.
+            if mask is not None or not decision.label:
+                marked[decision.index] = _patch_labels(mask, grid)
+        chosen, number = choose_patches(np.concatenate([np.empty(0, bool), *marked.values()])), grid[0] * grid[1]
+        self._chosen = {index: chosen[chosen // number == place] - place * number for place, index in enumerate(marked)}
+        self._marked = {index: marks[self._chosen[index]] for index, marks in marked.items()}
+        self._before: list[np.ndarray] = []
+        self._after: list[np.ndarray] = []
+        self._anomalous: list[np.ndarray] = []
+        self._categories: list[str] = []
+
+    def add(self, decision: Decision, before: np.ndarray, after: np.ndarray) -> None:
+        """Takes what is chosen of the features [h w c] of an image."""
+        chosen = self._chosen.get(decision.index, ())
+        if not len(chosen):
+            return
+        for taken, features in ((self._before, before), (self._after, after)):
+            taken.append(features.reshape(-1, features.shape[-1])[chosen])
+        self._anomalous.append(self._marked[decision.index])
+        self._categories += [decision.category] * len(chosen)
+
+    def taken(self) -> TsneInput | None:
+        """All of them, None where there are none."""
+        if not self._before:
+            return None
+        before, after, anomalous = map(np.concatenate, (self._before, self._after, self._anomalous))
+        return TsneInput(before, after, anomalous, self._categories)
 
 
 def _method(decision: Decision, found: Explanation, image: np.ndarray) -> MethodFigure:

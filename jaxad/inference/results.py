@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PICTURE = 360
 """Longer side of the gallery's pictures in pixels at most: nothing larger is kept for it."""
+PATCHES = 1500
+"""Patches that t-SNE embeds at most: no more features are kept for it."""
 Rank = Literal["best", "median", "worst"]
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -189,6 +191,21 @@ def choose_cases(scores: np.ndarray, labels: np.ndarray) -> dict[Rank, int]:
         return {}
     ranks: dict[Rank, Any] = {"best": order[0], "median": order[(order.size - 1) // 2], "worst": worst}
     return {rank: int(i) for n, (rank, i) in enumerate(ranks.items()) if i not in list(ranks.values())[:n]}
+
+
+def choose_patches(anomalous: np.ndarray) -> np.ndarray:
+    """Which patches t-SNE embeds: up to a third anomalous, the rest normal, drawn with a fixed seed.
+
+    Args:
+        anomalous: bool [m], whether a patch lies on a defect.
+
+    Returns:
+        Indices, int [at most `PATCHES`], ascending; all where there are no more.
+    """
+    draw = np.random.default_rng(0)
+    stars, dots = (draw.permutation(np.flatnonzero(anomalous == value)) for value in (True, False))
+    stars = stars[: max(PATCHES // 3, PATCHES - dots.size)]
+    return np.sort(np.concatenate([stars, dots[: PATCHES - stars.size]]))
 
 
 def notes_of(report: Mapping[str, Any]) -> list[str]:
