@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 
 from jaxad import metrics
+from jaxad.inference.album import Album
 from jaxad.inference.decisions import Decision, mistakes
 from jaxad.inference.evaluation import Scored
 from jaxad.inference.heat import fit_mask
-from jaxad.inference.maps import fit_map, kept_to
+from jaxad.inference.maps import kept_to
 from jaxad.inference.method import draw, words_of
 from jaxad.inference.predictor import Detail
 from jaxad.inference.results import (
     PICTURE,
+    SMALLER,
     Case,
     Curves,
     Evaluation,
@@ -42,6 +44,10 @@ SHOWN = 320
 """Longer side of these pictures in pixels at most."""
 EXPLAINED_IMAGES, METHOD = 24, 160
 """Images that the page has pictures of the method of at most, and their longer side in pixels."""
+PROTOTYPED = 64
+"""Images whose similarity to prototypes the page shows at most, in pictures of that size as well."""
+HELD = 24_000_000
+"""Bytes of the gallery's pictures, and of those of the mistakes: more than the page has room for once compressed."""
 
 
 def figures(
@@ -58,15 +64,20 @@ def figures(
         sheet: several detectors beside each other.
     """
     threshold = scored.threshold
-    seen = [name for name, state in scored.classes.items() if len(state.labels)]
+    results = scored.results()
+    seen = list(results)
     chosen = {
         name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
         for name in seen
     }
-    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
+    # The weakest categories come first, as on the page: where not all have room, it is these that have.
+    aurocs = {name: found["image_auroc"] for name, found in results.items()}
+    weakest = sorted(seen, key=lambda name: 2.0 if aurocs[name] is None else aurocs[name])
+    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in weakest for rank, at in chosen[name].items()}
     wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
     decided = {decision.index: decision for decision in scored.decisions}
-    cases, pictures = [], {}
+    cases: Album[Case] = Album((PICTURE, *SMALLER), HELD)
+    pictures: Album[Shown] = Album((SHOWN, 240, 160, 112), HELD)
     shown = list(dict.fromkeys([*ranks, *wrong]))
     for output in scored.predictor.stream(scored.source, indices=shown, originals=True):
         for place, index in enumerate(output.loaded.indices):
@@ -74,9 +85,9 @@ def figures(
             detail = output.detail(place)._replace(mask=mask)
             limit = None if threshold is None else threshold.of(decided[index].category).pixel
             if index in ranks:
-                cases.append(Case(decided[index], rank=ranks[index], **_small(image, detail, limit, PICTURE)))
+                cases.add(index, Case(decided[index], rank=ranks[index], **_judged(image, detail, limit, PICTURE)))
             if index in wrong:
-                pictures[index] = Shown(**_small(image, detail, limit, SHOWN))
+                pictures.add(index, Shown(**_judged(image, detail, limit, SHOWN)))
     limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
     prototypes, methods, tsne = _explanations(scored, ranks, decided)
     return Evaluation(
@@ -91,14 +102,14 @@ def figures(
         threshold_note="" if threshold is None else _threshold_note(threshold, seen),
         heat=scored.heat,
         pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
-        cases=cases,
+        cases=list(cases.pictures.values()),
         prototypes=prototypes,
         methods=methods,
         sheet=sheet,
         tsne=tsne,
         decisions=scored.decisions,
         baseline_decisions=() if baseline is None else baseline.decisions,
-        pictures=pictures,
+        pictures=pictures.pictures,
         warnings=() if threshold is None else threshold.warnings,
     )
 
@@ -108,15 +119,12 @@ def _original(source: Source, index: int, image: np.ndarray | None) -> np.ndarra
     return source[index].image if image is None else image
 
 
-def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) -> dict[str, Any]:
-    """Image, map and mask for a picture of so many pixels, with nothing to see outside of what is judged."""
+def _judged(image: np.ndarray, detail: Detail, limit: float | None, side: int) -> dict[str, Any]:
+    """Image of so many pixels, map and mask, with nothing to see outside of what is judged."""
     image, map, mask = shrink(image, side), detail.map, detail.mask
-    size = image.shape[:2]
     if detail.inside is not None:
-        map = kept_to(detail.inside, map, limit)
+        size, map = image.shape[:2], kept_to(detail.inside, map, limit)
         mask = None if mask is None else fit_mask(mask, size) & fit_mask(detail.inside, size)
-    map = fit_map(map, size) if max(map.shape) > side else map
-    mask = fit_mask(mask, size) if mask is not None and max(mask.shape) > side else mask
     return {"image": image, "map": map, "mask": mask}
 
 
@@ -133,10 +141,10 @@ def _explanations(
         decision, mask = decided[index], scored.source.mask(index)
         if len(methods) < EXPLAINED_IMAGES and {*words_of(found)} - {"input"}:
             methods.append(_method(decision, found, _original(scored.source, index, image)))
-        if found.similarity is not None:
-            small = shrink(_original(scored.source, index, image), PICTURE)
+        if found.similarity is not None and len(prototypes) < PROTOTYPED:
+            small = shrink(_original(scored.source, index, image), METHOD)
             outlined = None if mask is None else fit_mask(mask, small.shape[:2])
-            similarity = np.asarray(found.similarity)
+            similarity = np.array(found.similarity)
             prototypes.append(PrototypeFigure(decision, small, similarity, found.prototypes, outlined))
         if found.before is not None and found.after is not None:
             grid = found.before.shape[0], found.before.shape[1]

@@ -13,8 +13,8 @@ from jaxad.inference.decisions import Decision
 if TYPE_CHECKING:
     from jaxad.inference.sheet import Sheet
 
-PICTURE = 360
-"""Longer side of the gallery's pictures in pixels at most: nothing larger is kept for it."""
+PICTURE, SMALLER = 360, (256, 160, 112)
+"""Longer side of the gallery's pictures in pixels at most, and where there are many: nothing larger is kept for it."""
 PATCHES = 1500
 """Patches that t-SNE embeds at most: no more features are kept for it."""
 Rank = Literal["best", "median", "worst"]
@@ -132,7 +132,7 @@ class Evaluation:
         heat: (low, high) of the map colors by category, from `heat_scale`. Categories left out take it from the maps
             of their normal cases and their pixel threshold.
         pixel_thresholds: pixel threshold by category.
-        cases: the gallery, in any order.
+        cases: the gallery, in any order; where categories of `scores` have none, the page says how many.
         prototypes: figures of a few images, best one anomalous and one normal per category.
         methods: what the detector makes of a few images, best one anomalous and one normal per category.
         sheet: several detectors beside each other.

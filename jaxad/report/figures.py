@@ -15,6 +15,7 @@ from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
 from jaxad.inference.results import (
     PICTURE,
+    SMALLER,
     Case,
     Curves,
     Evaluation,
@@ -122,7 +123,7 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
     }
     scales = {name: evaluation.heat.get(name) or _scale(cases, evaluation, name) for name, cases in by_name.items()}
     shown: list[dict[str, Any]] = []
-    for side in (PICTURE, 256, 160, 112):
+    for side in (PICTURE, *SMALLER):
         shown, size = [], 0
         for name, cases in by_name.items():
             cards = [_card(case, scales[name], side, evaluation.pixel_thresholds.get(name)) for case in cases]
@@ -132,7 +133,7 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
             shown.append({"category": name, "scale": scales[name], "cards": cards})
         if len(shown) == len(by_name):
             break
-    return {"categories": shown, "left_out": len(by_name) - len(shown)}
+    return {"categories": shown, "left_out": len({*by_name, *evaluation.scores}) - len(shown)}
 
 
 def _scale(cases: Sequence[Case], evaluation: Evaluation, category: str) -> tuple[float, float]:

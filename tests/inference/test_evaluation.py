@@ -17,7 +17,9 @@ from jaxad.inference.evaluation import Scored, make_report, score
 from jaxad.inference.figures import figures
 from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
+from jaxad.inference.results import Evaluation
 from jaxad.inference.threshold import Limits, Threshold
+from jaxad.report.figures import gallery
 from jaxad.report.schema import validate_report
 from jaxad.testing import make_parts
 from jaxad.types import Record
@@ -177,6 +179,30 @@ def test_figures_decode_what_they_show_once_and_keep_it_small(tmp_path, tiling):
         assert one.mask is None or one.mask.shape == one.image.shape[:2]
         assert one.image.base is None or one.image.base.nbytes < 500 * 500
     assert set(shown.heat) == {"disc"}
+
+
+def test_where_not_all_have_room_the_gallery_is_of_the_weakest_categories(tmp_path, monkeypatch):
+    names = ("disc", "ring", "tile")
+    data = jaxad.data.load(f"folder:{make_parts(tmp_path, names, train=1, test=6, size=100)}")
+    scored = score(Brightness(tiling=None), data.test)  # type: ignore[arg-type]
+    report = {"classes": scored.results()}
+    aurocs = {name: values["image_auroc"] for name, values in report["classes"].items()}
+    everything = figures(scored).cases
+    assert {case.decision.category for case in everything} == {*names}
+    whole = gallery(report, Evaluation(cases=everything, scores=dict.fromkeys(names)))  # type: ignore[arg-type]
+    assert whole is not None
+    assert whole["left_out"] == 0
+    weakest = min(names, key=lambda name: aurocs[name])
+    expected = [case for case in everything if case.decision.category == weakest]
+    arrays = [array for case in expected for array in (case.image, case.map, case.mask) if array is not None]
+    monkeypatch.setattr("jaxad.inference.figures.HELD", sum(array.nbytes for array in arrays) + 1000)
+    monkeypatch.setattr("jaxad.inference.figures.SMALLER", ())
+    shown = figures(scored)
+    assert [case.decision.file for case in shown.cases] == [case.decision.file for case in expected]
+    found = gallery(report, shown)
+    assert found is not None
+    assert found["left_out"] == 2
+    assert [part["category"] for part in found["categories"]] == [weakest]
 
 
 def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, report):

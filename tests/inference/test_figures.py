@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxad.inference.decisions import Decision
-from jaxad.inference.figures import _explanations, _patch_labels
+from jaxad.inference.figures import METHOD, PROTOTYPED, _explanations, _patch_labels
 from jaxad.inference.results import PATCHES, choose_patches
 from jaxad.types import Explanation, Record
 
@@ -44,7 +44,8 @@ class Explained:
             image = np.full((400, 300, 3), index % 256, np.uint8)
             self.features[index] = [features.copy() for features in pair]
             self._alive += [weakref.ref(array) for array in (*pair, image)]
-            yield Explanation(before=pair[0], after=pair[1]), image
+            near = draw.random((4, 2, *GRID), np.float32)[0]
+            yield Explanation(*pair, similarity=near, prototypes=("local 1", "global 1")), image
             del pair, image
             gc.collect()
             self.most = max(self.most, sum(array() is not None for array in self._alive))
@@ -103,3 +104,14 @@ def test_up_to_a_third_of_the_patches_is_anomalous_and_more_where_normal_ones_ar
     few = np.arange(6000) >= 100
     assert few[choose_patches(few)].sum() == PATCHES - 100
     assert choose_patches(few[:PATCHES]).tolist() == list(range(PATCHES))
+
+
+def test_similarities_are_held_of_as_many_images_as_the_page_can_show_and_small():
+    shown = Explained(60).run()[0]
+    assert len(shown) == PROTOTYPED
+    assert [figure.decision.index for figure in shown] == list(range(PROTOTYPED))
+    for figure in shown:
+        assert figure.image.shape == (METHOD, METHOD * 3 // 4, 3)
+        # A view would keep the similarities of a whole batch.
+        assert figure.maps.base is None
+    assert len(Explained(3).run()[0]) == 6
