@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache
 from jaxad.inference.decisions import Decision, counted, decide
+from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
 from jaxad.inference.threshold import Threshold
 from jaxad.inference.tiled import Resolution
@@ -32,11 +34,16 @@ SAMPLED = 1000
 
 
 class Scored:
-    """An evaluation in progress: metrics of every category, and the few images that figures need.
+    """An evaluation in progress: metrics of every category, and what figures need besides.
+
+    Of a category whose last image has been counted only results are kept, so that memory does not grow with the number
+    of categories where their images come one category after the other, as they do in most sources. In others, all
+    categories that are under way are held.
 
     Attributes:
         detector, source, protocol: as given to `score`.
-        classes: `metrics.ClassMetrics` by category.
+        classes: by category `metrics.ClassMetrics` while images are to come, then `metrics.ClassResults`.
+        heat: (low, high) of the map colors by category, of those whose images have all been counted.
         threshold: the rule that images are decided by, None without one.
         decisions: what came of each image, in the order of the source.
         predictor: the compiled detector.
@@ -50,9 +57,12 @@ class Scored:
         self.decisions: list[Decision] = []
         self._content: list[str] = []
         self.protocol = predictor.protocol
-        self.classes = {name: self.protocol.class_metrics() for name in source.categories}
+        self._counting = {name: self.protocol.class_metrics() for name in source.categories}
+        self._to_come = Counter(record.category for record in source.records)
+        self.classes: dict[str, metrics.ClassMetrics | metrics.ClassResults] = dict(self._counting)
         self.indices: dict[str, list[int]] = {name: [] for name in source.categories}
-        self.normal_values: dict[str, list[np.ndarray]] = {name: [] for name in source.categories}
+        self.heat: dict[str, tuple[float, float]] = {}
+        self._normal_values: dict[str, list[np.ndarray]] = {name: [] for name in source.categories}
         self.seconds = 0.0
         self.images = 0
         self.resolution: Resolution = "image"
@@ -72,7 +82,7 @@ class Scored:
                 mask, seen = mask & inside, seen._replace(mask=seen.mask & seen.inside)
                 label = int(mask.any() or seen.mask.any()) if label else label  # type: ignore[union-attr]
             label = self.protocol.image_label(label, mask)
-            self.classes[record.category].update(
+            self._counting[record.category].update(
                 output.scores[place : place + 1],
                 [label],
                 map[None],
@@ -85,8 +95,20 @@ class Scored:
             )
             self.indices[record.category].append(index)
             values = map.ravel() if inside is None else map[inside]
-            if label == 0 and len(values) and len(self.normal_values[record.category]) < 50:
-                self.normal_values[record.category].append(values[:: 1 + len(values) // SAMPLED].copy())
+            if label == 0 and len(values) and len(self._normal_values[record.category]) < 50:
+                self._normal_values[record.category].append(values[:: 1 + len(values) // SAMPLED].copy())
+            self._to_come[record.category] -= 1
+            if not self._to_come[record.category]:
+                self._finish(record.category)
+
+    def _finish(self, category: str) -> None:
+        """Keeps results alone of a category."""
+        self.classes[category] = self._counting.pop(category).finished()
+        normal, limit = self._normal_values.pop(category), None
+        if self.threshold is not None:
+            limit = self.threshold.of(category).pixel
+        if normal or limit is not None:
+            self.heat[category] = heat_scale(limit, np.concatenate(normal) if normal else None)
 
     @property
     def content_hash(self) -> str | None:

@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 
 from jaxad import metrics
+from jaxad.inference.album import Album
 from jaxad.inference.decisions import Decision, mistakes
 from jaxad.inference.evaluation import Scored
 from jaxad.inference.heat import fit_mask
-from jaxad.inference.maps import fit_map, heat_scale, kept_to
+from jaxad.inference.maps import kept_to
 from jaxad.inference.method import draw, words_of
 from jaxad.inference.predictor import Detail
 from jaxad.inference.results import (
     PICTURE,
+    SMALLER,
     Case,
     Curves,
     Evaluation,
@@ -27,6 +29,7 @@ from jaxad.inference.results import (
     Shown,
     TsneInput,
     choose_cases,
+    choose_patches,
 )
 from jaxad.inference.threshold import POOLED, Threshold
 from jaxad.io.pictures import shrink
@@ -41,6 +44,10 @@ SHOWN = 320
 """Longer side of these pictures in pixels at most."""
 EXPLAINED_IMAGES, METHOD = 24, 160
 """Images that the page has pictures of the method of at most, and their longer side in pixels."""
+PROTOTYPED = 64
+"""Images whose similarity to prototypes the page shows at most, in pictures of that size as well."""
+HELD = 24_000_000
+"""Bytes of the gallery's pictures, and of those of the mistakes: more than the page has room for once compressed."""
 
 
 def figures(
@@ -57,15 +64,20 @@ def figures(
         sheet: several detectors beside each other.
     """
     threshold = scored.threshold
-    seen = [name for name, state in scored.classes.items() if len(state.labels)]
+    results = scored.results()
+    seen = list(results)
     chosen = {
         name: choose_cases(np.array(scored.classes[name].scores), np.array(scored.classes[name].labels))
         for name in seen
     }
-    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in seen for rank, at in chosen[name].items()}
+    # The weakest categories come first, as on the page: where not all have room, it is these that have.
+    aurocs = {name: found["image_auroc"] for name, found in results.items()}
+    weakest = sorted(seen, key=lambda name: 2.0 if aurocs[name] is None else aurocs[name])
+    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in weakest for rank, at in chosen[name].items()}
     wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
     decided = {decision.index: decision for decision in scored.decisions}
-    cases, pictures = [], {}
+    cases: Album[Case] = Album((PICTURE, *SMALLER), HELD)
+    pictures: Album[Shown] = Album((SHOWN, 240, 160, 112), HELD)
     shown = list(dict.fromkeys([*ranks, *wrong]))
     for output in scored.predictor.stream(scored.source, indices=shown, originals=True):
         for place, index in enumerate(output.loaded.indices):
@@ -73,15 +85,10 @@ def figures(
             detail = output.detail(place)._replace(mask=mask)
             limit = None if threshold is None else threshold.of(decided[index].category).pixel
             if index in ranks:
-                cases.append(Case(decided[index], rank=ranks[index], **_small(image, detail, limit, PICTURE)))
+                cases.add(index, Case(decided[index], rank=ranks[index], **_judged(image, detail, limit, PICTURE)))
             if index in wrong:
-                pictures[index] = Shown(**_small(image, detail, limit, SHOWN))
+                pictures.add(index, Shown(**_judged(image, detail, limit, SHOWN)))
     limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
-    heat = {}
-    for name in seen:
-        normal = np.concatenate(scored.normal_values[name]) if scored.normal_values[name] else None
-        if normal is not None or name in limits:
-            heat[name] = heat_scale(limits[name].pixel if name in limits else None, normal)
     prototypes, methods, tsne = _explanations(scored, ranks, decided)
     return Evaluation(
         system=scored.detector.title,
@@ -93,16 +100,16 @@ def figures(
         scores={name: (scored.classes[name].scores, scored.classes[name].labels) for name in seen},
         thresholds={name: limit.image for name, limit in limits.items()},
         threshold_note="" if threshold is None else _threshold_note(threshold, seen),
-        heat=heat,
+        heat=scored.heat,
         pixel_thresholds={name: limit.pixel for name, limit in limits.items()},
-        cases=cases,
+        cases=list(cases.pictures.values()),
         prototypes=prototypes,
         methods=methods,
         sheet=sheet,
         tsne=tsne,
         decisions=scored.decisions,
         baseline_decisions=() if baseline is None else baseline.decisions,
-        pictures=pictures,
+        pictures=pictures.pictures,
         warnings=() if threshold is None else threshold.warnings,
     )
 
@@ -112,16 +119,12 @@ def _original(source: Source, index: int, image: np.ndarray | None) -> np.ndarra
     return source[index].image if image is None else image
 
 
-def _small(image: np.ndarray, detail: Detail, limit: float | None, side: int) -> dict[str, Any]:
-    """Image, map and mask for a picture of so many pixels, with nothing to see outside of what is judged."""
+def _judged(image: np.ndarray, detail: Detail, limit: float | None, side: int) -> dict[str, Any]:
+    """Image of so many pixels, map and mask, with nothing to see outside of what is judged."""
     image, map, mask = shrink(image, side), detail.map, detail.mask
-    size = image.shape[:2]
     if detail.inside is not None:
-        map = kept_to(detail.inside, map, limit)
+        size, map = image.shape[:2], kept_to(detail.inside, map, limit)
         mask = None if mask is None else fit_mask(mask, size) & fit_mask(detail.inside, size)
-    # A copy: what is kept of an image must not keep its batch.
-    map = fit_map(map, size) if max(map.shape) > side else map.copy()
-    mask = fit_mask(mask, size) if mask is not None and max(mask.shape) > side else mask
     return {"image": image, "map": map, "mask": mask}
 
 
@@ -133,28 +136,63 @@ def _explanations(
     for members in scored.indices.values():
         defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]
         pairs += defective[:1] + [i for i in members if decided[i].label == 0][:1]
-    prototypes, methods, before, after, anomalous, categories = [], [], [], [], [], []
+    prototypes, methods, patches = [], [], None
     for index, (found, image) in zip(pairs, scored.predictor.explain(scored.source, pairs), strict=True):
         decision, mask = decided[index], scored.source.mask(index)
         if len(methods) < EXPLAINED_IMAGES and {*words_of(found)} - {"input"}:
             methods.append(_method(decision, found, _original(scored.source, index, image)))
-        if found.similarity is not None:
-            small = shrink(_original(scored.source, index, image), PICTURE)
+        if found.similarity is not None and len(prototypes) < PROTOTYPED:
+            small = shrink(_original(scored.source, index, image), METHOD)
             outlined = None if mask is None else fit_mask(mask, small.shape[:2])
-            similarity = np.asarray(found.similarity)
+            similarity = np.array(found.similarity)
             prototypes.append(PrototypeFigure(decision, small, similarity, found.prototypes, outlined))
-        # Without a mask nobody can say which patches of a defective image are defective.
-        if found.before is None or found.after is None or (decision.label and mask is None):
-            continue
-        marked = _patch_labels(mask, (found.before.shape[0], found.before.shape[1]))
-        before.append(found.before.reshape(len(marked), -1))
-        after.append(found.after.reshape(len(marked), -1))
-        anomalous.append(marked)
-        categories += [decision.category] * len(marked)
-    if not before:
-        return prototypes, methods, None
-    patches = TsneInput(np.concatenate(before), np.concatenate(after), np.concatenate(anomalous), categories)
-    return prototypes, methods, patches
+        if found.before is not None and found.after is not None:
+            grid = found.before.shape[0], found.before.shape[1]
+            patches = patches or _Patches(scored.source, [decided[index] for index in pairs], grid)
+            patches.add(decision, np.asarray(found.before), np.asarray(found.after))
+    return prototypes, methods, None if patches is None else patches.taken()
+
+
+class _Patches:
+    """The patches of t-SNE, chosen of all images at first, by their masks; of other patches nothing is held.
+
+    Args:
+        source: the images.
+        decisions: about those whose features are to come.
+        grid: (h, w) of the features of each.
+    """
+
+    def __init__(self, source: Source, decisions: Sequence[Decision], grid: tuple[int, int]):
+        marked = {}
+        for decision in decisions:
+            mask = source.mask(decision.index)
+            # Without a mask nobody can say which patches of a defective image are defective.
+            if mask is not None or not decision.label:
+                marked[decision.index] = _patch_labels(mask, grid)
+        chosen, number = choose_patches(np.concatenate([np.empty(0, bool), *marked.values()])), grid[0] * grid[1]
+        self._chosen = {index: chosen[chosen // number == place] - place * number for place, index in enumerate(marked)}
+        self._marked = {index: marks[self._chosen[index]] for index, marks in marked.items()}
+        self._before: list[np.ndarray] = []
+        self._after: list[np.ndarray] = []
+        self._anomalous: list[np.ndarray] = []
+        self._categories: list[str] = []
+
+    def add(self, decision: Decision, before: np.ndarray, after: np.ndarray) -> None:
+        """Takes what is chosen of the features [h w c] of an image."""
+        chosen = self._chosen.get(decision.index, ())
+        if not len(chosen):
+            return
+        for taken, features in ((self._before, before), (self._after, after)):
+            taken.append(features.reshape(-1, features.shape[-1])[chosen])
+        self._anomalous.append(self._marked[decision.index])
+        self._categories += [decision.category] * len(chosen)
+
+    def taken(self) -> TsneInput | None:
+        """All of them, None where there are none."""
+        if not self._before:
+            return None
+        before, after, anomalous = map(np.concatenate, (self._before, self._after, self._anomalous))
+        return TsneInput(before, after, anomalous, self._categories)
 
 
 def _method(decision: Decision, found: Explanation, image: np.ndarray) -> MethodFigure:
@@ -185,7 +223,7 @@ def _patch_labels(mask: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
     return (marked >= 0.25 * areas).ravel() & (marked.ravel() > 0)
 
 
-def _curves(state: metrics.ClassMetrics) -> Curves:
+def _curves(state: metrics.ClassMetrics | metrics.ClassResults) -> Curves:
     return Curves(**{name: (points[:, 0], points[:, 1]) for name, points in state.curves().items()})
 
 

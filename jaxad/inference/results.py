@@ -13,8 +13,10 @@ from jaxad.inference.decisions import Decision
 if TYPE_CHECKING:
     from jaxad.inference.sheet import Sheet
 
-PICTURE = 360
-"""Longer side of the gallery's pictures in pixels at most: nothing larger is kept for it."""
+PICTURE, SMALLER = 360, (256, 160, 112)
+"""Longer side of the gallery's pictures in pixels at most, and where there are many: nothing larger is kept for it."""
+PATCHES = 1500
+"""Patches that t-SNE embeds at most: no more features are kept for it."""
 Rank = Literal["best", "median", "worst"]
 Curve = tuple[np.ndarray, np.ndarray]
 
@@ -130,7 +132,7 @@ class Evaluation:
         heat: (low, high) of the map colors by category, from `heat_scale`. Categories left out take it from the maps
             of their normal cases and their pixel threshold.
         pixel_thresholds: pixel threshold by category.
-        cases: the gallery, in any order.
+        cases: the gallery, in any order; where categories of `scores` have none, the page says how many.
         prototypes: figures of a few images, best one anomalous and one normal per category.
         methods: what the detector makes of a few images, best one anomalous and one normal per category.
         sheet: several detectors beside each other.
@@ -189,6 +191,21 @@ def choose_cases(scores: np.ndarray, labels: np.ndarray) -> dict[Rank, int]:
         return {}
     ranks: dict[Rank, Any] = {"best": order[0], "median": order[(order.size - 1) // 2], "worst": worst}
     return {rank: int(i) for n, (rank, i) in enumerate(ranks.items()) if i not in list(ranks.values())[:n]}
+
+
+def choose_patches(anomalous: np.ndarray) -> np.ndarray:
+    """Which patches t-SNE embeds: up to a third anomalous, the rest normal, drawn with a fixed seed.
+
+    Args:
+        anomalous: bool [m], whether a patch lies on a defect.
+
+    Returns:
+        Indices, int [at most `PATCHES`], ascending; all where there are no more.
+    """
+    draw = np.random.default_rng(0)
+    stars, dots = (draw.permutation(np.flatnonzero(anomalous == value)) for value in (True, False))
+    stars = stars[: max(PATCHES // 3, PATCHES - dots.size)]
+    return np.sort(np.concatenate([stars, dots[: PATCHES - stars.size]]))
 
 
 def notes_of(report: Mapping[str, Any]) -> list[str]:

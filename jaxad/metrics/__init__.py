@@ -9,7 +9,7 @@ from jaxad.metrics.protocols import Protocol, Smoothing, protocol, protocol_name
 from jaxad.metrics.rules import AuproGrid, MetricRules
 
 if TYPE_CHECKING:
-    from jaxad.metrics.classes import ClassMetrics, summarize
+    from jaxad.metrics.classes import ClassMetrics, ClassResults, summarize
 
 __all__ = [
     "IMAGE_METRICS",
@@ -18,6 +18,7 @@ __all__ = [
     "PIXEL_METRICS",
     "AuproGrid",
     "ClassMetrics",
+    "ClassResults",
     "MetricRules",
     "Protocol",
     "Smoothing",
@@ -30,7 +31,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # What needs numpy, scipy and cv2 comes when it is asked for: the command line only wants names.
-    if name not in ("ClassMetrics", "summarize"):
+    if name not in ("ClassMetrics", "ClassResults", "summarize"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from jaxad.metrics import classes
 

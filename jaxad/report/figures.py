@@ -9,7 +9,17 @@ import numpy as np
 
 from jaxad.inference.heat import contour, heat
 from jaxad.inference.maps import fit_map, heat_scale
-from jaxad.inference.results import PICTURE, Case, Curves, Evaluation, MethodFigure, PrototypeFigure, TsneInput
+from jaxad.inference.results import (
+    PICTURE,
+    SMALLER,
+    Case,
+    Curves,
+    Evaluation,
+    MethodFigure,
+    PrototypeFigure,
+    TsneInput,
+    choose_patches,
+)
 from jaxad.io.pictures import data_uri, shrink
 from jaxad.report import charts
 from jaxad.report.images import panels
@@ -28,7 +38,7 @@ _ON_THE_WAY: Sequence[tuple[str, bool, Mapping[str, tuple[str, str]]]] = (
 )
 """Charts of a training: label of the values, whether they are shares, and style and title of the columns."""
 _GALLERY_BYTES, _PROTOTYPE_BYTES, _METHOD_BYTES, _SHEET_BYTES = 3_200_000, 800_000, 700_000, 800_000
-_TSNE_PATCHES, _TSNE_HUES = 1500, 10
+_TSNE_HUES = 10
 
 
 def curves(report: Mapping[str, Any], evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -111,7 +121,7 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
     }
     scales = {name: evaluation.heat.get(name) or _scale(cases, evaluation, name) for name, cases in by_name.items()}
     shown: list[dict[str, Any]] = []
-    for side in (PICTURE, 256, 160, 112):
+    for side in (PICTURE, *SMALLER):
         shown, size = [], 0
         for name, cases in by_name.items():
             cards = [_card(case, scales[name], side, evaluation.pixel_thresholds.get(name)) for case in cases]
@@ -121,7 +131,7 @@ def gallery(report: Mapping[str, Any], evaluation: Evaluation) -> dict[str, Any]
             shown.append({"category": name, "scale": scales[name], "cards": cards})
         if len(shown) == len(by_name):
             break
-    return {"categories": shown, "left_out": len(by_name) - len(shown)}
+    return {"categories": shown, "left_out": len({*by_name, *evaluation.scores}) - len(shown)}
 
 
 def _scale(cases: Sequence[Case], evaluation: Evaluation, category: str) -> tuple[float, float]:
@@ -206,7 +216,7 @@ def tsne(patches: TsneInput | None) -> dict[str, Any] | None:
     """
     if patches is None or len(patches.before) < 10:
         return None
-    chosen = _subset(np.asarray(patches.anomalous).astype(bool))
+    chosen = choose_patches(np.asarray(patches.anomalous).astype(bool))
     starred, categories = np.asarray(patches.anomalous).astype(bool)[chosen], np.asarray(patches.categories)[chosen]
     names, colors = np.unique(categories, return_inverse=True)
     before, after = (np.asarray(features, np.float32)[chosen] for features in (patches.before, patches.after))
@@ -222,14 +232,6 @@ def tsne(patches: TsneInput | None) -> dict[str, Any] | None:
     ]
     legend = [(i % _TSNE_HUES, name) for i, name in enumerate(names)]
     return {"views": views, "legend": legend, "patches": len(chosen), "anomalous": int(starred.sum())}
-
-
-def _subset(anomalous: np.ndarray) -> np.ndarray:
-    """Indices of at most 1,500 patches: up to a third anomalous, the rest normal, drawn with a fixed seed."""
-    draw = np.random.default_rng(0)
-    stars, dots = (draw.permutation(np.flatnonzero(anomalous == value)) for value in (True, False))
-    stars = stars[: max(_TSNE_PATCHES // 3, _TSNE_PATCHES - dots.size)]
-    return np.sort(np.concatenate([stars, dots[: _TSNE_PATCHES - stars.size]]))
 
 
 def _embed(features: np.ndarray, start: Any) -> np.ndarray:

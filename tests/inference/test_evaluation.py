@@ -1,5 +1,8 @@
+import gc
+import weakref
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,12 +13,16 @@ from jaxad import metrics
 from jaxad.data import FolderSource, Tiling
 from jaxad.errors import ConfigError, DataError, ProtocolError
 from jaxad.inference import evaluation
-from jaxad.inference.evaluation import make_report, score
+from jaxad.inference.evaluation import Scored, make_report, score
 from jaxad.inference.figures import figures
+from jaxad.inference.maps import heat_scale
 from jaxad.inference.predictor import Output, Predictor
+from jaxad.inference.results import Evaluation
 from jaxad.inference.threshold import Limits, Threshold
+from jaxad.report.figures import gallery
 from jaxad.report.schema import validate_report
 from jaxad.testing import make_parts
+from jaxad.types import Record
 from tests.data.counting import counted
 from tests.inference.test_tiled import Brightness
 from tests.oracles import image_metrics, pixel_metrics
@@ -171,7 +178,31 @@ def test_figures_decode_what_they_show_once_and_keep_it_small(tmp_path, tiling):
         assert max(one.map.shape) <= 360
         assert one.mask is None or one.mask.shape == one.image.shape[:2]
         assert one.image.base is None or one.image.base.nbytes < 500 * 500
-    assert all(values.base is None for kept in scored.normal_values.values() for values in kept)
+    assert set(shown.heat) == {"disc"}
+
+
+def test_where_not_all_have_room_the_gallery_is_of_the_weakest_categories(tmp_path, monkeypatch):
+    names = ("disc", "ring", "tile")
+    data = jaxad.data.load(f"folder:{make_parts(tmp_path, names, train=1, test=6, size=100)}")
+    scored = score(Brightness(tiling=None), data.test)  # type: ignore[arg-type]
+    report = {"classes": scored.results()}
+    aurocs = {name: values["image_auroc"] for name, values in report["classes"].items()}
+    everything = figures(scored).cases
+    assert {case.decision.category for case in everything} == {*names}
+    whole = gallery(report, Evaluation(cases=everything, scores=dict.fromkeys(names)))  # type: ignore[arg-type]
+    assert whole is not None
+    assert whole["left_out"] == 0
+    weakest = min(names, key=lambda name: aurocs[name])
+    expected = [case for case in everything if case.decision.category == weakest]
+    arrays = [array for case in expected for array in (case.image, case.map, case.mask) if array is not None]
+    monkeypatch.setattr("jaxad.inference.figures.HELD", sum(array.nbytes for array in arrays) + 1000)
+    monkeypatch.setattr("jaxad.inference.figures.SMALLER", ())
+    shown = figures(scored)
+    assert [case.decision.file for case in shown.cases] == [case.decision.file for case in expected]
+    found = gallery(report, shown)
+    assert found is not None
+    assert found["left_out"] == 2
+    assert [part["category"] for part in found["categories"]] == [weakest]
 
 
 def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, report):
@@ -194,3 +225,79 @@ def test_figures_show_the_chosen_cases_with_their_own_maps(trained, parts, repor
         assert (case.mask is not None) == bool(case.decision.label)
     assert shown.tsne is not None
     assert len(shown.prototypes) == 4
+
+
+def made(order):
+    """Records, maps and masks of images of these categories, every other one of a category defective."""
+    draw, seen, images = np.random.default_rng(0), dict.fromkeys(order, 0), []
+    for number, category in enumerate(order):
+        label, map = seen[category] % 2, draw.random((64, 64), np.float32)
+        seen[category] += 1
+        mask = np.add.outer(np.arange(64), np.arange(64)) < 20 + number if label else None
+        images.append((Record(Path(f"{number}.png"), category, label), map, mask))
+    return images
+
+
+def counted_in(images, threshold=None):
+    """A pass over such images, as it stands after each."""
+    source = FolderSource("made", tuple(record for record, _, _ in images))
+    predictor = SimpleNamespace(protocol=metrics.protocol("exact-256"))
+    scored = Scored(SimpleNamespace(), source, predictor, threshold)  # type: ignore[arg-type]
+    for index, (record, map, mask) in enumerate(images):
+        batch = SimpleNamespace(seed=np.zeros(1, np.uint32))
+        loaded = SimpleNamespace(records=[record], indices=[index], masks=[mask], sizes=[(64, 64)], batch=batch)
+        scored.add(Output(map.max((0, 1))[None], map[None], loaded))  # type: ignore[arg-type]
+        yield scored
+
+
+ORDERS = {"in order": "aaaabbbbcccc", "by turns": "abcabcabcabc", "coming back": "aabbbbccccaa"}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
+def test_results_are_those_of_metrics_that_keep_all_in_whatever_order(order):
+    images = made(order)
+    *_, scored = counted_in(images)
+    assert list(scored.results()) == list("abc")
+    for name, found in scored.classes.items():
+        whole = metrics.protocol("exact-256").class_metrics()
+        for record, map, mask in images:
+            if record.category == name:
+                whole.update(map.max((0, 1))[None], [record.label], map[None], [mask])
+        assert scored.results()[name] == found.result() == whole.result()
+        assert found.scores.tolist() == whole.scores.tolist()
+        assert found.labels.tolist() == whole.labels.tolist()
+        assert {kind: points.tolist() for kind, points in found.curves().items()} == {
+            kind: points.tolist() for kind, points in whole.curves().items()
+        }
+
+
+def test_a_category_without_further_images_leaves_nothing_but_results():
+    images = made(ORDERS["coming back"])
+    states, held, values = None, [], []
+    for scored in counted_in(images):
+        states = states or [
+            weakref.ref(state.pixels) for state in scored.classes.values() if isinstance(state, metrics.ClassMetrics)
+        ]
+        gc.collect()
+        held.append(sum(state() is not None for state in states))
+        values.append(sum(len(kept) for kept in scored._normal_values.values()))
+    # a comes back after c: it is held until then.
+    assert held == [3, 3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 0]
+    assert values == [1, 1, 2, 2, 3, 1, 2, 2, 3, 1, 2, 0]
+
+
+def test_results_that_a_caller_changes_stay_in_the_evaluation():
+    *_, scored = counted_in(made("aaaa"))
+    scored.results()["a"]["undefined"]["mad"] = "changed"
+    assert scored.results()["a"]["undefined"] == {}
+
+
+@pytest.mark.parametrize("rule", [None, Threshold(0.1, "exact-256", {"": Limits(0.5, 0.75, 0.0, 5)})])
+def test_colors_of_a_category_come_from_its_normal_images_and_its_limit(rule):
+    images = made(ORDERS["by turns"])
+    *_, scored = counted_in(images, rule)
+    for name in "abc":
+        normal = np.concatenate(
+            [m.ravel()[::5] for record, m, _ in images if (record.category, record.label) == (name, 0)]
+        )
+        assert scored.heat[name] == heat_scale(None if rule is None else 0.75, normal)
