@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jaxad.data.decode import decode_image
 from jaxad.data.doctor import examine_mask
@@ -41,13 +42,13 @@ class Category:
         return Counter((sample.split, sample.label) for sample in self.samples)
 
 
-def list_category(data_set: Benchmark, root: Path, name: str, *, partial: bool = False, **options: str) -> Category:
+def list_category(data_set: Benchmark, root: Path, name: str, *, partial: bool = False, **options: Any) -> Category:
     """Lists a category and looks for its files; decodes nothing.
 
     Args:
         data_set, root, name: which.
         partial: whether fewer images than officially there are, or none, are in order.
-        options: of the data set.
+        options: of the data set, and its `survey` where it has one.
     """
     place = str(root / name)
     try:

@@ -83,6 +83,8 @@ class Benchmark:
         is_root: whether a folder is the root of the official layout; also asked of the folders in the one given.
         list_samples: (root, category, **options) -> samples. Reads names, lists and annotations, never image data;
             raises DataError with all problems at once for lists that are damaged.
+        survey: (root) -> what is read once for all categories and handed to `list_samples` as `survey`, where it would
+            else be read again for each; None where nothing is.
         categories: official names of all categories, in official order; empty where the source decides.
         find_categories: (root, **options) -> names, for data sets whose source decides; otherwise None.
         counts: (category, **options) -> official counts of a category, empty where they are not known.
@@ -102,6 +104,7 @@ class Benchmark:
     how_to_obtain: str
     is_root: Callable[[Path], bool]
     list_samples: Callable[..., Iterable[Sample]]
+    survey: Callable[[Path], Any] | None = None
     categories: tuple[str, ...] = ()
     find_categories: Callable[..., tuple[str, ...]] | None = None
     counts: Callable[..., Counts] = field(default=lambda category, **options: {})

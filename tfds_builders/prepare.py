@@ -152,7 +152,8 @@ def _list(
     """The categories that are there and to be prepared, and what is wrong with names and numbers."""
     official = data_set.categories_of(root, **options)
     names = official if wanted is None else _named(data_set, official, wanted)
-    listed = [list_category(data_set, root, category, partial=partial, **options) for category in names]
+    known: dict[str, Any] = {} if data_set.survey is None else {"survey": data_set.survey(root)}
+    listed = [list_category(data_set, root, category, partial=partial, **options, **known) for category in names]
     problems = [problem for category in listed for problem in category.problems]
     slugs = Counter(slug(category) for category in names)
     for category in names:

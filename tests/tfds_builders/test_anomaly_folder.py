@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaxad.data.layout import scan
+from jaxad.data.layout import tree as tree_module
 from jaxad.errors import DataError
 from tests.tfds_builders.conftest import assert_copied
 
@@ -43,6 +44,19 @@ def test_masks_without_image_are_named(tree, jaxad):
     tree.mask("part/ground_truth/scratch/stray_mask.png")
     with pytest.raises(DataError, match=r"stray_mask.png: mask without image"):
         jaxad("anomaly_folder", "--source", tree.root)
+
+
+def test_folders_are_listed_as_often_for_many_categories_as_for_one(tree, jaxad, monkeypatch):
+    listed = []
+    listing_of = tree_module._entries
+    monkeypatch.setattr(tree_module, "_entries", lambda path: listed.append(path.name) or listing_of(path))
+    times = []
+    for name in "abc":
+        tree.category(name)
+        listed.clear()
+        jaxad("anomaly_folder", "--source", tree.root)
+        times.append(listed.count("a"))
+    assert times[1:] == times[:1] * 2
 
 
 @pytest.mark.real

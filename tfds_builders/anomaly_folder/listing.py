@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxad.data.layout import scan
+from jaxad.data.layout import Listing, scan
 from jaxad.errors import DataError
 from jaxad.io.text import file_name
 from tfds_builders.listing import Benchmark, Sample, Split
@@ -17,13 +17,17 @@ def find_categories(root: Path) -> tuple[str, ...]:
     return tuple(sorted({record.category for record in (*listing.train, *listing.validation, *listing.test)}))
 
 
-def list_samples(root: Path, category: str) -> Iterator[Sample]:
+def list_samples(root: Path, category: str, survey: Listing | None = None) -> Iterator[Sample]:
     """The images of a category in the order of their paths.
+
+    Args:
+        root, category: which.
+        survey: `scan(root)`, where it is known.
 
     Raises:
         DataError: masks without images, an empty category; all are named.
     """
-    listing = scan(root, (category,))
+    listing = scan(root, (category,)) if survey is None else survey
     own = root / file_name(category)
     folder = own if own.is_dir() else root
     if fatal := [
@@ -32,7 +36,7 @@ def list_samples(root: Path, category: str) -> Iterator[Sample]:
         raise DataError(f"{category} cannot be used as it is:", fatal)
     parts: dict[Split, tuple] = {"train": listing.train, "validation": listing.validation, "test": listing.test}
     for split, records in parts.items():
-        for record in records:
+        for record in (record for record in records if record.category == category):
             yield Sample(
                 split=split,
                 image=record.file,
@@ -63,6 +67,7 @@ BENCHMARK = Benchmark(
     ),
     is_root=is_root,
     list_samples=list_samples,
+    survey=scan,
     find_categories=find_categories,
     masks_required=False,
 )
