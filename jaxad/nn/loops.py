@@ -41,8 +41,8 @@ def in_order(array: Any) -> Any:
     """The same array, its axes in memory as they are written.
 
     For what goes into a loop or comes out of it: compilers would else give it the order that suits the loop, and hold a
-    copy in the other.
+    copy in the other. Over several devices it is left to them: to ask for an order there is to gather the array first.
     """
-    if jnp.ndim(array) < 2:
+    if jnp.ndim(array) < 2 or jax.sharding.get_abstract_mesh().size > 1:
         return array
     return with_layout_constraint(array, Layout(major_to_minor=tuple(range(jnp.ndim(array)))))
