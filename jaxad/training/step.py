@@ -187,7 +187,15 @@ def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
 def accumulated(differentiate: Callable[..., Any], parts: int, params: Any, batch: Any, key: jax.Array) -> Any:
     """Mean of `differentiate(params, batch, key)` over `parts` equal parts of the batch, one of which is held.
 
-    The parts are those of `jaxad.nn.loops.in_parts`.
+    Args:
+        differentiate: (params, rows [b/parts ...], key) -> a pytree of arrays, such as losses and gradients.
+        parts: how many; times the number of devices they divide the rows.
+        params: what all parts are given, a pytree of arrays.
+        batch: a pytree of rows [b ...], divided as by `jaxad.nn.loops.in_parts`.
+        key: of which each part gets one of its own.
+
+    Returns:
+        The pytree of means.
     """
     divided = in_parts(batch, parts)
     keys = jax.random.split(key, parts)

@@ -119,7 +119,11 @@ def filled_up(arrays: Mapping[str, Any], config: DecoderConfig) -> dict[str, Any
 
     Args:
         arrays: of a network by path, or their shapes alone.
-        config: of its decoder.
+        config: of its decoder, with v words.
+
+    Returns:
+        All of them; the kernel [c v] of the head, or the table [v c] of a network that has none, with v rounded up to a
+        multiple of `OUTPUTS`.
     """
     path, axis = ("decoder/tokens", 0) if config.tied else ("decoder/head/kernel", 1)
     more = [(0, -config.vocabulary % OUTPUTS if axis == number else 0) for number in range(2)]
