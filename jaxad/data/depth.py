@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -121,3 +122,16 @@ def _chunk(png: bytes, name: bytes) -> bytes:
             break
         place += length + 12
     return b""
+
+
+def read_at(source: Any, depths: Mapping[str, int]) -> Any:
+    """A source whose images of 16 bits are read as those were that a detector was fitted on.
+
+    Args:
+        source: of `jaxad.types.Source`.
+        depths: by category, as `Detector.depths` has them.
+
+    Returns:
+        The same source where it reads no such images, or nothing is known of them.
+    """
+    return source.at_depths(depths) if depths and hasattr(source, "at_depths") else source

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from jaxad import metrics, parallel
 from jaxad.data import ImageList
 from jaxad.data.batches import LoadedBatch, batches
+from jaxad.data.depth import read_at
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache, annotated
@@ -259,9 +260,7 @@ class Predictor:
         """
         rows = None if tiled else parallel.local_rows(self.batch_size, self.mesh)
         views, images = options.pop("views", self._detector.inputs.views), 1 if tiled else self.batch_size
-        # Images of 16 bits are read as those were that the detector was fitted on.
-        if self._detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
-            source = at_depths(dict(self._detector.depths))
+        source = read_at(source, dict(self._detector.depths))
         mark = options.get("on_unreadable") == "mark"
         for loaded in batches(source, views, images, workers=workers, indices=indices, rows=rows, **options):
             yield annotated(self._detector, self._with_categories(loaded, mark), training=False, mark=mark)

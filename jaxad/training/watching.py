@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxad import metrics, parallel
 from jaxad.config import TrainConfig
+from jaxad.data.depth import read_at
 from jaxad.data.tiles import TiledSource
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
@@ -116,10 +117,8 @@ class _Judge:
         config: TrainConfig,
         run: Place,
     ):
-        # Images of 16 bits are read as those were that the detector is fitted on.
-        if detector.depths and (at_depths := getattr(source, "at_depths", None)) is not None:
-            source = at_depths(dict(detector.depths))
-        self._untrained, self._trainer, self._source, self._run = detector, trainer, source, run
+        self._untrained, self._trainer, self._run = detector, trainer, run
+        self._source: Source = read_at(source, dict(detector.depths))
         self._how: dict[str, Any] = {"protocol": protocol, "batch_size": BATCH, "workers": run.workers}
         self._config = config
         self._detector: Detector | None = None

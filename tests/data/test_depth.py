@@ -13,7 +13,7 @@ import jaxad
 from jaxad.config import DataConfig
 from jaxad.data.dataset import load
 from jaxad.data.decode import decode, to_rgb
-from jaxad.data.depth import chosen_depth, common_depths, depth_of, to_eight_bits, used_bits
+from jaxad.data.depth import chosen_depth, common_depths, depth_of, read_at, to_eight_bits, used_bits
 from jaxad.data.images import ImageList
 from jaxad.errors import DataError
 from jaxad.inference.checkpoint import restore
@@ -205,6 +205,16 @@ def test_fingerprints_of_loose_images_know_of_depths(tmp_path):
     assert (
         len({source.fingerprint(0) for source in (images, images.at_depths({"": 12}), images.at_depths({"": 10}))}) == 3
     )
+
+
+def test_a_source_is_read_at_depths_where_it_has_any(tmp_path):
+    file = tmp_path / "a.png"
+    file.write_bytes(png(values(12)))
+    source = ImageList([file], "part")
+    assert read_at(source, {}) is source
+    assert not np.array_equal(read_at(source, {"part": 12})[0].image, source[0].image)
+    plain = object()
+    assert read_at(plain, {"part": 12}) is plain
 
 
 def test_a_detector_reads_what_it_judges_as_it_was_fitted(parts, tmp_path):
