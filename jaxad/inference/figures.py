@@ -44,8 +44,9 @@ SHOWN = 320
 """Longer side of these pictures in pixels at most."""
 EXPLAINED_IMAGES, METHOD = 24, 160
 """Images that the page has pictures of the method of at most, and their longer side in pixels."""
-PROTOTYPED = 64
-"""Images whose similarity to prototypes the page shows at most, in pictures of that size as well."""
+GALLERY, EXPLAINED_CATEGORIES = 80, 32
+"""Categories, the weakest ones, that the gallery has room for in its smallest pictures, and of which images are
+explained: none is predicted again for a page that does not show it."""
 HELD = 24_000_000
 """Bytes of the gallery's pictures, and of those of the mistakes: more than the page has room for once compressed."""
 
@@ -73,7 +74,8 @@ def figures(
     # The weakest categories come first, as on the page: where not all have room, it is these that have.
     aurocs = {name: found["image_auroc"] for name, found in results.items()}
     weakest = sorted(seen, key=lambda name: 2.0 if aurocs[name] is None else aurocs[name])
-    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name in weakest for rank, at in chosen[name].items()}
+    places = ((scored.indices[name][at], rank) for name in weakest[:GALLERY] for rank, at in chosen[name].items())
+    ranks: dict[int, Rank] = dict(places)
     wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
     decided = {decision.index: decision for decision in scored.decisions}
     cases: Album[Case] = Album((PICTURE, *SMALLER), HELD)
@@ -89,7 +91,8 @@ def figures(
             if index in wrong:
                 pictures.add(index, Shown(**_judged(image, detail, limit, SHOWN)))
     limits = {name: threshold.of(name) for name in seen} if threshold is not None else {}
-    prototypes, methods, tsne = _explanations(scored, ranks, decided)
+    explained = [scored.indices[name] for name in seen if name in weakest[:EXPLAINED_CATEGORIES]]
+    prototypes, methods, tsne = _explanations(scored, explained, ranks, decided)
     return Evaluation(
         system=scored.detector.title,
         baseline="" if baseline is None else baseline.detector.title,
@@ -129,11 +132,14 @@ def _judged(image: np.ndarray, detail: Detail, limit: float | None, side: int) -
 
 
 def _explanations(
-    scored: Scored, ranks: Mapping[int, Rank], decided: Mapping[int, Decision]
+    scored: Scored, categories: Sequence[Sequence[int]], ranks: Mapping[int, Rank], decided: Mapping[int, Decision]
 ) -> tuple[list[PrototypeFigure], list[MethodFigure], TsneInput | None]:
-    """Prototype maps and pictures of the method of one defective and one normal image per category; t-SNE's patches."""
+    """Prototype maps and pictures of the method of one defective and one normal image per category; t-SNE's patches.
+
+    Categories are given by the images of each.
+    """
     pairs = []
-    for members in scored.indices.values():
+    for members in categories:
         defective = [i for i in members if ranks.get(i) == "median" and decided[i].label]
         pairs += defective[:1] + [i for i in members if decided[i].label == 0][:1]
     prototypes, methods, patches = [], [], None
@@ -141,7 +147,7 @@ def _explanations(
         decision, mask = decided[index], scored.source.mask(index)
         if len(methods) < EXPLAINED_IMAGES and {*words_of(found)} - {"input"}:
             methods.append(_method(decision, found, _original(scored.source, index, image)))
-        if found.similarity is not None and len(prototypes) < PROTOTYPED:
+        if found.similarity is not None:
             small = shrink(_original(scored.source, index, image), METHOD)
             outlined = None if mask is None else fit_mask(mask, small.shape[:2])
             similarity = np.array(found.similarity)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxad.inference import figures as figures_module
 from jaxad.inference.decisions import Decision
-from jaxad.inference.figures import METHOD, PROTOTYPED, _explanations, _patch_labels
+from jaxad.inference.evaluation import score
+from jaxad.inference.figures import METHOD, _explanations, _patch_labels
 from jaxad.inference.results import PATCHES, choose_patches
 from jaxad.types import Explanation, Record
 
@@ -28,9 +30,9 @@ class Explained:
         self.ranks = dict.fromkeys(range(0, len(records), 2), "median")
         self.features: dict[int, list[np.ndarray]] = {}
         self.most, self._alive = 0, []
-        indices = {f"part{i}": [2 * i, 2 * i + 1] for i in range(categories)}
+        self.categories = [[2 * i, 2 * i + 1] for i in range(categories)]
         source = SimpleNamespace(records=records, mask=self.mask)
-        self.scored = SimpleNamespace(source=source, indices=indices, predictor=SimpleNamespace(explain=self.explain))
+        self.scored = SimpleNamespace(source=source, predictor=SimpleNamespace(explain=self.explain))
 
     def mask(self, index):
         if index % 2 or index % 8 == 6:
@@ -51,7 +53,7 @@ class Explained:
             self.most = max(self.most, sum(array() is not None for array in self._alive))
 
     def run(self):
-        return _explanations(self.scored, self.ranks, self.decided)  # type: ignore[arg-type]
+        return _explanations(self.scored, self.categories, self.ranks, self.decided)  # type: ignore[arg-type]
 
     def all_patches(self):
         """Features of all patches that could be chosen, whether they lie on a defect, and their categories."""
@@ -94,7 +96,7 @@ def test_defective_images_without_masks_alone_give_no_patches():
     made = Explained(4)
     made.mask = lambda index: None
     made.scored.source.mask = made.mask
-    made.scored.indices = {"part1": [2]}
+    made.categories = [[2]]
     assert made.run()[2] is None
 
 
@@ -106,12 +108,29 @@ def test_up_to_a_third_of_the_patches_is_anomalous_and_more_where_normal_ones_ar
     assert choose_patches(few[:PATCHES]).tolist() == list(range(PATCHES))
 
 
-def test_similarities_are_held_of_as_many_images_as_the_page_can_show_and_small():
-    shown = Explained(60).run()[0]
-    assert len(shown) == PROTOTYPED
-    assert [figure.decision.index for figure in shown] == list(range(PROTOTYPED))
+def test_similarities_are_held_small():
+    shown = Explained(30).run()[0]
+    assert [figure.decision.index for figure in shown] == list(range(60))
     for figure in shown:
         assert figure.image.shape == (METHOD, METHOD * 3 // 4, 3)
         # A view would keep the similarities of a whole batch.
         assert figure.maps.base is None
-    assert len(Explained(3).run()[0]) == 6
+
+
+def test_images_are_predicted_again_only_of_categories_that_the_page_shows(trained, parts, monkeypatch):
+    """Of two categories, where there is room for one: the weaker."""
+    scored = score(trained.model, parts)
+    results = scored.results()
+    assert len(results) == 2
+    monkeypatch.setattr(figures_module, "GALLERY", 1)
+    monkeypatch.setattr(figures_module, "EXPLAINED_CATEGORIES", 1)
+    explained = []
+    explain = scored.predictor.explain
+    monkeypatch.setattr(
+        scored.predictor, "explain", lambda source, indices: explained.extend(indices) or explain(source, indices)
+    )
+    found = figures_module.figures(scored)
+    weakest = min(results, key=lambda name: results[name]["image_auroc"])
+    assert {case.decision.category for case in found.cases} == {weakest}
+    assert explained
+    assert {scored.source.records[index].category for index in explained} == {weakest}
