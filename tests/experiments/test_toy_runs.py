@@ -135,7 +135,9 @@ def test_tables_of_clipfusion(parts, tmp_path):
     images = of("clipfusion.table14").main(FewShotOptions(tmp_path / "runs", **few))[parts.name]
     assert list(images) == ["WinCLIP, 0-shot", "WinCLIP, 1-shot", "CLIPFusion, 0-shot", "CLIPFusion, 1-shot"]
     assert list(images["CLIPFusion, 1-shot"]) == [*parts.categories, "mean"]
-    rows = of("clipfusion.winclip").main(FewShotOptions(tmp_path / "runs", **{**few, "shots": (0,)}))
+    # Two of these presets name a CLIP of their own.
+    zero = {**few, "shots": (0,), "clip": tiny.clip}
+    rows = of("clipfusion.winclip").main(FewShotOptions(tmp_path / "runs", **zero))
     names = ["WinCLIP, 0-shot", "WinCLIP of caoyunkang, 0-shot", "Accurate-WinCLIP, 0-shot"]
     assert list(rows[parts.name]) == names
     readings = of("clipfusion.readings")
