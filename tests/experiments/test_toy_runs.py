@@ -121,8 +121,8 @@ def test_figures_of_a_checkpoint(parts, trained, tmp_path):
     both = (trained.workdir, trained.workdir)
     sheet = draw_sheet(SheetOptions(both, parts.name, tmp_path / "sheet.png", images=1))
     height, width = np.asarray(Image.open(sheet)).shape[:2]
-    # A row for each category; image, defect and two maps.
-    assert (height, width) == (HEAD + 2 * (56 + GAP), 4 * (SIDE + GAP))
+    # A row for each category, scores above it; image, defect and two maps.
+    assert (height, width) == (HEAD + 2 * (HEAD + 56 + GAP), 4 * (SIDE + GAP))
 
 
 @pytest.mark.slow
