@@ -7,6 +7,7 @@ where there are many, and computes those again for the gradient.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,9 +63,9 @@ def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
         [b n heads d] of the same type; elsewhere as `with_logits`.
     """
     by_cudnn = functools.partial(_cudnn, causal=causal)
-    pays = k.shape[1] >= LEAST_GPU_KEYS and q.dtype.itemsize == 2
+    pays = k.shape[1] >= LEAST_GPU_KEYS and q.dtype.itemsize == 2 and _divides_evenly(q)
     runs = pays and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
-    return by_cudnn(q, k, v) if runs else with_logits(q, k, v, causal=causal)
+    return _on_each_device(by_cudnn)(q, k, v) if runs else with_logits(q, k, v, causal=causal)
 
 
 def _cudnn(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
@@ -80,23 +81,33 @@ def _cudnn(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 
 
 def on_tpu(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """Attention of q, k, v [b n heads d] by Pallas' kernel, each device its own images.
-
-    The compiler cannot look into a kernel and would gather all images on every device; `jaxad.parallel.on_mesh` says
-    which devices there are.
+    """Attention of q, k, v [b n heads d] by Pallas' kernel.
 
     Returns:
         [b n heads d] of the same type; as `with_logits` where the kernel does not take such arrays, or few keys.
     """
-    width, devices = q.shape[-1], jax.sharding.get_abstract_mesh()
-    divided = len(q) % max(devices.size, 1) == 0
-    if k.shape[1] < LEAST_KEYS or (width > TPU_BLOCK and width % TPU_BLOCK) or not divided:
+    width = q.shape[-1]
+    if k.shape[1] < LEAST_KEYS or (width > TPU_BLOCK and width % TPU_BLOCK) or not _divides_evenly(q):
         return with_logits(q, k, v, causal=causal)
-    flash = functools.partial(_pallas, causal=causal)
-    if devices.size > 1:
-        images = PartitionSpec(devices.axis_names)
-        flash = jax.shard_map(flash, in_specs=(images,) * 3, out_specs=images, check_vma=False)
-    return flash(q, k, v)
+    return _on_each_device(functools.partial(_pallas, causal=causal))(q, k, v)
+
+
+def _divides_evenly(q: Array) -> bool:
+    """Whether all devices, which `jaxad.parallel.on_mesh` names, can have as many of the images, the rows of q."""
+    return len(q) % max(jax.sharding.get_abstract_mesh().size, 1) == 0
+
+
+def _on_each_device(kernel: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A kernel of q, k, v, run by each device on its own images.
+
+    The compiler cannot look into a kernel. It would gather all images on every device for Pallas', and for cuDNN's
+    divide heads where a matrix product before it is divided by channels, which fails where they are not even.
+    """
+    devices = jax.sharding.get_abstract_mesh()
+    if devices.size <= 1:
+        return kernel
+    images = PartitionSpec(devices.axis_names)
+    return jax.shard_map(kernel, in_specs=(images,) * 3, out_specs=images, check_vma=False)
 
 
 def _takes(attention: Any, *arrays: Array) -> bool:

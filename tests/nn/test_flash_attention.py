@@ -74,21 +74,24 @@ def test_the_kernel_of_tpus_equals_xla(dtype, tolerance, causal):
     chex.assert_trees_all_close(as_float32, exact, atol=tolerance)
 
 
-def test_each_device_attends_within_its_own_images(monkeypatch):
-    """XLA stands in for the kernel, which cannot be interpreted on two devices at once."""
+@pytest.mark.parametrize(("attend", "kernel"), [("on_tpu", "_pallas"), ("on_cuda", "_cudnn")])
+def test_each_device_attends_within_its_own_images(monkeypatch, attend, kernel):
+    """XLA stands in for the kernels, of which none can run on two devices at once here."""
     shapes = []
 
     def stand_in(q, k, v, *, causal):
         shapes.append(q.shape)
         return flash_attention.with_logits(q, k, v, causal=causal)
 
-    monkeypatch.setattr(flash_attention, "_pallas", stand_in)
+    monkeypatch.setattr(flash_attention, kernel, stand_in)
+    monkeypatch.setattr(flash_attention, "_takes", lambda *_: True)
     mesh = jax.make_mesh((1, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
-    q, k, v = arrays(batch=4)
+    q, k, v = arrays(jnp.bfloat16, batch=4)
     expected = flash_attention.with_logits(q, k, v, causal=False)
-    attend = jax.jit(parallel.on_mesh(partial(flash_attention.on_tpu, causal=False), mesh))
-    divided = attend(*parallel.shard_batch((q, k, v), mesh))
-    chex.assert_trees_all_close(divided, expected, atol=1e-5)
+    divided = jax.jit(parallel.on_mesh(partial(getattr(flash_attention, attend), causal=False), mesh))(
+        *parallel.shard_batch((q, k, v), mesh)
+    )
+    chex.assert_trees_all_close(*(x.astype(jnp.float32) for x in (divided, expected)), atol=1e-5)
     assert divided.sharding.is_equivalent_to(parallel.batch_sharding(mesh), divided.ndim)
     assert {shape[0] for shape in shapes} == {2}
 
@@ -136,10 +139,14 @@ def test_what_the_kernel_does_not_pay_for_is_left_to_the_compiler(shape):
     assert "tpu_custom_call" not in lowered("tpu", **shape)
 
 
-def test_images_that_do_not_divide_over_the_devices_are_left_to_the_compiler():
+def test_images_that_do_not_divide_over_the_devices_are_left_to_the_compiler(monkeypatch):
     mesh = jax.make_mesh((1, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
     assert "tpu_custom_call" in lowered("tpu", batch=4, mesh=mesh)
     assert "tpu_custom_call" not in lowered("tpu", batch=3, mesh=mesh)
+    # Of a shape that nothing else has traced.
+    monkeypatch.setattr(flash_attention, "_cudnn", lambda *_, **__: pytest.fail("asks for cuDNN's kernel"))
+    monkeypatch.setattr(flash_attention, "_takes", lambda *_: True)
+    assert "dot_general" in lowered("cuda", batch=5, mesh=mesh)
 
 
 def test_the_kernel_of_gpus_is_asked_for_where_it_runs(monkeypatch):
