@@ -17,8 +17,8 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -289,11 +289,27 @@ def _keep(options: Study, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _command(options: Study) -> str:
-    """The command without paths of this machine."""
-    real = " ".join(folder.name for folder in options.real)
-    backbone = "" if options.backbone is None else f" --backbone {Path(options.backbone).name}"
-    steps = f" --real-steps {options.real_steps} --steps {options.steps}"
-    return f"python -m experiments.scaling.study --out scaling{real and f' --real {real}'}{backbone}{steps}"
+    """The command: what is not as it would be anyway, and no paths of this machine."""
+    words = ["python -m experiments.scaling.study", "--out", "scaling"]
+    given = [(name, value) for name, value in _changed(options) if name not in ("out", "machine")]
+    for name, value in given:
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{flag}", *(Path(each).name if name in ("real", "backbone") else str(each) for each in values)]
+    return " ".join(words)
+
+
+def _changed(options: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values of a dataclass's fields that differ from their defaults; PART.NAME within one of them."""
+    for own in fields(options):
+        value = getattr(options, own.name)
+        if is_dataclass(value):
+            yield from ((f"{own.name}.{name}", inner) for name, inner in _changed(value))
+        elif value != own.default:
+            yield own.name, value
 
 
 if __name__ == "__main__":

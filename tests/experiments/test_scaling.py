@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 import jaxad
 from experiments.scaling import rows as commands
@@ -253,6 +256,17 @@ def test_impossible_options_are_refused(tmp_path):
         study.main(study.Study(out=tmp_path, detectors=("dpdif",), counts=(4, 2)))
     with pytest.raises(ConfigError, match="of different names"):
         study.linked([tmp_path], tmp_path / "real")
+
+
+def test_the_command_on_the_page_gives_the_same_study():
+    study = of("scaling.study")
+    plain = {"counts": (4, 160), "one_each": False, "images": ImageCounts(train=5), "out": Path("scaling")}
+    own = study.Study(**plain, real=(Path("here/parts"), Path("more")), backbone="here/dinov2", machine="mine")
+    module, *words = shlex.split(study._command(own))[2:]
+    assert module == "experiments.scaling.study"
+    found = tyro.cli(study.Study, args=words)
+    assert found == study.Study(**plain, real=(Path("parts"), Path("more")), backbone="dinov2")
+    assert study._command(study.Study(out=Path("x"))) == "python -m experiments.scaling.study --out scaling"
 
 
 @pytest.mark.slow
