@@ -61,14 +61,6 @@ class DPDiffConfig(RetrievedPatches):
     )
     """Blocks of a ViT, from 0, that are averaged: numbers, "middle" third, or None for the last half; of a
     convolutional network the stages that are concatenated, None for strides 4, 8 and 16."""
-    groups: Literal[1, 2] = setting(
-        1,
-        source="jaxad",
-        reason="published is one mean; shallow and deep blocks see other defects, and their mean hides both",
-        decision="dpdiff-groups",
-    )
-    """Groups of a ViT's blocks, shallow and deep, whose means are diffused side by side: features of twice the width,
-    and the mean of the two residuals. 1 for one mean of all."""
     image_size: int = setting(448, source="paper")
     """Side in pixels of the square input; a multiple of the backbone's patch."""
     standardize: Literal["channel", "token", "none"] = setting(

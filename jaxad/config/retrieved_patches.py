@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxad.config.fields import at_least, setting
 from jaxad.config.frozen_features import FrozenFeatures
@@ -10,8 +11,16 @@ from jaxad.config.frozen_features import FrozenFeatures
 
 @dataclass(frozen=True)
 class RetrievedPatches(FrozenFeatures):
-    """The memory that patches are retrieved from. Base of the settings of these detectors."""
+    """The features, and the memory that patches are retrieved from. Base of the settings of these detectors."""
 
+    groups: Literal[1, 2] = setting(
+        1,
+        source="jaxad",
+        reason="published is one mean; shallow and deep blocks see other defects, and their mean hides both",
+        decision="dpdiff-groups",
+    )
+    """Groups of a ViT's blocks, shallow and deep, whose means are denoised side by side: features of twice the width,
+    and the mean of the two residuals. 1 for one mean of all."""
     memory: int = setting(
         100_000,
         source="jaxad",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,29 +11,70 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxad.detector import PatchDetector
+from jaxad.detector import InputSpec, PatchDetector
 from jaxad.memory.moments import channel_correlations, channel_scales
 from jaxad.models.backbone import Backbone
+from jaxad.models.vit.network import ViT
+from jaxad.nn.cosine import cosine
 from jaxad.nn.variables import Statistic
-from jaxad.types import Array, Features
+from jaxad.types import Array, Batch, Features
 
 
 class StandardizedDetector(PatchDetector):
     """A detector on features whose channels have mean 0 and variance 1, once they are measured. Abstract.
 
     Args:
-        config, backbone, rngs: as of `PatchDetector`.
-        groups: how many features of the backbone's width lie side by side in a token.
+        config, backbone, rngs: as of `PatchDetector`. With `groups` of blocks in its settings, the means of these lie
+            side by side in a token.
 
     Attributes:
         channel_mean, channel_std: of the training patches, [c].
     """
 
-    def __init__(self, config: Any, backbone: Backbone | None = None, *, groups: int = 1, rngs: nnx.Rngs | None = None):
+    def __init__(self, config: Any, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
         super().__init__(config, backbone, rngs=rngs)
-        self.channels *= groups
+        self.channels *= self._groups
+        if self._groups > 1:
+            self.blocks = tuple(sorted(self.blocks))
         self.channel_mean = Statistic(jnp.zeros(self.channels, jnp.float32))
         self.channel_std = Statistic(jnp.ones(self.channels, jnp.float32))
+
+    @property
+    def _groups(self) -> int:
+        return getattr(self.config, "groups", 1)
+
+    def misfits(self) -> list[str]:
+        """Groups that there are not."""
+        groups, problems = self._groups, []
+        if groups > 1 and not isinstance(self.backbone.network, ViT):
+            problems.append(f"groups = {groups}: backbone = {self.config.backbone} must be a Vision Transformer")
+        if len(self.blocks) % groups:
+            problems.append(f"blocks = {self.blocks}: their number must be a multiple of groups = {groups}")
+        return problems
+
+    @property
+    def inputs(self) -> InputSpec:
+        spec, groups = super().inputs, self._groups
+        return spec if groups == 1 else dataclasses.replace(spec, identity=(spec.identity, "groups", groups))
+
+    def encode(self, batch: Batch) -> Features:
+        """The mean of the blocks, or the means of their groups side by side: tokens [b n c]."""
+        if self._groups == 1:
+            return super().encode(batch)
+        network, images = self.backbone.network, self.backbone.normalization(batch.images["image"])
+        return Features(network.patches(network.grouped(images, self.blocks, self._groups)), self.grid)
+
+    def _residual(self, x: Array, reconstruction: Array) -> jax.Array:
+        """What a reconstruction of standardized tokens [b n c] leaves of each, as `config.residual` says: [b n].
+
+        Squared: sum over channels of the squared difference. Cosine: 1 - cosine of features as the backbone gives them,
+        its channels' means and scales put back. Of several groups of blocks the mean of their residuals.
+        """
+        if self.config.residual == "squared":
+            return jnp.square(jnp.asarray(reconstruction) - x).sum(-1) / self._groups
+        pair = self._unstandardize(reconstruction), self._unstandardize(x)
+        groups = zip(*(jnp.split(tokens, self._groups, axis=-1) for tokens in pair), strict=True)
+        return jnp.stack([1 - cosine(*group) for group in groups]).mean(0)
 
     def _measure(self, features: Iterable[Features]) -> None:
         stream = (batch.tokens for batch in features)

@@ -22,7 +22,6 @@ from jaxad.diffusion.samplers import normal_per_image
 from jaxad.diffusion.schedule import add_noise, linear_schedule
 from jaxad.diffusion.wiener import WienerFilter
 from jaxad.models.backbone import Backbone
-from jaxad.nn.cosine import cosine
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source
 
 
@@ -49,10 +48,7 @@ class LinearDenoiser(StandardizedDetector, RememberingDetector):
         """Residual of every patch on the token grid, as DPDiff-AD measures it."""
         x = self._standardize(self._tokens(features))
         reconstruction = self.reconstruct(x, keys)
-        if self.config.residual == "squared":
-            residual = jnp.square(reconstruction - x).sum(-1)
-        else:
-            residual = 1 - cosine(self._unstandardize(reconstruction), self._unstandardize(x))
+        residual = self._residual(x, reconstruction)
         before, after = (tokens.reshape(len(x), *features.grid, -1) for tokens in (x, reconstruction))
         return Judgement(residual.reshape(-1, *features.grid), explanation=Explanation(before, after))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -20,7 +19,6 @@ from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.diffusion.retrieval import RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
 from jaxad.models.backbone import Backbone
-from jaxad.nn.cosine import cosine
 from jaxad.nn.precision import compute_dtype
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, Source
 
@@ -42,7 +40,7 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
     def __init__(self, config: RetrievalConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs | None = None):
         super().__init__(config, backbone, rngs=rngs)
         dtype = compute_dtype(config.precision)
-        self.denoiser = RetrievalDenoiser(self.channels, config.retrieved, dtype=dtype)
+        self.denoiser = RetrievalDenoiser(self.channels, config.retrieved, config.groups, dtype=dtype)
 
     def _learn(self, stream: Iterator[Features], source: Source) -> None:
         """Patches of every image, and what the others leave of them."""
@@ -65,8 +63,3 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
 
     def _alpha_bar(self, t: int) -> float:
         return float(linear_schedule().alpha_bar[t])
-
-    def _residual(self, x: Array, reconstruction: Array) -> jax.Array:
-        if self.config.residual == "squared":
-            return jnp.square(reconstruction - x).sum(-1)
-        return 1 - cosine(self._unstandardize(reconstruction), self._unstandardize(x))

@@ -16,15 +16,21 @@ class Covariance(nnx.Module):
 
     Args:
         channels: width c of the vectors.
+        groups: how many of equal width lie side by side in a vector; what they have in common is left out of C.
     """
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, groups: int = 1):
+        self.groups = groups
         self.directions = Statistic(jnp.eye(channels, dtype=jnp.float32))
         self.variances = Statistic(jnp.ones(channels, jnp.float32))
 
     def set_covariance(self, covariance: Array) -> None:
-        """Takes C [c c], in one eigendecomposition, in float64 on the host."""
-        variances, directions = np.linalg.eigh(np.asarray(covariance, np.float64))
+        """Takes C [c c], in an eigendecomposition for each group, in float64 on the host."""
+        covariance = np.asarray(covariance, np.float64)
+        variances, directions = np.zeros(len(covariance)), np.zeros_like(covariance)
+        for own in np.split(np.arange(len(covariance)), self.groups):
+            block = np.ix_(own, own)
+            variances[own], directions[block] = np.linalg.eigh(covariance[block])
         self.directions[...] = jnp.asarray(directions, jnp.float32)
         self.variances[...] = jnp.asarray(variances.clip(0), jnp.float32)
 

@@ -94,11 +94,13 @@ class RetrievalDenoiser(EmpiricalDenoiser):
     Args:
         channels: width c of the patches.
         retrieved: patches k that an image is compared with, those of the images most like it.
+        groups: how many patches of equal width lie side by side in one, each denoised by the remembered ones of its
+            own group; images are told apart by all of them.
         dtype: compute type of the two products with these patches.
     """
 
-    def __init__(self, channels: int, retrieved: int, *, dtype=jnp.float32):
-        super().__init__(channels, dtype=dtype)
+    def __init__(self, channels: int, retrieved: int, groups: int = 1, *, dtype=jnp.float32):
+        super().__init__(channels, groups, dtype=dtype)
         self.retrieved = retrieved
         self.patches, self.descriptors = Memory.empty(), Memory.empty()
         self.places, self.residuals = Memory.empty(), Memory.empty()
@@ -128,13 +130,17 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         self.patches.set_value(jnp.asarray(patches))
 
     def _spread(self, patches: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Half the mean square difference of a patch and the nearest one of other images: the covariance C [c c]."""
+        """Half the mean square difference of a patch and the nearest one of other images: the covariance C [c c].
+
+        Nearest in its own group of channels, of each group.
+        """
         chosen = rng.permutation(len(patches))[:SAMPLED]
         found = np.asarray(_most_similar(self.descriptors[...][chosen], self.descriptors[...], self._images(patches)))
         total = np.zeros((patches.shape[-1],) * 2)
         for number, others in zip(chosen, found, strict=True):
             x, known = (a.reshape(-1, a.shape[-1]).astype(np.float32) for a in (patches[number], patches[others]))
-            difference = x - known[np.asarray(_nearest(x, known))]
+            pairs = zip(*(np.split(a, self.groups, axis=-1) for a in (x, known)), strict=True)
+            difference = x - np.concatenate([those[np.asarray(_nearest(own, those))] for own, those in pairs], axis=-1)
             total += difference.T @ difference / len(x)
         return total / len(chosen) / 2
 

@@ -63,7 +63,27 @@ def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike(parts):
     assert judged(plain, x).scores is None
 
 
-@pytest.mark.parametrize("changes", [{}, {"residual": "squared", "image_score": "protocol"}])
+def test_groups_of_blocks_are_restored_each_by_itself(parts):
+    """The map is the mean of those of two detectors that see half of the channels each."""
+    wide = detector(memory=1000, retrieved=64, groups=2, blocks=(0, 1))
+    assert wide.channels == 64
+    halves = [fitted(parts, residual="cosine") for _ in range(2)]
+    known = [tokens(len(parts.train), seed=seed) for seed in (0, 1)]
+    x = [tokens(8, seed=seed) for seed in (2, 3)]
+    x[1][3, 5] = x[1][2, 5]
+    for half, own in zip(halves, known, strict=True):
+        half.remember(parts.train, features=FeatureCache(Features(own, (4, 4)), ""))
+    wide.remember(parts.train, features=FeatureCache(Features(np.concatenate(known, -1), (4, 4)), ""))
+    expected = sum(np.asarray(judged(half, own).maps) for half, own in zip(halves, x, strict=True)) / 2
+    found = judged(wide, np.concatenate(x, -1))
+    np.testing.assert_allclose(found.maps, expected, rtol=0.05, atol=2e-4)
+    assert np.asarray(found.maps)[3].argmax() == 5
+    assert np.asarray(found.scores).argmax() == 3
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"residual": "squared", "image_score": "protocol"}, {"groups": 2, "blocks": (0, 1)}]
+)
 def test_it_keeps_to_the_interface_and_finds_defects(parts, changes):
     model = detector(**changes).remember(parts.train)
     check_detector(model, parts.test)

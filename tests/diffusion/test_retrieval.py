@@ -59,6 +59,28 @@ def test_its_guess_is_the_posterior_mean_at_every_level():
         np.testing.assert_allclose(clean, expected, rtol=2e-3, atol=5e-3)
 
 
+def test_groups_are_denoised_side_by_side_by_patches_of_the_same_images():
+    """As by a denoiser of each, which finds the same images alike."""
+
+    def fitted(x, groups):
+        denoiser, sample = RetrievalDenoiser(x.shape[-1], 30, groups), Sample(1000)
+        assert len([*sample.passing([Features(x, (2, 5))])]) == 1
+        denoiser.fit(sample, np.asarray)
+        return denoiser
+
+    x, alpha_bar = [images(seed=seed) for seed in (0, 3)], np.float32(linear_schedule().alpha_bar[250])
+    both, alone = fitted(np.concatenate(x, -1), 2), [fitted(own, 1) for own in x]
+    noisy = [np.sqrt(alpha_bar) * own[:3] + 0.5 for own in x]
+    known = retrieved(both, np.concatenate(x, -1)[:3]).patches
+    given = [(denoiser, *rest) for denoiser, *rest in zip(alone, noisy, np.split(known, 2, -1), strict=True)]
+    guesses = [denoiser.guess(own, alpha_bar, means) for denoiser, own, means in given]
+    wide = np.concatenate(noisy, -1)
+    np.testing.assert_allclose(both.guess(wide, alpha_bar, known), np.concatenate(guesses, -1), atol=1e-4)
+    shares = [np.asarray(denoiser.weights(own, alpha_bar, means)) for denoiser, own, means in given]
+    np.testing.assert_allclose(both.weights(wide, alpha_bar, known), sum(shares) / 2, atol=1e-5)
+    assert np.abs(shares[0] - shares[1]).max() > 0.2
+
+
 def test_an_image_is_compared_with_those_most_like_it_and_never_with_a_copy():
     denoiser, x = fitted(), images()
     known = unrotated(denoiser, retrieved(denoiser, x[4:5]).patches)[0]

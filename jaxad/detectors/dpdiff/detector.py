@@ -6,7 +6,6 @@ x0, P0 noised to the same t -> prototype-aware DiT, few DDIM steps -> x0^       
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -18,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from jaxad.config import DPDiffConfig
-from jaxad.detector import InputSpec, Trainable, register
+from jaxad.detector import Trainable, register
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
 from jaxad.detectors.dpdiff.levels import normal_residuals
@@ -31,9 +30,7 @@ from jaxad.diffusion.window import random_windows, window_shape
 from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
-from jaxad.models.vit.network import ViT
 from jaxad.nn.attention import attention_heads
-from jaxad.nn.cosine import cosine
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
@@ -55,10 +52,8 @@ class DPDiff(StandardizedDetector, Trainable):
     config_class: ClassVar[type] = DPDiffConfig
 
     def __init__(self, config: DPDiffConfig, backbone: Backbone | None = None, *, rngs: nnx.Rngs):
-        super().__init__(config, backbone, groups=config.groups, rngs=rngs)
+        super().__init__(config, backbone, rngs=rngs)
         channels = self.channels
-        if config.groups > 1:
-            self.blocks = tuple(sorted(self.blocks))
         dtype = compute_dtype(config.precision)
 
         def extractor(prototypes: int) -> PrototypeExtractor | None:
@@ -79,17 +74,14 @@ class DPDiff(StandardizedDetector, Trainable):
         self.denoiser = make_denoiser(config, channels, self.grid, dtype=dtype, rngs=rngs)
         self.linear = WienerFilter(channels) if config.precondition == "linear" else None
         retrieves = config.precondition == "retrieval"
-        self.nearby = RetrievalDenoiser(channels, config.retrieved, dtype=dtype) if retrieves else None
+        nearby = (channels, config.retrieved, config.groups)
+        self.nearby = RetrievalDenoiser(*nearby, dtype=dtype) if retrieves else None
         self.guide = linear(channels, channels, dtype=dtype, rngs=rngs) if retrieves else None
         self.level_means = Statistic(jnp.ones(len(config.levels), jnp.float32)) if config.levels else None
 
     def misfits(self) -> list[str]:
         """Groups that there are not, and heads that do not divide what they attend with."""
-        config, channels, problems = self.config, self.config.groups * self.channels, []
-        if config.groups > 1 and not isinstance(self.backbone.network, ViT):
-            problems.append(f"groups = {config.groups}: backbone = {config.backbone} must be a Vision Transformer")
-        if len(self.blocks) % config.groups:
-            problems.append(f"blocks = {self.blocks}: their number must be a multiple of groups = {config.groups}")
+        config, channels, problems = self.config, self.config.groups * self.channels, super().misfits()
         heads = {
             "prototype_heads": (config.prototype_heads or 1, channels),
         }
@@ -99,18 +91,6 @@ class DPDiff(StandardizedDetector, Trainable):
             if width % number:
                 problems.append(f"{name} = {number}: must divide the width {width}")
         return problems
-
-    @property
-    def inputs(self) -> InputSpec:
-        spec, groups = super().inputs, self.config.groups
-        return spec if groups == 1 else dataclasses.replace(spec, identity=(spec.identity, "groups", groups))
-
-    def encode(self, batch: Batch) -> Features:
-        """The mean of the blocks, or the means of their groups side by side: tokens [b n c]."""
-        if self.config.groups == 1:
-            return super().encode(batch)
-        network, images = self.backbone.network, self.backbone.normalization(batch.images["image"])
-        return Features(network.patches(network.grouped(images, self.blocks, self.config.groups)), self.grid)
 
     def prepare(self, features: Iterable[Features]) -> None:
         """Channel mean and standard deviation over the training tokens, and their covariance for the linear denoiser.
@@ -290,22 +270,16 @@ class DPDiff(StandardizedDetector, Trainable):
         return Features(total / len(draws), features.grid)
 
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Judgement:
-        """Residual of reconstruction and feature on the token grid (Eq. 22 and 23).
+        """Residual of reconstruction and feature on the token grid (Eq. 22 and 23), as `config.residual` says.
 
-        Squared: sum over channels of the squared difference of standardized features. Cosine: 1 - cosine of features as
-        the backbone gives them, its channels' means and scales put back. Without a reconstruction: 1 - cosine to the
-        nearest prototype. Of several groups of blocks the mean of their residuals.
+        Without a reconstruction: 1 - cosine to the nearest prototype.
         """
         x = self._standardize(features.tokens)
         if reconstruction is None:
             prototypes = jnp.concatenate(list(context.values()), axis=1)
             residual = 1 - cosine_similarity(x, prototypes).max(-1)
-        elif self.config.residual == "squared":
-            residual = jnp.square(reconstruction.tokens - x).sum(-1) / self.config.groups
         else:
-            pair = self._unstandardize(reconstruction.tokens), self._unstandardize(x)
-            groups = zip(*(jnp.split(tokens, self.config.groups, axis=-1) for tokens in pair), strict=True)
-            residual = jnp.stack([1 - cosine(*group) for group in groups]).mean(0)
+            residual = self._residual(x, reconstruction.tokens)
         return Judgement(residual.reshape(-1, *features.grid))
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> Explanation:
