@@ -24,6 +24,21 @@ def shared_rows(x: jax.Array) -> jax.Array:
     return _constrained(x, PartitionSpec(devices.axis_names[0])) if devices.size > 1 else x
 
 
+def in_turn(first: Array, second: Array) -> jax.Array:
+    """The rows of two arrays [b ...] in turn, [2b ...], so that devices keep those that they have; `apart` undoes it.
+
+    One array after the other would send half of them to other devices.
+    """
+    both = jnp.stack([first, second], axis=1)
+    return both.reshape(-1, *both.shape[2:])
+
+
+def apart(rows: Array) -> tuple[jax.Array, jax.Array]:
+    """The two arrays [b ...] whose rows are in turn in one [2b ...]."""
+    both = jnp.asarray(rows).reshape(-1, 2, *rows.shape[1:])
+    return both[:, 0], both[:, 1]
+
+
 def few_rows(layer: nnx.Linear, x: Array, output: Any = None) -> jax.Array:
     """The product of a linear layer, [... o], with so few rows [... i] that it is they which are sent between devices.
 

@@ -36,6 +36,7 @@ from jaxad.nn.cosine import cosine
 from jaxad.nn.normalization import IMAGENET, INCEPTION
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.resize import bilinear, resize_bilinear
+from jaxad.nn.rows import apart, in_turn
 from jaxad.nn.variables import Fixed, freeze
 from jaxad.types import Array, Batch, Explanation, Features, Judgement, View
 
@@ -255,15 +256,14 @@ class VLMDiff(Detector, Trainable):
         guided = config.captions == "always" and config.guidance != 1
         if guided:
             # The same hint guides both; for an image without a caption both texts are "", and agree.
-            hint = jnp.concatenate([hint, hint])
-            text = jnp.concatenate([self._nothing(len(z)), text])
+            hint, text = in_turn(hint, hint), in_turn(self._nothing(len(z)), text)
 
         def denoise(x, t):
-            x = jnp.concatenate([x, x]) if guided else x
+            x = in_turn(x, x) if guided else x
             noise = controlled_noise(self.unet, self.sgn, x, jnp.broadcast_to(t, x.shape[:1]), text, hint)
             if not guided:
                 return noise
-            without, given = jnp.split(noise, 2)
+            without, given = apart(noise)
             return without + config.guidance * (given - without)
 
         timesteps = ldm_timesteps(config.start_timestep, config.sampling_steps)
@@ -330,11 +330,11 @@ class VLMDiff(Detector, Trainable):
 
     def _look(self, features: Features, reconstruction: Features) -> tuple[list[jax.Array], list[jax.Array]]:
         """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
-        images = jnp.concatenate([IMAGENET(features.extras["image"]), reconstruction.extras["image"]])
+        images = in_turn(IMAGENET(features.extras["image"]), reconstruction.extras["image"])
         if self._side != self.config.image_size:
             images = resize_bilinear(images, (self._side, self._side))
         maps = self.backbone.network.maps(images, self.config.stages)
-        before, after = zip(*(jnp.split(layer, 2) for layer in maps), strict=True)
+        before, after = zip(*map(apart, maps), strict=True)
         return list(before), list(after)
 
 
