@@ -1,6 +1,5 @@
 """What is held for the page: no more than it can show, however many categories there are."""
 
-import gc
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +48,6 @@ class Explained:
             near = draw.random((4, 2, *GRID), np.float32)[0]
             yield Explanation(*pair, similarity=near, prototypes=("local 1", "global 1")), image
             del pair, image
-            gc.collect()
             self.most = max(self.most, sum(array() is not None for array in self._alive))
 
     def run(self):
