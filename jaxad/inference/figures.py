@@ -74,8 +74,8 @@ def figures(
     # The weakest categories come first, as on the page: where not all have room, it is these that have.
     aurocs = {name: found["image_auroc"] for name, found in results.items()}
     weakest = sorted(seen, key=lambda name: 2.0 if aurocs[name] is None else aurocs[name])
-    places = ((scored.indices[name][at], rank) for name in weakest[:GALLERY] for rank, at in chosen[name].items())
-    ranks: dict[int, Rank] = dict(places)
+    gallery = {name: chosen[name] for name in weakest[:GALLERY]}
+    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name, own in gallery.items() for rank, at in own.items()}
     wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
     decided = {decision.index: decision for decision in scored.decisions}
     cases: Album[Case] = Album((PICTURE, *SMALLER), HELD)
