@@ -75,7 +75,9 @@ def figures(
     aurocs = {name: found["image_auroc"] for name, found in results.items()}
     weakest = sorted(seen, key=lambda name: 2.0 if aurocs[name] is None else aurocs[name])
     gallery = {name: chosen[name] for name in weakest[:GALLERY]}
-    ranks: dict[int, Rank] = {scored.indices[name][at]: rank for name, own in gallery.items() for rank, at in own.items()}
+    ranks: dict[int, Rank] = {
+        scored.indices[name][at]: rank for name, own in gallery.items() for rank, at in own.items()
+    }
     wrong = [decision.index for own in mistakes(scored.decisions).values() for decision in own[:PICTURED]]
     decided = {decision.index: decision for decision in scored.decisions}
     cases: Album[Case] = Album((PICTURE, *SMALLER), HELD)
