@@ -31,8 +31,6 @@ ORDER = 33
 """Place of the measurement on the page of benchmarks."""
 TOLERANCE = 1.1
 """Largest over smallest value of what is flat."""
-TIMED = 500
-"""Test images from which on the time of one is told; of fewer, the last batch, which is filled up, weighs too much."""
 ACCURACY = ("image_auroc", "pixel_ap", "aupro", "mad")
 COMPARED = ("image_auroc", "pixel_ap")
 """Metrics that are shown of the same categories in every subset, too."""
@@ -58,21 +56,21 @@ class Quantity:
     of: Callable[[Row], float | None]
 
 
-def image_ms(row: Row) -> float | None:
-    """Milliseconds by the clock of an image's evaluation, without start and compilation; None of too few images."""
-    rate = row["evaluate"]["images_per_second"]
-    return 1e3 / rate if rate and row["evaluate"]["tested"] >= TIMED else None
-
-
 QUANTITIES = (
     Quantity("memory of prepare", "GB", 3, lambda row: row["prepare"]["memory"] / 1e9),
     Quantity("memory of fit", "GB", 3, lambda row: row["fit"]["memory"] / 1e9),
     Quantity("memory of evaluate", "GB", 3, lambda row: row["evaluate"]["memory"] / 1e9),
     Quantity("time of a training step", "ms", 0, lambda row: _scaled(row["fit"]["step_seconds"], 1e3)),
-    Quantity("time per image of evaluate", "ms", 1, image_ms),
+    Quantity("time per image of evaluate", "ms", 1, lambda row: image_ms(row)),
 )
 FURTHER = Quantity("CPU time of a further image of evaluate", "ms", 1, lambda row: None)
 """Of two rows, see `further_ms`."""
+
+
+def image_ms(row: Row) -> float | None:
+    """Milliseconds by the clock of an image's evaluation, without start and compilation; None where it is not known."""
+    rate = row["evaluate"]["images_per_second"]
+    return 1e3 / rate if rate else None
 
 
 def _scaled(value: float | None, factor: float) -> float | None:
@@ -112,13 +110,13 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             continue
         # All detectors read the same prepared data.
         quantities = QUANTITIES[1:] if lines else QUANTITIES
+        first, last = (len(row["names"]) for row in (own[0], own[-1]))
         columns = [(quantity, [quantity.of(row) for row in own]) for quantity in quantities]
-        for quantity, values in [*columns, (FURTHER, further_ms(own))]:
-            found = {len(row["names"]): value for row, value in zip(own, values, strict=True) if value is not None}
-            if len(found) < 2:
+        columns.append((FURTHER, further_ms(own)[1:]))
+        for quantity, values in columns:
+            known = [value for value in values if value is not None]
+            if len(known) < max(len(values), 2):
                 continue
-            first, *_, last = found
-            known = list(found.values())
             digits, unit = quantity.digits, quantity.unit
             slope = 1e3 * (known[-1] - known[0]) / (last - first)
             grown = f"; {slope:+.2f} MB for each further category" if unit == "GB" else ""
@@ -244,8 +242,7 @@ def tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "rows": fits,
         },
         {
-            "caption": "What `jaxad evaluate` takes. Milliseconds are without start and compilation, and told of "
-            f"{TIMED} images or more.",
+            "caption": "What `jaxad evaluate` takes. Milliseconds are without start and compilation.",
             "columns": [
                 *names,
                 "test images",

@@ -225,9 +225,9 @@ def joined(singles: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict
     found["evaluate"] |= {key: sum(record[key] for record in evaluated) for key in ("trained", "tested")}
     found["evaluate"]["protocol"] = evaluated[0]["protocol"]
     # Too few images to be timed give no rate.
-    timed = [record for record in evaluated if record["images_per_second"] and record["tested"] >= page.TIMED]
-    spent = sum(record["tested"] / record["images_per_second"] for record in timed)
-    found["evaluate"]["images_per_second"] = sum(record["tested"] for record in timed) / spent if timed else None
+    rates = [(record["tested"], record["images_per_second"]) for record in evaluated if record["images_per_second"]]
+    spent = sum(images / rate for images, rate in rates)
+    found["evaluate"]["images_per_second"] = sum(images for images, _ in rates) / spent if rates else None
     found["evaluate"]["classes"] = {name: own for record in evaluated for name, own in record["classes"].items()}
     return found
 
