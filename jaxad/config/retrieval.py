@@ -14,11 +14,12 @@ from jaxad.config.retrieved_patches import RetrievedPatches
 class RetrievalConfig(RetrievedPatches):
     """The denoiser by retrieval: what DPDiff-AD with that preconditioning is before its network is trained.
 
-    The presets "paper" and "small" are the settings beside DPDiff-AD's presets of the same names.
+    The preset "paper" is for the features of DPDiff-AD's preset of that name, "small" for those of a CPU: two groups of
+    blocks, and a map less what is expected of normal patches, as DPDiff-AD's preset "retrieval" has them.
     """
 
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "start_timestep", "residual", "image_score")
-    PRESETS: ClassVar = {"paper": {}, "small": {**SMALL}}
+    PRESETS: ClassVar = {"paper": {}, "small": {**SMALL, "groups": 2, "expected_share": 0.5}}
 
     start_timestep: int = setting(
         100, source="jaxad", reason="at 250 pixels are found less well", decision="dpdiff-retrieval"
@@ -28,14 +29,6 @@ class RetrievalConfig(RetrievedPatches):
         "cosine", source="jaxad", reason="as DPDiff-AD's preset small has it", decision="dpdiff-residual"
     )
     """Squared L2 distance of standardized features, or 1 - cosine of the backbone's own features."""
-    image_score: Literal["protocol", "excess"] = setting(
-        "excess",
-        source="jaxad",
-        reason="some normal patches are harder to restore than others",
-        decision="dpdiff-image-score",
-    )
-    """Image score: what the protocol takes from the map, or from what exceeds the residuals of the remembered normal
-    patches that are most alike."""
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
@@ -46,5 +39,5 @@ class RetrievalConfig(RetrievedPatches):
 
     def settled(self) -> tuple[str, ...]:
         """All that what is remembered depends on."""
-        own = ("start_timestep", "residual") if self.image_score == "excess" else ()
-        return (*own, "image_score", "memory", "retrieved")
+        own = ("start_timestep", "residual") if self.expects else ()
+        return (*own, "image_score", "expected_share", "memory", "retrieved")

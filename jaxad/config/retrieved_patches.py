@@ -35,7 +35,28 @@ class RetrievedPatches(FrozenFeatures):
         decision="dpdiff-retrieval",
     )
     """Remembered patches that an image is compared with, those of the images most like it."""
+    image_score: Literal["protocol", "excess"] = setting(
+        "excess",
+        source="jaxad",
+        reason="some normal patches are harder to restore than others",
+        decision="dpdiff-image-score",
+    )
+    """Image score: what the protocol takes from the residuals, or from what exceeds those of the remembered normal
+    patches that are most alike."""
+    expected_share: float = setting(
+        0.0,
+        source="jaxad",
+        reason="published maps are residuals; edges, whose residuals are always large, hide small defects in them",
+        decision="dpdiff-expected-share",
+    )
+    """Share of the residuals of the remembered normal patches that are most alike which is taken off the map."""
+
+    @property
+    def expects(self) -> bool:
+        """Whether residuals of remembered patches are needed."""
+        return self.image_score == "excess" or self.expected_share > 0
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
-        return super().problems() + at_least(self, 1, ("memory", "retrieved"))
+        problems = super().problems() + at_least(self, 1, ("memory", "retrieved"))
+        return problems + at_least(self, 0, ("expected_share",))

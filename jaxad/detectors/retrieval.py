@@ -14,6 +14,7 @@ from flax import nnx
 
 from jaxad.config import RetrievalConfig
 from jaxad.detector import register
+from jaxad.detectors._expected import beyond_expected
 from jaxad.detectors._remembering import RememberingDetector
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.diffusion.retrieval import RetrievalDenoiser, Sample
@@ -47,17 +48,18 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
         sample = Sample(self.config.memory)
         self._measure(sample.passing(stream))
         self.denoiser.fit(sample, self._standardize)
-        if self.config.image_score == "excess":
+        if self.config.expects:
             self.denoiser.learn_own_residuals(self._alpha_bar(self.config.start_timestep), self._residual)
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
-        """Residual of every patch on the token grid, as DPDiff-AD measures it."""
+        """Residual of every patch on the token grid, as DPDiff-AD measures it, less what is expected of it."""
         tokens = jnp.asarray(self._tokens(features), jnp.float32)
         x, alpha_bar = self._standardize(tokens), jnp.float32(self._alpha_bar(self.config.start_timestep))
         known = self.denoiser.retrieve(self._center(tokens))
         reconstruction = self.denoiser(jnp.sqrt(alpha_bar) * x, alpha_bar, known)
-        maps = self._residual(x, reconstruction).reshape(-1, *features.grid)
-        scores = self.denoiser.image_scores(x, maps, self._alpha_bar(NOISIEST), known)
+        residuals = self._residual(x, reconstruction).reshape(-1, *features.grid)
+        noisiest = self._alpha_bar(NOISIEST)
+        maps, scores = beyond_expected(self.config, self.denoiser, x, residuals, noisiest, known)
         before, after = (patches.reshape(len(x), *features.grid, -1) for patches in (x, reconstruction))
         return Judgement(maps, scores, Explanation(before, after))
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from jaxad.diffusion.empirical import EmpiricalDenoiser
 from jaxad.errors import DataError
-from jaxad.metrics import protocol
 from jaxad.nn import module_state
 from jaxad.nn.cosine import unit
 from jaxad.nn.variables import Memory
@@ -26,8 +25,6 @@ SAME = 1 - 1e-5
 """Images whose mean patches have a cosine above this are copies of each other."""
 BATCH = 16
 """Images whose residuals are taken at once: bounds memory only."""
-SCORE = protocol("exact-256")
-"""The way from an excess of residuals to an image score, whatever the protocol."""
 SAMPLED = 128
 """Images whose patches are compared with those of others to find C."""
 
@@ -183,21 +180,6 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         found = _most_similar(descriptors, self.descriptors[...], self._images(self.patches[...]))
         patches = self.patches[...][found].reshape(len(found), -1, self.patches.shape[-1])
         return Known(patches, self.residuals[...][found].reshape(len(found), -1) if self.residuals.filled else None)
-
-    def image_scores(self, x: Array, maps: Array, alpha_bar: Array | float, known: Known | None) -> jax.Array | None:
-        """How far an image's residuals exceed those that are expected: image scores [b] in the way of `exact-256`.
-
-        None where the residuals of the known patches are not there.
-
-        Args:
-            x: clean tokens [b n c].
-            maps: their residuals [b h w], of n places.
-            alpha_bar: of the noise of `expected_residual`, a scalar.
-            known: what `retrieve` gave for the images.
-        """
-        if known is None or known.residuals is None:
-            return None
-        return SCORE.postprocess(maps - self.expected_residual(x, alpha_bar, known).reshape(maps.shape))[1]
 
     def expected_residual(self, x: Array, alpha_bar: Array | float, known: Known) -> jax.Array:
         """What is left of normal patches that noise makes clean ones x [b n c] indistinguishable from: [b n].

@@ -63,6 +63,22 @@ def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike(parts):
     assert judged(plain, x).scores is None
 
 
+@pytest.mark.parametrize("image_score", ["excess", "protocol"])
+def test_a_share_of_what_is_expected_is_taken_off_the_map_alone(parts, image_score):
+    x = tokens(8, seed=1)
+    whole = fitted(parts)
+    less = fitted(parts, expected_share=0.4, image_score=image_score)
+    standard = whole._standardize(x)
+    known = whole.denoiser.retrieve(standard.mean(1))
+    expected = np.asarray(whole.denoiser.expected_residual(standard, linear_schedule().alpha_bar[399], known))
+    before, found = judged(whole, x), judged(less, x)
+    np.testing.assert_allclose(found.maps, before.maps - 0.4 * expected.reshape(-1, 4, 4), rtol=1e-4, atol=1e-5)
+    if image_score == "excess":
+        np.testing.assert_allclose(found.scores, before.scores, rtol=1e-5)
+    else:
+        assert found.scores is None
+
+
 def test_groups_of_blocks_are_restored_each_by_itself(parts):
     """The map is the mean of those of two detectors that see half of the channels each."""
     wide = detector(memory=1000, retrieved=64, groups=2, blocks=(0, 1))

@@ -18,6 +18,7 @@ from flax import nnx
 
 from jaxad.config import DPDiffConfig
 from jaxad.detector import Trainable, register
+from jaxad.detectors._expected import beyond_expected
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
 from jaxad.detectors.dpdiff.levels import normal_residuals
@@ -119,15 +120,15 @@ class DPDiff(StandardizedDetector, Trainable):
 
     @property
     def finishes(self) -> bool:
-        """With levels, whose means are to be measured, or an image score by residuals of remembered patches."""
-        return self.level_means is not None or self.config.image_score == "excess"
+        """With levels, whose means are to be measured, or where residuals of remembered patches are wanted."""
+        return self.level_means is not None or self.config.expects
 
     def finish(self, features: Iterable[Features]) -> None:
         """The mean residual of the training features at each of `config.levels`; until then all count as they are.
 
-        And the residuals of the remembered patches, for image scores; until then these are the protocol's.
+        And the residuals of the remembered patches; until then none are expected, and image scores are the protocol's.
         """
-        remembering = self.nearby if self.config.image_score == "excess" else None
+        remembering = self.nearby if self.config.expects else None
         if self.level_means is None and remembering is None:
             return
         means, kept = normal_residuals(self, features, None if remembering is None else remembering.places[...])
@@ -186,12 +187,12 @@ class DPDiff(StandardizedDetector, Trainable):
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Prototypes of the image, its reconstruction, and the residual of the two, or that over several levels."""
         context = self.context(features)
-        maps, reconstruction = self.residual(features, context, keys)
-        explanation = self.explain(features, context, reconstruction)
-        return Judgement(maps, self.image_scores(features, maps), explanation)
+        residuals, reconstruction = self.residual(features, context, keys)
+        maps, scores = self.beyond_expected(features, residuals)
+        return Judgement(maps, scores, self.explain(features, context, reconstruction))
 
     def residual(self, features: Features, context: Context, keys: Array) -> tuple[jax.Array, Features | None]:
-        """The anomaly map [b h w], and the reconstruction that it comes from, or the mean of those of all levels.
+        """Residuals [b h w], and the reconstruction that they come from, or the mean of those of all levels.
 
         Args:
             features: tokens [b n c].
@@ -204,18 +205,20 @@ class DPDiff(StandardizedDetector, Trainable):
         reconstruction, residuals = self.level_residuals(features, context, keys)
         return (residuals / self.level_means[...][None, None, None]).mean(-1), reconstruction
 
-    def image_scores(self, features: Features, maps: jax.Array) -> jax.Array | None:
-        """How far an image's residuals exceed those of normal patches like its own, [b]; None for the protocol's.
+    def beyond_expected(self, features: Features, residuals: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """The anomaly map [b h w], and how far an image's residuals exceed those of normal patches like its own, [b].
+
+        Scores are None where they are the protocol's.
 
         Args:
             features: tokens [b n c].
-            maps: their residuals [b h w].
+            residuals: of them, [b h w].
         """
-        if self.nearby is None or self.config.image_score != "excess":
-            return None
+        if self.nearby is None:
+            return residuals, None
         alpha_bar = self._schedule.alpha_bar[self.config.train_timesteps[1] - 1]
         x, known = self._standardize(features.tokens), self._known(features)
-        return self.nearby.image_scores(x, maps, alpha_bar, known)
+        return beyond_expected(self.config, self.nearby, x, residuals, alpha_bar, known)
 
     def level_residuals(self, features: Features, context: Context, keys: Array) -> tuple[Features, jax.Array]:
         """The mean of the reconstructions from each of `config.levels`, and the residual of each: [b h w l].

@@ -401,6 +401,22 @@ def test_image_scores_are_of_what_exceeds_the_residuals_of_patches_alike():
     assert 0.5 < expected.mean() / means[0] < 1.5
 
 
+def test_a_share_of_what_is_expected_is_taken_off_the_map():
+    model, features = remembering(expected_share=0.4)
+    keys = jax.random.split(jax.random.key(0), len(features.tokens))
+    batch = Batch({}, np.zeros(24, np.uint32), np.ones(24, bool))
+    assert model.finishes
+    residuals = model.judge(features, batch, keys).maps
+    model.finish([features])
+    x = model._standardize(features.tokens)
+    expected = model.nearby.expected_residual(x, model._schedule.alpha_bar[999], model.nearby.retrieve(x.mean(1)))
+    judgement = model.judge(features, batch, keys)
+    np.testing.assert_allclose(
+        judgement.maps, residuals - 0.4 * np.asarray(expected).reshape(residuals.shape), rtol=1e-3, atol=1e-4
+    )
+    assert judgement.scores is None
+
+
 def test_no_micro_batch_is_planned_before_it_is_known_what_is_remembered(parts, tmp_path):
     training = toy_training(micro_batch="auto")
     with pytest.raises(ConfigError, match='micro_batch = "auto": how much this detector remembers'):
