@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.features import Encoder, FeatureCache, LiveFeatures, Progress
 from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.signals import held
@@ -109,11 +109,20 @@ def _train(
         )
         graphdef, arrays = module_state.split(trainer.detector(state))
         trained: Any = module_state.merge(graphdef, parallel.shard_parameters(arrays, run.mesh))
-        trained.finish(features.stream())
+        if trained.finishes:
+            with run.reporter.images("last pass", len(source)) as progress:
+                trained.finish(_counted(features.stream(), progress))
         # Else it was saved before it was evaluated; there was nothing to finish then.
         if watch is None:
             writer.save(config.last_step, trained, meta=meta, training=state)
     return trained, rate
+
+
+def _counted(stream: Iterable[Features], progress: Progress) -> Iterator[Features]:
+    """The stream itself; every batch is counted once the next one is asked for."""
+    for batch in stream:
+        yield batch
+        progress(len(batch.tokens))
 
 
 def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, latest: int | None) -> TrainConfig:

@@ -20,8 +20,8 @@ ISOLATION = "--no-build-isolation" if importlib.util.find_spec("hatchling") else
 INSTALL = f'"$PYTHON" -m pip install -q --no-deps {ISOLATION} --upgrade --target site .'
 
 # What would take a quarter of an hour is trained for a few steps on a toy network.
-LONG = "fit dpdiff --data folder:parts --workdir runs/parts --preset small"
-SHORT = f"{LONG} --model.backbone random:32x2 --model.image-size 56 --train.steps 20"
+LONG = "fit dpdiff --data folder:parts --workdir runs/parts --preset retrieval"
+SHORT = f"{LONG} --model.backbone random:32x6 --model.image-size 56 --train.steps 20"
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -47,8 +48,6 @@ class StopAt(Reporter):
         self._at = step
 
     def steps(self, what, total, done):
-        from contextlib import contextmanager
-
         class Counter:
             def due(counter):
                 return True
@@ -118,6 +117,26 @@ def test_every_logged_step_stands_once_in_metrics_csv(trained):
         assert float(row["loss"]) == pytest.approx(total, rel=1e-4)
         assert float(row["sinkhorn_error"]) < 1e-4
     assert float(table[0]["diffusion"]) == pytest.approx(1, abs=0.15)
+
+
+def test_a_pass_after_the_last_step_shows_how_far_it_is(parts, tmp_path):
+    class Counts(Reporter):
+        def __init__(self):
+            super().__init__(quiet=True)
+            self.seen = {}
+
+        @contextmanager
+        def images(self, what, total, *, unit="images"):
+            self.seen[what] = [total]
+            yield self.seen[what].append
+
+    without, with_one = Counts(), Counts()
+    jaxad.fit(toy_model(), parts.train, toy_training(steps=1), workdir=tmp_path / "without", reporter=without)
+    model = toy_model(levels=(20, 600), sampling_steps=1)
+    jaxad.fit(model, parts.train, toy_training(steps=1), workdir=tmp_path / "with", reporter=with_one)
+    total, *counts = with_one.seen["last pass"]
+    assert sum(counts) == total == len(parts.train)
+    assert "last pass" not in without.seen
 
 
 def test_an_error_in_the_choice_of_the_threshold_costs_no_step(parts, trained, tmp_path, monkeypatch):
