@@ -28,7 +28,7 @@ class Demo(Command):
 
     out: Path
     """Folder for data, run and report."""
-    steps: int = 30
+    steps: int = 20
     """Training steps; more are better and slower."""
     seed: int = 0
     """Seed of parameters, order and noise."""
