@@ -29,7 +29,7 @@ class Demo(Command):
     out: Path
     """Folder for data, run and report."""
     steps: int = 20
-    """Training steps; more are better and slower."""
+    """Training steps."""
     seed: int = 0
     """Seed of parameters, order and noise."""
 

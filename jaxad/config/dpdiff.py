@@ -293,10 +293,10 @@ class DPDiffConfig(RetrievedPatches):
                 problems.append(f"levels = {self.levels}: needs one or more different timesteps from 0")
             if self.score == "prototype":
                 problems.append('levels: no features are noised for score = "prototype"; use "reconstruction"')
-        if self.expects and self.precondition != "retrieval":
-            excess = self.image_score == "excess"
-            wanted = 'image_score = "excess"' if excess else f"expected_share = {self.expected_share}"
-            problems.append(f'{wanted}: precondition = "{self.precondition}" must be "retrieval"')
+        if self.precondition != "retrieval":
+            wanted = ['image_score = "excess"'] if self.image_score == "excess" else []
+            wanted += [f"expected_share = {self.expected_share}"] if self.expected_share > 0 else []
+            problems += [f'{field}: precondition = "{self.precondition}" must be "retrieval"' for field in wanted]
         if self.denoiser == "none":
             if self.score != "prototype":
                 problems.append(f'denoiser = "none": score = "{self.score}" needs one; use "prototype"')

@@ -19,7 +19,8 @@ def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None)
     Args:
         threshold: pixel threshold of the category, which falls on the middle of the colors; None takes the 99.5 %
             quantile of `normal`.
-        normal: map values of normal images, any shape; their median is the cold end. None takes 0.
+        normal: map values of normal images, any shape; their median is the cold end. None takes 0, or twice a
+            threshold that is below it, as it can be where what is expected is taken off a map.
 
     Returns:
         (low, high) with low < high.
@@ -31,7 +32,7 @@ def heat_scale(threshold: float | None = None, normal: np.ndarray | None = None)
         raise ValueError("heat_scale needs a threshold or the map values of normal images")
     if normal is not None and (normal.size == 0 or not np.isfinite(normal).all()):
         raise ValueError("heat_scale: `normal` is empty or holds values that are not finite")
-    low = 0.0 if normal is None else float(np.median(normal))
+    low = min(0.0, 2 * float(threshold)) if normal is None else float(np.median(normal))  # type: ignore[arg-type]
     middle = float(np.quantile(normal, 0.995)) if threshold is None else float(threshold)  # type: ignore[arg-type]
     smallest = max(abs(low) * 1e-6, 1e-12)
     return low, low + 2 * max(middle - low, smallest)

@@ -41,6 +41,11 @@ def test_scale_puts_normal_median_at_the_cold_end_and_threshold_in_the_middle(of
     assert heat_scale(None, normal)[1] == pytest.approx(2 * np.quantile(normal, 0.995) - low)
 
 
+def test_a_threshold_below_0_falls_on_the_middle_of_the_colors_too():
+    assert heat_scale(-0.5) == (-1.0, 0.0)
+    assert heat_scale(0.5) == (0.0, 1.0)
+
+
 def test_scale_of_constant_maps_has_a_width():
     low, high = heat_scale(1.0, np.ones(10))
     assert low < high
