@@ -268,7 +268,7 @@ class DPDiffConfig(RetrievedPatches):
     def settled(self) -> tuple[str, ...]:
         """All that what is remembered depends on: residuals of normal patches, and the patches themselves."""
         inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
-        found = ("image_score", "expected_share", "memory", "retrieved") if self.precondition == "retrieval" else ()
+        found = super().settled() if self.precondition == "retrieval" else ()
         own = ("score", *(() if self.levels else ("start_timestep",))) if self.expects else ()
         return (*(inference if self.levels or self.expects else ()), *own, *found)
 

@@ -39,5 +39,4 @@ class RetrievalConfig(RetrievedPatches):
 
     def settled(self) -> tuple[str, ...]:
         """All that what is remembered depends on."""
-        own = ("start_timestep", "residual") if self.expects else ()
-        return (*own, "image_score", "expected_share", "memory", "retrieved")
+        return (*super().settled(), *(("start_timestep", "residual") if self.expects else ()))

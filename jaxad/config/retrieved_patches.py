@@ -56,6 +56,10 @@ class RetrievedPatches(FrozenFeatures):
         """Whether residuals of remembered patches are needed."""
         return self.image_score == "excess" or self.expected_share > 0
 
+    def settled(self) -> tuple[str, ...]:
+        """What decides which residuals are remembered; whether they are used, where they are not."""
+        return ("memory", "retrieved", *(() if self.expects else ("image_score", "expected_share")))
+
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""
         problems = super().problems() + at_least(self, 1, ("memory", "retrieved"))

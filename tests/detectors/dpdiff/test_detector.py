@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import shutil
 
 import chex
@@ -438,6 +439,28 @@ def test_what_is_remembered_is_resumed_and_restored(parts, tmp_path):
     assert_bit_equal(jaxad.restore(tmp_path / "whole").detector, whole)
     with pytest.raises(CheckpointError, match="start_timestep"):
         jaxad.restore(tmp_path / "whole", start_timestep=20)
+
+
+def test_what_is_made_of_remembered_residuals_may_change_where_there_are_any(parts, tmp_path):
+    def fit(workdir, **settings):
+        model = toy_model(precondition="retrieval", memory=300, retrieved=32, **settings)
+        return jaxad.fit(model, parts.train, toy_training(steps=1), workdir=tmp_path / workdir).model
+
+    expecting = fit("expecting", expected_share=0.5)
+    batch, keys = Batch({}, np.zeros(4, np.uint32), np.ones(4, bool)), jax.random.split(jax.random.key(0), 4)
+    shape = math.prod(expecting.grid), expecting.channels
+    features = Features(np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32), expecting.grid)
+    half = expecting.judge(features, batch, keys)
+    changed = jaxad.restore(tmp_path / "expecting", expected_share=0.0, image_score="excess").detector
+    whole = changed.judge(features, batch, keys)
+    assert (whole.maps > half.maps).all()
+    assert half.scores is None
+    assert whole.scores is not None
+    none = fit("none")
+    assert not none.nearby.residuals.filled
+    for settings in ({"expected_share": 0.5}, {"image_score": "excess"}):
+        with pytest.raises(CheckpointError, match=next(iter(settings))):
+            jaxad.restore(tmp_path / "none", **settings)
 
 
 def test_levels_count_alike_however_large_their_residuals_are():
