@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 import jaxad
 from experiments.records import Printed, keep, run_record
@@ -25,6 +26,7 @@ from jaxad.io.progress import Reporter
 from jaxad.metrics import METRICS
 from jaxad.models.backbone import load_backbone
 from jaxad.nn.precision import compute_dtype
+from jaxad.types import Features
 
 PROTOCOL = "exact-256"
 """The paper names no protocol; all thresholds, at the size that the field compares at."""
@@ -129,33 +131,41 @@ class Table:
         if kind is None:
             shutil.rmtree(self._options.out / FEATURES, ignore_errors=True)
 
-    def row(self, name: str, *, train: dict | None = None, **changes: Any) -> None:
+    def row(
+        self,
+        name: str,
+        *,
+        train: dict | None = None,
+        like: str | None = None,
+        judged: dict | None = None,
+        **changes: Any,
+    ) -> list[jaxad.Detector]:
         """Trains (or resumes) one row for each seed, evaluates and prints it.
 
         Args:
             name: of the row, as in the published table.
             train: fields of TrainConfig that differ.
+            like: an earlier row, whose runs are evaluated in place of own ones.
+            judged: fields of DPDiffConfig that differ once training is over.
             changes: fields of DPDiffConfig that differ.
+
+        Returns:
+            The detectors as they were evaluated, one for each seed.
         """
         options, test = self._options, self._dataset.test
-        config = replace(self.config, **changes)
+        config, judged = replace(self.config, **changes), judged or {}
         reports: dict[str, list[dict[str, Any]]] = {protocol: [] for protocol in options.protocols}
+        detectors: list[jaxad.Detector] = []
         for seed in options.seeds:
-            training = replace(self.train, **(train or {}), seed=seed)
-            detector = jaxad.DPDiff.create(config, key=jax.random.key(seed), backbone=self._loaded(config))
-            workdir = options.out / slug(name) / f"seed-{seed}"
-            trained = jaxad.fit(
-                detector,
-                self._dataset.train,
-                training,
-                workdir=workdir,
-                provenance={"preset": options.preset, "holdout": options.holdout},
-                features=None if _is_trained(workdir, training) else self._features(detector, "train"),
-                reporter=self._reporter,
-            )
+            workdir = options.out / slug(like or name) / f"seed-{seed}"
+            if like is None:
+                detector = self._trained(config, replace(self.train, **(train or {}), seed=seed), workdir)
+            if like is not None or judged:
+                detector = jaxad.restore(workdir, **judged).detector
+            detectors.append(detector)
             features = self._features(detector, "test")
             with self._reporter.images(name, len(test)) as progress:
-                scored = score_under(trained.model, test, options.protocols, features=features, progress=progress)
+                scored = score_under(detector, test, options.protocols, features=features, progress=progress)
             provenance = {"row": name, "preset": options.preset, **run_record(read_meta(workdir))}
             for protocol, found in scored.items():
                 folder = REPORTS if protocol == PROTOCOL else f"{REPORTS}-{protocol}"
@@ -169,6 +179,28 @@ class Table:
                 self.rows[name] = self._lines.show(name, means, reports=own)
             else:
                 self._lines.show(f"{name}, {protocol}", means)
+        return detectors
+
+    def normal_features(self, detector: jaxad.Detector, most: int) -> Features:
+        """Features of so many normal test images, or of all, spread evenly over their list."""
+        test = self._dataset.test
+        normal = [index for index, record in enumerate(test.records) if not record.label]
+        chosen = [normal[place] for place in np.unique(np.linspace(0, len(normal) - 1, most).astype(int))]
+        cache = self._features(detector, "test") or FeatureCache.build(detector, test.select(chosen))
+        return cache[chosen if len(cache) == len(test) else np.arange(len(chosen))]
+
+    def _trained(self, config: jaxad.DPDiffConfig, training: jaxad.TrainConfig, workdir: Path) -> jaxad.Detector:
+        """One run, trained or resumed."""
+        detector = jaxad.DPDiff.create(config, key=jax.random.key(training.seed), backbone=self._loaded(config))
+        return jaxad.fit(
+            detector,
+            self._dataset.train,
+            training,
+            workdir=workdir,
+            provenance={"preset": self._options.preset, "holdout": self._options.holdout},
+            features=None if _is_trained(workdir, training) else self._features(detector, "train"),
+            reporter=self._reporter,
+        ).model
 
     def _loaded(self, config: jaxad.DPDiffConfig):
         wanted = (config.backbone, compute_dtype(config.precision))

@@ -25,6 +25,7 @@ from tests.models.stable_diffusion.made_checkpoints import write_pipeline
 FOLDER = Path(__file__).parents[2] / "experiments"
 ELSEWHERE = {
     **{f"clipfusion.table{number}": "clipfusion.tables" for number in (*range(1, 7), *range(8, 14))},
+    "dpdiff.departures": "tests/experiments/dpdiff/test_departures.py",
     "dpdiff.figure3": "experiments.sheets",
     **{f"scaling.{name}": "tests/experiments/test_scaling.py" for name in ("page", "study", "synthetic_categories")},
     "vlmdiff.figure6": "experiments.sheets",
