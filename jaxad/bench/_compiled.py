@@ -67,17 +67,13 @@ def _walk(computations: dict[str, dict[str, _Instruction]], name: str, times: in
     for instruction in instructions.values():
         for called, runs in _called(instruction):
             _walk(computations, called, times * runs, counts)
+        for label, moved in _exchanged(computations, instructions, instruction):
+            counts.runs[label] += times
+            counts.moved[label] += times * moved
         if instruction.operation in _SILENT or instruction.operation.endswith("-done"):
             continue
         read = sum(_bytes(instructions[name].shape) for name in instruction.operands if name in instructions)
         counts.traffic += times * (read + _bytes(instruction.shape))
-        kind = instruction.operation.removesuffix("-start")
-        if kind in COLLECTIVES:
-            # Wherever they lie: a TPU receives into the memory on its chip, too.
-            results = _arrays(instruction.shape, on_chip=True)
-            label = f"{kind} {'+'.join(sorted({kind for kind, _, _ in results}))}"
-            counts.runs[label] += times
-            counts.moved[label] += times * sum(size for _, size, _ in results)
         if found := re.search(r'custom_call_target="([^"]+)"', instruction.text):
             counts.kernels[found[1]] += times
         for kind, size, shape in _arrays(instruction.shape):
@@ -85,15 +81,49 @@ def _walk(computations: dict[str, dict[str, _Instruction]], name: str, times: in
                 counts.largest = (size, shape)
 
 
+def _exchanged(
+    computations: dict[str, dict[str, _Instruction]], around: dict[str, _Instruction], instruction: _Instruction
+) -> Iterator[tuple[str, int]]:
+    """Kind and type of every collective that an operation starts, itself or inside of it, and bytes of its results.
+
+    A TPU's compiler puts collectives into fusions: one that begins it, some that compute while it runs, and one that
+    ends it, each with the same collective of one `chain_id`. The first counts.
+    """
+    kind = instruction.operation.removesuffix("-start")
+    if kind in COLLECTIVES:
+        # Wherever they lie: a TPU receives into the memory on its chip, too.
+        results = _arrays(instruction.shape, on_chip=True)
+        if instruction.operation != kind and kind in ("all-gather", "collective-permute"):
+            # What begins these gives its operands, too, and numbers to wait by.
+            given = [
+                array for name in instruction.operands if name in around for array in _arrays(around[name].shape, True)
+            ]
+            results = results[len(given) : 2 * len(given)]
+        types = "+".join(sorted({name for name, _, _ in results}))
+        yield f"{kind} {types}", sum(size for _, size, _ in results)
+    elif instruction.operation in ("fusion", "async-start"):
+        inside = computations.get(_name_behind("calls", instruction.text) or "", {})
+        begins = any("AsyncCollectiveStart" in each.text for each in inside.values())
+        for each in inside.values():
+            if begins or "chain_id=" not in each.text:
+                yield from _exchanged(computations, inside, each)
+
+
+def _name_behind(key: str, text: str) -> str | None:
+    """The name of the computation that an instruction gives as `key`."""
+    found = re.search(rf"\b{key}=%?([\w.\-]+)", text)
+    return found[1] if found else None
+
+
 def _called(instruction: _Instruction) -> Iterator[tuple[str, int]]:
     """Computations that run as operations of their own, and how often; those of fusions are one operation."""
     if instruction.operation == "while":
         trips = re.search(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)', instruction.text)
-        if body := re.search(r"body=%?([\w.\-]+)", instruction.text):
-            yield body[1], int(trips[1]) if trips else 1
+        if body := _name_behind("body", instruction.text):
+            yield body, int(trips[1]) if trips else 1
     elif instruction.operation == "call":
-        if body := re.search(r"to_apply=%?([\w.\-]+)", instruction.text):
-            yield body[1], 1
+        if body := _name_behind("to_apply", instruction.text):
+            yield body, 1
     elif branches := re.search(r"branch_computations=\{([^}]*)\}", instruction.text):
         yield from ((branch, 1) for branch in re.findall(r"[\w.\-]+", branches[1]))
 

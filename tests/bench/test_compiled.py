@@ -53,6 +53,57 @@ def test_what_a_collective_receives_on_the_chip_counts_too():
     assert found.collectives == {"all-reduce f32": {"runs": 3, "bytes": 3 * ARRAY}}
 
 
+FUSED = """HloModule jit_step, is_scheduled=true
+
+%begin (p: bf16[4,16]) -> (bf16[4,16], bf16[8,16]) {
+  %p = bf16[4,16]{1,0} parameter(0)
+  %all-gather.1 = bf16[8,16]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %both = (bf16[4,16]{1,0}, bf16[8,16]{1,0}) custom-call(%p), custom_call_target="AsyncCollectiveStart"
+}
+
+%meanwhile (p: bf16[4,16]) -> bf16[8,16] {
+  %p = bf16[4,16]{1,0} parameter(0)
+  ROOT %all-gather.2 = bf16[8,16]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+}
+
+%end (p: bf16[4,16]) -> bf16[8,16] {
+  %p = bf16[4,16]{1,0} parameter(0)
+  %all-gather.3 = bf16[8,16]{1,0} all-gather(%p), channel_id=1, frontend_attributes={chain_id="0"}
+  ROOT %done = bf16[8,16]{1,0} custom-call(%all-gather.3), custom_call_target="AsyncCollectiveDone"
+}
+
+%scattered (p: f32[8,16]) -> f32[4,16] {
+  %p = f32[8,16]{1,0} parameter(0)
+  ROOT %reduce-scatter.1 = f32[4,16]{1,0} reduce-scatter(%p), dimensions={0}, to_apply=%add
+}
+
+%outer (p: f32[8,16]) -> f32[4,16] {
+  %p = f32[8,16]{1,0} parameter(0)
+  ROOT %inner = f32[4,16]{1,0} fusion(%p), kind=kCustom, calls=%scattered
+}
+
+ENTRY %main (x: f32[8,16], y: bf16[4,16]) -> f32[4,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %y = bf16[4,16]{1,0} parameter(1)
+  %begun = (bf16[4,16]{1,0}, bf16[8,16]{1,0}) fusion(%y), kind=kCustom, calls=%begin
+  %busy = bf16[8,16]{1,0} fusion(%y), kind=kOutput, calls=%meanwhile
+  %ended = bf16[8,16]{1,0} fusion(%y), kind=kCustom, calls=%end
+  %apart = ((f32[8,16]{1,0}), f32[4,16]{1,0}, u32[]) async-start(%x), calls=%scattered
+  %gathering = (bf16[4,16]{1,0}, bf16[32,16]{1,0}) all-gather-start(%y), dimensions={0}
+  %passed = (bf16[4,16]{1,0}, bf16[4,16]{1,0}, u32[], u32[]) collective-permute-start(%y)
+  ROOT %result = f32[4,16]{1,0} fusion(%x), kind=kCustom, calls=%outer
+}
+"""
+
+
+def test_collectives_inside_fusions_count_once_and_starts_by_their_results_alone():
+    assert account(FUSED).collectives == {
+        "all-gather bf16": {"runs": 2, "bytes": 2 * 8 * 16 + 2 * 32 * 16},
+        "collective-permute bf16": {"runs": 1, "bytes": 2 * 4 * 16},
+        "reduce-scatter f32": {"runs": 2, "bytes": 2 * 4 * 4 * 16},
+    }
+
+
 def test_a_program_of_this_machine_is_read():
     """A loop of 5 products, each of which reads and writes 3 matrices at least."""
     matrix = jax.ShapeDtypeStruct((64, 64), jnp.float32)
@@ -70,8 +121,9 @@ def test_a_program_of_this_machine_is_read():
         (lambda a: jax.lax.scan(lambda x, _: (x @ x, None), a, length=6)[0], [(3, 3)], 6 * 2 * 27),
         (lambda a: jax.lax.platform_dependent(a, cpu=lambda a: a, default=lambda a: a @ a), [(3, 3)], 2 * 27),
         (jax.checkpoint(lambda a: jax.jit(jnp.matmul)(a, a)), [(3, 3)], 2 * 27),
+        (lambda a: jax.jit(lambda a: (a @ a, a @ a @ a))(a)[0], [(3, 3)], 2 * 27),
     ],
-    ids=["product", "batched", "loop", "by platform", "nested"],
+    ids=["product", "batched", "loop", "by platform", "nested", "unused"],
 )
 def test_operations_of_products(program, shapes, operations):
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
