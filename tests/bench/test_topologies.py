@@ -70,17 +70,21 @@ def test_a_training_step_compiles_for_eight_tpus():
 
 @pytest.mark.topology
 def test_a_training_step_of_vlmdiff_compiles_for_eight_tpus():
-    """As of DPDiff-AD: what is trained and its moments are divided, gradients are summed."""
+    """As of DPDiff-AD: what is trained and its moments are divided, gradients are summed, attention is the kernel's."""
     topology = find_topology("v5e:2x4")
-    # Of a width that fills a TPU's tiles, or padding would be most of what an argument takes.
-    unet = dataclasses.replace(TINY.unet, block_out_channels=(128, 128))
-    detector = built(TINY._replace(unet=unet), "bfloat16", remat=True)
+    # Of a width that fills a TPU's tiles, or padding would be most of what an argument takes; 256 places attend to each
+    # other in the first level.
+    attends = {"down_attention": (True, False), "up_attention": (False, True)}
+    unet = dataclasses.replace(TINY.unet, block_out_channels=(128, 128), **attends)
+    detector = built(TINY._replace(unet=unet, image_size=32), "bfloat16", remat=True)
     config = VLMDiffConfig.training("paper", batch_size=8, accumulate=2, fsdp=8)
     trainer, inputs = DetectorTrainer(detector, config, topology.mesh()), features(detector, 16)
     divided = plan(trainer.trace(inputs), topology, images=16, prepare=absent)
     whole = DetectorTrainer(detector, config, topology.mesh(fsdp=1)).abstract_state
     assert held(trainer.abstract_state) < divided["gb"]["arguments"] < held(whole) / 5
     check_collectives(divided["collectives"])
+    # Forwards, again for the gradient, and two kernels backwards, in each attention to itself.
+    assert divided["kernels"]["tpu_custom_call"] >= 4
     assert divided["fits"]
 
 

@@ -114,6 +114,16 @@ def test_training_lowers_for_every_platform(platform):
     assert kernel == (platform == "tpu")
 
 
+def test_training_lowers_to_the_kernels_of_gpus(monkeypatch):
+    """As on a machine with cuDNN, whose version is all that JAX asks for."""
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91002)
+    # Of a shape that nothing else has traced.
+    text = lowered("cuda", batch=6)
+    assert "__cudnn$fmhaSoftmax" in text
+    assert "__cudnn$fmhaSoftmaxBackward" in text
+    assert "tpu_custom_call" not in text
+
+
 def test_no_logits_are_computed_on_tpus():
     def products(platform, rows):
         lines = lowered(platform).splitlines()
