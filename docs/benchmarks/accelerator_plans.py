@@ -29,8 +29,8 @@ SEARCHED = ("v5e:1x1", "h100:1")
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
 DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
 """VLMDiff's commands as its guide has them, on one card of 24 GB."""
-COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "fits", "TFLOP", "GB moved"]
-COLUMNS += ["least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
+COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "at the peak", "fits", "TFLOP"]
+COLUMNS += ["GB moved", "least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
 
 
 def commands() -> list[str]:
@@ -85,11 +85,13 @@ def cells(command: str, row: dict) -> list:
     named += ["activations computed again"] if row.get("remat") else []
     named += ["**earlier**"] if row.get("earlier") else []
     first = [f"{detector}, {row['program']}", ", ".join(named), row["device"], row["devices"], row["batch_size"]]
-    first += [round(row["gb"]["total"] or 0, 1) or "", "yes" if row["fits"] else "no"]
+    first += [round(row["gb"].get(name) or 0, 1) or "" for name in ("total", "peak")] + ["yes" if row["fits"] else "no"]
     if "tflop" not in row:
         return first + [""] * (len(COLUMNS) - len(first))
     kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
-    moved = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
+    moved = "; ".join(
+        f"{name} x {counted['runs']}, {counted['bytes'] / 1e9:.2g} GB" for name, counted in row["collectives"].items()
+    )
     numbers = [round(row["tflop"], 2), round(row["traffic_gb"], 1), "", "", ""]
     if row["bound"] is not None:
         rate = row["images_per_second"]

@@ -155,8 +155,18 @@ def print_plans(names: Sequence[str], plans: Callable[[Topology], Iterator[dict[
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Plans as a table in Markdown."""
-    heads = ["program", "topology", "images", "GB per device", "fits", "TFLOP", "GB moved", "least ms", "bound"]
-    heads += ["images/s at most", "largest float32", "kernels", "collectives"]
+    heads = [
+        "program",
+        "topology",
+        "images",
+        "GB per device",
+        "GB at the peak",
+        "fits",
+        "TFLOP",
+        "GB moved",
+        "least ms",
+    ]
+    heads += ["bound", "images/s at most", "largest float32", "kernels", "collectives"]
     timed = any("measured" in row for row in rows)
     heads += ["ms measured", "MFU"] if timed else []
     lines: list[list[object]] = []
@@ -165,13 +175,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             row["program"],
             row["topology"],
             row["batch_size"],
-            "" if (total := row["gb"]["total"]) is None else f"{total:.1f}",
+            *map(_gb, (row["gb"]["total"], row["gb"].get("peak"))),
         ]
         line.append("yes" if row["fits"] else "no")
         if "tflop" not in row:
             lines.append(line + [""] * (len(heads) - len(line)))
             continue
-        collectives = "; ".join(f"{name} x {counted['runs']}" for name, counted in row["collectives"].items())
+        collectives = "; ".join(
+            f"{name} x {counted['runs']}, {counted['bytes'] / 1e9:.2g} GB"
+            for name, counted in row["collectives"].items()
+        )
         kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
         line += [f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
         told = row["bound"] is not None
@@ -182,6 +195,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             line + ([f"{measured['ms']['p50']:.1f}", _share(measured["mfu"])] if measured else ["", ""] * timed)
         )
     return markdown(heads, lines)
+
+
+def _gb(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
 
 
 def _share(value: float | None) -> str:
