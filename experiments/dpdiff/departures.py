@@ -3,11 +3,11 @@
 Command (two CPU cores):
     python -m experiments.dpdiff.departures --data folder:/my/parts --out runs/departures --steps 100 --seeds 0 1 2
 
-No published numbers. Network, blocks and optimizer are those of the preset `small` in every row, so that the rows
-differ in what they learn and in what is made of it. Each row keeps what the rows above it changed, but `linear`, which
-stands beside `retrieval`; rows that change nothing that is learned are judged with the runs above them. Also prints the
-share of the squared residual of normal patches that comes from the noise that was drawn, and not from the image: the
-variance between two draws over the mean square.
+No published numbers: the paper has the first row alone, at its own size. Network, blocks and optimizer are those of the
+preset `small` in every row, so that the rows differ in what they learn and in what is made of it. Each row keeps what
+the rows above it changed, but `linear`, which stands beside `retrieval`; rows that change nothing that is learned are
+judged with the runs above them. Also prints the share of the squared residual of normal patches that comes from the
+noise that was drawn, and not from the image: the variance between two draws over the mean square.
 """
 
 from __future__ import annotations
