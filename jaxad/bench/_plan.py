@@ -155,18 +155,8 @@ def print_plans(names: Sequence[str], plans: Callable[[Topology], Iterator[dict[
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Plans as a table in Markdown."""
-    heads = [
-        "program",
-        "topology",
-        "images",
-        "GB per device",
-        "GB at the peak",
-        "fits",
-        "TFLOP",
-        "GB moved",
-        "least ms",
-    ]
-    heads += ["bound", "images/s at most", "largest float32", "kernels", "collectives"]
+    heads = ["program", "topology", "images", "GB per device", "GB at the peak", "fits", "TFLOP", "GB moved"]
+    heads += ["least ms", "bound", "images/s at most", "largest float32", "kernels", "collectives"]
     timed = any("measured" in row for row in rows)
     heads += ["ms measured", "MFU"] if timed else []
     lines: list[list[object]] = []
@@ -208,7 +198,7 @@ def _share(value: float | None) -> str:
 def matrix_operations(traced: jax.stages.Traced) -> float:
     """Multiplications and additions of all matrix products and convolutions of a program, loops counted in full.
 
-    What no result depends on is left out, as compilers leave it out: what figures show, where nobody asks for it.
+    What no result depends on is left out, as compilers do: gradients of frozen parts, explanations nobody asks for.
     Where platforms go different ways, that of the most operations counts: kernels hide theirs.
     """
     whole = traced.jaxpr.jaxpr

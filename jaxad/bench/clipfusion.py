@@ -194,7 +194,8 @@ def main(
         shots: Numbers of references.
         preset: The published setting, one of its models alone, or a baseline.
         size: The published networks; the same with one state and one timestep; or networks of a few channels.
-        dtype: Compute type; "auto" takes the types that other commands compute in on this device.
+        dtype: Compute type; "auto" takes the types that other commands compute in on this device; plans are
+            in bfloat16 throughout, though accelerators keep the autoencoder in float32.
         batch_size: Images at once.
         count_only: Count operations, run nothing.
         topology: Plan the prediction for these accelerators, which need not be there, instead: h100:1, v5e, a100:1.
