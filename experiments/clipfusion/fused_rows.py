@@ -27,7 +27,7 @@ from jaxad.inference.evaluation import Scored
 from jaxad.inference.programs import unprocessed
 from jaxad.inference.together import Raw, score_together
 from jaxad.nn import module_state
-from jaxad.nn.precision import with_rounded_kernels
+from jaxad.nn.precision import with_rounded_parameters
 from jaxad.types import Array, Batch, Source
 
 BACKBONE = "backbone/"
@@ -101,7 +101,7 @@ def score_runs(
     detectors = list(_detectors(runs, networks, dataset, lists, mesh))
     shared = SharedFeatures(detectors)
     whole, given = module_state.split(networks)
-    arrays = parallel.shard_parameters(with_rounded_kernels(networks, given), mesh)
+    arrays = parallel.shard_parameters(with_rounded_parameters(networks, given), mesh)
 
     def looked_at(arrays: Mapping[str, Array], batch: Batch) -> Any:
         return shared.encode(module_state.merge(whole, arrays), batch)

@@ -19,7 +19,7 @@ from jaxad.features.kept import stored, widened
 from jaxad.features.notes import annotated
 from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
-from jaxad.nn.precision import with_rounded_kernels
+from jaxad.nn.precision import with_rounded_parameters
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
 
@@ -71,7 +71,7 @@ class Encoder:
     @functools.cached_property
     def _arrays(self) -> Any:
         """The frozen networks on the devices, from the first image on: a cache that is complete has no use for them."""
-        return parallel.shard_parameters(with_rounded_kernels(self._detector, self._frozen), self._mesh)
+        return parallel.shard_parameters(with_rounded_parameters(self._detector, self._frozen), self._mesh)
 
     def stream(
         self, source: Source, *, indices: Sequence[int] | None = None, progress: Progress | None = None

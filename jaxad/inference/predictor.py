@@ -28,7 +28,7 @@ from jaxad.inference.programs import programs_of
 from jaxad.inference.tiled import Resolution, TiledStream
 from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
-from jaxad.nn.precision import with_rounded_kernels
+from jaxad.nn.precision import with_rounded_parameters
 from jaxad.types import Batch, Explanation, Source
 
 OnUnreadable = Literal["raise", "mark"]
@@ -106,7 +106,7 @@ class Predictor:
     @functools.cached_property
     def arrays(self) -> dict[str, Any]:
         """Of the detector by path, on the devices; kernels are of the type in which they compute."""
-        return parallel.shard_parameters(with_rounded_kernels(self._detector, self._given), self.mesh)
+        return parallel.shard_parameters(with_rounded_parameters(self._detector, self._given), self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
@@ -136,7 +136,7 @@ class Predictor:
             # What lies between a tile and its map is no picture of the image.
             return OF_MAPS
         shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in self._given.items()}
-        arrays = with_rounded_kernels(self._detector, shapes)
+        arrays = with_rounded_parameters(self._detector, shapes)
         _, explanation = self._programs.explained(EXPLAINED).eval_shape(arrays, self._blank().batch)
         return (*OF_MAPS, *words_of(explanation))
 

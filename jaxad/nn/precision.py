@@ -92,20 +92,27 @@ class Conv(nnx.Conv):
         return y if self.bias is None else (y + self.bias[...].reshape(1, 1, 1, -1)).astype(dtype)
 
 
-def with_rounded_kernels(module: nnx.Module, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays of a module, its kernels in the type in which its layers compute: outputs stay the same, bit for bit.
+def with_rounded_parameters(module: nnx.Module, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays of a module, those that it rounds as it reads them in the type in which it computes: outputs stay the
+    same, bit for bit.
 
-    For what is only read: no program rounds them anew, or even at every step of a loop.
+    For what is only read: no program rounds it anew, or even at every step of a loop, and devices that divide it send
+    16 bits to each other. Of linear layers and convolutions it is the kernel; other modules name such arrays in
+    `ROUNDED`, and have the type in `dtype`.
 
     Args:
         module: whose layers say the types.
         arrays: some or all of its arrays by path, as `jaxad.nn.module_state.split` gives them, or their shapes alone.
 
     Returns:
-        All of `arrays`; the others as they are, kernels rounded where they lie, on the host or on devices.
+        All of `arrays`; the others as they are, the rounded ones where they lie, on the host or on devices.
     """
-    layers = ((path, node) for path, node in nnx.iter_graph(module) if isinstance(node, nnx.Linear | nnx.Conv))
-    low = {"/".join(map(str, (*path, "kernel"))): jnp.dtype(node.dtype) for path, node in layers if node.dtype}
+    low = {
+        "/".join(map(str, (*path, name))): jnp.dtype(node.dtype)
+        for path, node in nnx.iter_graph(module)
+        for name in (("kernel",) if isinstance(node, nnx.Linear | nnx.Conv) else getattr(type(node), "ROUNDED", ()))
+        if node.dtype
+    }
     # In the order of `arrays`, which is the same in all processes of a run on several hosts.
     types = {path: str(low[path]) for path in arrays if path in low and low[path] != arrays[path].dtype}
     placed = {path: arrays[path] for path in types if isinstance(arrays[path], jax.Array)}

@@ -19,7 +19,7 @@ from jaxad.detector import Detector
 from jaxad.features import abstract_features
 from jaxad.nn import module_state
 from jaxad.nn.loops import in_order, in_parts
-from jaxad.nn.precision import with_rounded_kernels
+from jaxad.nn.precision import with_rounded_parameters
 from jaxad.nn.variables import Frozen
 from jaxad.training.micro_batch import UNTOLD
 from jaxad.training.optimizer import make_optimizer
@@ -53,7 +53,7 @@ class DetectorTrainer:
         self._config, self._mesh = config, mesh
         self._optimizer, self.learning_rate = make_optimizer(config)
         self._graphdef, self._frozen, self._first, self._fixed = module_state.split(detector, Frozen, nnx.Param, ...)
-        self._read = parallel.shard_parameters(with_rounded_kernels(detector, self._fixed), mesh)
+        self._read = parallel.shard_parameters(with_rounded_parameters(detector, self._fixed), mesh)
         # Left to the compiler, the state would come out of a step in another layout than it went in.
         self.abstract_state = parallel.shard_parameters(jax.eval_shape(self._first_state, self._first), mesh)
         self._sharding = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state)

@@ -7,7 +7,7 @@ from flax import nnx
 
 from jaxad import parallel
 from jaxad.nn import module_state
-from jaxad.nn.precision import Conv, Linear, compute_dtype, product, with_rounded_kernels
+from jaxad.nn.precision import Conv, Linear, compute_dtype, product, with_rounded_parameters
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -120,22 +120,34 @@ def test_kernels_are_whole_on_every_device_and_gradients_divided_again():
     chex.assert_trees_all_close(compiled(state, x), jax.jit(gradient)(*jax.device_get((state, x))), rtol=1e-5)
 
 
-def test_kernels_are_rounded_once_where_nothing_trains():
+def test_parameters_are_rounded_once_where_nothing_trains():
+    class Places(nnx.Module):
+        ROUNDED = ("table",)
+
+        def __init__(self, dtype):
+            self.dtype = dtype
+            self.table, self.other = (nnx.Param(jnp.full((1, 1, 1, 8), 1 / 3)) for _ in range(2))
+
+        def __call__(self, x):
+            return x + self.table[...].astype(self.dtype) + self.other[...]
+
     class Net(nnx.Module):
         def __init__(self, rngs):
             self.norm = nnx.LayerNorm(8, dtype=jnp.bfloat16, rngs=rngs)
+            self.places, self.wide = Places(jnp.bfloat16), Places(jnp.float32)
             self.layers = nnx.List([nnx.Linear(8, 8, dtype=jnp.bfloat16, rngs=rngs), nnx.Linear(8, 8, rngs=rngs)])
             self.conv = Conv(8, 4, (3, 3), dtype=jnp.bfloat16, rngs=rngs)
 
         def __call__(self, x):
-            return self.conv(self.layers[1](self.layers[0](self.norm(x))))
+            return self.conv(self.layers[1](self.layers[0](self.wide(self.places(self.norm(x))))))
 
     net = Net(nnx.Rngs(0))
     graph, arrays = module_state.split(net)
-    rounded = with_rounded_kernels(net, arrays)
-    assert {path for path in arrays if rounded[path].dtype == jnp.bfloat16} == {"layers/0/kernel", "conv/kernel"}
+    rounded = with_rounded_parameters(net, arrays)
+    low = {path for path in arrays if rounded[path].dtype == jnp.bfloat16}
+    assert low == {"layers/0/kernel", "conv/kernel", "places/table"}
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 8)).astype(np.float32)
     chex.assert_trees_all_equal(module_state.merge(graph, rounded)(x), net(x))
     shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
-    chex.assert_trees_all_equal_dtypes(with_rounded_kernels(net, shapes), rounded)
-    assert with_rounded_kernels(net, {"conv/kernel": arrays["conv/kernel"]}).keys() == {"conv/kernel"}
+    chex.assert_trees_all_equal_dtypes(with_rounded_parameters(net, shapes), rounded)
+    assert with_rounded_parameters(net, {"conv/kernel": arrays["conv/kernel"]}).keys() == {"conv/kernel"}

@@ -163,6 +163,8 @@ class TextTower(nnx.Module):
         dtype: compute type; parameters are float32, softmax and layer norms run in float32.
     """
 
+    ROUNDED = ("positions",)
+
     def __init__(self, config: TextConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(0.02, jnp.float32)
         self.config = config
@@ -194,7 +196,7 @@ class TextTower(nnx.Module):
         if not 0 <= skip < len(self.blocks):
             raise ConfigError(f"skip = {skip}: must be 0 to {len(self.blocks) - 1}")
         embedded = self.embed(ids) if embedded is None else jnp.asarray(embedded)
-        x = (embedded + self.positions[...][None, : ids.shape[1]]).astype(self.dtype)
+        x = embedded.astype(self.dtype) + self.positions[...].astype(self.dtype)[None, : ids.shape[1]]
         for index in range(len(self.blocks) - skip):
             x = self.blocks[index](x)
         hidden = self.norm(x)
@@ -237,6 +239,8 @@ class CLIP(nnx.Module):
 
 class PatchEmbed(nnx.Module):
     """Linear projection of each patch without bias, as a reshape and one product."""
+
+    ROUNDED = ("kernel",)
 
     def __init__(self, patch: int, width: int, *, dtype: Any, rngs: nnx.Rngs):
         self.dtype = dtype

@@ -158,6 +158,8 @@ def group_means(arrays: Sequence[jax.Array], groups: int) -> list[jax.Array]:
 class PatchEmbed(nnx.Module):
     """Linear projection of each patch; a reshape and one product, which is what a convolution without overlap is."""
 
+    ROUNDED = ("kernel",)
+
     def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
         self.patch = config.patch
         self.dtype = dtype
