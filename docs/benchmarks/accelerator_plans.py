@@ -22,10 +22,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE, ROWS = HERE / "accelerator-plans.json", HERE / "accelerator-plans.jsonl"
 CHIPS = ("v5e:1x1", "v5e:2x4", "v5p:2x2x1", "h100:1", "h100:8", "h200:1", "a100:1")
-LARGE = ("v5e:2x4", "h100:1")
-"""Topologies for which sizes beyond the published one are planned, too."""
-SEARCHED = ("v5e:1x1", "h100:1")
-"""Those for which the largest training step that fits is looked for, which compiles it four times."""
+SEARCHED = ("v5e:1x1", "h100:1", "h200:1", "a100:1")
+"""Topologies for which the largest training step that fits is looked for, which compiles it four times."""
+ONE = ("h100:1", "a100:1", "h200:1", "v5e:1x1")
+"""Single chips, on which a prediction is planned that does not need several."""
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
 DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
 """VLMDiff's commands as its guide has them, on one card of 24 GB."""
@@ -36,16 +36,24 @@ COLUMNS += ["GB moved", "least ms", "bound by", "images/s at most", "largest flo
 def commands() -> list[str]:
     """All command lines, without `jaxad bench`."""
     found = [f"dpdiff --topology {chip}{' --largest' if chip in SEARCHED else ''}" for chip in CHIPS]
-    found += [f"dpdiff --topology {chip} {size}" for chip in LARGE for size in SIZES]
+    found += [f"dpdiff --topology {chip} {size}" for chip in CHIPS for size in SIZES]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
-    trained = (("h100:1", "1 4 12"), ("h100:8", "4"), ("v5e:2x4", "1"))
+    trained = (
+        ("h100:1", "1 4 12"),
+        ("h100:8", "4"),
+        ("v5e:2x4", "1"),
+        ("h200:1", "4"),
+        ("a100:1", "4"),
+        ("v5p:2x2x1", "4"),
+    )
     found += [f"{vlmdiff} {chip} --programs training --micro-batches {batches}" for chip, batches in trained]
     found += [f"{vlmdiff} h100:1 --programs training --micro-batches 1 4 --first-moment bfloat16"]
     found += ["vlmdiff --topology h100:1 --programs autoencoder"]
-    found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ("h100:1", "a100:1")]
+    found += [f"{vlmdiff} {chip} --programs prediction --batch-size 32" for chip in ONE]
     found += [f"{vlmdiff} {chip} --programs prediction --batch-size 4" for chip in ("h100:8", "v5e:2x4")]
+    found += [f"{vlmdiff} v5p:2x2x1 --programs prediction --batch-size 8"]
     found += [f"{vlmdiff} rtx4090:1 --programs {program}" for program in DEFAULTS]
-    return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ("h100:1", "a100:1", "v5e:1x1")]
+    return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ONE]
 
 
 def done() -> dict[str, list[dict]]:

@@ -34,7 +34,7 @@ from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.cosine import cosine
 from jaxad.nn.normalization import IMAGENET, INCEPTION
-from jaxad.nn.precision import compute_dtype
+from jaxad.nn.precision import compute_dtype, whole
 from jaxad.nn.resize import bilinear, resize_bilinear
 from jaxad.nn.rows import apart, in_turn
 from jaxad.nn.variables import Fixed, freeze
@@ -326,7 +326,9 @@ class VLMDiff(Detector, Trainable):
         return self._nothing(len(features.tokens)) if given is None else given
 
     def _nothing(self, images: int) -> jax.Array:
-        return jnp.broadcast_to(self.empty[...][None], (images, *self.empty[...].shape))
+        # Rounded as the UNet rounds it, before devices that share it send it to each other.
+        empty = whole(self.empty[...].astype(self.unet.dtype))
+        return jnp.broadcast_to(empty[None], (images, *empty.shape))
 
     def _look(self, features: Features, reconstruction: Features) -> tuple[list[jax.Array], list[jax.Array]]:
         """Features float32 [b h w c] of images and reconstructions, for each layer that is compared."""
