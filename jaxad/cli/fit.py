@@ -22,6 +22,7 @@ from jaxad.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from jaxad.data import DataSet, Region, Tiling
     from jaxad.data.fit_options import FitData
+    from jaxad.features import SharedFeatures
     from jaxad.io.progress import Reporter
     from jaxad.training.fit import Run
 
@@ -151,8 +152,10 @@ class Fit(FitCommand):
         reporter.warn([str(problem) for problem in dataset.problems])
         return dataset, own
 
-    def fit_on(self, dataset: DataSet, own: Mapping[str, Any], reporter: Reporter) -> Run:
-        """Fits on data that were `loaded`."""
+    def fit_on(
+        self, dataset: DataSet, own: Mapping[str, Any], reporter: Reporter, features: SharedFeatures | None = None
+    ) -> Run:
+        """Fits on data that were `loaded`; with `features` that further runs share."""
         import jax
 
         from jaxad import parallel
@@ -177,6 +180,7 @@ class Fit(FitCommand):
             false_alarm=self.false_alarm,
             protocol=self.protocol,
             provenance={**self._asked(), **own, **licensed(dataset), "skipped": skipped(dataset)},
+            features=features,
             tiling=self.tiling(),
             tiles_per_image=self.tiles_per_image,
             regions=regions,

@@ -77,13 +77,14 @@ class FitSeveral(Command):
     def run(self) -> None:
         """Fits those that are neither finished nor another process's, and says what became of each."""
         from jaxad import parallel
+        from jaxad.features import SharedFeatures
         from jaxad.io.progress import Reporter
         from jaxad.training.sweep import spread
 
         raise_problems(self.problems())
         parallel.start_processes()
         reporter = Reporter(quiet=not parallel.is_main_process())
-        loaded = _Loaded(reporter)
+        loaded, features = _Loaded(reporter), SharedFeatures()
         # Data that cannot be used are no failure of single runs.
         parallel.in_all(lambda: loaded.of(next(iter(self.runs.values()))))
 
@@ -91,7 +92,7 @@ class FitSeveral(Command):
             command = self.runs[name]
             dataset, own = loaded.of(command)
             reporter.say(f"{name}:")
-            command.fit_on(dataset, own, reporter)
+            command.fit_on(dataset, own, reporter, features)
 
         swept = spread(self.workdir, tuple(self.runs), work, reporter)
         for name, holder in swept.elsewhere.items():

@@ -20,7 +20,7 @@ from jaxad.data.region import Region
 from jaxad.data.tiles import TiledSource, Tiling
 from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import FeatureCache, cache_identity, extras_of
+from jaxad.features import FeatureCache, SharedFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
@@ -79,7 +79,7 @@ def fit(
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
-    features: FeatureCache | None = None,
+    features: FeatureCache | SharedFeatures | None = None,
     tiling: Tiling | None = None,
     tiles_per_image: int | None = None,
     regions: Mapping[str, Region] | None = None,
@@ -110,7 +110,8 @@ def fit(
         false_alarm: rate at which normal images may exceed the threshold; another one makes no other run.
         protocol: evaluation protocol in which the threshold is measured.
         provenance: JSON values recorded with the run, e.g. where the data came from.
-        features: of all images of `source`, where they are computed already; they must be this detector's.
+        features: of all images of `source`, where they are computed already; they must be this detector's. Or what
+            several fits share: one that is trained, and keeps its features in memory, leaves them there for the next.
         tiling: how to cut images into tiles, which are then what the detector learns from, remembers and judges, here
             and wherever it is used; None takes whole images.
         regions: by category, "" for all others, the part of images to which scores and maps are kept, for the threshold
@@ -142,7 +143,7 @@ def fit(
         provenance = {**(provenance or {}), "tiles": tiling.to_json() | {"per_image": tiles_per_image or "all"}}
     config = config.counted(len(source))
     config.check()
-    if features is not None and features.identity != cache_identity(detector, source):
+    if isinstance(features, FeatureCache) and features.identity != cache_identity(detector, source):
         raise DataError(f"{source.name}: the features given are of other images or another network; build them anew")
     trains = isinstance(detector, Trainable) and detector.trains
     _check_asked(detector, config if trains else None, warm_start, profile)
@@ -195,7 +196,7 @@ def _fit(
     false_alarm: float,
     protocol: str,
     provenance: Mapping[str, Any] | None,
-    features: FeatureCache | None,
+    features: FeatureCache | SharedFeatures | None,
     begin: WarmStart | None,
 ) -> Run:
     """As `fit`, in a workdir that is this process's alone."""
@@ -248,7 +249,8 @@ def _fit(
             detector.learn_names(source)
             if isinstance(detector, Remembers):
                 with reporter.images("remember", len(source)) as progress:
-                    detector.remember(source, features=features, progress=progress)
+                    cached = features if isinstance(features, FeatureCache) else None
+                    detector.remember(source, features=cached, progress=progress)
             require_room_for_steps(run.workdir, writer.size(detector), 0)
             writer.save(final, detector, meta=meta)
         # What can go wrong from here on costs no step.

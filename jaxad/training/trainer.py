@@ -15,7 +15,7 @@ from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures, Progress
+from jaxad.features import Encoder, FeatureCache, LiveFeatures, Progress, SharedFeatures
 from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.signals import held
@@ -41,7 +41,7 @@ def train(
     run: Place,
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
-    features: FeatureCache | None = None,
+    features: FeatureCache | SharedFeatures | None = None,
     watch: Watched | None = None,
 ) -> tuple[Detector, float | None]:
     """Trains from the newest step that is there, or from the beginning, to `config.steps`, and saves the last step.
@@ -53,7 +53,7 @@ def train(
         run: where.
         writer: of the run's checkpoints.
         meta: JSON values to keep with every step.
-        features: of all images, where they are computed already.
+        features: of all images, where they are computed already, or may be.
         watch: images that are scored on the way.
 
     Returns:
@@ -62,7 +62,7 @@ def train(
     detector.learn_names(source)
     config = _with_micro_batch(detector, config, run, writer.latest)
     _move_to_host(detector)
-    cached = features or _features(detector, source, config, run)
+    cached = features if isinstance(features, FeatureCache) else _features(detector, source, config, run, features)
     meta = {**meta, "micro_batch": config.batch_size}
     return _train(detector, source, cached, config, run, writer, meta, watch)
 
@@ -174,19 +174,27 @@ def _divided(images: int) -> int:
     return -(-images // -(-images // ENCODED))
 
 
-def _features(detector: Detector, source: Source, config: TrainConfig, run: Place) -> FeatureCache | LiveFeatures:
-    """The features of all images, where `config.cache` wants them."""
+def _features(
+    detector: Detector, source: Source, config: TrainConfig, run: Place, shared: SharedFeatures | None
+) -> FeatureCache | LiveFeatures:
+    """The features of all images, where `config.cache` wants them; those in memory are shared."""
     size, where = FeatureCache.size(detector, len(source)), config.cache
     if where == "auto":
         where = "memory" if size <= config.cache_limit_gb * 1e9 else "disk"
+    if shared is not None and where != "memory":
+        shared.clear()
     at_once = config.batch_size * config.accumulate if where == "off" else padded_size(len(source), ENCODED)
     encoder = Encoder(detector, batch_size=_divided(at_once), workers=run.workers, mesh=run.mesh)
     if where == "off":
         run.reporter.say(f"{len(source)} images; features are computed anew at every step (cache = off)")
         return LiveFeatures(encoder, source)
-    run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
     folder = run.workdir / "features" if where == "disk" else None
-    with run.reporter.images("features", len(source)) as progress:
-        return FeatureCache.build(
-            detector, source, folder=folder, encoder=encoder, progress=progress, warn=run.reporter.warn
-        )
+
+    def build() -> FeatureCache:
+        run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
+        with run.reporter.images("features", len(source)) as progress:
+            return FeatureCache.build(
+                detector, source, folder=folder, encoder=encoder, progress=progress, warn=run.reporter.warn
+            )
+
+    return build() if shared is None or where != "memory" else shared.of(detector, source, build)

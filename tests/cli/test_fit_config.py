@@ -17,7 +17,7 @@ from jaxad.io.locks import occupied
 from jaxad.report.comparison.methods import grouped
 from jaxad.report.comparison.results import find_reports, read_results
 from jaxad.testing import make_parts
-from tests.cli.shell import BANK, failure, jaxad
+from tests.cli.shell import BANK, failure, jaxad, toy_flags
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +195,12 @@ def test_each_seed_is_a_run_that_is_found_and_compared(data, seeds, tmp_path, ca
     assert bare == []
     ((method,), notes) = grouped(read_results(reports))
     assert (method.name, method.seeds, notes) == ("bank", ("3", "4"), [])
+
+
+def test_seeds_share_the_features_of_their_images(data, tmp_path, capsys):
+    jaxad("fit", "dpdiff", "--data", data, "--workdir", tmp_path / "run", *toy_flags(steps=1), "--seeds", 0, 1)
+    said = capsys.readouterr().err
+    assert [said.count(line) for line in ("kept in memory", "1 steps of", "done in")] == [1, 2, 2]
 
 
 def test_every_part_that_draws_gets_the_seed():

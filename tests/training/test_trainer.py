@@ -23,7 +23,7 @@ import jaxad
 from jaxad import parallel
 from jaxad.data.pixels import pixel_hash
 from jaxad.errors import CheckpointError, ConfigError, DataError, TrainingError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.features import Encoder, FeatureCache, LiveFeatures, SharedFeatures
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
@@ -304,6 +304,32 @@ def test_a_disk_cache_is_reused_for_the_same_images_and_network_only(parts, tmp_
     (tmp_path / "manifest.json").write_text('{"identi')
     build(toy_model(blocks=(0,)), parts.holdout)
     assert sum(calls) == 20
+
+
+def test_fits_share_features_in_memory_of_the_same_images_and_networks(parts, trained, tmp_path, monkeypatch):
+    built, build = [], FeatureCache.build.__func__
+
+    def counted(cls, detector, source, **how):
+        built.append(len(source))
+        return build(cls, detector, source, **how)
+
+    monkeypatch.setattr(FeatureCache, "build", classmethod(counted))
+    shared, count = SharedFeatures(), len(parts.train)
+
+    def fitted(name, source=parts.train, **changes):
+        model, training = toy_model(**changes.pop("model", {})), toy_training(**changes)
+        return jaxad.fit(model, source, training, workdir=tmp_path / name, features=shared).model
+
+    assert_bit_equal(fitted("first"), trained.model)
+    one = fitted("second", seed=1)
+    assert built == [count]
+    assert_bit_equal(one, jaxad.fit(toy_model(), parts.train, toy_training(seed=1), workdir=tmp_path / "alone").model)
+    built.clear()
+    fitted("fewer", parts.train.select(range(count - 1)))
+    fitted("other blocks", model={"blocks": (1,)})
+    fitted("on disk", cache="disk")
+    fitted("again", seed=2)
+    assert built == [count - 1, count, count, count]
 
 
 def test_a_damaged_disk_cache_is_named_and_built_anew(parts, tmp_path):
