@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -92,6 +93,47 @@ def steps(trainer: DetectorTrainer) -> Callable[[Any], None]:
         jax.block_until_ready((state, metrics))
 
     return step
+
+
+def prediction(detector: Detector, protocol: str, batch_size: int, mesh: Mesh) -> jax.stages.Traced:
+    """The whole prediction of a batch of uint8 images: frozen network, reconstruction, map and score.
+
+    Args:
+        detector: with or without arrays.
+        protocol: of the maps and scores.
+        batch_size: images, over all devices.
+        mesh: the devices, which need not be there.
+    """
+    batch = images_like(detector, batch_size, training=False)
+    return Predictor(without_arrays(detector), protocol, batch_size=batch_size, mesh=mesh).trace(batch)
+
+
+def training_step(detector: Detector, config: TrainConfig, mesh: Mesh) -> jax.stages.Traced:
+    """The optimizer step on the cached features of a batch.
+
+    Args:
+        detector: with or without arrays.
+        config: how it is trained, without accumulation.
+        mesh: the devices, which need not be there.
+
+    Raises:
+        ConfigError: a batch that does not divide over the devices.
+    """
+    parallel.check_batch_size(config.batch_size, mesh)
+
+    def wide(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        number = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if number else leaf.dtype)
+
+    features = jax.tree.map(wide, features_like(detector, config.batch_size))
+    return DetectorTrainer(without_arrays(detector), config, mesh).trace(features)
+
+
+def without_arrays(detector: Detector) -> Any:
+    """The same detector with the shapes of its arrays in their place."""
+    graphdef, arrays = module_state.split(detector)
+    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+    return module_state.merge(graphdef, shapes)
 
 
 def features_like(detector: Detector, images: int) -> Features:

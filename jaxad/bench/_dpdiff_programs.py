@@ -1,23 +1,16 @@
-"""The programs of DPDiff-AD that its benchmark is about, from a detector without arrays."""
+"""DPDiff-AD of any size without arrays, and with random ones."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxad import parallel
-from jaxad.bench._account import batch_of, drawn
-from jaxad.config import DPDiffConfig, TrainConfig, to_json
+from jaxad.bench._account import drawn
+from jaxad.config import DPDiffConfig, to_json
 from jaxad.detectors.dpdiff.detector import DPDiff
-from jaxad.inference.predictor import Predictor
 from jaxad.models.vit.config import ViTConfig
 from jaxad.nn.normalization import IMAGENET
-from jaxad.training.step import DetectorTrainer
-from jaxad.types import Features
 
 BackboneName = Literal["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-reg-base", "dino-base-8", "tiny"]
 Preset = Literal["paper", "small"]
@@ -58,17 +51,3 @@ def drawn_dpdiff(detector: DPDiff) -> DPDiff:
     filled.channel_mean[...] = np.zeros(detector.channels, np.float32)
     filled.channel_std[...] = np.ones(detector.channels, np.float32)
     return filled
-
-
-def prediction(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:
-    """The whole prediction of a batch of uint8 images: frozen network, reconstruction, map and score."""
-    return Predictor(detector, PROTOCOL, batch_size=batch_size, mesh=mesh).trace(batch_of(detector, batch_size))
-
-
-def training_step(detector: DPDiff, batch_size: int, mesh: Mesh) -> jax.stages.Traced:
-    """The optimizer step on the cached features of a batch."""
-    config = TrainConfig(batch_size=batch_size, fsdp=mesh.shape["fsdp"])
-    parallel.check_batch_size(batch_size, mesh)
-    rows, columns = detector.grid
-    tokens: Any = jax.ShapeDtypeStruct((batch_size, rows * columns, detector.channels), jnp.float32)
-    return DetectorTrainer(detector, config, mesh).trace(Features(tokens, detector.grid))

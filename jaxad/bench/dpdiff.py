@@ -6,10 +6,11 @@ The programs are those that `jaxad fit` and `jaxad predict` run. They are timed 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,24 +21,22 @@ import jax.numpy as jnp
 from jaxad import parallel
 from jaxad.bench import benchmarks
 from jaxad.bench._account import markdown, random_like
-from jaxad.bench._detector_speed import features_like, images_like, prediction_speed, steps, training_speed
-from jaxad.bench._dpdiff_programs import (
-    PRESETS,
-    PROTOCOL,
-    BackboneName,
-    Preset,
-    abstract_dpdiff,
-    drawn_dpdiff,
+from jaxad.bench._detector_speed import (
+    features_like,
+    images_like,
     prediction,
+    prediction_speed,
+    steps,
+    training_speed,
     training_step,
 )
+from jaxad.bench._dpdiff_programs import PRESETS, PROTOCOL, BackboneName, Preset, abstract_dpdiff, drawn_dpdiff
 from jaxad.bench._plan import largest_batch, limit_gb, plan, print_plans
 from jaxad.bench._topologies import Topology
 from jaxad.bench.models import peak_rate
 from jaxad.config import TrainConfig, from_json
 from jaxad.config.training import up_to_date
 from jaxad.detector import Detector, Trainable
-from jaxad.detectors.dpdiff.detector import DPDiff
 from jaxad.errors import ConfigError
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.predictor import Predictor
@@ -97,60 +96,69 @@ def dpdiff_benchmark(
         yield row("training step", train.batch_size * train.accumulate, mesh.size, found)
 
 
-def dpdiff_plans(
+def detector_plans(
     topology: Topology,
+    detector: Detector,
+    train: TrainConfig | None,
     *,
+    about: Mapping[str, Any],
+    filled: Callable[[], Detector],
     programs: Sequence[Program] = get_args(Program),
     batch_sizes: Sequence[int] = (64,),
-    training_batch_size: int | None = None,
     largest: bool = False,
-    preset: Preset = "paper",
-    backbone: BackboneName | None = None,
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-    **settings: Any,
+    protocol: str = PROTOCOL,
 ) -> Iterator[dict[str, Any]]:
-    """Plans of the prediction and of the training step, all devices sharing parameters and images.
+    """Plans of the prediction and of the training step of a detector, all devices sharing parameters and images.
 
     Args:
         topology: the devices.
+        detector: any, with or without arrays.
+        train: how it is trained; None for one that is not.
+        about: what the rows say of the detector besides; `dtype` is its compute type.
+        filled: the detector with arrays, for devices that are there.
         programs: which of them.
-        batch_sizes, training_batch_size: images of a prediction and of a step, over all devices; None for the preset's.
+        batch_sizes: images of a prediction, over all devices.
         largest: whether the largest training step that fits is looked for, too.
-        preset: of the settings.
-        backbone: shape of the frozen network; None for the preset's.
-        dtype: compute type.
-        settings: fields of `DPDiffConfig`, such as depth and image_size.
+        protocol: evaluation protocol of the predictions.
 
     Yields:
-        Rows with `program`, `batch_size`, `backbone`, `dtype`, `depth`, `image_size`, `remat`, and what
-        `jaxad.bench._plan.plan` says of it.
+        Rows with `program`, `batch_size`, those of `about`, and what `jaxad.bench._plan.plan` says.
 
     Raises:
-        ConfigError: impossible settings, or batches that do not divide over the devices.
+        ConfigError: batches that do not divide over the devices.
     """
-    backbone = backbone or PRESETS[preset]
-    detector = abstract_dpdiff(backbone, dtype, preset=preset, **settings)
-    shared = {"backbone": backbone, "dtype": dtype}
-    shared |= {name: getattr(detector.config, name) for name in ("depth", "image_size", "remat")}
-    mesh = topology.mesh()
+    mesh, dtype = topology.mesh(), about["dtype"]
+
+    def predicting(batch_size: int) -> Any:
+        predictor = Predictor(filled(), protocol, batch_size=batch_size, mesh=mesh)
+        images = random_like(images_like(detector, batch_size, training=False))
+        return lambda: predictor(images)
+
     for batch_size in batch_sizes if "prediction" in programs else ():
-        row = {"program": "prediction", "batch_size": batch_size, **shared}
-        ready = partial(_predicting, detector, batch_size, topology)
-        traced = prediction(detector, batch_size, mesh)
-        yield row | plan(traced, topology, images=batch_size, prepare=ready, dtype=dtype)
-    if "training" not in programs:
+        row = {"program": "prediction", "batch_size": batch_size, **about}
+        traced = prediction(detector, protocol, batch_size, mesh)
+        yield row | plan(traced, topology, images=batch_size, prepare=partial(predicting, batch_size), dtype=dtype)
+    if "training" not in programs or train is None:
         return
+    at_once = dataclasses.replace(train, fsdp=mesh.shape["fsdp"], accumulate=1, micro_batch=None)
     known: dict[int, dict[str, Any]] = {}
+
+    def training(config: TrainConfig) -> Any:
+        step = steps(DetectorTrainer(filled(), config, mesh))
+        features = parallel.shard_batch(random_like(features_like(detector, config.batch_size)), mesh)
+        return lambda: step(features)
 
     def step(batch_size: int) -> dict[str, Any]:
         if batch_size not in known:
-            ready = partial(_training, detector, batch_size, topology)
-            traced = training_step(detector, batch_size, mesh)
-            row = {"program": "training step", "batch_size": batch_size, **shared}
-            known[batch_size] = row | plan(traced, topology, images=batch_size, prepare=ready, dtype=dtype)
+            config = dataclasses.replace(at_once, batch_size=batch_size)
+            traced = training_step(detector, config, mesh)
+            row = {"program": "training step", "batch_size": batch_size, **about}
+            known[batch_size] = row | plan(
+                traced, topology, images=batch_size, prepare=partial(training, config), dtype=dtype
+            )
         return known[batch_size]
 
-    yield step(training_batch_size or TrainConfig.preset(preset).batch_size)
+    yield step(train.batch_size * train.accumulate)
     if largest:
         most = largest_batch(lambda images: step(images)["gb"]["total"] or math.inf, limit_gb(topology), 8 * mesh.size)
         if most:
@@ -189,7 +197,7 @@ def main(
         remat: Compute activations of the denoiser again while training instead of keeping them.
         dtype: Compute type; "auto" is float32 on CPUs and bfloat16 elsewhere.
         preset: Settings of DPDiff-AD; "paper" if not given.
-        checkpoint: Time the detector of this workdir, of any kind, as it is.
+        checkpoint: Time the detector of this workdir, of any kind, as it is; or plan for it.
         largest: Also look for the largest training step that fits the devices of a topology.
         seconds: Of each measurement, about.
 
@@ -201,28 +209,31 @@ def main(
     given = {name: value for name, value in shape.items() if value is not None} | ({"remat": True} if remat else {})
     _check(topology, programs, batch_size, training_batch_size, checkpoint, largest, seconds, dtype, given)
     preset = preset or "paper"
-    settings = {name: value for name, value in given.items() if name not in ("backbone", "preset")}
-    if topology:
-        options: Any = {"programs": programs, "training_batch_size": training_batch_size, "largest": largest}
-        options |= {"batch_sizes": batch_size or (64,), "preset": preset, "backbone": backbone, **settings}
-        options["dtype"] = "bfloat16" if dtype == "auto" else dtype
-        print_plans(topology, lambda each: dpdiff_plans(each, **options))
-        return
+    kind: Any = dtype if dtype != "auto" else "bfloat16" if topology else compute_dtype(dtype)
     if checkpoint is None:
-        name, kind = backbone or PRESETS[preset], compute_dtype(dtype)
-        detector: Detector = drawn_dpdiff(abstract_dpdiff(name, kind, preset=preset, **settings))
-        train, protocol = TrainConfig.preset(preset), PROTOCOL
+        name, protocol, train = backbone or PRESETS[preset], PROTOCOL, TrainConfig.preset(preset)
+        settings = {name: value for name, value in given.items() if name not in ("backbone", "preset")}
+        bare = abstract_dpdiff(name, kind, preset=preset, **settings)
+        detector: Detector = bare if topology else drawn_dpdiff(bare)
+        filled: Callable[[], Detector] = lambda: drawn_dpdiff(bare)  # noqa: E731
         about = {"detector": "dpdiff", "backbone": name}
-        about |= {field: getattr(detector.config, field) for field in ("depth", "image_size")}
+        about |= {field: getattr(bare.config, field) for field in ("depth", "image_size", "remat")}
     else:
-        restored = restore(checkpoint)
+        restored = restore(checkpoint, **({"precision": kind} if topology else {}))
         detector, protocol = restored.detector, restored.meta["protocol"]
+        filled = lambda: detector  # noqa: E731
         recorded = restored.meta["train"] if isinstance(detector, Trainable) else None
         train = None if recorded is None else from_json(TrainConfig, up_to_date(recorded))
         about = {"detector": detector.name, "checkpoint": str(checkpoint)}
     if train is not None and training_batch_size is not None:
-        train = TrainConfig(**{**vars(train), "batch_size": training_batch_size})
-    timed: Any = {"programs": programs, "batch_sizes": batch_size or BATCHES, "protocol": protocol, "seconds": seconds}
+        train = dataclasses.replace(train, batch_size=training_batch_size)
+    shared: Any = {"programs": programs, "protocol": protocol}
+    if topology:
+        shared |= {"batch_sizes": batch_size or (64,), "largest": largest, "filled": filled}
+        shared["about"] = {**about, "dtype": kind}
+        print_plans(topology, lambda each: detector_plans(each, detector, train, **shared))
+        return
+    timed: Any = {**shared, "batch_sizes": batch_size or BATCHES, "seconds": seconds}
     rows = []
     try:
         for row in dpdiff_benchmark(detector, train, **timed):
@@ -247,22 +258,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return markdown(heads, lines)
 
 
-def _predicting(detector: DPDiff, batch_size: int, topology: Topology) -> Any:
-    """What predicts random images on devices that are at hand."""
-    predictor = Predictor(drawn_dpdiff(detector), PROTOCOL, batch_size=batch_size, mesh=topology.mesh())
-    images = random_like(images_like(detector, batch_size, training=False))
-    return lambda: predictor(images)
-
-
-def _training(detector: DPDiff, batch_size: int, topology: Topology) -> Any:
-    """What does optimizer steps on random features there."""
-    mesh = topology.mesh()
-    config = TrainConfig(batch_size=batch_size, fsdp=mesh.shape["fsdp"])
-    step = steps(DetectorTrainer(drawn_dpdiff(detector), config, mesh))
-    features = parallel.shard_batch(random_like(features_like(detector, batch_size)), mesh)
-    return lambda: step(features)
-
-
 def _check(
     topology: Sequence[str],
     programs: Sequence[str],
@@ -284,9 +279,7 @@ def _check(
     if largest and not topology:
         problems.append("topology: needs one or more with largest = True")
     if checkpoint is not None:
-        if topology:
-            problems.append(f"topology = {' '.join(topology)}: a checkpoint is timed on the devices at hand")
-        fixed = {**given, **({} if dtype == "auto" else {"dtype": dtype})}
+        fixed = {**given, **({} if topology or dtype == "auto" else {"dtype": dtype})}
         problems += [f"{name} = {value}: the checkpoint has its own" for name, value in fixed.items()]
     if problems:
         raise ConfigError("\n  ".join(problems))

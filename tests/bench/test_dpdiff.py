@@ -6,10 +6,12 @@ import jax
 import pytest
 
 import jaxad
-from jaxad.bench import _detector_speed, _measured
+from jaxad.bench import _detector_speed, _measured, _topologies, dpdiff
 from jaxad.bench._dpdiff_programs import abstract_dpdiff, drawn_dpdiff
+from jaxad.bench._topologies import Chip
 from jaxad.bench.dpdiff import main
-from jaxad.config import PatchBankConfig
+from jaxad.config import DinomalyConfig, PatchBankConfig
+from jaxad.detectors.dinomaly import Dinomaly
 from jaxad.detectors.patch_bank import PatchBank
 from jaxad.errors import ConfigError
 from jaxad.testing import BACKBONE, make_parts, toy_model, toy_training
@@ -77,6 +79,30 @@ def test_checkpoints_of_any_detector(capsys, tmp_path, parts):
     check(step)
 
 
+def test_checkpoints_of_any_detector_are_planned_in_the_type_of_accelerators(capsys, tmp_path, parts, monkeypatch):
+    # A card of the name of this machine's devices, so that its compiler is at hand.
+    chip = Chip(jax.devices()[0].device_kind, "cuda", memory_gb=80, peak_tflops=1, bandwidth_gbs=100)
+    monkeypatch.setitem(_topologies.CHIPS, "h100", chip)
+    monkeypatch.setattr("jaxad.bench._plan.SECONDS", 1e-3)
+    plan, programs = dpdiff.plan, []
+    monkeypatch.setattr(dpdiff, "plan", lambda traced, *a, **k: programs.append(traced) or plan(traced, *a, **k))
+    runs = {
+        "dinomaly": Dinomaly.create(DinomalyConfig(backbone=BACKBONE, image_size=28, blocks=(0, 1), depth=2)),
+        "patch-bank": PatchBank.create(PatchBankConfig(backbone=BACKBONE, image_size=28, bank_size=8)),
+    }
+    for name, detector in runs.items():
+        jaxad.fit(detector, parts.train, toy_training(steps=1), workdir=tmp_path / name)
+        main(topology=("h100:1",), checkpoint=tmp_path / name, batch_size=(2,), training_batch_size=4)
+        rows, _ = rows_of(capsys)
+        expected = [("prediction", 2), ("training step", 4)] if name == "dinomaly" else [("prediction", 2)]
+        assert [(row["program"], row["batch_size"]) for row in rows] == expected
+        for row in rows:
+            assert (row["detector"], row["checkpoint"], row["dtype"]) == (name, str(tmp_path / name), "bfloat16")
+            assert row["fits"]
+            assert row["measured"]["runs"] >= 1
+    assert ["bf16[" in str(traced.jaxpr) for traced in programs] == [True] * 3
+
+
 def test_random_weights_leave_features_standardized():
     """Else the transport of prototypes would take another number of iterations, or none."""
     detector = drawn_dpdiff(abstract_dpdiff("tiny", "float32", image_size=28, depth=1))
@@ -95,7 +121,7 @@ def test_random_weights_leave_features_standardized():
         (["--largest"], "--topology"),
         (["--checkpoint", "run", "--depth", "2", "--preset", "small"], "--preset small"),
         (["--checkpoint", "run", "--dtype", "bfloat16"], "--dtype bfloat16"),
-        (["--checkpoint", "run", "--topology", "v5e"], "--topology"),
+        (["--checkpoint", "run", "--topology", "v5e", "--depth", "2"], "--depth 2"),
     ],
 )
 def test_flags_that_cannot_work_are_named(words, named, capsys):

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from jaxad.bench._account import held
-from jaxad.bench._dpdiff_programs import abstract_dpdiff, prediction, training_step
+from jaxad.bench._detector_speed import prediction, training_step
+from jaxad.bench._dpdiff_programs import PROTOCOL, abstract_dpdiff
 from jaxad.bench._plan import plan
 from jaxad.bench._topologies import CHIPS, _gpu_target, find_topology
 from jaxad.bench._vlmdiff_networks import TINY, built, features
@@ -59,7 +60,8 @@ def test_a_training_step_compiles_for_eight_tpus():
     """State is divided by 8, gradients are summed over the devices, attention is the kernel's."""
     topology = find_topology("v5e:2x4")
     detector = abstract_dpdiff("tiny", "bfloat16", image_size=224, depth=1, sinkhorn_iterations=2)
-    divided = plan(training_step(detector, 16, topology.mesh()), topology, images=16, prepare=absent)
+    config = TrainConfig(batch_size=16, fsdp=8)
+    divided = plan(training_step(detector, config, topology.mesh()), topology, images=16, prepare=absent)
     state = DetectorTrainer(detector, TrainConfig(batch_size=16), topology.mesh(fsdp=1)).abstract_state
     batch = 16 * 256 * 128 * 4 / 8 / 1e9
     assert divided["gb"]["arguments"] - batch < held(state) / 5
@@ -92,7 +94,7 @@ def test_a_training_step_of_vlmdiff_compiles_for_eight_tpus():
 def test_a_prediction_compiles_for_a_tpu():
     topology = find_topology("v5e")
     detector = abstract_dpdiff("tiny", "bfloat16", image_size=224, depth=1)
-    found = plan(prediction(detector, 2, topology.mesh()), topology, images=2, prepare=absent)
+    found = plan(prediction(detector, PROTOCOL, 2, topology.mesh()), topology, images=2, prepare=absent)
     assert found["fits"]
     assert found["kernels"]["tpu_custom_call"] >= 2
     assert found["images_per_second"] > 0
