@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
@@ -31,3 +32,21 @@ def test_no_untrained_transformer_takes_the_place_of_the_resnet_of_diad(backbone
     published = get("vlmdiff").config_class.preset("diad").backbone
     assert (diad.backbone, uniad.backbone) == (published if "random" in backbone else backbone, backbone)
     assert (diad.stable_diffusion, diad.image_size, uniad.image_size) == ("weights/v1-5", 56, 56)
+
+
+def test_detectors_without_a_published_rate_are_timed_beside_the_others(tmp_path, monkeypatch, capsys):
+    assert get_args(table4.Name) == tuple(table4.ROWS)
+    judged, speed = {}, {"images_per_second": 3.0, "end_to_end_images_per_second": 2.0}
+
+    def timed(detector, protocol, batch_size, mesh, seconds):
+        judged[detector.name] = detector.categories
+        return speed
+
+    monkeypatch.setattr(table4, "prediction_speed", timed)
+    names = ("Dinomaly", "PaDiM", "patch bank")
+    found = table4.main(table4.Table4(tmp_path, names, "random:48x12", image_size=28, batch_size=2))
+    assert found == dict.fromkeys(names, speed)
+    # What remembers knows the images that it has seen; empty, it could not judge.
+    assert judged == {"dinomaly": ("part",), "padim": ("disc", "tile"), "patch-bank": ("disc", "tile")}
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[-1] for line in lines] == ["126.9", "-", "-"]
