@@ -120,11 +120,13 @@ def _takes(attention: Any, *arrays: Array) -> bool:
 
 
 def _gpus_are_new_enough() -> bool:
-    """Whether all GPUs here are; without any, programs are compiled for others, which are."""
+    """Whether those that a program is made for are: those here of their name, or others that it is compiled for."""
+    target: Any = jax.sharding.get_abstract_mesh().abstract_device
     try:
         gpus = jax.local_devices(backend="cuda")
     except RuntimeError:
         return True
+    gpus = [gpu for gpu in gpus if target is None or gpu.device_kind == target.device_kind]
     return all(int(str(gpu.compute_capability).split(".")[0]) >= OLDEST_GPU for gpu in gpus)
 
 

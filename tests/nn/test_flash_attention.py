@@ -188,6 +188,14 @@ def test_the_kernel_of_gpus_is_asked_for_where_it_runs(monkeypatch):
 def test_gpus_before_ampere_have_no_such_kernel(monkeypatch):
     class Gpu:
         compute_capability = "7.5"
+        device_kind = jax.devices()[0].device_kind
 
     monkeypatch.setattr(jax, "local_devices", lambda backend: [Gpu()])
+    mesh = parallel.make_mesh().abstract_mesh
     assert not flash_attention._gpus_are_new_enough()
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert not flash_attention._gpus_are_new_enough()
+    # Compiled for others, as `jaxad bench --topology` does.
+    Gpu.device_kind = "Tesla T4"
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert flash_attention._gpus_are_new_enough()
