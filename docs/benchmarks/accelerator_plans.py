@@ -22,10 +22,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE, ROWS = HERE / "accelerator-plans.json", HERE / "accelerator-plans.jsonl"
 CHIPS = ("v5e:1x1", "v5e:2x4", "v5p:2x2x1", "h100:1", "h100:8", "h200:1", "a100:1")
-SEARCHED = ("v5e:1x1", "h100:1", "h200:1", "a100:1")
-"""Topologies for which the largest training step that fits is looked for, which compiles it four times."""
-ONE = ("h100:1", "a100:1", "h200:1", "v5e:1x1")
-"""Single chips, on which a prediction is planned that does not need several."""
+ONE = ("v5e:1x1", "h100:1", "h200:1", "a100:1")
+"""Single chips: the largest training step that fits is looked for, which compiles it four times, and predictions that
+need no more are planned."""
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
 DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
 """VLMDiff's commands as its guide has them, on one card of 24 GB."""
@@ -35,7 +34,7 @@ COLUMNS += ["GB moved", "least ms", "bound by", "images/s at most", "largest flo
 
 def commands() -> list[str]:
     """All command lines, without `jaxad bench`."""
-    found = [f"dpdiff --topology {chip}{' --largest' if chip in SEARCHED else ''}" for chip in CHIPS]
+    found = [f"dpdiff --topology {chip}{' --largest' if chip in ONE else ''}" for chip in CHIPS]
     found += [f"dpdiff --topology {chip} {size}" for chip in CHIPS for size in SIZES]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
     trained = (

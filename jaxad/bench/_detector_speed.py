@@ -1,4 +1,4 @@
-"""Speed of a detector's prediction and of its training step, whichever detector it is."""
+"""A detector's prediction and its training step, whichever detector it is: their programs, and their speed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from jaxad.bench.input import cases
 from jaxad.config import TrainConfig
 from jaxad.data.folder import FolderSource
 from jaxad.detector import Detector
-from jaxad.features import extras_of
+from jaxad.features import abstract_features, extras_of
 from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
-from jaxad.training.micro_batch import memory_of, resolved
+from jaxad.training.micro_batch import check_divides, memory_of, resolved
 from jaxad.training.step import DetectorTrainer, step_bytes
 from jaxad.types import Batch, Features, Record
 
@@ -55,7 +55,7 @@ def prediction_speed(detector: Detector, protocol: str, batch_size: int, mesh: M
     predictor = Predictor(detector, protocol, batch_size=batch_size, mesh=mesh)
     shapes = images_like(detector, predictor.batch_size, training=False)
     traced, program, compile_seconds = compiled(lambda: predictor.trace(shapes))
-    batch = parallel.shard_batch(_known(random_like(shapes)), mesh)
+    batch = parallel.shard_batch(known(random_like(shapes)), mesh)
     times = latencies(lambda: jax.block_until_ready(program(predictor.arrays, batch)), seconds)
     row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}
     row |= spread(times, predictor.batch_size)
@@ -105,7 +105,7 @@ def prediction(detector: Detector, protocol: str, batch_size: int, mesh: Mesh) -
         mesh: the devices, which need not be there.
     """
     batch = images_like(detector, batch_size, training=False)
-    return Predictor(without_arrays(detector), protocol, batch_size=batch_size, mesh=mesh).trace(batch)
+    return Predictor(module_state.without_arrays(detector), protocol, batch_size=batch_size, mesh=mesh).trace(batch)
 
 
 def training_step(detector: Detector, config: TrainConfig, mesh: Mesh) -> jax.stages.Traced:
@@ -113,34 +113,24 @@ def training_step(detector: Detector, config: TrainConfig, mesh: Mesh) -> jax.st
 
     Args:
         detector: with or without arrays.
-        config: how it is trained, without accumulation.
+        config: how it is trained, its micro-batch resolved.
         mesh: the devices, which need not be there.
 
     Raises:
         ConfigError: a batch that does not divide over the devices.
     """
-    parallel.check_batch_size(config.batch_size, mesh)
-
-    def wide(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        number = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if number else leaf.dtype)
-
-    features = jax.tree.map(wide, features_like(detector, config.batch_size))
-    return DetectorTrainer(without_arrays(detector), config, mesh).trace(features)
-
-
-def without_arrays(detector: Detector) -> Any:
-    """The same detector with the shapes of its arrays in their place."""
-    graphdef, arrays = module_state.split(detector)
-    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
-    return module_state.merge(graphdef, shapes)
+    check_divides(config, mesh)
+    features = features_like(detector, config.batch_size * config.accumulate)
+    return DetectorTrainer(module_state.without_arrays(detector), config, mesh).trace(features)
 
 
 def features_like(detector: Detector, images: int) -> Features:
-    """Shapes of what the feature cache gives to the training step for so many images."""
-    graphdef, arrays = module_state.split(detector)
-    batch = images_like(detector, images, training=True)
-    return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
+    """Shapes of what the training step is about for so many images: those of the cache, widened to float32."""
+    wide = jax.ShapeDtypeStruct
+    return jax.tree.map(
+        lambda leaf: wide(leaf.shape, jnp.float32) if leaf.dtype == jnp.float16 else leaf,
+        abstract_features(detector, images),
+    )
 
 
 def images_like(detector: Detector, images: int, *, training: bool) -> Batch:
@@ -149,7 +139,7 @@ def images_like(detector: Detector, images: int, *, training: bool) -> Batch:
     return batch_of(detector, images, {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in notes.items()})
 
 
-def _known(batch: Batch) -> Batch:
+def known(batch: Batch) -> Batch:
     """The images of the first category, without padding."""
     return dataclasses.replace(batch, valid=np.ones_like(batch.valid), category=np.zeros_like(batch.category))
 

@@ -224,9 +224,7 @@ def clipfusion_plans(
     mesh = topology.mesh()
     for k in shots:
         detector = abstract_detector(config, size, k)
-        graphdef, arrays = module_state.split(detector)
-        shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
-        predictor = Predictor(module_state.merge(graphdef, shapes), PROTOCOL, batch_size=batch, mesh=mesh)
+        predictor = Predictor(module_state.without_arrays(detector), PROTOCOL, batch_size=batch, mesh=mesh)
         inputs = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), _batch(detector, batch))
         row = {"program": f"prediction, {k} shots", "size": size, "dtype": config.precision, "batch_size": batch}
         prepare = partial(compiled_prediction, detector, batch, mesh)

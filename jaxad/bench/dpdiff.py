@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxad import parallel
 from jaxad.bench import benchmarks
@@ -24,24 +25,25 @@ from jaxad.bench._account import markdown, random_like
 from jaxad.bench._detector_speed import (
     features_like,
     images_like,
+    known,
     prediction,
     prediction_speed,
     steps,
     training_speed,
     training_step,
 )
-from jaxad.bench._dpdiff_programs import PRESETS, PROTOCOL, BackboneName, Preset, abstract_dpdiff, drawn_dpdiff
+from jaxad.bench._dpdiff_detectors import PRESETS, PROTOCOL, BackboneName, Preset, abstract_dpdiff, drawn_dpdiff
 from jaxad.bench._plan import largest_batch, limit_gb, plan, print_plans
-from jaxad.bench._topologies import Topology
+from jaxad.bench._topologies import Topology, find_topology
 from jaxad.bench.models import peak_rate
 from jaxad.config import TrainConfig, from_json
 from jaxad.config.training import up_to_date
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import ConfigError
-from jaxad.inference.checkpoint import restore
+from jaxad.inference.checkpoint import read_config, restore
 from jaxad.inference.predictor import Predictor
 from jaxad.nn.precision import compute_dtype
-from jaxad.training.micro_batch import check_divides
+from jaxad.training.micro_batch import check_divides, with_micro_batch
 from jaxad.training.step import DetectorTrainer
 
 Program = Literal["prediction", "training"]
@@ -50,7 +52,7 @@ BATCHES = (1, 16, 64)
 """Images of the predictions that are timed."""
 
 
-def dpdiff_benchmark(
+def detector_speed(
     detector: Detector,
     train: TrainConfig | None,
     *,
@@ -122,47 +124,63 @@ def detector_plans(
         protocol: evaluation protocol of the predictions.
 
     Yields:
-        Rows with `program`, `batch_size`, those of `about`, and what `jaxad.bench._plan.plan` says.
+        Rows with `program`, `batch_size`, those of `about`, and what `jaxad.bench._plan.plan` says. The training step
+        has the micro-batch that its config gives, all images at once where that is "auto".
 
     Raises:
-        ConfigError: batches that do not divide over the devices.
+        ConfigError: batches that do not divide over the devices, before any is compiled.
     """
     mesh, dtype = topology.mesh(), about["dtype"]
+    batch_sizes = batch_sizes if "prediction" in programs else ()
+    for batch_size in batch_sizes:
+        parallel.check_batch_size(batch_size, mesh)
+    config = None if train is None or "training" not in programs else _at_hand(train, mesh)
 
     def predicting(batch_size: int) -> Any:
         predictor = Predictor(filled(), protocol, batch_size=batch_size, mesh=mesh)
-        images = random_like(images_like(detector, batch_size, training=False))
+        images = known(random_like(images_like(detector, batch_size, training=False)))
         return lambda: predictor(images)
 
-    for batch_size in batch_sizes if "prediction" in programs else ():
+    for batch_size in batch_sizes:
         row = {"program": "prediction", "batch_size": batch_size, **about}
         traced = prediction(detector, protocol, batch_size, mesh)
         yield row | plan(traced, topology, images=batch_size, prepare=partial(predicting, batch_size), dtype=dtype)
-    if "training" not in programs or train is None:
+    if config is None:
         return
-    at_once = dataclasses.replace(train, fsdp=mesh.shape["fsdp"], accumulate=1, micro_batch=None)
-    known: dict[int, dict[str, Any]] = {}
 
-    def training(config: TrainConfig) -> Any:
+    def training(config: TrainConfig, images: int) -> Any:
         step = steps(DetectorTrainer(filled(), config, mesh))
-        features = parallel.shard_batch(random_like(features_like(detector, config.batch_size)), mesh)
+        features = parallel.shard_batch(random_like(features_like(detector, images)), mesh)
         return lambda: step(features)
 
-    def step(batch_size: int) -> dict[str, Any]:
-        if batch_size not in known:
-            config = dataclasses.replace(at_once, batch_size=batch_size)
-            traced = training_step(detector, config, mesh)
-            row = {"program": "training step", "batch_size": batch_size, **about}
-            known[batch_size] = row | plan(
-                traced, topology, images=batch_size, prepare=partial(training, config), dtype=dtype
-            )
-        return known[batch_size]
+    def planned(config: TrainConfig) -> dict[str, Any]:
+        images = config.batch_size * config.accumulate
+        traced, ready = training_step(detector, config, mesh), partial(training, config, images)
+        row = {"program": "training step", "batch_size": images, **about}
+        return row | plan(traced, topology, images=images, prepare=ready, dtype=dtype)
 
-    yield step(train.batch_size * train.accumulate)
+    yield (first := planned(config))
     if largest:
-        most = largest_batch(lambda images: step(images)["gb"]["total"] or math.inf, limit_gb(topology), 8 * mesh.size)
-        if most:
-            yield {**step(most), "program": "largest training step"}
+        steps_of = {config.batch_size: first} if config.accumulate == 1 else {}
+
+        def held(images: int) -> float:
+            if images not in steps_of:
+                steps_of[images] = planned(dataclasses.replace(config, batch_size=images, accumulate=1))
+            return steps_of[images]["gb"]["total"] or math.inf
+
+        if most := largest_batch(held, limit_gb(topology), 8 * mesh.size):
+            yield {**steps_of[most], "program": "largest training step"}
+
+
+def _at_hand(train: TrainConfig, mesh: Mesh) -> TrainConfig:
+    """The step of a config on the devices of a mesh that all share parameters, its micro-batch resolved."""
+    train = dataclasses.replace(train, fsdp=mesh.shape["fsdp"])
+    if train.micro_batch == "auto":
+        train = dataclasses.replace(train, micro_batch=None)
+    if train.micro_batch is not None:
+        train = with_micro_batch(train, train.micro_batch)
+    check_divides(train, mesh)
+    return train
 
 
 def main(
@@ -190,14 +208,16 @@ def main(
             Where they are there, the programs are timed too.
         programs: Only these.
         batch_size: Images of a prediction, over all devices; if not given 1, 16 and 64, of plans 64.
-        training_batch_size: Images of a training step, over all devices; the preset's or the checkpoint's if not given.
+        training_batch_size: Images of a training step, at once and over all devices; the preset's or the checkpoint's
+            if not given.
         backbone: Shape of the frozen network; the preset's if not given.
         depth: Blocks of the denoiser; the preset's if not given.
         image_size: Side in pixels of the square input; the preset's if not given.
         remat: Compute activations of the denoiser again while training instead of keeping them.
         dtype: Compute type; "auto" is float32 on CPUs and bfloat16 elsewhere.
         preset: Settings of DPDiff-AD; "paper" if not given.
-        checkpoint: Time the detector of this workdir, of any kind, as it is; or plan for it.
+        checkpoint: Time the detector of this workdir, of any kind, as it is; with --topology, plan for it, with its
+            parameters divided over the devices.
         largest: Also look for the largest training step that fits the devices of a topology.
         seconds: Of each measurement, about.
 
@@ -209,24 +229,30 @@ def main(
     given = {name: value for name, value in shape.items() if value is not None} | ({"remat": True} if remat else {})
     _check(topology, programs, batch_size, training_batch_size, checkpoint, largest, seconds, dtype, given)
     preset = preset or "paper"
-    kind: Any = dtype if dtype != "auto" else "bfloat16" if topology else compute_dtype(dtype)
+    # Before anything is loaded; and TPUs' compiler must be found before jax looks for devices.
+    for name in topology:
+        find_topology(name)
     if checkpoint is None:
         name, protocol, train = backbone or PRESETS[preset], PROTOCOL, TrainConfig.preset(preset)
+        kind: Any = dtype if dtype != "auto" else "bfloat16" if topology else compute_dtype(dtype)
         settings = {name: value for name, value in given.items() if name not in ("backbone", "preset")}
         bare = abstract_dpdiff(name, kind, preset=preset, **settings)
-        detector: Detector = bare if topology else drawn_dpdiff(bare)
-        filled: Callable[[], Detector] = lambda: drawn_dpdiff(bare)  # noqa: E731
+        filled: Callable[[], Detector] = partial(drawn_dpdiff, bare)
+        detector: Detector = bare if topology else filled()
         about = {"detector": "dpdiff", "backbone": name}
         about |= {field: getattr(bare.config, field) for field in ("depth", "image_size", "remat")}
     else:
-        restored = restore(checkpoint, **({"precision": kind} if topology else {}))
+        changes = _precision(checkpoint, dtype) if topology else {}
+        restored = restore(checkpoint, **changes)
         detector, protocol = restored.detector, restored.meta["protocol"]
-        filled = lambda: detector  # noqa: E731
+        filled, kind = partial(_same, detector), compute_dtype(getattr(detector.config, "precision", "auto"))
         recorded = restored.meta["train"] if isinstance(detector, Trainable) else None
         train = None if recorded is None else from_json(TrainConfig, up_to_date(recorded))
         about = {"detector": detector.name, "checkpoint": str(checkpoint)}
+        if train is None and (programs == ("training",) or largest or training_batch_size is not None):
+            raise ConfigError(f"checkpoint = {checkpoint}: {detector.name} is not trained; it has predictions alone")
     if train is not None and training_batch_size is not None:
-        train = dataclasses.replace(train, batch_size=training_batch_size)
+        train = dataclasses.replace(train, batch_size=training_batch_size, accumulate=1, micro_batch=None)
     shared: Any = {"programs": programs, "protocol": protocol}
     if topology:
         shared |= {"batch_sizes": batch_size or (64,), "largest": largest, "filled": filled}
@@ -236,7 +262,7 @@ def main(
     timed: Any = {**shared, "batch_sizes": batch_size or BATCHES, "seconds": seconds}
     rows = []
     try:
-        for row in dpdiff_benchmark(detector, train, **timed):
+        for row in detector_speed(detector, train, **timed):
             rows.append({**about, **row})
             print(json.dumps(rows[-1]), flush=True)
     finally:
@@ -256,6 +282,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         line += [f"{row[name]:.4g}" for name in ("images_per_second", "end_to_end_images_per_second")]
         lines.append([*line, f"{row['gb']['total']:.2f}", f"{held:.2f}", f"{row['share']:.2f}"])
     return markdown(heads, lines)
+
+
+def _same(detector: Detector) -> Detector:
+    return detector
+
+
+def _precision(checkpoint: Path, dtype: DType) -> dict[str, Any]:
+    """The type to plan a run in: the one asked for, else its own, which on accelerators is bfloat16 where it is "auto".
+
+    Of CLIPFusion that is the type of all networks, where "auto" leaves one of them in float32 (`jaxad bench
+    clipfusion`).
+    """
+    own = getattr(read_config(checkpoint), "precision", None)
+    if dtype == "auto":
+        return {"precision": "bfloat16"} if own == "auto" else {}
+    return {} if own is None else {"precision": dtype}
 
 
 def _check(

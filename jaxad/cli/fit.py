@@ -22,7 +22,7 @@ from jaxad.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from jaxad.data import DataSet, Region, Tiling
     from jaxad.data.fit_options import FitData
-    from jaxad.features import SharedFeatures
+    from jaxad.features import LastFeatures
     from jaxad.io.progress import Reporter
     from jaxad.training.fit import Run
 
@@ -153,7 +153,7 @@ class Fit(FitCommand):
         return dataset, own
 
     def fit_on(
-        self, dataset: DataSet, own: Mapping[str, Any], reporter: Reporter, features: SharedFeatures | None = None
+        self, dataset: DataSet, own: Mapping[str, Any], reporter: Reporter, features: LastFeatures | None = None
     ) -> Run:
         """Fits on data that were `loaded`; with `features` that further runs share."""
         import jax

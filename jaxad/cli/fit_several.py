@@ -77,14 +77,14 @@ class FitSeveral(Command):
     def run(self) -> None:
         """Fits those that are neither finished nor another process's, and says what became of each."""
         from jaxad import parallel
-        from jaxad.features import SharedFeatures
+        from jaxad.features import LastFeatures
         from jaxad.io.progress import Reporter
         from jaxad.training.sweep import spread
 
         raise_problems(self.problems())
         parallel.start_processes()
         reporter = Reporter(quiet=not parallel.is_main_process())
-        loaded, features = _Loaded(reporter), SharedFeatures()
+        loaded, features = _Loaded(reporter), LastFeatures()
         # Data that cannot be used are no failure of single runs.
         parallel.in_all(lambda: loaded.of(next(iter(self.runs.values()))))
 

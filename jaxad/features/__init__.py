@@ -3,15 +3,15 @@
 from jaxad.features.cache import FeatureCache, cache_identity, features_of
 from jaxad.features.encoder import Encoder, LiveFeatures, Progress
 from jaxad.features.kept import abstract_features
+from jaxad.features.last import LastFeatures
 from jaxad.features.notes import annotated, extras_of
-from jaxad.features.shared import SharedFeatures
 
 __all__ = [
     "Encoder",
     "FeatureCache",
+    "LastFeatures",
     "LiveFeatures",
     "Progress",
-    "SharedFeatures",
     "abstract_features",
     "annotated",
     "cache_identity",

@@ -140,7 +140,8 @@ def cache_identity(detector: Detector, source: Source) -> str:
     hasher.update(repr(sorted(spec.views.items())).encode())
     weights = None if pretrained is None else (pretrained.id, pretrained.sha256)
     identity = (detector.name, to_json(detector.config), weights) if spec.identity is None else spec.identity
-    hasher.update(repr(identity).encode())
+    encode = type(detector).encode
+    hasher.update(repr((encode.__module__, encode.__qualname__, identity)).encode())
     for name, array in sorted(extras_of(detector, source.records, training=True).items()):
         hasher.update(name.encode() + np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()

@@ -105,7 +105,7 @@ class Predictor:
 
     @functools.cached_property
     def arrays(self) -> dict[str, Any]:
-        """Of the detector by path, on the devices; kernels are of the type in which they compute."""
+        """Of the detector by path, on the devices; those that it rounds as it reads them are rounded (`ROUNDED`)."""
         return parallel.shard_parameters(with_rounded_parameters(self._detector, self._given), self.mesh)
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:

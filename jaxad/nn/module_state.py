@@ -57,6 +57,14 @@ def split(module: nnx.Module, *filters: Any) -> tuple[Any, ...]:
     return graphdef, *({"/".join(map(str, path)): v.get_value() for path, v in nnx.to_flat_state(s)} for s in states)
 
 
+def without_arrays(module: Module) -> Module:
+    """The same module, with the shapes of its arrays in their place."""
+    graphdef, arrays = split(module)
+    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
+    found: Module = merge(graphdef, shapes)
+    return found
+
+
 def digest(*modules: nnx.Module) -> str:
     """SHA-256 of the arrays of modules, with their paths and types: the same for the same weights of any source."""
     hasher = hashlib.sha256()

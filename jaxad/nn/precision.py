@@ -93,8 +93,8 @@ class Conv(nnx.Conv):
 
 
 def with_rounded_parameters(module: nnx.Module, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Arrays of a module, those that it rounds as it reads them in the type in which it computes: outputs stay the
-    same, bit for bit.
+    """Arrays of a module, the large ones that it rounds as it reads them in the type in which it computes: outputs stay
+    the same, bit for bit.
 
     For what is only read: no program rounds it anew, or even at every step of a loop, and devices that divide it send
     16 bits to each other. Of linear layers and convolutions it is the kernel; other modules name such arrays in

@@ -20,7 +20,7 @@ from jaxad.data.region import Region
 from jaxad.data.tiles import TiledSource, Tiling
 from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import FeatureCache, SharedFeatures, cache_identity, extras_of
+from jaxad.features import FeatureCache, LastFeatures, cache_identity, extras_of
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
@@ -79,7 +79,7 @@ def fit(
     false_alarm: float = 0.01,
     protocol: str = "exact-256",
     provenance: Mapping[str, Any] | None = None,
-    features: FeatureCache | SharedFeatures | None = None,
+    features: FeatureCache | LastFeatures | None = None,
     tiling: Tiling | None = None,
     tiles_per_image: int | None = None,
     regions: Mapping[str, Region] | None = None,
@@ -196,7 +196,7 @@ def _fit(
     false_alarm: float,
     protocol: str,
     provenance: Mapping[str, Any] | None,
-    features: FeatureCache | SharedFeatures | None,
+    features: FeatureCache | LastFeatures | None,
     begin: WarmStart | None,
 ) -> Run:
     """As `fit`, in a workdir that is this process's alone."""
@@ -249,6 +249,9 @@ def _fit(
             detector.learn_names(source)
             if isinstance(detector, Remembers):
                 with reporter.images("remember", len(source)) as progress:
+                    if isinstance(features, LastFeatures):
+                        # Those of a cache are rounded: which bits are remembered would depend on the run before.
+                        features.clear()
                     cached = features if isinstance(features, FeatureCache) else None
                     detector.remember(source, features=cached, progress=progress)
             require_room_for_steps(run.workdir, writer.size(detector), 0)

@@ -177,10 +177,8 @@ def step_bytes(detector: Detector, config: TrainConfig, mesh: Mesh) -> int:
     Returns:
         As `DetectorTrainer.bytes`.
     """
-    graphdef, arrays = module_state.split(detector)
-    shapes: Any = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in arrays.items()}
     batch = abstract_features(detector, config.batch_size * config.accumulate)
-    trainer = DetectorTrainer(module_state.merge(graphdef, shapes), config, mesh)
+    trainer = DetectorTrainer(module_state.without_arrays(detector), config, mesh)
     return trainer.bytes(batch)
 
 

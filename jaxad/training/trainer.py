@@ -15,7 +15,7 @@ from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures, Progress, SharedFeatures
+from jaxad.features import Encoder, FeatureCache, LastFeatures, LiveFeatures, Progress
 from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.signals import held
@@ -41,7 +41,7 @@ def train(
     run: Place,
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
-    features: FeatureCache | SharedFeatures | None = None,
+    features: FeatureCache | LastFeatures | None = None,
     watch: Watched | None = None,
 ) -> tuple[Detector, float | None]:
     """Trains from the newest step that is there, or from the beginning, to `config.steps`, and saves the last step.
@@ -175,7 +175,7 @@ def _divided(images: int) -> int:
 
 
 def _features(
-    detector: Detector, source: Source, config: TrainConfig, run: Place, shared: SharedFeatures | None
+    detector: Detector, source: Source, config: TrainConfig, run: Place, shared: LastFeatures | None
 ) -> FeatureCache | LiveFeatures:
     """The features of all images, where `config.cache` wants them; those in memory are shared."""
     size, where = FeatureCache.size(detector, len(source)), config.cache

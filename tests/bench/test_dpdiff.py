@@ -1,4 +1,4 @@
-"""`jaxad bench dpdiff`: what is timed here, of DPDiff-AD and of any checkpoint, on toys."""
+"""`jaxad bench dpdiff`: what is timed here, and planned, of DPDiff-AD and of any checkpoint, on toys."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 import jaxad
 from jaxad.bench import _detector_speed, _measured, _topologies, dpdiff
-from jaxad.bench._dpdiff_programs import abstract_dpdiff, drawn_dpdiff
+from jaxad.bench._dpdiff_detectors import abstract_dpdiff, drawn_dpdiff
 from jaxad.bench._topologies import Chip
 from jaxad.bench.dpdiff import main
 from jaxad.config import DinomalyConfig, PatchBankConfig
@@ -79,28 +79,50 @@ def test_checkpoints_of_any_detector(capsys, tmp_path, parts):
     check(step)
 
 
-def test_checkpoints_of_any_detector_are_planned_in_the_type_of_accelerators(capsys, tmp_path, parts, monkeypatch):
-    # A card of the name of this machine's devices, so that its compiler is at hand.
+@pytest.fixture
+def card(monkeypatch):
+    """A card of the name of this machine's devices, so that its compiler is at hand."""
     chip = Chip(jax.devices()[0].device_kind, "cuda", memory_gb=80, peak_tflops=1, bandwidth_gbs=100)
     monkeypatch.setitem(_topologies.CHIPS, "h100", chip)
     monkeypatch.setattr("jaxad.bench._plan.SECONDS", 1e-3)
+
+
+def test_checkpoints_of_any_detector_are_planned(card, capsys, tmp_path, parts, monkeypatch):
     plan, programs = dpdiff.plan, []
     monkeypatch.setattr(dpdiff, "plan", lambda traced, *a, **k: programs.append(traced) or plan(traced, *a, **k))
-    runs = {
-        "dinomaly": Dinomaly.create(DinomalyConfig(backbone=BACKBONE, image_size=28, blocks=(0, 1), depth=2)),
-        "patch-bank": PatchBank.create(PatchBankConfig(backbone=BACKBONE, image_size=28, bank_size=8)),
-    }
-    for name, detector in runs.items():
-        jaxad.fit(detector, parts.train, toy_training(steps=1), workdir=tmp_path / name)
-        main(topology=("h100:1",), checkpoint=tmp_path / name, batch_size=(2,), training_batch_size=4)
+    devices = jax.device_count()
+    toy, training = {"backbone": BACKBONE, "image_size": 28}, toy_training(steps=1, batch_size=4, accumulate=2)
+    decoder = DinomalyConfig(**toy, blocks=(0, 1), depth=2, precision="float32")
+    jaxad.fit(Dinomaly.create(decoder), parts.train, training, workdir=tmp_path / "run")
+    jaxad.fit(PatchBank.create(PatchBankConfig(**toy, bank_size=8)), parts.train, workdir=tmp_path / "bank")
+
+    def planned(run, **options):
+        programs.clear()
+        main(topology=(f"h100:{devices}",), checkpoint=tmp_path / run, batch_size=(2,), **options)
         rows, _ = rows_of(capsys)
-        expected = [("prediction", 2), ("training step", 4)] if name == "dinomaly" else [("prediction", 2)]
-        assert [(row["program"], row["batch_size"]) for row in rows] == expected
-        for row in rows:
-            assert (row["detector"], row["checkpoint"], row["dtype"]) == (name, str(tmp_path / name), "bfloat16")
-            assert row["fits"]
+        for row, traced in zip(rows, programs, strict=True):
+            assert (row["checkpoint"], row["devices"], row["fits"]) == (str(tmp_path / run), devices, True)
             assert row["measured"]["runs"] >= 1
-    assert ["bf16[" in str(traced.jaxpr) for traced in programs] == [True] * 3
+            assert ("bf16[" in str(traced.jaxpr)) == (row["dtype"] == "bfloat16")
+        return [(row["detector"], row["program"], row["batch_size"], row["dtype"]) for row in rows]
+
+    prediction, step = ("dinomaly", "prediction", 2), ("dinomaly", "training step")
+    # As the run has them: its type where it gives one, and as many images at once.
+    assert planned("run") == [(*prediction, "float32"), (*step, 8, "float32")]
+    assert "length=2" in str(programs[1].jaxpr)
+    assert planned("run", dtype="bfloat16", training_batch_size=2)[1:] == [(*step, 2, "bfloat16")]
+    assert planned("bank") == [("patch-bank", "prediction", 2, "bfloat16")]
+    for options in ({"programs": ("training",)}, {"training_batch_size": 4}, {"largest": True}):
+        with pytest.raises(ConfigError, match="patch-bank is not trained"):
+            planned("bank", **options)
+
+
+def test_batches_of_plans_divide_over_the_devices_before_any_is_compiled(card, monkeypatch):
+    monkeypatch.setattr(dpdiff, "plan", lambda *_, **__: pytest.fail("compiled"))
+    tiny = {"topology": ("h100:2",), "backbone": "tiny", "image_size": 28, "depth": 1}
+    for given in ({"batch_size": (2, 3)}, {"batch_size": (2,), "training_batch_size": 3}):
+        with pytest.raises(ConfigError, match="batch_size = 3"):
+            main(**tiny, **given)
 
 
 def test_random_weights_leave_features_standardized():
@@ -122,6 +144,7 @@ def test_random_weights_leave_features_standardized():
         (["--checkpoint", "run", "--depth", "2", "--preset", "small"], "--preset small"),
         (["--checkpoint", "run", "--dtype", "bfloat16"], "--dtype bfloat16"),
         (["--checkpoint", "run", "--topology", "v5e", "--depth", "2"], "--depth 2"),
+        (["--checkpoint", "run", "--topology", "v9"], "--topology 'v9'"),
     ],
 )
 def test_flags_that_cannot_work_are_named(words, named, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from jaxad.bench._account import held
 from jaxad.bench._detector_speed import prediction, training_step
-from jaxad.bench._dpdiff_programs import PROTOCOL, abstract_dpdiff
+from jaxad.bench._dpdiff_detectors import PROTOCOL, abstract_dpdiff
 from jaxad.bench._plan import plan
 from jaxad.bench._topologies import CHIPS, _gpu_target, find_topology
 from jaxad.bench._vlmdiff_networks import TINY, built, features

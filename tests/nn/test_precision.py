@@ -6,6 +6,11 @@ import pytest
 from flax import nnx
 
 from jaxad import parallel
+from jaxad.models.clip import towers as clip_towers
+from jaxad.models.clip.config import TextConfig
+from jaxad.models.clip.towers import TextTower
+from jaxad.models.vit import network as vit_network
+from jaxad.models.vit.config import ViTConfig
 from jaxad.nn import module_state
 from jaxad.nn.precision import Conv, Linear, compute_dtype, product, with_rounded_parameters
 
@@ -118,6 +123,24 @@ def test_kernels_are_whole_on_every_device_and_gradients_divided_again():
     assert "all-gather" in text
     assert "all-to-all" not in text
     chex.assert_trees_all_close(compiled(state, x), jax.jit(gradient)(*jax.device_get((state, x))), rtol=1e-5)
+
+
+def test_networks_name_what_they_round_besides_kernels_of_layers():
+    """Their outputs stay the same, bit for bit: what is named is read in no other type."""
+    low, rngs = {"dtype": jnp.bfloat16, "rngs": nnx.Rngs(0)}, np.random.default_rng(0)
+    images = rngs.normal(size=(2, 28, 28, 3)).astype(np.float32)
+    text = TextConfig(width=32, depth=1, heads=2, hidden=64, projection=16, vocabulary=40, context=7)
+    for net, inputs, named in (
+        (TextTower(text, **low), rngs.integers(0, 40, (2, 7), dtype=np.int32), "positions"),
+        (clip_towers.PatchEmbed(14, 32, **low), images, "kernel"),
+        (vit_network.PatchEmbed(ViTConfig(width=32, depth=1, heads=2, patch=14), **low), images, "kernel"),
+    ):
+        graph, arrays = module_state.split(net)
+        rounded = with_rounded_parameters(net, arrays)
+        assert rounded[named].dtype == jnp.bfloat16
+        y = net(inputs)
+        chex.assert_trees_all_equal(module_state.merge(graph, rounded)(inputs), y)
+        assert jax.tree.leaves(y)[0].dtype == jnp.bfloat16
 
 
 def test_parameters_are_rounded_once_where_nothing_trains():

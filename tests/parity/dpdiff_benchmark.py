@@ -23,7 +23,7 @@ import torch
 
 from jaxad import parallel
 from jaxad.bench._account import batch_of, random_like
-from jaxad.bench._dpdiff_programs import PROTOCOL, abstract_dpdiff
+from jaxad.bench._dpdiff_detectors import PROTOCOL, abstract_dpdiff
 from jaxad.config import TrainConfig
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width
 from jaxad.detectors.dpdiff.detector import DPDiff

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jaxad.bench._dpdiff_programs import abstract_dpdiff
+from jaxad.bench._dpdiff_detectors import abstract_dpdiff
 from jaxad.inference.predictor import Predictor
 from jaxad.inference.programs import NOISE_SEED
 from jaxad.nn import module_state

@@ -23,7 +23,7 @@ import jaxad
 from jaxad import parallel
 from jaxad.data.pixels import pixel_hash
 from jaxad.errors import CheckpointError, ConfigError, DataError, TrainingError
-from jaxad.features import Encoder, FeatureCache, LiveFeatures, SharedFeatures
+from jaxad.features import Encoder, FeatureCache, LastFeatures, LiveFeatures
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.progress import Reporter
 from jaxad.nn import module_state
@@ -314,7 +314,7 @@ def test_fits_share_features_in_memory_of_the_same_images_and_networks(parts, tr
         return build(cls, detector, source, **how)
 
     monkeypatch.setattr(FeatureCache, "build", classmethod(counted))
-    shared, count = SharedFeatures(), len(parts.train)
+    shared, count = LastFeatures(), len(parts.train)
 
     def fitted(name, source=parts.train, **changes):
         model, training = toy_model(**changes.pop("model", {})), toy_training(**changes)
@@ -327,8 +327,8 @@ def test_fits_share_features_in_memory_of_the_same_images_and_networks(parts, tr
     built.clear()
     fitted("fewer", parts.train.select(range(count - 1)))
     fitted("other blocks", model={"blocks": (1,)})
-    fitted("on disk", cache="disk")
-    fitted("again", seed=2)
+    fitted("on disk", model={"blocks": (1,)}, cache="disk")
+    fitted("again", model={"blocks": (1,)}, seed=2)
     assert built == [count - 1, count, count, count]
 
 

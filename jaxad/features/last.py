@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxad import parallel
 from jaxad.detector import Detector
 from jaxad.features.cache import FeatureCache, cache_identity
 from jaxad.types import Source
 
 
-class SharedFeatures:
+class LastFeatures:
     """The features that a training has kept in memory last: those on the same images, by the same networks, share them.
 
     Give one to several calls of `jaxad.fit`, such as those of several seeds. It holds the features of one source at a
@@ -27,10 +28,13 @@ class SharedFeatures:
             source: the images, all of them.
             build: called where the features at hand are of other images or another network.
         """
-        if self._last is None or self._last.identity != cache_identity(detector, source):
+        last = self._last
+        same = last is not None and last.identity == cache_identity(detector, source)
+        # All processes take part in encoding.
+        if last is None or not parallel.all_agree(same):
             self.clear()
-            self._last = build()
-        return self._last
+            self._last = last = build()
+        return last
 
     def clear(self) -> None:
         """Lets them go."""
