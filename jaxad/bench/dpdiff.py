@@ -174,11 +174,11 @@ def detector_plans(
 
 def _at_hand(train: TrainConfig, mesh: Mesh) -> TrainConfig:
     """The step of a config on the devices of a mesh that all share parameters, its micro-batch resolved."""
-    train = dataclasses.replace(train, fsdp=mesh.shape["fsdp"])
-    if train.micro_batch == "auto":
+    train, micro = dataclasses.replace(train, fsdp=mesh.shape["fsdp"]), train.micro_batch
+    if micro is None or micro == "auto":
         train = dataclasses.replace(train, micro_batch=None)
-    if train.micro_batch is not None:
-        train = with_micro_batch(train, train.micro_batch)
+    else:
+        train = with_micro_batch(train, micro)
     check_divides(train, mesh)
     return train
 
