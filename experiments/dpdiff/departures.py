@@ -42,7 +42,16 @@ COSINE: Settings = {**PAIR, "residual": "cosine"}
 VELOCITY: Settings = {**COSINE, "prediction": "v", "train_timesteps": (0, 400)}
 WEAK: Settings = {**VELOCITY, "start_timestep": 100}
 RETRIEVAL: Settings = {**WEAK, "precondition": "retrieval"}
-ALL: Settings = {**RETRIEVAL, "groups": 2, "image_score": "excess", "expected_share": 0.5}
+ALL: Settings = {
+    **RETRIEVAL,
+    "groups": 2,
+    # Two groups have twice the channels, which the network would take as its width.
+    "width": 384,
+    "tokens": 256,
+    "image_score": "excess",
+    "expected_share": 0.5,
+}
+"""As of the preset "retrieval", but for the size of images."""
 
 
 @dataclass(frozen=True)
