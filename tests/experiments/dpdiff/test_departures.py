@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from experiments.dpdiff.departures import ALL, ROWS, Departures, main, noise_share
+from experiments.dpdiff.departures import ROWS, Departures, main, noise_share
 from jaxad.config import DPDiffConfig
 from jaxad.testing import toy_model
 from jaxad.types import Features
@@ -35,7 +35,7 @@ def test_rows_are_settings_and_what_they_share_is_trained_above():
 def test_the_last_row_is_the_preset_retrieval_but_for_the_size_of_images():
     last = list(ROWS.values())[-1]
     assert last.like is not None
-    settings = {**(ROWS[last.like].trained or {}), **(last.judged or {}), **ALL}
+    settings = {**(ROWS[last.like].trained or {}), **(last.judged or {})}
     preset = DPDiffConfig.preset("retrieval")
     assert DPDiffConfig.preset("small", **settings, image_size=preset.image_size) == preset
 
