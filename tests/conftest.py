@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -79,6 +80,7 @@ SLOW = (
     "detectors/dpdiff/test_detector.py::test_means_of_levels",
     "detectors/dpdiff/test_detector.py::test_the_diffusion_loss_reaches",
     "detectors/dpdiff/test_detector.py::test_the_linear_denoiser_is_resumed_and_restored",
+    "detectors/dpdiff/test_detector.py::test_what_is_made_of_remembered_residuals",
     "detectors/dpdiff/test_detector.py::test_what_is_remembered_is_resumed_and_restored",
     "detectors/dpdiff/test_detector.py::test_the_noise_of_a_pair",
     "detectors/dpdiff/test_detector.py::test_training_begins_with_the",
@@ -91,7 +93,9 @@ SLOW = (
     "detectors/test_inp_former.py::test_the_decoder_mixes",
     "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[hvq-trans]",
     "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[inp-former]",
+    "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[rd4ad]",
     "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[uniad]",
+    "detectors/test_peers.py::test_gradients_reach_all_and_chance_is_of_the_key_alone[vitad]",
     "detectors/test_promptad.py::test_a_run_from_the_command_line",
     "detectors/vlmdiff/test_detector.py",
     "detectors/vlmdiff/test_internvl.py",
@@ -108,8 +112,10 @@ SLOW = (
     "parity/test_clipfusion.py::test_every_map_and_score[0",
     "parity/test_conv_backbones.py::test_real_efficientnet_lite[1",
     "parity/test_conv_backbones.py::test_real_efficientnet_lite[2",
+    "parity/test_dpdiff.py::test_loss_and_gradients[u-net]",
     "parity/test_hvq_trans.py::test_maps",
     "parity/test_inp_former.py::test_maps",
+    "parity/test_promptad.py::test_loss_gradients_and_what_is_told[equations-1]",
     "parity/test_rd4ad.py::test_maps",
     "serve/",
     "test_no_telemetry.py",
@@ -161,6 +167,14 @@ def pytest_collection_modifyitems(items):
 def real_data() -> Path:
     """Folder with `parts/` and `weights/`, described in its README."""
     return TEST_DATA
+
+
+@pytest.fixture
+def few_collected():
+    """Garbage collections look at what the test makes alone, and not at all that its worker has run before."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

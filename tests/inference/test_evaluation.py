@@ -271,6 +271,7 @@ def test_results_are_those_of_metrics_that_keep_all_in_whatever_order(order):
         }
 
 
+@pytest.mark.usefixtures("few_collected")
 def test_a_category_without_further_images_leaves_nothing_but_results():
     images = made(ORDERS["coming back"])
     states, held, values = None, [], []

@@ -59,6 +59,7 @@ def test_changed_settings_change_the_program(model):
     assert changed.score == fresh.score != first.score
 
 
+@pytest.mark.usefixtures("few_collected")
 def test_programs_go_with_their_detector():
     detector = toy_model()
     programs = weakref.ref(Predictor(detector, batch_size=2)._programs)

@@ -69,6 +69,7 @@ def test_checkpoints_are_read_where_their_column_is_drawn(test, trained):
     np.testing.assert_array_equal(made.rows[0][2], made.rows[0][3])
 
 
+@pytest.mark.usefixtures("few_collected")
 def test_of_those_that_are_loaded_for_a_sheet_one_at_a_time_is_there(test, monkeypatch):
     loaded = []
 

@@ -131,9 +131,9 @@ def test_a_pass_after_the_last_step_shows_how_far_it_is(parts, tmp_path):
             yield self.seen[what].append
 
     without, with_one = Counts(), Counts()
-    jaxad.fit(toy_model(), parts.train, toy_training(steps=1), workdir=tmp_path / "without", reporter=without)
-    model = toy_model(levels=(20, 600), sampling_steps=1)
-    jaxad.fit(model, parts.train, toy_training(steps=1), workdir=tmp_path / "with", reporter=with_one)
+    for name, reporter, changes in (("without", without, {}), ("with", with_one, {"levels": (20, 600)})):
+        model = toy_model(local_prototypes=0, global_prototypes=0, sampling_steps=1, **changes)
+        jaxad.fit(model, parts.train, toy_training(steps=1), workdir=tmp_path / name, reporter=reporter)
     total, *counts = with_one.seen["last pass"]
     assert sum(counts) == total == len(parts.train)
     assert "last pass" not in without.seen
@@ -306,7 +306,7 @@ def test_a_disk_cache_is_reused_for_the_same_images_and_network_only(parts, tmp_
     assert sum(calls) == 20
 
 
-def test_fits_share_features_in_memory_of_the_same_images_and_networks(parts, trained, tmp_path, monkeypatch):
+def test_fits_share_features_in_memory_of_the_same_images_and_networks(parts, tmp_path, monkeypatch):
     built, build = [], FeatureCache.build.__func__
 
     def counted(cls, detector, source, **how):
@@ -316,20 +316,39 @@ def test_fits_share_features_in_memory_of_the_same_images_and_networks(parts, tr
     monkeypatch.setattr(FeatureCache, "build", classmethod(counted))
     shared, count = LastFeatures(), len(parts.train)
 
-    def fitted(name, source=parts.train, **changes):
-        model, training = toy_model(**changes.pop("model", {})), toy_training(**changes)
-        return jaxad.fit(model, source, training, workdir=tmp_path / name, features=shared).model
+    def fitted(name, features=shared, **changes):
+        model, training = toy_model(local_prototypes=0, global_prototypes=0), toy_training(**{"steps": 2} | changes)
+        return jaxad.fit(model, parts.train, training, workdir=tmp_path / name, features=features).model
 
-    assert_bit_equal(fitted("first"), trained.model)
-    one = fitted("second", seed=1)
+    fitted("first")
+    second = fitted("second", seed=1)
     assert built == [count]
-    assert_bit_equal(one, jaxad.fit(toy_model(), parts.train, toy_training(seed=1), workdir=tmp_path / "alone").model)
-    built.clear()
-    fitted("fewer", parts.train.select(range(count - 1)))
-    fitted("other blocks", model={"blocks": (1,)})
-    fitted("on disk", model={"blocks": (1,)}, cache="disk")
-    fitted("again", model={"blocks": (1,)}, seed=2)
-    assert built == [count - 1, count, count, count]
+    assert_bit_equal(second, fitted("alone", None, seed=1))
+    # Features on disk let those in memory go.
+    fitted("on disk", steps=1, cache="disk")
+    fitted("again", steps=1)
+    assert built == [count] * 4
+
+
+def test_other_images_and_networks_have_features_of_their_own(parts):
+    shared, built = LastFeatures(), []
+
+    def asked(model, source):
+        def build():
+            built.append(len(source))
+            return FeatureCache.build(model, source)
+
+        return shared.of(model, source, build)
+
+    few = parts.train.select(range(3))
+    first = asked(toy_model(), few)
+    assert asked(toy_model(sampling_steps=2), few) is first
+    for model, source in ((toy_model(), few.select(range(2))), (toy_model(blocks=(0,)), few.select(range(2)))):
+        asked(model, source)
+    assert built == [3, 2, 2]
+    shared.clear()
+    asked(toy_model(blocks=(0,)), few.select(range(2)))
+    assert built == [3, 2, 2, 2]
 
 
 def test_a_damaged_disk_cache_is_named_and_built_anew(parts, tmp_path):
