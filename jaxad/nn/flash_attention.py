@@ -62,13 +62,13 @@ def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     Returns:
         [b n heads d] of the same type; elsewhere as `with_logits`.
     """
-    by_cudnn = functools.partial(_cudnn, causal=causal)
+    by_cudnn = functools.partial(cudnn_attention, causal=causal)
     pays = k.shape[1] >= LEAST_GPU_KEYS and q.dtype.itemsize == 2 and _divides_evenly(q)
     runs = pays and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
     return _on_each_device(by_cudnn)(q, k, v) if runs else with_logits(q, k, v, causal=causal)
 
 
-def _cudnn(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+def cudnn_attention(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     """cuDNN's kernel, whose gradient takes even numbers of tokens only: one more is added, which no query sees."""
     queries, keys = q.shape[1], k.shape[1]
     lengths: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def on_tpu(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     width = q.shape[-1]
     if k.shape[1] < LEAST_KEYS or (width > TPU_BLOCK and width % TPU_BLOCK) or not _divides_evenly(q):
         return with_logits(q, k, v, causal=causal)
-    return _on_each_device(functools.partial(_pallas, causal=causal))(q, k, v)
+    return _on_each_device(functools.partial(pallas_attention, causal=causal))(q, k, v)
 
 
 def _divides_evenly(q: Array) -> bool:
@@ -130,7 +130,7 @@ def _gpus_are_new_enough() -> bool:
     return all(int(str(gpu.compute_capability).split(".")[0]) >= OLDEST_GPU for gpu in gpus)
 
 
-def _pallas(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
+def pallas_attention(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
     """The kernel on the arrays of one device, which are filled up to whole blocks that no real query sees."""
     # Takes half a second to import, which programs for CPUs without large images need not pay.
     from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, SegmentIds, flash_attention

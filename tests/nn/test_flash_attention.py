@@ -74,7 +74,7 @@ def test_the_kernel_of_tpus_equals_xla(dtype, tolerance, causal):
     chex.assert_trees_all_close(as_float32, exact, atol=tolerance)
 
 
-@pytest.mark.parametrize(("attend", "kernel"), [("on_tpu", "_pallas"), ("on_cuda", "_cudnn")])
+@pytest.mark.parametrize(("attend", "kernel"), [("on_tpu", "pallas_attention"), ("on_cuda", "cudnn_attention")])
 def test_each_device_attends_within_its_own_images(monkeypatch, attend, kernel):
     """XLA stands in for the kernels, of which none can run on two devices at once here."""
     shapes = []
@@ -154,7 +154,7 @@ def test_images_that_do_not_divide_over_the_devices_are_left_to_the_compiler(mon
     assert "tpu_custom_call" in lowered("tpu", batch=4, mesh=mesh)
     assert "tpu_custom_call" not in lowered("tpu", batch=3, mesh=mesh)
     # Of a shape that nothing else has traced.
-    monkeypatch.setattr(flash_attention, "_cudnn", lambda *_, **__: pytest.fail("asks for cuDNN's kernel"))
+    monkeypatch.setattr(flash_attention, "cudnn_attention", lambda *_, **__: pytest.fail("asks for cuDNN's kernel"))
     monkeypatch.setattr(flash_attention, "_takes", lambda *_: True)
     assert "dot_general" in lowered("cuda", batch=5, mesh=mesh)
 
