@@ -16,7 +16,7 @@ from jax.interpreters import partial_eval
 from jaxad.bench._account import markdown
 from jaxad.bench._compiled import account
 from jaxad.bench._measured import latencies, most_held, planned_gb, spread
-from jaxad.bench._topologies import Topology, find_topology
+from jaxad.bench._topologies import Topology
 from jaxad.training.micro_batch import SHARE, UNTOLD
 from jaxad.training.step import bytes_refused
 
@@ -132,17 +132,14 @@ def largest_batch(gb: Callable[[int], float], limit: float, step: int) -> int:
     return low * step
 
 
-def print_plans(names: Sequence[str], plans: Callable[[Topology], Iterator[dict[str, Any]]]) -> None:
+def print_plans(topologies: Sequence[Topology], plans: Callable[[Topology], Iterator[dict[str, Any]]]) -> None:
     """Prints plans as they come, a line of JSON each, and at the end a table to stderr.
 
     Args:
-        names: of topologies; all are found before the first is compiled for.
+        topologies: to compile for, one after the other.
         plans: gives those of a topology.
-
-    Raises:
-        ConfigError: an unknown topology, or one whose compiler is not installed.
     """
-    topologies, rows = [find_topology(name) for name in names], []
+    rows = []
     try:
         for topology in topologies:
             for row in plans(topology):

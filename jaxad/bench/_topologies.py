@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -152,6 +153,15 @@ def find_topology(name: str) -> Topology:
     if found := _at_hand(chip, number):
         return Topology(name, chip, found, present=True)
     return Topology(name, chip, _gpus(name, chip, number))
+
+
+def find_topologies(names: Sequence[str]) -> list[Topology]:
+    """The topologies of those names, all found before anything is compiled for one.
+
+    Raises:
+        ConfigError: as `find_topology`.
+    """
+    return [find_topology(name) for name in names]
 
 
 def _at_hand(chip: Chip, number: int) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jaxad import metrics, parallel
 from jaxad.bench import benchmarks
 from jaxad.bench._plan import plan, print_plans
-from jaxad.bench._topologies import Topology
+from jaxad.bench._topologies import Topology, find_topologies
 from jaxad.bench.models import counted_operations, draw, fastest, peak_rate
 from jaxad.config import CLIPFusionConfig, CLIPFusionPreset, Precision
 from jaxad.detectors.clipfusion.detector import MEMORIES, CLIPFusion
@@ -210,7 +210,10 @@ def main(
         raise ConfigError("\n  ".join(problems))
     if topology:
         low: Precision = "bfloat16" if dtype == "auto" else dtype
-        print_plans(topology, lambda each: clipfusion_plans(each, settings(preset, size, low), size, shots, batch_size))
+        topologies = find_topologies(topology)
+        print_plans(
+            topologies, lambda each: clipfusion_plans(each, settings(preset, size, low), size, shots, batch_size)
+        )
         return
     rows = clipfusion_benchmark(shots, preset=preset, size=size, dtype=dtype, batch=batch_size, count_only=count_only)
     for row in rows:

@@ -34,7 +34,7 @@ from jaxad.bench._detector_speed import (
 )
 from jaxad.bench._dpdiff_detectors import PRESETS, PROTOCOL, BackboneName, Preset, abstract_dpdiff, drawn_dpdiff
 from jaxad.bench._plan import largest_batch, limit_gb, plan, print_plans
-from jaxad.bench._topologies import Topology, find_topology
+from jaxad.bench._topologies import Topology, find_topologies
 from jaxad.bench.models import peak_rate
 from jaxad.config import TrainConfig, from_json
 from jaxad.config.training import up_to_date
@@ -230,8 +230,7 @@ def main(
     _check(topology, programs, batch_size, training_batch_size, checkpoint, largest, seconds, dtype, given)
     preset = preset or "paper"
     # Before anything is loaded; and TPUs' compiler must be found before jax looks for devices.
-    for name in topology:
-        find_topology(name)
+    topologies = find_topologies(topology)
     if checkpoint is None:
         name, protocol, train = backbone or PRESETS[preset], PROTOCOL, TrainConfig.preset(preset)
         kind: Any = dtype if dtype != "auto" else "bfloat16" if topology else compute_dtype(dtype)
@@ -257,7 +256,7 @@ def main(
     if topology:
         shared |= {"batch_sizes": batch_size or (64,), "largest": largest, "filled": filled}
         shared["about"] = {**about, "dtype": kind}
-        print_plans(topology, lambda each: detector_plans(each, detector, train, **shared))
+        print_plans(topologies, lambda each: detector_plans(each, detector, train, **shared))
         return
     timed: Any = {**shared, "batch_sizes": batch_size or BATCHES, "seconds": seconds}
     rows = []

@@ -37,6 +37,7 @@ from jaxad.bench._account import (
     speed,
 )
 from jaxad.bench._plan import print_plans
+from jaxad.bench._topologies import find_topologies
 from jaxad.bench._vlmdiff_networks import Size, abstract_first_stage, abstract_vlmdiff, compilable, features
 from jaxad.bench._vlmdiff_plans import PROTOCOL, Planned, Program, predicting, steps_of, training, vlmdiff_plans
 from jaxad.config import FirstStageTrainConfig, TrainConfig, VLMDiffConfig
@@ -301,7 +302,9 @@ def main(
         again = "on" in remat
         plan_options: Any = {"programs": programs, "batch_size": batch_size, "dtype": dtype, "size": size}
         plan_options["first_moment"] = first_moment
-        print_plans(topology, lambda each: vlmdiff_plans(each, micro_batches, remat=again, **plan_options))
+        print_plans(
+            find_topologies(topology), lambda each: vlmdiff_plans(each, micro_batches, remat=again, **plan_options)
+        )
         return
     # If jax runs already, its devices will have to do.
     with contextlib.suppress(RuntimeError):
