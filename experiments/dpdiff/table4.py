@@ -7,12 +7,14 @@ Expected: 101 images per second for DPDiff-AD on an RTX 4090, between Dinomaly (
 They are those of other code on another machine, so that the relations count; that they hardly differ between the data
 sets is a property of the programs, which see images of one size: here one row stands for all. "program" is the network
 alone, "from files" with reading and resizing JPEGs of 1024 pixels. DDAD and TransFusion are not built here. Rows
-without a published rate are further detectors of this library; those that remember images have seen two dozen. `jaxad
-bench dpdiff` has more of the same, of any checkpoint, and for accelerators that are not there.
+without a published rate are further detectors of this library; those that remember images have seen two dozen. With
+--topology rtx4090:1 rates are what a plan for that card allows at most. `jaxad bench dpdiff` has more of the same, of
+any checkpoint.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,8 @@ import tyro
 
 from jaxad import data, parallel
 from jaxad.bench._detector_speed import prediction_speed
+from jaxad.bench._topologies import Topology, find_topologies
+from jaxad.bench.dpdiff import detector_plans
 from jaxad.detector import Remembers, detectors
 from jaxad.io.atomic import write_whole
 from jaxad.io.json_files import json_text
@@ -59,6 +63,8 @@ Name = Literal[
     "patch bank",
 ]
 FILE = "speed.json"
+PLANNED = "bfloat16"
+"""Compute type of plans."""
 
 
 @dataclass(frozen=True)
@@ -79,38 +85,66 @@ class Table4:
     """Images at once."""
     seconds: float = 10.0
     """Of each measurement, about."""
+    topology: tuple[str, ...] = ()
+    """Plan for these accelerators, which need not be there, instead: rtx4090:1, h100:1. Rates are then at most."""
 
 
 def main(options: Table4) -> dict[str, dict[str, Any]]:
-    """Prints images per second beside the published ones; returns what was measured by row."""
+    """Prints images per second beside the published ones; returns what was measured by row.
+
+    Raises:
+        ConfigError: an unknown topology, or one whose compiler is not installed.
+    """
+    topologies = find_topologies(options.topology)
     found: dict[str, dict[str, Any]] = {}
-    print(f"{'row':12} {'program':>10} {'from files':>10} {'published':>10}")
+    heads = options.topology or ("program", "from files")
+    print(f"{'row':12} " + " ".join(f"{head:>10}" for head in (*heads, "published")))
     for name in options.rows:
-        kind, preset = ROWS[name]
-        if kind == "vlmdiff" and options.stable_diffusion is None:
+        detector = _created(name, options)
+        if detector is None:
             print(f"{name}: left out; give its Stable Diffusion with --stable-diffusion", flush=True)
             continue
-        cls = detectors.get(kind)
-        changes: dict[str, Any] = {} if options.image_size is None else {"image_size": options.image_size}
-        if kind == "vlmdiff":
-            changes["stable_diffusion"] = options.stable_diffusion
-        # No untrained transformer is the ResNet-50 that DiAD compares features of.
-        if kind != "vlmdiff" or not options.backbone.startswith("random:"):
-            changes["backbone"] = options.backbone
-        detector = cls.create(cls.config_class.preset(preset, **changes), key=jax.random.key(0))
-        if isinstance(detector, Remembers):
-            with TemporaryDirectory() as folder:
-                detector.remember(data.load(f"folder:{make_parts(Path(folder) / 'parts')}").train)
+        if topologies:
+            found[name] = {each.name: _planned(detector, each, options.batch_size) for each in topologies}
+            rates = [row["images_per_second"] if row["fits"] else math.nan for row in found[name].values()]
         else:
-            detector.categories = ("part",)
-        how = (options.batch_size, parallel.make_mesh(), options.seconds)
-        found[name] = prediction_speed(detector, cls.protocol, *how)
-        ours = (found[name][key] for key in ("images_per_second", "end_to_end_images_per_second"))
+            how = (options.batch_size, parallel.make_mesh(), options.seconds)
+            found[name] = prediction_speed(detector, detector.protocol, *how)
+            rates = [found[name][key] for key in ("images_per_second", "end_to_end_images_per_second")]
         published = f"{PUBLISHED[name]:10.1f}" if name in PUBLISHED else f"{'-':>10}"
-        print(f"{name:12} " + " ".join(f"{rate:10.1f}" for rate in ours), published, flush=True)
+        print(f"{name:12} " + " ".join(f"{rate:10.1f}" for rate in rates), published, flush=True)
         record = {"rows": found, "batch_size": options.batch_size, "versions": versions()}
         write_whole(options.out / FILE, json_text(record, indent=1) + "\n")
     return found
+
+
+def _created(name: Name, options: Table4) -> Any:
+    """The detector of a row, which has seen what it remembers; None where its networks are not given."""
+    kind, preset = ROWS[name]
+    if kind == "vlmdiff" and options.stable_diffusion is None:
+        return None
+    cls = detectors.get(kind)
+    changes: dict[str, Any] = {} if options.image_size is None else {"image_size": options.image_size}
+    if options.topology:
+        changes["precision"] = PLANNED
+    if kind == "vlmdiff":
+        changes["stable_diffusion"] = options.stable_diffusion
+    # No untrained transformer is the ResNet-50 that DiAD compares features of.
+    if kind != "vlmdiff" or not options.backbone.startswith("random:"):
+        changes["backbone"] = options.backbone
+    detector = cls.create(cls.config_class.preset(preset, **changes), key=jax.random.key(0))
+    if isinstance(detector, Remembers):
+        with TemporaryDirectory() as folder:
+            detector.remember(data.load(f"folder:{make_parts(Path(folder) / 'parts')}").train)
+    else:
+        detector.categories = ("part",)
+    return detector
+
+
+def _planned(detector: Any, topology: Topology, batch_size: int) -> dict[str, Any]:
+    how: Any = {"programs": ("prediction",), "batch_sizes": (batch_size,), "protocol": detector.protocol}
+    (row,) = detector_plans(topology, detector, None, about={"dtype": PLANNED}, filled=lambda: detector, **how)
+    return row
 
 
 if __name__ == "__main__":

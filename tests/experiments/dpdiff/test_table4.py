@@ -17,7 +17,7 @@ def test_no_untrained_transformer_takes_the_place_of_the_resnet_of_diad(backbone
 
     def create(config, key):
         made[type(config).__name__] = config
-        return SimpleNamespace()
+        return SimpleNamespace(protocol="exact-256")
 
     def known(name):
         cls = get(name)
@@ -50,3 +50,25 @@ def test_detectors_without_a_published_rate_are_timed_beside_the_others(tmp_path
     assert judged == {"dinomaly": ("part",), "padim": ("disc", "tile"), "patch-bank": ("disc", "tile")}
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[-1] for line in lines] == ["126.9", "-", "-"]
+
+
+def test_plans_for_accelerators_stand_in_place_of_times(tmp_path, monkeypatch, capsys):
+    planned = []
+
+    def plans(topology, detector, train, *, about, filled, programs, batch_sizes, protocol):
+        planned.append((topology.name, detector.config.precision, train, about, filled() is detector, programs))
+        yield {"images_per_second": 70.0, "fits": topology.name == "h100:1", "batch_size": batch_sizes[0]}
+
+    named = [SimpleNamespace(name=name) for name in ("h100:1", "rtx4090:1")]
+    monkeypatch.setattr(table4, "find_topologies", lambda names: [each for each in named if each.name in names])
+    monkeypatch.setattr(table4, "detector_plans", plans)
+    monkeypatch.setattr(table4, "prediction_speed", lambda *_: pytest.fail("times what it was to plan"))
+    asked = table4.Table4(tmp_path, ("Dinomaly",), "random:48x12", image_size=28, topology=("h100:1", "rtx4090:1"))
+    found = table4.main(asked)["Dinomaly"]
+    assert {name: row["batch_size"] for name, row in found.items()} == {"h100:1": 64, "rtx4090:1": 64}
+    common = ("bfloat16", None, {"dtype": "bfloat16"}, True, ("prediction",))
+    assert planned == [("h100:1", *common), ("rtx4090:1", *common)]
+    head, line = (text.split() for text in capsys.readouterr().out.splitlines())
+    assert head == ["row", "h100:1", "rtx4090:1", "published"]
+    # What does not fit has no rate.
+    assert line == ["Dinomaly", "70.0", "nan", "126.9"]
