@@ -42,9 +42,9 @@ def filled_up(kernel: Attention, width: int) -> Attention:
     return attend
 
 
-def with_gradients(attend: Attention) -> Callable[[Array, Array, Array], tuple[Array, Array, Array]]:
-    """Gradients of the sum of what is attended to."""
-    return jax.grad(lambda q, k, v: attend(q, k, v).astype(jnp.float32).sum(), (0, 1, 2))
+def with_gradients(attend: Attention) -> Callable[[Array, Array, Array, Array], tuple[Array, Array, Array]]:
+    """Gradients of queries, keys and values, given that of what is attended to."""
+    return lambda q, k, v, given: jax.vjp(attend, q, k, v)[1](given)
 
 
 def ways(platform: str, width: int) -> dict[str, Attention]:
@@ -57,18 +57,18 @@ def ways(platform: str, width: int) -> dict[str, Attention]:
 def row(topology: Topology, images: int, tokens: int, width: int, way: str, *, gradients: bool) -> list[object]:
     """GB that a way moves and holds, or that its kernel refuses heads of that width."""
     attend = ways(topology.chip.platform, width)[way]
-    inner = with_gradients(attend) if gradients else attend
+    inner: Callable[..., object] = with_gradients(attend) if gradients else attend
 
-    def layer(q: Array, k: Array, v: Array) -> object:
+    def layer(*arrays: Array) -> object:
         # As a network has them, heads side by side.
-        outputs = inner(*(x.reshape(images, tokens, HEADS, width) for x in (q, k, v)))
+        outputs = inner(*(x.reshape(images, tokens, HEADS, width) for x in arrays))
         return jax.tree.map(lambda y: y.reshape(images, tokens, HEADS * width), outputs)
 
     where = NamedSharding(topology.mesh(), PartitionSpec())
     x = jax.ShapeDtypeStruct((images, tokens, HEADS * width), jnp.bfloat16, sharding=where)
     about = [topology.name, images, tokens, width, "with gradients" if gradients else "forward", way]
     try:
-        traced = jax.jit(layer).trace(x, x, x)
+        traced = jax.jit(layer).trace(*[x] * (4 if gradients else 3))
     except NotImplementedError:
         return [*about, "refused", "", ""]
     found = plan(traced, topology, images=images, prepare=lambda: lambda: None)

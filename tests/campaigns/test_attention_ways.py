@@ -11,11 +11,11 @@ from jaxad.nn.flash_attention import with_logits
 from tests.campaigns.attention_ways import filled_up, ways, with_gradients
 
 
-@pytest.mark.parametrize("change", [lambda attend: attend, with_gradients], ids=["forward", "with gradients"])
-def test_heads_filled_up_with_zeros_attend_as_they_are(change):
-    q, k, v = np.random.default_rng(0).normal(size=(3, 2, 7, 2, 5)).astype(np.float32)
+@pytest.mark.parametrize(("change", "number"), [(lambda attend: attend, 3), (with_gradients, 4)])
+def test_heads_filled_up_with_zeros_attend_as_they_are(change, number):
+    arrays = np.random.default_rng(0).normal(size=(number, 2, 7, 2, 5)).astype(np.float32)
     kernel = functools.partial(with_logits, causal=False)
-    expected, found = (jax.jit(change(attend))(q, k, v) for attend in (kernel, filled_up(kernel, 16)))
+    expected, found = (jax.jit(change(attend))(*arrays) for attend in (kernel, filled_up(kernel, 16)))
     chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
