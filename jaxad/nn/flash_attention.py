@@ -69,7 +69,19 @@ def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
 
 
 def cudnn_attention(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """cuDNN's kernel, whose gradient takes even numbers of tokens only: one more is added, which no query sees."""
+    """cuDNN's kernel, whose gradient takes even numbers of tokens only: one more is added, which no query sees.
+
+    Args:
+        q: [b n heads d] of 16 bits, d a multiple of 8 up to 128.
+        k, v: [b k heads d] of the same type.
+        causal: whether position i sees only the keys 0 to i.
+
+    Returns:
+        [b n heads d] of the same type.
+
+    Raises:
+        NotImplementedError, RuntimeError, ValueError: cuDNN is not here, or does not take such arrays.
+    """
     queries, keys = q.shape[1], k.shape[1]
     lengths: dict[str, Any] = {}
     if queries % 2 or keys % 2:
@@ -131,7 +143,16 @@ def _gpus_are_new_enough() -> bool:
 
 
 def pallas_attention(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
-    """The kernel on the arrays of one device, which are filled up to whole blocks that no real query sees."""
+    """Pallas' kernel on the arrays of one device, whose tokens are filled up to whole blocks that no real query sees.
+
+    Args:
+        q: [b n heads d] of floats, any d; `on_tpu` says which it is asked for.
+        k, v: [b k heads d] of the same type.
+        causal: whether position i sees only the keys 0 to i.
+
+    Returns:
+        [b n heads d] of the same type.
+    """
     # Takes half a second to import, which programs for CPUs without large images need not pay.
     from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, SegmentIds, flash_attention
 

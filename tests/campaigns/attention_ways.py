@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxad.bench._account import markdown
 from jaxad.bench._plan import plan
-from jaxad.bench._topologies import Topology, find_topology
+from jaxad.bench._topologies import Topology, find_topologies
 from jaxad.nn.flash_attention import cudnn_attention, pallas_attention, with_logits
 from jaxad.types import Array
 
@@ -79,7 +79,7 @@ def main() -> None:
     """Prints a table, a line for each way."""
     rows = [
         row(topology, *layer, way, gradients=gradients)
-        for topology in map(find_topology, TOPOLOGIES)
+        for topology in find_topologies(TOPOLOGIES)
         for layer in CLIPFUSION + VLMDIFF
         for gradients in (False, True)
         for way in ways(topology.chip.platform, layer[-1])
