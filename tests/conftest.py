@@ -21,11 +21,17 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxad-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers share the processors, and threads of torch in each would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 import hypothesis
 import pytest
+
+# Traces are made of millions of objects that live on, so that looking through them often finds next to nothing.
+gc.set_threshold(200_000, 20, 20)
 
 # A busy machine must not fail a test for being slow.
 hypothesis.settings.register_profile("jaxad", deadline=None)
