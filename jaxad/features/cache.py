@@ -42,6 +42,11 @@ class FeatureCache:
         """Size of the cache."""
         return sum(array.nbytes for array in jax.tree.leaves(self.arrays))
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether its arrays are those of files."""
+        return any(isinstance(array, np.memmap) for array in jax.tree.leaves(self.arrays))
+
     def abstract(self, images: int) -> Features:
         """Shapes and types of so many images' features as they are kept."""
         return jax.tree.map(lambda array: jax.ShapeDtypeStruct((images, *array.shape[1:]), array.dtype), self.arrays)
@@ -94,8 +99,8 @@ class FeatureCache:
         """
         identity = cache_identity(detector, source)
         spec = abstract(detector)
-        if folder is not None and parallel.all_agree(_is_whole(folder, identity, spec, warn)):
-            return cls._open(folder, identity, spec)
+        if folder is not None and (found := cls._found(folder, identity, spec, warn)) is not None:
+            return found
         # All processes take part in encoding; on the disk they share, one writes.
         writes = folder is None or parallel.is_main_process()
         if folder is not None and writes:
@@ -122,6 +127,46 @@ class FeatureCache:
             write_manifest(folder, (f"{number}.npy" for number in range(len(arrays))), identity=identity)
         parallel.wait_for_others("features written")
         return cls._open(folder, identity, spec)
+
+    @classmethod
+    def find(
+        cls, detector: Detector, source: Source, folder: Path, warn: Callable[[Sequence[str]], None]
+    ) -> FeatureCache | None:
+        """The finished cache of these images and this network in a folder, every byte as it was written, in memory.
+
+        Args:
+            detector: its `encode` and frozen networks.
+            source: the images, all held.
+            folder: where a cache may be; that of a run is `features`.
+            warn: told of a damaged cache.
+
+        Returns:
+            The cache; None where there is none, or not in all processes.
+        """
+        found = cls._found(folder, cache_identity(detector, source), abstract(detector), warn)
+        return found and cls(jax.tree.map(np.array, found.arrays), found.identity)
+
+    def save(self, folder: Path) -> None:
+        """Writes the cache to a folder, where `find` and `build` look; one process does, for all that share it.
+
+        Raises:
+            DataError: the folder's disk has too little room; says how much is needed.
+            OSError: the folder cannot be written.
+        """
+        if parallel.is_main_process():
+            _clear(folder, self.bytes)
+            leaves = jax.tree.leaves(self.arrays)
+            for number, array in enumerate(leaves):
+                np.save(folder / f"{number}.npy", array)
+            write_manifest(folder, (f"{number}.npy" for number in range(len(leaves))), identity=self.identity)
+
+    @classmethod
+    def _found(
+        cls, folder: Path, identity: str, spec: Features, warn: Callable[[Sequence[str]], None]
+    ) -> FeatureCache | None:
+        return (
+            cls._open(folder, identity, spec) if parallel.all_agree(_is_whole(folder, identity, spec, warn)) else None
+        )
 
     @classmethod
     def _open(cls, folder: Path, identity: str, spec: Features) -> FeatureCache:

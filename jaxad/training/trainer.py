@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from jaxad.config import TrainConfig, to_json
 from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
-from jaxad.errors import ConfigError
+from jaxad.errors import ConfigError, DataError
 from jaxad.features import Encoder, FeatureCache, LastFeatures, LiveFeatures, Progress
 from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.checkpoint_writer import CheckpointWriter
@@ -32,6 +33,8 @@ from jaxad.types import Features, Source
 
 ENCODED = 32
 """Images that frozen networks see at once, at most."""
+FOLDER = "features"
+"""Below the workdir: features that are kept on disk, or those in memory as long as the run can be resumed."""
 
 
 def train(
@@ -62,9 +65,13 @@ def train(
     detector.learn_names(source)
     config = _with_micro_batch(detector, config, run, writer.latest)
     _move_to_host(detector)
-    cached = features if isinstance(features, FeatureCache) else _features(detector, source, config, run, features)
     meta = {**meta, "micro_batch": config.batch_size}
-    return _train(detector, source, cached, config, run, writer, meta, watch)
+    if isinstance(features, FeatureCache):
+        return _train(detector, source, features, config, run, writer, meta, watch)
+    made = _features(detector, source, config, run, features)
+    trained, rate = _train(detector, source, made, config, run, writer, meta, watch)
+    _let_go(made, run)
+    return trained, rate
 
 
 def _train(
@@ -188,13 +195,34 @@ def _features(
     if where == "off":
         run.reporter.say(f"{len(source)} images; features are computed anew at every step (cache = off)")
         return LiveFeatures(encoder, source)
-    folder = run.workdir / "features" if where == "disk" else None
+    folder = run.workdir / FOLDER
 
     def build() -> FeatureCache:
         run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
         with run.reporter.images("features", len(source)) as progress:
             return FeatureCache.build(
-                detector, source, folder=folder, encoder=encoder, progress=progress, warn=run.reporter.warn
+                detector,
+                source,
+                folder=folder if where == "disk" else None,
+                encoder=encoder,
+                progress=progress,
+                warn=run.reporter.warn,
             )
 
-    return build() if shared is None or where != "memory" else shared.of(detector, source, build)
+    if where == "disk":
+        return build()
+    found = FeatureCache.find(detector, source, folder, run.reporter.warn)
+    take = build if found is None else lambda: found
+    features = take() if shared is None else shared.of(detector, source, take)
+    if found is None:
+        try:
+            features.save(folder)
+        except (DataError, OSError) as error:
+            run.reporter.warn([f"{error}; a run that is resumed computes them anew"])
+    return features
+
+
+def _let_go(features: FeatureCache | LiveFeatures, run: Place) -> None:
+    """Removes what a run that ended has on disk of the features that it had in memory."""
+    if isinstance(features, FeatureCache) and not features.on_disk and parallel.is_main_process():
+        shutil.rmtree(run.workdir / FOLDER, ignore_errors=True)

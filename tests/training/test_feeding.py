@@ -1,5 +1,7 @@
 """Every way that features take to a training step brings the same arrays in the same layout."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,18 +88,61 @@ def test_a_run_is_the_same_wherever_its_features_are(parts, trained, tmp_path, m
     assert_bit_equal(run.model, trained.model)
 
 
-@pytest.mark.parametrize(("where", "images"), [("disk", 0), ("memory", 14)])
+@pytest.mark.parametrize("where", ["disk", "memory"])
 def test_resuming_encodes_nothing_twice_and_takes_statistics_from_the_checkpoint(
-    parts, trained, tmp_path, monkeypatch, where, images
+    parts, trained, tmp_path, monkeypatch, where
 ):
     again = {"workdir": tmp_path / "run", "holdout": parts.holdout}
     with pytest.raises(Stopped):
         jaxad.fit(toy_model(), parts.train, toy_training(cache=where), reporter=StopAt(7), **again)
-    encoded, stream = [], Encoder._batches
-    monkeypatch.setattr(Encoder, "_batches", lambda *a: (encoded.extend(b.records) or (d, b) for d, b in stream(*a)))
+    encoded = encoded_from_now(monkeypatch)
     monkeypatch.setattr(jaxad.DPDiff, "prepare", lambda self, features: pytest.fail("computed again"))
     resumed = jaxad.fit(toy_model(), parts.train, toy_training(cache=where), **again)
-    assert len(encoded) == images
+    assert not encoded
+    assert_bit_equal(resumed.model, trained.model)
+    assert (tmp_path / "run/features").exists() == (where == "disk"), "of those in memory nothing is left"
+
+
+def encoded_from_now(monkeypatch):
+    """Gets the records of all images that are encoded."""
+    encoded, stream = [], Encoder._batches
+    monkeypatch.setattr(Encoder, "_batches", lambda *a: (encoded.extend(b.records) or (d, b) for d, b in stream(*a)))
+    return encoded
+
+
+class Telling(StopAt):
+    """Keeps what it warns of."""
+
+    def __init__(self, step):
+        super().__init__(step)
+        self.told = []
+
+    def warn(self, texts):
+        self.told.extend(texts)
+
+
+@pytest.mark.parametrize("fault", ["no room", "not writable", "damaged"])
+def test_features_in_memory_without_a_whole_copy_are_computed_again(parts, trained, tmp_path, monkeypatch, fault):
+    again, folder = {"workdir": tmp_path / "run", "holdout": parts.holdout}, tmp_path / "run/features"
+    usage = shutil.disk_usage
+    if fault == "no room":
+        full = lambda place: usage(place)._replace(free=0) if place == folder else usage(place)  # noqa: E731
+        monkeypatch.setattr(shutil, "disk_usage", full)
+    elif fault == "not writable":
+        folder.parent.mkdir()
+        folder.write_text("a file of that name")
+    first, second = Telling(7), Telling(-1)
+    with pytest.raises(Stopped):
+        jaxad.fit(toy_model(), parts.train, toy_training(), reporter=first, **again)
+    if fault == "damaged":
+        (folder / "0.npy").write_bytes((folder / "0.npy").read_bytes()[:-1] + b"?")
+    assert [text.split(";")[-1] for text in first.told] == [" a run that is resumed computes them anew"] * (
+        fault != "damaged"
+    )
+    encoded = encoded_from_now(monkeypatch)
+    resumed = jaxad.fit(toy_model(), parts.train, toy_training(), reporter=second, **again)
+    assert len(encoded) == len(parts.train)
+    assert "anew" in " ".join(second.told)
     assert_bit_equal(resumed.model, trained.model)
 
 
