@@ -23,8 +23,9 @@ HERE = Path(__file__).parent
 PAGE, ROWS = HERE / "accelerator-plans.json", HERE / "accelerator-plans.jsonl"
 CHIPS = ("v5e:1x1", "v5e:2x4", "v5p:2x2x1", "h100:1", "h100:8", "h200:1", "a100:1")
 ONE = ("v5e:1x1", "h100:1", "h200:1", "a100:1")
-"""Single chips: the largest training step that fits is looked for, which compiles it four times, and predictions that
-need no more are planned."""
+"""Single chips, for predictions that need no more."""
+SEVERAL = {"v5e:2x4": 8, "v5p:2x2x1": 4, "h100:8": 8}
+"""The others, and how many they are."""
 SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 --remat", "--backbone dino-base-8")
 DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
 """VLMDiff's commands as its guide has them, on one card of 24 GB."""
@@ -34,8 +35,11 @@ COLUMNS += ["GB moved", "least ms", "bound by", "images/s at most", "largest flo
 
 def commands() -> list[str]:
     """All command lines, without `jaxad bench`."""
-    found = [f"dpdiff --topology {chip}{' --largest' if chip in ONE else ''}" for chip in CHIPS]
+    # The largest step that fits is looked for, which compiles four or more.
+    found = [f"dpdiff --topology {chip} --largest" for chip in CHIPS]
     found += [f"dpdiff --topology {chip} {size}" for chip in CHIPS for size in SIZES]
+    # Its step does not fit without.
+    found += ["dpdiff --topology v5e:1x1 --backbone dino-base-8 --remat"]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
     trained = (
         ("h100:1", "1 4 12"),
@@ -52,7 +56,8 @@ def commands() -> list[str]:
     found += [f"{vlmdiff} {chip} --programs prediction --batch-size 4" for chip in ("h100:8", "v5e:2x4")]
     found += [f"{vlmdiff} v5p:2x2x1 --programs prediction --batch-size 8"]
     found += [f"{vlmdiff} rtx4090:1 --programs {program}" for program in DEFAULTS]
-    return found + [f"clipfusion --topology {chip} --shots 0 4" for chip in ONE]
+    found += [f"clipfusion --topology {chip} --shots 0 4" for chip in ONE]
+    return found + [f"clipfusion --topology {chip} --shots 0 4 --batch-size {n}" for chip, n in SEVERAL.items()]
 
 
 def done() -> dict[str, list[dict]]:

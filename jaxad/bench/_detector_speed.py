@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -30,7 +29,7 @@ from jaxad.inference.predictor import Predictor
 from jaxad.nn import module_state
 from jaxad.training.micro_batch import check_divides, memory_of, resolved
 from jaxad.training.step import DetectorTrainer, step_bytes
-from jaxad.types import Batch, Features, Record
+from jaxad.types import Batch, Record
 
 FILES = {1024: (16, 16)}
 """Side of the images on disk, as `jaxad.bench.input.cases` takes it; they are JPEGs."""
@@ -72,7 +71,7 @@ def training_speed(detector: Detector, config: TrainConfig, mesh: Mesh, seconds:
     images = config.batch_size * config.accumulate
     needs = partial(step_bytes, detector, mesh=mesh)
     config = resolved(config, needs, devices=mesh.size, memory=memory_of(mesh))
-    trainer, shapes = DetectorTrainer(detector, config, mesh), features_like(detector, images)
+    trainer, shapes = DetectorTrainer(detector, config, mesh), abstract_features(detector, images)
     traced, program, compile_seconds = compiled(lambda: trainer.trace(shapes))
     row = {"compile_seconds": compile_seconds, "gb": planned_gb(program), "tflop": matrix_operations(traced) / 1e12}
     step = steps(trainer)
@@ -120,17 +119,8 @@ def training_step(detector: Detector, config: TrainConfig, mesh: Mesh) -> jax.st
         ConfigError: a batch that does not divide over the devices.
     """
     check_divides(config, mesh)
-    features = features_like(detector, config.batch_size * config.accumulate)
+    features = abstract_features(detector, config.batch_size * config.accumulate)
     return DetectorTrainer(module_state.without_arrays(detector), config, mesh).trace(features)
-
-
-def features_like(detector: Detector, images: int) -> Features:
-    """Shapes of what the training step is about for so many images: those of the cache, widened to float32."""
-    wide = jax.ShapeDtypeStruct
-    return jax.tree.map(
-        lambda leaf: wide(leaf.shape, jnp.float32) if leaf.dtype == jnp.float16 else leaf,
-        abstract_features(detector, images),
-    )
 
 
 def images_like(detector: Detector, images: int, *, training: bool) -> Batch:

@@ -23,7 +23,6 @@ from jaxad import parallel
 from jaxad.bench import benchmarks
 from jaxad.bench._account import markdown, random_like
 from jaxad.bench._detector_speed import (
-    features_like,
     images_like,
     known,
     prediction,
@@ -40,6 +39,7 @@ from jaxad.config import TrainConfig, from_json
 from jaxad.config.training import up_to_date
 from jaxad.detector import Detector, Trainable
 from jaxad.errors import ConfigError
+from jaxad.features import abstract_features
 from jaxad.inference.checkpoint import read_config, restore
 from jaxad.inference.predictor import Predictor
 from jaxad.nn.precision import compute_dtype
@@ -150,7 +150,7 @@ def detector_plans(
 
     def training(config: TrainConfig, images: int) -> Any:
         step = steps(DetectorTrainer(filled(), config, mesh))
-        features = parallel.shard_batch(random_like(features_like(detector, images)), mesh)
+        features = parallel.shard_batch(random_like(abstract_features(detector, images)), mesh)
         return lambda: step(features)
 
     def planned(config: TrainConfig) -> dict[str, Any]:

@@ -164,10 +164,12 @@ class Attention(nnx.Module):
         options: dict[str, Any] = {"indices_are_sorted": True, "unique_indices": True}
         keys = memory[0].at[rows, :, :, places].set(turned(key, by)[:, 0], **options)
         values = memory[1].at[rows, :, places].set(value[:, 0], **options)
-        grouped = turned(query, by).reshape(len(x), *self.split) * self.config.head_width**-0.5
-        logits = jnp.einsum("bkgd,bkdn->bkgn", grouped, keys, preferred_element_type=jnp.float32)
+        grouped = turned(query, by).reshape(len(x), *self.split)
+        # Logits are written as the keys are, and widened as the softmax reads them.
+        logits = jnp.einsum("bkgd,bkdn->bkgn", grouped, keys, preferred_element_type=keys.dtype)
+        scaled = logits.astype(jnp.float32) * self.config.head_width**-0.5
         seen = jnp.arange(keys.shape[3])[None] <= places[:, None]
-        weights = softmax(jnp.where(seen[:, None, None], logits, -jnp.inf), values.dtype)
+        weights = softmax(jnp.where(seen[:, None, None], scaled, -jnp.inf), values.dtype)
         mixed = jnp.einsum("bkgn,bknd->bkgd", weights, values, preferred_element_type=jnp.float32)
         return few_rows(self.out, shared_rows(mixed.reshape(len(x), 1, -1))), (keys, values)
 
