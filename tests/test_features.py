@@ -1,10 +1,11 @@
-"""Feature caches on disk that are not what they say are made anew."""
+"""Feature caches on disk that are not what they say are made anew; encoding works ahead."""
 
 import jax
 import numpy as np
 import pytest
 
-from jaxad.features import FeatureCache
+from jaxad import parallel
+from jaxad.features import Encoder, FeatureCache
 from jaxad.testing import toy_model
 
 
@@ -20,3 +21,16 @@ def test_a_damaged_cache_is_made_anew(parts, tmp_path, damage):
     again = FeatureCache.build(model, source, folder=tmp_path)[np.arange(len(source))]
     for one, other in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("way", ["stream", "kept"])
+def test_the_next_batch_is_under_way_while_one_is_fetched(parts, monkeypatch, way):
+    """Devices would wait for the host, and the host for them, if each batch were fetched as soon as it is asked for."""
+    encoder, events = Encoder(toy_model(), batch_size=4), []
+    name, to_host = "_encode" if way == "stream" else "_encode_kept", parallel.to_host
+    encode = getattr(encoder, name)
+    monkeypatch.setattr(encoder, name, lambda *a: events.append("begun") or encode(*a))
+    monkeypatch.setattr(parallel, "to_host", lambda tree: events.append("fetched") or to_host(tree))
+    found = list(getattr(encoder, way)(parts.train, indices=range(10)))
+    assert len(found) == 3
+    assert events == ["begun", "begun", "fetched", "begun", "fetched", "fetched"]

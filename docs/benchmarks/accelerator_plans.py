@@ -30,7 +30,8 @@ SIZES = ("--depth 12 --remat", "--image-size 560", "--depth 12 --image-size 560 
 DEFAULTS = ("autoencoder", "captions --batch-size 4", "training --micro-batches 4", "prediction --batch-size 16")
 """VLMDiff's commands as its guide has them, on one card of 24 GB."""
 COLUMNS = ["program", "settings", "device", "chips", "images at once", "GB per chip", "at the peak", "fits", "TFLOP"]
-COLUMNS += ["GB moved", "least ms", "bound by", "images/s at most", "largest float32", "kernels", "collectives"]
+COLUMNS += ["GB moved", "operations per byte", "least ms", "bound by", "images/s at most", "largest float32"]
+COLUMNS += ["kernels", "collectives"]
 
 
 def commands() -> list[str]:
@@ -38,6 +39,8 @@ def commands() -> list[str]:
     # The largest step that fits is looked for, which compiles four or more.
     found = [f"dpdiff --topology {chip} --largest" for chip in CHIPS]
     found += [f"dpdiff --topology {chip} {size}" for chip in CHIPS for size in SIZES]
+    # The card that its paper used.
+    found += [f"dpdiff --topology rtx4090:1{size}" for size in (" --largest", *(f" {size}" for size in SIZES))]
     # Its step does not fit without.
     found += ["dpdiff --topology v5e:1x1 --backbone dino-base-8 --remat"]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"
@@ -104,10 +107,17 @@ def cells(command: str, row: dict) -> list:
     moved = "; ".join(
         f"{name} x {counted['runs']}, {counted['bytes'] / 1e9:.2g} GB" for name, counted in row["collectives"].items()
     )
-    numbers = [round(row["tflop"], 2), round(row["traffic_gb"], 1), "", "", ""]
+    numbers = [
+        round(row["tflop"], 2),
+        round(row["traffic_gb"], 1),
+        round(1e3 * row["tflop"] / row["traffic_gb"]),
+        "",
+        "",
+        "",
+    ]
     if row["bound"] is not None:
         rate = row["images_per_second"]
-        numbers[2:] = [round(row["roofline_ms"], 1), row["bound"], round(rate) if rate >= 10 else round(rate, 2)]
+        numbers[3:] = [round(row["roofline_ms"], 1), row["bound"], round(rate) if rate >= 10 else round(rate, 2)]
     return [*first, *numbers, row["largest_float32"], kernels, moved]
 
 

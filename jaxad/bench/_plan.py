@@ -153,7 +153,8 @@ def print_plans(topologies: Sequence[Topology], plans: Callable[[Topology], Iter
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Plans as a table in Markdown."""
     heads = ["program", "topology", "images", "GB per device", "GB at the peak", "fits", "TFLOP", "GB moved"]
-    heads += ["least ms", "bound", "images/s at most", "largest float32", "kernels", "collectives"]
+    heads += ["operations per byte", "least ms", "bound", "images/s at most", "largest float32", "kernels"]
+    heads += ["collectives"]
     timed = any("measured" in row for row in rows)
     heads += ["ms measured", "MFU"] if timed else []
     lines: list[list[object]] = []
@@ -173,7 +174,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             for name, counted in row["collectives"].items()
         )
         kernels = "; ".join(f"{name} x {number}" for name, number in row["kernels"].items())
-        line += [f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}"]
+        line += [f"{row['tflop']:.2f}", f"{row['traffic_gb']:.1f}", f"{row['intensity']:.0f}"]
         told = row["bound"] is not None
         line += [f"{row['roofline_ms']:.1f}", row["bound"], f"{row['images_per_second']:.0f}"] if told else [""] * 3
         line += [row["largest_float32"], kernels, collectives]

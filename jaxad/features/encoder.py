@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jaxad.nn.precision import with_rounded_parameters
 from jaxad.nn.variables import Frozen
 from jaxad.types import Batch, Features, Record, Source
 
+T = TypeVar("T")
 Progress = Callable[[int], None]
 """Called with the number of images done since the last call."""
 
@@ -81,9 +82,9 @@ class Encoder:
         Yields:
             Features as numpy arrays of the real images (padding cut off), and the batch they came from.
         """
-        for batch, loaded in self._batches(source, indices):
-            features = parallel.to_host(self._encode(self._arrays, batch))
-            real = len(loaded.records)
+        made = ((self._encode(self._arrays, batch), loaded) for batch, loaded in self._batches(source, indices))
+        for found, loaded in _one_ahead(made):
+            features, real = parallel.to_host(found), len(loaded.records)
             yield jax.tree.map(lambda array, real=real: array[:real], features), loaded
             if progress is not None:
                 progress(real)
@@ -96,8 +97,8 @@ class Encoder:
         Raises:
             TrainingError: features that are not finite.
         """
-        for batch, loaded in self._batches(source, indices):
-            features, finite = self._encode_kept(self._arrays, batch)
+        made = ((self._encode_kept(self._arrays, batch), loaded) for batch, loaded in self._batches(source, indices))
+        for (features, finite), loaded in _one_ahead(made):
             _check_finite(parallel.to_host(finite), loaded.records)
             yield features
             if progress is not None:
@@ -145,6 +146,16 @@ class LiveFeatures:
             real = min(len(features.tokens), len(self) - done)
             yield jax.tree.map(lambda array, real=real: widened(array[:real]), parallel.to_host(features))
             done += real
+
+
+def _one_ahead(made: Iterator[T]) -> Iterator[T]:
+    """What is made, each once the next is begun: devices compute while the last is fetched, and kept or written."""
+    waiting: list[T] = []
+    for each in made:
+        waiting.append(each)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def _finite(features: Features) -> jax.Array:

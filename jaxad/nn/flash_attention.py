@@ -25,6 +25,8 @@ QUERIES = 256
 """Most queries whose logits XLA holds at once, where there are many keys."""
 TPU_BLOCK = 128
 """Tokens of a TPU's kernel come in multiples of as many."""
+MOST_GPU_WIDTH = 128
+"""Channels of a head up to which cuDNN's kernel takes it on every GPU, for gradients too; jax asks the GPU at hand."""
 OLDEST_GPU = 8
 """Major compute capability from which cuDNN has such a kernel (Ampere)."""
 
@@ -63,8 +65,8 @@ def on_cuda(q: Array, k: Array, v: Array, *, causal: bool) -> jax.Array:
         [b n heads d] of the same type; elsewhere as `with_logits`.
     """
     by_cudnn = functools.partial(cudnn_attention, causal=causal)
-    pays = k.shape[1] >= LEAST_GPU_KEYS and q.dtype.itemsize == 2 and _divides_evenly(q)
-    runs = pays and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
+    pays = k.shape[1] >= LEAST_GPU_KEYS and q.dtype.itemsize == 2 and q.shape[-1] <= MOST_GPU_WIDTH
+    runs = pays and _divides_evenly(q) and _gpus_are_new_enough() and _takes(by_cudnn, q, k, v)
     return _on_each_device(by_cudnn)(q, k, v) if runs else with_logits(q, k, v, causal=causal)
 
 

@@ -47,8 +47,12 @@ def test_published_peaks_are_those_of_the_variant():
         "NVIDIA H100 PCIe": 756e12,
         "NVIDIA H200": 989.4e12,
         "NVIDIA L4": 121e12,
+        "NVIDIA GeForce RTX 4090": 165.2e12,
+        "TPU v5 lite": 197e12,
+        "TPU v5": 459e12,
     }
     known |= dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100 80GB PCIe"), 312e12)
-    strange = ("NVIDIA L40S", "NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA GH200 480GB", "TPU v4 lite", "cpu")
+    strange = ("NVIDIA L40S", "NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA GH200 480GB", "TPU v4 lite")
+    strange += ("NVIDIA GeForce RTX 4090 D", "cpu")
     for kind, rate in (known | dict.fromkeys(strange)).items():
         assert bench_models.published_peak(kind) == rate, kind

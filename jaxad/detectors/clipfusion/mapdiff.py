@@ -98,10 +98,10 @@ class MapDiff:
         return self.fitting(self.calls(True, True))
 
     def fitting(self, calls: Iterable[Call]) -> int:
-        """Pairs of image and prompt that fit the memory in each of some calls of the UNet."""
+        """Pairs of image and prompt that fit the memory of the devices, all together, in each of some UNet calls."""
         item = 2 if compute_dtype(self.config.precision) == "bfloat16" else 4
         passes = int(self.config.memory_gb * 1e9) // max(_pass_bytes(self._unet, self.grid, item), 1)
-        return max(passes // max(len(call.timesteps) for call in calls), 1)
+        return max(passes // max(len(call.timesteps) for call in calls), 1) * _devices()
 
     def latents(self, vae: AutoencoderKL, images: Array, seed: Array) -> jax.Array:
         """Scaled latents float32 [b h w 4] of uint8 images, without noise; `seed` [b] of those that are sampled."""
@@ -334,7 +334,7 @@ class MapDiff:
 
 
 def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
-    """`function` of arrays [p ...] (and of trees of them), at most `size` rows at once.
+    """`function` of arrays [p ...] (and of trees of them), at most `size` rows at once, as many on each device.
 
     Chunks take every so manieth row, so that rows spread over devices stay where they are.
     """
@@ -343,6 +343,7 @@ def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
         return function(arrays)
     steps = -(-count // size)
     rows = -(-count // steps)
+    rows += -rows % _devices()
 
     def split(array: jax.Array) -> jax.Array:
         filling = jnp.repeat(array[:1], rows * steps - count, axis=0)
@@ -352,6 +353,11 @@ def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
         return array.swapaxes(0, 1).reshape(rows * steps, *array.shape[2:])[:count]
 
     return jax.tree.map(join, jax.lax.map(function, jax.tree.map(split, arrays)))
+
+
+def _devices() -> int:
+    """How many the program is made for."""
+    return max(jax.sharding.get_abstract_mesh().size, 1)
 
 
 def _seen(images: Mapping[str, Array]) -> dict[str, jax.Array]:

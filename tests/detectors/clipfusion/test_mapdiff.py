@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxad import parallel
 from jaxad.config import CLIPFusionConfig
 from jaxad.detectors.clipfusion import maps as maps
-from jaxad.detectors.clipfusion.mapdiff import Call, MapDiff, joined
+from jaxad.detectors.clipfusion.mapdiff import Call, MapDiff, chunked, joined
 from jaxad.models.stable_diffusion.autoencoder_kl import Moments
 from jaxad.models.stable_diffusion.config import UNetConfig
 from tests.models.stable_diffusion.made_checkpoints import AUTOENCODER, UNET
@@ -283,6 +284,25 @@ def test_latents_are_the_mode_or_drawn_by_the_seed_of_each_image(latents):
         assert np.abs(found[0] - found[1]).max() > 0.1
         # Of unit variance here: 256 values.
         assert 0.8 < noise[0].std() < 1.2
+
+
+@pytest.mark.parametrize("count", [6, 20, 40])
+def test_every_device_has_as_many_rows_of_a_call(count):
+    """Else a kernel, which each device runs on images of its own, would be left out, and devices would wait."""
+    mesh, mapdiff = parallel.make_mesh(), MapDiff(CLIPFusionConfig(memory_gb=1e-9), AUTOENCODER, UNET)
+    values, seen = jnp.arange(2.0 * count).reshape(count, 2), []
+
+    def function(rows):
+        seen.append(len(rows))
+        return rows + 1
+
+    def program(values):
+        return chunked(function, values, 3 * mapdiff.at_once)
+
+    np.testing.assert_array_equal(jax.jit(parallel.on_mesh(program, mesh))(values), values + 1)
+    assert seen
+    assert not any(rows % mesh.size for rows in seen)
+    assert max(seen) <= 3 * mesh.size
 
 
 def test_calls_are_joined_without_doubles():
