@@ -41,6 +41,8 @@ def commands() -> list[str]:
     found += [f"dpdiff --topology {chip} {size}" for chip in CHIPS for size in SIZES]
     # The card that its paper used.
     found += [f"dpdiff --topology rtx4090:1{size}" for size in (" --largest", *(f" {size}" for size in SIZES))]
+    # What computing activations again spares.
+    found += ["dpdiff --topology h100:1 --depth 12 --image-size 560"]
     # Its step does not fit without.
     found += ["dpdiff --topology v5e:1x1 --backbone dino-base-8 --remat"]
     vlmdiff = "vlmdiff --dtype bfloat16 --topology"

@@ -15,7 +15,7 @@ from jaxad import parallel
 from jaxad.data.batches import LoadedBatch, batches
 from jaxad.detector import Detector
 from jaxad.errors import TrainingError
-from jaxad.features.kept import stored, widened
+from jaxad.features.kept import abstract_batch, stored, widened
 from jaxad.features.notes import annotated
 from jaxad.io.program_cache import keep_programs
 from jaxad.nn import module_state
@@ -107,6 +107,13 @@ class Encoder:
     def joined(self, parts: Sequence[Features], images: int) -> Features:
         """The first images of several batches on the devices as one batch there."""
         return self._join(tuple(parts), images)
+
+    def trace(self) -> jax.stages.Traced:
+        """The program of `kept`, not yet compiled: for accounts of what it takes; places and runs nothing."""
+        shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), self._frozen)
+        arrays = parallel.shard_parameters(with_rounded_parameters(self._detector, shapes), self._mesh)
+        batch = parallel.shard_batch(abstract_batch(self._detector, self.batch_size), self._mesh)
+        return self._encode_kept.trace(arrays, batch)
 
     def _batches(self, source: Source, indices: Sequence[int] | None) -> Iterator[tuple[Batch, LoadedBatch]]:
         """Batches on the devices, and as they were read."""

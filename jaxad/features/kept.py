@@ -33,9 +33,14 @@ def abstract_features(detector: Detector, images: int) -> Features:
 def abstract(detector: Detector) -> Features:
     """Shapes of the features of one image."""
     graphdef, arrays = module_state.split(detector)
+    encode = lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch)  # noqa: E731
+    return jax.eval_shape(encode, arrays, abstract_batch(detector, 1))
+
+
+def abstract_batch(detector: Detector, images: int) -> Batch:
+    """Shapes of so many images, with what a detector learns from beside them."""
     shape: Any = jax.ShapeDtypeStruct
-    images = {name: shape((1, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
+    views = {name: shape((images, v.height, v.width, 3), jnp.uint8) for name, v in detector.inputs.views.items()}
     notes = extras_of(detector, [Record(Path(), "")], training=True)
-    extras = {name: shape(array.shape, array.dtype) for name, array in notes.items()}
-    batch = Batch(images, shape((1,), jnp.uint32), shape((1,), jnp.bool_), extras=extras)
-    return jax.eval_shape(lambda arrays, batch: module_state.merge(graphdef, arrays).encode(batch), arrays, batch)
+    extras = {name: shape((images, *array.shape[1:]), array.dtype) for name, array in notes.items()}
+    return Batch(views, shape((images,), jnp.uint32), shape((images,), jnp.bool_), extras=extras)

@@ -92,23 +92,8 @@ class DetectorTrainer:
         return self._step.trace(self.abstract_state, self._read, batch, jax.random.key(0))
 
     def bytes(self, batch: Any) -> int:
-        """Bytes that the step for a batch of such shapes takes of each device, by the plan of the compiled program.
-
-        Returns:
-            What the compiler says, also where it refuses the program as too large; `UNTOLD` where it does not say then.
-
-        Raises:
-            JaxRuntimeError: the program cannot be compiled for another reason.
-        """
-        try:
-            stats: Any = self.trace(batch).lower().compile().memory_analysis()
-        except jax.errors.JaxRuntimeError as error:
-            # A TPU's compiler refuses a program that is too large.
-            if (needed := bytes_refused(error)) is None:
-                raise
-            return needed
-        results = stats.output_size_in_bytes - stats.alias_size_in_bytes
-        return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
+        """Bytes that the step for a batch of such shapes takes of each device, as `planned_bytes` has them."""
+        return planned_bytes(self.trace(batch))
 
     def detector(self, state: TrainState) -> Detector:
         """The detector with the parameters to evaluate: the moving average where there is one.
@@ -152,6 +137,26 @@ class DetectorTrainer:
             ema = optax.incremental_update(params, ema, 1 - (self._config.ema or 0))
         metrics = {"loss": total, **terms, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(params, opt_state, ema, state.step + 1), metrics
+
+
+def planned_bytes(traced: jax.stages.Traced) -> int:
+    """Bytes that a program takes of each device, by the plan of its compiler.
+
+    Returns:
+        What the compiler says, also where it refuses the program as too large; `UNTOLD` where it does not say then.
+
+    Raises:
+        JaxRuntimeError: the program cannot be compiled for another reason.
+    """
+    try:
+        stats: Any = traced.lower().compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        # A TPU's compiler refuses a program that is too large.
+        if (needed := bytes_refused(error)) is None:
+            raise
+        return needed
+    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    return stats.argument_size_in_bytes + stats.temp_size_in_bytes + results
 
 
 def bytes_refused(error: Exception) -> int | None:

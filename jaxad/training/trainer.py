@@ -27,7 +27,7 @@ from jaxad.training.feeding import batches_of
 from jaxad.training.loop import run_steps
 from jaxad.training.micro_batch import SHARE, check_divides, memory_of, resolved
 from jaxad.training.run_folder import Place, require_room_for_steps
-from jaxad.training.step import DetectorTrainer, step_bytes
+from jaxad.training.step import DetectorTrainer, planned_bytes, step_bytes
 from jaxad.training.watching import Watched, evaluations
 from jaxad.types import Features, Source
 
@@ -139,18 +139,27 @@ def _with_micro_batch(detector: Detector, config: TrainConfig, run: Place, lates
         config = dataclasses.replace(config, micro_batch=recorded)
         config.check()
         check_divides(config, run.mesh)
-    plan = partial(resolved, config, partial(step_bytes, detector, mesh=run.mesh), devices=run.mesh.size)
+    step = partial(step_bytes, detector, mesh=run.mesh)
     if config.micro_batch != "auto":
-        return plan(memory=0)
+        return resolved(config, step, devices=run.mesh.size, memory=0)
     if any(isinstance(node, Memory) for _, node in nnx.iter_graph(detector)):
         raise ConfigError(
             'micro_batch = "auto": how much this detector remembers shows when it is trained, and its step cannot be '
             "planned before; give the number of images, e.g. 8"
         )
+    # Networks that make features anew stay beside the step.
+    images = config.batch_size * config.accumulate
+    beside = planned_bytes(_encoder(detector, images, run).trace()) if config.cache == "off" else 0
     # Of the process that has least, so that all try, and take, the same.
-    found = plan(memory=parallel.least(memory_of(run.mesh) >> 20) << 20)
+    memory = parallel.least(memory_of(run.mesh) >> 20) << 20
+    found = resolved(config, lambda config: step(config) + beside, devices=run.mesh.size, memory=memory)
     run.reporter.say(f"{found.batch_size} images at once, {found.accumulate} times a step (micro_batch = auto)")
     return found
+
+
+def _encoder(detector: Detector, images: int, run: Place) -> Encoder:
+    """The frozen networks, for so many images in as few equal batches as `ENCODED` allows."""
+    return Encoder(detector, batch_size=-(-images // -(-images // ENCODED)), workers=run.workers, mesh=run.mesh)
 
 
 def _batch_at(
@@ -176,11 +185,6 @@ def _move_to_host(detector: Detector) -> None:
         variable.set_value(value)
 
 
-def _divided(images: int) -> int:
-    """So many images in as few equal batches as `ENCODED` allows."""
-    return -(-images // -(-images // ENCODED))
-
-
 def _features(
     detector: Detector, source: Source, config: TrainConfig, run: Place, shared: LastFeatures | None
 ) -> FeatureCache | LiveFeatures:
@@ -191,7 +195,7 @@ def _features(
     if shared is not None and where != "memory":
         shared.clear()
     at_once = config.batch_size * config.accumulate if where == "off" else padded_size(len(source), ENCODED)
-    encoder = Encoder(detector, batch_size=_divided(at_once), workers=run.workers, mesh=run.mesh)
+    encoder = _encoder(detector, at_once, run)
     if where == "off":
         run.reporter.say(f"{len(source)} images; features are computed anew at every step (cache = off)")
         return LiveFeatures(encoder, source)

@@ -36,7 +36,6 @@ def environment(**changes):
     return own | {"PYTHONPATH": str(ROOT)} | changes
 
 
-@pytest.mark.slow
 def test_a_second_process_compiles_nothing(tmp_path):
     make_parts(tmp_path / "parts", ("disc",), train=12, test=2, size=28)
     counts = []

@@ -91,6 +91,26 @@ def test_auto_trains_as_the_number_that_it_finds(tmp_path):
     chex.assert_trees_all_equal(*runs)
 
 
+def test_networks_that_make_features_anew_have_their_place(tmp_path, monkeypatch):
+    """What a step and they take together must fit, not the step alone."""
+    place = Place(tmp_path, parallel.make_mesh(devices=jax.devices()[:1]), None, Reporter(quiet=True))
+    each, plans = 100 << 20, []
+
+    def planned(traced):
+        plans.append(traced.lower().compile())
+        return each
+
+    monkeypatch.setattr(trainer, "step_bytes", lambda detector, config, mesh: config.batch_size * each)
+    monkeypatch.setattr(trainer, "planned_bytes", planned)
+    monkeypatch.setattr(trainer, "memory_of", lambda mesh: int(8 * each / SHARE) + (1 << 20))
+    found = {}
+    for cache in ("memory", "off"):
+        config = toy_training(batch_size=8, micro_batch="auto", cache=cache)
+        found[cache] = trainer._with_micro_batch(toy_model(), config, place, None).batch_size
+    assert found == {"memory": 8, "off": 4}
+    assert [plan.memory_analysis().argument_size_in_bytes > 0 for plan in plans] == [True]
+
+
 def test_a_resumed_run_keeps_the_micro_batch_that_was_found(tmp_path, monkeypatch):
     source = jaxad.data.load(f"folder:{make_parts(tmp_path / 'parts', train=8)}").train
     config = toy_training(steps=4, batch_size=4, accumulate=2, micro_batch="auto", checkpoint_every=2)

@@ -77,3 +77,12 @@ def test_stages_and_sizes_that_do_not_exist_are_named():
         network.grid((56, 64))
     with pytest.raises(ConfigError, match=r"stages = \[2, 4\]: needs one or more of 0 to 3"):
         network.taps(np.zeros((1, 32, 32, 3)), (4, 2))
+
+
+@pytest.mark.parametrize(("platform", "grouped"), [("cpu", False), ("cuda", True), ("tpu", True)])
+def test_a_depthwise_convolution_lowers_for_every_platform(platform, grouped):
+    """CPUs alone get shifted images in place of a grouped convolution, on which they are slow."""
+    layer = ConvNorm(4, 4, 3, depthwise=True, eps=1e-5, dtype=jnp.bfloat16)
+    traced = jax.jit(lambda x: layer(x)).trace(jax.ShapeDtypeStruct((2, 8, 8, 4), jnp.bfloat16))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ("feature_group_count = 4" in text) == grouped
