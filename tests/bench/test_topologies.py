@@ -64,7 +64,7 @@ def test_a_training_step_compiles_for_eight_tpus():
     divided = plan(training_step(detector, config, topology.mesh()), topology, images=16, prepare=absent)
     state = DetectorTrainer(detector, TrainConfig(batch_size=16), topology.mesh(fsdp=1)).abstract_state
     batch = 16 * 256 * 128 * 2 / 8 / 1e9
-    assert divided["gb"]["arguments"] - batch < held(state) / 5
+    assert divided["gb"]["arguments"] - batch < 1.1 * held(state) / 8
     check_collectives(divided["collectives"])
     assert divided["kernels"]["tpu_custom_call"] >= 3
     assert "256,256]" not in divided["largest_float32"]
@@ -83,7 +83,9 @@ def test_a_training_step_of_vlmdiff_compiles_for_eight_tpus():
     trainer, inputs = DetectorTrainer(detector, config, topology.mesh()), features(detector, 16)
     divided = plan(trainer.trace(inputs), topology, images=16, prepare=absent)
     whole = DetectorTrainer(detector, config, topology.mesh(fsdp=1)).abstract_state
-    assert held(trainer.abstract_state) < divided["gb"]["arguments"] < held(whole) / 5
+    assert held(trainer.abstract_state) < 1.1 * held(whole) / 8
+    # Beside it what is read, such as norms too small to be divided, and features.
+    assert held(trainer.abstract_state) < divided["gb"]["arguments"] < 1.25 * held(whole) / 8
     check_collectives(divided["collectives"])
     # Forwards, again for the gradient, and two kernels backwards, in each attention to itself.
     assert divided["kernels"]["tpu_custom_call"] >= 4
