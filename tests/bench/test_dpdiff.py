@@ -3,6 +3,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 import jaxad
@@ -59,6 +60,17 @@ def test_prediction_and_training_step_of_a_preset(capsys):
         assert f"| {row['program']} | {row['batch_size']} |" in table
     # Four draws of the preset, each one step of the denoiser.
     assert four["tflop"] / one["tflop"] == pytest.approx(4 / jax.device_count(), rel=0.1)
+
+
+def test_a_preset_that_remembers_patches(capsys):
+    """Its memory is there from the first, as large as the preset has it."""
+    detector = abstract_dpdiff("dinov2-small", "float32", preset="retrieval", image_size=28, depth=1)
+    memory = detector.nearby
+    assert np.prod(memory.patches.get_value().shape[:2]) == detector.config.memory == memory.places.get_value().size
+    main(batch_size=(2,), training_batch_size=2, preset="retrieval", image_size=28, depth=1, seconds=1e-3)
+    for row in rows_of(capsys)[0]:
+        check(row)
+        assert row["gb"]["arguments"] > 2e-9 * detector.config.memory * detector.channels
 
 
 def test_checkpoints_of_any_detector(capsys, tmp_path, parts):
