@@ -298,8 +298,9 @@ def measurement(found: Mapping[str, Any]) -> dict[str, Any]:
         "order": ORDER,
         "title": "From 1 to 160 categories in one model",
         "about": (
-            f"One model for all categories of nested subsets, the first in alphabetical order; preset small at {side} "
-            f'px, {backbone}; optimizer steps of every training: {steps}. "One each" is a DPDiff-AD for each category '
+            "One model for all categories of nested subsets, the first in alphabetical order; preset small, or the one "
+            f'that is named, at {side} px, {backbone}; optimizer steps of every training: {steps}. "One each" is a '
+            "DPDiff-AD for each category "
             "alone, of as many steps as the one for all, one after the other: times and disk are sums, memory the "
             "largest. Memory is the most that processes held at once which no file backs; pages of mapped files, which "
             "the kernel takes back at need, are in the other column. Features are kept on disk, and every command "

@@ -38,6 +38,8 @@ DATA = "anomaly_folder"
 """What a folder of one's own is called once it is prepared."""
 SINGLE = "dpdiff"
 """The detector of which each real category has one, too."""
+PRESET = "small"
+"""Of detectors that are named without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Study:
     real_counts: tuple[int, ...] = (1, 2, 4, 8)
     """Real categories of each subset; at most as many as there are."""
     real_detectors: tuple[str, ...] = ("dpdiff", "patch-bank", "dinomaly")
-    """What is fitted on real categories."""
+    """What is fitted on real categories; DETECTOR:PRESET for another preset than "small"."""
     real_steps: int = 200
     """Optimizer steps of each training on real categories, of one model for all and of those for one category alike."""
     one_each: bool = True
@@ -60,7 +62,7 @@ class Study:
     counts: tuple[int, ...] = (4, 30, 60, 100, 160)
     """Synthetic categories of each subset; none if empty."""
     detectors: tuple[str, ...] = ("dpdiff", "patch-bank")
-    """What is fitted on synthetic categories."""
+    """What is fitted on synthetic categories, as of `real_detectors`."""
     steps: int = 200
     """Optimizer steps of each training on synthetic categories."""
     images: ImageCounts = field(default_factory=ImageCounts)
@@ -79,7 +81,13 @@ class Study:
         """What cannot work."""
         known = detectors.names()
         named = {"detectors": self.detectors, "real_detectors": self.real_detectors}
-        problems = [f"{key}: no detector {name}" for key, names in named.items() for name in names if name not in known]
+        problems = []
+        for key, names in named.items():
+            for name, preset in map(parted, names):
+                if name not in known:
+                    problems.append(f"{key}: no detector {name}")
+                elif preset not in (presets := detectors.get(name).config_class.PRESETS):
+                    problems.append(f"{key}: {name} has no preset {preset}; it has {', '.join(presets)}")
         for key, counts in (("counts", self.counts), ("real_counts", self.real_counts)):
             if sorted(set(counts)) != list(counts) or any(count < 1 for count in counts):
                 problems.append(f"{key} = {counts}: must be ascending numbers of categories from 1")
@@ -116,7 +124,7 @@ class Runs:
         """
         label = f"{part}-{len(names):03d}"
         data = self._options.out / "prepared" / label
-        models = [(f"{label}-{detector}", detector, tuple(names)) for detector in fitted]
+        models = [(_run_name(label, detector), detector, tuple(names)) for detector in fitted]
         models += [(f"{label}-one-{name}", SINGLE, (name,)) for name in names if one_each]
         waiting = [model for model in models if not self._is_done(*model, data, steps)]
         made = self._prepare(label, source, names, data, again=bool(waiting))
@@ -124,7 +132,7 @@ class Runs:
         shutil.rmtree(data, ignore_errors=True)
         common = {"part": part, "prepare": made}
         rows = [
-            {**common, "names": list(names), "detector": detector, **found[f"{label}-{detector}"]}
+            {**common, "names": list(names), "detector": detector, **found[_run_name(label, detector)]}
             for detector in fitted
         ]
         singles = [found[f"{label}-one-{name}"] for name in names if one_each]
@@ -150,9 +158,10 @@ class Runs:
         """Workdir, folder of the report, and the commands that fill them."""
         options, runs = self._options, self._options.out / "runs"
         workdir, report = runs / name, runs / f"{name}-report"
+        detector, preset = parted(detector)
         common = ["--data", DATA, "--data-dir", data, "--categories", *categories]
         common += ["--compilation-cache", "on" if options.compilation_cache else "off"]
-        fit = ["fit", detector, *common, "--workdir", workdir, "--preset", "small", "--image-size", options.image_size]
+        fit = ["fit", detector, *common, "--workdir", workdir, "--preset", preset, "--image-size", options.image_size]
         if options.backbone is not None:
             fit += ["--model.backbone", options.backbone]
         if issubclass(detectors.get(detector), Trainable):
@@ -187,6 +196,17 @@ class Runs:
         for folder in (workdir, report):
             shutil.rmtree(folder, ignore_errors=True)
         return records
+
+
+def parted(name: str) -> tuple[str, str]:
+    """Detector and preset of DETECTOR or DETECTOR:PRESET."""
+    detector, _, preset = name.partition(":")
+    return detector, preset or PRESET
+
+
+def _run_name(label: str, detector: str) -> str:
+    """What a detector's run is called among its files."""
+    return f"{label}-{detector.replace(':', '-')}"
 
 
 def step_seconds(file: Path) -> float | None:

@@ -252,10 +252,21 @@ def test_steps_are_timed_from_the_first_row_on(tmp_path):
 
 def test_impossible_options_are_refused(tmp_path):
     study = of("scaling.study")
-    with pytest.raises(ConfigError, match=r"no detector dpdif\b(.|\n)*counts = \(4, 2\)"):
-        study.main(study.Study(out=tmp_path, detectors=("dpdif",), counts=(4, 2)))
+    said = r"no detector dpdif\b(.|\n)*dpdiff has no preset huge; it has paper, small(.|\n)*counts = \(4, 2\)"
+    with pytest.raises(ConfigError, match=said):
+        study.main(study.Study(out=tmp_path, detectors=("dpdif",), real_detectors=("dpdiff:huge",), counts=(4, 2)))
     with pytest.raises(ConfigError, match="of different names"):
         study.linked([tmp_path], tmp_path / "real")
+
+
+@pytest.mark.parametrize(("named", "preset"), [("dpdiff", "small"), ("dpdiff:retrieval", "retrieval")])
+def test_a_detector_may_be_named_with_its_preset(tmp_path, named, preset):
+    study = of("scaling.study")
+    runs = study.Runs(study.Study(out=tmp_path))
+    *_, fit, _ = runs._words(study._run_name("real-002", named), named, ("disc",), tmp_path, 100)
+    assert fit[:2] == ["fit", "dpdiff"]
+    assert fit[fit.index("--preset") + 1] == preset
+    assert ":" not in fit[fit.index("--workdir") + 1]
 
 
 def test_the_command_on_the_page_gives_the_same_study():
