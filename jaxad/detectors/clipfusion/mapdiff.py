@@ -21,6 +21,7 @@ from jaxad.models.stable_diffusion.config import AutoencoderConfig, UNetConfig
 from jaxad.models.stable_diffusion.unet import LAYERS, UNet
 from jaxad.nn.platforms import target_platform
 from jaxad.nn.precision import compute_dtype
+from jaxad.nn.rows import own_rows
 from jaxad.types import Array
 
 _STATE_TEXTS = {"text": "queries", "places": "places", "used": "used"}
@@ -273,22 +274,27 @@ class MapDiff:
         found, b = {}, len(text)
         for call in calls:
             count = len(call.timesteps)
-            timesteps = jnp.repeat(jnp.array(call.timesteps), b)
-            several = {name: jnp.tile(array, (count, 1, 1, 1)) for name, array in _seen(images).items()}
+
+            def each_time(array: Array, count: int = count) -> jax.Array:
+                """An image's rows side by side, so that devices keep their images."""
+                return _spread(jnp.repeat(jnp.asarray(array), count, axis=0))
+
+            timesteps = jnp.tile(jnp.array(call.timesteps), b)
+            several = {name: each_time(array) for name, array in _seen(images).items()}
             _, outputs, probabilities = unet(
                 self._inputs(several, timesteps),
                 timesteps,
-                jnp.tile(text, (count, 1, 1)),
+                each_time(text),
                 taps=sorted({stage for _, stage in call.stages}),
                 attention_sites=call.sites,
                 output=False,
             )
             for site, every in probabilities.items():
-                own = every.reshape(count, b, *every.shape[1:])
-                found |= {name_of(t, site): own[number] for number, t in enumerate(call.timesteps)}
+                own = _spread(every).reshape(b, count, *every.shape[1:])
+                found |= {name_of(t, site): own[:, number] for number, t in enumerate(call.timesteps)}
             for t, stage in call.stages:
-                own = outputs[stage].reshape(count, b, -1, outputs[stage].shape[-1])
-                found[name_of(t, stage)] = own[call.timesteps.index(t)]
+                own = _spread(outputs[stage]).reshape(b, count, -1, outputs[stage].shape[-1])
+                found[name_of(t, stage)] = own[:, call.timesteps.index(t)]
         return found
 
     def _inputs(self, images: Mapping[str, jax.Array], timesteps: jax.Array) -> jax.Array:
@@ -339,8 +345,12 @@ def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
     Chunks take every so manieth row, so that rows spread over devices stay where they are.
     """
     count = len(jax.tree.leaves(arrays)[0])
+
+    def own(arrays: Any) -> Any:
+        return jax.tree.map(_spread, function(jax.tree.map(_spread, arrays)))
+
     if count <= size:
-        return function(arrays)
+        return own(arrays)
     steps = -(-count // size)
     rows = -(-count // steps)
     rows += -rows % _devices()
@@ -350,14 +360,19 @@ def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
         return jnp.concatenate([array, filling]).reshape(rows, steps, *array.shape[1:]).swapaxes(0, 1)
 
     def join(array: jax.Array) -> jax.Array:
-        return array.swapaxes(0, 1).reshape(rows * steps, *array.shape[2:])[:count]
+        return _spread(array.swapaxes(0, 1).reshape(rows * steps, *array.shape[2:])[:count])
 
-    return jax.tree.map(join, jax.lax.map(function, jax.tree.map(split, arrays)))
+    return jax.tree.map(join, jax.lax.map(own, jax.tree.map(split, arrays)))
 
 
 def _devices() -> int:
     """How many the program is made for."""
     return max(jax.sharding.get_abstract_mesh().size, 1)
+
+
+def _spread(rows: jax.Array) -> jax.Array:
+    """Rows [b ...] of which each device has its own, where they divide evenly."""
+    return rows if len(rows) % _devices() else own_rows(rows)
 
 
 def _seen(images: Mapping[str, Array]) -> dict[str, jax.Array]:
