@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 
+import jax
 import pytest
 
+from jaxad import parallel
 from jaxad.bench import clipfusion as bench_clipfusion
+from jaxad.inference.predictor import Predictor
 from jaxad.memory.bank import SPARE
+from jaxad.nn import module_state
 from jaxad.nn import precision as precision_of_networks
 
 
@@ -43,3 +48,17 @@ def test_prediction_is_timed_and_its_parts_make_the_whole(capsys):
     assert row["parts"]["UNet"] > row["parts"]["autoencoder"]
     assert row["ms"] > 0
     assert "published_ms" not in row
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_devices_keep_their_images(shots):
+    """Nothing is sent between two devices that have all parameters: every image's rows lie on its own."""
+    mesh = parallel.make_mesh()
+    config, images = bench_clipfusion.settings("default", "tiny", "float32"), 2 * mesh.size
+    detector = bench_clipfusion.abstract_detector(config, "tiny", shots)
+    predictor = Predictor(module_state.without_arrays(detector), "exact-256", batch_size=images, mesh=mesh)
+    batch = bench_clipfusion._batch(detector, images)
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), batch)
+    program = predictor.trace(shapes).lower().compile().as_text()
+    assert mesh.size > 1
+    assert not re.findall(r"all-gather|all-to-all|collective-permute|all-reduce|reduce-scatter", program)
