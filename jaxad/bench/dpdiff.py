@@ -238,7 +238,7 @@ def main(
         bare = abstract_dpdiff(name, kind, preset=preset, **settings)
         filled: Callable[[], Detector] = partial(drawn_dpdiff, bare)
         detector: Detector = bare if topology else filled()
-        about = {"detector": "dpdiff", "backbone": name}
+        about = {"detector": "dpdiff", "preset": preset, "backbone": name}
         about |= {field: getattr(bare.config, field) for field in ("depth", "image_size", "remat")}
     else:
         changes = _precision(checkpoint, dtype) if topology else {}

@@ -265,7 +265,8 @@ class CLIPFusionConfig(Config):
     memory_gb: float = setting(
         8.0, source="jaxad", reason="fits a small GPU; results do not depend on it beyond rounding"
     )
-    """Activations of the UNet held at once, estimated, in 1e9 bytes: all passes in one call, or as many as fit."""
+    """Activations of the UNet that a device holds at once, estimated, in 1e9 bytes: all passes in one call, or as many
+    as fit."""
 
     per_category: bool = setting(True, source="paper")
     """A bank for each category, or one for all (the paper's Tables 8, 12 and 13)."""

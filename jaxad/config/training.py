@@ -174,7 +174,7 @@ class TrainConfig(Config):
         "auto", source="jaxad", reason="frozen features of unaugmented images never change"
     )
     """Where frozen features are kept: "auto" is memory up to `cache_limit_gb`, else disk; "off" computes them anew.
-    Of those in memory a copy lies in the workdir until the last step, for a run that is resumed."""
+    Those in memory are also copied to the workdir until the run is complete, for a run that is resumed."""
     cache_limit_gb: float = setting(4.0, source="jaxad", reason="enough for a small benchmark")
     """Largest feature cache held in memory, in 1e9 bytes."""
     device_share: float = setting(0.5, source="jaxad", reason="the step needs the rest; results do not depend on it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from jaxad.features.notes import extras_of
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, write_manifest
 from jaxad.io.npy import map_npy
 from jaxad.types import Features, Source
+
+FEATURES = "features"
+"""Below a workdir: features that are kept on disk, or of those in memory a copy for a run that is resumed."""
 
 
 class FeatureCache:
@@ -129,7 +133,7 @@ class FeatureCache:
         return cls._open(folder, identity, spec)
 
     @classmethod
-    def find(
+    def load(
         cls, detector: Detector, source: Source, folder: Path, warn: Callable[[Sequence[str]], None]
     ) -> FeatureCache | None:
         """The finished cache of these images and this network in a folder, every byte as it was written, in memory.
@@ -137,28 +141,45 @@ class FeatureCache:
         Args:
             detector: its `encode` and frozen networks.
             source: the images, all held.
-            folder: where a cache may be; that of a run is `features`.
+            folder: where a cache may be; that of a run is `FEATURES`.
             warn: told of a damaged cache.
 
         Returns:
             The cache; None where there is none, or not in all processes.
         """
         found = cls._found(folder, cache_identity(detector, source), abstract(detector), warn)
-        return found and cls(jax.tree.map(np.array, found.arrays), found.identity)
+        if found is not None:
+            return cls(jax.tree.map(np.array, found.arrays), found.identity)
+        if parallel.is_main_process():
+            # What is damaged must not pass for a copy.
+            with suppress(OSError):
+                (folder / MANIFEST).unlink(missing_ok=True)
+        return None
 
     def save(self, folder: Path) -> None:
-        """Writes the cache to a folder, where `find` and `build` look; one process does, for all that share it.
+        """Writes the cache to a folder, for `load` and `build`, until `remove_copy` removes it; on one process alone.
 
         Raises:
-            DataError: the folder's disk has too little room; says how much is needed.
-            OSError: the folder cannot be written.
+            OSError: the folder cannot be written, or its disk is full; nothing is left of the attempt.
         """
-        if parallel.is_main_process():
-            _clear(folder, self.bytes)
-            leaves = jax.tree.leaves(self.arrays)
-            for number, array in enumerate(leaves):
-                np.save(folder / f"{number}.npy", array)
-            write_manifest(folder, (f"{number}.npy" for number in range(len(leaves))), identity=self.identity)
+        leaves = jax.tree.leaves(self.arrays)
+        files = [f"{number}.npy" for number in range(len(leaves))]
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (folder / MANIFEST).unlink(missing_ok=True)
+            for file, array in zip(files, leaves, strict=True):
+                np.save(folder / file, array)
+            write_manifest(folder, files, identity=self.identity, copy=True)
+        except OSError:
+            _remove(folder)
+            raise
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder says that it holds these features."""
+        try:
+            return read_manifest(folder).about.get("identity") == self.identity
+        except (DamageError, OSError):
+            return False
 
     @classmethod
     def _found(
@@ -173,6 +194,18 @@ class FeatureCache:
         leaves, structure = jax.tree.flatten(spec)
         arrays = [_mapped(folder / f"{number}.npy", leaf) for number, leaf in enumerate(leaves)]
         return cls(jax.tree.unflatten(structure, arrays), identity)
+
+
+def remove_copy(folder: Path) -> None:
+    """Removes what `FeatureCache.save` wrote to a folder, and what is unfinished there; a cache on disk stays."""
+    try:
+        if not read_manifest(folder).about.get("copy"):
+            return
+    except DamageError:
+        pass
+    except OSError:
+        return
+    _remove(folder)
 
 
 def cache_identity(detector: Detector, source: Source) -> str:
@@ -229,6 +262,14 @@ def _is_whole(folder: Path, identity: str, spec: Features, warn: Callable[[Seque
         warn([f"{error}; features are computed anew"])
         return False
     return True
+
+
+def _remove(folder: Path) -> None:
+    """Removes a cache, as far as that can be, and its folder if nothing else is in it."""
+    with suppress(OSError):
+        for file in (folder / MANIFEST, *folder.glob("*.npy")):
+            file.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _clear(folder: Path, needed: int) -> None:

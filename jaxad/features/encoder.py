@@ -156,7 +156,10 @@ class LiveFeatures:
 
 
 def _one_ahead(made: Iterator[T]) -> Iterator[T]:
-    """What is made, each once the next is begun: devices compute while the last is fetched, and kept or written."""
+    """What is made, each once the next is begun: devices compute it while the last is fetched, and kept or written.
+
+    They then hold one more batch's results.
+    """
     waiting: list[T] = []
     for each in made:
         waiting.append(each)

@@ -20,7 +20,7 @@ from jaxad.data.region import Region
 from jaxad.data.tiles import TiledSource, Tiling
 from jaxad.detector import Detector, Remembers, Trainable
 from jaxad.errors import ConfigError, DataError
-from jaxad.features import FeatureCache, LastFeatures, cache_identity, extras_of
+from jaxad.features import FEATURES, FeatureCache, LastFeatures, cache_identity, extras_of, remove_copy
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.checkpoint import restore
 from jaxad.inference.checkpoint_writer import CheckpointWriter
@@ -103,8 +103,8 @@ def fit(
             device holds any array twice; the trained detector is `Run.model`.
         source: normal images to train on.
         config: how to train; None for the published setting.
-        workdir: folder of the run: config.json, metrics.csv, evaluations-PART.csv, checkpoints/, features/ when cached
-            on disk, and at its end README.md, its model card.
+        workdir: folder of the run: config.json, metrics.csv, evaluations-PART.csv, checkpoints/, features/ where they
+            are cached on disk or, until it is complete, in memory, and at its end README.md, its model card.
         holdout: normal images that are not in `source`, for the threshold; None or empty chooses none.
         test: labeled images, which are looked at on the way where `config.eval_on` says so, and not used otherwise.
         false_alarm: rate at which normal images may exceed the threshold; another one makes no other run.
@@ -238,7 +238,7 @@ def _fit(
             detector = restored.detector
             settled = restored.threshold is None or restored.meta.get("false_alarm") == false_alarm
             if restored.meta["complete"] and settled:
-                _renew_card(run)
+                _end(run)
                 reporter.say(f"{visible(run.workdir)} is complete; nothing to train")
                 return Run(detector, restored.threshold, run.workdir, 0.0, None)
             scores = read_decided(restored.folder).holdout if restored.meta["complete"] else None
@@ -265,13 +265,15 @@ def _fit(
             threshold = choose_limits(scores, false_alarm=false_alarm)
             reporter.warn(threshold.warnings)
         writer.complete(final, threshold, scores, false_alarm)
-    _renew_card(run)
+    _end(run)
     return Run(detector, threshold, run.workdir, time.perf_counter() - began, rate)
 
 
-def _renew_card(run: Place) -> None:
-    """The main process writes README.md of a run at its end, unless the user has one there."""
+def _end(run: Place) -> None:
+    """The main process writes README.md of a complete run, unless the user has one there, and removes what only a run
+    to be resumed needs."""
     if parallel.is_main_process():
+        remove_copy(run.workdir / FEATURES)
         renew_card(run.workdir, run.reporter.warn)
 
 

@@ -58,10 +58,11 @@ def resolved(config: TrainConfig, needs: Callable[[TrainConfig], int], *, device
     if needed is None:
         total = config.batch_size * config.accumulate
         raise ConfigError(f"batch_size x accumulate = {total}: must be a multiple of the number of devices, {devices}")
-    takes = "more than there is" if needed == UNTOLD else f"{needed / 1e9:.1f} GB"
+    takes = "more than there is" if needed >= UNTOLD else f"{needed / 1e9:.1f} GB"
     raise ConfigError(
         f'micro_batch = "auto": even one image on each device takes {takes}, of its '
         f"{SHARE * memory / 1e9:.1f} GB; remat = True, a smaller image_size, or fsdp over more devices need less"
+        + (', as does cache = "auto", with which frozen networks stay out of the step' if config.cache == "off" else "")
     )
 
 

@@ -18,6 +18,7 @@ from jaxad import parallel
 from jaxad.config.training import up_to_date
 from jaxad.data.holdout import digests
 from jaxad.errors import CheckpointError, ConfigError, DamagedError
+from jaxad.features import FEATURES
 from jaxad.inference.steps import FOLDER, newest, numbered, set_aside_damaged
 from jaxad.io.atomic import set_aside, write_whole
 from jaxad.io.digests import DamageError, read_object
@@ -198,7 +199,7 @@ def in_use(workdir: Path | str) -> Iterator[None]:
         ConfigError: another process uses it, it cannot be written, or its path is not UTF-8.
     """
     check_storable("workdir", workdir)
-    within = ("features", f"{FOLDER}/*")
+    within = (FEATURES, f"{FOLDER}/*")
     with ExitStack() as stack:
         _by_main(workdir, lambda: stack.enter_context(occupied(workdir, "workdir", within=within)))
         yield

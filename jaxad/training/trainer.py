@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -15,8 +17,8 @@ from jaxad.config import TrainConfig, to_json
 from jaxad.data.batches import padded_size
 from jaxad.data.sampling import TrainingOrder
 from jaxad.detector import Detector
-from jaxad.errors import ConfigError, DataError
-from jaxad.features import Encoder, FeatureCache, LastFeatures, LiveFeatures, Progress
+from jaxad.errors import ConfigError
+from jaxad.features import FEATURES, Encoder, FeatureCache, LastFeatures, LiveFeatures, Progress
 from jaxad.inference.checkpoint import read_meta
 from jaxad.inference.checkpoint_writer import CheckpointWriter
 from jaxad.io.signals import held
@@ -33,8 +35,6 @@ from jaxad.types import Features, Source
 
 ENCODED = 32
 """Images that frozen networks see at once, at most."""
-FOLDER = "features"
-"""Below the workdir: features that are kept on disk, or those in memory as long as the run can be resumed."""
 
 
 def train(
@@ -46,6 +46,8 @@ def train(
     meta: Mapping[str, Any],
     features: FeatureCache | LastFeatures | None = None,
     watch: Watched | None = None,
+    *,
+    resumable: bool = True,
 ) -> tuple[Detector, float | None]:
     """Trains from the newest step that is there, or from the beginning, to `config.steps`, and saves the last step.
 
@@ -58,6 +60,7 @@ def train(
         meta: JSON values to keep with every step.
         features: of all images, where they are computed already, or may be.
         watch: images that are scored on the way.
+        resumable: whether a copy of features in memory is kept beside the run until it is complete (`remove_copy`).
 
     Returns:
         The detector to evaluate, and images per second.
@@ -69,9 +72,7 @@ def train(
     if isinstance(features, FeatureCache):
         return _train(detector, source, features, config, run, writer, meta, watch)
     made = _features(detector, source, config, run, features)
-    trained, rate = _train(detector, source, made, config, run, writer, meta, watch)
-    _let_go(made, run)
-    return trained, rate
+    return _train(detector, source, made, config, run, writer, meta, watch, keeps=resumable)
 
 
 def _train(
@@ -83,6 +84,8 @@ def _train(
     writer: CheckpointWriter,
     meta: Mapping[str, Any],
     watch: Watched | None,
+    *,
+    keeps: bool = False,
 ) -> tuple[Detector, float | None]:
     """Statistics, then steps, all saved -> (detector to evaluate, images per second)."""
     resumed = writer.latest or 0
@@ -93,7 +96,10 @@ def _train(
     else:
         detector.prepare(features.stream())
     trainer = DetectorTrainer(detector, config, run.mesh)
-    require_room_for_steps(run.workdir, writer.size(detector, trainer.abstract_state), config.keep_checkpoints)
+    size = writer.size(detector, trainer.abstract_state)
+    require_room_for_steps(run.workdir, size, config.keep_checkpoints)
+    if keeps and isinstance(features, FeatureCache):
+        _keep_copy(features, config, size, run)
     if resumed:
         state = writer.restore_training(resumed, trainer.abstract_state)
         run.reporter.say(f"resuming {visible(run.workdir)} after step {resumed}")
@@ -199,7 +205,7 @@ def _features(
     if where == "off":
         run.reporter.say(f"{len(source)} images; features are computed anew at every step (cache = off)")
         return LiveFeatures(encoder, source)
-    folder = run.workdir / FOLDER
+    folder = run.workdir / FEATURES
 
     def build() -> FeatureCache:
         run.reporter.say(f"{len(source)} images; their features take {size / 1e9:.2f} GB, kept in {where}")
@@ -215,18 +221,30 @@ def _features(
 
     if where == "disk":
         return build()
-    found = FeatureCache.find(detector, source, folder, run.reporter.warn)
-    take = build if found is None else lambda: found
-    features = take() if shared is None else shared.of(detector, source, take)
-    if found is None:
-        try:
-            features.save(folder)
-        except (DataError, OSError) as error:
-            run.reporter.warn([f"{error}; a run that is resumed computes them anew"])
-    return features
+
+    def take() -> FeatureCache:
+        found = FeatureCache.load(detector, source, folder, run.reporter.warn)
+        return build() if found is None else found
+
+    return take() if shared is None else shared.of(detector, source, take)
 
 
-def _let_go(features: FeatureCache | LiveFeatures, run: Place) -> None:
-    """Removes what a run that ended has on disk of the features that it had in memory."""
-    if isinstance(features, FeatureCache) and not features.on_disk and parallel.is_main_process():
-        shutil.rmtree(run.workdir / FOLDER, ignore_errors=True)
+def _keep_copy(features: FeatureCache, config: TrainConfig, step: int, run: Place) -> None:
+    """Writes features that are in memory beside the run, for when it is resumed, if the disk has room for them too.
+
+    Args:
+        features: of all images.
+        config: how many checkpoints are kept.
+        step: bytes of one.
+        run: where.
+    """
+    folder = run.workdir / FEATURES
+    if features.on_disk or not parallel.is_main_process() or features.is_in(folder):
+        return
+    try:
+        if shutil.disk_usage(run.workdir).free < features.bytes + step * (config.keep_checkpoints + 1):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        features.save(folder)
+    except OSError as error:
+        said = f"{folder}: features cannot be kept beside the run: {error.strerror}"
+        run.reporter.warn([f"{said}; if it is resumed, it computes them anew"])

@@ -293,7 +293,7 @@ class _Update:
         meta = {**self._meta(), "train": {**recorded, "steps": number}}
         run = dataclasses.replace(self.place, workdir=self.scratch, mesh=parallel.make_mesh(config.fsdp))
         # `train` frees the devices of the arrays of what it is given.
-        return train(restore(step.folder).detector, source, config, run, writer, meta)[0]
+        return train(restore(step.folder).detector, source, config, run, writer, meta, resumable=False)[0]
 
     def _meta(self) -> dict[str, Any]:
         """What to record with the new step."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxad.errors import CheckpointError
+from jaxad.features import FEATURES
 from jaxad.inference.steps import FOLDER, check_named, numbered, open_step, step_folders
 from jaxad.io.digests import MANIFEST, DamageError, read_manifest, read_object
 from jaxad.io.locks import LOCK, require_free
@@ -53,8 +54,8 @@ def verify(run: Path | str) -> list[Finding]:
             return [_finding(folder, _cache)]
         return [_finding(step, _step) for step in step_folders(folder)]
     parts: list[tuple[Path, Callable[[Path], str]]] = [(step, _step) for step in numbered(folder / FOLDER)]
-    if (folder / "features").is_dir():
-        parts.append((folder / "features", _cache))
+    if (folder / FEATURES).is_dir():
+        parts.append((folder / FEATURES, _cache))
     parts += [(folder / CONFIG, _config), (folder / METRICS, _metrics)]
     parts += [(file, _metrics) for file in map(folder.joinpath, map(evaluations_file, PARTS)) if file.exists()]
     notes = [] if numbered(folder / FOLDER) else [Finding(folder / FOLDER, "no step was completed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -50,11 +51,12 @@ def test_prediction_is_timed_and_its_parts_make_the_whole(capsys):
     assert "published_ms" not in row
 
 
-@pytest.mark.parametrize("shots", [0, 2])
-def test_devices_keep_their_images(shots):
+@pytest.mark.parametrize(("shots", "memory_gb"), [(0, 8.0), (2, 8.0), (2, 1e-6)], ids=["none", "two", "a few at once"])
+def test_devices_keep_their_images(shots, memory_gb):
     """Nothing is sent between two devices that have all parameters: every image's rows lie on its own."""
     mesh = parallel.make_mesh()
-    config, images = bench_clipfusion.settings("default", "tiny", "float32"), 2 * mesh.size
+    config, images = bench_clipfusion.settings("default", "tiny", "float32"), 5 * mesh.size
+    config = dataclasses.replace(config, memory_gb=memory_gb)
     detector = bench_clipfusion.abstract_detector(config, "tiny", shots)
     predictor = Predictor(module_state.without_arrays(detector), "exact-256", batch_size=images, mesh=mesh)
     batch = bench_clipfusion._batch(detector, images)

@@ -1,6 +1,9 @@
 """Every way that features take to a training step brings the same arrays in the same layout."""
 
+import errno
+import os
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +12,9 @@ import pytest
 
 import jaxad
 from jaxad import parallel
-from jaxad.features import Encoder, FeatureCache, LiveFeatures
+from jaxad.features import FEATURES, Encoder, FeatureCache, LiveFeatures
 from jaxad.testing import toy_model, toy_training
-from jaxad.training import feeding
+from jaxad.training import feeding, trainer
 from jaxad.training.feeding import Resident, batches_of
 from jaxad.types import Features
 from tests.training.test_trainer import StopAt, Stopped, assert_bit_equal
@@ -121,29 +124,51 @@ class Telling(StopAt):
         self.told.extend(texts)
 
 
-@pytest.mark.parametrize("fault", ["no room", "not writable", "damaged"])
+@pytest.mark.parametrize("fault", ["no room", "disk full", "damaged"])
 def test_features_in_memory_without_a_whole_copy_are_computed_again(parts, trained, tmp_path, monkeypatch, fault):
     again, folder = {"workdir": tmp_path / "run", "holdout": parts.holdout}, tmp_path / "run/features"
-    usage = shutil.disk_usage
-    if fault == "no room":
-        full = lambda place: usage(place)._replace(free=0) if place == folder else usage(place)  # noqa: E731
-        monkeypatch.setattr(shutil, "disk_usage", full)
-    elif fault == "not writable":
-        folder.parent.mkdir()
-        folder.write_text("a file of that name")
     first, second = Telling(7), Telling(-1)
-    with pytest.raises(Stopped):
-        jaxad.fit(toy_model(), parts.train, toy_training(), reporter=first, **again)
+
+    def fails(file, array):
+        file.write_bytes(b"begun")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        if fault == "no room":
+            # For the features alone there would be; checkpoints come first.
+            usage = shutil.disk_usage(tmp_path)._replace(free=FeatureCache.size(toy_model(), len(parts.train)) + 1)
+            patched.setattr(trainer, "shutil", SimpleNamespace(disk_usage=lambda place: usage))
+        elif fault == "disk full":
+            patched.setattr(np, "save", fails)
+        with pytest.raises(Stopped):
+            jaxad.fit(toy_model(), parts.train, toy_training(), reporter=first, **again)
     if fault == "damaged":
         (folder / "0.npy").write_bytes((folder / "0.npy").read_bytes()[:-1] + b"?")
-    assert [text.split(";")[-1] for text in first.told] == [" a run that is resumed computes them anew"] * (
-        fault != "damaged"
-    )
+        assert not first.told
+    else:
+        assert not folder.exists()
+        assert len(first.told) == 1
+        assert "features cannot be kept beside the run: No space left on device" in first.told[0]
     encoded = encoded_from_now(monkeypatch)
     resumed = jaxad.fit(toy_model(), parts.train, toy_training(), reporter=second, **again)
     assert len(encoded) == len(parts.train)
-    assert "anew" in " ".join(second.told)
+    assert ("anew" in " ".join(second.told)) == (fault == "damaged")
     assert_bit_equal(resumed.model, trained.model)
+    assert not folder.exists()
+
+
+def test_a_copy_that_a_complete_run_has_left_is_removed_and_a_cache_on_disk_is_not(parts, tmp_path):
+    """As of a process that was killed after its last step."""
+    cache = FeatureCache.build(toy_model(), parts.train)
+    for name, where in (("memory", "memory"), ("disk", "disk")):
+        folder = tmp_path / name / FEATURES
+        run = {"workdir": tmp_path / name, "holdout": parts.holdout}
+        jaxad.fit(toy_model(), parts.train, toy_training(steps=1, cache=where), **run)
+        if where == "memory":
+            cache.save(folder)
+        # Another cache is no other run.
+        jaxad.fit(toy_model(), parts.train, toy_training(steps=1), **run)
+        assert folder.exists() == (where == "disk")
 
 
 def test_features_take_no_memory_that_the_step_needs(monkeypatch, cache):

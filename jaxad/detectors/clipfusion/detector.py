@@ -341,7 +341,11 @@ class CLIPFusion(Detector, Remembers):
         mesh = parallel.make_mesh()
         graphdef, arrays = module_state.split(self)
         arrays = parallel.shard_parameters(arrays, mesh)
-        encode = jax.jit(lambda arrays, batch: module_state.merge(graphdef, arrays).reference_tokens(batch))
+
+        def tokens_of(arrays: Any, batch: Batch) -> list[jax.Array]:
+            return module_state.merge(graphdef, arrays).reference_tokens(batch)
+
+        encode = jax.jit(parallel.on_mesh(tokens_of, mesh))
         groups = self.categories if self.config.per_category else ("",)
         entries: list[dict[str, list[np.ndarray]]] = [{name: [] for name in groups} for _ in self.bank_names]
         size = min(BATCH, len(source))

@@ -340,29 +340,30 @@ class MapDiff:
 
 
 def chunked(function: Callable[[Any], Any], arrays: Any, size: int) -> Any:
-    """`function` of arrays [p ...] (and of trees of them), at most `size` rows at once, as many on each device.
-
-    Chunks take every so manieth row, so that rows spread over devices stay where they are.
-    """
+    """`function` of arrays [p ...] (and of trees of them), at most `size` rows at once; each device keeps its rows."""
     count = len(jax.tree.leaves(arrays)[0])
+    devices = 1 if count % _devices() else _devices()
+    each, most = count // devices, max(size // devices, 1)
+    steps = -(-each // most)
+    rows = -(-each // steps)
 
-    def own(arrays: Any) -> Any:
+    def spread(arrays: Any) -> Any:
         return jax.tree.map(_spread, function(jax.tree.map(_spread, arrays)))
 
-    if count <= size:
-        return own(arrays)
-    steps = -(-count // size)
-    rows = -(-count // steps)
-    rows += -rows % _devices()
-
     def split(array: jax.Array) -> jax.Array:
-        filling = jnp.repeat(array[:1], rows * steps - count, axis=0)
-        return jnp.concatenate([array, filling]).reshape(rows, steps, *array.shape[1:]).swapaxes(0, 1)
+        """[p ...] -> [steps, devices x rows, ...], each device's filled up by its own."""
+        own = array.reshape(devices, each, *array.shape[1:])
+        filling = jnp.repeat(own[:, :1], rows * steps - each, axis=1)
+        own = jnp.concatenate([own, filling], axis=1).reshape(devices, steps, rows, *array.shape[1:])
+        return own.swapaxes(0, 1).reshape(steps, devices * rows, *array.shape[1:])
 
     def join(array: jax.Array) -> jax.Array:
-        return _spread(array.swapaxes(0, 1).reshape(rows * steps, *array.shape[2:])[:count])
+        own = array.reshape(steps, devices, rows, *array.shape[2:]).swapaxes(0, 1)
+        return own.reshape(devices, steps * rows, *array.shape[2:])[:, :each].reshape(count, *array.shape[2:])
 
-    return jax.tree.map(join, jax.lax.map(own, jax.tree.map(split, arrays)))
+    if steps == 1:
+        return spread(arrays)
+    return jax.tree.map(join, jax.lax.map(spread, jax.tree.map(split, arrays)))
 
 
 def _devices() -> int:

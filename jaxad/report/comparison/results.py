@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxad.config import TrainConfig
 from jaxad.errors import DataError, JaxadError, ReportError
+from jaxad.features import FEATURES
 from jaxad.inference.steps import DEPTH, FOLDER, folders_in, is_run
 from jaxad.io.json_files import LIST, json_text, read_object
 from jaxad.metrics import IMAGE_METRICS, protocol, protocol_names
@@ -146,7 +147,7 @@ def _below(folder: Path, depth: int) -> list[Path]:
     """Reports in a folder, and runs without one."""
     found = [folder / REPORT] if (folder / REPORT).is_file() else []
     for inner in folders_in(folder) if depth else ():
-        found += [] if inner.name in (FOLDER, "features") else _below(inner, depth - 1)
+        found += [] if inner.name in (FOLDER, FEATURES) else _below(inner, depth - 1)
     return found or ([folder] if is_run(folder) else [])
 
 
