@@ -11,6 +11,7 @@ import jaxad
 from jaxad import cli
 from jaxad.config import DataConfig, TrainConfig, to_json
 from jaxad.errors import CheckpointError, ConfigError, DataError
+from jaxad.features import FeatureCache
 from jaxad.inference.calibrate import choose_limits
 from jaxad.inference.card import CARD
 from jaxad.inference.checkpoint import find_step
@@ -210,6 +211,7 @@ def test_training_goes_on_with_old_and_new_images_and_again(data, alarms, tmp_pa
         more = {TrainConfig: {"tensorboard": False}}
         earlier.setattr(trainer, "to_json", lambda config: to_json(config) | more.get(type(config), {}))
         fitted(toy_model(), data, tmp_path / "run", config)
+    monkeypatch.setattr(FeatureCache, "save", lambda *given: pytest.fail("nothing resumes an update"))
     done = update(tmp_path / "run", origin(alarms), steps=3)
     restored = jaxad.restore(tmp_path / "run")
     assert (done.step, restored.meta["step"], restored.meta["train"]["steps"]) == (15, 15, 15)
