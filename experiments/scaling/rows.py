@@ -125,10 +125,11 @@ class _Watcher(threading.Thread):
 def family(pid: int) -> list[int]:
     """A process and its descendants."""
     found = [pid]
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        # It may have ended in the meantime.
-        with suppress(OSError):
-            found += [member for child in tasks.read_text().split() for member in family(int(child))]
+    # It, or a child, may have ended in the meantime.
+    with suppress(OSError):
+        for tasks in list(Path(f"/proc/{pid}/task").glob("*/children")):
+            with suppress(OSError):
+                found += [member for child in tasks.read_text().split() for member in family(int(child))]
     return found
 
 
