@@ -270,6 +270,7 @@ class DPDiffConfig(RetrievedPatches):
         inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
         found = super().settled() if self.precondition == "retrieval" else ()
         own = ("score", *(() if self.levels else ("start_timestep",))) if self.expects else ()
+        own += ("nearest",) if self.levels and not self.expects else ()
         return (*(inference if self.levels or self.expects else ()), *own, *found)
 
     def problems(self) -> list[str]:
@@ -296,7 +297,10 @@ class DPDiffConfig(RetrievedPatches):
         if self.precondition != "retrieval":
             wanted = ['image_score = "excess"'] if self.image_score == "excess" else []
             wanted += [f"expected_share = {self.expected_share}"] if self.expected_share > 0 else []
+            wanted += ["nearest = True"] if self.nearest else []
             problems += [f'{field}: precondition = "{self.precondition}" must be "retrieval"' for field in wanted]
+        if self.nearest and self.score == "prototype":
+            problems.append('nearest = True: score = "prototype" has no residual that it could stand beside')
         if self.denoiser == "none":
             if self.score != "prototype":
                 problems.append(f'denoiser = "none": score = "{self.score}" needs one; use "prototype"')

@@ -35,6 +35,14 @@ class RetrievedPatches(FrozenFeatures):
         decision="dpdiff-retrieval",
     )
     """Remembered patches that an image is compared with, those of the images most like it."""
+    nearest: bool = setting(
+        False,
+        source="jaxad",
+        reason="published maps are residuals of the reconstruction; what no one patch resembles stands out in textures",
+        decision="dpdiff-nearest-patch",
+    )
+    """Whether the residual is the geometric mean of that of the reconstruction and the least one that any of the
+    retrieved patches leaves."""
     image_score: Literal["protocol", "excess"] = setting(
         "excess",
         source="jaxad",
@@ -58,7 +66,7 @@ class RetrievedPatches(FrozenFeatures):
 
     def settled(self) -> tuple[str, ...]:
         """What decides which residuals are remembered; whether they are used, where they are not."""
-        return ("memory", "retrieved", *(() if self.expects else ("image_score", "expected_share")))
+        return ("memory", "retrieved", *(("nearest",) if self.expects else ("image_score", "expected_share")))
 
     def problems(self) -> list[str]:
         """A line for each field that cannot work."""

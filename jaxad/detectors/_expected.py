@@ -1,6 +1,8 @@
-"""What is made of residuals where those that are expected, of the remembered normal patches most alike, are known."""
+"""What retrieved normal patches make of residuals: beside those of the nearest one, less those that are expected."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,27 @@ from jaxad.types import Array
 
 SCORE = protocol("exact-256")
 """The way from an excess of residuals to an image score, whatever the protocol."""
+
+
+def beside_nearest(
+    config: RetrievedPatches,
+    residuals: Array,
+    least: Callable[[Array], Array],
+    denoiser: RetrievalDenoiser | None,
+    known: Known | None,
+) -> jax.Array:
+    """Residuals [b n] or, where the settings say so, their geometric mean with the least that a retrieved patch leaves.
+
+    Args:
+        config: says which.
+        residuals: of reconstructions, 0 or more.
+        least: the least residual of the tokens [b n], given standardized patches [b k c].
+        denoiser: that retrieved them; None where none does.
+        known: what it retrieved; None for nothing, which leaves the residuals as they are.
+    """
+    if not config.nearest or known is None or denoiser is None:
+        return jnp.asarray(residuals)
+    return jnp.sqrt(jnp.maximum(jnp.asarray(residuals), 0.0) * least(denoiser.standardized(known)))
 
 
 def beyond_expected(

@@ -15,7 +15,7 @@ from jaxad.detector import InputSpec, PatchDetector
 from jaxad.memory.moments import channel_correlations, channel_scales
 from jaxad.models.backbone import Backbone
 from jaxad.models.vit.network import ViT
-from jaxad.nn.cosine import cosine
+from jaxad.nn.cosine import cosine, cosines
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Features
 
@@ -75,6 +75,23 @@ class StandardizedDetector(PatchDetector):
         pair = self._unstandardize(reconstruction), self._unstandardize(x)
         groups = zip(*(jnp.split(tokens, self._groups, axis=-1) for tokens in pair), strict=True)
         return jnp.stack([1 - cosine(*group) for group in groups]).mean(0)
+
+    def _least_residual(self, x: Array, others: Array) -> jax.Array:
+        """The least that any of other patches [b k c] leaves of each token [b n c], all standardized: [b n].
+
+        A residual as that of `_residual`; every group of blocks has a nearest patch of its own.
+        """
+        by_cosine, found = self.config.residual == "cosine", []
+        pair = (self._unstandardize(x), self._unstandardize(others)) if by_cosine else (x, others)
+        for own, those in zip(*(jnp.split(jnp.asarray(a), self._groups, axis=-1) for a in pair), strict=True):
+            if by_cosine:
+                found.append(1 - cosines(own, those).max(-1))
+            else:
+                product = jnp.einsum("bnc,bkc->bnk", own, those, precision="highest")
+                far = jnp.square(those).sum(-1)[:, None] - 2 * product
+                found.append(jnp.square(own).sum(-1) + far.min(-1))
+        # Rounding may leave less than nothing of a patch that is among the others.
+        return jnp.maximum(jnp.stack(found).mean(0), 0.0)
 
     def _measure(self, features: Iterable[Features]) -> None:
         stream = (batch.tokens for batch in features)

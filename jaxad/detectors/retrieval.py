@@ -7,17 +7,19 @@ preconditioning in the network alone, so a trained one is worth what it adds to 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from jaxad.config import RetrievalConfig
 from jaxad.detector import register
-from jaxad.detectors._expected import beyond_expected
+from jaxad.detectors._expected import beside_nearest, beyond_expected
 from jaxad.detectors._remembering import RememberingDetector
 from jaxad.detectors._standardized import StandardizedDetector
-from jaxad.diffusion.retrieval import RetrievalDenoiser, Sample
+from jaxad.diffusion.retrieval import Known, RetrievalDenoiser, Sample
 from jaxad.diffusion.schedule import linear_schedule
 from jaxad.models.backbone import Backbone
 from jaxad.nn.precision import compute_dtype
@@ -49,7 +51,7 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
         self._measure(sample.passing(stream))
         self.denoiser.fit(sample, self._standardize)
         if self.config.expects:
-            self.denoiser.learn_own_residuals(self._alpha_bar(self.config.start_timestep), self._residual)
+            self.denoiser.learn_own_residuals(self._alpha_bar(self.config.start_timestep), self._residual_of)
 
     def judge(self, features: Features, batch: Batch, keys: Array) -> Judgement:
         """Residual of every patch on the token grid, as DPDiff-AD measures it, less what is expected of it."""
@@ -57,11 +59,16 @@ class RetrievalDetector(StandardizedDetector, RememberingDetector):
         x, alpha_bar = self._standardize(tokens), jnp.float32(self._alpha_bar(self.config.start_timestep))
         known = self.denoiser.retrieve(self._center(tokens))
         reconstruction = self.denoiser(jnp.sqrt(alpha_bar) * x, alpha_bar, known)
-        residuals = self._residual(x, reconstruction).reshape(-1, *features.grid)
+        residuals = self._residual_of(x, reconstruction, known).reshape(-1, *features.grid)
         noisiest = self._alpha_bar(NOISIEST)
         maps, scores = beyond_expected(self.config, self.denoiser, x, residuals, noisiest, known)
         before, after = (patches.reshape(len(x), *features.grid, -1) for patches in (x, reconstruction))
         return Judgement(maps, scores, Explanation(before, after))
+
+    def _residual_of(self, x: Array, reconstruction: Array, known: Known | None) -> jax.Array:
+        """Residuals [b n] of standardized tokens [b n c], that of the nearest patch taken into account if wanted."""
+        residuals = self._residual(x, reconstruction)
+        return beside_nearest(self.config, residuals, partial(self._least_residual, x), self.denoiser, known)
 
     def _alpha_bar(self, t: int) -> float:
         return float(linear_schedule().alpha_bar[t])

@@ -146,12 +146,13 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         images, share = patches.shape[:2]
         return max(min(-(-self.retrieved // share), images - 1), 1)
 
-    def learn_own_residuals(self, alpha_bar: Array | float, residual: Callable[[Array, Array], Array]) -> None:
+    def learn_own_residuals(self, alpha_bar: Array | float, residual: Callable[[Array, Array, Known], Array]) -> None:
         """Remembers what this denoiser leaves of each patch that it remembers, by those of other images.
 
         Args:
             alpha_bar: of the noise level, whose noise is left out.
-            residual: of standardized tokens and their reconstructions [b n c], [b n].
+            residual: of standardized tokens and their reconstructions [b n c], given what the images are compared with,
+                [b n].
         """
 
         graphdef, arrays = module_state.split(self)
@@ -163,7 +164,7 @@ class RetrievalDenoiser(EmpiricalDenoiser):
             def of_image(number: Array) -> jax.Array:
                 x = denoiser.unrotate(denoiser.patches[...][number][None])
                 known = denoiser._known(denoiser.descriptors[...][number][None])
-                return residual(x, denoiser(jnp.sqrt(level) * x, level, known))[0]
+                return residual(x, denoiser(jnp.sqrt(level) * x, level, known), known)[0]
 
             return jax.lax.map(of_image, numbers, batch_size=BATCH)
 
@@ -180,6 +181,10 @@ class RetrievalDenoiser(EmpiricalDenoiser):
         found = _most_similar(descriptors, self.descriptors[...], self._images(self.patches[...]))
         patches = self.patches[...][found].reshape(len(found), -1, self.patches.shape[-1])
         return Known(patches, self.residuals[...][found].reshape(len(found), -1) if self.residuals.filled else None)
+
+    def standardized(self, known: Known) -> jax.Array:
+        """The patches of what `retrieve` gave on the scale of the tokens: float32 [b k c]."""
+        return self.unrotate(jnp.asarray(known.patches, jnp.float32))
 
     def expected_residual(self, x: Array, alpha_bar: Array | float, known: Known) -> jax.Array:
         """What is left of normal patches that noise makes clean ones x [b n c] indistinguishable from: [b n].

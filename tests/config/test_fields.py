@@ -84,6 +84,8 @@ def test_an_unknown_field_is_answered_with_the_nearest_name():
         (DPDiffConfig(expected_share=0.5, precondition="linear"), "expected_share 0.5 precondition retrieval"),
         (DPDiffConfig(image_score="excess", expected_share=0.5), "image_score expected_share"),
         (DPDiffConfig(expected_share=-0.5), "expected_share -0.5"),
+        (DPDiffConfig(nearest=True), "nearest precondition retrieval"),
+        (DPDiffConfig(nearest=True, score="prototype", precondition="retrieval"), "nearest score prototype"),
         (DPDiffConfig(levels=(90, 90), score="prototype"), "levels score different"),
         (DPDiffConfig.preset("small", levels=(100, 400)), "levels train_timesteps"),
         (DPDiffConfig(blocks=[3, 3], depth="4"), "blocks depth"),  # type: ignore[arg-type]

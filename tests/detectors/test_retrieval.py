@@ -79,6 +79,40 @@ def test_a_share_of_what_is_expected_is_taken_off_the_map_alone(parts, image_sco
         assert found.scores is None
 
 
+def least_residual(model, x, patches):
+    """The oracle: every token beside every patch, group by group, on the scale that the residual is taken on."""
+    if model.config.residual == "cosine":
+        x, patches = (np.asarray(model._unstandardize(a)) for a in (x, patches))
+    total = 0.0
+    for own, those in zip(*(np.split(a, model.config.groups, -1) for a in (x, patches)), strict=True):
+        if model.config.residual == "cosine":
+            own, those = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (own, those))
+            total = total + 1 - np.einsum("bnc,bkc->bnk", own, those).max(-1)
+        else:
+            total = total + np.square(own[:, :, None] - those[:, None]).sum(-1).min(-1)
+    return total / model.config.groups
+
+
+@pytest.mark.parametrize("changes", [{}, {"residual": "cosine"}, {"residual": "cosine", "groups": 2, "blocks": (0, 1)}])
+def test_the_residual_may_stand_beside_that_of_the_nearest_patch(parts, changes):
+    width = changes.get("groups", 1)
+    known, x = (np.concatenate([tokens(n, seed=s + k) for k in range(width)], -1) for n, s in ((24, 0), (8, 5)))
+    cache = FeatureCache(Features(np.resize(known, (len(parts.train), *known.shape[1:])), (4, 4)), "")
+    both = []
+    for nearest in (False, True):
+        settings = {"memory": 1000, "retrieved": 64, "residual": "squared", "nearest": nearest} | changes
+        both.append(detector(**settings).remember(parts.train, features=cache))
+    plain, beside = both
+    standard = plain._standardize(x)
+    found = plain.denoiser.retrieve(plain._center(x))
+    least = least_residual(plain, np.asarray(standard), np.asarray(plain.denoiser.unrotate(found.patches)))
+    expected = np.sqrt(np.asarray(judged(plain, x).maps) * least.reshape(-1, 4, 4))
+    np.testing.assert_allclose(judged(beside, x).maps, expected, rtol=2e-3, atol=1e-6)
+    # What is expected of the remembered patches is such a mean, too.
+    assert 0.3 < np.median(beside.denoiser.residuals[...]) / np.median(expected) < 3
+    assert not np.allclose(beside.denoiser.residuals[...], plain.denoiser.residuals[...], rtol=0.05)
+
+
 def test_groups_of_blocks_are_restored_each_by_itself(parts):
     """The map is the mean of those of two detectors that see half of the channels each."""
     wide = detector(memory=1000, retrieved=64, groups=2, blocks=(0, 1))

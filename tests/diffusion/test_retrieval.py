@@ -122,7 +122,7 @@ def test_unfitted_it_takes_patches_for_white_noise():
 
 def test_its_own_residuals_are_those_of_patches_without_their_image():
     denoiser, x, a = fitted(), images(), linear_schedule().alpha_bar[100]
-    denoiser.learn_own_residuals(a, lambda x, restored: jnp.square(restored - x).sum(-1))
+    denoiser.learn_own_residuals(a, lambda x, restored, known: jnp.square(restored - x).sum(-1))
     known = retrieved(denoiser, x)
     restored = denoiser(np.float32(a**0.5) * x, np.float32(a), known)
     expected = np.take_along_axis(np.square(restored - x).sum(-1), np.asarray(denoiser.places[...]), 1)

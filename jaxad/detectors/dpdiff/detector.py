@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 import chex
@@ -18,7 +19,7 @@ from flax import nnx
 
 from jaxad.config import DPDiffConfig
 from jaxad.detector import Trainable, register
-from jaxad.detectors._expected import beyond_expected
+from jaxad.detectors._expected import beside_nearest, beyond_expected
 from jaxad.detectors._standardized import StandardizedDetector
 from jaxad.detectors.dpdiff.denoiser import denoiser_heads, denoiser_width, make_denoiser
 from jaxad.detectors.dpdiff.levels import normal_residuals
@@ -275,7 +276,8 @@ class DPDiff(StandardizedDetector, Trainable):
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Judgement:
         """Residual of reconstruction and feature on the token grid (Eq. 22 and 23), as `config.residual` says.
 
-        Without a reconstruction: 1 - cosine to the nearest prototype.
+        With `config.nearest` beside that of the nearest patch. Without a reconstruction: 1 - cosine to the nearest
+        prototype.
         """
         x = self._standardize(features.tokens)
         if reconstruction is None:
@@ -283,6 +285,8 @@ class DPDiff(StandardizedDetector, Trainable):
             residual = 1 - cosine_similarity(x, prototypes).max(-1)
         else:
             residual = self._residual(x, reconstruction.tokens)
+            least = partial(self._least_residual, x)
+            residual = beside_nearest(self.config, residual, least, self.nearby, self._known(features))
         return Judgement(residual.reshape(-1, *features.grid))
 
     def explain(self, features: Features, context: Context, reconstruction: Features | None) -> Explanation:

@@ -418,6 +418,33 @@ def test_a_share_of_what_is_expected_is_taken_off_the_map():
     assert judgement.scores is None
 
 
+@pytest.mark.parametrize("levels", [None, (100, 300)])
+def test_the_residual_may_stand_beside_that_of_the_nearest_patch(levels):
+    keys, both = jax.random.split(jax.random.key(0), 24), []
+    for nearest in (False, True):
+        model, features = remembering(nearest=nearest, residual="squared", image_score="excess", levels=levels)
+        both.append(model)
+    plain, beside = both
+    x = np.asarray(plain._standardize(features.tokens))
+    patches = np.asarray(plain.nearby.unrotate(plain.nearby.retrieve(x.mean(1)).patches))
+    least = np.square(x[:, :, None] - patches[:, None]).sum(-1).min(-1).reshape(-1, *plain.grid)
+    context = plain.context(features)
+    expected, found = (
+        np.asarray(
+            model.residual(features, context, keys)[0]
+            if levels is None
+            else model.level_residuals(features, context, keys)[1]
+        )
+        for model in both
+    )
+    least = least if levels is None else least[..., None]
+    np.testing.assert_allclose(found, np.sqrt(expected * least), rtol=1e-3, atol=1e-3)
+    beside.finish([features])
+    means, kept = normal_residuals(beside, [features], beside.nearby.places[...])
+    scale = means if levels else np.ones(1)
+    np.testing.assert_allclose(beside.nearby.residuals[...], (kept / scale).mean(-1), rtol=1e-2)
+
+
 def test_no_micro_batch_is_planned_before_it_is_known_what_is_remembered(parts, tmp_path):
     training = toy_training(micro_batch="auto")
     with pytest.raises(ConfigError, match='micro_batch = "auto": how much this detector remembers'):
@@ -456,7 +483,10 @@ def test_what_is_made_of_remembered_residuals_may_change_where_there_are_any(par
     assert (whole.maps > half.maps).all()
     assert half.scores is None
     assert whole.scores is not None
+    with pytest.raises(CheckpointError, match="nearest"):
+        jaxad.restore(tmp_path / "expecting", nearest=True)
     none = fit("none")
+    assert jaxad.restore(tmp_path / "none", nearest=True).detector.config.nearest
     assert not none.nearby.residuals.filled
     for settings in ({"expected_share": 0.5}, {"image_score": "excess"}):
         with pytest.raises(CheckpointError, match=next(iter(settings))):
