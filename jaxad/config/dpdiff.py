@@ -267,10 +267,9 @@ class DPDiffConfig(RetrievedPatches):
 
     def settled(self) -> tuple[str, ...]:
         """All that what is remembered depends on: residuals of normal patches, and the patches themselves."""
-        inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual")
+        inference = ("levels", "sampler", "sampling_steps", "noise", "draws", "antithetic", "residual", "nearest")
         found = super().settled() if self.precondition == "retrieval" else ()
         own = ("score", *(() if self.levels else ("start_timestep",))) if self.expects else ()
-        own += ("nearest",) if self.levels and not self.expects else ()
         return (*(inference if self.levels or self.expects else ()), *own, *found)
 
     def problems(self) -> list[str]:

@@ -38,7 +38,7 @@ class RetrievedPatches(FrozenFeatures):
     nearest: bool = setting(
         False,
         source="jaxad",
-        reason="published maps are residuals of the reconstruction; what no one patch resembles stands out in textures",
+        reason="published maps are residuals of the reconstruction; either finds more in some kinds of parts",
         decision="dpdiff-nearest-patch",
     )
     """Whether the residual is the geometric mean of that of the reconstruction and the least one that any of the

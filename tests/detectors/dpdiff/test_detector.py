@@ -487,6 +487,7 @@ def test_what_is_made_of_remembered_residuals_may_change_where_there_are_any(par
         jaxad.restore(tmp_path / "expecting", nearest=True)
     none = fit("none")
     assert jaxad.restore(tmp_path / "none", nearest=True).detector.config.nearest
+    assert "nearest" in dataclasses.replace(none.config, levels=(100, 300)).settled()
     assert not none.nearby.residuals.filled
     for settings in ({"expected_share": 0.5}, {"image_score": "excess"}):
         with pytest.raises(CheckpointError, match=next(iter(settings))):
