@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,10 @@ from ott.geometry import geometry
 from ott.problems.linear import linear_problem
 from ott.solvers.linear import sinkhorn
 
+from jaxad.nn.activations import softmax
 from jaxad.nn.attention import attention
 from jaxad.nn.cosine import cosines
-from jaxad.nn.precision import Linear
+from jaxad.nn.precision import Linear, product, rounded
 from jaxad.types import Array
 
 
@@ -65,11 +68,36 @@ class PrototypeExtractor(nnx.Module):
         channels = self.queries.shape[-1]
         chex.assert_shape(tokens, (None, None, channels), custom_message=f"tokens must be [b n {channels}]")
         queries = jnp.broadcast_to(self.queries[...][None], (tokens.shape[0], *self.queries.shape))
-        normed = (queries, tokens) if self.norm is None else (self.norm(queries), self.norm(tokens))
-        key, value = jnp.split(self.key_value(normed[1]), 2, axis=-1)
-        x = queries + self.attention_out(attention(self.query(normed[0]), key, value, self.heads))
+        query, tokens = (queries, tokens) if self.norm is None else (self.norm(queries), self.norm(tokens))
+        few = self.heads * queries.shape[1] < channels
+        attend = (
+            partial(jax.lax.platform_dependent, cpu=self._few_attend, default=self._attend) if few else self._attend
+        )
+        x = queries + self.attention_out(attend(self.query(query), tokens))
         y = x if self.mlp_norm is None else self.mlp_norm(x)
         return x + self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=False))
+
+    def _attend(self, query: jax.Array, tokens: jax.Array) -> jax.Array:
+        """Attention of queries [b k c] to tokens [b n c], before the last projection: [b k c]."""
+        key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
+        return attention(query, key, value, self.heads)
+
+    def _few_attend(self, query: jax.Array, tokens: jax.Array) -> jax.Array:
+        """The same with the projections of keys and values multiplied into the queries of each head, and into what they
+        have taken of the tokens: of the whole, more than half are these projections of all tokens.
+
+        The bias of the keys adds the same to all logits of a query, and does nothing.
+        """
+        assert self.key_value.bias is not None
+        b, k, c = query.shape
+        dtype, heads = query.dtype, self.heads
+        kernel = rounded(self.key_value.kernel[...], str(dtype)).reshape(c, 2, heads, -1)
+        scaled = (query.astype(jnp.float32) * (c // heads) ** -0.5).reshape(b, k, heads, -1)
+        queries = jnp.einsum("bkhd,chd->bhkc", scaled, kernel[:, 0]).reshape(b, heads * k, c)
+        logits = product(queries, jnp.swapaxes(tokens, 1, 2), dtype, dtype)
+        taken = product(softmax(logits, dtype), tokens, dtype, jnp.float32).reshape(b, heads, k, c)
+        value = jnp.einsum("bhkc,chd->bkhd", taken, kernel[:, 1]).reshape(b, k, c)
+        return (value + self.key_value.bias[c:].reshape(1, 1, -1)).astype(dtype)
 
 
 def cosine_similarity(tokens: Array, prototypes: Array) -> jax.Array:

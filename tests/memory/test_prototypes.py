@@ -1,5 +1,7 @@
 """Prototypes and their losses against Eq. 10 to 13 of DPDiff-AD in float64."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,9 +20,10 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("pre_norm", [True, False])
-def test_extractor_is_equation_10(pre_norm):
-    channels, heads = 8, 2
+@pytest.mark.parametrize(("pre_norm", "heads"), [(True, 2), (True, 4), (False, 2)])
+def test_extractor_is_equation_10(pre_norm, heads):
+    # With three prototypes, two heads have fewer queries than there are channels, four have more.
+    channels = 8
     module = PrototypeExtractor(3, channels, heads=heads, mlp_ratio=2, pre_norm=pre_norm, rngs=nnx.Rngs(0))
     graphdef, arrays = module_state.split(module)
     rng = np.random.default_rng(0)
@@ -49,6 +52,32 @@ def test_extractor_is_equation_10(pre_norm):
         y = dense("mlp_in", norm("mlp_norm", x))
         expected = x + dense("mlp_out", y * 0.5 * (1 + erf(y / np.sqrt(2))))
         np.testing.assert_allclose(prototypes, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_few_queries_attend_as_they_would_to_all_keys_and_values(dtype, tolerance):
+    module = PrototypeExtractor(3, 32, heads=4, dtype=dtype, rngs=nnx.Rngs(0))
+    graphdef, arrays = module_state.split(module)
+    rng = np.random.default_rng(0)
+    arrays = {path: a + 0.3 * rng.normal(size=a.shape).astype(np.float32) for path, a in arrays.items()}
+    query, tokens, wanted = (numbers(2, n, 32, seed=n).astype(dtype) for n in (3, 10, 3))
+
+    @partial(jax.jit, static_argnums=0)
+    def results(name, arrays, query, tokens):
+        def total(arrays, query, tokens):
+            mixed = getattr(module_state.merge(graphdef, arrays), name)(query, tokens)
+            return (mixed.astype(jnp.float32) * wanted.astype(jnp.float32)).sum(), mixed
+
+        gradients, mixed = jax.grad(total, (0, 1, 2), has_aux=True)(arrays, query, tokens)
+        return mixed, gradients
+
+    few, all_ = (results(name, arrays, query, tokens) for name in ("_few_attend", "_attend"))
+    # The bias of the keys has no gradient but for rounding.
+    for found, expected in zip(jax.tree.leaves(few), jax.tree.leaves(all_), strict=True):
+        assert found.dtype == expected.dtype
+        scale = max(float(jnp.abs(expected).max()), 1.0)
+        found, expected = (np.asarray(x, np.float64) / scale for x in (found, expected))
+        np.testing.assert_allclose(found, expected, atol=tolerance)
 
 
 def test_prototypes_are_those_of_the_image_alone():
