@@ -77,12 +77,12 @@ class PrototypeExtractor(nnx.Module):
         y = x if self.mlp_norm is None else self.mlp_norm(x)
         return x + self.mlp_out(nnx.gelu(self.mlp_in(y), approximate=False))
 
-    def _attend(self, query: jax.Array, tokens: jax.Array) -> jax.Array:
+    def _attend(self, query: jax.Array, tokens: Array) -> jax.Array:
         """Attention of queries [b k c] to tokens [b n c], before the last projection: [b k c]."""
         key, value = jnp.split(self.key_value(tokens), 2, axis=-1)
         return attention(query, key, value, self.heads)
 
-    def _few_attend(self, query: jax.Array, tokens: jax.Array) -> jax.Array:
+    def _few_attend(self, query: jax.Array, tokens: Array) -> jax.Array:
         """The same with the projections of keys and values multiplied into the queries of each head, and into what they
         have taken of the tokens: of the whole, more than half are these projections of all tokens.
 
