@@ -42,7 +42,7 @@ COSINE: Settings = {**PAIR, "residual": "cosine"}
 VELOCITY: Settings = {**COSINE, "prediction": "v", "train_timesteps": (0, 400)}
 WEAK: Settings = {**VELOCITY, "start_timestep": 100}
 RETRIEVAL: Settings = {**WEAK, "precondition": "retrieval"}
-ALL: Settings = {
+EXPECTED: Settings = {
     **RETRIEVAL,
     "groups": 2,
     # Two groups have twice the channels, which the network would take as its width.
@@ -51,6 +51,7 @@ ALL: Settings = {
     "image_score": "excess",
     "expected_share": 0.5,
 }
+ALL: Settings = {**EXPECTED, "nearest": True, "expected_share": 0.75}
 """As of the preset "retrieval", but for the size of images."""
 
 
@@ -81,9 +82,11 @@ ROWS: dict[str, Row] = {
     "t = 100": Row(judged=_difference(WEAK, VELOCITY), like="v, t below 400"),
     "linear": Row({**WEAK, "precondition": "linear"}),
     "retrieval": Row(RETRIEVAL),
-    "two groups": Row(ALL, {"image_score": "protocol", "expected_share": 0.0}),
+    "two groups": Row(EXPECTED, {"image_score": "protocol", "expected_share": 0.0}),
     "excess score": Row(judged={"expected_share": 0.0}, like="two groups"),
     "half of expected off": Row(judged={}, like="two groups"),
+    "nearest patch": Row(ALL, {"expected_share": 0.5}),
+    "three quarters off": Row(judged={}, like="nearest patch"),
 }
 
 

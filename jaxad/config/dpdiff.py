@@ -27,8 +27,8 @@ class DPDiffConfig(RetrievedPatches):
     The preset "paper" is the published setting. "small" is for CPUs and tests; it learns and detects more in few steps:
     middle blocks, v-prediction, only the timesteps that inference visits, one DDIM step from each of four noise draws,
     cosine residual. "retrieval" detects most within half an hour on two cores: the network mends what the closed form
-    makes of similar normal images' patches, of two groups of blocks at the published size, and what is left of normal
-    patches is taken into account.
+    makes of similar normal images' patches, of two groups of blocks at the published size, and what is left of an image
+    and of normal patches, by the reconstruction and by the nearest patch, is taken into account.
     """
 
     RESOURCES: ClassVar = ("remat",)
@@ -57,8 +57,9 @@ class DPDiffConfig(RetrievedPatches):
             "precondition": "retrieval",
             "start_timestep": 100,
             "antithetic": True,
+            "nearest": True,
             "image_score": "excess",
-            "expected_share": 0.5,
+            "expected_share": 0.75,
         },
     }
 

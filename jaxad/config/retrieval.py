@@ -15,11 +15,12 @@ class RetrievalConfig(RetrievedPatches):
     """The denoiser by retrieval: what DPDiff-AD with that preconditioning is before its network is trained.
 
     The preset "paper" is for the features of DPDiff-AD's preset of that name, "small" for those of a CPU: two groups of
-    blocks, and a map less what is expected of normal patches, as DPDiff-AD's preset "retrieval" has them.
+    blocks, residuals beside those of the nearest patch, and a map less what is expected of normal patches, as
+    DPDiff-AD's preset "retrieval" has them.
     """
 
     MAIN: ClassVar = ("backbone", "blocks", "image_size", "start_timestep", "residual", "image_score")
-    PRESETS: ClassVar = {"paper": {}, "small": {**SMALL, "groups": 2, "expected_share": 0.5}}
+    PRESETS: ClassVar = {"paper": {}, "small": {**SMALL, "groups": 2, "nearest": True, "expected_share": 0.75}}
 
     start_timestep: int = setting(
         100, source="jaxad", reason="at 250 pixels are found less well", decision="dpdiff-retrieval"

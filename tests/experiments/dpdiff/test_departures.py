@@ -29,7 +29,8 @@ def test_rows_are_settings_and_what_they_share_is_trained_above():
         trained = row.trained if row.like is None else ROWS[row.like].trained
         assert trained is not None, name
         assert not DPDiffConfig.preset("small", **{**trained, **(row.judged or {})}).problems(), name
-    assert "expected_share" not in ROWS["half of expected off"].judged
+    for name in ("half of expected off", "three quarters off"):
+        assert "expected_share" not in ROWS[name].judged, name
 
 
 def test_the_last_row_is_the_preset_retrieval_but_for_the_size_of_images():
