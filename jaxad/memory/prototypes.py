@@ -83,8 +83,8 @@ class PrototypeExtractor(nnx.Module):
         return attention(query, key, value, self.heads)
 
     def _few_attend(self, query: jax.Array, tokens: Array) -> jax.Array:
-        """The same with the projections of keys and values multiplied into the queries of each head, and into what they
-        have taken of the tokens: of the whole, more than half are these projections of all tokens.
+        """The same with the projection of keys multiplied into the queries of each head, and that of values into what
+        these have taken of the tokens, since to project all tokens is most of the work.
 
         The bias of the keys adds the same to all logits of a query, and does nothing.
         """
