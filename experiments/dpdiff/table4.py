@@ -45,6 +45,7 @@ ROWS = {
     "RD4AD": ("rd4ad", "paper"),
     "SimpleNet": ("simplenet", "paper"),
     "INP-Former": ("inp-former", "paper"),
+    "linear": ("linear", "paper"),
     "PaDiM": ("padim", "paper"),
     "patch bank": ("patch-bank", "paper"),
 }
@@ -59,6 +60,7 @@ Name = Literal[
     "RD4AD",
     "SimpleNet",
     "INP-Former",
+    "linear",
     "PaDiM",
     "patch bank",
 ]
