@@ -179,7 +179,7 @@ def product(x: Array, y: Array, dtype: Any, output: Any) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, y, dtype, output):
-    return jnp.matmul(x.astype(dtype), _gathered(y.astype(dtype)), preferred_element_type=output)
+    return _matmul(x.astype(dtype), _gathered(y.astype(dtype)), output)
 
 
 def _product_forward(x, y, dtype, output):
@@ -191,7 +191,7 @@ def _product_forward(x, y, dtype, output):
 def _product_backward(dtype, output, saved, gradient):
     x, y, like_x, like_y = saved
     gradient = gradient.astype(dtype)
-    to_x = jnp.matmul(gradient, _gathered(y).mT, preferred_element_type=like_x.dtype)
+    to_x = _matmul(gradient, _gathered(y).mT, like_x.dtype)
     if y.ndim == 2:
         x, gradient = (array.reshape(-1, array.shape[-1]) for array in (x, gradient))
     # Over several devices this is also the type in which a kernel's sums are added.
@@ -199,6 +199,13 @@ def _product_backward(dtype, output, saved, gradient):
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def _matmul(x: jax.Array, y: jax.Array, output: Any) -> jax.Array:
+    """x @ y of that type. On CPUs float32 rounded to it: XLA has their matrix units write nothing narrower."""
+    if target_platform() == "cpu":
+        return jnp.matmul(x, y, preferred_element_type=jnp.float32).astype(output)
+    return jnp.matmul(x, y, preferred_element_type=output)
 
 
 def _gathered(y: jax.Array) -> jax.Array:

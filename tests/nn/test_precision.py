@@ -11,7 +11,7 @@ from jaxad.models.clip.config import TextConfig
 from jaxad.models.clip.towers import TextTower
 from jaxad.models.vit import network as vit_network
 from jaxad.models.vit.config import ViTConfig
-from jaxad.nn import module_state
+from jaxad.nn import module_state, precision
 from jaxad.nn.precision import Conv, Linear, compute_dtype, product, with_rounded_parameters
 
 
@@ -67,6 +67,24 @@ def test_products_of_stacks_run_in_their_type_backwards_too(dtype, tolerance, ou
     program = jax.make_jaxpr(pull)(weights.astype(output)).jaxpr
     operands = [var.aval.dtype for eqn in program.eqns if eqn.primitive.name == "dot_general" for var in eqn.invars]
     assert operands == [jnp.dtype(dtype)] * 4
+
+
+@pytest.mark.parametrize(("platform", "written"), [("cpu", jnp.float32), ("tpu", jnp.bfloat16), ("cuda", jnp.bfloat16)])
+def test_products_write_16_bits_themselves_but_on_cpus(monkeypatch, platform, written):
+    monkeypatch.setattr(precision, "target_platform", lambda: platform)
+    x, kernel = jnp.ones((64, 32), jnp.bfloat16), jnp.ones((32, 16), jnp.bfloat16)
+
+    def forwards(x):
+        return product(x, kernel, jnp.bfloat16, jnp.bfloat16)
+
+    def backwards(x):
+        return jax.grad(lambda x: forwards(x).astype(jnp.float32).sum())(x)
+
+    for function in (forwards, backwards):
+        text = str(jax.make_jaxpr(function)(x))
+        assert f"preferred_element_type={jnp.dtype(written)}" in text
+        chex.assert_type(function(x), jnp.bfloat16)
+    chex.assert_trees_all_equal(forwards(x), jnp.full((64, 16), 32, jnp.bfloat16))
 
 
 def test_gradients_have_the_types_of_what_they_are_of():

@@ -24,6 +24,7 @@ from jaxad.nn import module_state
 from jaxad.nn.activations import gelu
 from jaxad.nn.attention import attention
 from jaxad.nn.positions import Interpolation, patch_grid, resize_positions
+from jaxad.nn.precision import Linear
 from jaxad.types import Array
 
 
@@ -203,9 +204,9 @@ class Attention(nnx.Module):
         width = config.width
         self.heads = config.heads
         self.query, self.key, self.value = (
-            nnx.Linear(width, width, use_bias=config.qkv_bias, dtype=dtype, rngs=rngs) for _ in range(3)
+            Linear(width, width, use_bias=config.qkv_bias, rounded=True, dtype=dtype, rngs=rngs) for _ in range(3)
         )
-        self.out = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.out = Linear(width, width, rounded=True, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.out(attention(self.query(x), self.key(x), self.value(x), self.heads))
@@ -215,8 +216,8 @@ class MLP(nnx.Module):
     """Feed-forward layer with exact GELU."""
 
     def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
-        self.fc1 = nnx.Linear(config.width, config.hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(config.width, config.hidden, rounded=True, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(config.hidden, config.width, rounded=True, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.fc2(gelu(self.fc1(x)))
@@ -226,8 +227,8 @@ class SwiGLU(nnx.Module):
     """Feed-forward layer silu(a) * b with (a, b) one projection."""
 
     def __init__(self, config: ViTConfig, *, dtype: Any, rngs: nnx.Rngs):
-        self.gate_and_value = nnx.Linear(config.width, 2 * config.hidden, dtype=dtype, rngs=rngs)
-        self.out = nnx.Linear(config.hidden, config.width, dtype=dtype, rngs=rngs)
+        self.gate_and_value = Linear(config.width, 2 * config.hidden, rounded=True, dtype=dtype, rngs=rngs)
+        self.out = Linear(config.hidden, config.width, rounded=True, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         gate, value = jnp.split(self.gate_and_value(x), 2, axis=-1)
