@@ -80,7 +80,8 @@ def ddpm(
         schedule: gives beta and alpha_bar; the variance is the posterior's, beta-tilde (Eq. 4).
         start: first timestep.
         keys: one PRNG key for each image [b]; each step folds in its t. No noise is added at the last step.
-        sign: what the noise of the steps is multiplied by: -1 for the other half of an antithetic pair, None for 1.
+        sign: what the noise of the steps is multiplied by, for all or [b ...]: -1 for the other half of an antithetic
+            pair, None for 1.
 
     Returns:
         The sample of x_0, [b ...].

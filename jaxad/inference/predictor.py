@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -23,6 +22,7 @@ from jaxad.data.depth import read_at
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, DataError, Problem
 from jaxad.features import FeatureCache, annotated
+from jaxad.inference.launcher import Launcher, Pending
 from jaxad.inference.method import EXPLAINED, OF_MAPS, check_words, one_of, words_of
 from jaxad.inference.programs import programs_of
 from jaxad.inference.tiled import Resolution, TiledStream
@@ -98,8 +98,7 @@ class Predictor:
         self.mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self.mesh.size
         self._detector = detector
-        # Several devices must get the programs of several threads in one order.
-        self._launch = threading.Lock()
+        self._start = Launcher(self.mesh, self.batch_size)
         graphdef, self._given = module_state.split(detector)
         self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
 
@@ -110,9 +109,8 @@ class Predictor:
 
     def __call__(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """A full, padded batch of host arrays -> scores [b] and maps [b h w] of the protocol, padding included."""
-        with self._launch:
-            result = self._programs.predict(self.arrays, parallel.shard_batch(batch, self.mesh))
-        return parallel.to_host(result)
+        found: tuple[np.ndarray, np.ndarray] = self._start(self._programs.predict, self.arrays, batch)()
+        return found
 
     def trace(self, batch: Batch) -> jax.stages.Traced:
         """The program for a full batch of such shapes, not yet compiled; a detector without arrays will do."""
@@ -125,7 +123,7 @@ class Predictor:
         """
         loaded = self._blank(category)
         if self._detector.tiling is not None or self._detector.regions:
-            parallel.to_host(self.raw(loaded.batch))
+            self._start(self._programs.raw, self.arrays, loaded.batch)()
         else:
             self(loaded.batch)
 
@@ -210,24 +208,22 @@ class Predictor:
             options = {"mark": on_unreadable == "mark", "masks": masks, "resolution": resolution}
             yield from tiled(one_by_one, originals=originals, progress=progress, **options)
             return
-        waiting: tuple[Any, LoadedBatch] | None = None
+        waiting: tuple[Pending, LoadedBatch] | None = None
         options = {"originals": originals, "on_unreadable": on_unreadable}
         if masks:
             options |= {"masks": self.protocol.resize_mask, "gray_masks": self.protocol.gray_masks}
         for loaded in self.batches(source, indices, workers, **options):
-            with self._launch:
-                batch = parallel.shard_batch(loaded.batch, self.mesh)
-                if words:
-                    result = self._programs.explained(words)(self.arrays, batch)
-                elif features is None:
-                    result = self._programs.predict(self.arrays, batch), None
-                else:
-                    result = self._programs.judge(self.arrays, self._cached(features, loaded.indices), batch), None
+            if features is not None:
+                known = self._filled(features, loaded.indices)
+                result = self._start(self._programs.judge, self.arrays, known, loaded.batch)
+            else:
+                program = self._programs.explained(words) if words else self._programs.predict
+                result = self._start(program, self.arrays, loaded.batch)
             if waiting is not None:
-                yield self._output(*waiting, progress)
+                yield self._output(*waiting, bool(words), progress)
             waiting = result, loaded
         if waiting is not None:
-            yield self._output(*waiting, progress)
+            yield self._output(*waiting, bool(words), progress)
 
     def explain(
         self, source: Source, indices: Sequence[int], *, workers: int | None = None
@@ -267,25 +263,22 @@ class Predictor:
 
     def raw(self, batch: Batch) -> Any:
         """The detector's own maps [b h w] of a full, padded batch, and its scores [b] or None, before the protocol."""
-        with self._launch:
-            return self._programs.raw(self.arrays, parallel.shard_batch(batch, self.mesh))
+        return self._start.whole(self._programs.raw, self.arrays, batch)
 
     def raw_of(self, features: FeatureCache, indices: Sequence[int], batch: Batch) -> Any:
         """The same of images whose features are computed already, by their numbers."""
-        with self._launch:
-            return self._programs.raw_of(self.arrays, self._cached(features, indices), batch)
+        return self._start.whole(self._programs.raw_of, self.arrays, self._filled(features, indices), batch)
 
-    def _cached(self, features: FeatureCache, indices: Sequence[int]) -> Any:
-        """Features of those images on the devices, filled up to a batch."""
-        places = [*indices, *[0] * (self.batch_size - len(indices))]
-        return parallel.shard_batch(features[places], self.mesh)
+    def _filled(self, features: FeatureCache, indices: Sequence[int]) -> Any:
+        """Features of those images, filled up to a batch."""
+        return features[[*indices, *[0] * (self.batch_size - len(indices))]]
 
-    def _raw_explained(self, words: tuple[str, ...], batch: Batch) -> tuple[Any, Explanation | None]:
-        """As `raw`, and an explanation of what pictures of these words show, None without words."""
-        if not words:
-            return self.raw(batch), None
-        with self._launch:
-            return self._programs.explained(words, raw=True)(self.arrays, parallel.shard_batch(batch, self.mesh))
+    def _raw_explained(self, words: tuple[str, ...], batch: Batch) -> Pending:
+        """What `raw` gives, and an explanation of what pictures of these words show, None without words."""
+        if words:
+            return self._start(self._programs.explained(words, raw=True), self.arrays, batch)
+        found = self._start(self._programs.raw, self.arrays, batch)
+        return lambda: (found(), None)
 
     def _blank(self, category: str = "") -> LoadedBatch:
         """A batch of one image without content, of a category."""
@@ -295,8 +288,8 @@ class Predictor:
         (loaded,) = self.batches(blank, None, 0)
         return loaded
 
-    def _output(self, result, loaded: LoadedBatch, progress) -> Output:
-        (scores, maps), explanation = parallel.to_host(result)
+    def _output(self, result: Pending, loaded: LoadedBatch, explained: bool, progress) -> Output:
+        (scores, maps), explanation = result() if explained else (result(), None)
         real = len(loaded.records)
         if progress is not None:
             progress(real)

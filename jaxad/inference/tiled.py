@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import jax
 import numpy as np
 
-from jaxad import metrics, parallel
+from jaxad import metrics
 from jaxad.data.batches import LoadedBatch
 from jaxad.data.pixels import pixel_hash, resize
 from jaxad.data.region import EVERY, Region
 from jaxad.data.tiles import Tiling
 from jaxad.errors import DataError, Problem
+from jaxad.inference.launcher import Pending
 from jaxad.inference.method import one_of
 from jaxad.inference.stitching import Stitched, WholeMap
 from jaxad.io.threads import map_threads
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 Resolution = Literal["image", "tile"]
 """At which size maps and masks are compared: the whole image at the protocol's, or each tile."""
-Raw = Callable[[Batch], tuple[tuple[jax.Array, jax.Array | None], Explanation | None]]
-"""A full batch of tiles -> their maps [b h w] and scores [b] or None, and their explanation or None, on the devices."""
-
+Raw = Callable[[Batch], Pending]
+"""A full batch of tiles -> their maps [b h w] and scores [b] or None, and their explanation or None."""
 
 OUTSIDE = "outside the region"
 """Kind of the problem that a region holds no pixel of an image."""
@@ -99,7 +98,7 @@ class TiledStream:
     ):
         self.tiling, self.views, self.batch_size, self.protocol, self._raw = tiling, views, batch_size, protocol, raw
         self.regions, self.workers = regions, workers
-        self._waiting: tuple[Any, list[tuple[_Image, tuple[int, int]]]] | None = None
+        self._waiting: tuple[Pending, list[tuple[_Image, tuple[int, int]]]] | None = None
 
     def __call__(
         self,
@@ -199,7 +198,7 @@ class TiledStream:
         """Adds the tiles that the device has judged to their images."""
         if self._waiting is None:
             return
-        ((maps, scores), explanation), owners = parallel.to_host(self._waiting[0]), self._waiting[1]
+        ((maps, scores), explanation), owners = self._waiting[0](), self._waiting[1]
         self._waiting = None
         for row, (image, corner) in enumerate(owners):
             assert image.stitched is not None

@@ -145,12 +145,12 @@ def test_explanations_are_launched_as_predictions_are(regions, monkeypatch):
     shard, to_host = parallel.shard_batch, parallel.to_host
 
     def launched(*args):
-        assert predictor._launch.locked()
+        assert predictor._start._lock.locked()
         events.append("launched")
         return shard(*args)
 
     def taken(*args):
-        assert not predictor._launch.locked()
+        assert not predictor._start._lock.locked()
         events.append("taken")
         return to_host(*args)
 

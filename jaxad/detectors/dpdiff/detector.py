@@ -39,6 +39,8 @@ from jaxad.types import Array, Batch, Explanation, Features, Judgement
 
 Context = dict[str, Array]
 """What a reconstruction is conditioned on."""
+AT_ONCE = 4
+"""Images times draws that are denoised at once where a batch has fewer images."""
 
 
 @register
@@ -262,15 +264,22 @@ class DPDiff(StandardizedDetector, Trainable):
         level = self.config.start_timestep if start is None else start
         known = self._known(features)
 
-        def one_draw(total, inputs):
-            draw, sign = inputs
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
-            return total + self._denoise(x, prototypes, known, own, level, sign), None
-
         draws, signs = jnp.arange(self.config.draws), None
         if self.config.antithetic:
             draws, signs = jnp.repeat(draws, 2), jnp.tile(jnp.array([1.0, -1.0]), self.config.draws)
-        total, _ = jax.lax.scan(one_draw, jnp.zeros_like(x), (draws, signs))
+        # Few images alone would leave most of a processor idle.
+        together = _together(len(draws), len(x))
+        repeated = jax.tree.map(lambda array: jnp.repeat(array, together, 0), (x, prototypes, known))
+
+        def some_draws(total, inputs):
+            draw, sign = inputs
+            own = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(draw))(keys).reshape(-1)
+            sign = None if sign is None else jnp.tile(sign, len(x))[:, None, None]
+            found = self._denoise(*repeated, own, level, sign)
+            return total + found.reshape(len(x), together, *x.shape[1:]).sum(1), None
+
+        inputs = jax.tree.map(lambda array: array.reshape(-1, together), (draws, signs))
+        total, _ = jax.lax.scan(some_draws, jnp.zeros_like(x), inputs)
         return Features(total / len(draws), features.grid)
 
     def score(self, features: Features, reconstruction: Features | None, context: Context) -> Judgement:
@@ -344,7 +353,7 @@ class DPDiff(StandardizedDetector, Trainable):
     ) -> jax.Array:
         """One reconstruction [b n c] from timestep `start`.
 
-        `sign`, 1 or -1, multiplies noise wherever it is drawn; None for 1.
+        `sign`, 1 or -1 of each image [b 1 1], multiplies noise wherever it is drawn; None for 1.
         """
         config, schedule = self.config, self._schedule
 
@@ -368,6 +377,12 @@ class DPDiff(StandardizedDetector, Trainable):
         if config.sampler == "ddpm":
             return ddpm(denoise, x_t, schedule, start, step_keys, sign=sign)
         return ddim(denoise, x_t, schedule, ddim_timesteps(start, config.sampling_steps))
+
+
+def _together(draws: int, images: int) -> int:
+    """How many of the draws are denoised at once: a divisor of their number."""
+    most = max(AT_ONCE // images, 1)
+    return max(number for number in range(1, most + 1) if draws % number == 0)
 
 
 def _concatenate(arrays: dict[str, Array]) -> jax.Array | None:

@@ -11,6 +11,7 @@ from flax import nnx
 
 import jaxad
 from jaxad import parallel
+from jaxad.detectors.dpdiff import detector as dpdiff
 from jaxad.detectors.dpdiff.levels import normal_residuals
 from jaxad.diffusion.samplers import normal_per_image
 from jaxad.diffusion.schedule import add_noise
@@ -286,6 +287,37 @@ def test_the_noise_of_a_pair_cancels_where_the_denoiser_is_linear(switches):
     single, pairs = ([reconstruct(seed, antithetic) for seed in (0, 1)] for antithetic in (False, True))
     np.testing.assert_allclose(*pairs, atol=1e-5)
     assert np.abs(single[0] - single[1]).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"draws": 4},
+        {"draws": 3, "antithetic": True, "noise": "fresh"},
+        {"draws": 2, "antithetic": True, "sampler": "ddpm", "start_timestep": 6},
+        {"draws": 2, "precondition": "retrieval", "memory": 200, "retrieved": 24},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("images", "together"), [(1, {2: 2, 4: 4, 6: 3}), (2, {2: 2, 4: 2, 6: 2}), (3, {2: 1, 4: 1, 6: 1})]
+)
+def test_few_images_have_several_draws_at_once_which_are_those_of_one_by_one(switches, images, together, monkeypatch):
+    model = toy_model(**switches)
+    x, keys = tokens(model, images), jax.random.split(jax.random.key(0), images)
+    model.prepare([tokens(model, 8)])
+    kernel = model.denoiser.project_out.kernel
+    kernel[...] = jax.random.normal(jax.random.key(1), kernel.shape)
+
+    def reconstruct(x):
+        return model.reconstruct(x, model.context(x), keys).tokens
+
+    at_once = reconstruct(x)
+    draws = switches["draws"] * (2 if switches.get("antithetic") else 1)
+    scans = [eqn.params["length"] for eqn in jax.make_jaxpr(reconstruct)(x).eqns if eqn.primitive.name == "scan"]
+    assert draws // together[draws] in scans
+    monkeypatch.setattr(dpdiff, "AT_ONCE", 1)
+    np.testing.assert_allclose(at_once, reconstruct(x), atol=1e-4)
 
 
 def low_rank(model, images=64):

@@ -1,0 +1,75 @@
+"""Starts compiled programs on batches of images."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxad import parallel
+from jaxad.io.threads import cpus
+
+Pending = Callable[[], Any]
+"""Waits for a result and gives it as numpy arrays."""
+
+
+class Launcher:
+    """Starts programs whose inputs and results are [b ...], and does not wait for them.
+
+    A single CPU of several cores gets either half of a batch from a thread of its own: operations of one thread run one
+    after the other, and at the end of each all cores but the last to be done would wait. Several threads may use one
+    launcher.
+
+    Args:
+        mesh: the devices.
+        batch_size: images of a batch, a multiple of the number of devices.
+    """
+
+    def __init__(self, mesh: Mesh, batch_size: int):
+        device = mesh.devices.flat[0]
+        several_cores = mesh.size == 1 and device.platform == "cpu" and cpus() > 1
+        self._mesh = mesh
+        self._half = batch_size // 2 if several_cores and batch_size % 2 == 0 else None
+        # Several devices must get the programs of several threads in one order; and each is compiled once.
+        self._lock = threading.Lock()
+
+    def __call__(self, program: Callable[..., Any], arrays: Any, *inputs: Any) -> Pending:
+        """Starts a program.
+
+        Args:
+            program: compiled by `jax.jit`.
+            arrays: its first argument, on the devices already.
+            inputs: the others, pytrees of arrays [b ...].
+        """
+        if self._half is None:
+            result = self.whole(program, arrays, *inputs)
+            return lambda: parallel.to_host(result)
+        first, second = (_rows(inputs, part) for part in (slice(self._half), slice(self._half, None)))
+        begun = self.whole(program, arrays, *first)
+        other = _other_thread().submit(self.whole, program, arrays, *second)
+
+        def joined() -> Any:
+            halves = parallel.to_host(begun), parallel.to_host(other.result())
+            return jax.tree.map(lambda *arrays: np.concatenate(arrays), *halves)
+
+        return joined
+
+    def whole(self, program: Callable[..., Any], arrays: Any, *inputs: Any) -> Any:
+        """The same for all that is given at once; the result is on the devices."""
+        with self._lock:
+            return program(arrays, *parallel.shard_batch(inputs, self._mesh))
+
+
+def _rows(inputs: Any, part: slice) -> Any:
+    return jax.tree.map(lambda array: array[part], inputs)
+
+
+@cache
+def _other_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "jaxad-half")
