@@ -1,3 +1,5 @@
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -85,6 +87,24 @@ def test_products_write_16_bits_themselves_but_on_cpus(monkeypatch, platform, wr
         assert f"preferred_element_type={jnp.dtype(written)}" in text
         chex.assert_type(function(x), jnp.bfloat16)
     chex.assert_trees_all_equal(forwards(x), jnp.full((64, 16), 32, jnp.bfloat16))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_layers_of_towers_and_backbones_multiply_as_products_do(monkeypatch, platform):
+    """On CPUs in float32 outputs, which their matrix units write; all layers' outputs are rounded."""
+    monkeypatch.setattr(precision, "target_platform", lambda: platform)
+    low, x = {"dtype": jnp.bfloat16, "rngs": nnx.Rngs(0)}, jnp.ones((2, 5, 32), jnp.bfloat16)
+    shape = {"width": 32, "depth": 1, "heads": 2, "hidden": 64}
+    for block in (
+        vit_network.Block(ViTConfig(patch=14, **shape), **low),
+        clip_towers.Block(TextConfig(projection=16, vocabulary=40, context=7, **shape), causal=False, **low),
+    ):
+        assert block(x).dtype == jnp.bfloat16
+        text = str(jax.make_jaxpr(block)(x))
+        products = [eqn for eqn in re.findall(r"dot_general\[.*?\]\s+\w+ \w+", text, re.DOTALL) if "(([2], [0])" in eqn]
+        assert len(products) == 6
+        written = "float32" if platform == "cpu" else "bfloat16"
+        assert all(f"preferred_element_type={written}" in eqn for eqn in products)
 
 
 def test_gradients_have_the_types_of_what_they_are_of():

@@ -17,6 +17,7 @@ from jaxad.nn import module_state
 from jaxad.nn.activations import gelu
 from jaxad.nn.attention import attention
 from jaxad.nn.positions import patch_grid, resize_positions
+from jaxad.nn.precision import Linear
 from jaxad.types import Array
 
 
@@ -70,7 +71,7 @@ class VisionTower(nnx.Module):
         self.pre_norm = _norm(config, dtype, rngs) if config.pre_norm else None
         self.blocks = nnx.List([Block(config, causal=False, dtype=dtype, rngs=rngs) for _ in range(config.depth)])
         self.norm = _norm(config, dtype, rngs)
-        self.projection = nnx.Linear(config.width, config.projection, use_bias=False, dtype=dtype, rngs=rngs)
+        self.projection = Linear(config.width, config.projection, use_bias=False, rounded=True, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -175,7 +176,9 @@ class TextTower(nnx.Module):
         self.blocks = nnx.List([Block(config, causal=causal, dtype=dtype, rngs=rngs) for _ in range(config.depth)])
         self.norm = _norm(config, dtype, rngs)
         d = config.projection
-        self.projection = None if d is None else nnx.Linear(config.width, d, use_bias=False, dtype=dtype, rngs=rngs)
+        self.projection = (
+            None if d is None else Linear(config.width, d, use_bias=False, rounded=True, dtype=dtype, rngs=rngs)
+        )
 
     def __call__(self, ids: Array, skip: int = 0, embedded: Array | None = None) -> TextOutput:
         """The whole tower.
@@ -298,7 +301,7 @@ class Attention(nnx.Module):
     def __init__(self, width: int, heads: int, *, causal: bool, dtype: Any, rngs: nnx.Rngs):
         self.heads, self.causal = heads, causal
         self.query, self.key, self.value, self.out = (
-            nnx.Linear(width, width, dtype=dtype, rngs=rngs) for _ in range(4)
+            Linear(width, width, rounded=True, dtype=dtype, rngs=rngs) for _ in range(4)
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -317,8 +320,8 @@ class MLP(nnx.Module):
 
     def __init__(self, width: int, hidden: int, activation: Activation, *, dtype: Any, rngs: nnx.Rngs):
         self.activation = activation
-        self.fc1 = nnx.Linear(width, hidden, dtype=dtype, rngs=rngs)
-        self.fc2 = nnx.Linear(hidden, width, dtype=dtype, rngs=rngs)
+        self.fc1 = Linear(width, hidden, rounded=True, dtype=dtype, rngs=rngs)
+        self.fc2 = Linear(hidden, width, rounded=True, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b n c] -> [b n c]."""
