@@ -48,7 +48,8 @@ def prediction_speed(detector: Detector, protocol: str, batch_size: int, mesh: M
     Returns:
         `compile_seconds`; `gb` of each device as planned (`planned_gb`); `tflop` of a batch; of the compiled program,
         its images on the device already, `runs`, `ms` and `images_per_second` (`spread`);
-        `end_to_end_images_per_second`, with reading and resizing JPEGs of 1024 pixels and fetching maps and scores;
+        `end_to_end_images_per_second`, with reading and resizing JPEGs of 1024 pixels and fetching maps and scores, on
+        a CPU of several cores in two halves at once (`jaxad.inference.launcher`), which the program alone is not;
         and what was held (`most_held`).
     """
     predictor = Predictor(detector, protocol, batch_size=batch_size, mesh=mesh)
