@@ -11,6 +11,7 @@ import tyro
 
 from jaxad.cli._command import Command, below_one, raise_problems
 from jaxad.cli._printing import show
+from jaxad.config import Precision
 from jaxad.errors import ConfigError
 
 VARIABLE = "JAXAD_TOKEN"
@@ -40,6 +41,8 @@ class Serve(Command):
     """Image score above which an image is anomalous, in place of the checkpoint's."""
     backbone: str | None = None
     """Folder or id to load the backbone from, as for predict."""
+    precision: Annotated[Precision | None, tyro.conf.DisallowNone] = None
+    """What networks compute in, as for predict."""
     batch_size: Annotated[int | None, tyro.conf.DisallowNone] = None
     """Images at once, at most; one on each CPU and 8 on each accelerator if not given."""
     waiting: int = 64
@@ -82,6 +85,7 @@ class Serve(Command):
                 category=self.category,
                 threshold=self.threshold,
                 backbone=self.backbone,
+                precision=self.precision,
                 batch_size=self.batch_size,
                 told=lambda text: reporter.warn([f"{text}; a request gives one as ?caption=TEXT"]),
             )

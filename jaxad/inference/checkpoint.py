@@ -55,7 +55,8 @@ class Restored:
         return self.sha256[:12]
 
     def identity(self) -> dict[str, Any]:
-        """What says which model judged, JSON-ready: run, step, sha256, detector, categories, versions, protocol."""
+        """What says which model judged, JSON-ready: run, step, sha256, detector, categories, versions, protocol and
+        precision."""
         run = self.folder.parents[1] if self.folder.parent.name == FOLDER else self.folder
         return {
             "run": name_text(run),
@@ -65,6 +66,7 @@ class Restored:
             "categories": list(self.detector.categories),
             "protocol": self.meta.get("protocol"),
             "fitted_with": self.meta["jaxad"],
+            "precision": getattr(self.detector.config, "precision", None),
             "threshold_set_by_hand": None if self.threshold is None else self.threshold.value,
         }
 

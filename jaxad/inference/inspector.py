@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from jaxad import parallel
+from jaxad.config import Precision
 from jaxad.data import ImageList
 from jaxad.detector import Detector
 from jaxad.errors import ConfigError, Problem
@@ -205,6 +206,7 @@ def load(
     threshold: float | Threshold | None = None,
     classes: Sequence[str] | None = None,
     backbone: str | None = None,
+    precision: Precision | None = None,
     batch_size: int | None = None,
     warm: bool = True,
     told: Told | None = None,
@@ -218,6 +220,7 @@ def load(
         classes: names of categories in place of those of the checkpoint, whose threshold then goes, for detectors that
             need no images of them (`Detector.rename`); "object" alone for anything.
         backbone: folder or id of the pretrained networks, where the checkpoint does not hold them.
+        precision: what networks compute in, in place of what the checkpoint says; the threshold stays.
         batch_size: as of `Inspector`.
         warm: whether to compile now; else the first call does.
         told: as of `Inspector`.
@@ -226,11 +229,16 @@ def load(
         CheckpointError: missing or damaged.
         ConfigError: an unknown category, a threshold where the checkpoint has none, or classes that need images.
     """
-    restored = restore(run, backbone=backbone, pass_over=True)
+    restored = restore(run, backbone=backbone, pass_over=True, **in_precision(precision))
     if classes is not None:
         restored = renamed(restored, classes)
     how: dict[str, Any] = {"category": category, "threshold": threshold, "batch_size": batch_size}
     return of_checkpoint(restored, **how, warm=warm, told=told)
+
+
+def in_precision(precision: Precision | None) -> dict[str, Any]:
+    """The change of settings (`config_changes`) that this precision is; none for None."""
+    return {} if precision is None else {"precision": precision}
 
 
 def renamed(restored: Restored, classes: Sequence[str]) -> Restored:

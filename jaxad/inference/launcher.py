@@ -23,8 +23,8 @@ class Launcher:
     """Starts programs whose inputs and results are [b ...], and does not wait for them.
 
     A single CPU of several cores gets either half of a batch from a thread of its own: operations of one thread run one
-    after the other, and at the end of each all cores but the last to be done would wait. Several threads may use one
-    launcher.
+    after the other, and at the end of each all cores but the last to be done would wait. What cannot be halved, as one
+    image, comes from the two threads in turn. Several threads may use one launcher.
 
     Args:
         mesh: the devices.
@@ -33,9 +33,9 @@ class Launcher:
 
     def __init__(self, mesh: Mesh, batch_size: int):
         device = mesh.devices.flat[0]
-        several_cores = mesh.size == 1 and device.platform == "cpu" and cpus() > 1
-        self._mesh = mesh
-        self._half = batch_size // 2 if several_cores and batch_size % 2 == 0 else None
+        self._mesh, self._two_threads = mesh, mesh.size == 1 and device.platform == "cpu" and cpus() > 1
+        self._half = batch_size // 2 if self._two_threads and batch_size % 2 == 0 else None
+        self._others_turn = False
         # Several devices must get the programs of several threads in one order; and each is compiled once.
         self._lock = threading.Lock()
 
@@ -48,6 +48,10 @@ class Launcher:
             inputs: the others, pytrees of arrays [b ...].
         """
         if self._half is None:
+            others_turn, self._others_turn = self._others_turn, self._two_threads and not self._others_turn
+            if others_turn:
+                later = _other_thread().submit(self.whole, program, arrays, *inputs)
+                return lambda: parallel.to_host(later.result())
             result = self.whole(program, arrays, *inputs)
             return lambda: parallel.to_host(result)
         first, second = (_rows(inputs, part) for part in (slice(self._half), slice(self._half, None)))

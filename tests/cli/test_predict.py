@@ -223,6 +223,21 @@ def test_a_threshold_given_by_hand_decides(work, odd_images, tmp_path):
         assert {line["threshold"] for line in lines} == {float(value)}
 
 
+def test_networks_compute_in_the_precision_that_is_asked_for(work, odd_images, tmp_path):
+    scores, where = {}, ("predict", odd_images, "--checkpoint", work / "my run", *TILE)
+    for words in ((), ("--precision", "float32"), ("--precision", "bfloat16")):
+        out = tmp_path / "-".join(("out", *words))
+        jaxad(*where, "--out", out, *words)
+        lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        scores[words[1:]] = np.array([line["score"] for line in lines])
+        assert {line["threshold"] for line in lines} != {None}
+        assert json.loads((out / "model.json").read_text())["precision"] == (words[1] if words else "auto")
+    auto, exact, rounded = scores.values()
+    np.testing.assert_array_equal(auto, exact)
+    np.testing.assert_allclose(rounded, exact, rtol=0.1)
+    assert not np.array_equal(rounded, exact)
+
+
 def test_results_say_which_model_made_them(work, odd_images, tmp_path):
     jaxad("predict", odd_images, "--checkpoint", work / "my run", "--out", tmp_path / "out")
     model = json.loads((tmp_path / "out/model.json").read_text())

@@ -95,6 +95,14 @@ def test_a_category_may_be_set_at_loading_and_a_threshold_by_hand(trained, files
         jaxad.load(trained.workdir, category="bolt", warm=False)
 
 
+def test_a_precision_may_be_set_at_loading_and_leaves_the_threshold(inspector, trained, files):
+    low = jaxad.load(trained.workdir, precision="bfloat16", warm=False)
+    assert (low.identity["precision"], inspector.identity["precision"]) == ("bfloat16", "auto")
+    rounded, exact = low(files[0], category="tile"), inspector(files[0], category="tile")
+    assert rounded.threshold == exact.threshold
+    assert 0 < abs(rounded.score - exact.score) < 0.1 * exact.score
+
+
 def test_broken_images_are_named_all_at_once(inspector, files, tmp_path):
     broken = [tmp_path / "a.png", tmp_path / "b.png"]
     for file in broken:

@@ -46,6 +46,22 @@ def test_two_threads_have_half_a_batch_each(cores, images, halved, mesh, monkeyp
     assert len({thread for thread, _ in calls}) == len(calls)
 
 
+@pytest.mark.parametrize(("cores", "images", "threads"), [(2, 1, 2), (2, 3, 2), (1, 1, 1)])
+def test_batches_that_cannot_be_halved_come_from_two_threads_in_turn(cores, images, threads, mesh, monkeypatch):
+    monkeypatch.setattr(launcher, "cpus", lambda: cores)
+    launch, calls = Launcher(mesh, images), []
+
+    def program(_, x):
+        calls.append(threading.get_ident())
+        return 2 * x
+
+    pending = [launch(program, None, np.full(images, number, np.float32)) for number in range(4)]
+    for number, result in enumerate(pending):
+        np.testing.assert_array_equal(result(), np.full(images, 2 * number))
+    assert calls.count(threading.get_ident()) == 4 // threads
+    assert len(set(calls)) == threads
+
+
 def test_several_devices_have_the_whole_batch(monkeypatch):
     monkeypatch.setattr(launcher, "cpus", lambda: 4)
     sizes, x = [], np.arange(4, dtype=np.float32)
