@@ -1,11 +1,12 @@
 """DPDiff-AD at the sizes of its preset "small", jaxad against torch on the same machine in one run.
 
     python -m tests.parity.dpdiff_benchmark [--batch-sizes 1 16] [--rounds 5] [--backbone dinov2-small]
+        [--dtype float32]
 
-Both have the same weights, float32. A prediction begins with the resized uint8 images and ends with scores and smoothed
-maps on the host, noise drawn on either side; a training step begins with cached features on the host and ends with new
-parameters. The two take turns, after one run of each that does not count; the medians are compared. Prints a row of a
-Markdown table for each program.
+Both have the same weights, and compute in float32, or in bfloat16 as either does (torch by `torch.autocast`). A
+prediction begins with the resized uint8 images and ends with scores and smoothed maps on the host, noise drawn on
+either side; a training step begins with cached features on the host and ends with new parameters. The two take turns,
+after one run of each that does not count; the medians are compared. Prints a row of a Markdown table for each program.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,23 +45,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backbone", default="dinov2-small")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args(arguments)
-    detector = small_detector(options.backbone)
+    detector = small_detector(options.backbone, options.dtype)
     print(f"{jax.devices()[0].device_kind}; torch threads: {torch.get_num_threads()}")
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for batch_size in options.batch_sizes:
         images = random_like(batch_of(detector, batch_size))
         ours = Predictor(detector, PROTOCOL, batch_size=batch_size, mesh=parallel.make_mesh(devices=jax.devices()[:1]))
-        theirs = torch_prediction(twin(detector), images.images["image"])
+        theirs = in_dtype(torch_prediction(twin(detector), images.images["image"]), options.dtype)
         _print("prediction", batch_size, in_turn(partial(ours, images), theirs, options.rounds))
     tokens = random_like(jax.ShapeDtypeStruct((TRAINING.batch_size, 256, detector.channels), jnp.float32))
-    pair = jaxad_training(detector, tokens), torch_training(twin(detector), tokens)
+    pair = jaxad_training(detector, tokens), in_dtype(torch_training(twin(detector), tokens), options.dtype)
     _print("training step", TRAINING.batch_size, in_turn(*pair, options.rounds))
 
 
-def small_detector(backbone: str) -> DPDiff:
+def small_detector(backbone: str, dtype: Literal["float32", "bfloat16"] = "float32") -> DPDiff:
     """The preset's detector on a backbone of that shape, with random weights whose every branch counts."""
-    shaped = abstract_dpdiff(backbone, "float32", preset="small")
+    shaped = abstract_dpdiff(backbone, dtype, preset="small")
     detector = module_state.drawn(shaped, np.random.default_rng(0))
     detector.channel_std[...] = jnp.ones(detector.channels)
     return detector
@@ -84,9 +86,19 @@ def torch_prediction(network: TorchDPDiff, images: np.ndarray) -> Callable[[], A
 
     def run() -> Any:
         with torch.inference_mode():
-            return [result.numpy() for result in network.predict(given)]
+            return [result.float().numpy() for result in network.predict(given)]
 
     return run
+
+
+def in_dtype(run: Callable[[], Any], dtype: str) -> Callable[[], Any]:
+    """What torch does, in bfloat16 where that is asked for."""
+
+    def cast() -> Any:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
+            return run()
+
+    return cast
 
 
 def jaxad_training(detector: DPDiff, tokens: np.ndarray) -> Callable[[], None]:

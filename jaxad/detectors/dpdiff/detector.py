@@ -269,13 +269,14 @@ class DPDiff(StandardizedDetector, Trainable):
             draws, signs = jnp.repeat(draws, 2), jnp.tile(jnp.array([1.0, -1.0]), self.config.draws)
         # Few images alone would leave most of a processor idle.
         together = _together(len(draws), len(x))
-        repeated = jax.tree.map(lambda array: jnp.repeat(array, together, 0), (x, prototypes, known))
+        repeated: Any = jax.tree.map(lambda array: jnp.repeat(array, together, 0), (x, prototypes, known))
+        many_x, many_prototypes, many_known = repeated
 
         def some_draws(total, inputs):
             draw, sign = inputs
             own = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(draw))(keys).reshape(-1)
             sign = None if sign is None else jnp.tile(sign, len(x))[:, None, None]
-            found = self._denoise(*repeated, own, level, sign)
+            found = self._denoise(many_x, many_prototypes, many_known, own, level, sign)
             return total + found.reshape(len(x), together, *x.shape[1:]).sum(1), None
 
         inputs = jax.tree.map(lambda array: array.reshape(-1, together), (draws, signs))
