@@ -17,6 +17,9 @@ from jaxad.io.threads import cpus
 
 Pending = Callable[[], Any]
 """Waits for a result and gives it as numpy arrays."""
+LARGE = 1_000_000_000
+"""Bytes of a detector's arrays from which on a CPU runs one program at a time: the activations of such networks, which
+take gigabytes, are held once."""
 
 
 class Launcher:
@@ -24,16 +27,17 @@ class Launcher:
 
     A single CPU of several cores gets either half of a batch from a thread of its own: operations of one thread run one
     after the other, and at the end of each all cores but the last to be done would wait. What cannot be halved, as one
-    image, comes from the two threads in turn. Several threads may use one launcher.
+    image, comes from the two threads in turn. `LARGE` networks have one thread. Several threads may use one launcher.
 
     Args:
         mesh: the devices.
         batch_size: images of a batch, a multiple of the number of devices.
+        size: bytes of the detector's arrays.
     """
 
-    def __init__(self, mesh: Mesh, batch_size: int):
-        device = mesh.devices.flat[0]
-        self._mesh, self._two_threads = mesh, mesh.size == 1 and device.platform == "cpu" and cpus() > 1
+    def __init__(self, mesh: Mesh, batch_size: int, size: int):
+        one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+        self._mesh, self._two_threads = mesh, one_cpu and cpus() > 1 and size < LARGE
         self._half = batch_size // 2 if self._two_threads and batch_size % 2 == 0 else None
         self._others_turn = False
         # Several devices must get the programs of several threads in one order; and each is compiled once.

@@ -98,8 +98,9 @@ class Predictor:
         self.mesh = mesh or parallel.make_mesh()
         self.batch_size = batch_size + -batch_size % self.mesh.size
         self._detector = detector
-        self._start = Launcher(self.mesh, self.batch_size)
         graphdef, self._given = module_state.split(detector)
+        size = sum(array.size * array.dtype.itemsize for array in self._given.values())
+        self._start = Launcher(self.mesh, self.batch_size, size)
         self._programs = programs_of(detector, graphdef, self.protocol, self.mesh)
 
     @functools.cached_property

@@ -17,6 +17,8 @@ from tests.compilations import counted
 
 IMAGES = [np.random.default_rng(seed).integers(0, 255, (60, 56, 3), np.uint8) for seed in range(7)]
 
+SMALL = 1000
+
 
 @pytest.fixture(scope="module")
 def mesh():
@@ -38,7 +40,7 @@ def test_two_threads_have_half_a_batch_each(cores, images, halved, mesh, monkeyp
         return factor * x, {"sum": x + y["y"], "none": None}
 
     x, y = np.arange(images, dtype=np.float32), np.ones(images, np.float32)
-    doubled, more = Launcher(mesh, images)(program, jnp.float32(2), x, {"y": y})()
+    doubled, more = Launcher(mesh, images, SMALL)(program, jnp.float32(2), x, {"y": y})()
     np.testing.assert_array_equal(doubled, 2 * x)
     np.testing.assert_array_equal(more["sum"], x + 1)
     assert isinstance(doubled, np.ndarray)
@@ -49,7 +51,7 @@ def test_two_threads_have_half_a_batch_each(cores, images, halved, mesh, monkeyp
 @pytest.mark.parametrize(("cores", "images", "threads"), [(2, 1, 2), (2, 3, 2), (1, 1, 1)])
 def test_batches_that_cannot_be_halved_come_from_two_threads_in_turn(cores, images, threads, mesh, monkeypatch):
     monkeypatch.setattr(launcher, "cpus", lambda: cores)
-    launch, calls = Launcher(mesh, images), []
+    launch, calls = Launcher(mesh, images, SMALL), []
 
     def program(_, x):
         calls.append(threading.get_ident())
@@ -62,11 +64,20 @@ def test_batches_that_cannot_be_halved_come_from_two_threads_in_turn(cores, imag
     assert len(set(calls)) == threads
 
 
+@pytest.mark.parametrize("images", [1, 4])
+def test_large_networks_have_one_program_at_a_time(images, mesh, monkeypatch):
+    monkeypatch.setattr(launcher, "cpus", lambda: 4)
+    launch, calls, x = Launcher(mesh, images, launcher.LARGE), [], np.zeros(images)
+    for _ in range(2):
+        launch(lambda _, x: calls.append((threading.get_ident(), len(x))) or x, None, x)()
+    assert calls == [(threading.get_ident(), images)] * 2
+
+
 def test_several_devices_have_the_whole_batch(monkeypatch):
     monkeypatch.setattr(launcher, "cpus", lambda: 4)
     sizes, x = [], np.arange(4, dtype=np.float32)
     two = parallel.make_mesh(2, jax.devices()[:2])
-    Launcher(two, 4)(lambda _, x: sizes.append(len(x)) or x, None, x)()
+    Launcher(two, 4, SMALL)(lambda _, x: sizes.append(len(x)) or x, None, x)()
     assert sizes == [4]
 
 
@@ -93,6 +104,6 @@ def test_an_error_in_the_other_half_is_raised(mesh, monkeypatch):
             raise ValueError("second half")
         return x
 
-    pending = Launcher(mesh, 2)(program, None, np.arange(2))
+    pending = Launcher(mesh, 2, SMALL)(program, None, np.arange(2))
     with pytest.raises(ValueError, match="second half"):
         pending()
