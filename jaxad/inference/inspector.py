@@ -227,7 +227,8 @@ def load(
 
     Raises:
         CheckpointError: missing or damaged.
-        ConfigError: an unknown category, a threshold where the checkpoint has none, or classes that need images.
+        ConfigError: an unknown category, a threshold where the checkpoint has none, classes that need images, or a
+            precision where the detector has no such setting.
     """
     restored = restore(run, backbone=backbone, pass_over=True, **in_precision(precision))
     if classes is not None:

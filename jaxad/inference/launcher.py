@@ -28,6 +28,7 @@ class Launcher:
     A single CPU of several cores gets either half of a batch from a thread of its own: operations of one thread run one
     after the other, and at the end of each all cores but the last to be done would wait. What cannot be halved, as one
     image, comes from the two threads in turn. `LARGE` networks have one thread. Several threads may use one launcher.
+    Context managers of jax that the caller has entered do not hold in the other thread.
 
     Args:
         mesh: the devices.
@@ -50,6 +51,9 @@ class Launcher:
             program: compiled by `jax.jit`.
             arrays: its first argument, on the devices already.
             inputs: the others, pytrees of arrays [b ...].
+
+        Returns:
+            What waits for the result, and raises what the program or the device does.
         """
         if self._half is None:
             others_turn, self._others_turn = self._others_turn, self._two_threads and not self._others_turn
