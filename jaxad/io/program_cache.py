@@ -12,22 +12,27 @@ import os
 import platform
 import sys
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from jaxad.errors import ConfigError
 from jaxad.io.places import cache_folder
+from jaxad.io.threads import cpus
 
 VARIABLE = "JAXAD_COMPILATION_CACHE"
 OFF = "off"
 LIMIT = 4_000_000_000
-"""Bytes of programs that are kept; those not used for longest go first."""
+"""Bytes of programs that are kept, those for other processors and numbers of CPUs included; those not used for longest
+go first."""
 _OWN = "JAX_COMPILATION_CACHE_DIR"
 _LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 _CHECKED = "checked"
+_PROGRAMS = "*-cache"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -68,7 +73,8 @@ def _prepared() -> Path | None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(folder):
             return None
-        _tidy(folder)
+        _remove_cut_off(folder)
+        _remove_oldest([other for other in folder.parent.glob("programs-*") if _is_ours(other)])
         return folder if os.access(folder, os.W_OK) else None
     except (OSError, ConfigError):
         return None
@@ -81,36 +87,45 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _machine() -> str:
-    """What tells machines apart that share a home: a program for one processor may not run on another."""
-    kind = platform.machine() + platform.processor()
+    """What tells machines apart that share a home: a program for one processor may not run on another.
+
+    And one that XLA compiled where it had one CPU leaves those of a later process idle: it is divided among as many
+    threads as there were. `NPROC` is XLA's own variable for their number.
+    """
+    kind = platform.machine() + platform.processor() + os.environ.get("NPROC", str(cpus()))
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kind += next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 
-def _tidy(folder: Path) -> None:
-    """Removes what a killed process or a full disk cut off, which JAX would not replace, and what is above `LIMIT`."""
+def _remove_cut_off(folder: Path) -> None:
+    """Removes what a killed process or a full disk cut off, which JAX would not replace; what it finds whole is not
+    read again.
+    """
     stamp = folder / _CHECKED
     checked = stamp.stat().st_mtime_ns if stamp.exists() else 0
-    kept = []
-    for entry in os.scandir(folder):
+    for file in folder.glob(_PROGRAMS):
         with suppress(OSError):
-            status = entry.stat()
-            if not entry.name.endswith("-cache"):
-                continue
-            if status.st_mtime_ns >= checked and not _is_whole(Path(entry)):
-                os.unlink(entry)
-            else:
-                kept.append((max(status.st_atime_ns, status.st_mtime_ns), status.st_size, entry.path))
+            if file.stat().st_mtime_ns >= checked and not _is_whole(file):
+                file.unlink()
+    stamp.touch()
+
+
+def _remove_oldest(folders: Iterable[Path]) -> None:
+    """Removes what is above `LIMIT`."""
+    kept = []
+    for file in chain.from_iterable(folder.glob(_PROGRAMS) for folder in folders):
+        with suppress(OSError):
+            status = file.stat()
+            kept.append((max(status.st_atime_ns, status.st_mtime_ns), status.st_size, file))
     size = sum(bytes for _, bytes, _ in kept)
-    for _, bytes, path in sorted(kept):
+    for _, bytes, file in sorted(kept):
         if size <= LIMIT:
             break
         with suppress(OSError):
-            os.unlink(path)
+            file.unlink()
         size -= bytes
-    stamp.touch()
 
 
 def _is_whole(file: Path) -> bool:

@@ -86,19 +86,42 @@ def test_importing_jaxad_changes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_programs_cut_off_and_those_unused_for_long_are_removed(tmp_path, monkeypatch):
+def test_each_number_of_cpus_has_its_own_programs(tmp_path, monkeypatch):
+    def folder(allowed, variable=None):
+        monkeypatch.setattr(program_cache, "cpus", lambda: allowed)
+        monkeypatch.delenv("NPROC", raising=False)
+        if variable:
+            monkeypatch.setenv("NPROC", variable)
+        return program_cache._prepared.__wrapped__()
+
+    monkeypatch.setenv("JAXAD_COMPILATION_CACHE", str(tmp_path))
+    assert folder(2) == folder(2) == folder(8, "2")
+    assert len({folder(1), folder(2), folder(2, "3")}) == 3
+
+
+def test_programs_cut_off_are_removed(tmp_path):
     whole = zlib.compress(bytes(range(256)) * 40)
-    for number in range(4):
-        (tmp_path / f"{number}-cache").write_bytes(whole)
-        os.utime(tmp_path / f"{number}-cache", ns=(10**9 * number, 10**9 * number))
-    (tmp_path / "cut-cache").write_bytes(whole[:-3])
-    (tmp_path / "empty-cache").write_bytes(b"")
-    monkeypatch.setattr(program_cache, "LIMIT", 2 * len(whole))
-    program_cache._tidy(tmp_path)
-    assert {file.name for file in tmp_path.glob("*-cache")} == {"2-cache", "3-cache"}
+    for name, content in {"whole": whole, "cut": whole[:-3], "empty": b""}.items():
+        (tmp_path / f"{name}-cache").write_bytes(content)
+    program_cache._remove_cut_off(tmp_path)
+    assert [file.name for file in tmp_path.glob("*-cache")] == ["whole-cache"]
     # What was found whole is not read again.
     os.utime(tmp_path / "checked")
-    (tmp_path / "3-cache").write_bytes(whole[:-3])
-    os.utime(tmp_path / "3-cache", ns=(0, 0))
-    program_cache._tidy(tmp_path)
-    assert (tmp_path / "3-cache").exists()
+    (tmp_path / "whole-cache").write_bytes(whole[:-3])
+    os.utime(tmp_path / "whole-cache", ns=(0, 0))
+    program_cache._remove_cut_off(tmp_path)
+    assert (tmp_path / "whole-cache").exists()
+
+
+def test_programs_unused_for_long_are_removed_whatever_they_were_for(tmp_path, monkeypatch):
+    for number in range(4):
+        file = tmp_path / f"programs-{number % 2}" / f"{number}-cache"
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        file.write_bytes(bytes(1000))
+        os.utime(file, ns=(10**9 * number, 10**9 * number))
+    monkeypatch.setattr(program_cache, "LIMIT", 2000)
+    monkeypatch.setenv("JAXAD_COMPILATION_CACHE", str(tmp_path))
+    # What a process that was killed has left is not among them.
+    monkeypatch.setattr(program_cache, "_remove_cut_off", lambda folder: None)
+    assert program_cache._prepared.__wrapped__()
+    assert {file.name for file in tmp_path.rglob("*-cache")} == {"2-cache", "3-cache"}
