@@ -277,7 +277,9 @@ class DPDiff(StandardizedDetector, Trainable):
             own = jax.vmap(lambda key: jax.vmap(partial(jax.random.fold_in, key))(draw))(keys).reshape(-1)
             sign = None if sign is None else jnp.tile(sign, len(x))[:, None, None]
             found = self._denoise(many_x, many_prototypes, many_known, own, level, sign)
-            return total + found.reshape(len(x), together, *x.shape[1:]).sum(1), None
+            found = found.reshape(len(x), together, *x.shape[1:])
+            # Added one by one: XLA for CPUs would merge a sum over an axis into the product before, and slow that down.
+            return total + sum(found[:, number] for number in range(together)), None
 
         inputs = jax.tree.map(lambda array: array.reshape(-1, together), (draws, signs))
         total, _ = jax.lax.scan(some_draws, jnp.zeros_like(x), inputs)
