@@ -55,7 +55,7 @@ class PrototypeDiTBlock(nnx.Module):
         self.mlp_out = linear(hidden, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, prototypes: Array | None, condition: Array) -> jax.Array:
-        """x [b n d], prototypes [b k c] or None, condition [b d] (after SiLU) -> [b n d]."""
+        """x [b n d], prototypes [b k c] or None, condition [b d] or [1 d] (after SiLU) -> [b n d]."""
         x, modulation = jnp.asarray(x), self.modulation(condition)
         parts = iter(jnp.split(modulation[:, None, :], modulation.shape[-1] // x.shape[-1], axis=-1))
 
@@ -119,7 +119,7 @@ class PrototypeDiT(nnx.Module):
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array, places: Array | None = None) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization (adaLN-zero).
+        """x [b n c], prototypes [b k c] or None, t int [b] or [1] -> float32 [b n c]; zero at first (adaLN-zero).
 
         `places`, int [b n], are the numbers of the tokens in the grid; None where x holds all of them in order.
         """

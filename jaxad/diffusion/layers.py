@@ -41,7 +41,7 @@ def check_inputs(
     channels: int,
     places: Array | None = None,
 ) -> None:
-    """Asserts that a denoiser of tokens gets x [b n c], prototypes [b k c] or None, t int [b].
+    """Asserts that a denoiser of tokens gets x [b n c], prototypes [b k c] or None, t int [b], or [1] for all.
 
     Also places int [b n], or None where x must hold the tokens of the whole grid.
     """
@@ -50,7 +50,7 @@ def check_inputs(
     if places is not None:
         chex.assert_shape(places, (x.shape[0], n), custom_message="places must be [b n] for x [b n c]")
         chex.assert_type(places, int, custom_message="places must hold integers")
-    chex.assert_shape(t, (x.shape[0],), custom_message="t must be [b] for x [b n c]")
+    chex.assert_shape(t, ({1, x.shape[0]},), custom_message="t must be [b] for x [b n c], or [1] for all of them")
     chex.assert_type(t, int, custom_message="t must hold integers")
     if prototypes is not None:
         wanted = (x.shape[0], None, channels)

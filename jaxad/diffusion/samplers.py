@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxad.diffusion.schedule import Schedule
+from jaxad.nn.noise import normal
 from jaxad.types import Array
 
 Denoiser = Callable[[jax.Array, jax.Array], jax.Array]
@@ -99,13 +100,13 @@ def ddpm(
         t, scale, weight, sigma = inputs
         mean = scale * (x - weight * denoise(x, t))
         step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        noise = normal_per_image(step_keys, x.shape[1:], x.dtype)
+        noise = normal_per_image(step_keys, x.shape[1:]).astype(x.dtype)
         return mean + sigma * (noise if sign is None else sign * noise), None
 
     return jax.lax.scan(step, jnp.asarray(x), inputs)[0]
 
 
-def normal_per_image(keys: Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """Standard normal noise [b *shape], row i drawn from keys[i] alone, so that it does not depend on the batch."""
+def normal_per_image(keys: Array, shape: Sequence[int]) -> jax.Array:
+    """Standard normal noise, float32 [b *shape], row i from keys[i] alone, so that it does not depend on the batch."""
     chex.assert_rank(keys, 1, custom_message="keys must be [b], of jax.random.key")
-    return jax.vmap(lambda key: jax.random.normal(key, tuple(shape), dtype))(keys)
+    return jax.vmap(lambda key: normal(key, shape))(keys)

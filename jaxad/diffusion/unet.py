@@ -119,7 +119,7 @@ class PrototypeUNet(nnx.Module):
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization."""
+        """x [b n c], prototypes [b k c] or None, t int [b] or [1] -> float32 [b n c]; zero at initialization."""
         check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels)
         condition = nnx.silu(self.time(t))
 

@@ -104,13 +104,14 @@ class PrototypeUViT(nnx.Module):
         self.project_out = linear(width, channels, dtype=dtype, rngs=rngs, zero=True)
 
     def __call__(self, x: Array, prototypes: Array | None, t: Array, places: Array | None = None) -> jax.Array:
-        """x [b n c], prototypes [b k c] or None, t int [b] -> float32 [b n c]; zero at initialization.
+        """x [b n c], prototypes [b k c] or None, t int [b] or [1] -> float32 [b n c]; zero at initialization.
 
         `places`, int [b n], are the numbers of the tokens in the grid; None where x holds all of them in order.
         """
         check_inputs(x, prototypes, t, grid=self.grid, channels=self.channels, places=places)
         tokens = self.project_in(x) + positions_of(places, self.grid, self.width)
-        x = jnp.concatenate([self.time(t)[:, None], tokens], axis=1)
+        time = jnp.broadcast_to(self.time(t)[:, None], (len(x), 1, tokens.shape[-1]))
+        x = jnp.concatenate([time, tokens], axis=1)
         skips = []
         for index, block in enumerate(self.blocks):
             run = rematerialized(block, self.remat)

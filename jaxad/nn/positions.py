@@ -60,6 +60,8 @@ def resize_positions(positions: Array, grid: tuple[int, int], interpolation: Int
     if grid == (side, side):
         return positions
     rows, columns = (resize_matrix(side, new, interpolation) for new in grid)
-    square = jnp.reshape(positions, (1, side, side, -1))
-    resized: jax.Array = resize.apply(rows, columns, square)
+    # One product for all columns: CPUs would transpose an array of images first, in every prediction.
+    square = jnp.asarray(positions, jnp.float32).reshape(side, -1)
+    of_rows = jnp.matmul(rows, square, precision="highest").reshape(grid[0], side, -1)
+    resized: jax.Array = jnp.einsum("vw,uwc->uvc", columns, of_rows, precision="highest")
     return resized.reshape(1, grid[0] * grid[1], -1)

@@ -35,7 +35,7 @@ def denoiser_width(config: DPDiffConfig, channels: int) -> int:
 def make_denoiser(
     config: DPDiffConfig, channels: int, grid: tuple[int, int], *, dtype: Any, rngs: nnx.Rngs
 ) -> PrototypeDiT | PrototypeUNet | PrototypeUViT | None:
-    """A new denoiser: tokens [b n c], prototypes [b k c] or None, t [b] -> [b n c]. None where there is to be none.
+    """A new denoiser: tokens [b n c], prototypes [b k c] or None, t [b] or [1] -> [b n c]; or None, as the config says.
 
     Args:
         config: architecture, width, heads, depth, whether there are prototypes, whether activations are kept.

@@ -33,6 +33,7 @@ from jaxad.memory.moments import moments
 from jaxad.memory.prototypes import PrototypeExtractor, cosine_similarity, global_loss, local_loss
 from jaxad.models.backbone import Backbone
 from jaxad.nn.attention import attention_heads
+from jaxad.nn.noise import normal
 from jaxad.nn.precision import compute_dtype
 from jaxad.nn.variables import Statistic
 from jaxad.types import Array, Batch, Explanation, Features, Judgement
@@ -162,12 +163,12 @@ class DPDiff(StandardizedDetector, Trainable):
         keys = jax.random.split(key, 3)
         t = jax.random.randint(keys[0], x.shape[:1], *config.train_timesteps, dtype=jnp.int32)
         alpha_bar = self._schedule.alpha_bar_at(t)
-        noise = jax.random.normal(keys[1], x.shape, jnp.float32)
+        noise = normal(keys[1], x.shape)
         prototypes = _concatenate(arrays)
         if prototypes is not None:
             if config.detach_prototypes:
                 prototypes = jax.lax.stop_gradient(prototypes)
-            prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)
+            prototypes = add_noise(prototypes, normal(keys[2], prototypes.shape), alpha_bar)
         output = self._predict(add_noise(x, noise, alpha_bar), prototypes, t, alpha_bar, known, places)
         target = noise if config.prediction == "epsilon" else velocity(x, noise, alpha_bar)
         diffusion = jnp.square(output - target).mean()
@@ -374,7 +375,7 @@ class DPDiff(StandardizedDetector, Trainable):
                 fresh = config.noise == "fresh"
                 draw = jax.vmap(jax.random.fold_in, (0, None))(prototype_keys, s) if fresh else prototype_keys
                 noisy = add_noise(prototypes, noise(draw, prototypes), alpha_bar)
-            output = self._predict(x_s, noisy, jnp.broadcast_to(s, x_s.shape[:1]), alpha_bar, known)
+            output = self._predict(x_s, noisy, s[None], alpha_bar, known)
             return output if config.prediction == "epsilon" else epsilon_from_velocity(output, x_s, alpha_bar)
 
         if config.sampler == "ddpm":
