@@ -51,6 +51,7 @@ def test_wrong_inputs_are_named_while_tracing(denoiser):
         ((X, like(PROTOTYPES, (1, 3, 8)), T), r"prototypes must be \[b k 8\]"),
         ((X, None, T), "prototypes must be given"),
         ((X, PROTOTYPES, like(T, ())), r"t must be \[b\]"),
+        ((X, PROTOTYPES, like(T, (3,))), r"t must be \[b\]"),
         ((X, PROTOTYPES, like(T, (2,), "f4")), "t must hold integers"),
     ):
         with pytest.raises(AssertionError, match=message):

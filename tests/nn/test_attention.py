@@ -10,7 +10,7 @@ from jaxad.nn.attention import attention
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("keys", [1, 11])
+@pytest.mark.parametrize("keys", [1, 11, 16, 32])
 def test_attention_on_cpus_equals_the_usual_one(dtype, keys):
     rng = np.random.default_rng(0)
     q, k, v = (rng.normal(size=(2, n, 24)).astype(dtype) for n in (11, keys, keys))
@@ -20,6 +20,29 @@ def test_attention_on_cpus_equals_the_usual_one(dtype, keys):
     assert actual.dtype == dtype
     tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
     np.testing.assert_allclose(actual.astype(np.float32), expected.astype(np.float32), atol=tolerance)
+
+
+@pytest.mark.parametrize(("keys", "all_heads", "products"), [(16, 3 * 176, 2), (16, 3 * 176 - 1, 6), (17, 10_000, 6)])
+def test_few_tokens_on_cpus_are_attended_to_by_all_heads_at_once(monkeypatch, keys, all_heads, products):
+    """Where their rows fill vectors; output and gradients are those of one head after the other."""
+    q, k, v = (np.random.default_rng(4).normal(size=(1, n, 24)).astype(np.float32) for n in (11, keys, keys))
+
+    def run():
+        def squares(q, k, v):
+            y = attention(q, k, v, 3)
+            return jnp.square(y).sum(), y
+
+        return jax.value_and_grad(squares, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    monkeypatch.setattr(module, "ALL_HEADS", 0)
+    module._by_platform.clear_cache()
+    expected = run()
+    monkeypatch.setattr(module, "ALL_HEADS", all_heads)
+    module._by_platform.clear_cache()
+    lowered = jax.jit(lambda q, k, v: attention(q, k, v, 3)).lower(q, k, v)
+    assert lowered.as_text().count("stablehlo.dot_general") == products
+    jax.tree.map(partial(np.testing.assert_allclose, atol=2e-5), run(), expected)
+    module._by_platform.clear_cache()
 
 
 @pytest.mark.parametrize("cached", [130, 60], ids=["whole heads", "blocks of queries"])

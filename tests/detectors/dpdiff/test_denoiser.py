@@ -65,6 +65,16 @@ def test_prototypes_time_and_distant_tokens_matter(denoiser):
         assert np.abs(np.asarray(changed) - output).max() > 1e-4
 
 
+@pytest.mark.parametrize("name", ["dit", "unet", "uvit"])
+def test_one_timestep_counts_for_all_images(name):
+    graphdef, arrays = build(name)
+    x, prototypes, _ = inputs()
+    model = module_state.merge(graphdef, arrays)
+    expected = np.asarray(model(x, prototypes, np.array([200, 200])))
+    np.testing.assert_allclose(model(x, prototypes, np.array([200])), expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(model(x, prototypes, np.array([30]))) - expected).max() > 1e-3
+
+
 def test_order_of_prototypes_and_other_images_do_not_matter(denoiser):
     apply, arrays = denoiser
     x, prototypes, t = inputs()
