@@ -38,7 +38,7 @@ class Launcher:
 
     def __init__(self, mesh: Mesh, batch_size: int, size: int):
         one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-        self._mesh, self._two_threads = mesh, one_cpu and cpus() > 1 and size < LARGE
+        self._mesh, self._one_cpu, self._two_threads = mesh, one_cpu, one_cpu and cpus() > 1 and size < LARGE
         self._half = batch_size // 2 if self._two_threads and batch_size % 2 == 0 else None
         self._others_turn = False
         # Several devices must get the programs of several threads in one order; and each is compiled once.
@@ -75,7 +75,8 @@ class Launcher:
     def whole(self, program: Callable[..., Any], arrays: Any, *inputs: Any) -> Any:
         """The same for all that is given at once; the result is on the devices."""
         with self._lock:
-            return program(arrays, *parallel.shard_batch(inputs, self._mesh))
+            # The one CPU takes arrays of the host as they are, which for one image spares a hundredth of the time.
+            return program(arrays, *(inputs if self._one_cpu else parallel.shard_batch(inputs, self._mesh)))
 
 
 def _rows(inputs: Any, part: slice) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,9 @@ def normal(key: Array, shape: Sequence[int]) -> jax.Array:
         key: of `jax.random.key`.
         shape: of the noise.
     """
-    shape = tuple(shape)
-    as_usual = jax.random.key_impl(key) != "threefry2x32" or not jax.config.jax_threefry_partitionable
-    if as_usual or math.prod(shape) >= 2**32:
+    shape, config = tuple(shape), cast(Any, jax.config)
+    usual = jax.random.key_impl(key) == "threefry2x32" and config.jax_threefry_partitionable
+    if not usual or math.prod(shape) >= 2**32:
         return jax.random.normal(key, shape, jnp.float32)
 
     def drawn(impl: Any, data: jax.Array) -> jax.Array:

@@ -37,6 +37,7 @@ def test_two_threads_have_half_a_batch_each(cores, images, halved, mesh, monkeyp
 
     def program(factor, x, y):
         calls.append((threading.get_ident(), len(x)))
+        assert isinstance(x, np.ndarray), "the one CPU takes arrays of the host as they are"
         return factor * x, {"sum": x + y["y"], "none": None}
 
     x, y = np.arange(images, dtype=np.float32), np.ones(images, np.float32)
