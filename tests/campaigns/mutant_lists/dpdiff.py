@@ -12,7 +12,7 @@ MUTANTS = (
         _PART,
         "prototypes are not noised in training",
         _DETECTOR,
-        "prototypes = add_noise(prototypes, jax.random.normal(keys[2], prototypes.shape, jnp.float32), alpha_bar)",
+        "prototypes = add_noise(prototypes, normal(keys[2], prototypes.shape), alpha_bar)",
         "prototypes = prototypes + 0",
         _TWIN,
     ),
